@@ -1,0 +1,4 @@
+"""Images to audited WebDataset tar shards with an index, and back to a stream of encoded samples.
+
+This package knows bytes and labels, not models; it imports nothing of the other packages.
+"""

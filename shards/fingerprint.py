@@ -1,0 +1,24 @@
+"""Identity of whatever crosses a package border: sha256 of canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint_json(value: Any) -> str:
+    """Return the sha256 (64 hex digits) of `value` as canonical JSON: sorted keys, no spaces, UTF-8.
+
+    >>> fingerprint_json({"b": 1, "a": 2}) == fingerprint_json({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_file(path: Path) -> str:
+    """Return the sha256 (64 hex digits) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,25 @@
+"""Sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from shards.errors import UsageError
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Return the number of bytes.
+
+    >>> parse_size("4MiB")
+    4194304
+
+    Raises:
+        UsageError: Not a number with one of the units KiB, MiB, GiB, KB, MB, GB.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB, got '{text}'")
+    return int(float(match[1]) * unit)

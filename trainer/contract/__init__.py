@@ -1,0 +1,1 @@
+"""What training and serving share: model, preprocessing, decision and bundle. Serving may import nothing else."""

@@ -1,0 +1,73 @@
+"""Geometry of evaluation and serving: uint8[H, W, 3] -> uint8[C, S, S]. Normalisation lives in the model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from shards.decode import DecodeOptions, decode
+
+Policy = Literal["stretch", "crop", "letterbox"]
+
+_MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+class PreprocessSpec(BaseModel):
+    """All that happens to a picture between its bytes and the model's input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(gt=0)
+    """Side of the model's square input, pixels."""
+    policy: Policy = "stretch"
+    """stretch: both sides to `size`. crop: shorter side to `resize`, centre square. letterbox: longer side to `size`, padded."""
+    resize: int | None = Field(default=None, gt=0)
+    """crop only: length of the shorter side before the crop, pixels; None means `size`."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Always antialiased."""
+    channels: Literal[1, 3] = 3
+    """1 gives luminance (ITU-R 601-2)."""
+    fill: int = Field(default=0, ge=0, le=255)
+    """letterbox only: value of the padding."""
+    decode: DecodeOptions = DecodeOptions()
+
+
+def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
+    """Return uint8[C, S, S] of an encoded picture.
+
+    Raises:
+        DecodeError: The bytes are not one complete picture.
+    """
+    return apply_geometry(decode(data, spec.decode), spec)
+
+
+def apply_geometry(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tensor:
+    """Return uint8[C, S, S] of decoded pixels uint8[H, W, 3]."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if spec.channels == 1:
+        image = transforms.rgb_to_grayscale(image)
+    height, width = image.shape[1:]
+    if spec.policy == "stretch":
+        return _resize(image, spec.size, spec.size, spec)
+    if spec.policy == "crop":
+        shorter = max(spec.resize or spec.size, spec.size)
+        scale = shorter / min(height, width)
+        image = _resize(image, max(shorter, round(height * scale)), max(shorter, round(width * scale)), spec)
+        return transforms.center_crop(image, [spec.size, spec.size]).contiguous()
+    scale = spec.size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (spec.size - new_height) // 2, (spec.size - new_width) // 2
+    padding = [left, top, spec.size - new_width - left, spec.size - new_height - top]
+    return transforms.pad(_resize(image, new_height, new_width, spec), padding, fill=spec.fill).contiguous()
+
+
+def _resize(image: Tensor, height: int, width: int, spec: PreprocessSpec) -> Tensor:
+    resized: Tensor = transforms.resize(image, [height, width], _MODES[spec.interpolation], antialias=True)
+    return resized.contiguous()
