@@ -39,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--seed", type=int, default=0, help="seed of the split and of the order in the shards")
     make.add_argument("--shard-bytes", default="64MiB", help="size after which a shard is closed")
     make.add_argument("--max-reject-rate", type=float, default=0.01, help="share of unreadable pictures to put up with")
-    make.add_argument("--range", help="LO,HI: values of 16-bit or float gray that are black and white")
+    make.add_argument(
+        "--range",
+        help="LO,HI: values of 16-bit or float gray that are black and white; --range=-1000,400 where LO is negative",
+    )
     make.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode")
     make.add_argument("--json", action="store_true", help="print the manifest as JSON")
     for name, text in (("stat", "what a dataset holds"), ("verify", "hash every shard and decode every picture again")):
@@ -54,7 +57,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     listed = scan_folder(arguments.src)
     with tqdm(unit="picture", disable=None, leave=False) as bar:
 
-        def show(stage: str, done: int, total: int, size: int) -> None:
+        def show(stage: str, done: int, total: int, _size: int) -> None:
             bar.total, bar.n = total, done
             bar.set_description(stage)
             bar.refresh() if done == total else bar.update(0)
@@ -72,23 +75,28 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 def _read_options(arguments: argparse.Namespace) -> PackOptions:
     try:
-        low_high = tuple(float(part) for part in arguments.range.split(",")) if arguments.range else None
         return PackOptions(
             seed=arguments.seed,
             shard_bytes=parse_size(arguments.shard_bytes),
             shares=parse_shares(arguments.split),
             max_reject_rate=arguments.max_reject_rate,
             workers=arguments.workers,
-            decode=DecodeOptions.model_validate({"gray_range": low_high}),
+            decode=DecodeOptions(gray_range=_parse_range(arguments.range)),
         )
     except ValidationError as err:
         first = err.errors()[0]
-        option = str(first["loc"][-1]).replace("_", "-") if first["loc"] else "options"
-        raise UsageError(f"--{option}: {first['msg']}, got {first['input']!r}") from err
+        option = str(first["loc"][0]).removeprefix("gray_").replace("_", "-")
+        raise UsageError(f"--{option}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from err
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
     except ValueError as err:
-        if isinstance(err, UsageError):
-            raise
-        raise UsageError(f"--range is LO,HI, two numbers such as 0,4095, got '{arguments.range}'") from err
+        raise UsageError(f"--range is LO,HI, two numbers such as 0,4095, got '{text}'") from err
+    return low, high
 
 
 def _stat(arguments: argparse.Namespace) -> int:
@@ -100,13 +108,16 @@ def _stat(arguments: argparse.Namespace) -> int:
     print(f"{arguments.dataset}  {dataset.fingerprint()[:12]}")
     for name, split in manifest.splits.items():
         classes = ", ".join(f"{label} {n:,}" for label, n in zip(manifest.classes, split.class_counts, strict=True))
-        print(f"  {name:5}  {split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB: {classes}")
+        size = f"{split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB"
+        print(f"  {name:5}  {size}: {classes}")
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     count = verify_dataset(arguments.dataset)
-    print(json.dumps({"verified": count}) if arguments.json else f"{arguments.dataset}: {count:,} pictures are as packed")
+    print(
+        json.dumps({"verified": count}) if arguments.json else f"{arguments.dataset}: {count:,} pictures are as packed"
+    )
     return 0
 
 

@@ -36,10 +36,10 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
         return _say("interrupted; the same command goes on where this one stopped", INTERRUPTED)
 
 
-def _raise_keyboard_interrupt(signum: int, frame: FrameType | None) -> None:
+def _raise_keyboard_interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def _say(message: object, code: int) -> int:
-    print(f"\n{message}" if code == INTERRUPTED else f"error: {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"\n{message}\n" if code == INTERRUPTED else f"error: {message}\n")
     return code

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shards.errors import DecodeError
@@ -15,7 +17,18 @@ from shards.errors import DecodeError
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
 Image.MAX_IMAGE_PIXELS = None
 
+# Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 _DEEP_GRAY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class DecodeOptions(BaseModel):
@@ -33,8 +46,8 @@ class DecodeOptions(BaseModel):
     @field_validator("gray_range")
     @classmethod
     def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not value[0] < value[1]:
-            raise ValueError(f"the gray range must ascend, got {value[0]:g},{value[1]:g}")
+        if value is not None and not (value[0] < value[1] and np.isfinite(value).all()):
+            raise ValueError("the two values must be finite and ascend")
         return value
 
 
@@ -65,7 +78,8 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray
     Raises:
         DecodeError: Not a complete picture, over the pixel limit, or deep gray of unknown range.
     """
-    return _decode_image(_open(data, options), options)
+    with _refusing(data):
+        return _decode_image(_open(data, options), options)
 
 
 def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
@@ -74,12 +88,18 @@ def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
     Raises:
         DecodeError: As `decode`.
     """
-    image = _open(data, options)
-    peak = float(np.asarray(image).max()) if image.mode in _DEEP_GRAY else 0.0
-    mode, kind = image.mode, (image.format or "unknown").lower()
-    pixels = _decode_image(image, options)
+    with _refusing(data):
+        image = _open(data, options)
+        peak = float(np.asarray(image).max()) if image.mode in _DEEP_GRAY else 0.0
+        mode, kind = image.mode, (image.format or "unknown").lower()
+        pixels = _decode_image(image, options)
     return Picture(
-        format=kind, mode=mode, width=pixels.shape[1], height=pixels.shape[0], peak=peak, pixels_xxh3=hash_pixels(pixels)
+        format=kind,
+        mode=mode,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        peak=peak,
+        pixels_xxh3=hash_pixels(pixels),
     )
 
 
@@ -90,28 +110,33 @@ def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _refusing(data: bytes) -> Iterator[None]:
+    """Make one kind of all that Pillow raises on hostile bytes: OSError, SyntaxError, struct.error, KeyError, ..."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as err:
+        reason = "no known picture format" if isinstance(err, UnidentifiedImageError) else str(err)
+        raise DecodeError(f"the picture cannot be decoded ({len(data):,} bytes: {reason})") from err
+
+
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """Return the picture with its pixels loaded."""
     if not data:
         raise DecodeError("the picture is empty (0 bytes)")
-    try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > options.max_pixels:
-            raise DecodeError(
-                f"the picture has {image.width:,} x {image.height:,} pixels, over the limit of {options.max_pixels:,}"
-            )
-        image.load()
-    except DecodeError:
-        raise
-    # Pillow's plug-ins raise nearly anything on hostile bytes: OSError, SyntaxError, struct.error, KeyError, ...
-    except Exception as err:
-        reason = "no known picture format" if isinstance(err, Image.UnidentifiedImageError) else str(err)
-        raise DecodeError(f"the picture cannot be decoded ({len(data):,} bytes: {reason})") from err
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if image.width * image.height > options.max_pixels:
+        raise DecodeError(
+            f"the picture has {image.width:,} x {image.height:,} pixels, over the limit of {options.max_pixels:,}"
+        )
+    image.load()
     return image
 
 
 def _decode_image(image: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:
-    upright = ImageOps.exif_transpose(image)
+    upright = _turn_upright(image)
     if upright.mode in _DEEP_GRAY:
         gray = _scale_deep_gray(np.asarray(upright), options)
         return np.repeat(gray[:, :, None], 3, axis=2)
@@ -123,6 +148,16 @@ def _decode_image(image: Image.Image, options: DecodeOptions) -> npt.NDArray[np.
         upright = _convert_cmyk(upright)
     # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
     return np.array(upright.convert("RGB"))
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    """Return the picture as its EXIF orientation says; EXIF that cannot be read says nothing."""
+    # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _scale_deep_gray(values: npt.NDArray[np.generic], options: DecodeOptions) -> npt.NDArray[np.uint8]:
@@ -146,7 +181,7 @@ def _convert_cmyk(image: Image.Image) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except ImageCms.PyCMSError as err:
+    except (ImageCms.PyCMSError, OSError) as err:  # OSError: the profile itself cannot be parsed
         raise DecodeError(f"the embedded CMYK profile cannot be used: {err}") from err
     assert converted is not None  # only inPlace=True returns None
     return converted

@@ -15,5 +15,5 @@ class DecodeError(ShardError):
     """Bytes that are not one complete picture within the limits."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818, being stopped is no error
     """Stopped by Ctrl-C or SIGTERM after a safe point; the message says how to go on. Exit code 130."""

@@ -45,7 +45,9 @@ SHARD_SCHEMA = pa.schema(
 """name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row."""
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, facts: Mapping[str, str] | None = None) -> None:
+def write_table(
+    path: Path, rows: list[dict[str, Any]], schema: pa.Schema, facts: Mapping[str, str] | None = None
+) -> None:
     """Write rows as Parquet, atomically; `facts` go into the file's metadata."""
     table = pa.Table.from_pylist(rows, schema=schema.with_metadata(dict(facts or {})))
     with write_atomically(path) as file:
@@ -65,11 +67,20 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     except (pa.ArrowException, OSError) as err:
         raise ShardError(f"{path} cannot be read ({err}); restore it from a backup or pack again") from err
     if not table.schema.equals(schema, check_metadata=False):
-        raise ShardError(f"{path} has other columns than this version reads: {', '.join(table.schema.names)}; pack again")
+        raise ShardError(
+            f"{path} has other columns than this version reads: {', '.join(table.schema.names)}; pack again"
+        )
     return table
 
 
 def read_facts(path: Path) -> dict[str, str]:
-    """Return the metadata that `write_table` put into a file."""
-    metadata = pq.read_schema(path).metadata or {}
+    """Return the metadata that `write_table` put into a file.
+
+    Raises:
+        ShardError: Damaged.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as err:
+        raise ShardError(f"{path} cannot be read ({err}); restore it from a backup or pack again") from err
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW:")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,7 +15,7 @@ from shards.fingerprint import fingerprint_json
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
-VERSION = 1
+VERSION: Final = 1
 
 
 class _Frozen(BaseModel):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shards.decode import DecodeOptions, Picture, inspect
 from shards.errors import DecodeError, ShardError, UsageError
-from shards.files import write_atomically, write_json, write_text
+from shards.files import TEMPORARY, write_atomically, write_json, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, read_facts, write_table
 from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, Packing, SplitSummary, read_manifest
@@ -90,12 +90,12 @@ def pack(listed: SourceList, out: Path, options: PackOptions, progress: Progress
         UsageError: `out` holds something else.
         ShardError: Too many unreadable pictures, deep gray of unknown range, or a file that changed meanwhile.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; name a folder for the dataset")
+    _refuse_foreign(out)  # before the pictures are decoded, which may take hours
     checked, rejected = check_sources(listed.sources, options, progress)
     _refuse_rejects(rejected, len(listed.sources), options)
     _refuse_unknown_range(checked, options)
     plan = plan_shards(checked, options)
+    _refuse_lost_classes(plan, listed.classes)
     identity = _identify(plan, listed.classes, options)
     if (out / MANIFEST_NAME).exists():
         return _same_or_refuse(out, identity)
@@ -187,6 +187,17 @@ def _refuse_unknown_range(checked: list[Checked], options: PackOptions) -> None:
         )
 
 
+def _refuse_lost_classes(plan: list[ShardPlan], classes: list[str]) -> None:
+    """The unreadable pictures may be all that a class had in train."""
+    left = {item.source.label for shard in plan if shard.split == "train" for item in shard.samples}
+    lost = [name for name in classes if name not in left]
+    if lost:
+        raise ShardError(
+            f"class '{lost[0]}' has no readable picture in train, so it cannot be learnt; "
+            "repair its pictures or remove its folder"
+        )
+
+
 def _identify(plan: list[ShardPlan], classes: list[str], options: PackOptions) -> str:
     samples = [
         [shard.name, item.source.name, item.source.label, item.source.weight, item.bytes_xxh3]
@@ -200,18 +211,31 @@ def _identify(plan: list[ShardPlan], classes: list[str], options: PackOptions) -
 def _same_or_refuse(out: Path, identity: str) -> Manifest:
     manifest = read_manifest(out)
     if manifest.packing.plan != identity:
-        raise UsageError(f"{out} already holds a dataset of other pictures or options; name another folder, or delete it first")
+        raise UsageError(
+            f"{out} already holds a dataset of other pictures or options; name another folder, or delete it first"
+        )
+    (out / MARKER).unlink(missing_ok=True)  # of a run that was killed just after it had published
     return manifest
+
+
+def _refuse_foreign(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder for the dataset")
+    names = {path.name for path in out.iterdir()}
+    ours = not names.isdisjoint({MANIFEST_NAME, MARKER})
+    if not ours and not all(name.startswith(MARKER) for name in names):  # killed before its marker had its name
+        raise UsageError(f"{out} is not empty and not an unfinished dataset; name another folder")
 
 
 def _claim(out: Path, identity: str) -> None:
     """Make `out` ours, keeping shards of the same plan and removing those of another unfinished one."""
+    out.mkdir(parents=True, exist_ok=True)
+    for leftover in out.rglob(f"*{TEMPORARY}-*"):  # a killed run could not remove its temporary files
+        leftover.unlink()
     marker = out / MARKER
-    if not marker.exists():
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(f"{out} is not empty and not an unfinished dataset; name another folder")
-        out.mkdir(parents=True, exist_ok=True)
-    elif identity not in marker.read_text(encoding="utf-8"):
+    if marker.exists() and identity not in marker.read_text(encoding="utf-8"):
         for split in SPLITS:
             shutil.rmtree(out / split, ignore_errors=True)
     write_json(marker, {"plan": identity})
@@ -249,7 +273,10 @@ def _is_finished(path: Path, index_path: Path, identity: str) -> bool:
     """The index is written after its tar, so an index of this plan beside a tar of its size is a finished shard."""
     if not (path.is_file() and index_path.is_file()):
         return False
-    facts = read_facts(index_path)
+    try:
+        facts = read_facts(index_path)
+    except ShardError:
+        return False
     return facts.get("plan") == identity and facts.get("bytes") == str(path.stat().st_size)
 
 
@@ -268,7 +295,9 @@ def _add_sample(writer: TarWriter, sample_id: int, item: Checked, classes: list[
     source, picture = item.source, item.picture
     data = source.path.read_bytes()
     if xxhash.xxh3_128_hexdigest(data) != item.bytes_xxh3:
-        raise ShardError(f"{source.path} changed while it was packed; nothing of it was published. Run the command again")
+        raise ShardError(
+            f"{source.path} changed while it was packed; nothing of it was published. Run the command again"
+        )
     key, label = f"{sample_id:09d}", classes.index(source.label)
     ending = ENDING_OF_FORMAT.get(picture.format, picture.format)
     facts: dict[str, object] = {"label": source.label, "source": source.name, "weight": source.weight}
@@ -290,7 +319,12 @@ def _add_sample(writer: TarWriter, sample_id: int, item: Checked, classes: list[
 
 
 def _publish(
-    out: Path, rows: list[dict[str, Any]], classes: list[str], options: PackOptions, identity: str, rejected: list[Rejected]
+    out: Path,
+    rows: list[dict[str, Any]],
+    classes: list[str],
+    options: PackOptions,
+    identity: str,
+    rejected: list[Rejected],
 ) -> Manifest:
     write_table(out / TABLE_NAME, rows, SHARD_SCHEMA)
     _write_quarantine(out / QUARANTINE, rejected)

@@ -38,7 +38,8 @@ def concat_refs(parts: list[Refs]) -> Refs:
     """Return the samples of all parts, in order."""
     empty = np.empty(0, dtype=np.int64)
     return Refs(
-        np.concatenate([empty, *(part.shards for part in parts)]), np.concatenate([empty, *(part.rows for part in parts)])
+        np.concatenate([empty, *(part.shards for part in parts)]),
+        np.concatenate([empty, *(part.rows for part in parts)]),
     )
 
 
@@ -154,7 +155,9 @@ class _Lane:
         self._counts = counts
         self._key = key
         self._windows = [shards[i : i + window_shards] for i in range(0, len(shards), window_shards)]
-        self._bounds = np.concatenate([[0], np.cumsum([counts[window].sum() for window in self._windows])]).astype(np.int64)
+        self._bounds = np.concatenate([[0], np.cumsum([counts[window].sum() for window in self._windows])]).astype(
+            np.int64
+        )
         self._kept: OrderedDict[int, Refs] = OrderedDict()
 
     @property

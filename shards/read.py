@@ -44,7 +44,9 @@ class SampleReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -87,9 +89,11 @@ class _OpenShard:
         )
         self._keys, self._sources = index["key"], index["source"]
         try:
-            self._file = open(self._path, "rb", buffering=0)
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115, lives as long as this object
         except OSError as err:
-            raise ShardError(f"{self._path} cannot be opened ({err.strerror}); restore it from a backup or pack again") from err
+            raise ShardError(
+                f"{self._path} cannot be opened ({err.strerror}); restore it from a backup or pack again"
+            ) from err
 
     def read(self, rows: npt.NDArray[np.int64]) -> list[Sample]:
         return [self.read_row(row) for row in rows.tolist()]
@@ -104,7 +108,12 @@ class _OpenShard:
                 "restore it from a backup or pack again"
             )
         return Sample(
-            int(self._ids[row]), int(self._labels[row]), float(self._weights[row]), data, where, self._sources[row].as_py()
+            int(self._ids[row]),
+            int(self._labels[row]),
+            float(self._weights[row]),
+            data,
+            where,
+            self._sources[row].as_py(),
         )
 
     def __del__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections import Counter
@@ -13,7 +14,9 @@ from shards.errors import UsageError
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-ENDINGS = frozenset(".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .pgm .ppm .jp2".split())
+ENDINGS = frozenset(
+    [".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
 IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 SIDECAR = "samples.csv"
 
@@ -64,8 +67,7 @@ def scan_folder(root: Path) -> SourceList:
         for class_folder in _subfolders(folder) if split else [folder]:
             for path in _walk(class_folder):
                 if path.suffix.lower() in ENDINGS:
-                    name = path.relative_to(root).as_posix()
-                    sources.append(Source(path, name, class_folder.name, split))
+                    sources.append(Source(path, _name(root, path), class_folder.name, split))
                 else:
                     left_out[path.suffix.lower() or "(no ending)"] += 1
     sources.sort(key=lambda source: source.name)
@@ -74,15 +76,29 @@ def scan_folder(root: Path) -> SourceList:
     return SourceList(_apply_sidecar(root, sources), classes, dict(sorted(left_out.items())))
 
 
+def _name(root: Path, path: Path) -> str:
+    name = path.relative_to(root).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError as err:
+        raise UsageError(
+            f"the name {os.fsencode(name)!r} below {root} is not UTF-8, so no index can hold it; rename it"
+        ) from err
+    return name
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _walk(folder: Path) -> list[Path]:
-    """Return the visible files below `folder`; symbolic links are followed, each real folder once."""
+    """Return the visible files below `folder`; symbolic links are followed, each real folder once.
+
+    A link back to a folder above is not followed: it would bring the pictures of all other classes in.
+    """
     files: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    seen = {os.path.realpath(above) for above in folder.absolute().parents}
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
@@ -91,6 +107,11 @@ def _walk(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(parent, name) for name in names if not name.startswith(".") and name.lower() not in IGNORED]
     return files
+
+
+def _raise(err: OSError) -> None:
+    """A folder that cannot be listed stops the scan; os.walk would pass over it without a word."""
+    raise err
 
 
 def _check(root: Path, sources: list[Source], classes: list[str]) -> None:
@@ -107,7 +128,9 @@ def _check(root: Path, sources: list[Source], classes: list[str]) -> None:
     trained = {source.label for source in sources if source.split in (None, "train")}
     unseen = sorted(set(classes) - trained)
     if unseen:
-        raise UsageError(f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; rename or move its folder")
+        raise UsageError(
+            f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; rename or move its folder"
+        )
 
 
 def _apply_sidecar(root: Path, sources: list[Source]) -> list[Source]:
@@ -115,14 +138,19 @@ def _apply_sidecar(root: Path, sources: list[Source]) -> list[Source]:
     path = root / SIDECAR
     if not path.is_file():
         return sources
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if sorted(reader.fieldnames or []) != ["path", "weight"]:
-            raise UsageError(f"{path} must have the columns path,weight, got {','.join(reader.fieldnames or [])}")
-        weights = {row["path"]: _read_weight(path, row["path"], row["weight"]) for row in reader}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise UsageError(f"{path} is not UTF-8 text (byte {err.start:,}); save it again as 'CSV UTF-8'") from err
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if sorted(reader.fieldnames or []) != ["path", "weight"]:
+        raise UsageError(f"{path} must have the columns path,weight, got {','.join(reader.fieldnames or [])}")
+    weights = {row["path"]: _read_weight(path, row["path"], row["weight"]) for row in reader}
     unknown = sorted(set(weights) - {source.name for source in sources})
     if unknown:
-        raise UsageError(f"{path} names '{unknown[0]}', which is not a picture below {root}; correct the path or drop the row")
+        raise UsageError(
+            f"{path} names '{unknown[0]}', which is not a picture below {root}; correct the path or drop the row"
+        )
     return [replace(source, weight=weights.get(source.name, 1.0)) for source in sources]
 
 

@@ -37,6 +37,8 @@ def verify_dataset(folder: Path) -> int:
 
 
 def _verify_file(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise ShardError(f"{path} is missing; restore it from a backup or pack again")
     if fingerprint_file(path) != sha256:
         raise ShardError(
             f"{path}: sha256 differs from the shard table ({path.stat().st_size:,} bytes); "

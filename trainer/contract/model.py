@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from shards.errors import UsageError
 
 TIMM_PREFIX = "timm/"
+_WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
 
 
 class ModelSpec(BaseModel):
@@ -77,11 +78,26 @@ def build_backbone(spec: ModelSpec) -> nn.Module:
             raise _unknown(spec.name, torchvision.models.list_models(module=torchvision.models))
         if spec.in_channels != 3:
             raise UsageError(f"{spec.name} takes 3 channels, got 1; set preprocess.channels=3, or take a timm/ model")
-        options = {"dropout": spec.dropout} if spec.dropout else {}
+        options: dict[str, object] = {"dropout": spec.dropout} if spec.dropout else {}
+        if spec.name in _WITH_AUXILIARY_HEADS:
+            options |= {"aux_logits": False, "init_weights": True}
         model: nn.Module = torchvision.models.get_model(spec.name, weights=None, num_classes=spec.num_classes, **options)
         return model
     except TypeError as err:
         raise UsageError(f"{spec.name} cannot be built with dropout={spec.dropout:g}: {err}") from err
+
+
+def find_head(backbone: nn.Module) -> str:
+    """Return the name of the module that maps features to classes.
+
+    >>> find_head(torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=2))
+    'classifier.1'
+    """
+    cfg = getattr(backbone, "default_cfg", None)
+    if cfg is not None:  # timm says it
+        return str(cfg["classifier"])
+    layers = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return layers[-1]
 
 
 def _unknown(name: str, known: list[str]) -> UsageError:

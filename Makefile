@@ -1,0 +1,48 @@
+# Every target builds .venv first when it is missing or older than what it is made from.
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.installed
+PACKED := data/elpv-shards
+
+# Compiled bytecode halves the start of every Ray process; Ray would re-run `uv run` for each worker.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE := 1
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: help install demo serve test test-slow lint bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## build .venv from constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	python3 -c 'import sys; sys.exit(f"python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
+	test -x $(PY) || python3 -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	.venv/bin/uv pip install --quiet --python $(PY) -c constraints.txt -e '.[demo,dev]'
+	touch $@
+
+demo: $(STAMP)  ## folder of pictures -> shards -> training -> sweep -> endpoint -> answers
+	$(PY) infra/demo.py
+
+serve: $(STAMP)  ## keep an endpoint up with the demo's bundle
+	$(PY) -m cluster.serve runs/demo/bundle
+
+lint: $(STAMP)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: lint  ## all that CI runs
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## what is too long for CI
+	$(PY) -m pytest -m slow
+
+bench: $(STAMP)  ## see tests/bench/README.md
+	@cat tests/bench/README.md
+
+clean:  ## remove the demo's data and runs
+	rm -rf data runs

@@ -1,0 +1,4 @@
+"""Ray clusters: join one or start one here, serve a bundle over HTTP with Ray Serve, and ask such an endpoint.
+
+`cluster` imports `shards` and `trainer.contract` and nothing else of the project, and nobody imports `cluster`.
+"""

@@ -1,0 +1,63 @@
+"""`python -m cluster.client URL PICTURE...`: ask an endpoint about pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cluster.client import Client, PictureRefusedError
+from shards.command import DONE, REFUSED, run_command
+from shards.errors import UsageError
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    for path in arguments.pictures:
+        if not path.is_file():
+            raise UsageError(f"{path} is not a file; give pictures, for example {path.parent / '*.jpg'}")
+    refused = 0
+    with Client(arguments.url, arguments.timeout_s, arguments.retries) as client:
+        for path in arguments.pictures:
+            refused += not _ask(client, path, arguments.json)
+    if refused:
+        print(f"error: {refused:,} of {len(arguments.pictures):,} pictures were refused", file=sys.stderr)
+    return REFUSED if refused else DONE
+
+
+def _ask(client: Client, path: Path, as_json: bool) -> bool:
+    """Print one line for the picture and return whether it was answered."""
+    try:
+        answer = client.predict(path.read_bytes())
+    except PictureRefusedError as err:
+        if as_json:
+            print(json.dumps({"path": str(path), "error": str(err)}), flush=True)
+        else:
+            print(f"{path}: {err}", file=sys.stderr, flush=True)
+        return False
+    line = (
+        json.dumps({"path": str(path), **answer})
+        if as_json
+        else f"{path}  {answer['label']}  {answer['probability']:.4f}"
+    )
+    print(line, flush=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.client",
+        description="Print what an endpoint says of pictures, one line each.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("url", help="the endpoint, such as http://127.0.0.1:8000")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a picture")
+    parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds without an answer to give up after")
+    parser.add_argument("--retries", type=int, default=6, help="further tries where the endpoint is busy")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

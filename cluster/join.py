@@ -1,0 +1,54 @@
+"""One Ray cluster for this process: the one that RAY_ADDRESS names, or a new one on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Otherwise Ray runs `uv run` again for each of its workers when this process was started by it.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Ray will stop hiding GPUs from actors that ask for none; it warns until one of the two is chosen.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def quiet_ray() -> None:
+    """Set Ray's environment variables to quiet ones where the user set none; call it before `ray` is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def read_address() -> str | None:
+    """Return the address of the cluster to join, None where one is to be started here."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
+def join_or_start() -> bool:
+    """Connect this process to Ray and return True when a cluster was started here, which then ends with it.
+
+    Raises:
+        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    quiet_ray()
+    # Late, because Ray reads its environment variables once, when it is imported.
+    import ray
+
+    if ray.is_initialized():
+        return False
+    address = read_address()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address or "local", include_dashboard=None if address else False, logging_level="error")
+    except (ConnectionError, RuntimeError) as err:
+        if address is None:
+            raise
+        raise ConnectionError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS to start one here"
+        ) from err
+    finally:
+        # Ray's own handler ends the process at once with exit code 15, and nothing is tidied up.
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return address is None

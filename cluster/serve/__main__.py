@@ -1,0 +1,88 @@
+"""`python -m cluster.serve BUNDLE`: keep an endpoint up until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from typing import Any
+
+from cluster.join import join_or_start, quiet_ray, read_address
+from cluster.serve.options import ServeOptions, read_options
+from shards.command import DONE, run_command
+
+
+def main(argv: list[str]) -> int:
+    arguments = vars(_parser().parse_args(argv))
+    host, port = arguments.pop("host"), arguments.pop("port")
+    options = read_options(arguments)
+    quiet_ray()
+    from cluster.serve import app, endpoint  # late: they import ray
+
+    application = app.build(arguments)
+    if read_address() is None:
+        endpoint.check_port(host, port)
+    print(f"starting {options.replicas} x {options.bundle} ...", file=sys.stderr, flush=True)
+    started = join_or_start()
+    endpoint.check_resources(options) if started else endpoint.check_place(host, port)
+    try:
+        endpoint.deploy(application, host, port)
+        _announce(host, port, options)
+        _wait_for_stop()
+    finally:
+        # A second Ctrl-C would leave processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        endpoint.remove(everything=started)
+    print("stopped", flush=True)
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.serve",
+        description="Serve a bundle over HTTP, in the cluster that RAY_ADDRESS names or in one started here.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    fields = ServeOptions.model_fields
+    parser.add_argument("bundle", help="folder of the bundle; every node must see it")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all of this machine's")
+    parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
+    _add_option(parser, fields, "replicas", int, "processes that each hold the model")
+    _add_option(parser, fields, "max_batch_size", int, "pictures in one forward pass at most")
+    _add_option(parser, fields, "batch_wait_ms", float, "milliseconds that a batch's first picture waits for others")
+    _add_option(parser, fields, "max_mib", float, "size of a picture file above which it is refused, MiB")
+    _add_option(parser, fields, "cpus_per_replica", int, "threads of a replica's model, and CPUs reserved for it")
+    _add_option(parser, fields, "gpus_per_replica", float, "GPUs reserved for a replica; 0 computes on the CPU")
+    return parser
+
+
+def _add_option(
+    parser: argparse.ArgumentParser, fields: dict[str, Any], name: str, kind: type[int] | type[float], text: str
+) -> None:
+    parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=fields[name].default, help=text)
+
+
+def _announce(host: str, port: int, options: ServeOptions) -> None:
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    print(
+        f"ready: {options.bundle}\n"
+        f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
+        f"         python -m cluster.client {url} picture.jpg\n"
+        f"  model  {url}/v1/model\n"
+        f"  stop   Ctrl-C",
+        flush=True,
+    )
+
+
+def _wait_for_stop() -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print("\nstopping ...", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,102 @@
+"""Tiny real data, one bundle and one small Ray cluster, shared by all tests of a session."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports ray: it reads these once.
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    RAY_raylet_start_wait_time_s="120",
+    WANDB_SILENT="true",
+)
+os.environ.pop("RAY_ADDRESS", None)
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shards.pack import PackOptions, pack
+from shards.sources import scan_folder
+from trainer.contract.bundle import save_bundle
+from trainer.contract.decision import Decision
+from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.contract.probes import synthesise_pictures
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (200, 50, 40)}
+PER_SPLIT = {"train": 24, "val": 8, "test": 8}
+
+
+def make_pictures(root: Path, per_split: dict[str, int] = PER_SPLIT, size: int = 48) -> Path:
+    """Write split/class folders of noisy one-colour pictures, PNG and JPEG; a class is its colour."""
+    rng = np.random.default_rng(0)
+    for split, count in per_split.items():
+        for name, colour in COLOURS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                height, width = (int(side) for side in rng.integers(size * 3 // 4, size * 5 // 4, 2))
+                pixels = rng.normal(colour, 45, (height, width, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{name}.{number}.{'png' if number % 2 else 'jpg'}")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder train|val|test / blue|green|red with 24, 8 and 8 pictures a class."""
+    return make_pictures(tmp_path_factory.mktemp("pictures") / "colours")
+
+
+@pytest.fixture(scope="session")
+def dataset_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pictures`, packed into several shards a split."""
+    out = tmp_path_factory.mktemp("dataset") / "colours"
+    pack(scan_folder(pictures), out, PackOptions(shard_bytes=40_000))
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a small untrained model with three classes."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    save_bundle(
+        folder,
+        Classifier(ModelSpec(name="shufflenet_v2_x0_5", num_classes=3)),
+        synthesise_pictures(),
+        preprocess=PreprocessSpec(size=64),
+        classes=list(COLOURS),
+        display_names=list(COLOURS),
+        decision=Decision(),
+        probes="synthetic",
+        dataset="0" * 64,
+        recipe="0" * 64,
+        metrics={},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """The address of one small local Ray cluster; commands that tests start join it through RAY_ADDRESS."""
+    import ray
+
+    context = ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200_000_000,
+    )
+    address = context.address_info["address"]
+    os.environ["RAY_ADDRESS"] = address
+    yield address
+    os.environ.pop("RAY_ADDRESS")
+    ray.shutdown()

@@ -1,0 +1,52 @@
+"""The files of an evaluation: metrics.json, predictions.parquet and .csv, confusion.png, curves.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from shards.files import write_atomically, write_json
+from trainer.contract.bundle import BundlePage
+from trainer.evaluation import Rows
+from trainer.figures import draw_confusion, draw_scores
+from trainer.metrics import compute_metrics, softmax
+
+
+def write_evaluation(out: Path, rows: Rows, page: BundlePage, dataset: str, part: str) -> dict[str, Any]:
+    """Write all files of an evaluation into `out` and return the metrics.
+
+    A part named train is the one that the weights were fitted to; the result says so.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    metrics = compute_metrics(rows.labels, rows.logits, page.classes)
+    result = {"part": part, "bundle": page.fingerprint(), "dataset": dataset, **metrics}
+    if part == "train" and dataset == page.dataset:
+        result["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
+    table = tabulate_predictions(rows, page.classes)
+    with write_atomically(out / "predictions.parquet") as file:
+        pq.write_table(table, file)
+    with write_atomically(out / "predictions.csv") as file:
+        pyarrow.csv.write_csv(table, file)
+    draw_confusion(out / "confusion.png", np.array(metrics["confusion"]), page.display_names)
+    draw_scores(out / "curves.png", rows.labels, softmax(rows.logits), page.display_names)
+    write_json(out / "metrics.json", result)
+    return result
+
+
+def tabulate_predictions(rows: Rows, classes: list[str]) -> pa.Table:
+    """Return a row a sample: sample_id, path, label, prediction, and a logit and a probability for each class."""
+    probabilities = softmax(rows.logits)
+    columns: dict[str, Any] = {
+        "sample_id": rows.ids,
+        "path": rows.sources,
+        "label": [classes[label] for label in rows.labels],
+        "prediction": [classes[label] for label in rows.logits.argmax(axis=1)],
+    }
+    columns |= {f"logit_{name}": rows.logits[:, number] for number, name in enumerate(classes)}
+    columns |= {f"probability_{name}": probabilities[:, number] for number, name in enumerate(classes)}
+    return pa.table(columns)

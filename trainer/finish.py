@@ -1,0 +1,98 @@
+"""After training: the bundle of the best weights, its evaluations, and the run's report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shards.dataset import Dataset, open_dataset
+from shards.errors import UsageError
+from shards.plan import sequential_refs
+from shards.read import SampleReader
+from trainer.contract.bundle import Bundle, save_bundle
+from trainer.contract.decision import Decision
+from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.probes import NUM_PROBES, synthesise_pictures
+from trainer.evaluation import evaluate_split
+from trainer.evaluation_files import write_evaluation
+from trainer.logbook import read_metrics
+from trainer.loop import build_preprocess
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.report import write_report
+from trainer.snapshot import RunState, SnapshotStore
+from trainer.weights import read_normalisation
+
+BUNDLE = "bundle"
+
+
+def finish_run(recipe: Recipe, ranks: Ranks) -> None:
+    """Write bundle, evaluations and report of a trained run; every rank calls it, rank 0 writes."""
+    if ranks.is_first:
+        make_bundle(recipe)
+    ranks.barrier()
+    dataset = open_dataset(recipe.data)
+    bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
+    for part in recipe.evaluate_on:
+        evaluate_bundle(bundle, dataset, part, ranks, recipe.workers, recipe.run_dir / "evaluation" / part)
+    if ranks.is_first:
+        write_report(recipe, dataset)
+
+
+def make_bundle(recipe: Recipe) -> Path:
+    """Write the bundle of a run's best snapshot and return its folder.
+
+    Raises:
+        UsageError: The run has no evaluated epoch yet.
+    """
+    dataset = open_dataset(recipe.data)
+    store = SnapshotStore(recipe.run_dir / "snapshots")
+    state = store.read_last()
+    if state is None or state.best is None:
+        raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
+    mean, std = read_normalisation(recipe.weights)
+    model = Classifier(ModelSpec(name=recipe.model, num_classes=len(dataset.classes), mean=mean, std=std))
+    model.load_state_dict(store.read_model(state.best.snapshot))
+    save_bundle(
+        recipe.run_dir / BUNDLE,
+        model,
+        synthesise_pictures() if recipe.probes == "synthetic" else read_real_probes(dataset),
+        preprocess=build_preprocess(recipe, dataset),
+        classes=dataset.classes,
+        display_names=dataset.manifest.display_names,
+        decision=Decision(),
+        probes=recipe.probes,
+        dataset=dataset.fingerprint(),
+        recipe=recipe.fingerprint(),
+        metrics=_best_metrics(recipe, state),
+    )
+    return recipe.run_dir / BUNDLE
+
+
+def read_real_probes(dataset: Dataset) -> list[bytes]:
+    """Return the first pictures of the validation part, as encoded bytes."""
+    split = dataset.split("val")
+    refs = sequential_refs(split.counts, 0, min(NUM_PROBES, split.num_samples))
+    with SampleReader(split) as reader:
+        return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
+
+
+def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path) -> None:
+    """Evaluate a bundle on one part of a dataset and write the results; every rank calls it.
+
+    Raises:
+        UsageError: The dataset has other classes, or no such part.
+    """
+    if bundle.page.classes != dataset.classes:
+        raise UsageError(
+            f"the bundle knows the classes {', '.join(bundle.page.classes)}, the dataset has "
+            f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
+        )
+    rows = evaluate_split(bundle.model, bundle.page.preprocess, dataset.split(part), ranks, workers)
+    if ranks.is_first:
+        write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part)
+
+
+def _best_metrics(recipe: Recipe, state: RunState) -> dict[str, float]:
+    assert state.best is not None
+    row = next(row for row in read_metrics(recipe.run_dir) if row["epoch"] == state.best.epoch)
+    return {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/") and name != "val/time_s"}

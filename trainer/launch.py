@@ -1,0 +1,183 @@
+"""Start a run where it belongs: in this process, in several processes here, or as Ray Train workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.multiprocessing
+from tqdm import tqdm
+
+from shards.dataset import open_dataset
+from shards.errors import Interrupted, ShardError, UsageError
+from shards.files import write_json
+from trainer.finish import finish_run
+from trainer.logbook import Numbers, read_progress
+from trainer.loop import STOP_FILE, Outcome, ReportEpoch, train
+from trainer.ranks import Ranks, join_ranks, single_rank
+from trainer.recipe import Recipe, load_recipe
+
+RESULT = "result.json"
+
+
+def launch(recipe: Recipe) -> Recipe:
+    """Train, evaluate and bundle; return the recipe with absolute paths. A finished run is left as it is.
+
+    Raises:
+        UsageError: The run's folder belongs to another recipe, or data or model do not fit.
+        Interrupted: Stopped by Ctrl-C; the state was saved.
+    """
+    recipe = recipe.with_absolute_paths()
+    open_dataset(recipe.data).split("val")  # the most common mistakes, before any process starts
+    claim_run_dir(recipe)
+    if is_finished(recipe.run_dir):
+        return recipe
+    (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
+    with show_progress(recipe), stop_on_signal(recipe.run_dir):
+        outcome = _start(recipe)
+    if outcome == "interrupted":
+        raise Interrupted(f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it")
+    return recipe
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a run has its bundle, evaluations and report."""
+    return (run_dir / RESULT).is_file()
+
+
+def claim_run_dir(recipe: Recipe) -> None:
+    """Make the run's folder and save the recipe in it.
+
+    Raises:
+        UsageError: The folder belongs to a run of another recipe; its first difference is named.
+    """
+    path = recipe.run_dir / "recipe.yaml"
+    if path.is_file():
+        there = load_recipe(str(path))
+        if there.fingerprint() != recipe.fingerprint():
+            raise UsageError(
+                f"{recipe.run_dir} holds a run of another recipe ({_first_difference(there, recipe)}); "
+                "choose another name=, or delete that folder"
+            )
+    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    recipe.write(path)
+
+
+def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+    """Train and finish on one rank; the same code in every kind of process."""
+    if not ranks.is_first:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    outcome = train(recipe, ranks, report)
+    if outcome == "finished":
+        finish_run(recipe, ranks)
+        if ranks.is_first:
+            write_json(recipe.run_dir / RESULT, {"outcome": outcome, "num_ranks": ranks.num_ranks})
+    return outcome
+
+
+@contextlib.contextmanager
+def stop_on_signal(run_dir: Path) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a stop file, which every kind of run obeys; a second one ends at once."""
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if (run_dir / STOP_FILE).exists():
+            raise KeyboardInterrupt
+        (run_dir / STOP_FILE).touch()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # a Tune trial: its driver listens to signals
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def show_progress(recipe: Recipe) -> Iterator[None]:
+    """Show a bar that follows progress.json, wherever the ranks run."""
+    done = threading.Event()
+
+    def follow() -> None:
+        with tqdm(unit="picture", disable=None, desc=recipe.name, leave=False) as bar:
+            while not done.wait(0.5):
+                progress = read_progress(recipe.run_dir)
+                bar.total = progress["total"] or None
+                bar.set_postfix(progress["numbers"], refresh=False)
+                bar.update(progress["samples_seen"] - bar.n)
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _start(recipe: Recipe) -> Outcome:
+    if choose_launch(recipe) == "ray":
+        from trainer.ray_launch import run_on_ray  # the only way in for Ray; without it the rest runs
+
+        return run_on_ray(recipe)
+    if recipe.num_ranks == 1:
+        return run_rank(recipe, single_rank(), _ignore)
+    return _run_processes(recipe)
+
+
+def choose_launch(recipe: Recipe) -> str:
+    """Return local or ray; auto is ray for several ranks or where a cluster is given."""
+    if recipe.launch != "auto":
+        return recipe.launch
+    return "ray" if recipe.num_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
+
+
+def _run_processes(recipe: Recipe) -> Outcome:
+    """Run all ranks as processes of this machine."""
+    with tempfile.TemporaryDirectory(prefix="shardline-") as folder:
+        context = torch.multiprocessing.get_context("spawn")
+        outcomes = context.SimpleQueue()
+        try:
+            torch.multiprocessing.spawn(_run_process, (recipe, f"{folder}/rendezvous", outcomes), recipe.num_ranks)
+        except torch.multiprocessing.ProcessRaisedException:
+            if outcomes.empty():
+                raise
+        outcome: Outcome | Exception = outcomes.get()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _run_process(rank: int, recipe: Recipe, rendezvous: str, outcomes: torch.multiprocessing.SimpleQueue) -> None:  # type: ignore[type-arg]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent's stop file decides
+    ranks = join_ranks(rank, recipe.num_ranks, rendezvous)
+    try:
+        outcome = run_rank(recipe, ranks, _ignore)
+        if ranks.is_first:
+            outcomes.put(outcome)
+    except (UsageError, ShardError) as err:
+        outcomes.put(err)  # the sentence for the user; raising ends the other ranks, which wait in a collective
+        raise
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _ignore(numbers: Numbers) -> None:
+    """Nobody listens to a local run's epochs; they are in metrics.jsonl."""
+
+
+def _first_difference(old: Recipe, new: Recipe) -> str:
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    name = next(name for name in after if before[name] != after[name] and name not in ("name", "data", "storage"))
+    return f"{name} was {before[name]}, now {after[name]}"

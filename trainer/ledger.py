@@ -1,0 +1,75 @@
+"""The ledger: which rank saw which sample at which step, and a hash of the pixels it saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.files import write_atomically
+from trainer.feed import Batch
+
+SCHEMA = pa.schema(
+    [
+        ("epoch", pa.int32()),
+        ("step", pa.int64()),
+        ("rank", pa.int32()),
+        ("sample_id", pa.int64()),
+        ("pixels_xxh3", pa.uint64()),
+        ("redone", pa.bool_()),
+    ]
+)
+
+
+class Ledger:
+    """Rows of one rank; written with each snapshot, so that what is on disk led to the weights on disk.
+
+    Files are `rank-RRRR-FROM-TO.parquet`, FROM and TO being positions in samples seen.
+    """
+
+    def __init__(self, folder: Path, rank: int, start: int, done_before: int) -> None:
+        self._folder = folder
+        self._rank = rank
+        self._start = start
+        self._done_before = done_before
+        self._tables: list[pa.Table] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, batch: Batch, epoch: int, step: int, position: int) -> None:
+        """Record a step's slice; it is redone when `position` (samples seen before it) was passed before."""
+        count = len(batch)
+        columns = [
+            np.full(count, epoch, np.int32),
+            np.full(count, step, np.int64),
+            np.full(count, self._rank, np.int32),
+            batch.ids,
+            np.array([xxhash.xxh3_64_intdigest(image.numpy().tobytes()) for image in batch.images], np.uint64),
+            np.full(count, position < self._done_before, np.bool_),
+        ]
+        self._tables.append(pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA))
+
+    def flush(self, position: int) -> None:
+        """Write what was recorded up to `position`."""
+        if position > self._start and self._tables:
+            name = f"rank-{self._rank:04d}-{self._start:015d}-{position:015d}.parquet"
+            with write_atomically(self._folder / name) as file:
+                pq.write_table(pa.concat_tables(self._tables), file)
+        self._start, self._tables = position, []
+
+
+def drop_after(folder: Path, position: int) -> None:
+    """Remove the files of steps after `position`: a restart takes those steps again."""
+    for path in folder.glob("rank-*.parquet"):
+        if int(path.stem.rsplit("-", 1)[1]) > position:
+            path.unlink()
+
+
+def read_ledger(folder: Path) -> pa.Table:
+    """Return the rows of all ranks, in the order of step, rank and place in the slice."""
+    tables = [pq.read_table(path) for path in sorted(folder.glob("rank-*.parquet"))]
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    order = np.lexsort((np.arange(len(table)), table["rank"].to_numpy(), table["step"].to_numpy()))
+    return table.take(pa.array(order))

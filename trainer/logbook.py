@@ -1,0 +1,61 @@
+"""The numbers of a run: metrics.jsonl for ever, progress.json for now."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from shards.files import write_text
+
+METRICS, PROGRESS = "metrics.jsonl", "progress.json"
+_PROGRESS_EVERY_S = 0.5
+
+Numbers = dict[str, float]
+
+
+class Logbook:
+    """Written by rank 0 alone."""
+
+    def __init__(self, run_dir: Path, samples_seen: int) -> None:
+        self._run_dir = run_dir
+        self._shown_at = 0.0
+        # Rows after the snapshot that the run goes on from will be written again.
+        kept = [row for row in read_metrics(run_dir) if row["samples_seen"] <= samples_seen]
+        write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write(self, numbers: Numbers) -> None:
+        """Append one row; every row has samples_seen."""
+        with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(numbers) + "\n")
+
+    def show(self, samples_seen: int, total: int, numbers: Numbers) -> None:
+        """Tell how far the run is, at most twice a second."""
+        now = time.monotonic()
+        if now - self._shown_at >= _PROGRESS_EVERY_S or samples_seen == total:
+            self._shown_at = now
+            write_text(
+                self._run_dir / PROGRESS, json.dumps({"samples_seen": samples_seen, "total": total, "numbers": numbers})
+            )
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl; a last row that was cut by a kill is left out."""
+    path = run_dir / METRICS
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def read_progress(run_dir: Path) -> dict[str, Any]:
+    """Return samples_seen, total and numbers of a run; zeros where it has not started."""
+    path = run_dir / PROGRESS
+    if not path.is_file():
+        return {"samples_seen": 0, "total": 0, "numbers": {}}
+    progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return progress

@@ -1,0 +1,291 @@
+"""The training loop: epochs of steps, an evaluation after each, snapshots, early stopping.
+
+It runs alike in a plain process, in a Ray Train worker and in a Tune trial; all it sees of them is its Ranks
+and a function that takes each epoch's numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from shards.dataset import Dataset, Split, open_dataset
+from shards.errors import UsageError
+from shards.plan import EpochPlan, Refs, slice_rank
+from shards.read import Sample
+from trainer.augment import augment
+from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.engine import Engine
+from trainer.evaluation import evaluate_split
+from trainer.feed import Batch, Feed
+from trainer.ledger import Ledger, drop_after
+from trainer.logbook import Logbook, Numbers, read_progress
+from trainer.metrics import compute_metrics, select_scalars
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.schedule import scale_lr
+from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
+from trainer.track import Tracker
+from trainer.weights import load_weights, read_normalisation
+
+logger = logging.getLogger(__name__)
+
+STOP_FILE = "stop"
+"""A file of this name in the run's folder asks the run to save its state and end."""
+
+ReportEpoch = Callable[[Numbers], None]
+Outcome = Literal["finished", "interrupted"]
+
+
+@dataclass
+class Run:
+    """All parts of a run on one rank."""
+
+    recipe: Recipe
+    dataset: Dataset
+    ranks: Ranks
+    engine: Engine
+    preprocess: PreprocessSpec
+    store: SnapshotStore
+    state: RunState
+    ledger: Ledger | None
+    logbook: Logbook | None
+    tracker: Tracker | None
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.recipe.run_dir
+
+    @property
+    def train_split(self) -> Split:
+        return self.dataset.split("train")
+
+    @property
+    def total_samples(self) -> int:
+        return self.train_split.num_samples * self.recipe.epochs
+
+
+def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+    """Train until the last epoch, an early stop, or a request to stop; every rank calls it.
+
+    Goes on from the last snapshot in the run's folder. Interrupted means that the state was saved and the same
+    command goes on.
+
+    Raises:
+        UsageError: A recipe that does not fit the data, or a snapshot of another run.
+        ShardError: A sample that cannot be read.
+    """
+    run = _open_run(recipe, ranks)
+    train_split, val_split = run.train_split, run.dataset.split("val")
+    spec = run.preprocess
+    feed = Feed(train_split, (spec.channels, spec.size, spec.size), recipe.workers)
+    try:
+        while not _is_done(run):
+            numbers = _train_epoch(run, feed)
+            if numbers is None:
+                return "interrupted"
+            started = time.monotonic()
+            rows = evaluate_split(run.engine.model, run.preprocess, val_split, ranks, recipe.workers)
+            metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
+            numbers |= {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
+            _end_epoch(run, numbers | {"val/time_s": time.monotonic() - started}, metrics[recipe.stop.metric], report)
+    finally:
+        feed.close()
+        run.store.close()
+        if run.tracker:
+            run.tracker.close()
+    return "finished"
+
+
+def build_model(recipe: Recipe, num_classes: int) -> Classifier:
+    """Return the classifier of a recipe with its starting weights."""
+    torch.manual_seed(recipe.seed)
+    mean, std = read_normalisation(recipe.weights)
+    # The backbone always takes three channels: gray pictures are repeated by the normalisation.
+    spec = ModelSpec(name=recipe.model, num_classes=num_classes, mean=mean, std=std)
+    model = Classifier(spec)
+    report = load_weights(model.backbone, spec, recipe.weights)
+    if report is not None:
+        logger.info("weights %s: %s", recipe.weights, report)
+    return model
+
+
+def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
+    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
+    return PreprocessSpec(
+        size=recipe.image_size, decode=dataset.manifest.packing.decode, **recipe.preprocess.model_dump()
+    )
+
+
+def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
+    dataset = open_dataset(recipe.data)
+    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks)
+    store = SnapshotStore(recipe.run_dir / "snapshots")
+    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
+    state = store.read_last() or fresh
+    _refuse_foreign(state, fresh)
+    if state.samples_seen:
+        store.load(state, engine)
+    ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
+    logbook = Logbook(recipe.run_dir, state.samples_seen) if ranks.is_first else None
+    tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
+    preprocess = build_preprocess(recipe, dataset)
+    return Run(recipe, dataset, ranks, engine, preprocess, store, state, ledger, logbook, tracker)
+
+
+def _refuse_foreign(state: RunState, fresh: RunState) -> None:
+    if state.dataset != fresh.dataset:
+        raise UsageError(
+            f"the snapshot belongs to dataset {state.dataset[:12]}, the recipe's data is {fresh.dataset[:12]}; "
+            "its position means nothing there. Choose another name=, or delete the run's folder"
+        )
+    if state.recipe != fresh.recipe:
+        raise UsageError(
+            f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
+            "choose another name=, or delete the run's folder"
+        )
+
+
+def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
+    folder = recipe.run_dir / "ledger"
+    done_before = int(read_progress(recipe.run_dir)["samples_seen"])
+    ranks.barrier()  # every rank has read the progress before rank 0 writes any
+    if ranks.is_first:
+        drop_after(folder, state.samples_seen)
+    ranks.barrier()
+    return Ledger(folder, ranks.rank, state.samples_seen, done_before)
+
+
+def _is_done(run: Run) -> bool:
+    patience = run.recipe.stop.patience
+    if patience is not None and run.state.epochs_without_better >= patience:
+        return True
+    return run.state.epochs_done >= run.recipe.epochs
+
+
+def _make_transform(run: Run, epoch: int) -> Callable[[Sample], torch.Tensor]:
+    """Return sample -> pixels of one epoch."""
+    recipe, spec = run.recipe, run.preprocess
+
+    def transform(sample: Sample) -> torch.Tensor:
+        return augment(prepare(sample.data, spec), recipe.augment.policy, (recipe.seed, epoch, sample.sample_id))
+
+    return transform
+
+
+def _train_epoch(run: Run, feed: Feed) -> Numbers | None:
+    """Train what is left of the epoch that the state stands in; return its numbers, None when asked to stop."""
+    recipe, counts = run.recipe, run.train_split.counts
+    size = int(counts.sum())
+    epoch = run.state.epochs_done
+    plan = EpochPlan(
+        counts,
+        seed=recipe.seed,
+        epoch=epoch,
+        batch_size_global=recipe.batch_size_global,
+        lanes=recipe.stream.lanes,
+        window_shards=recipe.stream.window_shards,
+    )
+    done = run.state.samples_seen - epoch * size
+    first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be short
+    batches = feed.iterate(_slices(plan, first, run.ranks), _make_transform(run, epoch))
+    started, waited, seen_before, scale = time.monotonic(), 0.0, run.state.samples_seen, 0.0
+    for step in range(first, plan.num_steps):
+        asked = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - asked
+        scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, size)
+        length = min(recipe.batch_size_global, size - step * recipe.batch_size_global)
+        stop = _train_step(run, batch, scale, epoch, epoch * plan.num_steps + step, length)
+        if stop:
+            return None
+    seconds = time.monotonic() - started
+    return {
+        "epoch": epoch + 1,
+        "samples_seen": run.state.samples_seen,
+        "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
+        "train/lr": recipe.optim.peak_lr * scale,
+        "feed/img_s": (run.state.samples_seen - seen_before) / seconds,
+        "feed/wait_frac": waited / seconds,
+        "train/time_s": seconds,
+    }
+
+
+def _slices(plan: EpochPlan, first: int, ranks: Ranks) -> Iterator[Refs]:
+    for step in range(first, plan.num_steps):
+        refs = plan.step(step)
+        yield refs[slice_rank(len(refs), ranks.rank, ranks.num_ranks)]
+
+
+def _train_step(run: Run, batch: Batch, scale: float, epoch: int, step: int, length: int) -> bool:
+    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
+    device, engine = run.ranks.device, run.engine
+    shared = torch.zeros(3, dtype=torch.float64)
+    shared[0] = engine.weigh(batch).double().sum()
+    if run.ranks.is_first:
+        shared[1] = float((run.run_dir / STOP_FILE).exists())
+        shared[2] = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
+    total_weight, stop, save = run.ranks.sum(shared.to(device)).unbind()
+    loss = engine.step(batch, total_weight.float(), scale, step)
+    loss_sum = float(run.ranks.sum(loss.double()))
+    if run.ledger:
+        run.ledger.add(batch, epoch, step, run.state.samples_seen)
+    run.state = run.state.model_copy(
+        update={
+            "samples_seen": run.state.samples_seen + length,
+            "loss_sum": run.state.loss_sum + loss_sum,
+            "weight_sum": run.state.weight_sum + float(total_weight),
+        }
+    )
+    if stop or save:
+        _save(run)
+    if stop:
+        run.store.wait()
+    if run.logbook:
+        numbers = {"loss": loss_sum / float(total_weight), "epoch": epoch + 1}
+        run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
+    return bool(stop)
+
+
+def _save(run: Run) -> None:
+    """Save the state; rows of the ledger are on disk on every rank before the snapshot appears."""
+    if run.ledger:
+        run.ledger.flush(run.state.samples_seen)
+        run.ranks.barrier()
+    if run.ranks.is_first:
+        run.store.save(run.state, run.engine)
+    run.saved_at = time.monotonic()
+
+
+def _end_epoch(run: Run, numbers: Numbers, value: float, report: ReportEpoch) -> None:
+    """Judge the epoch, save it when it is the best or due, and tell its numbers to whoever listens."""
+    epoch = int(numbers["epoch"])
+    better = _is_better(value, run.state.best, run.recipe)
+    best = Best(epoch=epoch, value=value, snapshot=name_snapshot(run.state.samples_seen)) if better else run.state.best
+    waited = 0 if better else run.state.epochs_without_better + 1
+    update = {"best": best, "epochs_done": epoch, "epochs_without_better": waited, "loss_sum": 0.0, "weight_sum": 0.0}
+    run.state = run.state.model_copy(update=update)
+    assert best is not None  # any first value is better than none
+    numbers["val/best"] = best.value
+    if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
+        _save(run)
+    if run.logbook:
+        run.logbook.write(numbers)
+    if run.tracker:
+        run.tracker.log(numbers)
+    report(numbers)
+
+
+def _is_better(value: float, best: Best | None, recipe: Recipe) -> bool:
+    if best is None:
+        return True
+    gain = best.value - value if recipe.stop.metric == "log_loss" else value - best.value
+    return gain > recipe.stop.min_delta

@@ -1,0 +1,67 @@
+"""One rank's place among all ranks, and the few collectives that the loop needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Rank `rank` of `num_ranks`, computing on `device`. With one rank no process group is needed."""
+
+    rank: int
+    num_ranks: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all ranks, on every rank."""
+        if self.num_ranks > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks in the order of ranks, on every rank."""
+        if self.num_ranks == 1:
+            return [value]
+        values: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+        if self.num_ranks > 1:
+            dist.barrier()
+
+
+def choose_device(local_rank: int = 0) -> torch.device:
+    """Return the CUDA device of a local rank where there is one, else the CPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def single_rank() -> Ranks:
+    """Return the only rank of a plain process."""
+    return Ranks(0, 1, choose_device())
+
+
+def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
+    """Join a process group through a file that all ranks of this machine see; NCCL with CUDA, gloo without."""
+    device = choose_device(rank % max(1, torch.cuda.device_count()))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_ranks))
+        # gloo looks its own host name up, which many laptops and containers cannot resolve.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=num_ranks)
+    return Ranks(rank, num_ranks, device)

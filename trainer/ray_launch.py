@@ -1,0 +1,148 @@
+"""The Ray Train door: the same ranks as workers of a TorchTrainer, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+# Read by Ray when it is imported. A report would wait for a 2 s poll of the controller; Ray would start every
+# worker through `uv run` again; and it would send usage statistics.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+import ray.train
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from shards.errors import ShardError, UsageError
+from shards.files import write_text
+from trainer.launch import run_rank
+from trainer.logbook import Numbers
+from trainer.loop import Outcome
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe, build_recipe
+
+MAX_FAILURES = 3
+REFUSAL_FILE = "refusal"
+COLLECTIVE_TIMEOUT_S = 300
+
+
+def run_on_ray(recipe: Recipe) -> Outcome:
+    """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
+
+    Joins the cluster of RAY_ADDRESS, or starts one on this machine and ends it.
+
+    Raises:
+        UsageError: The cluster cannot hold the ranks.
+        ShardError: What a rank refused.
+    """
+    (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
+    started_here = join_or_start(recipe)
+    try:
+        use_gpu = _choose_gpus(recipe)
+        _refuse_too_small(recipe, use_gpu)
+        return _fit(_build_trainer(recipe, use_gpu))
+    finally:
+        (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
+        if started_here:
+            ray.shutdown()
+
+
+def join_or_start(recipe: Recipe) -> bool:
+    """Connect to Ray; return whether a cluster was started for it here."""
+    if ray.is_initialized():
+        return False
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        return False
+    # A machine with fewer cores than ranks still runs them, more slowly.
+    cpus = max(os.cpu_count() or 1, int(-(-recipe.num_ranks * recipe.cpus_per_rank // 1)))
+    ray.init(
+        address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING
+    )
+    return True
+
+
+def _choose_gpus(recipe: Recipe) -> float:
+    if recipe.gpus_per_rank is not None:
+        return recipe.gpus_per_rank
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.num_ranks else 0.0
+
+
+def _refuse_too_small(recipe: Recipe, gpus: float) -> None:
+    """Ray would wait for ever for CPUs that no node has."""
+    resources = ray.cluster_resources()
+    for kind, each in (("CPU", recipe.cpus_per_rank), ("GPU", gpus)):
+        if each * recipe.num_ranks > resources.get(kind, 0):
+            raise UsageError(
+                f"{recipe.num_ranks} ranks with {each:g} {kind} each need {each * recipe.num_ranks:g} {kind}, the Ray cluster "
+                f"has {resources.get(kind, 0):g}; lower num_ranks or {kind.lower()}s_per_rank, or add nodes"
+            )
+
+
+def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
+    resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
+    return TorchTrainer(
+        _run_worker,
+        train_loop_config=recipe.model_dump(mode="json"),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(num_workers=recipe.num_ranks, use_gpu=gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(recipe.run_dir),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def _run_worker(config: dict[str, Any]) -> str:
+    """Run one rank; return its outcome, or the refusal of an earlier attempt, which no restart would heal.
+
+    A refusal raises, so that Ray ends the ranks that wait for this one, and is kept in a file for the restart.
+    """
+    recipe = build_recipe(config)
+    refusal = recipe.run_dir / REFUSAL_FILE
+    if refusal.is_file():
+        return refusal.read_text(encoding="utf-8")
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device())
+    try:
+        return run_rank(recipe, ranks, report_to_ray)
+    except (UsageError, ShardError) as err:
+        write_text(refusal, f"{'usage' if isinstance(err, UsageError) else 'refused'}:{err}")
+        raise
+
+
+def report_to_ray(numbers: Numbers) -> None:
+    """Hand an epoch's numbers to Ray Train; the state itself is in the run's folder."""
+    ray.train.report(dict(numbers))
+
+
+def _fit(trainer: TorchTrainer) -> Outcome:
+    """Return how the run ended. fit runs in a thread, so that Ctrl-C asks the ranks to save instead of killing them."""
+    results: list[Any] = []
+
+    def fit() -> None:
+        try:
+            results.append(trainer.fit().return_value)
+        except Exception as err:
+            results.append(err)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)  # a bare join would not let the signal handler run
+    result = results[0]
+    if isinstance(result, Exception):
+        raise result
+    kind, _, sentence = str(result).partition(":")
+    if kind == "usage":
+        raise UsageError(sentence)
+    if kind == "refused":
+        raise ShardError(sentence)
+    return "interrupted" if kind == "interrupted" else "finished"

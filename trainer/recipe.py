@@ -1,0 +1,317 @@
+"""The recipe: everything that decides a run, on disk as YAML, on the command line as `name=value`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from shards.errors import UsageError
+from shards.files import write_text
+from shards.fingerprint import fingerprint_json
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    """A group of options; frozen, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessOptions(Section):
+    """Geometry of every picture; mean and std are not here, because the weights know them."""
+
+    policy: Literal["stretch", "crop", "letterbox"] = "stretch"
+    """stretch both sides, crop the centre, or letterbox with padding."""
+    resize: int | None = Field(default=None, gt=0)
+    """crop only: shorter side before the crop, pixels."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Always antialiased."""
+    channels: Literal[1, 3] = 3
+    """1 feeds luminance; a backbone of three channels repeats it."""
+
+
+class OptimOptions(Section):
+    """The optimizer."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    """sgd is with Nesterov momentum."""
+    peak_lr: float = Field(default=1e-3, gt=0)
+    """Learning rate after warm-up."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Not applied to biases, norms and other tensors of one dimension."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """sgd only."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest gradient norm; None does not clip."""
+
+
+class ScheduleOptions(Section):
+    """Learning rate as a function of samples seen."""
+
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    """step: multiplied by `gamma` every `step_epochs`."""
+    warmup_frac: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the run in which the rate rises linearly from 0."""
+    final_frac: float = Field(default=0.0, ge=0, le=1)
+    """cosine only: share of the peak that is left at the end."""
+    step_epochs: float = Field(default=10.0, gt=0)
+    """step only."""
+    gamma: float = Field(default=0.1, gt=0, lt=1)
+    """step only."""
+
+
+class AugmentOptions(Section):
+    """Random changes of training pictures."""
+
+    policy: str = "none"
+    """One of trainer.augment.POLICIES."""
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from trainer.augment import POLICIES  # late: the recipe itself needs no torch
+
+        if value not in POLICIES:
+            raise ValueError(f"no policy '{value}'; there are {', '.join(POLICIES)}")
+        return value
+
+
+class LossOptions(Section):
+    """Cross-entropy."""
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target spread over all classes."""
+    sample_weights: bool = True
+    """Use the weights that the dataset gives its samples."""
+
+
+class StopOptions(Section):
+    """Which epoch is the best, and when to stop waiting for a better one."""
+
+    metric: Literal["accuracy", "balanced_accuracy", "log_loss"] = "accuracy"
+    """Metric on the validation part; log_loss is better when lower, the others when higher."""
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without a better value before the run stops; None runs all epochs."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """Least change that counts as better."""
+
+
+class SnapshotOptions(Section):
+    """When the state of a run is saved; best and last are kept."""
+
+    every_epochs: int = Field(default=1, ge=1)
+    """Whole epochs between snapshots."""
+    every_s: float = Field(default=60.0, gt=0)
+    """Seconds between snapshots inside an epoch."""
+
+
+class StreamOptions(Section):
+    """How the epoch's order is planned; independent of ranks and workers."""
+
+    lanes: int = Field(default=8, ge=1)
+    """Sequences of shards that each global batch draws from."""
+    window_shards: int = Field(default=16, ge=1)
+    """Shards of a lane that are shuffled together."""
+
+
+class TrackOptions(Section):
+    """Weights & Biases; metrics.jsonl is always written."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online when a key is set, offline otherwise."""
+    project: str = "shardline"
+    group: str | None = None
+    """Runs that belong together; a sweep sets its own name."""
+
+
+class StorageOptions(Section):
+    """Where runs are kept; on several machines a folder that all of them see."""
+
+    root: str = "runs"
+    """Folder that holds one folder per run."""
+
+
+class Recipe(Section):
+    """One run, resolved."""
+
+    data: str
+    """Folder of a packed dataset."""
+    name: str
+    """Name of the run and of its folder."""
+    model: str
+    """A torchvision builder such as `resnet18`, or `timm/NAME`."""
+    weights: str = "none"
+    """none, the name of installed weights (see trainer.weights), or a path to .safetensors, .pth or .pt."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training part."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of order, augmentation, new weights and dropout."""
+    image_size: int = Field(default=224, ge=16)
+    """Side of the model's input, pixels."""
+    batch_size_global: int = Field(default=64, ge=1)
+    """Samples of a step over all ranks."""
+    freeze: list[str] = []
+    """Beginnings of backbone parameter names that stay as loaded; [backbone] freezes all but the head."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Mixed precision; fp16 scales the loss."""
+    launch: Literal["auto", "local", "ray"] = "auto"
+    """auto: Ray Train when num_ranks is above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
+    num_ranks: int = Field(default=1, ge=1)
+    """Processes that train together."""
+    workers: int = Field(default=2, ge=1)
+    """Threads per rank that decode and augment."""
+    cpus_per_rank: float = Field(default=1.0, gt=0)
+    """CPUs that Ray reserves for each rank; also the rank's torch threads there."""
+    gpus_per_rank: float | None = Field(default=None, ge=0)
+    """GPUs that Ray reserves for each rank; None means one where the cluster has any."""
+    ledger: bool = False
+    """Record every sample that every rank sees."""
+    evaluate_on: list[Literal["train", "val", "test"]] = ["test"]
+    """Parts that the best weights are evaluated on at the end."""
+    probes: Literal["synthetic", "real"] = "synthetic"
+    """Pictures that go into the bundle: made ones, or real validation pictures (which may show a patient)."""
+    preprocess: PreprocessOptions = PreprocessOptions()
+    optim: OptimOptions = OptimOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    augment: AugmentOptions = AugmentOptions()
+    loss: LossOptions = LossOptions()
+    stop: StopOptions = StopOptions()
+    snapshot: SnapshotOptions = SnapshotOptions()
+    stream: StreamOptions = StreamOptions()
+    track: TrackOptions = TrackOptions()
+    storage: StorageOptions = StorageOptions()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or value.startswith(".") or any(character in value for character in "/\\\0"):
+            raise ValueError(f"a run's name is a folder name without slashes, got '{value}'")
+        return value
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.storage.root) / self.name
+
+    def fingerprint(self) -> str:
+        """Return the identity of what is computed; where and how often it is saved or shown does not count."""
+        return fingerprint_json(self.model_dump(mode="json", exclude=_PLACEMENT))
+
+    def write(self, path: Path) -> None:
+        """Save the resolved recipe, every option included."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+    def with_absolute_paths(self) -> Recipe:
+        """Return the recipe with paths that mean the same in a Ray worker's folder."""
+        weights = str(Path(self.weights).absolute()) if Path(self.weights).is_file() else self.weights
+        storage = self.storage.model_copy(update={"root": str(Path(self.storage.root).absolute())})
+        return self.model_copy(update={"data": _absolute(self.data), "weights": weights, "storage": storage})
+
+
+_PLACEMENT = {
+    "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
+    "ledger", "evaluate_on", "probes", "snapshot", "track", "storage",
+}  # fmt: skip
+
+
+def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, or of that name in trainer/recipes, with `name=value` overrides applied.
+
+    Raises:
+        UsageError: No such recipe, not YAML, an unknown option (with a suggestion), or a bad value.
+    """
+    path = find_recipe(location)
+    values = {"name": path.stem, **_read_yaml(path)}
+    for override in overrides:
+        apply_override(values, override)
+    return build_recipe(values)
+
+
+def find_recipe(location: str) -> Path:
+    """Return the path of a recipe given as a path or as the name of one that ships with the project."""
+    for path in (Path(location), RECIPES / f"{location}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    raise UsageError(f"no recipe '{location}': neither a file nor one of {', '.join(names)}")
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set `group.name=value` in a tree of values; the value is read as YAML.
+
+    >>> values = {"epochs": 1}
+    >>> apply_override(values, "optim.peak_lr=1e-3")
+    >>> values
+    {'epochs': 1, 'optim': {'peak_lr': 0.001}}
+    """
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UsageError(f"an option is written name=value, for example epochs=5, got '{override}'")
+    *groups, last = name.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"'{group}' in '{override}' is an option, not a group of options")
+    values[last] = _read_value(text)
+
+
+def build_recipe(values: dict[str, Any]) -> Recipe:
+    """Return the checked recipe; raises UsageError with one sentence about the first mistake."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as err:
+        raise UsageError(_explain(err)) from err
+
+
+def _explain(err: ValidationError) -> str:
+    first = err.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _explain_unknown(name)
+    if first["type"] == "missing":
+        return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
+    return f"{name}: {first['msg'].removeprefix('Value error, ').lower()}, got {first['input']!r}"
+
+
+def _explain_unknown(name: str) -> str:
+    group_name, _, last = name.rpartition(".")
+    group: type[BaseModel] = Recipe
+    for part in filter(None, group_name.split(".")):
+        annotation = group.model_fields[part].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)  # only groups contain names
+        group = annotation
+    near = difflib.get_close_matches(last, group.model_fields, n=1, cutoff=0.5)
+    hint = f": did you mean '{near[0]}'?" if near else ";"
+    return f"no option '{name}'{hint} {group_name or 'a recipe'} has {', '.join(group.model_fields)}"
+
+
+def _read_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UsageError(f"the value '{text}' is not YAML ({str(err).splitlines()[0]}); quote it") from err
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no options; a recipe is a list of `name: value` lines")
+    return values
+
+
+def _absolute(location: str) -> str:
+    return location if "://" in location else str(Path(location).absolute())

@@ -1,0 +1,64 @@
+"""`python -m trainer.run RECIPE [name=value ...]`: train, evaluate, bundle. The same command goes on after a stop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import yaml
+
+from shards.command import run_command
+from trainer.recipe import RECIPES, Recipe, load_recipe
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    if arguments.recipe is None:
+        names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+        print(f"name a recipe: a YAML file, or one of {names}\nfor example: python -m trainer.run smoke data=FOLDER epochs=2")
+        return 2
+    recipe = load_recipe(arguments.recipe, arguments.options)
+    if arguments.print_recipe:
+        print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from trainer.launch import is_finished, launch  # late: torch takes seconds, and mistakes are told before
+
+    was_finished = is_finished(recipe.run_dir)
+    done = launch(recipe)
+    if arguments.json:
+        print(json.dumps(_collect(done.run_dir)))
+    else:
+        _tell(done, was_finished)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer.run", description=__doc__)
+    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01")
+    parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    return parser
+
+
+def _collect(run_dir: Path) -> dict[str, object]:
+    evaluations = {path.parent.name: json.loads(path.read_text()) for path in run_dir.glob("evaluation/*/metrics.json")}
+    return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
+
+
+def _tell(recipe: Recipe, was_finished: bool) -> None:
+    folder = recipe.run_dir
+    if was_finished:
+        print(f"{folder} was finished before; choose another name= to train again")
+    for path in sorted(folder.glob("evaluation/*/metrics.json")):
+        metrics = json.loads(path.read_text())
+        print(f"{path.parent.name}: accuracy {metrics['accuracy']:.4f} on {metrics['samples']:,} pictures")
+    print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

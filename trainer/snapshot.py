@@ -1,0 +1,147 @@
+"""Snapshots of a run: what must be known to go on, written beside training and published by one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from shards.errors import ShardError
+from shards.files import TEMPORARY, write_text
+from trainer.engine import Engine
+
+
+class Best(BaseModel):
+    """The best epoch so far: number from 1, value of the stop metric, and the name of its snapshot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    value: float
+    snapshot: str
+
+
+class RunState(BaseModel):
+    """Where a run stands. The position in the data is one integer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["shardline-snapshot"] = "shardline-snapshot"
+    version: Literal[1] = 1
+    samples_seen: int = 0
+    epochs_done: int = 0
+    """Epochs that were trained and judged; one more was trained in part, or whole and not yet judged."""
+    best: Best | None = None
+    epochs_without_better: int = 0
+    loss_sum: float = 0.0
+    """Weighted loss of the epoch so far, over all ranks."""
+    weight_sum: float = 0.0
+    """Weight of the samples behind loss_sum."""
+    dataset: str
+    recipe: str
+    """Fingerprints of what the state belongs to."""
+
+
+class SnapshotStore:
+    """The folder `snapshots/` of a run; keeps the last and the best."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer = ThreadPoolExecutor(1, "snapshot")
+        self._pending: Future[None] | None = None
+
+    def save(self, state: RunState, engine: Engine) -> None:
+        """Copy model and optimizer now, write them in the background; an earlier write is waited for."""
+        self.wait()
+        model = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in engine.model.state_dict().items()
+        }
+        optimizer = _copy_to_cpu(engine.state_dict())
+        self._pending = self._writer.submit(self._write, state, model, optimizer)
+
+    def wait(self) -> None:
+        """Return when nothing is being written; raises what the write raised."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def close(self) -> None:
+        self.wait()
+        self._writer.shutdown()
+
+    def read_last(self) -> RunState | None:
+        """Return the state of the last snapshot, None where there is none.
+
+        Raises:
+            ShardError: A damaged snapshot.
+        """
+        names = self._names()
+        return self._read_state(names[-1]) if names else None
+
+    def load(self, state: RunState, engine: Engine) -> None:
+        """Load the tensors of the snapshot that holds `state`."""
+        folder = self._folder / name_snapshot(state.samples_seen)
+        engine.model.load_state_dict(load_file(folder / "model.safetensors"))
+        engine.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+
+    def read_model(self, name: str) -> dict[str, Tensor]:
+        """Return the model's tensors of a snapshot."""
+        return dict(load_file(self._folder / name / "model.safetensors"))
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._folder.glob("*") if path.is_dir() and TEMPORARY not in path.name)
+
+    def _read_state(self, name: str) -> RunState:
+        path = self._folder / name / "state.json"
+        try:
+            return RunState.model_validate(json.loads(path.read_bytes()))
+        except (OSError, json.JSONDecodeError, ValidationError) as err:
+            raise ShardError(f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before") from err
+
+    def _write(self, state: RunState, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+        name = name_snapshot(state.samples_seen)
+        temporary = self._folder / f"{name}{TEMPORARY}-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(model, temporary / "model.safetensors")
+        torch.save(optimizer, temporary / "optimizer.pt")
+        write_text(temporary / "state.json", state.model_dump_json(indent=2) + "\n")
+        for path in temporary.iterdir():
+            _sync(path)
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        os.replace(temporary, self._folder / name)
+        self._prune(keep={name, state.best.snapshot if state.best else name})
+
+    def _prune(self, keep: set[str]) -> None:
+        for path in self._folder.iterdir():
+            if path.name not in keep:
+                shutil.rmtree(path)
+
+
+def name_snapshot(samples_seen: int) -> str:
+    """Return the folder name of a position; names sort as positions do."""
+    return f"{samples_seen:015d}"
+
+
+def _copy_to_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _copy_to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy_to_cpu(item) for item in value]
+    return value
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
