@@ -247,7 +247,8 @@ def test_inspect_tells_the_largest_deep_value() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
 def test_damaged_bytes_decode_or_are_refused_and_nothing_else(kind: str) -> None:
     rng = np.random.default_rng(0)
-    clean = oriented(kind, 6) if kind in ("JPEG", "PNG", "WEBP", "TIFF") else encode(rgb(), kind)
+    clean = encode(rgb(), kind) if kind in ("GIF", "BMP") else oriented(kind, 6)
+    refusals = []
     for _ in range(300):
         data = bytearray(clean)
         for place in rng.integers(0, min(len(data), 400), 4):
@@ -255,7 +256,8 @@ def test_damaged_bytes_decode_or_are_refused_and_nothing_else(kind: str) -> None
         try:
             decode(bytes(data), DecodeOptions(max_pixels=1_000_000))
         except DecodeError as err:
-            assert " at 0x" not in str(err)  # an address would make quarantine.csv differ between runs
+            refusals.append(str(err))
+    assert not [text for text in refusals if " at 0x" in text]  # an address would differ from run to run
 
 
 def test_pillow_is_not_asked_to_read_formats_that_are_programs() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 # Read by Ray when it is imported. A report would wait for a 2 s poll of the controller; Ray would start every
@@ -34,53 +37,61 @@ COLLECTIVE_TIMEOUT_S = 300
 def run_on_ray(recipe: Recipe) -> Outcome:
     """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
 
-    Joins the cluster of RAY_ADDRESS, or starts one on this machine and ends it.
-
     Raises:
         UsageError: The cluster cannot hold the ranks.
         ShardError: What a rank refused.
     """
-    (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
-    started_here = join_or_start(recipe)
+    refusal = recipe.run_dir / REFUSAL_FILE
+    refusal.unlink(missing_ok=True)
+    with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.num_ranks):
+        gpus = recipe.gpus_per_rank
+        if gpus is None:
+            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.num_ranks else 0.0
+        try:
+            return _fit(_build_trainer(recipe, gpus))
+        finally:
+            refusal.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def connect_ray(cpus: float, gpus: float, count: int) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine and end it.
+
+    Args:
+        cpus: CPUs of each process that must find room.
+        gpus: GPUs of each.
+        count: Processes that must find room at once.
+
+    Raises:
+        UsageError: There is no room; Ray itself would wait for ever.
+    """
+    joins = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+    if joins:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
+    else:
+        # A machine with fewer cores than asked for still runs the processes, more slowly.
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, math.ceil(count * cpus)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
     try:
-        use_gpu = _choose_gpus(recipe)
-        _refuse_too_small(recipe, use_gpu)
-        return _fit(_build_trainer(recipe, use_gpu))
+        _refuse_too_small({"CPU": cpus, "GPU": gpus}, count)
+        yield
     finally:
-        (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
-        if started_here:
+        if not joins:
             ray.shutdown()
 
 
-def join_or_start(recipe: Recipe) -> bool:
-    """Connect to Ray; return whether a cluster was started for it here."""
-    if ray.is_initialized():
-        return False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
-        return False
-    # A machine with fewer cores than ranks still runs them, more slowly.
-    cpus = max(os.cpu_count() or 1, int(-(-recipe.num_ranks * recipe.cpus_per_rank // 1)))
-    ray.init(
-        address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING
-    )
-    return True
-
-
-def _choose_gpus(recipe: Recipe) -> float:
-    if recipe.gpus_per_rank is not None:
-        return recipe.gpus_per_rank
-    return 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.num_ranks else 0.0
-
-
-def _refuse_too_small(recipe: Recipe, gpus: float) -> None:
-    """Ray would wait for ever for CPUs that no node has."""
+def _refuse_too_small(each: dict[str, float], count: int) -> None:
     resources = ray.cluster_resources()
-    for kind, each in (("CPU", recipe.cpus_per_rank), ("GPU", gpus)):
-        if each * recipe.num_ranks > resources.get(kind, 0):
+    for kind, amount in each.items():
+        if amount * count > resources.get(kind, 0):
             raise UsageError(
-                f"{recipe.num_ranks} ranks with {each:g} {kind} each need {each * recipe.num_ranks:g} {kind}, the Ray cluster "
-                f"has {resources.get(kind, 0):g}; lower num_ranks or {kind.lower()}s_per_rank, or add nodes"
+                f"{count} processes with {amount:g} {kind} each need {amount * count:g} {kind}, the Ray cluster has "
+                f"{resources.get(kind, 0):g}; ask for fewer processes or less {kind} for each, or add nodes"
             )
 
 

@@ -6,6 +6,8 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cluster.join import join_or_start, quiet_ray, read_address
@@ -31,10 +33,8 @@ def main(argv: list[str]) -> int:
         _announce(host, port, options)
         _wait_for_stop()
     finally:
-        # A second Ctrl-C would leave processes behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        endpoint.remove(everything=started)
+        with _undisturbed():
+            endpoint.remove(everything=started)
     print("stopped", flush=True)
     return DONE
 
@@ -82,6 +82,17 @@ def _wait_for_stop() -> None:
             time.sleep(3600)
     except KeyboardInterrupt:
         print("\nstopping ...", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nobody interrupt the tidying up: a second Ctrl-C would leave processes behind."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

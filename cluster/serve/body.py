@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from fastapi import HTTPException, Request
@@ -9,16 +10,26 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 FIELD = "file"
+# A request holds its place in the replica while its body arrives; a stalled one must not hold it for ever.
+TIMEOUT_S = 60.0
 _MULTIPART = "multipart/form-data"
 _FRAMING_BYTES = 64 * 1024  # boundaries and part headers around the picture
 
 
-async def read_picture(request: Request, max_bytes: int) -> bytes:
+async def read_picture(request: Request, max_bytes: int, timeout_s: float = TIMEOUT_S) -> bytes:
     """Return the bytes of the picture that `request` carries.
 
     Raises:
-        HTTPException: 413 over `max_bytes`, 415 for another content type, 422 for another form.
+        HTTPException: 408 after `timeout_s`, 413 over `max_bytes`, 415 for another content type, 422 for another form.
     """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read(request, max_bytes)
+    except TimeoutError as err:
+        raise HTTPException(408, f"the picture did not arrive within {timeout_s:g} s; send it again") from err
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _MULTIPART:
         return await _read_file_field(request, max_bytes)
@@ -35,12 +46,12 @@ async def _stream(request: Request, limit: int, max_bytes: int) -> AsyncGenerato
     """Yield the body; the announced and the real size are both held to `limit` bytes."""
     size = int(request.headers.get("content-length", 0))
     if size > limit:
-        raise _too_large(f"{size:,} bytes", max_bytes)
+        raise _too_large(f"{size:,}", max_bytes)
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise _too_large("more", max_bytes)
+            raise _too_large(f"at least {size:,}", max_bytes)
         yield chunk
 
 
@@ -55,7 +66,7 @@ async def _read_file_field(request: Request, max_bytes: int) -> bytes:
     finally:
         await form.close()
     if len(data) > max_bytes:
-        raise _too_large(f"{len(data):,} bytes", max_bytes)
+        raise _too_large(f"{len(data):,}", max_bytes)
     return data
 
 
@@ -72,5 +83,6 @@ def _only_file(form: FormData) -> UploadFile:
 
 def _too_large(size: str, max_bytes: int) -> HTTPException:
     return HTTPException(
-        413, f"the picture has {size}, over the endpoint's limit of {max_bytes:,}; send a smaller one, or raise max_mib"
+        413,
+        f"the picture has {size} bytes, over the limit of {max_bytes:,}; send a smaller one, or raise --max-mib",
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
+import re
 import socket
-import time
+from contextlib import suppress
 
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client  # Serve's port is shown nowhere else without the dashboard
-from ray.serve.schema import ApplicationStatus
+from ray.serve.exceptions import RayServeException
 
 from cluster.serve.options import ServeOptions
 from shards.errors import ShardError, UsageError
@@ -73,26 +75,35 @@ def check_resources(options: ServeOptions) -> None:
             )
 
 
-def deploy(application: serve.Application, host: str, port: int) -> None:
+def deploy(application: serve.Application, host: str, port: int, name: str = APPLICATION) -> None:
     """Return when `application` answers; one of the same name is replaced.
 
     Raises:
-        ShardError: Its replicas cannot start, or the cluster refuses it.
+        ShardError: Its replicas cannot start.
+        UsageError: Another application has its pages.
     """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": host, "port": port}, logging_config=_LOGGING)
-    target = serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=_LOGGING)
-    serve.run_many([target], wait_for_applications_running=False)
-    while (state := serve.status().applications[APPLICATION]).status != ApplicationStatus.RUNNING:
-        if state.status == ApplicationStatus.DEPLOY_FAILED:
-            lines = [line for line in state.message.splitlines() if line.strip()] or ["no reason given"]
-            raise ShardError(f"the endpoint could not start: {lines[-1].strip()}")
-        time.sleep(0.2)
+    target = serve.RunTarget(application, name=name, route_prefix="/", logging_config=_LOGGING)
+    try:
+        serve.run_many([target])
+    except RayServeException as err:  # one of another name has the same pages
+        raise UsageError(
+            f"the cluster's Ray Serve refuses the endpoint: {_last_line(err)} Delete that one first"
+        ) from err
+    except RuntimeError as err:
+        raise ShardError(f"the endpoint could not start: {_last_line(err)}") from err
 
 
-def remove(everything: bool) -> None:
-    """Take the application away; `everything` ends Serve and Ray too, as is right where they were started here."""
-    if not everything:
-        serve.delete(APPLICATION)
-        return
-    serve.shutdown()
-    ray.shutdown()
+def remove(everything: bool, name: str = APPLICATION) -> None:
+    """Take the application away; `everything` ends Ray too, as is right where it was started here."""
+    with suppress(RayServeException):  # Serve has not started yet
+        serve.delete(name)
+    if everything:
+        ray.shutdown()
+
+
+def _last_line(err: Exception) -> str:
+    """Return the sentence at the end of the traceback that Serve puts into its messages."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()] or [type(err).__name__]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])

@@ -1,0 +1,361 @@
+"""The endpoint, over real HTTP through Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from fastapi import HTTPException, Request
+
+from cluster.client import Client
+from cluster.join import join_or_start
+from cluster.serve import endpoint
+from cluster.serve.__main__ import main
+from cluster.serve.app import build
+from cluster.serve.body import read_picture
+from cluster.serve.forward import compute_each
+from shards.command import run_command
+from shards.errors import UsageError
+from trainer.contract.bundle import Bundle
+
+MAX_MIB = 0.5
+MAX_BYTES = MAX_MIB * 2**20
+OPTIONS: dict[str, Any] = {"max_batch_size": 8, "batch_wait_ms": 50, "max_mib": MAX_MIB}
+MAX_IN_HAND = 48  # 16 in the replica and 32 that wait, for batches of 8
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: str, bundle_path: Path) -> Iterator[str]:
+    """The address of an endpoint in the session's cluster."""
+    from ray import serve
+
+    port = find_free_port()
+    endpoint.deploy(build({"bundle": bundle_path, **OPTIONS}), "127.0.0.1", port, name="tested")
+    yield f"http://127.0.0.1:{port}"
+    endpoint.remove(everything=False, name="tested")
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_path: Path) -> Bundle:
+    return Bundle.load(bundle_path)
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def files(pictures: Path) -> list[Path]:
+    return sorted((pictures / "test").glob("*/*"))
+
+
+def copy_bundle(bundle_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy"))
+
+
+def assert_equal_logits(answer: dict[str, Any], bundle: Bundle, data: bytes) -> None:
+    expected = bundle.compute_logits(bundle.prepare(data)[None])[0]
+    torch.testing.assert_close(
+        torch.tensor(answer["logits"]), expected, rtol=0, atol=1e-4 * float(expected.abs().max())
+    )
+    assert answer["label"] == bundle.answer(expected).label
+
+
+def read_error(response: httpx.Response) -> str:
+    """Return the sentence of an error, which is all that its body may hold."""
+    page = response.json()
+    assert list(page) == ["error"]
+    return str(page["error"])
+
+
+def test_http_gives_the_logits_of_the_bundle_for_raw_bodies(
+    http: httpx.Client, bundle: Bundle, files: list[Path]
+) -> None:
+    for path in files[::4]:
+        data = path.read_bytes()
+        kind = {".png": "image/png", ".jpg": "image/jpeg"}[path.suffix]
+        for headers in ({"content-type": kind}, {"content-type": "application/octet-stream"}, {}):
+            response = http.post("/v1/predict", content=data, headers=headers)
+            assert response.status_code == 200, response.text
+            assert_equal_logits(response.json(), bundle, data)
+
+
+def test_http_gives_the_logits_of_the_bundle_for_multipart_bodies(
+    http: httpx.Client, bundle: Bundle, files: list[Path]
+) -> None:
+    for path in files[1::6]:
+        data = path.read_bytes()
+        answer = http.post("/v1/predict", files={"file": (path.name, data)}).json()
+        assert_equal_logits(answer, bundle, data)
+        assert answer["probability"] == answer["probabilities"][answer["label"]]
+        assert answer["bundle"] == bundle.page.fingerprint()
+
+
+def test_a_broken_picture_is_refused_and_the_others_of_its_burst_are_answered_in_batches(
+    http: httpx.Client, url: str, bundle: Bundle, files: list[Path]
+) -> None:
+    before = http.get("/v1/stats").json()
+    good = [path.read_bytes() for path in files[:15]]
+    bodies = [*good[:7], good[0][: len(good[0]) // 2], *good[7:]]
+
+    async def send_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            return await asyncio.gather(*(client.post("/v1/predict", content=body) for body in bodies))
+
+    responses = asyncio.run(send_all())
+    refused = responses.pop(7)
+    assert refused.status_code == 422
+    assert "cannot be decoded" in read_error(refused)
+    for data, response in zip(good, responses, strict=True):
+        assert response.status_code == 200, response.text
+        assert_equal_logits(response.json(), bundle, data)
+    after = http.get("/v1/stats").json()
+    assert after["pictures"] - before["pictures"] == 15  # the broken one entered no batch
+    assert after["batches"] - before["batches"] < 15
+    assert 2 <= after["largest_batch"] <= OPTIONS["max_batch_size"]
+
+
+def test_an_exception_in_a_batch_stays_with_its_own_picture(bundle: Bundle, files: list[Path]) -> None:
+    images = [bundle.prepare(path.read_bytes()) for path in files[:5]]
+    images[3] = images[3][:2]  # two channels: neither stacks nor fits the model
+    results = compute_each(bundle, images)
+    assert isinstance(results[3], Exception)
+    for image, result in zip(images[:3] + images[4:], results[:3] + results[4:], strict=True):
+        assert isinstance(result, torch.Tensor)
+        torch.testing.assert_close(result, bundle.compute_logits(image[None])[0], rtol=1e-4, atol=1e-6)
+
+
+def test_more_requests_than_may_wait_are_turned_away_and_a_patient_client_is_answered(
+    url: str, files: list[Path]
+) -> None:
+    data = files[0].read_bytes()
+    with ExitStack() as stalled:
+        hold_all_places(int(url.rpartition(":")[2]), stalled)
+        turned_away = httpx.post(f"{url}/v1/predict", content=data)
+        assert (turned_away.status_code, turned_away.headers["retry-after"]) == (503, "1")
+        with Client(url, retries=1) as client, pytest.raises(ConnectionError, match=r"is busy .*503.*, 2 times"):
+            client.predict(data)
+    with Client(url) as client:
+        assert client.predict(data)["label"]
+
+
+def hold_all_places(port: int, stack: ExitStack) -> None:
+    """Open requests whose bodies do not come, until the endpoint turns one of them away."""
+    waiting = []
+    for _ in range(MAX_IN_HAND + 8):
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+        waiting.append(connection)
+    answered, _, _ = select.select(waiting, [], [], 20)
+    assert answered, f"{len(waiting)} stalled requests were all let in"
+    assert answered[0].recv(12) == b"HTTP/1.1 503"
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "image/jpeg"}])
+def test_an_empty_body_is_refused(http: httpx.Client, headers: dict[str, str]) -> None:
+    response = http.post("/v1/predict", content=b"", headers=headers)
+    assert (response.status_code, read_error(response)) == (422, "the picture is empty (0 bytes)")
+
+
+def test_a_picture_over_the_limit_is_refused_by_its_announced_and_by_its_real_size(http: httpx.Client) -> None:
+    data = bytes(int(MAX_BYTES) + 200_000)
+
+    def stream() -> Iterator[bytes]:  # httpx announces no length for it
+        yield from (data[start : start + 65536] for start in range(0, len(data), 65536))
+
+    for body in ({"content": data}, {"content": stream()}, {"files": {"file": data}}):
+        response = http.post("/v1/predict", **body)  # type: ignore[arg-type]
+        assert response.status_code == 413
+        assert "over the limit of 524,288" in read_error(response)
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ({"files": {"image": b"x"}}, "got 'image';"),
+        ({"files": [("file", b"x"), ("file", b"y")]}, "got 'file', 'file';"),
+        ({"files": {"file": b"x"}, "data": {"label": "cat"}}, "got 'label' (text), 'file';"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=b"}, "content": b"--b--\r\n"}, "got none;"),
+        ({"headers": {"content-type": "multipart/form-data"}, "content": b"x"}, "Missing boundary"),
+        ({"headers": {"content-type": "multipart/form-data; boundary=b"}, "content": b"nonsense"}, "cannot be read"),
+    ],
+)
+def test_a_form_without_exactly_one_file_is_refused(http: httpx.Client, form: dict[str, Any], found: str) -> None:
+    response = http.post("/v1/predict", **form)
+    assert response.status_code == 422
+    assert found in read_error(response)
+
+
+def test_another_content_type_is_refused_with_those_that_are_taken(http: httpx.Client) -> None:
+    response = http.post("/v1/predict", json={"url": "http://somewhere/picture.jpg"})
+    assert response.status_code == 415
+    assert "application/json is not taken; send the picture as image/*" in read_error(response)
+
+
+def test_a_body_that_stalls_is_given_up(files: list[Path]) -> None:
+    async def receive_nothing() -> dict[str, Any]:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    request = Request({"type": "http", "headers": []}, receive_nothing)
+    with pytest.raises(HTTPException, match=r"408: the picture did not arrive within 0.05 s"):
+        asyncio.run(read_picture(request, 100, timeout_s=0.05))
+
+
+def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> None:
+    unknown, wrong = http.get("/v1/predictions"), http.get("/v1/predict")
+    assert (unknown.status_code, wrong.status_code, wrong.headers["allow"]) == (404, 405, "POST")
+    assert read_error(unknown).startswith("there is no page /v1/predictions; the endpoint has POST /v1/predict")
+    assert read_error(wrong).startswith("GET is not possible at /v1/predict; the endpoint has")
+
+
+def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: Bundle, bundle_path: Path) -> None:
+    health = http.get("/healthz")
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
+    page, recorded = http.get("/v1/model").json(), json.loads((bundle_path / "bundle.json").read_bytes())
+    for name in ("model", "preprocess", "classes", "display_names", "decision", "metrics"):
+        assert page[name] == recorded[name]
+    assert page["fingerprints"] == {"bundle": bundle.page.fingerprint(), "dataset": "0" * 64, "recipe": "0" * 64}
+    assert page["versions"]["endpoint"]["torch"] == torch.__version__.partition("+")[0]
+    assert (page["device"], page["options"]["max_batch_size"]) == ("cpu", 8)
+
+
+def test_an_unknown_option_is_refused_with_a_suggestion(bundle_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no option 'bundel': did you mean 'bundle'\?"):
+        build({"bundle": bundle_path, "bundel": bundle_path})
+    with pytest.raises(UsageError, match=r"option 'replicas': .* greater than or equal to 1, got '0'"):
+        build({"bundle": bundle_path, "replicas": "0"})
+    with pytest.raises(UsageError, match=r"option 'bundle' is missing"):
+        build({"replicas": 2})
+
+
+def test_the_command_refuses_a_folder_that_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(main, [str(tmp_path)]) == 2
+    assert "is not a bundle (it has no bundle.json)" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_bundle_of_another_version(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
+    page.write_text(json.dumps({**json.loads(page.read_bytes()), "version": 7}))
+    assert run_command(main, [str(page.parent)]) == 2
+    assert "is a bundle of version 7, this program reads version 1" in capsys.readouterr().err
+
+
+def test_the_command_refuses_damaged_weights(
+    bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = copy_bundle(bundle_path, tmp_path) / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert run_command(main, [str(weights.parent)]) == 3
+    assert "sha256 differs from bundle.json" in capsys.readouterr().err
+
+
+def test_the_command_joins_the_cluster_and_respects_who_serves_there(
+    url: str, http: httpx.Client, bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = int(url.rpartition(":")[2])
+    assert join_or_start() is False
+    assert run_command(main, [str(bundle_path), "--port", str(find_free_port())]) == 2
+    assert f"Ray Serve already listens on port {port}" in capsys.readouterr().err
+    assert run_command(main, [str(bundle_path), "--port", str(port)]) == 2
+    assert 'refuses the endpoint: Prefix / is being used by application "tested"' in capsys.readouterr().err
+    assert http.get("/healthz").status_code == 200
+
+
+def test_the_command_refuses_a_busy_port_before_ray_starts(bundle_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster.serve", str(bundle_path), "--port", str(port)],
+            env=without_cluster(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    sentence = (
+        f"error: port {port} of 127.0.0.1 is taken by another program; stop that, or choose another with --port\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+
+
+def test_the_command_serves_until_ctrl_c_and_leaves_no_process(bundle_path: Path, files: list[Path]) -> None:
+    port, mark = find_free_port(), uuid.uuid4().hex
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cluster.serve", str(bundle_path), "--port", str(port)],
+        env=without_cluster() | {"SHARDLINE_TEST_MARK": mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"ready: {bundle_path}\n"
+        client = [sys.executable, "-m", "cluster.client", url, str(files[0])]
+        done = subprocess.run(client, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{files[0]}  ")
+        assert len(find_processes(mark)) > 3
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=60)
+    finally:
+        server.kill()
+        server.wait()
+    assert (server.returncode, out.splitlines()[-1]) == (0, "stopped")
+    assert err.splitlines()[1:] == ["", "stopping ..."]  # not a word of Ray's
+    wait_for_no_process(mark)
+
+
+def without_cluster() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+
+def find_processes(mark: str) -> list[str]:
+    """Return the command lines of all living processes that inherited the environment variable."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it has just ended, or it is not ours
+            continue
+    return found
+
+
+def wait_for_no_process(mark: str) -> None:
+    until = time.monotonic() + 15  # Ray's workers end when they see that their raylet has
+    while left := find_processes(mark):
+        assert time.monotonic() < until, left
+        time.sleep(0.2)

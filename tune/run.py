@@ -1,0 +1,45 @@
+"""`python -m tune.run RECIPE SPACE [name=value ...]`: sweep, table, best bundle. The same command goes on after a stop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import asdict
+
+from shards.command import run_command
+from trainer.recipe import load_recipe
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    from tune.space import load_space
+
+    recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
+    space = load_space(arguments.space)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from tune.sweep import BEST, run_sweep  # late: Ray and torch take seconds, and mistakes are told before
+    from tune.table import NOTE, format_markdown, tabulate
+
+    sweep_dir = recipe.run_dir
+    rows = run_sweep(recipe, space, sweep_dir)
+    if arguments.json:
+        print(json.dumps({"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), "rows": [asdict(row) for row in rows]}))
+        return 0
+    print(f"{format_markdown(tabulate(rows, recipe.stop.metric))}\n{NOTE}")
+    print(f"table   {sweep_dir / 'table.md'}\nbundle  {sweep_dir / BEST}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tune.run", description=__doc__)
+    parser.add_argument("recipe", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument("space", help="a YAML file, or the name of one in tune/spaces")
+    parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe of every trial")
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

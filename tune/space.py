@@ -1,0 +1,91 @@
+"""The space of a sweep: factors, each with named levels, each a set of changes to the recipe."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from shards.errors import UsageError
+from trainer.recipe import Recipe, Section, apply_override, build_recipe
+
+SPACES = Path(__file__).parent / "spaces"
+
+
+class Space(Section):
+    """A full grid over factors, screened by ASHA."""
+
+    factors: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
+    """{factor: {level: {recipe option: value}}}; every combination of levels is a trial."""
+    grace_epochs: int = Field(default=1, ge=1)
+    """Epochs that every trial gets before it may be stopped."""
+    reduction_factor: int = Field(default=2, ge=2)
+    """At each rung the best 1/reduction_factor of the trials so far go on."""
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    """CPUs that Ray reserves for a trial; also its torch threads."""
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    """GPUs that Ray reserves for a trial; a fraction shares one."""
+
+    @field_validator("factors")
+    @classmethod
+    def _two_levels(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, levels in value.items():
+            if not levels:
+                raise ValueError(f"factor '{name}' has no levels")
+        return value
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of levels, and the recipe that it makes."""
+
+    name: str
+    levels: dict[str, str]
+    recipe: Recipe
+
+
+def load_space(location: str) -> Space:
+    """Return the space of a YAML file, or of that name in tune/spaces.
+
+    Raises:
+        UsageError: No such space, or one that is not well formed.
+    """
+    path = next((path for path in (Path(location), SPACES / f"{location}.yaml") if path.is_file()), None)
+    if path is None:
+        names = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))
+        raise UsageError(f"no space '{location}': neither a file nor one of {names}")
+    try:
+        return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as err:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from err
+
+
+def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
+    """Return the trials of the full grid, in the order of the file.
+
+    A trial is judged on the validation part alone; the test part stays untouched until one model is chosen.
+
+    Raises:
+        UsageError: A level sets an option that the recipe does not have.
+    """
+    trials: list[Trial] = []
+    for chosen in itertools.product(*space.factors.values()):
+        levels = dict(zip(space.factors, chosen, strict=True))
+        values = recipe.model_dump(mode="json")
+        for factor, level in levels.items():
+            for option, value in space.factors[factor][level].items():
+                apply_override(values, f"{option}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}")
+        name = "_".join(chosen)
+        values |= {"name": name, "launch": "local", "num_ranks": 1, "evaluate_on": []}
+        values["storage"] = {"root": str(sweep_dir / "trials")}
+        values["track"] = {**values["track"], "group": sweep_dir.name}
+        trials.append(Trial(name, levels, build_recipe(values)))
+    return trials

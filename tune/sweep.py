@@ -1,0 +1,132 @@
+"""A sweep: trials on Ray Tune under ASHA, then the table and the best bundle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+# Read by Ray when it is imported: no own loggers per trial, our files hold the numbers.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+import yaml
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from tqdm import tqdm
+
+from shards.dataset import open_dataset
+from shards.errors import Interrupted, ShardError, UsageError
+from shards.files import write_text
+from trainer.launch import stop_on_signal
+from trainer.logbook import read_metrics
+from trainer.loop import STOP_FILE
+from trainer.ray_launch import connect_ray
+from trainer.recipe import Recipe
+from tune.space import Space, Trial, make_trials
+from tune.table import Row, read_rows, write_table
+from tune.trial import run_trial
+
+BEST = "best"
+MAX_FAILURES = 1
+
+
+def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Row]:
+    """Run what is missing of a sweep; return its rows, best first. The best bundle is in `sweep_dir/best`.
+
+    Raises:
+        UsageError: The folder belongs to another sweep, or the cluster cannot hold a trial.
+        Interrupted: Stopped by Ctrl-C; the same command goes on.
+        ShardError: No trial finished.
+    """
+    open_dataset(recipe.data).split("val")
+    trials = make_trials(recipe, space, sweep_dir)
+    _claim(sweep_dir, recipe, space)
+    (sweep_dir / STOP_FILE).unlink(missing_ok=True)
+    with stop_on_signal(sweep_dir), connect_ray(space.cpus_per_trial, space.gpus_per_trial, 1):
+        errors = _fit(trials, space, sweep_dir)
+        if (sweep_dir / STOP_FILE).exists():
+            raise Interrupted(f"interrupted; the trials so far are in {sweep_dir}, and the same command goes on with them")
+    rows = read_rows(trials)
+    write_table(sweep_dir, rows, recipe.stop.metric)
+    finished = [row for row in rows if row.status == "finished"]
+    if not finished:
+        raise ShardError(f"no trial of {sweep_dir} finished; the first error was: {errors[0] if errors else 'none'}")
+    _copy_bundle(sweep_dir / "trials" / finished[0].trial / "bundle", sweep_dir / BEST)
+    return rows
+
+
+def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
+    """Make the sweep's folder and save what it is a sweep of."""
+    content = {"recipe": recipe.fingerprint(), "space": space.model_dump(mode="json", include={"factors"})}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    path = sweep_dir / "sweep.yaml"
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise UsageError(f"{sweep_dir} holds a sweep of another recipe or space; choose another name=, or delete that folder")
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+
+
+def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> list[str]:
+    """Run all trials and return the errors of those that failed."""
+    shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
+    recipe = trials[0].recipe
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
+        param_space={
+            "recipe": tune.grid_search([trial.recipe.model_dump(mode="json") for trial in trials]),
+            "sweep_dir": str(sweep_dir),
+        },
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            reuse_actors=True,  # a new process would import torch again for each trial
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                max_t=max(trial.recipe.epochs for trial in trials) + 1,  # + 1: the loop ends a trial, after its bundle
+                grace_period=min(space.grace_epochs, recipe.epochs),
+                reduction_factor=space.reduction_factor,
+            ),
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(sweep_dir),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    results: list[tune.ResultGrid | Exception] = []
+
+    def fit() -> None:
+        try:
+            results.append(tuner.fit())
+        except Exception as err:
+            results.append(err)
+
+    thread = threading.Thread(target=fit, name="tune", daemon=True)
+    thread.start()
+    _watch(thread, trials, sweep_dir)
+    if isinstance(results[0], Exception):
+        raise results[0]
+    return [str(error).strip().splitlines()[-1] for error in results[0].errors]
+
+
+def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path) -> None:
+    """Show how many epochs are done until the thread ends; pass a request to stop on to the trials that run."""
+    total = sum(trial.recipe.epochs for trial in trials)
+    with tqdm(total=total, unit="epoch", disable=None, desc=sweep_dir.name, leave=False) as bar:
+        while thread.is_alive():
+            thread.join(0.5)
+            bar.update(sum(len(read_metrics(trial.recipe.run_dir)) for trial in trials) - bar.n)
+            if (sweep_dir / STOP_FILE).exists():
+                for trial in trials:
+                    if trial.recipe.run_dir.is_dir():
+                        (trial.recipe.run_dir / STOP_FILE).touch()
+
+
+def _copy_bundle(source: Path, target: Path) -> None:
+    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
