@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
-PACKED := data/elpv-shards
 
 # Compiled bytecode halves the start of every Ray process; Ray would re-run `uv run` for each worker.
 unexport PYTHONDONTWRITEBYTECODE
@@ -10,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help install demo serve test test-slow lint bench clean
+.PHONY: help install demo serve test test-slow lint clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,9 +39,6 @@ test: lint  ## all that CI runs
 
 test-slow: $(STAMP)  ## what is too long for CI
 	$(PY) -m pytest -m slow
-
-bench: $(STAMP)  ## see tests/bench/README.md
-	@cat tests/bench/README.md
 
 clean:  ## remove the demo's data and runs
 	rm -rf data runs

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from typing import Any
+
+CONNECT_TIMEOUT_S = 5.0
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,16 +43,32 @@ def join_or_start() -> bool:
     if ray.is_initialized():
         return False
     address = read_address()
+    if address is None:
+        _connect(address="local", include_dashboard=False)
+        return True
+    try:
+        _require_listener(address)
+        _connect(address=address)
+    except (OSError, RuntimeError) as err:
+        raise ConnectionError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start it, or unset RAY_ADDRESS to start one here"
+        ) from err
+    return False
+
+
+def _connect(**options: Any) -> None:
+    import ray
+
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "local", include_dashboard=None if address else False, logging_level="error")
-    except (ConnectionError, RuntimeError) as err:
-        if address is None:
-            raise
-        raise ConnectionError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS to start one here"
-        ) from err
+        ray.init(logging_level="error", **options)
     finally:
         # Ray's own handler ends the process at once with exit code 15, and nothing is tidied up.
         signal.signal(signal.SIGTERM, on_sigterm)
-    return address is None
+
+
+def _require_listener(address: str) -> None:
+    """Return when somebody listens at HOST:PORT: where nobody does, `ray.init` of 2.60 tries for ten minutes and more."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()

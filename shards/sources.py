@@ -87,6 +87,25 @@ def _name(root: Path, path: Path) -> str:
     return name
 
 
+def list_pictures(paths: list[Path]) -> list[Path]:
+    """Return pictures without labels: files as given, folders with all pictures below them, sorted.
+
+    Raises:
+        UsageError: A path that does not exist, or no pictures at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(file for file in _walk(path) if file.suffix.lower() in ENDINGS)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"no such picture or folder: {path}")
+    if not found:
+        raise UsageError(f"no pictures in {', '.join(map(str, paths))} (looked for {', '.join(sorted(ENDINGS))})")
+    return found
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 

@@ -15,11 +15,16 @@ import pytest
 from data.make_hostile import deep, deep_ramp
 from PIL import Image
 
+from shards.__main__ import main
+from shards.errors import UsageError
+
 COMMAND = [sys.executable, "-m", "shards"]
+ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
 
 
 def make_folder(root: Path, per_class: int = 4, size: int = 8) -> Path:
@@ -67,14 +72,22 @@ def test_one_class_exits_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        (
-            "--split=val:0.1",
-            "--split is of the form val=0.1,test=0.1 with shares in (0, 1), got 'val:0.1' in 'val:0.1'",
-        ),
-        ("--split=val=0.5,test=0.5", "--split val=0.5,test=0.5 leaves nothing to train on: the shares sum to 1"),
+        ("--split=val:0.1", "--split is of the form val=0.1,test=0.1 with shares in (0, 1), got 'val:0.1' in"),
         ("--shard-bytes=64 parsecs", "a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB"),
-        ("--shard-bytes=0", "--shard-bytes: Input should be greater than 0, got 0"),
         ("--range=4095", "--range is LO,HI, two numbers such as 0,4095, got '4095'"),
+    ],
+)
+def test_wrong_option_exits_2(folder: Path, tmp_path: Path, option: str, says: str) -> None:
+    assert_one_sentence(run("pack", folder, tmp_path / "out", option), 2, says)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--split=train=0.5", "got 'train=0.5' in 'train=0.5'"),
+        ("--split=val=nan", "with shares in (0, 1), got 'val=nan'"),
+        ("--split=val=0.5,test=0.5", "--split val=0.5,test=0.5 leaves nothing to train on: the shares sum to 1"),
+        ("--shard-bytes=0", "--shard-bytes: Input should be greater than 0, got 0"),
         ("--range=0,1,2", "--range is LO,HI, two numbers such as 0,4095, got '0,1,2'"),
         ("--range=", "--range is LO,HI, two numbers such as 0,4095, got ''"),
         ("--range=9,1", "--range: the two values must be finite and ascend, got (9.0, 1.0)"),
@@ -84,8 +97,12 @@ def test_one_class_exits_2(tmp_path: Path) -> None:
         ("--seed=-1", "--seed: Input should be greater than or equal to 0, got -1"),
     ],
 )
-def test_wrong_option_exits_2_and_is_called_by_its_name(folder: Path, tmp_path: Path, option: str, says: str) -> None:
-    assert_one_sentence(run("pack", folder, tmp_path / "out", option), 2, says)
+def test_wrong_value_is_refused_under_the_name_of_its_option(
+    folder: Path, tmp_path: Path, option: str, says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        main(["pack", str(folder), str(tmp_path / "out"), option])
+    assert says in str(caught.value)
 
 
 def test_target_that_cannot_be_written_exits_2_and_is_named(folder: Path, tmp_path: Path) -> None:
@@ -127,20 +144,19 @@ def test_no_dataset_exits_2(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_pack_exits_130_and_the_same_command_finishes(tmp_path: Path, kind: signal.Signals) -> None:
-    make_folder(tmp_path / "in", per_class=150)
+    make_folder(tmp_path / "in", per_class=60)
     out = tmp_path / "out"
     command = [*COMMAND, "pack", str(tmp_path / "in"), str(out), "--shard-bytes", "1", "--split", "none"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(out.glob("train/*.tar")):
             time.sleep(0.001)
         process.send_signal(kind)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert stderr.strip() == "interrupted; the same command goes on where this one stopped"
     assert not (out / "dataset.json").exists()
-    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
-    command[5] = str(tmp_path / "unstopped")
-    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    assert run(*command[3:]).returncode == 0
+    assert run(*command[3:5], tmp_path / "unstopped", *command[6:]).returncode == 0
     assert digests(out) == digests(tmp_path / "unstopped")
 
 

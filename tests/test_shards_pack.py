@@ -32,6 +32,7 @@ from shards.read import SampleReader
 from shards.sources import SourceList, scan_folder
 from shards.splits import split_stratified
 
+ROOT = Path(__file__).parent.parent
 SMALL = PackOptions(shard_bytes=1500)
 
 
@@ -370,7 +371,7 @@ def test_killed_pack_goes_on_to_the_same_bytes(folder: Path, packed: Path, tmp_p
     out = tmp_path / "out"
     command = [sys.executable, "-m", "shards", "pack", str(folder), str(out), "--shard-bytes", "1500"]
     target = random.SystemRandom().randrange(1, 11)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and len(list(out.glob("*/*.tar*"))) < target:
             time.sleep(0.0005)
         process.kill()

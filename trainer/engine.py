@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from trainer.contract.model import Classifier, find_head
 from trainer.feed import Batch
 from trainer.ranks import Ranks
 from trainer.recipe import OptimOptions, Recipe
+
+logger = logging.getLogger(__name__)
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -34,6 +37,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.amp == "fp16")
         self._parallel: nn.Module = self.model
         if ranks.num_ranks > 1:
+            _warn_of_local_norms(self.model, ranks)
             self._parallel = DistributedDataParallel(self.model)
 
     def step(self, batch: Batch, total_weight: Tensor, lr_scale: float, step: int) -> Tensor:
@@ -96,6 +100,17 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _warn_of_local_norms(model: Classifier, ranks: Ranks) -> None:
+    """BatchNorm is the one thing that depends on the number of ranks; say so once."""
+    if ranks.is_first and any(isinstance(module, _Norm) for module in model.modules()):
+        logger.warning(
+            "%s has BatchNorm, whose statistics are those of each rank's slice: weights depend on num_ranks=%d. "
+            "A model with GroupNorm or LayerNorm does not; SyncBatchNorm would need CUDA",
+            model.spec.name,
+            ranks.num_ranks,
+        )
 
 
 def freeze_parameters(model: Classifier, prefixes: list[str]) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import UsageError
@@ -76,8 +77,8 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
         return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path) -> None:
-    """Evaluate a bundle on one part of a dataset and write the results; every rank calls it.
+def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path) -> dict[str, Any]:
+    """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
     Raises:
         UsageError: The dataset has other classes, or no such part.
@@ -88,8 +89,7 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, w
             f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
         )
     rows = evaluate_split(bundle.model, bundle.page.preprocess, dataset.split(part), ranks, workers)
-    if ranks.is_first:
-        write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part)
+    return write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part) if ranks.is_first else {}
 
 
 def _best_metrics(recipe: Recipe, state: RunState) -> dict[str, float]:

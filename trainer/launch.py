@@ -6,23 +6,21 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import torch
-import torch.multiprocessing
 from tqdm import tqdm
 
 from shards.dataset import open_dataset
-from shards.errors import Interrupted, ShardError, UsageError
+from shards.errors import Interrupted, UsageError
 from shards.files import write_json
 from trainer.finish import finish_run
-from trainer.logbook import Numbers, read_progress
+from trainer.logbook import read_progress
 from trainer.loop import STOP_FILE, Outcome, ReportEpoch, train
-from trainer.ranks import Ranks, join_ranks, single_rank
+from trainer.processes import run_processes
+from trainer.ranks import Ranks
 from trainer.recipe import Recipe, load_recipe
 
 RESULT = "result.json"
@@ -131,9 +129,7 @@ def _start(recipe: Recipe) -> Outcome:
         from trainer.ray_launch import run_on_ray  # the only way in for Ray; without it the rest runs
 
         return run_on_ray(recipe)
-    if recipe.num_ranks == 1:
-        return run_rank(recipe, single_rank(), _ignore)
-    return _run_processes(recipe)
+    return run_processes(_run_local_rank, (recipe,), recipe.num_ranks)
 
 
 def choose_launch(recipe: Recipe) -> str:
@@ -143,38 +139,9 @@ def choose_launch(recipe: Recipe) -> str:
     return "ray" if recipe.num_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
 
 
-def _run_processes(recipe: Recipe) -> Outcome:
-    """Run all ranks as processes of this machine."""
-    with tempfile.TemporaryDirectory(prefix="shardline-") as folder:
-        context = torch.multiprocessing.get_context("spawn")
-        outcomes = context.SimpleQueue()
-        try:
-            torch.multiprocessing.spawn(_run_process, (recipe, f"{folder}/rendezvous", outcomes), recipe.num_ranks)
-        except torch.multiprocessing.ProcessRaisedException:
-            if outcomes.empty():
-                raise
-        outcome: Outcome | Exception = outcomes.get()
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def _run_process(rank: int, recipe: Recipe, rendezvous: str, outcomes: torch.multiprocessing.SimpleQueue) -> None:  # type: ignore[type-arg]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent's stop file decides
-    ranks = join_ranks(rank, recipe.num_ranks, rendezvous)
-    try:
-        outcome = run_rank(recipe, ranks, _ignore)
-        if ranks.is_first:
-            outcomes.put(outcome)
-    except (UsageError, ShardError) as err:
-        outcomes.put(err)  # the sentence for the user; raising ends the other ranks, which wait in a collective
-        raise
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def _ignore(numbers: Numbers) -> None:
-    """Nobody listens to a local run's epochs; they are in metrics.jsonl."""
+def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:
+    """Run one rank that nobody but metrics.jsonl listens to."""
+    return run_rank(recipe, ranks, lambda numbers: None)
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:

@@ -7,8 +7,8 @@ import shutil
 import threading
 from pathlib import Path
 
-# Read by Ray when it is imported: no own loggers per trial, our files hold the numbers.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# Read by Ray when it is imported: our bar and table say what its boxes and warnings would.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import yaml
@@ -79,6 +79,7 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> list[str]:
             "sweep_dir": str(sweep_dir),
         },
         tune_config=tune.TuneConfig(
+            trial_dirname_creator=lambda trial: trial.config["recipe"]["name"],
             metric="score",
             mode="max",
             reuse_actors=True,  # a new process would import torch again for each trial

@@ -89,10 +89,10 @@ def deploy(application: serve.Application, host: str, port: int, name: str = APP
         serve.run_many([target])
     except RayServeException as err:  # one of another name has the same pages
         raise UsageError(
-            f"the cluster's Ray Serve refuses the endpoint: {_last_line(err)} Delete that one first"
+            f"the cluster's Ray Serve refuses the endpoint: {_last_line(str(err))} Delete that one first"
         ) from err
     except RuntimeError as err:
-        raise ShardError(f"the endpoint could not start: {_last_line(err)}") from err
+        raise ShardError(f"no replica could start: {_read_reason(name) or _last_line(str(err))}") from err
 
 
 def remove(everything: bool, name: str = APPLICATION) -> None:
@@ -103,7 +103,14 @@ def remove(everything: bool, name: str = APPLICATION) -> None:
         ray.shutdown()
 
 
-def _last_line(err: Exception) -> str:
-    """Return the sentence at the end of the traceback that Serve puts into its messages."""
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()] or [type(err).__name__]
-    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])
+def _read_reason(name: str) -> str:
+    """Return what Serve recorded of the replica's failure, empty when that is nothing."""
+    application = serve.status().applications.get(name)
+    messages = [state.message for state in application.deployments.values()] if application else []
+    return _last_line("\n".join(messages))
+
+
+def _last_line(text: str) -> str:
+    """Return the sentence at the end of a traceback, which is what Serve's messages are."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if lines else ""

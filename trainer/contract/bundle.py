@@ -74,7 +74,7 @@ class Bundle:
             ShardError: A damaged bundle, or probes that no longer come out as recorded.
         """
         root = Path(folder)
-        page = _read_page(root)
+        page = read_page(root)
         if fingerprint_file(root / _WEIGHTS) != page.weights_sha256:
             raise ShardError(f"{root / _WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
         model = Classifier(page.model)
@@ -138,7 +138,13 @@ def read_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")}
 
 
-def _read_page(root: Path) -> BundlePage:
+def read_page(root: Path) -> BundlePage:
+    """Return the page of a bundle without loading it.
+
+    Raises:
+        UsageError: No bundle there, or one of another version.
+        ShardError: A damaged page.
+    """
     path = root / _PAGE
     if not path.is_file():
         what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"

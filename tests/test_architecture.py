@@ -1,0 +1,181 @@
+"""Who may import whom, read from the source: relative imports and imports inside functions count as well."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("shards", "trainer", "tune", "cluster")
+FILES = sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+# For each package the own modules that it may import; the longest name that fits decides.
+MAY_IMPORT = {
+    "shards": ("shards",),
+    "trainer.contract": ("shards", "trainer.contract"),
+    "trainer": ("shards", "trainer"),
+    "tune": ("shards", "trainer", "tune"),
+    "cluster": ("shards", "trainer.contract", "cluster"),
+}
+
+# For each guarded library the files that may import it, as patterns whose * crosses folders.
+# A new door is a decision, not a habit.
+DOORS = {
+    "ray": ("trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
+    "wandb": ("trainer/track.py",),
+    "albumentations": (),
+    "webdataset": (),
+}
+
+
+def imported_names(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Yield the full dotted name of everything that `source`, the text of `module`, imports anywhere in it.
+
+    `from a.b import c` yields a.b.c, whether c is a module or not: the rules go by prefixes.
+    """
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__", "importorskip"):
+            yield from (
+                arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            )
+
+
+def _called(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def is_within(name: str, package: str) -> bool:
+    """Say whether a dotted name is `package` or lies in it."""
+    return name == package or name.startswith(package + ".")
+
+
+def find_violations(source: str, file: str) -> list[str]:
+    """Return a line for each import of `source` that the rules forbid to `file`, a path below the repository."""
+    path = Path(file)
+    is_package = path.name == "__init__.py"
+    module = ".".join((path.parent if is_package else path.with_suffix("")).parts)
+    home = max((package for package in MAY_IMPORT if is_within(module, package)), key=len)
+    violations = []
+    for name in imported_names(source, module, is_package):
+        if name.partition(".")[0] in PACKAGES and not any(is_within(name, allowed) for allowed in MAY_IMPORT[home]):
+            violations.append(f"{file} imports {name}; {home} may import {', '.join(MAY_IMPORT[home])} only")
+        doors = DOORS.get(name.partition(".")[0])
+        if doors is not None and not any(fnmatch(file, door) for door in doors):
+            violations.append(f"{file} imports {name}; its doors are {', '.join(doors) or 'none so far'}")
+    return violations
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_file_imports_only_what_it_may(file: str) -> None:
+    assert find_violations((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+def test_every_package_was_looked_at() -> None:
+    assert {"shards", "trainer"} <= {file.partition("/")[0] for file in FILES}
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("shards/pack.py", "import trainer.loop"),
+        ("shards/pack.py", "from trainer import loop"),
+        ("shards/pack.py", "import tune"),
+        ("shards/__init__.py", "from cluster.serve import app"),
+        ("trainer/loop.py", "from tune.run import main"),
+        ("trainer/loop.py", "import cluster"),
+        ("tune/run.py", "from cluster import serve"),
+        ("trainer/contract/model.py", "from trainer.loop import train"),
+        ("trainer/contract/model.py", "from trainer import loop"),
+        ("trainer/contract/model.py", "from ..loop import train"),
+        ("trainer/contract/model.py", "from .. import loop"),
+        ("trainer/contract/__init__.py", "from ..loop import train"),
+        ("trainer/contract/deep/er.py", "from ...loop import train"),
+        ("cluster/serve/app.py", "from trainer.loop import train"),
+        ("cluster/serve/app.py", "import trainer"),
+        ("cluster/serve/app.py", "from trainer import *"),
+        ("cluster/serve/app.py", "from trainer.contractor import x"),
+        ("cluster/client.py", "import tune.report"),
+        ("shards/pack.py", "def late():\n    import ray"),
+        ("trainer/loop.py", "def late():\n    from ray import train"),
+        ("trainer/loop.py", "if TYPE_CHECKING:\n    import ray.data"),
+        ("trainer/loop.py", "try:\n    import ray\nexcept ImportError:\n    ray = None"),
+        ("trainer/loop.py", "import importlib\nimportlib.import_module('ray.train')"),
+        ("trainer/contract/ray_hook.py", "import ray"),
+        ("trainer/tune/x.py", "import ray"),
+        ("trainer/loop.py", "import numpy, wandb"),
+        ("tune/run.py", "from wandb import init"),
+        ("trainer/augment.py", "import albumentations as A"),
+        ("shards/read.py", "from webdataset import WebDataset"),
+    ],
+)
+def test_checker_sees_a_planted_violation(file: str, source: str) -> None:
+    assert len(find_violations(source, file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("shards/pack.py", "from . import tar\nfrom .tar import Member\nimport shards.plan\nimport numpy"),
+        ("trainer/loop.py", "from .contract import model\nfrom shards.plan import EpochPlan\nimport trainer.feed"),
+        ("trainer/contract/model.py", "from . import decision\nfrom .decision import x\nfrom shards import decode"),
+        ("trainer/contract/__init__.py", "from .model import Classifier\nfrom . import model"),
+        ("tune/run.py", "import ray.tune\nfrom trainer.loop import train\nfrom shards import plan"),
+        ("tune/very/deep/er.py", "import ray"),
+        (
+            "cluster/serve/app.py",
+            "from trainer.contract.bundle import Bundle\nfrom trainer import contract\nimport ray",
+        ),
+        ("trainer/launch.py", "import ray"),
+        ("trainer/ray_reporter.py", "from ray.train import report"),
+        ("trainer/track.py", "import wandb"),
+        ("trainer/loop.py", "import rayon_like\nimport tuner"),
+    ],
+)
+def test_checker_lets_pass_what_is_allowed(file: str, source: str) -> None:
+    assert find_violations(source, file) == []
+
+
+BLOCKED = """
+import importlib, pkgutil, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+sys.meta_path.insert(0, Block())
+import shards
+for module in pkgutil.walk_packages(shards.__path__, "shards."):
+    importlib.import_module(module.name)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert "ray" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("module", ["shards", "trainer.contract.bundle"])
+def test_core_can_be_imported_without_ray(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, module], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ray_is_really_blocked_in_that_test() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED, "ray"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "No module named 'ray'" in done.stderr

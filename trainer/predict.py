@@ -1,0 +1,92 @@
+"""`python -m trainer.predict BUNDLE PATH...`: label pictures that have no label; one CSV row a picture."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards.command import REFUSED, run_command
+from shards.errors import DecodeError
+
+if TYPE_CHECKING:
+    from trainer.contract.bundle import Bundle
+
+BATCH = 32
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    from shards.sources import list_pictures
+    from trainer.contract.bundle import Bundle
+
+    paths = list_pictures(arguments.paths)
+    bundle = Bundle.load(arguments.bundle)
+    unreadable = 0
+    with _open_writer(arguments.out, arguments.json, bundle.page.classes) as write:
+        for path, row in predict(bundle, paths):
+            if isinstance(row, DecodeError):
+                unreadable += 1
+                print(f"{path}: {row}", file=sys.stderr)
+            else:
+                write({"path": str(path), **row})
+    if unreadable:
+        print(f"{unreadable:,} of {len(paths):,} pictures could not be read; the others are done", file=sys.stderr)
+    return REFUSED if unreadable else 0
+
+
+def predict(bundle: Bundle, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any] | DecodeError]]:
+    """Yield each path with its label, probability and probabilities, or with the reason why it cannot be read."""
+    import torch
+
+    for start in range(0, len(paths), BATCH):
+        prepared = [(path, _prepare(bundle, path)) for path in paths[start : start + BATCH]]
+        images = [image for _, image in prepared if not isinstance(image, DecodeError)]
+        logits = iter(bundle.compute_logits(torch.stack(images)) if images else ())
+        for path, image in prepared:
+            if isinstance(image, DecodeError):
+                yield path, image
+            else:
+                answer = bundle.answer(next(logits))
+                yield path, answer.model_dump(include={"label", "probability", "probabilities"})
+
+
+def _prepare(bundle: Bundle, path: Path) -> Any:
+    try:
+        return bundle.prepare(path.read_bytes())
+    except DecodeError as err:
+        return err
+
+
+@contextlib.contextmanager
+def _open_writer(out: Path | None, as_json: bool, classes: list[str]) -> Iterator[Any]:
+    """Yield a function that writes one row, to a file or to standard output."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(out, "w", newline="", encoding="utf-8")) if out else sys.stdout
+        if as_json:
+            yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + os.linesep)
+            return
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "label", "probability", *(f"probability_{name}" for name in classes)])
+        yield lambda row: writer.writerow(
+            [row["path"], row["label"], f"{row['probability']:.6f}", *(f"{p:.6f}" for p in row["probabilities"].values())]
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer.predict", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="folder of a bundle, for example runs/demo/bundle")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="pictures, or folders of pictures")
+    parser.add_argument("--out", type=Path, help="write here instead of to standard output")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
