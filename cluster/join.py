@@ -68,7 +68,7 @@ def _connect(**options: Any) -> None:
 
 
 def _require_listener(address: str) -> None:
-    """Return when somebody listens at HOST:PORT: where nobody does, `ray.init` of 2.60 tries for ten minutes and more."""
+    """Return when somebody listens at HOST:PORT; else `ray.init` of 2.60 tries on for over ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()

@@ -18,7 +18,7 @@ RUN, SWEEP = "runs/demo", "runs/demo-sweep"
 READY_TIMEOUT_S = 120
 
 
-class StepFailed(Exception):
+class StepFailedError(Exception):
     """A command ended with another code than 0."""
 
     def __init__(self, command: list[str], code: int) -> None:
@@ -46,7 +46,7 @@ class Demo:
         """Run `python -m command...` and return its step.
 
         Raises:
-            StepFailed: It ended with another code than 0.
+            StepFailedError: It ended with another code than 0.
         """
         step = Step(name, list(command))
         print(f"\n== {name}: {show(step.command)}", flush=True)
@@ -54,7 +54,7 @@ class Demo:
         code = subprocess.run([sys.executable, "-m", *command], check=False).returncode
         step.seconds = time.monotonic() - started
         if code:
-            raise StepFailed(step.command, code)
+            raise StepFailedError(step.command, code)
         self.steps.append(step)
         return step
 
@@ -63,7 +63,7 @@ def main() -> int:
     demo = Demo()
     try:
         run_line(demo)
-    except StepFailed as err:
+    except StepFailedError as err:
         print(f"error: {err}", file=sys.stderr)
         return err.code
     except KeyboardInterrupt:
@@ -87,9 +87,9 @@ def run_line(demo: Demo) -> None:
         step.outcome = f"{len(list(csv.DictReader(file)))} trials, best bundle in {SWEEP}/best"
     serve_and_ask(demo)
     pictures = [f"data/elpv/test/{name}" for name in ("DEFECTIVE", "NORMAL")]
-    demo.run("predict", "trainer.predict", f"{RUN}/bundle", *pictures, "--out", f"{RUN}/predictions.csv").outcome = (
-        f"{RUN}/predictions.csv"
-    )
+    demo.run(
+        "predict", "trainer.predict", f"{RUN}/bundle", *pictures, "--out", f"{RUN}/predictions.csv"
+    ).outcome = f"{RUN}/predictions.csv"
 
 
 def serve_and_ask(demo: Demo) -> None:
@@ -103,14 +103,16 @@ def serve_and_ask(demo: Demo) -> None:
     started = time.monotonic()
     server = subprocess.Popen([sys.executable, "-m", *command])
     try:
-        pictures = [str(path) for name in ("DEFECTIVE", "NORMAL") for path in sorted(Path("data/elpv/test", name).iterdir())[:2]]
+        pictures = [
+            str(path) for name in ("DEFECTIVE", "NORMAL") for path in sorted(Path("data/elpv/test", name).iterdir())[:2]
+        ]
         demo.run("ask", "cluster.client", f"http://127.0.0.1:{port}", *pictures, "--wait-s", str(READY_TIMEOUT_S))
         demo.steps[-1].outcome = f"{len(pictures)} pictures answered over HTTP"
     finally:
         server.send_signal(signal.SIGINT)
         code = server.wait(timeout=60)
     if code:
-        raise StepFailed(command, code)
+        raise StepFailedError(command, code)
     step.seconds = time.monotonic() - started
     step.outcome = "started, answered, stopped"
     demo.steps.insert(-1, step)

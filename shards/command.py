@@ -41,5 +41,9 @@ def _raise_keyboard_interrupt(_signum: int, _frame: FrameType | None) -> None:
 
 
 def _say(message: object, code: int) -> int:
+    if code == INTERRUPTED:
+        # Under `python -m`, CPython remembers a KeyboardInterrupt that passed through an exec or eval of text (a lazy
+        # import of pandas has some) and dies by SIGINT whatever the exit code. Running any text makes it forget.
+        exec("")
     sys.stderr.write(f"\n{message}\n" if code == INTERRUPTED else f"error: {message}\n")
     return code

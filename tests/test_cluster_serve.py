@@ -32,7 +32,8 @@ from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
 from shards.command import run_command
 from shards.errors import UsageError
-from trainer.contract.bundle import Bundle
+from trainer.contract.bundle import Bundle, save_bundle
+from trainer.contract.probes import synthesise_pictures
 
 MAX_MIB = 0.5
 MAX_BYTES = MAX_MIB * 2**20
@@ -45,6 +46,26 @@ def find_free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="module")
+def bundle_path(bundle_path: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The session's bundle with BatchNorm statistics of real pictures.
+
+    With those of a new model the signal dies out layer by layer: every picture gets the bias of the head, and a
+    mirrored one the same logits, so that no comparison of logits could fail.
+    """
+    source = Bundle.load(bundle_path)
+    images = torch.stack([source.prepare(path.read_bytes()) for path in sorted((pictures / "train").glob("*/*"))])
+    for layer in source.model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # plain average
+    with torch.no_grad():
+        source.model.train()(images)
+    facts = ("preprocess", "classes", "display_names", "decision", "probes", "dataset", "recipe", "metrics")
+    folder = tmp_path_factory.mktemp("lively") / "bundle"
+    save_bundle(folder, source.model, synthesise_pictures(), **{name: getattr(source.page, name) for name in facts})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +113,13 @@ def read_error(response: httpx.Response) -> str:
     page = response.json()
     assert list(page) == ["error"]
     return str(page["error"])
+
+
+def test_the_logits_tell_a_picture_from_its_mirror_image(bundle: Bundle, files: list[Path]) -> None:
+    for path in files[::4]:  # or the comparisons below could not fail
+        image = bundle.prepare(path.read_bytes())
+        logits, mirrored = bundle.compute_logits(torch.stack([image, image.flip(-1)]))
+        assert float((logits - mirrored).abs().max()) > 1e-2 * float(logits.abs().max())
 
 
 def test_http_gives_the_logits_of_the_bundle_for_raw_bodies(
@@ -290,6 +318,19 @@ def test_the_command_joins_the_cluster_and_respects_who_serves_there(
     assert run_command(main, [str(bundle_path), "--port", str(port)]) == 2
     assert 'refuses the endpoint: Prefix / is being used by application "tested"' in capsys.readouterr().err
     assert http.get("/healthz").status_code == 200
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = f"127.0.0.1:{gone.getsockname()[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", "from cluster.join import join_or_start; join_or_start()"],
+        env=os.environ | {"RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"ConnectionError: no Ray cluster answers at RAY_ADDRESS={address} (" in done.stderr
 
 
 def test_the_command_refuses_a_busy_port_before_ray_starts(bundle_path: Path) -> None:

@@ -160,6 +160,15 @@ def test_stopped_pack_exits_130_and_the_same_command_finishes(tmp_path: Path, ki
     assert digests(out) == digests(tmp_path / "unstopped")
 
 
+def test_interrupt_inside_evaluated_text_exits_130_too(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import sys\nfrom shards.command import run_command\n"
+        "sys.exit(run_command(lambda _: exec('raise KeyboardInterrupt')))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    assert subprocess.run([sys.executable, "-m", "late"], env=environment, capture_output=True).returncode == 130
+
+
 def test_pack_tells_what_it_made_and_what_it_left_out(tmp_path: Path) -> None:
     make_folder(tmp_path / "in")
     (tmp_path / "in/bee/notes.txt").touch()

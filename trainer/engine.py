@@ -58,7 +58,7 @@ class Engine:
             loss_sum = self._compute_loss_sum(batch)
             # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
             loss = loss_sum * (self._ranks.num_ranks / total_weight)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()
         if self._recipe.optim.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._recipe.optim.clip_norm)
@@ -71,12 +71,16 @@ class Engine:
         images, labels = batch.images.to(device), batch.labels.to(device)
         weights = self.weigh(batch).to(device)
         if len(batch) == 0:  # a stand-in keeps the collectives of all ranks equal; its weight is zero
-            images, labels, weights = images.new_zeros((1, *images.shape[1:])), labels.new_zeros(1), weights.new_zeros(1)
+            images, labels, weights = (
+                images.new_zeros((1, *images.shape[1:])),
+                labels.new_zeros(1),
+                weights.new_zeros(1),
+            )
         dtype = _AMP.get(self._recipe.amp, torch.float32)
         with torch.autocast(device.type, dtype, enabled=self._recipe.amp != "off"):
             logits = self._parallel(images)
         losses = cross_entropy(
-            logits.float(), labels, reduction="none", label_smoothing=self._recipe.loss.label_smoothing
+            logits, labels, reduction="none", label_smoothing=self._recipe.loss.label_smoothing
         )
         return (losses * weights).sum()
 
@@ -124,7 +128,9 @@ def freeze_parameters(model: Classifier, prefixes: list[str]) -> list[nn.Module]
     for prefix in prefixes:
         if prefix != "backbone" and not any(_is_below(name, prefix) for name in names):
             tops = sorted({name.split(".")[0] for name in names})
-            raise UsageError(f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}")
+            raise UsageError(
+                f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}"
+            )
     chosen = [name for name in names if _is_chosen(name, prefixes, head)]
     if len(chosen) == len(names):
         raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")

@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps(result))
         return 0
-    print(f"{part}: accuracy {result['accuracy']:.4f} on {result['samples']:,} pictures, log loss {result['log_loss']:.4f}")
+    numbers = f"accuracy {result['accuracy']:.4f}, log loss {result['log_loss']:.4f}"
+    print(f"{part}: {numbers} on {result['samples']:,} pictures")
     if "warning" in result:
         print(f"note: {result['warning']}")
     print(f"files   {out}")
@@ -64,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("data", help="folder of a dataset and the part: data/elpv-shards:test")
     parser.add_argument("--out", type=Path, help="folder for the files; evaluations/PART where not given")
-    parser.add_argument("--num-ranks", type=int, default=1, help="processes that evaluate together; the numbers are the same")
+    parser.add_argument(
+        "--num-ranks", type=int, default=1, help="processes that evaluate together; the numbers are the same"
+    )
     parser.add_argument("--workers", type=int, default=2, help="threads per process that decode")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     return parser

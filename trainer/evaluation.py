@@ -22,7 +22,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Rows:
-    """One row a sample in the order of sample ids: ids int64[N], labels int64[N], logits float32[N, K], source files."""
+    """A row a sample in the order of sample ids: ids int64[N], labels int64[N], logits float32[N, K], source files."""
 
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]

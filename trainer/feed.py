@@ -88,7 +88,9 @@ class Feed:
     def _collate(self, futures: list[Future[Loaded]]) -> Batch:
         loaded = [future.result() for future in futures]
         samples = [sample for sample, _ in loaded]
-        images = torch.stack([image for _, image in loaded]) if loaded else torch.empty((0, *self._shape), dtype=torch.uint8)
+        images = (
+            torch.stack([image for _, image in loaded]) if loaded else torch.empty((0, *self._shape), dtype=torch.uint8)
+        )
         return Batch(
             images,
             torch.tensor([sample.label for sample in samples], dtype=torch.int64),

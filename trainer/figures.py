@@ -34,7 +34,9 @@ def draw_confusion(path: Path, counts: npt.NDArray[np.int64], names: list[str]) 
     _save(figure, path)
 
 
-def draw_scores(path: Path, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], names: list[str]) -> None:
+def draw_scores(
+    path: Path, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], names: list[str]
+) -> None:
     """Draw ROC and precision-recall of each class against the rest."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     roc, pr = figure.subplots(1, 2)

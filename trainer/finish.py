@@ -77,7 +77,9 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
         return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path) -> dict[str, Any]:
+def evaluate_bundle(
+    bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path
+) -> dict[str, Any]:
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
     Raises:
@@ -95,4 +97,8 @@ def evaluate_bundle(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, w
 def _best_metrics(recipe: Recipe, state: RunState) -> dict[str, float]:
     assert state.best is not None
     row = next(row for row in read_metrics(recipe.run_dir) if row["epoch"] == state.best.epoch)
-    return {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/") and name != "val/time_s"}
+    return {
+        name.removeprefix("val/"): value
+        for name, value in row.items()
+        if name.startswith("val/") and name != "val/time_s"
+    }

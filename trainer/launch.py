@@ -21,7 +21,7 @@ from trainer.logbook import read_progress
 from trainer.loop import STOP_FILE, Outcome, ReportEpoch, train
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
-from trainer.recipe import Recipe, load_recipe
+from trainer.recipe import PLACEMENT, Recipe, load_recipe
 
 RESULT = "result.json"
 
@@ -34,7 +34,9 @@ def launch(recipe: Recipe) -> Recipe:
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = recipe.with_absolute_paths()
-    open_dataset(recipe.data).split("val")  # the most common mistakes, before any process starts
+    dataset = open_dataset(recipe.data)  # the most common mistakes, before any process starts
+    for part in ("train", "val", *recipe.evaluate_on):
+        dataset.split(part)
     claim_run_dir(recipe)
     if is_finished(recipe.run_dir):
         return recipe
@@ -85,7 +87,7 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
 def stop_on_signal(run_dir: Path) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a stop file, which every kind of run obeys; a second one ends at once."""
 
-    def ask(signum: int, frame: FrameType | None) -> None:
+    def ask(_signum: int, _frame: FrameType | None) -> None:
         if (run_dir / STOP_FILE).exists():
             raise KeyboardInterrupt
         (run_dir / STOP_FILE).touch()
@@ -141,10 +143,10 @@ def choose_launch(recipe: Recipe) -> str:
 
 def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:
     """Run one rank that nobody but metrics.jsonl listens to."""
-    return run_rank(recipe, ranks, lambda numbers: None)
+    return run_rank(recipe, ranks, lambda _numbers: None)
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    name = next(name for name in after if before[name] != after[name] and name not in ("name", "data", "storage"))
+    name = next(name for name in after if before[name] != after[name] and name not in PLACEMENT)
     return f"{name} was {before[name]}, now {after[name]}"

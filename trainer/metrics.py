@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 from sklearn import metrics as sk
 
 Ints = npt.NDArray[np.int64]
@@ -20,6 +21,7 @@ def compute_metrics(labels: Ints, logits: npt.NDArray[np.float32], classes: list
     recall, f1 and support; confusion as counts, rows true and columns predicted.
     """
     probabilities = softmax(logits)
+    own = logits[np.arange(len(labels)), labels].astype(np.float64)
     predicted = logits.argmax(axis=1)
     names = list(range(len(classes)))
     precision, recall, f1, support = sk.precision_recall_fscore_support(
@@ -31,7 +33,7 @@ def compute_metrics(labels: Ints, logits: npt.NDArray[np.float32], classes: list
         "accuracy": float((predicted == labels).mean()),
         "balanced_accuracy": float(recall[present].mean()),
         "macro_f1": float(f1[present].mean()),
-        "log_loss": float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean()),
+        "log_loss": float((logsumexp(logits.astype(np.float64), axis=1) - own).mean()),
     }
     if present.all():
         scores = probabilities[:, 1] if len(classes) == 2 else probabilities

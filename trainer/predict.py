@@ -75,7 +75,12 @@ def _open_writer(out: Path | None, as_json: bool, classes: list[str]) -> Iterato
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "probability", *(f"probability_{name}" for name in classes)])
         yield lambda row: writer.writerow(
-            [row["path"], row["label"], f"{row['probability']:.6f}", *(f"{p:.6f}" for p in row["probabilities"].values())]
+            [
+                row["path"],
+                row["label"],
+                f"{row['probability']:.6f}",
+                *(f"{p:.6f}" for p in row["probabilities"].values()),
+            ]
         )
 
 

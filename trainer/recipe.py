@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parent / "recipes"
 class Section(BaseModel):
     """A group of options; frozen, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PreprocessOptions(Section):
@@ -78,7 +78,7 @@ class AugmentOptions(Section):
         from trainer.augment import POLICIES  # late: the recipe itself needs no torch
 
         if value not in POLICIES:
-            raise ValueError(f"no policy '{value}'; there are {', '.join(POLICIES)}")
+            raise ValueError(f"the policies are {', '.join(POLICIES)}")
         return value
 
 
@@ -191,7 +191,7 @@ class Recipe(Section):
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if not value or value.startswith(".") or any(character in value for character in "/\\\0"):
-            raise ValueError(f"a run's name is a folder name without slashes, got '{value}'")
+            raise ValueError("a run's name is a folder name without slashes")
         return value
 
     @property
@@ -200,7 +200,7 @@ class Recipe(Section):
 
     def fingerprint(self) -> str:
         """Return the identity of what is computed; where and how often it is saved or shown does not count."""
-        return fingerprint_json(self.model_dump(mode="json", exclude=_PLACEMENT))
+        return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT))
 
     def write(self, path: Path) -> None:
         """Save the resolved recipe, every option included."""
@@ -213,10 +213,11 @@ class Recipe(Section):
         return self.model_copy(update={"data": _absolute(self.data), "weights": weights, "storage": storage})
 
 
-_PLACEMENT = {
+PLACEMENT = {
     "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
     "ledger", "evaluate_on", "probes", "snapshot", "track", "storage",
 }  # fmt: skip
+"""Options that say where, how fast and how often; runs that differ in these alone compute the same."""
 
 
 def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -283,7 +284,8 @@ def _explain_unknown(name: str) -> str:
     group: type[BaseModel] = Recipe
     for part in filter(None, group_name.split(".")):
         annotation = group.model_fields[part].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)  # only groups contain names
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)  # only groups contain names
         group = annotation
     near = difflib.get_close_matches(last, group.model_fields, n=1, cutoff=0.5)
     hint = f": did you mean '{near[0]}'?" if near else ";"

@@ -20,9 +20,11 @@ from trainer.recipe import Recipe
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d0d7de}
-table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #eaeef2}
+table{border-collapse:collapse;display:block;overflow-x:auto}
+td,th{padding:.25rem .8rem;text-align:right;border-bottom:1px solid #eaeef2}
 td:first-child,th:first-child{text-align:left}img{max-width:100%}
-pre{background:#f6f8fa;padding:.8rem;overflow-x:auto}.big{font-size:1.3rem}@media print{body{margin:0}h2{break-after:avoid}}
+pre{background:#f6f8fa;padding:.8rem;overflow-x:auto}.big{font-size:1.3rem}
+@media print{body{margin:0}h2{break-after:avoid}}
 """
 
 
@@ -32,7 +34,11 @@ def write_report(recipe: Recipe, dataset: Dataset) -> Path:
     draw_training(recipe.run_dir / "curves.png", rows)
     parts = [_head(recipe, rows), _dataset(dataset)]
     parts += [_evaluation(path.parent) for path in sorted(recipe.run_dir.glob("evaluation/*/metrics.json"))]
-    parts += [f"<h2>Course of training</h2>{_picture(recipe.run_dir / 'curves.png')}", _epochs(rows), _reproduce(recipe)]
+    parts += [
+        f"<h2>Course of training</h2>{_picture(recipe.run_dir / 'curves.png')}",
+        _epochs(rows),
+        _reproduce(recipe),
+    ]
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{html.escape(recipe.name)}</title><style>{_STYLE}</style>{''.join(parts)}</html>"
@@ -82,8 +88,9 @@ def _epochs(rows: list[dict[str, Any]]) -> str:
 def _reproduce(recipe: Recipe) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in read_versions().items())
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    command = f"python -m trainer.run {recipe.run_dir}/recipe.yaml name=again"
     return (
-        f"<h2>To reproduce</h2><pre>python -m trainer.run {html.escape(str(recipe.run_dir))}/recipe.yaml name=again</pre>"
+        f"<h2>To reproduce</h2><pre>{html.escape(command)}</pre>"
         f"<p>recipe fingerprint {recipe.fingerprint()[:16]}; {versions}</p><pre>{html.escape(text)}</pre>"
     )
 

@@ -18,7 +18,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.recipe is None:
         names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        print(f"name a recipe: a YAML file, or one of {names}\nfor example: python -m trainer.run smoke data=FOLDER epochs=2")
+        print(f"name a recipe: a YAML file, or one of {names}")
+        print("for example: python -m trainer.run smoke data=FOLDER epochs=2")
         return 2
     recipe = load_recipe(arguments.recipe, arguments.options)
     if arguments.print_recipe:
@@ -39,7 +40,9 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.run", description=__doc__)
     parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")
-    parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01")
+    parser.add_argument(
+        "options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01"
+    )
     parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe and do nothing")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     return parser

@@ -17,7 +17,7 @@ def scale_lr(options: ScheduleOptions, samples_seen: int, total_samples: int, sa
     """
     warmup = options.warmup_frac * total_samples
     if samples_seen < warmup:
-        return max(samples_seen, 1) / warmup
+        return min(1.0, max(samples_seen, 1) / warmup)
     if options.name == "constant":
         return 1.0
     if options.name == "step":

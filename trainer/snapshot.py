@@ -105,7 +105,9 @@ class SnapshotStore:
         try:
             return RunState.model_validate(json.loads(path.read_bytes()))
         except (OSError, json.JSONDecodeError, ValidationError) as err:
-            raise ShardError(f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before") from err
+            raise ShardError(
+                f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before"
+            ) from err
 
     def _write(self, state: RunState, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         name = name_snapshot(state.samples_seen)

@@ -17,7 +17,7 @@ class Tracker:
 
     def __init__(self, recipe: Recipe, dataset: str) -> None:
         self._run: Any = None
-        mode = choose_mode(recipe.track)
+        mode: Any = choose_mode(recipe.track)  # WANDB_MODE may hold anything; wandb refuses what it does not know
         if mode == "disabled":
             return
         try:

@@ -40,7 +40,9 @@ class LoadReport:
     left_out: dict[str, str]
 
     def __str__(self) -> str:
-        tail = f"; left out {', '.join(f'{name} ({why})' for name, why in self.left_out.items())}" if self.left_out else ""
+        tail = (
+            f"; left out {', '.join(f'{name} ({why})' for name, why in self.left_out.items())}" if self.left_out else ""
+        )
         return f"{self.matched} tensors loaded{tail}"
 
 
@@ -50,15 +52,19 @@ def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> di
     efficientnet_pytorch numbers blocks through; timm groups them by stage, and its first stage has no expansion,
     which shifts the numbers of norms and the name of the last convolution.
 
-    >>> map_efficientnet_pytorch(["_blocks.1._expand_conv.weight"], ["blocks.0.0.conv_dw.weight", "blocks.1.0.conv_pw.weight"])
+    >>> timm_names = ["blocks.0.0.conv_dw.weight", "blocks.1.0.conv_pw.weight"]
+    >>> map_efficientnet_pytorch(["_blocks.1._expand_conv.weight"], timm_names)
     {'_blocks.1._expand_conv.weight': 'blocks.1.0.conv_pw.weight'}
     """
     names = list(source)
-    blocks = sorted({tuple(map(int, m.groups())) for name in target if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))})
+    blocks = sorted(
+        {tuple(map(int, m.groups())) for name in target if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
+    )
     expanded = {m[1] for name in names if (m := re.match(r"_blocks\.(\d+)\._expand_conv", name))}
     outside = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     with_expansion = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+        "_project_conv": "conv_pwl", "_bn2": "bn3",
     }  # fmt: skip
     without = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     mapped: dict[str, str] = {}

@@ -1,4 +1,7 @@
-"""`python -m tune.run RECIPE SPACE [name=value ...]`: sweep, table, best bundle. The same command goes on after a stop."""
+"""`python -m tune.run RECIPE SPACE [name=value ...]`: sweep, table, best bundle.
+
+The same command goes on after a stop.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ def main(argv: list[str]) -> int:
     sweep_dir = recipe.run_dir
     rows = run_sweep(recipe, space, sweep_dir)
     if arguments.json:
-        print(json.dumps({"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), "rows": [asdict(row) for row in rows]}))
+        print(
+            json.dumps(
+                {"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), "rows": [asdict(row) for row in rows]}
+            )
+        )
         return 0
     print(f"{format_markdown(tabulate(rows, recipe.stop.metric))}\n{NOTE}")
     print(f"table   {sweep_dir / 'table.md'}\nbundle  {sweep_dir / BEST}")

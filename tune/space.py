@@ -82,7 +82,9 @@ def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
         values = recipe.model_dump(mode="json")
         for factor, level in levels.items():
             for option, value in space.factors[factor][level].items():
-                apply_override(values, f"{option}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}")
+                apply_override(
+                    values, f"{option}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10))}"
+                )
         name = "_".join(chosen)
         values |= {"name": name, "launch": "local", "num_ranks": 1, "evaluate_on": []}
         values["storage"] = {"root": str(sweep_dir / "trials")}

@@ -47,7 +47,9 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Row]:
     with stop_on_signal(sweep_dir), connect_ray(space.cpus_per_trial, space.gpus_per_trial, 1):
         errors = _fit(trials, space, sweep_dir)
         if (sweep_dir / STOP_FILE).exists():
-            raise Interrupted(f"interrupted; the trials so far are in {sweep_dir}, and the same command goes on with them")
+            raise Interrupted(
+                f"interrupted; the trials so far are in {sweep_dir}, and the same command goes on with them"
+            )
     rows = read_rows(trials)
     write_table(sweep_dir, rows, recipe.stop.metric)
     finished = [row for row in rows if row.status == "finished"]
@@ -63,7 +65,9 @@ def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     path = sweep_dir / "sweep.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{sweep_dir} holds a sweep of another recipe or space; choose another name=, or delete that folder")
+        raise UsageError(
+            f"{sweep_dir} holds a sweep of another recipe or space; choose another name=, or delete that folder"
+        )
     sweep_dir.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
 

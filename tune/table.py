@@ -66,11 +66,14 @@ def tabulate(rows: list[Row], metric: str) -> list[list[str]]:
     factors = list(rows[0].levels) if rows else []
     header = [*factors, f"val {metric}", "best epoch", "epochs", "status", "train s", "pictures/s"]
     body = [
-        [*row.levels.values(), f"{row.value:.4f}", str(row.best_epoch), str(row.epochs), row.status]
-        + [f"{row.train_s:.0f}", f"{row.img_s:.0f}"]
+        [*row.levels.values(), f"{row.value:.4f}", str(row.best_epoch), str(row.epochs), row.status, *_tell_speed(row)]
         for row in rows
     ]
     return [header, *body]
+
+
+def _tell_speed(row: Row) -> list[str]:
+    return [f"{row.train_s:.0f}", f"{row.img_s:.0f}"]
 
 
 def format_markdown(lines: list[list[str]]) -> str:
@@ -82,6 +85,8 @@ def format_markdown(lines: list[list[str]]) -> str:
     | 1 | 22 |
     """
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    formatted = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    formatted = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([formatted[0], rule, *formatted[1:]]) + "\n"

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         self.backbone = build_backbone(spec)
         self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).mul(255).view(1, -1, 1, 1))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks the form
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.
@@ -81,7 +81,9 @@ def build_backbone(spec: ModelSpec) -> nn.Module:
         options: dict[str, object] = {"dropout": spec.dropout} if spec.dropout else {}
         if spec.name in _WITH_AUXILIARY_HEADS:
             options |= {"aux_logits": False, "init_weights": True}
-        model: nn.Module = torchvision.models.get_model(spec.name, weights=None, num_classes=spec.num_classes, **options)
+        model: nn.Module = torchvision.models.get_model(
+            spec.name, weights=None, num_classes=spec.num_classes, **options
+        )
         return model
     except TypeError as err:
         raise UsageError(f"{spec.name} cannot be built with dropout={spec.dropout:g}: {err}") from err

@@ -27,7 +27,7 @@ class PreprocessSpec(BaseModel):
     size: int = Field(gt=0)
     """Side of the model's square input, pixels."""
     policy: Policy = "stretch"
-    """stretch: both sides to `size`. crop: shorter side to `resize`, centre square. letterbox: longer side to `size`, padded."""
+    """stretch: both sides to `size`. crop: shorter side to `resize`, centre square. letterbox: longer side, padded."""
     resize: int | None = Field(default=None, gt=0)
     """crop only: length of the shorter side before the crop, pixels; None means `size`."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"

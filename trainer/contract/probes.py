@@ -55,8 +55,13 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec) 
     Raises:
         ShardError: A pixel differs by more than 1 of 255, or the mean by more than 0.01.
     """
-    actual = torch.stack([prepare(data, spec) for data in pictures])
-    difference = (actual.int() - expected.int()).abs()
+    images = [prepare(data, spec) for data in pictures]
+    if [image.shape for image in images] != [image.shape for image in expected]:
+        raise ShardError(
+            f"preprocessing gives {len(images)} probes of shape {[*spec_shape(spec)]}, recorded are "
+            f"{len(expected)} of {[*expected.shape[1:]]}; restore the bundle from a backup"
+        )
+    difference = (torch.stack(images).int() - expected.int()).abs()
     if difference.max() > 1 or difference.float().mean() > 0.01:
         raise ShardError(
             f"preprocessing differs from training's: up to {int(difference.max())} of 255, "
