@@ -79,9 +79,7 @@ class Engine:
         dtype = _AMP.get(self._recipe.amp, torch.float32)
         with torch.autocast(device.type, dtype, enabled=self._recipe.amp != "off"):
             logits = self._parallel(images)
-        losses = cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self._recipe.loss.label_smoothing
-        )
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self._recipe.loss.label_smoothing)
         return (losses * weights).sum()
 
     def weigh(self, batch: Batch) -> Tensor:

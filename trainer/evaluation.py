@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +15,11 @@ from shards.dataset import Split
 from shards.plan import Refs, sequential_refs
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed import Feed
+from trainer.feed import Batch, Feed
 from trainer.ranks import Ranks
 
 # Chunks, not ranks, decide what is computed together: a batch of another size may round differently.
-CHUNK = 64
+CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,37 @@ def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks:
     """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode."""
     model.eval()
     feed = Feed(split, (spec.channels, spec.size, spec.size), workers)
-    parts: list[Rows] = []
     try:
-        for batch in feed.iterate(_chunks(split, ranks), lambda sample: prepare(sample.data, spec)):
-            with torch.inference_mode():
-                logits = model(batch.images.to(ranks.device)).cpu().numpy()
-            parts.append(Rows(batch.ids, batch.labels.numpy(), logits, batch.sources))
+        batches = feed.iterate(_chunks(split, ranks), lambda sample: prepare(sample.data, spec))
+        parts = list(_compute_chunks(model, batches, ranks.device))
     finally:
         feed.close()
     rows = _concat([row for part in ranks.gather(parts) for row in part])
     assert len(rows.ids) == split.num_samples  # chunks are dealt to ranks without remainder
     return rows
+
+
+def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.device) -> Iterator[Rows]:
+    """Yield the rows of each batch, in order; on a CPU several batches at once, each in one thread.
+
+    Threads that share the work of one batch would round differently for every number of them, and a rank's number of
+    threads depends on the number of ranks.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    ahead: deque[Future[Rows]] = deque()
+    with ThreadPoolExecutor(threads, "evaluate", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for batch in batches:
+            ahead.append(pool.submit(_compute_rows, model, batch, device))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@torch.inference_mode()
+def _compute_rows(model: Classifier, batch: Batch, device: torch.device) -> Rows:
+    logits = model(batch.images.to(device)).cpu().numpy()
+    return Rows(batch.ids, batch.labels.numpy(), logits, batch.sources)
 
 
 def _chunks(split: Split, ranks: Ranks) -> Iterator[Refs]:

@@ -24,6 +24,10 @@ SCHEMA = pa.schema(
 )
 
 
+POSITION = "position"
+"""File that says how far the steps ever went, in samples seen; it may be ahead of the last snapshot."""
+
+
 class Ledger:
     """Rows of one rank; written with each snapshot, so that what is on disk led to the weights on disk.
 
@@ -50,6 +54,8 @@ class Ledger:
             np.full(count, position < self._done_before, np.bool_),
         ]
         self._tables.append(pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA))
+        if self._rank == 0 and position >= self._done_before:
+            self._write_position(position + 1)
 
     def flush(self, position: int) -> None:
         """Write what was recorded up to `position`."""
@@ -58,6 +64,18 @@ class Ledger:
             with write_atomically(self._folder / name) as file:
                 pq.write_table(pa.concat_tables(self._tables), file)
         self._start, self._tables = position, []
+
+    def _write_position(self, position: int) -> None:
+        # Not fsynced, unlike our other files: it is written each step, and must outlive a kill, not a power cut.
+        temporary = self._folder / f"{POSITION}.partial"
+        temporary.write_text(str(position))
+        temporary.replace(self._folder / POSITION)
+
+
+def read_position(folder: Path) -> int:
+    """Return the position up to which steps were taken before, 0 where there were none."""
+    path = folder / POSITION
+    return int(path.read_text()) if path.is_file() else 0
 
 
 def drop_after(folder: Path, position: int) -> None:

@@ -18,15 +18,16 @@ Numbers = dict[str, float]
 class Logbook:
     """Written by rank 0 alone."""
 
-    def __init__(self, run_dir: Path, samples_seen: int) -> None:
+    def __init__(self, run_dir: Path, epochs_done: int) -> None:
         self._run_dir = run_dir
         self._shown_at = 0.0
-        # Rows after the snapshot that the run goes on from will be written again.
-        kept = [row for row in read_metrics(run_dir) if row["samples_seen"] <= samples_seen]
+        # Rows after the snapshot that the run goes on from will be written again. Epochs decide, not samples: the
+        # snapshot may stand at the end of an epoch that was not judged yet.
+        kept = [row for row in read_metrics(run_dir) if row["epoch"] <= epochs_done]
         write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, numbers: Numbers) -> None:
-        """Append one row; every row has samples_seen."""
+        """Append one row; every row has its epoch."""
         with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
 

@@ -13,20 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from shards.dataset import Dataset, Split, open_dataset
-from shards.errors import UsageError
+from shards.errors import ShardError, UsageError
 from shards.plan import EpochPlan, Refs, slice_rank
 from shards.read import Sample
 from trainer.augment import augment
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.engine import Engine
-from trainer.evaluation import evaluate_split
+from trainer.evaluation import Rows, evaluate_split
 from trainer.feed import Batch, Feed
-from trainer.ledger import Ledger, drop_after
-from trainer.logbook import Logbook, Numbers, read_progress
+from trainer.ledger import Ledger, drop_after, read_position
+from trainer.logbook import Logbook, Numbers
 from trainer.metrics import compute_metrics, select_scalars
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
@@ -81,7 +82,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
 
     Raises:
         UsageError: A recipe that does not fit the data, or a snapshot of another run.
-        ShardError: A sample that cannot be read.
+        ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
     run = _open_run(recipe, ranks)
     train_split, val_split = run.train_split, run.dataset.split("val")
@@ -94,6 +95,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
                 return "interrupted"
             started = time.monotonic()
             rows = evaluate_split(run.engine.model, run.preprocess, val_split, ranks, recipe.workers)
+            _refuse_divergence(rows, run)
             metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
             numbers |= {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
             _end_epoch(run, numbers | {"val/time_s": time.monotonic() - started}, metrics[recipe.stop.metric], report)
@@ -135,7 +137,7 @@ def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
     if state.samples_seen:
         store.load(state, engine)
     ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
-    logbook = Logbook(recipe.run_dir, state.samples_seen) if ranks.is_first else None
+    logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
     tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
     preprocess = build_preprocess(recipe, dataset)
     return Run(recipe, dataset, ranks, engine, preprocess, store, state, ledger, logbook, tracker)
@@ -156,12 +158,20 @@ def _refuse_foreign(state: RunState, fresh: RunState) -> None:
 
 def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
     folder = recipe.run_dir / "ledger"
-    done_before = int(read_progress(recipe.run_dir)["samples_seen"])
-    ranks.barrier()  # every rank has read the progress before rank 0 writes any
+    done_before = read_position(folder)
+    ranks.barrier()  # every rank has read the position before rank 0 moves it
     if ranks.is_first:
         drop_after(folder, state.samples_seen)
     ranks.barrier()
     return Ledger(folder, ranks.rank, state.samples_seen, done_before)
+
+
+def _refuse_divergence(rows: Rows, run: Run) -> None:
+    if not np.isfinite(rows.logits).all():
+        raise ShardError(
+            f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite numbers: training diverged. "
+            f"Lower optim.peak_lr or set optim.clip_norm, and choose another name=, or delete {run.run_dir}"
+        )
 
 
 def _is_done(run: Run) -> bool:
@@ -275,10 +285,10 @@ def _end_epoch(run: Run, numbers: Numbers, value: float, report: ReportEpoch) ->
     run.state = run.state.model_copy(update=update)
     assert best is not None  # any first value is better than none
     numbers["val/best"] = best.value
+    if run.logbook:
+        run.logbook.write(numbers)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
         _save(run)
-    if run.logbook:
-        run.logbook.write(numbers)
     if run.tracker:
         run.tracker.log(numbers)
     report(numbers)

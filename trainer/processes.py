@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import signal
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
 from shards.errors import ShardError, UsageError
+from shards.files import write_atomically
 from trainer.ranks import Ranks, join_ranks, single_rank
 
 Result = TypeVar("Result")
+
+# Files, not a queue: a large result would fill the queue's pipe before anybody reads it.
+_RESULT, _REFUSAL = "result", "refusal"
 
 
 def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], num_ranks: int) -> Result:
@@ -24,40 +30,40 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         UsageError: As the function raised on some rank.
         ShardError: Likewise.
     """
+    if num_ranks < 1:
+        raise UsageError(f"num_ranks is a number of processes and must be at least 1, got {num_ranks}")
     if num_ranks == 1:
         return function(single_rank(), *arguments)
-    with tempfile.TemporaryDirectory(prefix="shardline-") as folder:
-        results = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="shardline-") as name:
+        folder = Path(name)
         try:
-            torch.multiprocessing.spawn(
-                _run_process, (num_ranks, f"{folder}/rendezvous", function, arguments, results), num_ranks
-            )
-        except torch.multiprocessing.ProcessRaisedException:
-            if results.empty():
+            spawn(_run_process, (num_ranks, folder, function, arguments), num_ranks)
+        except ProcessRaisedException:
+            if not (folder / _REFUSAL).is_file():
                 raise
-        result: Result | Exception = results.get()
-    if isinstance(result, Exception):
-        raise result
-    return result
+            refusal: Exception = pickle.loads((folder / _REFUSAL).read_bytes())
+            raise refusal from None
+        result: Result = pickle.loads((folder / _RESULT).read_bytes())
+        return result
 
 
 def _run_process(
-    rank: int,
-    num_ranks: int,
-    rendezvous: str,
-    function: Callable[..., Result],
-    arguments: tuple[Any, ...],
-    results: Any,
+    rank: int, num_ranks: int, folder: Path, function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides what follows
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    ranks: Ranks = join_ranks(rank, num_ranks, rendezvous)
+    ranks: Ranks = join_ranks(rank, num_ranks, str(folder / "rendezvous"))
     try:
         result = function(ranks, *arguments)
         if ranks.is_first:
-            results.put(result)
+            _put(folder / _RESULT, result)
     except (UsageError, ShardError) as err:
-        results.put(err)  # the sentence for the user; raising ends the other ranks, which wait in a collective
-        raise
+        _put(folder / _REFUSAL, err)
+        raise  # this ends the other ranks, which wait in a collective
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _put(path: Path, value: object) -> None:
+    with write_atomically(path) as file:
+        pickle.dump(value, file)

@@ -56,10 +56,11 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec) 
         ShardError: A pixel differs by more than 1 of 255, or the mean by more than 0.01.
     """
     images = [prepare(data, spec) for data in pictures]
-    if [image.shape for image in images] != [image.shape for image in expected]:
+    shape = [spec.channels, spec.size, spec.size]
+    if len(images) != len(expected) or list(expected.shape[1:]) != shape:
         raise ShardError(
-            f"preprocessing gives {len(images)} probes of shape {[*spec_shape(spec)]}, recorded are "
-            f"{len(expected)} of {[*expected.shape[1:]]}; restore the bundle from a backup"
+            f"the bundle has {len(images)} probes and says that they become {shape}, recorded are {len(expected)} of "
+            f"{list(expected.shape[1:])}; restore the bundle from a backup"
         )
     difference = (torch.stack(images).int() - expected.int()).abs()
     if difference.max() > 1 or difference.float().mean() > 0.01:
