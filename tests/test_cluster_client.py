@@ -173,3 +173,11 @@ def write_picture(folder: Path, name: str) -> Path:
     path = folder / name
     path.write_bytes(b"picture")
     return path
+
+
+def test_the_command_waits_for_an_endpoint_only_as_long_as_it_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = write_picture(tmp_path, "a.jpg")
+    assert run_command(main, [find_dead_url(), str(picture), "--wait-s", "0.3"]) == 2
+    assert "did not get ready within 0.3 s" in capsys.readouterr().err

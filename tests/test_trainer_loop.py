@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,54 +19,28 @@ from safetensors.torch import load_file
 
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
-from trainer.launch import launch
 from trainer.ledger import read_ledger
 from trainer.logbook import read_metrics
 from trainer.loop import STOP_FILE, Outcome, train
-from trainer.processes import run_processes
-from trainer.ranks import Ranks, single_rank
+from trainer.ranks import single_rank
 from trainer.recipe import Recipe, load_recipe
 from trainer.snapshot import SnapshotStore
 
+torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
+
 ROOT = Path(__file__).parent.parent
 NUM_SAMPLES = 72
-# 72 samples: full steps only; a last step of 2; a last step of 1, which leaves a rank of two and two of three empty.
-BATCH_SIZES = (12, 7, 71)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models: a team of threads costs more than it brings, above all on cores that are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "ledger=true"]
-    return load_recipe("smoke", [*fixed, "epochs=2", "optim.peak_lr=0.01", "snapshot.every_s=1000", *options])
+    small = ["model=timm/test_efficientnet", "epochs=2", "optim.peak_lr=0.001", "snapshot.every_s=1000"]
+    return load_recipe("smoke", [*fixed, *small, *options])
 
 
-def make_grid(data: Path, root: Path, workers: int) -> list[Recipe]:
-    """A run for each batch size, and one that is asked to stop before it starts."""
-    grid = [
-        make_recipe(data, root, f"name=batch-{size}", f"batch_size_global={size}", f"workers={workers}")
-        for size in BATCH_SIZES
-    ]
-    stopped = make_recipe(data, root, "name=stopped", f"workers={workers}")
-    stopped.run_dir.mkdir(parents=True)
-    (stopped.run_dir / STOP_FILE).touch()
-    return [*grid, stopped]
-
-
-def train_all(ranks: Ranks, recipes: list[Recipe]) -> list[Outcome]:
-    return [train_quietly(recipe, ranks) for recipe in recipes]
-
-
-def train_quietly(recipe: Recipe, ranks: Ranks | None = None) -> Outcome:
+def train_quietly(recipe: Recipe) -> Outcome:
     recipe.run_dir.mkdir(parents=True, exist_ok=True)
-    return train(recipe, ranks or single_rank(), lambda numbers: None)
+    return train(recipe, single_rank(), lambda _: None)
 
 
 def seen(recipe: Recipe) -> list[tuple[int, int, int, int]]:
@@ -83,71 +55,259 @@ def rows_of(table: pa.Table) -> list[tuple[int, int, int, int]]:
 
 def final_weights(recipe: Recipe) -> bytes:
     """The bytes of the last snapshot's tensors, in the order of their names."""
-    last = max(path for path in (recipe.run_dir / "snapshots").iterdir())
-    tensors = load_file(last / "model.safetensors")
+    tensors = load_file(last_folder(recipe) / "model.safetensors")
     return b"".join(tensors[name].contiguous().numpy().tobytes() for name in sorted(tensors))
 
 
+def last_folder(recipe: Recipe) -> Path:
+    return max((recipe.run_dir / "snapshots").iterdir())
+
+
 @pytest.fixture(scope="module")
-def grids(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Recipe]]:
-    """The same runs on 1, 2 and 3 ranks, with as many feed threads as ranks."""
-    grids: dict[int, list[Recipe]] = {}
-    for num_ranks in (1, 2, 3):
-        grids[num_ranks] = make_grid(dataset_path, tmp_path_factory.mktemp("ranks"), workers=num_ranks)
-        run_processes(train_all, (grids[num_ranks],), num_ranks)
-    return grids
-
-
-@pytest.mark.parametrize("number", range(len(BATCH_SIZES)), ids=[f"batch-{size}" for size in BATCH_SIZES])
-@pytest.mark.parametrize("num_ranks", [2, 3])
-def test_ledger_is_the_same_for_every_number_of_ranks_and_workers(
-    grids: dict[int, list[Recipe]], num_ranks: int, number: int
-) -> None:
-    assert seen(grids[num_ranks][number]) == seen(grids[1][number])
-
-
-@pytest.mark.parametrize("number", range(len(BATCH_SIZES)), ids=[f"batch-{size}" for size in BATCH_SIZES])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_every_epoch_holds_every_sample_exactly_once(
-    grids: dict[int, list[Recipe]], num_ranks: int, number: int
-) -> None:
-    table = read_ledger(grids[num_ranks][number].run_dir / "ledger")
-    epochs, ids = table["epoch"].to_numpy(), table["sample_id"].to_numpy()
-    assert {epoch: sorted(ids[epochs == epoch].tolist()) for epoch in set(epochs.tolist())} == {
-        epoch: list(range(NUM_SAMPLES)) for epoch in (0, 1)
-    }
-
-
-def test_some_rank_was_empty_in_a_last_step(grids: dict[int, list[Recipe]]) -> None:
-    """What the two tests above rely on: the grid holds the case that they claim to cover."""
-    table = read_ledger(grids[3][2].run_dir / "ledger")
-    ranks_of_last_step = {rank for step, rank in zip(table["step"].to_pylist(), table["rank"].to_pylist(), strict=True) if step == 1}
-    assert ranks_of_last_step == {2}
-
-
-def test_epochs_come_in_another_order_with_other_pixels(grids: dict[int, list[Recipe]]) -> None:
-    rows = seen(grids[1][0])
-    first, second = rows[:NUM_SAMPLES], rows[NUM_SAMPLES:]
-    assert [row[2] for row in first] != [row[2] for row in second]
-    assert {row[2]: row[3] for row in first} != {row[2]: row[3] for row in second}
-
-
-def test_two_ray_workers_see_the_global_batches_of_one_process(
-    grids: dict[int, list[Recipe]], dataset_path: Path, ray_cluster: str, tmp_path: Path
-) -> None:
-    recipe = make_recipe(dataset_path, tmp_path, "name=ray", "batch_size_global=7", "launch=ray", "num_ranks=2")
-    launch(recipe)
-    assert seen(recipe) == seen(grids[1][1])
-    assert set(read_ledger(recipe.run_dir / "ledger")["rank"].to_pylist()) == {0, 1}
-
-
-def test_run_stopped_on_two_ranks_goes_on_exactly_on_one(
-    grids: dict[int, list[Recipe]], tmp_path: Path
-) -> None:
-    stopped = grids[2][-1]
-    shutil.copytree(stopped.run_dir, tmp_path / "stopped")
-    recipe = dataclasses_replace_root(stopped, tmp_path)
-    assert len(seen(recipe)) == recipe.batch_size_global  # it was stopped in its first step, after that was taken
-    (recipe.run_dir / STOP_FILE).unlink()
+def straight(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A run that nobody interrupts: two epochs of six steps."""
+    recipe = make_recipe(dataset_path, tmp_path_factory.mktemp("straight"), "name=straight")
     assert train_quietly(recipe) == "finished"
-    assert seen(recipe) == seen(grids[1][0])
+    return recipe
+
+
+def copy_run(recipe: Recipe, root: Path) -> Recipe:
+    """A copy of a run below another root, and its recipe."""
+    shutil.copytree(recipe.run_dir, root / recipe.name)
+    return recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(root)})})
+
+
+@pytest.fixture(scope="module")
+def chopped(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, list[Outcome]]:
+    """The run of batch size 12, stopped and started again after every single step; 12 steps, 2 of them end an epoch."""
+    recipe = make_recipe(dataset_path, tmp_path_factory.mktemp("chopped"), "name=chopped")
+    recipe.run_dir.mkdir()
+    (recipe.run_dir / STOP_FILE).touch()
+    outcomes = [train_quietly(recipe) for _ in range(13)]
+    return recipe, outcomes
+
+
+def test_run_that_is_stopped_in_every_step_ends_after_as_many_starts_as_it_has_steps(
+    chopped: tuple[Recipe, list[Outcome]],
+) -> None:
+    assert chopped[1] == ["interrupted"] * 12 + ["finished"]
+
+
+def test_weights_after_a_stop_in_every_step_are_those_of_an_uninterrupted_run_bit_for_bit(
+    chopped: tuple[Recipe, list[Outcome]], straight: Recipe
+) -> None:
+    assert final_weights(chopped[0]) == final_weights(straight)
+
+
+def test_ledger_after_a_stop_in_every_step_is_that_of_an_uninterrupted_run(
+    chopped: tuple[Recipe, list[Outcome]], straight: Recipe
+) -> None:
+    assert seen(chopped[0]) == seen(straight)
+
+
+def test_metrics_after_a_stop_in_every_step_are_those_of_an_uninterrupted_run(
+    chopped: tuple[Recipe, list[Outcome]], straight: Recipe
+) -> None:
+    """One row an epoch, that of the epoch that was stopped between its last step and its validation included."""
+    assert judged(chopped[0]) == judged(straight)
+
+
+def judged(recipe: Recipe) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl without what depends on the clock or on the last start alone."""
+    clock = ("train/lr", "feed/img_s", "feed/wait_frac", "train/time_s", "val/time_s")
+    return [{name: value for name, value in row.items() if name not in clock} for row in read_metrics(recipe.run_dir)]
+
+
+def test_step_without_a_later_snapshot_is_redone_and_flagged(dataset_path: Path, tmp_path: Path) -> None:
+    """A kill leaves a ledger that is ahead of the last snapshot: the steps between the two come again."""
+    recipe = make_recipe(dataset_path, tmp_path, "name=redone")
+    recipe.run_dir.mkdir()
+    (recipe.run_dir / STOP_FILE).touch()
+    train_quietly(recipe)
+    shutil.copytree(recipe.run_dir / "snapshots", tmp_path / "snapshots")
+    train_quietly(recipe)
+    train_quietly(recipe)
+    shutil.rmtree(recipe.run_dir / "snapshots")
+    shutil.copytree(tmp_path / "snapshots", recipe.run_dir / "snapshots")
+    (recipe.run_dir / STOP_FILE).unlink()
+    train_quietly(recipe)
+    table = read_ledger(recipe.run_dir / "ledger")
+    assert [
+        step for step, redone in zip(table["step"].to_pylist(), table["redone"].to_pylist(), strict=True) if redone
+    ] == ([1] * 12 + [2] * 12)
+
+
+def test_metrics_row_of_an_epoch_that_comes_again_is_written_once(dataset_path: Path, tmp_path: Path) -> None:
+    """Killed between the row and the snapshot of an epoch, with a snapshot at its last step: the row is dropped."""
+    recipe = make_recipe(dataset_path, tmp_path, "name=again", "batch_size_global=72")
+    recipe.run_dir.mkdir()
+    (recipe.run_dir / STOP_FILE).touch()
+    train_quietly(recipe)
+    (recipe.run_dir / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "samples_seen": NUM_SAMPLES}) + "\n")
+    (recipe.run_dir / STOP_FILE).unlink()
+    train_quietly(recipe)
+    assert [(row["epoch"], "val/accuracy" in row) for row in read_metrics(recipe.run_dir)] == [(1, True), (2, True)]
+
+
+def command_of(recipe: Recipe, folder: Path) -> list[str]:
+    path = folder / f"{recipe.name}.yaml"
+    recipe.write(path)
+    return [sys.executable, "-m", "trainer.run", str(path)]
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def position_of(recipe: Recipe) -> int:
+    path = recipe.run_dir / "ledger" / "position"
+    return int(path.read_text()) if path.is_file() else 0
+
+
+def last_snapshot(recipe: Recipe) -> int:
+    return max((int(path.name) for path in recipe.run_dir.glob("snapshots/*") if path.name.isdigit()), default=0)
+
+
+@pytest.fixture(scope="module")
+def long_run(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """An uninterrupted run of two epochs of 36 steps: long enough to be hit in the middle."""
+    recipe = make_recipe(
+        dataset_path, tmp_path_factory.mktemp("long"), "name=long", "batch_size_global=2", "evaluate_on=[]"
+    )
+    train_quietly(recipe)
+    return recipe
+
+
+def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_weights(
+    long_run: Recipe, dataset_path: Path, tmp_path: Path
+) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "name=cut", "batch_size_global=2", "evaluate_on=[]")
+    command = command_of(recipe, tmp_path)
+    process = start(command)
+    while position_of(recipe) == 0 and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert errors.strip() == (
+        f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it"
+    )
+    assert last_snapshot(recipe) % NUM_SAMPLES > 0
+    again = start(command)
+    _, errors = again.communicate(timeout=100)
+    assert again.returncode == 0, errors
+    assert seen(recipe) == seen(long_run)
+    assert final_weights(recipe) == final_weights(long_run)
+
+
+def test_kill_in_an_epoch_loses_nothing_but_time(long_run: Recipe, dataset_path: Path, tmp_path: Path) -> None:
+    options = ("name=killed", "batch_size_global=2", "evaluate_on=[]", "snapshot.every_s=0.2")
+    recipe = make_recipe(dataset_path, tmp_path, *options)
+    process = start(command_of(recipe, tmp_path))
+    while not (0 < last_snapshot(recipe) < position_of(recipe) - 4) and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    kept, reached = last_snapshot(recipe), position_of(recipe)
+    assert kept % NUM_SAMPLES > 0
+    assert train_quietly(recipe) == "finished"
+    assert seen(recipe) == seen(long_run)
+    assert final_weights(recipe) == final_weights(long_run)
+    redone = np.flatnonzero(read_ledger(recipe.run_dir / "ledger")["redone"].to_numpy())
+    assert redone.tolist() == list(range(kept, reached + 1))
+
+
+def test_snapshot_of_another_dataset_is_refused_and_both_are_named(straight: Recipe, tmp_path: Path) -> None:
+    recipe = copy_run(straight, tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(recipe.data, other)
+    manifest = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(manifest | {"quarantined": 1}))
+    ours, theirs = (open_dataset(path).fingerprint()[:12] for path in (recipe.data, other))
+    with pytest.raises(UsageError) as caught:
+        train_quietly(recipe.model_copy(update={"data": str(other)}))
+    assert str(caught.value) == (
+        f"the snapshot belongs to dataset {ours}, the recipe's data is {theirs}; its position means nothing there. "
+        "Choose another name=, or delete the run's folder"
+    )
+
+
+def test_snapshot_of_another_recipe_is_refused_and_both_are_named(straight: Recipe, tmp_path: Path) -> None:
+    recipe = copy_run(straight, tmp_path)
+    other = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(UsageError) as caught:
+        train_quietly(other)
+    assert str(caught.value) == (
+        f"the snapshot belongs to recipe {recipe.fingerprint()[:12]}, this one is {other.fingerprint()[:12]}; "
+        "choose another name=, or delete the run's folder"
+    )
+
+
+def test_damaged_state_is_refused_with_its_path_and_the_remedy(straight: Recipe, tmp_path: Path) -> None:
+    recipe = copy_run(straight, tmp_path)
+    path = next(recipe.run_dir.glob("snapshots/*/state.json"))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ShardError) as caught:
+        train_quietly(recipe)
+    assert str(caught.value) == (
+        f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before"
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped_early(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """No accuracy is better than another by 1, so epoch 1 stays the best and patience runs out after epoch 3."""
+    options = ("name=early", "epochs=9", "stop.patience=2", "stop.min_delta=1", "batch_size_global=36")
+    recipe = make_recipe(dataset_path, tmp_path_factory.mktemp("early"), *options)
+    assert train_quietly(recipe) == "finished"
+    return recipe
+
+
+def test_run_stops_when_patience_has_run_out(stopped_early: Recipe) -> None:
+    assert [row["epoch"] for row in read_metrics(stopped_early.run_dir)] == [1, 2, 3]
+
+
+def test_snapshots_are_pruned_to_the_best_and_the_last(stopped_early: Recipe) -> None:
+    names = sorted(int(path.name) for path in (stopped_early.run_dir / "snapshots").iterdir())
+    assert names == [1 * NUM_SAMPLES, 3 * NUM_SAMPLES]
+
+
+def test_state_of_a_stopped_run_names_the_best_epoch(stopped_early: Recipe) -> None:
+    state = SnapshotStore(stopped_early.run_dir / "snapshots").read_last()
+    assert state is not None
+    assert state.best is not None
+    assert (state.best.epoch, state.best.value) == (1, read_metrics(stopped_early.run_dir)[0]["val/accuracy"])
+
+
+def test_training_that_stopped_early_does_not_go_on(stopped_early: Recipe) -> None:
+    before = final_weights(stopped_early)
+    assert train_quietly(stopped_early) == "finished"
+    assert final_weights(stopped_early) == before
+
+
+def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "name=wild", "optim.peak_lr=1e30")
+    with pytest.raises(
+        ShardError, match=r"after epoch 1 the model's outputs are not finite numbers: training diverged, "
+    ):
+        train_quietly(recipe)
+
+
+@pytest.mark.parametrize(
+    "option", ["amp=bf16", "amp=fp16", "optim.clip_norm=0.5", "optim.name=adamw", "freeze=[conv_stem]"]
+)
+def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Path, tmp_path: Path) -> None:
+    straight, cut = (
+        make_recipe(dataset_path, tmp_path, f"name={name}", "batch_size_global=24", "epochs=1", option)
+        for name in ("straight", "cut")
+    )
+    train_quietly(straight)
+    cut.run_dir.mkdir()
+    (cut.run_dir / STOP_FILE).touch()
+    while train_quietly(cut) == "interrupted":
+        pass
+    assert final_weights(cut) == final_weights(straight)

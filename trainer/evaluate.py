@@ -19,6 +19,8 @@ def main(argv: list[str]) -> int:
     from trainer.contract.bundle import read_page
     from trainer.processes import run_processes
 
+    if arguments.workers < 1:
+        raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
     read_page(arguments.bundle)  # the most common mistakes, before processes start
     open_dataset(location).split(part)
     result = run_processes(evaluate, (arguments.bundle, location, part, out, arguments.workers), arguments.num_ranks)

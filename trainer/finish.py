@@ -16,7 +16,7 @@ from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
-from trainer.loop import build_preprocess
+from trainer.loop import SNAPSHOTS, build_preprocess
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.report import write_report
@@ -46,7 +46,7 @@ def make_bundle(recipe: Recipe) -> Path:
         UsageError: The run has no evaluated epoch yet.
     """
     dataset = open_dataset(recipe.data)
-    store = SnapshotStore(recipe.run_dir / "snapshots")
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     state = store.read_last()
     if state is None or state.best is None:
         raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")

@@ -18,7 +18,7 @@ from shards.errors import Interrupted, UsageError
 from shards.files import write_json
 from trainer.finish import finish_run
 from trainer.logbook import read_progress
-from trainer.loop import STOP_FILE, Outcome, ReportEpoch, train
+from trainer.loop import SNAPSHOTS, STOP_FILE, Outcome, ReportEpoch, train
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
 from trainer.recipe import PLACEMENT, Recipe, load_recipe
@@ -60,7 +60,7 @@ def claim_run_dir(recipe: Recipe) -> None:
         UsageError: The folder belongs to a run of another recipe; its first difference is named.
     """
     path = recipe.run_dir / "recipe.yaml"
-    if path.is_file():
+    if path.is_file() and (recipe.run_dir / SNAPSHOTS).is_dir():  # without a snapshot there is nothing to mix up
         there = load_recipe(str(path))
         if there.fingerprint() != recipe.fingerprint():
             raise UsageError(

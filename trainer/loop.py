@@ -38,6 +38,7 @@ from trainer.weights import load_weights, read_normalisation
 
 logger = logging.getLogger(__name__)
 
+SNAPSHOTS = "snapshots"
 STOP_FILE = "stop"
 """A file of this name in the run's folder asks the run to save its state and end."""
 
@@ -130,7 +131,7 @@ def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
 def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
     dataset = open_dataset(recipe.data)
     engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks)
-    store = SnapshotStore(recipe.run_dir / "snapshots")
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
@@ -169,8 +170,9 @@ def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
 def _refuse_divergence(rows: Rows, run: Run) -> None:
     if not np.isfinite(rows.logits).all():
         raise ShardError(
-            f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite numbers: training diverged. "
-            f"Lower optim.peak_lr or set optim.clip_norm, and choose another name=, or delete {run.run_dir}"
+            f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite numbers: training diverged, "
+            "or BatchNorm saw too few steps to settle. Lower optim.peak_lr or set optim.clip_norm, and choose another "
+            f"name=, or delete {run.run_dir}"
         )
 
 

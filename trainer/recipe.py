@@ -20,7 +20,8 @@ RECIPES = Path(__file__).parent / "recipes"
 class Section(BaseModel):
     """A group of options; frozen, unknown names refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Numbers become text where text is wanted: a run may be called 2024.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class PreprocessOptions(Section):
@@ -194,6 +195,11 @@ class Recipe(Section):
             raise ValueError("a run's name is a folder name without slashes")
         return value
 
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML 1.1 reads off as false
+
     @property
     def run_dir(self) -> Path:
         return Path(self.storage.root) / self.name
@@ -276,7 +282,8 @@ def _explain(err: ValidationError) -> str:
         return _explain_unknown(name)
     if first["type"] == "missing":
         return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
-    return f"{name}: {first['msg'].removeprefix('Value error, ').lower()}, got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 
 def _explain_unknown(name: str) -> str:

@@ -15,7 +15,7 @@ from trainer.recipe import RECIPES, Recipe, load_recipe
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     if arguments.recipe is None:
         names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
         print(f"name a recipe: a YAML file, or one of {names}")

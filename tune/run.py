@@ -16,26 +16,21 @@ from trainer.recipe import load_recipe
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     from tune.space import load_space
 
     recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
     space = load_space(arguments.space)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from tune.sweep import BEST, run_sweep  # late: Ray and torch take seconds, and mistakes are told before
-    from tune.table import NOTE, format_markdown, tabulate
+    from tune.table import describe
 
     sweep_dir = recipe.run_dir
-    rows = run_sweep(recipe, space, sweep_dir)
+    table = run_sweep(recipe, space, sweep_dir)
     if arguments.json:
-        print(
-            json.dumps(
-                {"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), "rows": [asdict(row) for row in rows]}
-            )
-        )
+        print(json.dumps({"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), **asdict(table)}))
         return 0
-    print(f"{format_markdown(tabulate(rows, recipe.stop.metric))}\n{NOTE}")
-    print(f"table   {sweep_dir / 'table.md'}\nbundle  {sweep_dir / BEST}")
+    print(f"{describe(table)}\ntable   {sweep_dir / 'table.md'}\nbundle  {sweep_dir / BEST}")
     return 0
 
 

@@ -18,22 +18,22 @@ from tqdm import tqdm
 
 from shards.dataset import open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
-from shards.files import write_text
-from trainer.launch import stop_on_signal
+from shards.files import write_json, write_text
+from trainer.launch import RESULT, stop_on_signal
 from trainer.logbook import read_metrics
 from trainer.loop import STOP_FILE
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
 from tune.space import Space, Trial, make_trials
-from tune.table import Row, read_rows, write_table
+from tune.table import Table, read_table, write_table
 from tune.trial import run_trial
 
 BEST = "best"
 MAX_FAILURES = 1
 
 
-def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Row]:
-    """Run what is missing of a sweep; return its rows, best first. The best bundle is in `sweep_dir/best`.
+def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
+    """Run what is missing of a sweep and return its table; a finished one is left as it is. The best bundle is in `sweep_dir/best`.
 
     Raises:
         UsageError: The folder belongs to another sweep, or the cluster cannot hold a trial.
@@ -43,20 +43,22 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Row]:
     open_dataset(recipe.data).split("val")
     trials = make_trials(recipe, space, sweep_dir)
     _claim(sweep_dir, recipe, space)
+    if (sweep_dir / RESULT).is_file():
+        return read_table(trials, {})
     (sweep_dir / STOP_FILE).unlink(missing_ok=True)
     with stop_on_signal(sweep_dir), connect_ray(space.cpus_per_trial, space.gpus_per_trial, 1):
-        errors = _fit(trials, space, sweep_dir)
+        crashes = _fit(trials, space, sweep_dir)
         if (sweep_dir / STOP_FILE).exists():
             raise Interrupted(
                 f"interrupted; the trials so far are in {sweep_dir}, and the same command goes on with them"
             )
-    rows = read_rows(trials)
-    write_table(sweep_dir, rows, recipe.stop.metric)
-    finished = [row for row in rows if row.status == "finished"]
-    if not finished:
-        raise ShardError(f"no trial of {sweep_dir} finished; the first error was: {errors[0] if errors else 'none'}")
-    _copy_bundle(sweep_dir / "trials" / finished[0].trial / "bundle", sweep_dir / BEST)
-    return rows
+    table = read_table(trials, crashes)
+    write_table(sweep_dir, table)
+    if table.best is None:
+        raise ShardError(f"no trial of {sweep_dir} finished; {next(iter(table.failures.items()), 'none failed')}")
+    _copy_bundle(sweep_dir / "trials" / table.best.trial / "bundle", sweep_dir / BEST)
+    write_json(sweep_dir / RESULT, {"best": table.best.trial})
+    return table
 
 
 def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
@@ -72,8 +74,8 @@ def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
     write_text(path, text)
 
 
-def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> list[str]:
-    """Run all trials and return the errors of those that failed."""
+def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
+    """Run all trials; return the last words of those that crashed, by name."""
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
     recipe = trials[0].recipe
     tuner = tune.Tuner(
@@ -114,7 +116,11 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> list[str]:
     _watch(thread, trials, sweep_dir)
     if isinstance(results[0], Exception):
         raise results[0]
-    return [str(error).strip().splitlines()[-1] for error in results[0].errors]
+    return {
+        str(result.config["recipe"]["name"]): str(result.error).strip().splitlines()[-1]
+        for result in results[0]
+        if result.error is not None and result.config is not None
+    }
 
 
 def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path) -> None:

@@ -11,11 +11,15 @@ from shards.files import write_text
 from trainer.launch import is_finished
 from trainer.logbook import read_metrics
 from tune.space import Trial
+from tune.trial import REFUSAL_FILE
 
 NOTE = (
     "Trials that ASHA stopped were trained for fewer epochs: their values do not compare with those of finished ones.\n"
     "One seed a trial: differences of a few pictures are chance.\n"
 )
+
+
+FINISHED = "finished"
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,31 @@ class Row:
     img_s: float
 
 
-def read_rows(trials: list[Trial]) -> list[Row]:
-    """Return the rows of the trials that have at least one epoch; finished ones first, the best on top."""
+@dataclass(frozen=True)
+class Table:
+    """The rows, finished ones first and the best on top; and why other trials have none, by name."""
+
+    metric: str
+    rows: list[Row]
+    failures: dict[str, str]
+
+    @property
+    def best(self) -> Row | None:
+        """The best finished row; None where no trial finished."""
+        return self.rows[0] if self.rows and self.rows[0].status == FINISHED else None
+
+
+def read_table(trials: list[Trial], crashes: dict[str, str]) -> Table:
+    """Return what the folders of the trials hold; `crashes` are last words by name, of trials that left no sentence."""
+    metric = trials[0].recipe.stop.metric
+    sign = 1 if metric == "log_loss" else -1
     rows = [row for trial in trials if (row := _read_row(trial)) is not None]
-    sign = -1 if trials[0].recipe.stop.metric != "log_loss" else 1
-    return sorted(rows, key=lambda row: (row.status != "finished", sign * row.value))
+    failures = dict(crashes)
+    for trial in trials:
+        path = trial.recipe.run_dir / REFUSAL_FILE
+        if path.is_file():
+            failures[trial.name] = path.read_text(encoding="utf-8")
+    return Table(metric, sorted(rows, key=lambda row: (row.status != FINISHED, sign * row.value)), failures)
 
 
 def _read_row(trial: Trial) -> Row | None:
@@ -47,33 +71,38 @@ def _read_row(trial: Trial) -> Row | None:
     choose = min if trial.recipe.stop.metric == "log_loss" else max
     best = choose(epochs, key=lambda epoch: epoch[metric])
     seconds = sum(epoch["train/time_s"] for epoch in epochs)
-    status = "finished" if is_finished(trial.recipe.run_dir) else "stopped by ASHA"
+    status = FINISHED if is_finished(trial.recipe.run_dir) else "stopped by ASHA"
     pictures_s = epochs[-1]["samples_seen"] / max(seconds, 1e-9)
     return Row(trial.name, trial.levels, status, best[metric], best["epoch"], len(epochs), seconds, pictures_s)
 
 
-def write_table(sweep_dir: Path, rows: list[Row], metric: str) -> None:
+def write_table(sweep_dir: Path, table: Table) -> None:
     """Write table.csv and table.md."""
-    lines = tabulate(rows, metric)
     text = io.StringIO()
-    csv.writer(text).writerows(lines)
+    csv.writer(text).writerows(tabulate(table))
     write_text(sweep_dir / "table.csv", text.getvalue())
-    write_text(sweep_dir / "table.md", f"{format_markdown(lines)}\n{NOTE}")
+    write_text(sweep_dir / "table.md", describe(table))
 
 
-def tabulate(rows: list[Row], metric: str) -> list[list[str]]:
+def describe(table: Table) -> str:
+    """Return the table as Markdown, with what must be known to read it."""
+    failures = "".join(f"{name} did not train: {sentence}\n" for name, sentence in table.failures.items())
+    return f"{format_markdown(tabulate(table))}\n{failures}{NOTE}"
+
+
+def tabulate(table: Table) -> list[list[str]]:
     """Return header and cells."""
-    factors = list(rows[0].levels) if rows else []
-    header = [*factors, f"val {metric}", "best epoch", "epochs", "status", "train s", "pictures/s"]
+    factors = list(table.rows[0].levels) if table.rows else []
+    header = [*factors, f"val {table.metric}", "best epoch", "epochs", "status", "train s", "pictures/s"]
     body = [
-        [*row.levels.values(), f"{row.value:.4f}", str(row.best_epoch), str(row.epochs), row.status, *_tell_speed(row)]
-        for row in rows
+        [
+            *row.levels.values(),
+            *(f"{row.value:.4f}", str(row.best_epoch), str(row.epochs), row.status),
+            *(f"{row.train_s:.0f}", f"{row.img_s:.0f}"),
+        ]
+        for row in table.rows
     ]
     return [header, *body]
-
-
-def _tell_speed(row: Row) -> list[str]:
-    return [f"{row.train_s:.0f}", f"{row.img_s:.0f}"]
 
 
 def format_markdown(lines: list[list[str]]) -> str:

@@ -8,11 +8,17 @@ from typing import Any
 
 from ray import tune
 
+from shards.errors import ShardError, UsageError
+from shards.files import write_text
 from trainer.launch import claim_run_dir, is_finished, run_rank
 from trainer.logbook import Numbers, read_metrics
 from trainer.loop import STOP_FILE
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe, build_recipe
+
+REFUSAL_FILE = "refusal"
+"""In the folder of a trial that cannot train: the sentence that says why."""
+WORST = -1e9
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -25,6 +31,7 @@ def run_trial(config: dict[str, Any]) -> None:
     if (sweep_dir / STOP_FILE).exists():
         return
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
+    (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
     claim_run_dir(recipe)
 
     def report(numbers: Numbers) -> None:
@@ -34,8 +41,13 @@ def run_trial(config: dict[str, Any]) -> None:
 
     for row in read_metrics(recipe.run_dir):
         tune.report(_judge(row, recipe))
-    if not is_finished(recipe.run_dir):
+    if is_finished(recipe.run_dir):
+        return
+    try:
         run_rank(recipe, single_rank(), report)
+    except (UsageError, ShardError) as err:  # raising would have Tune try again what cannot heal
+        write_text(recipe.run_dir / REFUSAL_FILE, str(err))
+        tune.report({"epoch": 0, "score": WORST})  # epoch 0 is on no rung, so that nobody is compared with it
 
 
 def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
@@ -43,4 +55,4 @@ def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
     score = numbers[f"val/{recipe.stop.metric}"]
     if recipe.stop.metric == "log_loss":
         score = -score
-    return {"epoch": int(numbers["epoch"]), "score": score if math.isfinite(score) else -1e9}
+    return {"epoch": int(numbers["epoch"]), "score": score if math.isfinite(score) else WORST}

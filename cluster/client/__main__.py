@@ -19,6 +19,8 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"{path} is not a file; give pictures, for example {path.parent / '*.jpg'}")
     refused = 0
     with Client(arguments.url, arguments.timeout_s, arguments.retries) as client:
+        if arguments.wait_s:
+            client.wait_until_ready(arguments.wait_s)
         for path in arguments.pictures:
             refused += not _ask(client, path, arguments.json)
     if refused:
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files")
     parser.add_argument("--json", action="store_true", help="print one JSON object a picture")
     parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds without an answer to give up after")
+    parser.add_argument("--wait-s", type=float, default=0.0, help="seconds to wait for an endpoint that is starting")
     parser.add_argument("--retries", type=int, default=6, help="further tries where the endpoint is busy")
     return parser
 

@@ -75,10 +75,12 @@ class Bundle:
         """
         root = Path(folder)
         page = read_page(root)
-        if fingerprint_file(root / _WEIGHTS) != page.weights_sha256:
-            raise ShardError(f"{root / _WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
         model = Classifier(page.model)
         try:
+            if fingerprint_file(root / _WEIGHTS) != page.weights_sha256:
+                raise ShardError(
+                    f"{root / _WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup"
+                )
             model.load_state_dict(load_file(root / _WEIGHTS))
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:

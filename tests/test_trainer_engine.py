@@ -1,0 +1,192 @@
+"""Steps of one rank; that several ranks take the same steps is in test_trainer_ranks.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from shards.errors import UsageError
+from trainer.contract.model import Classifier, ModelSpec
+from trainer.engine import Engine, build_optimizer
+from trainer.feed import Batch
+from trainer.ranks import single_rank
+from trainer.recipe import OptimOptions, Recipe, load_recipe
+
+torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
+
+MODEL = "timm/test_efficientnet"
+
+
+def make_recipe(*options: str) -> Recipe:
+    return load_recipe("smoke", ["data=nowhere", f"model={MODEL}", "optim.peak_lr=0.05", *options])
+
+
+def make_engine(*options: str) -> Engine:
+    torch.manual_seed(0)
+    recipe = make_recipe(*options)
+    return Engine(Classifier(ModelSpec(name=recipe.model, num_classes=3)), recipe, single_rank())
+
+
+def make_batch(size: int) -> Batch:
+    rng = np.random.default_rng(size)
+    images = torch.from_numpy(rng.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8))
+    labels = torch.arange(size) % 3
+    return Batch(images, labels, torch.ones(size), np.arange(size), [""] * size)
+
+
+def take_step(engine: Engine, batch: Batch, number: int = 0) -> float:
+    """The mean loss of the step."""
+    total = torch.tensor(float(max(len(batch), 1)))
+    return float(engine.step(batch, total, 1.0, number)) / float(total)
+
+
+def copy_state(engine: Engine, *kinds: str) -> dict[str, Tensor]:
+    """Tensors of the model's state whose names hold one of `kinds`, or all."""
+    state = engine.model.state_dict()
+    return {name: tensor.clone() for name, tensor in state.items() if not kinds or any(kind in name for kind in kinds)}
+
+
+def changed(engine: Engine, before: dict[str, Tensor]) -> set[str]:
+    after = engine.model.state_dict()
+    return {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_slice_without_a_second_picture_leaves_norm_statistics_alone(size: int) -> None:
+    engine = make_engine()
+    before = copy_state(engine, "running_", "num_batches_tracked")
+    take_step(engine, make_batch(size))
+    assert changed(engine, before) == set()
+
+
+def test_slice_of_two_pictures_moves_all_norm_statistics() -> None:
+    engine = make_engine()
+    before = copy_state(engine, "running_mean")
+    take_step(engine, make_batch(2))
+    assert changed(engine, before) == set(before)
+
+
+def test_empty_slice_has_no_loss() -> None:
+    assert take_step(make_engine(), make_batch(0)) == 0.0
+
+
+def test_statistics_move_again_after_an_empty_slice() -> None:
+    engine = make_engine()
+    take_step(engine, make_batch(0))
+    before = copy_state(engine, "running_mean")
+    take_step(engine, make_batch(4))
+    assert changed(engine, before) == set(before)
+
+
+def test_frozen_part_stays_bit_for_bit_with_its_norms() -> None:
+    engine = make_engine("freeze=[conv_stem, bn1, blocks.0]")
+    before = copy_state(engine)
+    for number in range(3):
+        take_step(engine, make_batch(6), number)
+    frozen = {
+        name for name in before if name.startswith(("backbone.conv_stem.", "backbone.bn1.", "backbone.blocks.0."))
+    }
+    constants = {"mean", "std"}
+    assert changed(engine, before) == set(before) - frozen - constants
+
+
+def test_frozen_backbone_leaves_the_head_to_train() -> None:
+    engine = make_engine("freeze=[backbone]")
+    before = copy_state(engine)
+    take_step(engine, make_batch(6))
+    assert changed(engine, before) == {"backbone.classifier.weight", "backbone.classifier.bias"}
+
+
+def test_prefix_freezes_whole_names_only() -> None:
+    """blocks.1 is not a prefix of blocks.10."""
+    with pytest.raises(UsageError, match="begins with 'block'"):
+        make_engine("freeze=[block]")
+
+
+def test_unknown_prefix_is_refused_with_the_names_that_exist() -> None:
+    with pytest.raises(UsageError) as caught:
+        make_engine("freeze=[layer1]")
+    assert str(caught.value) == (
+        f"freeze: no parameter of {MODEL} begins with 'layer1'; "
+        "it has blocks, bn1, bn2, classifier, conv_head, conv_stem"
+    )
+
+
+def test_freezing_all_is_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        make_engine("freeze=[backbone, classifier]")
+    assert str(caught.value) == "freeze leaves nothing to train; [backbone] freezes all but the head"
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_ten_steps_lower_the_loss_in_every_precision(amp: str) -> None:
+    engine, batch = make_engine(f"amp={amp}"), make_batch(6)
+    losses = [take_step(engine, batch, number) for number in range(10)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_is_really_lower(amp: str) -> None:
+    plain, mixed = make_engine(), make_engine(f"amp={amp}")
+    batch = make_batch(6)
+    assert take_step(plain, batch) != take_step(mixed, batch)
+
+
+def test_loss_is_scaled_in_fp16_alone() -> None:
+    assert [make_engine(f"amp={amp}").scaler.is_enabled() for amp in ("off", "bf16", "fp16")] == [False, False, True]
+
+
+def test_loss_is_the_weighted_cross_entropy_of_the_logits() -> None:
+    engine, batch = make_engine("model=timm/test_efficientnet_gn"), make_batch(6)
+    weighted = Batch(batch.images, batch.labels, torch.arange(1.0, 7.0), batch.ids, batch.sources)
+    with torch.no_grad():
+        probabilities = engine.model(batch.images).softmax(1)
+    expected = -(probabilities[torch.arange(6), batch.labels].log() * torch.arange(1.0, 7.0)).sum()
+    assert float(engine.step(weighted, torch.tensor(21.0), 1.0, 0)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_sample_weights_count_only_where_the_recipe_wants_them() -> None:
+    batch = make_batch(2)
+    weighted = Batch(batch.images, batch.labels, torch.tensor([2.0, 3.0]), batch.ids, batch.sources)
+    assert make_engine().weigh(weighted).tolist() == [2.0, 3.0]
+    assert make_engine("loss.sample_weights=false").weigh(weighted).tolist() == [1.0, 1.0]
+
+
+def test_learning_rate_of_a_step_is_its_share_of_the_peak() -> None:
+    engine = make_engine()
+    engine.step(make_batch(2), torch.tensor(2.0), 0.5, 0)
+    assert {group["lr"] for group in engine.optimizer.param_groups} == {0.025}
+
+
+def test_clipped_gradient_has_the_norm_that_the_recipe_allows() -> None:
+    engine = make_engine("optim.clip_norm=0.001")
+    take_step(engine, make_batch(6))
+    gradients = [parameter.grad for parameter in engine.model.parameters() if parameter.grad is not None]
+    assert float(torch.cat([gradient.flatten() for gradient in gradients]).norm()) == pytest.approx(0.001, rel=1e-3)
+
+
+def test_tensors_of_one_dimension_are_not_decayed() -> None:
+    model = Classifier(ModelSpec(name=MODEL, num_classes=3))
+    optimizer = build_optimizer(model, OptimOptions(weight_decay=0.3))
+    decay = {
+        parameter.ndim > 1: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
+    }
+    assert decay == {True: 0.3, False: 0.0}
+
+
+def test_optimizer_holds_every_trained_parameter_once() -> None:
+    engine = make_engine("freeze=[conv_stem]")
+    held = [id(parameter) for group in engine.optimizer.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in engine.model.parameters() if p.requires_grad)
+
+
+def test_same_step_number_draws_the_same_dropout() -> None:
+    batch = make_batch(4)
+    losses = []
+    for number in (3, 3, 4):
+        engine = make_engine("model=timm/test_efficientnet_gn")
+        engine.model.backbone.drop_rate = 0.5
+        losses.append(take_step(engine, batch, number))
+    assert losses[0] == losses[1] != losses[2]

@@ -1,0 +1,249 @@
+"""Any number of ranks is the same run: samples, pixels, gradients, evaluation. Ranks are real processes with gloo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from shards.dataset import open_dataset
+from shards.plan import slice_rank
+from trainer.contract.model import Classifier, ModelSpec
+from trainer.engine import Engine
+from trainer.evaluate import evaluate
+from trainer.feed import Batch
+from trainer.ledger import read_ledger
+from trainer.loop import STOP_FILE, train
+from trainer.processes import run_processes
+from trainer.ranks import Ranks, single_rank
+from trainer.recipe import OptimOptions, Recipe, load_recipe
+
+torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
+
+NUM_SAMPLES = 72
+# 72 samples: full steps only; a last step of 2; a last step of 1, which leaves a rank of two and two of three empty.
+BATCH_SIZES = (12, 7, 71)
+LARGE = 300_000
+"""Bytes of a result that no pipe holds."""
+
+
+def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
+    fixed = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "ledger=true"]
+    small = ["model=timm/test_efficientnet", "epochs=2", "optim.peak_lr=0.001"]
+    return load_recipe("smoke", [*fixed, *small, *options])
+
+
+def make_runs(data: Path, root: Path, workers: int) -> dict[str, Recipe]:
+    """A run for each batch size, one without BatchNorm, and one that is asked to stop before it starts."""
+    recipes = [
+        *(make_recipe(data, root, f"name={size}", f"batch_size_global={size}") for size in BATCH_SIZES),
+        make_recipe(data, root, "name=group-norm", "model=timm/test_efficientnet_gn", "batch_size_global=7"),
+        make_recipe(data, root, "name=stopped"),
+    ]
+    for recipe in recipes:
+        recipe.run_dir.mkdir(parents=True)
+    (root / "stopped" / STOP_FILE).touch()
+    return {recipe.name: recipe.model_copy(update={"workers": workers}) for recipe in recipes}
+
+
+def make_batches(weighted: bool) -> list[Batch]:
+    """Global batches of 6, 5 and 1 samples with labels 0..2."""
+    rng = np.random.default_rng(5)
+    return [
+        Batch(
+            torch.from_numpy(rng.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8)),
+            torch.from_numpy(rng.integers(0, 3, size)),
+            torch.from_numpy(rng.uniform(0.2, 3, size).astype(np.float32)) if weighted else torch.ones(size),
+            np.arange(size),
+            [""] * size,
+        )
+        for size in (6, 5, 1)
+    ]
+
+
+def cut(batch: Batch, part: slice) -> Batch:
+    return Batch(batch.images[part], batch.labels[part], batch.weights[part], batch.ids[part], batch.sources[part])
+
+
+def take_steps(ranks: Ranks, recipe: Recipe, weighted: bool) -> dict[str, Tensor]:
+    """The float64 weights of a model without BatchNorm after a step on each global batch."""
+    torch.manual_seed(0)
+    model = Classifier(ModelSpec(name="timm/test_efficientnet_gn", num_classes=3)).double()
+    engine = Engine(model, recipe, ranks)
+    for number, batch in enumerate(make_batches(weighted)):
+        part = cut(batch, slice_rank(len(batch), ranks.rank, ranks.num_ranks))
+        engine.step(part, batch.weights.double().sum(), 1.0, number)
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Path, out: Path) -> dict[str, Any]:
+    """All that the tests of this module compare, in one start of the processes."""
+    optim = OptimOptions(name="sgd", peak_lr=0.1, clip_norm=1.0)
+    recipe = runs["12"].model_copy(update={"optim": optim})
+    return {
+        "outcomes": {name: train(run, ranks, lambda _: None) for name, run in runs.items()},
+        "steps": {weighted: take_steps(ranks, recipe, weighted) for weighted in (False, True)},
+        "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1),
+        "large": bytes(LARGE),
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    return {num_ranks: tmp_path_factory.mktemp("ranks") for num_ranks in (1, 2, 3)}
+
+
+@pytest.fixture(scope="module")
+def runs(dataset_path: Path, folders: dict[int, Path]) -> dict[int, dict[str, Recipe]]:
+    """By number of ranks and name; with as many feed threads as ranks."""
+    return {num_ranks: make_runs(dataset_path, folder, num_ranks) for num_ranks, folder in folders.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def results(
+    dataset_path: Path, bundle_path: Path, folders: dict[int, Path], runs: dict[int, dict[str, Recipe]]
+) -> dict[int, dict[str, Any]]:
+    """What `do_everything` gave, by number of ranks."""
+    return {
+        num_ranks: run_processes(
+            do_everything, (runs[num_ranks], bundle_path, dataset_path, folder / "evaluation"), num_ranks
+        )
+        for num_ranks, folder in folders.items()
+    }
+
+
+def seen(recipe: Recipe) -> list[tuple[int, int, int, int]]:
+    """(epoch, step, sample id, hash of the pixels) of all steps that led to the weights, in order."""
+    table = read_ledger(recipe.run_dir / "ledger")
+    names = ("epoch", "step", "sample_id", "pixels_xxh3")
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+@pytest.mark.parametrize("size", BATCH_SIZES)
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ledger_is_the_same_for_every_number_of_ranks_and_workers(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int, size: int
+) -> None:
+    assert seen(runs[num_ranks][str(size)]) == seen(runs[1][str(size)])
+
+
+@pytest.mark.parametrize("size", BATCH_SIZES)
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_every_epoch_holds_every_sample_exactly_once(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int, size: int
+) -> None:
+    table = read_ledger(runs[num_ranks][str(size)].run_dir / "ledger")
+    epochs, ids = table["epoch"].to_numpy(), table["sample_id"].to_numpy()
+    assert {epoch: sorted(ids[epochs == epoch].tolist()) for epoch in set(epochs.tolist())} == {
+        epoch: list(range(NUM_SAMPLES)) for epoch in (0, 1)
+    }
+
+
+def test_some_ranks_are_empty_in_a_short_last_step(runs: dict[int, dict[str, Recipe]]) -> None:
+    """The two tests above rely on it."""
+    table = read_ledger(runs[3]["71"].run_dir / "ledger")
+    assert set(table["rank"].to_numpy()[table["step"].to_numpy() == 1].tolist()) == {2}
+
+
+def test_epochs_come_in_another_order_with_other_pixels(runs: dict[int, dict[str, Recipe]]) -> None:
+    rows = seen(runs[1]["12"])
+    first, second = rows[:NUM_SAMPLES], rows[NUM_SAMPLES:]
+    assert [row[2] for row in first] != [row[2] for row in second]
+    assert {row[2]: row[3] for row in first} != {row[2]: row[3] for row in second}
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["equal-weights", "sample-weights"])
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_gradient_is_that_of_the_global_batch(
+    results: dict[int, dict[str, Any]], num_ranks: int, weighted: bool
+) -> None:
+    """Batches of 6, 5 and 1 samples: equal slices, unequal ones, and an empty one; gradients are clipped."""
+    ours, theirs = (results[number]["steps"][weighted] for number in (num_ranks, 1))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def test_steps_move_the_weights_by_more_than_that_tolerance(results: dict[int, dict[str, Any]]) -> None:
+    torch.manual_seed(0)
+    start = Classifier(ModelSpec(name="timm/test_efficientnet_gn", num_classes=3)).double().state_dict()
+    weighted, equal = results[1]["steps"][True], results[1]["steps"][False]
+    name = "backbone.classifier.weight"
+    assert (weighted[name] - start[name]).abs().max() > 1e-4
+    assert (weighted[name] - equal[name]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_weights_of_a_run_without_batch_norm_do_not_depend_on_the_number_of_ranks(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int
+) -> None:
+    ours, theirs = (read_weights(runs[number]["group-norm"]) for number in (num_ranks, 1))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def read_weights(recipe: Recipe) -> dict[str, Tensor]:
+    return load_file(max((recipe.run_dir / "snapshots").iterdir()) / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "metrics.json"])
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_evaluation_files_are_the_same_bytes_for_every_number_of_ranks(
+    folders: dict[int, Path], num_ranks: int, name: str
+) -> None:
+    ours, theirs = ((folders[number] / "evaluation" / name).read_bytes() for number in (num_ranks, 1))
+    assert ours == theirs
+
+
+def test_evaluation_on_several_ranks_returns_the_metrics_of_all_samples(results: dict[int, dict[str, Any]]) -> None:
+    assert results[3]["evaluation"]["samples"] == NUM_SAMPLES
+
+
+def test_result_of_any_size_comes_back_from_the_processes(results: dict[int, dict[str, Any]]) -> None:
+    assert len(results[2]["large"]) == LARGE
+
+
+def test_run_stopped_on_two_ranks_goes_on_exactly_on_one(
+    runs: dict[int, dict[str, Recipe]], results: dict[int, dict[str, Any]], tmp_path: Path
+) -> None:
+    assert results[2]["outcomes"]["stopped"] == "interrupted"
+    recipe = runs[2]["stopped"]
+    shutil.copytree(recipe.run_dir, tmp_path / recipe.name)
+    recipe = recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(tmp_path)})})
+    assert len(seen(recipe)) == recipe.batch_size_global  # it was stopped in its first step, which it took
+    (recipe.run_dir / STOP_FILE).unlink()
+    assert train(recipe, single_rank(), lambda _: None) == "finished"
+    assert seen(recipe) == seen(runs[1]["12"])
+
+
+def test_two_ray_workers_see_the_global_batches_of_one_process(
+    runs: dict[int, dict[str, Recipe]], dataset_path: Path, ray_cluster: str, tmp_path: Path
+) -> None:
+    from trainer.launch import launch
+
+    recipe = make_recipe(dataset_path, tmp_path, "name=ray", "batch_size_global=7", "launch=ray", "num_ranks=2")
+    launch(recipe.model_copy(update={"evaluate_on": []}))
+    assert seen(recipe) == seen(runs[1]["7"])
+    assert set(read_ledger(recipe.run_dir / "ledger")["rank"].to_pylist()) == {0, 1}
+
+
+def test_evaluation_does_not_depend_on_the_number_of_threads(
+    bundle_path: Path, dataset_path: Path, folders: dict[int, Path], tmp_path: Path
+) -> None:
+    """One rank has all threads of a machine, two have half of them each."""
+    torch.set_num_threads(2)
+    try:
+        evaluate(single_rank(), bundle_path, str(dataset_path), "train", tmp_path, 1)
+    finally:
+        torch.set_num_threads(1)
+    name = "predictions.csv"
+    assert (tmp_path / name).read_bytes() == (folders[1] / "evaluation" / name).read_bytes()
+
+
+def test_every_rank_has_its_own_rows_of_the_dataset(dataset_path: Path, runs: dict[int, dict[str, Recipe]]) -> None:
+    table = read_ledger(runs[2]["12"].run_dir / "ledger")
+    counts = [int((table["rank"].to_numpy() == rank).sum()) for rank in (0, 1)]
+    assert counts == [open_dataset(dataset_path).split("train").num_samples] * 2

@@ -1,0 +1,204 @@
+"""`python -m trainer.run` from its first line to the files that it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from shards.command import run_command
+from shards.pack import PackOptions, pack
+from shards.sources import scan_folder
+from trainer.contract.bundle import Bundle
+from trainer.logbook import read_metrics
+from trainer.recipe import load_recipe
+from trainer.run import main
+
+torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str) -> Done:
+    """The command in this process; another process would import torch again."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(main, list(arguments))
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def options(data: Path, root: Path, *more: str) -> list[str]:
+    return [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "epochs=2", *more]
+
+
+def refusal(*arguments: str) -> str:
+    """The one sentence of a command that ends with the caller's mistake."""
+    done = run(*arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    return done.err.removeprefix("error: ").rstrip()
+
+
+@pytest.fixture(scope="module")
+def finished(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Done, Path]:
+    """The command line of a finished run, what it printed with --json, and its folder."""
+    root = tmp_path_factory.mktemp("runs")
+    command = ["smoke", *options(dataset_path, root, "name=done", "evaluate_on=[val, test]", "probes=real")]
+    return command, run(*command, "--json"), root / "done"
+
+
+def test_run_ends_with_exit_code_0_and_one_json_object(finished: tuple[list[str], Done, Path]) -> None:
+    _, done, folder = finished
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert (result["run"], result["bundle"]) == (str(folder), str(folder / "bundle"))
+
+
+def test_json_holds_the_metrics_of_every_evaluated_part(finished: tuple[list[str], Done, Path]) -> None:
+    _, done, folder = finished
+    on_disk = {
+        part: json.loads((folder / "evaluation" / part / "metrics.json").read_text()) for part in ("val", "test")
+    }
+    assert json.loads(done.out)["evaluation"] == on_disk
+
+
+def test_run_leaves_the_files_that_the_design_names(finished: tuple[list[str], Done, Path]) -> None:
+    folder = finished[2]
+    names = ["recipe.yaml", "metrics.jsonl", "curves.png", "report.html", "snapshots", "bundle/bundle.json"]
+    names += [f"evaluation/test/{name}" for name in ("metrics.json", "predictions.parquet", "predictions.csv")]
+    names += [f"evaluation/test/{name}" for name in ("confusion.png", "curves.png")]
+    assert [name for name in names if not (folder / name).exists()] == []
+
+
+def test_bundle_is_that_of_the_best_epoch(finished: tuple[list[str], Done, Path]) -> None:
+    folder = finished[2]
+    rows = read_metrics(folder)
+    best = max(rows, key=lambda row: row["val/accuracy"])  # max takes the first of equals, as the run does
+    assert Bundle.load(folder / "bundle").page.metrics == {
+        name.removeprefix("val/"): value
+        for name, value in best.items()
+        if name.startswith("val/") and name != "val/time_s"
+    }
+
+
+def test_evaluation_of_the_bundle_on_val_is_what_training_said(finished: tuple[list[str], Done, Path]) -> None:
+    _, done, folder = finished
+    metrics = Bundle.load(folder / "bundle").page.metrics
+    evaluated = json.loads(done.out)["evaluation"]["val"]
+    assert (evaluated["accuracy"], evaluated["log_loss"]) == (metrics["accuracy"], pytest.approx(metrics["log_loss"]))
+
+
+def test_report_is_one_page_without_outside_parts(finished: tuple[list[str], Done, Path]) -> None:
+    page = (finished[2] / "report.html").read_text()
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 5  # two figures for each of two parts, and the course of training
+
+
+def test_real_probes_are_validation_pictures(finished: tuple[list[str], Done, Path], pictures: Path) -> None:
+    known = {path.read_bytes() for path in (pictures / "val").glob("*/*")}
+    assert {path.read_bytes() for path in (finished[2] / "bundle" / "probes").glob("*.bin")} <= known
+
+
+def test_finished_run_is_left_as_it_is(finished: tuple[list[str], Done, Path]) -> None:
+    command, _, folder = finished
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "recipe.yaml" and path.is_file()
+    }
+    done = run(*command)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{folder} was finished before; choose another name= to train again\n")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_recipe_in_the_folder_of_a_run_is_refused_and_the_difference_named(
+    finished: tuple[list[str], Done, Path],
+) -> None:
+    command, _, folder = finished
+    assert refusal(*command, "workers=5", "seed=3") == (
+        f"{folder} holds a run of another recipe (seed was 0, now 3); choose another name=, or delete that folder"
+    )
+
+
+def test_command_without_a_recipe_lists_the_recipes() -> None:
+    done = run()
+    assert done.code == 2
+    assert done.out.startswith("name a recipe: a YAML file, or one of demo, elpv, smoke\n")
+
+
+def test_unknown_option_is_one_sentence_of_the_real_command() -> None:
+    command = [sys.executable, "-m", "trainer.run", "smoke", "epoch=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("error: no option 'epoch': did you mean 'epochs'? a recipe has ")
+
+
+def test_missing_dataset_is_refused(tmp_path: Path) -> None:
+    assert refusal("smoke", *options(tmp_path / "gone", tmp_path)).startswith(f"{tmp_path}/gone does not exist; ")
+
+
+def test_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
+    assert refusal("smoke", *options(tmp_path, tmp_path)).startswith(f"{tmp_path} is not a dataset (it has no ")
+
+
+@pytest.fixture(scope="module")
+def without(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Datasets that lack the part of that name."""
+    datasets: dict[str, Path] = {}
+    for part in ("val", "test"):
+        root = tmp_path_factory.mktemp("without")
+        shutil.copytree(pictures, root / "pictures", ignore=shutil.ignore_patterns(part))
+        datasets[part] = root / "dataset"
+        pack(scan_folder(root / "pictures"), datasets[part], PackOptions())
+    return datasets
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_dataset_without_a_part_that_the_run_needs_is_refused_before_it_starts(
+    without: dict[str, Path], part: str, tmp_path: Path
+) -> None:
+    sentence = refusal("smoke", *options(without[part], tmp_path / "runs"))
+    assert sentence.startswith(f"{without[part]} has no split '{part}'; it has ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dataset_without_a_test_part_trains_when_nothing_asks_for_it(without: dict[str, Path], tmp_path: Path) -> None:
+    done = run("smoke", *options(without["test"], tmp_path, "evaluate_on=[]", "epochs=1"))
+    assert done.code == 0, done.err
+
+
+def test_unknown_model_is_refused(dataset_path: Path, tmp_path: Path) -> None:
+    assert refusal("smoke", *options(dataset_path, tmp_path, "model=resnet81")).startswith(
+        "no model 'resnet81': did you mean resnet18 or "
+    )
+
+
+def test_mistyped_model_does_not_keep_the_folder_from_the_right_one(dataset_path: Path, tmp_path: Path) -> None:
+    refusal("smoke", *options(dataset_path, tmp_path, "model=resnet81"))
+    done = run("smoke", *options(dataset_path, tmp_path, "evaluate_on=[]", "epochs=1"))
+    assert done.code == 0, done.err
+
+
+def test_printed_recipe_is_the_one_that_would_run() -> None:
+    done = run("smoke", "epochs=9", "--print-recipe")
+    assert done.code == 0
+    assert yaml.safe_load(done.out) == load_recipe("smoke", ["epochs=9"]).model_dump(mode="json")
+
+
+def test_printing_the_recipe_starts_nothing(tmp_path: Path) -> None:
+    run("smoke", f"storage.root={tmp_path}/runs", "--print-recipe")
+    assert not (tmp_path / "runs").exists()
