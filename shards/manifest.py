@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from shards.decode import DecodeOptions
-from shards.errors import ShardError, UsageError
+from shards.errors import UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_json
+from shards.pages import read_page
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
@@ -75,13 +75,4 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         what = "is not a dataset (it has no dataset.json)" if folder.is_dir() else "does not exist"
         raise UsageError(f"{folder} {what}; make one with `python -m shards pack PICTURES {folder}`")
-    try:
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict) and content.get("version") != VERSION:
-            raise ShardError(
-                f"{path} is of version {content.get('version')}, this program reads version {VERSION}; "
-                "pack the pictures again or use the program that made it"
-            )
-        return Manifest.model_validate(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as err:
-        raise ShardError(f"{path} is damaged ({str(err).splitlines()[0]}); pack the pictures again") from err
+    return read_page(path, Manifest, "pack the pictures again")

@@ -271,8 +271,8 @@ def test_the_command_refuses_a_bundle_of_another_version(
 ) -> None:
     page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
     page.write_text(json.dumps({**json.loads(page.read_bytes()), "version": 7}))
-    assert run_command(main, [str(page.parent)]) == 2
-    assert "is a bundle of version 7, this program reads version 1" in capsys.readouterr().err
+    assert run_command(main, [str(page.parent)]) == 3
+    assert "bundle.json is of version 7, this program reads version 1" in capsys.readouterr().err
 
 
 def test_the_command_refuses_damaged_weights(

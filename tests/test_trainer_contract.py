@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file
-from trainer.contract.bundle import Bundle, read_page, save_bundle
+from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
 from trainer.contract.decision import Decision, answer
 from trainer.contract.model import Classifier, ModelSpec, build_backbone, find_head
 from trainer.contract.preprocess import PreprocessSpec, apply_geometry
@@ -233,7 +233,7 @@ def test_saved_bundle_leaves_no_temporary_folder(bundle_path: Path) -> None:
 
 
 def test_bundle_keeps_its_identity_on_disk(bundle: Path, bundle_path: Path) -> None:
-    assert read_page(bundle).fingerprint() == Bundle.load(bundle_path).page.fingerprint()
+    assert read_bundle_page(bundle).fingerprint() == Bundle.load(bundle_path).page.fingerprint()
 
 
 def refusal(folder: Path, kind: type[Exception] = ShardError) -> str:
@@ -309,8 +309,9 @@ def test_missing_tensors_are_refused(bundle: Path, name: str) -> None:
 
 def test_another_version_is_refused_with_both(bundle: Path) -> None:
     edit_page(bundle, lambda content: content.update(version=2))
-    assert refusal(bundle, UsageError) == (
-        f"{bundle} is a bundle of version 2, this program reads version 1; train again, or use the program that made it"
+    assert refusal(bundle) == (
+        f"{bundle}/bundle.json is of version 2, this program reads version 1; "
+        "restore the bundle from a backup or train again, or use the program that made it"
     )
 
 

@@ -16,12 +16,12 @@ def main(argv: list[str]) -> int:
     location, part = split_location(arguments.data)
     out = arguments.out or Path("evaluations") / part
     from shards.dataset import open_dataset
-    from trainer.contract.bundle import read_page
+    from trainer.contract.bundle import read_bundle_page
     from trainer.processes import run_processes
 
     if arguments.workers < 1:
         raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
-    read_page(arguments.bundle)  # the most common mistakes, before processes start
+    read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
     open_dataset(location).split(part)
     result = run_processes(evaluate, (arguments.bundle, location, part, out, arguments.workers), arguments.num_ranks)
     if arguments.json:

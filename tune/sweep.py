@@ -33,7 +33,9 @@ MAX_FAILURES = 1
 
 
 def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
-    """Run what is missing of a sweep and return its table; a finished one is left as it is. The best bundle is in `sweep_dir/best`.
+    """Run what is missing of a sweep and return its table; the best bundle is in `sweep_dir/best`.
+
+    A finished sweep is left as it is.
 
     Raises:
         UsageError: The folder belongs to another sweep, or the cluster cannot hold a trial.

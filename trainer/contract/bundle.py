@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
+from shards.pages import read_page
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -70,11 +70,11 @@ class Bundle:
         """Load a bundle and recompute its probes.
 
         Raises:
-            UsageError: No bundle there, or one of another version.
-            ShardError: A damaged bundle, or probes that no longer come out as recorded.
+            UsageError: No bundle there.
+            ShardError: A bundle of another version, a damaged one, or probes that no longer come out as recorded.
         """
         root = Path(folder)
-        page = read_page(root)
+        page = read_bundle_page(root)
         model = Classifier(page.model)
         try:
             if fingerprint_file(root / _WEIGHTS) != page.weights_sha256:
@@ -140,24 +140,15 @@ def read_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")}
 
 
-def read_page(root: Path) -> BundlePage:
+def read_bundle_page(root: Path) -> BundlePage:
     """Return the page of a bundle without loading it.
 
     Raises:
-        UsageError: No bundle there, or one of another version.
-        ShardError: A damaged page.
+        UsageError: No bundle there.
+        ShardError: A page of another version, or a damaged one.
     """
     path = root / _PAGE
     if not path.is_file():
         what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"
         raise UsageError(f"{root} {what}; a finished run keeps its bundle in runs/NAME/bundle")
-    try:
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict) and content.get("version") != VERSION:
-            raise UsageError(
-                f"{root} is a bundle of version {content.get('version')}, this program reads version {VERSION}; "
-                "train again, or use the program that made it"
-            )
-        return BundlePage.model_validate(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as err:
-        raise ShardError(f"{path} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
+    return read_page(path, BundlePage, "restore the bundle from a backup or train again")
