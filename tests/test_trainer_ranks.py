@@ -219,6 +219,7 @@ def test_run_stopped_on_two_ranks_goes_on_exactly_on_one(
     assert seen(recipe) == seen(runs[1]["12"])
 
 
+@pytest.mark.slow  # tests/e2e makes the claim of two Ray workers in CI; here it is a short last step on top
 def test_two_ray_workers_see_the_global_batches_of_one_process(
     runs: dict[int, dict[str, Recipe]], dataset_path: Path, ray_cluster: str, tmp_path: Path
 ) -> None:
