@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-# Before anything imports ray: it reads these once.
+# Before anything imports ray or torch: they read these once. Tiny models: a team of threads costs more than it brings.
 os.environ.update(
+    OMP_NUM_THREADS="1",
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",

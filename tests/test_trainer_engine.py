@@ -12,7 +12,8 @@ from trainer.contract.model import Classifier, ModelSpec
 from trainer.engine import Engine, build_optimizer
 from trainer.feed import Batch
 from trainer.ranks import single_rank
-from trainer.recipe import OptimOptions, Recipe, load_recipe
+from trainer.recipe import OptimOptions, Recipe
+from trainer.recipe_file import load_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -20,10 +20,12 @@ from trainer.engine import Engine
 from trainer.evaluate import evaluate
 from trainer.feed import Batch
 from trainer.ledger import read_ledger
-from trainer.loop import STOP_FILE, train
+from trainer.loop import train
 from trainer.processes import run_processes
 from trainer.ranks import Ranks, single_rank
-from trainer.recipe import OptimOptions, Recipe, load_recipe
+from trainer.recipe import OptimOptions, Recipe
+from trainer.recipe_file import load_recipe
+from trainer.run_dir import STOP_FILE
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from shards.errors import UsageError
-from trainer.recipe import PLACEMENT, RECIPES, Recipe, load_recipe
+from trainer.recipe import PLACEMENT, Recipe
+from trainer.recipe_file import RECIPES, load_recipe
 from tune.space import SPACES, load_space
 
 SMOKE = "data=somewhere"

@@ -20,7 +20,7 @@ from shards.pack import PackOptions, pack
 from shards.sources import scan_folder
 from trainer.contract.bundle import Bundle
 from trainer.logbook import read_metrics
-from trainer.recipe import load_recipe
+from trainer.recipe_file import load_recipe
 from trainer.run import main
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

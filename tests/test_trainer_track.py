@@ -15,7 +15,8 @@ from shards.dataset import open_dataset
 from trainer.logbook import read_metrics
 from trainer.loop import train
 from trainer.ranks import single_rank
-from trainer.recipe import Recipe, TrackOptions, load_recipe
+from trainer.recipe import Recipe, TrackOptions
+from trainer.recipe_file import load_recipe
 from trainer.track import choose_mode
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

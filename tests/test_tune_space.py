@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from shards.errors import UsageError
-from trainer.recipe import load_recipe
+from trainer.recipe_file import load_recipe
 from tune.space import SPACES, Space, load_space, make_trials
 
 FACTORS = {
@@ -52,6 +52,11 @@ def test_a_trial_is_one_rank_in_the_sweep_s_folder_and_never_sees_the_test_part(
 def test_an_unknown_option_of_a_level_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"no option 'optim\.peek_lr': did you mean 'peak_lr'\?"):
         make({"rate": {"low": {"optim.peek_lr": 0.1}}})
+
+
+def test_levels_whose_joined_names_collide_are_refused() -> None:
+    with pytest.raises(UsageError, match="two trials would be named 'a_b_c'"):
+        make({"one": {"a_b": {}, "a": {}}, "two": {"c": {}, "b_c": {}}})
 
 
 @pytest.mark.parametrize(

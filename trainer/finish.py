@@ -16,10 +16,11 @@ from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
-from trainer.loop import SNAPSHOTS, build_preprocess
+from trainer.loop import build_preprocess
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.report import write_report
+from trainer.run_dir import SNAPSHOTS
 from trainer.snapshot import RunState, SnapshotStore
 from trainer.weights import read_normalisation
 

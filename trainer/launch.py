@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -14,16 +13,14 @@ from types import FrameType
 from tqdm import tqdm
 
 from shards.dataset import open_dataset
-from shards.errors import Interrupted, UsageError
-from shards.files import write_json
-from trainer.finish import finish_run
+from shards.errors import Interrupted
+from trainer.job import run_rank
 from trainer.logbook import read_progress
-from trainer.loop import SNAPSHOTS, STOP_FILE, Outcome, ReportEpoch, train
+from trainer.loop import Outcome
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
-from trainer.recipe import PLACEMENT, Recipe, load_recipe
-
-RESULT = "result.json"
+from trainer.recipe import Recipe
+from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
 
 def launch(recipe: Recipe) -> Recipe:
@@ -46,41 +43,6 @@ def launch(recipe: Recipe) -> Recipe:
     if outcome == "interrupted":
         raise Interrupted(f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it")
     return recipe
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Return whether a run has its bundle, evaluations and report."""
-    return (run_dir / RESULT).is_file()
-
-
-def claim_run_dir(recipe: Recipe) -> None:
-    """Make the run's folder and save the recipe in it.
-
-    Raises:
-        UsageError: The folder belongs to a run of another recipe; its first difference is named.
-    """
-    path = recipe.run_dir / "recipe.yaml"
-    if path.is_file() and (recipe.run_dir / SNAPSHOTS).is_dir():  # without a snapshot there is nothing to mix up
-        there = load_recipe(str(path))
-        if there.fingerprint() != recipe.fingerprint():
-            raise UsageError(
-                f"{recipe.run_dir} holds a run of another recipe ({_first_difference(there, recipe)}); "
-                "choose another name=, or delete that folder"
-            )
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
-    recipe.write(path)
-
-
-def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
-    """Train and finish on one rank; the same code in every kind of process."""
-    if not ranks.is_first:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
-    outcome = train(recipe, ranks, report)
-    if outcome == "finished":
-        finish_run(recipe, ranks)
-        if ranks.is_first:
-            write_json(recipe.run_dir / RESULT, {"outcome": outcome, "num_ranks": ranks.num_ranks})
-    return outcome
 
 
 @contextlib.contextmanager
@@ -144,9 +106,3 @@ def choose_launch(recipe: Recipe) -> str:
 def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:
     """Run one rank that nobody but metrics.jsonl listens to."""
     return run_rank(recipe, ranks, lambda _numbers: None)
-
-
-def _first_difference(old: Recipe, new: Recipe) -> str:
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    name = next(name for name in after if before[name] != after[name] and name not in PLACEMENT)
-    return f"{name} was {before[name]}, now {after[name]}"

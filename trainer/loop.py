@@ -31,6 +31,7 @@ from trainer.logbook import Logbook, Numbers
 from trainer.metrics import compute_metrics, select_scalars
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.run_dir import SNAPSHOTS, STOP_FILE
 from trainer.schedule import scale_lr
 from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
 from trainer.track import Tracker
@@ -38,9 +39,6 @@ from trainer.weights import load_weights, read_normalisation
 
 logger = logging.getLogger(__name__)
 
-SNAPSHOTS = "snapshots"
-STOP_FILE = "stop"
-"""A file of this name in the run's folder asks the run to save its state and end."""
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]

@@ -23,11 +23,12 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
-from trainer.launch import run_rank
+from trainer.job import run_rank
 from trainer.logbook import Numbers
 from trainer.loop import Outcome
 from trainer.ranks import Ranks
-from trainer.recipe import Recipe, build_recipe
+from trainer.recipe import Recipe
+from trainer.recipe_file import build_recipe
 
 MAX_FAILURES = 3
 REFUSAL_FILE = "refusal"

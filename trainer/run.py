@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from shards.command import run_command
-from trainer.recipe import RECIPES, Recipe, load_recipe
+from trainer.recipe import Recipe
+from trainer.recipe_file import RECIPES, load_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> int:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    from trainer.launch import is_finished, launch  # late: torch takes seconds, and mistakes are told before
+    from trainer.launch import launch
+    from trainer.run_dir import is_finished  # late: torch takes seconds, and mistakes are told before
 
     was_finished = is_finished(recipe.run_dir)
     done = launch(recipe)

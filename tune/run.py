@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 
 from shards.command import run_command
-from trainer.recipe import load_recipe
+from trainer.recipe_file import load_recipe
 
 
 def main(argv: list[str]) -> int:

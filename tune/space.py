@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from shards.errors import UsageError
-from trainer.recipe import Recipe, Section, apply_override, build_recipe
+from trainer.recipe import Recipe, Section
+from trainer.recipe_file import apply_override, build_recipe
 
 SPACES = Path(__file__).parent / "spaces"
 
@@ -74,7 +75,7 @@ def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
     A trial is judged on the validation part alone; the test part stays untouched until one model is chosen.
 
     Raises:
-        UsageError: A level sets an option that the recipe does not have.
+        UsageError: A level sets an option that the recipe does not have, or two trials would have one name.
     """
     trials: list[Trial] = []
     for chosen in itertools.product(*space.factors.values()):
@@ -90,4 +91,8 @@ def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
         values["storage"] = {"root": str(sweep_dir / "trials")}
         values["track"] = {**values["track"], "group": sweep_dir.name}
         trials.append(Trial(name, levels, build_recipe(values)))
+    names = [trial.name for trial in trials]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two trials would be named '{twice}'; levels joined by _ must differ, so rename a level")
     return trials

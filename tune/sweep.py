@@ -19,11 +19,11 @@ from tqdm import tqdm
 from shards.dataset import open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
 from shards.files import write_json, write_text
-from trainer.launch import RESULT, stop_on_signal
+from trainer.launch import stop_on_signal
 from trainer.logbook import read_metrics
-from trainer.loop import STOP_FILE
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
+from trainer.run_dir import RESULT, STOP_FILE
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table
 from tune.trial import run_trial
@@ -85,6 +85,7 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
         param_space={
             "recipe": tune.grid_search([trial.recipe.model_dump(mode="json") for trial in trials]),
             "sweep_dir": str(sweep_dir),
+            "cpus": space.cpus_per_trial,
         },
         tune_config=tune.TuneConfig(
             trial_dirname_creator=lambda trial: trial.config["recipe"]["name"],

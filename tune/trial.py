@@ -6,15 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
-from trainer.launch import claim_run_dir, is_finished, run_rank
+from trainer.job import run_rank
 from trainer.logbook import Numbers, read_metrics
-from trainer.loop import STOP_FILE
 from trainer.ranks import single_rank
-from trainer.recipe import Recipe, build_recipe
+from trainer.recipe import Recipe
+from trainer.recipe_file import build_recipe
+from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
 REFUSAL_FILE = "refusal"
 """In the folder of a trial that cannot train: the sentence that says why."""
@@ -28,6 +30,8 @@ def run_trial(config: dict[str, Any]) -> None:
     judges as before, and trains only what is missing.
     """
     recipe, sweep_dir = build_recipe(config["recipe"]), Path(config["sweep_dir"])
+    # A reused actor runs each trial in a new thread, and new threads begin with the count that was set last.
+    torch.set_num_threads(max(1, int(config["cpus"])))
     if (sweep_dir / STOP_FILE).exists():
         return
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)

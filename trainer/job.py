@@ -1,0 +1,24 @@
+"""The whole job of one rank, the same in every kind of process: train, then finish."""
+
+from __future__ import annotations
+
+import logging
+
+from shards.files import write_json
+from trainer.finish import finish_run
+from trainer.loop import Outcome, ReportEpoch, train
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.run_dir import RESULT
+
+
+def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+    """Train, and when that came to its end, write bundle, evaluations and report; return how it ended."""
+    if not ranks.is_first:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    outcome = train(recipe, ranks, report)
+    if outcome == "finished":
+        finish_run(recipe, ranks)
+        if ranks.is_first:
+            write_json(recipe.run_dir / RESULT, {"outcome": outcome, "num_ranks": ranks.num_ranks})
+    return outcome
