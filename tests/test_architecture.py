@@ -168,11 +168,9 @@ assert "ray" not in sys.modules
 """
 
 
-@pytest.mark.parametrize("module", ["shards", "trainer.contract.bundle"])
-def test_core_can_be_imported_without_ray(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED, module], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+def test_core_can_be_imported_without_ray() -> None:
+    core = ["shards", "trainer.run", "trainer.launch", "trainer.evaluate", "trainer.predict"]
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *core], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
