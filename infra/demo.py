@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 PACKED = "data/elpv-shards"
 RUN, SWEEP = "runs/demo", "runs/demo-sweep"
 READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
 
 
 class StepFailedError(Exception):
@@ -109,13 +109,22 @@ def serve_and_ask(demo: Demo) -> None:
         demo.run("ask", "cluster.client", f"http://127.0.0.1:{port}", *pictures, "--wait-s", str(READY_TIMEOUT_S))
         demo.steps[-1].outcome = f"{len(pictures)} pictures answered over HTTP"
     finally:
-        server.send_signal(signal.SIGINT)
-        code = server.wait(timeout=60)
+        code = stop(server)
     if code:
         raise StepFailedError(command, code)
     step.seconds = time.monotonic() - started
     step.outcome = "started, answered, stopped"
     demo.steps.insert(-1, step)
+
+
+def stop(server: subprocess.Popen[bytes]) -> int:
+    """Ask a server to end and return its exit code; by SIGTERM, since a background shell has Ctrl-C ignored."""
+    server.terminate()
+    try:
+        return server.wait(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return server.wait()
 
 
 def read_accuracy(folder: str) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from cluster.serve import endpoint
 from cluster.serve.app import build
 from trainer.contract.bundle import Bundle
 from trainer.ledger import read_ledger
+from trainer.logbook import read_metrics
 
 
 def run(*command: str) -> str:
@@ -103,3 +106,25 @@ def serving(bundle: Path) -> Iterator[httpx.Client]:
     finally:
         endpoint.remove(everything=False, name="line")
         serve.shutdown()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_ray_run_saves_the_state_and_the_same_command_ends_it(line: Path) -> None:
+    options = [f"data={line / 'shards'}", f"storage.root={line / 'runs'}", "launch=ray", "num_ranks=2", "ledger=true"]
+    options += ["name=stopped", "epochs=40", "track.wandb=disabled"]
+    command = [sys.executable, "-m", "trainer.run", "smoke", *options]
+    run_dir = line / "runs/stopped"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while len(read_metrics(run_dir)) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"the state is saved in {run_dir}, and the same command goes on from it" in errors
+    assert 2 <= len(read_metrics(run_dir)) < 40
+    run(*command[2:])
+    ledger = read_ledger(run_dir / "ledger")
+    assert len(ledger) == 40 * 72
+    assert len(set(zip(ledger["epoch"].to_pylist(), ledger["sample_id"].to_pylist(), strict=True))) == 40 * 72
+    assert [row["epoch"] for row in read_metrics(run_dir)] == list(range(1, 41))
