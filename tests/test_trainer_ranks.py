@@ -10,17 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import make_pictures
 from safetensors.torch import load_file
 from torch import Tensor
 
 from shards.dataset import open_dataset
+from shards.pack import PackOptions, pack
 from shards.plan import slice_rank
+from shards.sources import scan_folder
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
+from trainer.evaluation import CHUNK, evaluate_split
 from trainer.feed import Batch
 from trainer.ledger import read_ledger
-from trainer.loop import train
+from trainer.logbook import read_metrics
+from trainer.loop import build_model, build_preprocess, train
+from trainer.metrics import compute_metrics
 from trainer.processes import run_processes
 from trainer.ranks import Ranks, single_rank
 from trainer.recipe import OptimOptions, Recipe
@@ -42,11 +48,12 @@ def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     return load_recipe("smoke", [*fixed, *small, *options])
 
 
-def make_runs(data: Path, root: Path, workers: int) -> dict[str, Recipe]:
-    """A run for each batch size, one without BatchNorm, and one that is asked to stop before it starts."""
+def make_runs(data: Path, wide: Path, root: Path, workers: int) -> dict[str, Recipe]:
+    """A run for each batch size, one without BatchNorm, one on `wide`, and one that is asked to stop at once."""
     recipes = [
         *(make_recipe(data, root, f"name={size}", f"batch_size_global={size}") for size in BATCH_SIZES),
         make_recipe(data, root, "name=group-norm", "model=timm/test_efficientnet_gn", "batch_size_global=7"),
+        make_recipe(wide, root, "name=wide"),
         make_recipe(data, root, "name=stopped"),
     ]
     for recipe in recipes:
@@ -105,9 +112,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 @pytest.fixture(scope="module")
-def runs(dataset_path: Path, folders: dict[int, Path]) -> dict[int, dict[str, Recipe]]:
+def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose validation part has a chunk for each of two ranks."""
+    root = tmp_path_factory.mktemp("wide")
+    pictures = make_pictures(root / "pictures", {"train": 8, "val": CHUNK // 2, "test": 1})
+    pack(scan_folder(pictures), root / "shards", PackOptions())
+    return root / "shards"
+
+
+@pytest.fixture(scope="module")
+def runs(dataset_path: Path, wide_path: Path, folders: dict[int, Path]) -> dict[int, dict[str, Recipe]]:
     """By number of ranks and name; with as many feed threads as ranks."""
-    return {num_ranks: make_runs(dataset_path, folder, num_ranks) for num_ranks, folder in folders.items()}
+    return {num_ranks: make_runs(dataset_path, wide_path, folder, num_ranks) for num_ranks, folder in folders.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,6 +205,19 @@ def test_weights_of_a_run_without_batch_norm_do_not_depend_on_the_number_of_rank
 
 def read_weights(recipe: Recipe) -> dict[str, Tensor]:
     return load_file(max((recipe.run_dir / "snapshots").iterdir()) / "model.safetensors")
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_validation_in_training_is_that_of_the_snapshot_although_ranks_have_their_own_batch_norm_statistics(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int
+) -> None:
+    recipe = runs[num_ranks]["wide"]
+    dataset = open_dataset(recipe.data)
+    model = build_model(recipe, len(dataset.classes))
+    model.load_state_dict(read_weights(recipe))
+    rows = evaluate_split(model, build_preprocess(recipe, dataset), dataset.split("val"), single_rank(), workers=1)
+    metrics = compute_metrics(rows.labels, rows.logits, dataset.classes)
+    assert read_metrics(recipe.run_dir)[-1]["val/log_loss"] == metrics["log_loss"]
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "metrics.json"])

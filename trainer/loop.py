@@ -93,6 +93,8 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
             if numbers is None:
                 return "interrupted"
             started = time.monotonic()
+            # The snapshot is rank 0's; each rank's BatchNorm has gone its own way in the last step.
+            ranks.copy_from_first(run.engine.model.buffers())
             rows = evaluate_split(run.engine.model, run.preprocess, val_split, ranks, recipe.workers)
             _refuse_divergence(rows, run)
             metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ class Ranks:
         values: list[Any] = [None] * self.num_ranks
         dist.all_gather_object(values, value)
         return values
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite `tensors` of every rank with those of rank 0."""
+        if self.num_ranks > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
         """Return when every rank has come here."""
