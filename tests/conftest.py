@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before anything imports ray or torch: they read these once. Tiny models: a team of threads costs more than it brings.
 os.environ.update(
@@ -14,6 +15,8 @@ os.environ.update(
     WANDB_SILENT="true",
 )
 os.environ.pop("RAY_ADDRESS", None)
+# A shell ignores Ctrl-C for what it starts in the background, and so would every command that a test stops by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Iterator
 from pathlib import Path
