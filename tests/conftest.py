@@ -15,8 +15,6 @@ os.environ.update(
     WANDB_SILENT="true",
 )
 os.environ.pop("RAY_ADDRESS", None)
-# A shell ignores Ctrl-C for what it starts in the background, and so would every command that a test stops by it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +31,9 @@ from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would every command that a test stops by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (200, 50, 40)}
 PER_SPLIT = {"train": 24, "val": 8, "test": 8}
