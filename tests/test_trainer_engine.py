@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, ModelSpec
-from trainer.engine import Engine, build_optimizer
+from trainer.engine import Engine, build_optimizer, describe_local_norms
 from trainer.feed import Batch
 from trainer.ranks import single_rank
 from trainer.recipe import OptimOptions, Recipe
@@ -191,3 +191,14 @@ def test_same_step_number_draws_the_same_dropout() -> None:
         engine.model.backbone.drop_rate = 0.5
         losses.append(take_step(engine, batch, number))
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_batch_norm_over_several_ranks_is_named_with_what_would_not_depend_on_them() -> None:
+    batch_norm, group_norm = (
+        Classifier(ModelSpec(name=f"timm/test_efficientnet{ending}", num_classes=2)) for ending in ("", "_gn")
+    )
+    sentence = describe_local_norms(batch_norm, 2)
+    assert sentence is not None
+    assert "the weights depend on num_ranks=2. A model with GroupNorm" in sentence
+    assert describe_local_norms(batch_norm, 1) is None
+    assert describe_local_norms(group_norm, 2) is None

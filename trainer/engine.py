@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +17,6 @@ from trainer.contract.model import Classifier, find_head
 from trainer.feed import Batch
 from trainer.ranks import Ranks
 from trainer.recipe import OptimOptions, Recipe
-
-logger = logging.getLogger(__name__)
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -37,7 +34,6 @@ class Engine:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.amp == "fp16")
         self._parallel: nn.Module = self.model
         if ranks.num_ranks > 1:
-            _warn_of_local_norms(self.model, ranks)
             self._parallel = DistributedDataParallel(self.model)
 
     def step(self, batch: Batch, total_weight: Tensor, lr_scale: float, step: int) -> Tensor:
@@ -104,15 +100,14 @@ class Engine:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _warn_of_local_norms(model: Classifier, ranks: Ranks) -> None:
-    """BatchNorm is the one thing that depends on the number of ranks; say so once."""
-    if ranks.is_first and any(isinstance(module, _Norm) for module in model.modules()):
-        logger.warning(
-            "%s has BatchNorm, whose statistics are those of each rank's slice: weights depend on num_ranks=%d. "
-            "A model with GroupNorm or LayerNorm does not; SyncBatchNorm would need CUDA",
-            model.spec.name,
-            ranks.num_ranks,
-        )
+def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
+    """Return what must be said of BatchNorm, the one thing that depends on the number of ranks; None without it."""
+    if num_ranks == 1 or not any(isinstance(module, _Norm) for module in model.modules()):
+        return None
+    return (
+        f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
+        f"num_ranks={num_ranks}. A model with GroupNorm does not; SyncBatchNorm would not either, on CUDA"
+    )
 
 
 def freeze_parameters(model: Classifier, prefixes: list[str]) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from trainer.contract.bundle import Bundle, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
+from trainer.engine import describe_local_norms
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
@@ -27,8 +28,11 @@ from trainer.weights import read_normalisation
 BUNDLE = "bundle"
 
 
-def finish_run(recipe: Recipe, ranks: Ranks) -> None:
-    """Write bundle, evaluations and report of a trained run; every rank calls it, rank 0 writes."""
+def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
+    """Write bundle, evaluations and report of a trained run; return what its user must know of it.
+
+    Every rank calls it, rank 0 writes.
+    """
     if ranks.is_first:
         make_bundle(recipe)
     ranks.barrier()
@@ -36,8 +40,11 @@ def finish_run(recipe: Recipe, ranks: Ranks) -> None:
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     for part in recipe.evaluate_on:
         evaluate_bundle(bundle, dataset, part, ranks, recipe.workers, recipe.run_dir / "evaluation" / part)
+    note = describe_local_norms(bundle.model, ranks.num_ranks)
+    notes = [note] if note else []
     if ranks.is_first:
-        write_report(recipe, dataset)
+        write_report(recipe, dataset, notes)
+    return notes
 
 
 def make_bundle(recipe: Recipe) -> Path:

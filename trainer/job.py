@@ -18,7 +18,8 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         logging.getLogger("trainer").setLevel(logging.WARNING)
     outcome = train(recipe, ranks, report)
     if outcome == "finished":
-        finish_run(recipe, ranks)
+        notes = finish_run(recipe, ranks)
         if ranks.is_first:
-            write_json(recipe.run_dir / RESULT, {"outcome": outcome, "num_ranks": ranks.num_ranks})
+            result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
+            write_json(recipe.run_dir / RESULT, result)
     return outcome

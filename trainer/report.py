@@ -28,11 +28,11 @@ pre{background:#f6f8fa;padding:.8rem;overflow-x:auto}.big{font-size:1.3rem}
 """
 
 
-def write_report(recipe: Recipe, dataset: Dataset) -> Path:
+def write_report(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Path:
     """Write curves.png and report.html into the run's folder and return the page's path."""
     rows = read_metrics(recipe.run_dir)
     draw_training(recipe.run_dir / "curves.png", rows)
-    parts = [_head(recipe, rows), _dataset(dataset)]
+    parts = [_head(recipe, rows), *(f"<p>{html.escape(note)}.</p>" for note in notes), _dataset(dataset)]
     parts += [_evaluation(path.parent) for path in sorted(recipe.run_dir.glob("evaluation/*/metrics.json"))]
     parts += [
         f"<h2>Course of training</h2>{_picture(recipe.run_dir / 'curves.png')}",

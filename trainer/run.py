@@ -13,6 +13,7 @@ import yaml
 from shards.command import run_command
 from trainer.recipe import Recipe
 from trainer.recipe_file import RECIPES, load_recipe
+from trainer.run_dir import RESULT
 
 
 def main(argv: list[str]) -> int:
@@ -62,6 +63,8 @@ def _tell(recipe: Recipe, was_finished: bool) -> None:
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
         print(f"{path.parent.name}: accuracy {metrics['accuracy']:.4f} on {metrics['samples']:,} pictures")
+    for note in json.loads((folder / RESULT).read_text())["notes"]:
+        print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
 
 
