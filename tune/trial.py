@@ -32,6 +32,9 @@ def run_trial(config: dict[str, Any]) -> None:
     recipe, sweep_dir = build_recipe(config["recipe"]), Path(config["sweep_dir"])
     # A reused actor runs each trial in a new thread, and new threads begin with the count that was set last.
     torch.set_num_threads(max(1, int(config["cpus"])))
+    # Tune fails the whole sweep over a trial that ends without a report; epoch 0 is on no rung, so that nobody is
+    # compared with this one.
+    tune.report({"epoch": 0, "score": WORST})
     if (sweep_dir / STOP_FILE).exists():
         return
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
@@ -51,7 +54,6 @@ def run_trial(config: dict[str, Any]) -> None:
         run_rank(recipe, single_rank(), report)
     except (UsageError, ShardError) as err:  # raising would have Tune try again what cannot heal
         write_text(recipe.run_dir / REFUSAL_FILE, str(err))
-        tune.report({"epoch": 0, "score": WORST})  # epoch 0 is on no rung, so that nobody is compared with it
 
 
 def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
