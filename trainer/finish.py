@@ -11,19 +11,18 @@ from shards.plan import sequential_refs
 from shards.read import SampleReader
 from trainer.contract.bundle import Bundle, save_bundle
 from trainer.contract.decision import Decision
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.engine import describe_local_norms
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
-from trainer.loop import build_preprocess
+from trainer.loop import build_model_spec, build_preprocess
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.report import write_report
 from trainer.run_dir import SNAPSHOTS
 from trainer.snapshot import RunState, SnapshotStore
-from trainer.weights import read_normalisation
 
 BUNDLE = "bundle"
 
@@ -58,8 +57,7 @@ def make_bundle(recipe: Recipe) -> Path:
     state = store.read_last()
     if state is None or state.best is None:
         raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
-    mean, std = read_normalisation(recipe.weights)
-    model = Classifier(ModelSpec(name=recipe.model, num_classes=len(dataset.classes), mean=mean, std=std))
+    model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
     save_bundle(
         recipe.run_dir / BUNDLE,

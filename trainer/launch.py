@@ -55,7 +55,7 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
         (run_dir / STOP_FILE).touch()
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # a Tune trial: its driver listens to signals
+        yield  # Python hands signals to the main thread alone
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

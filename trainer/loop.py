@@ -111,14 +111,19 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
 def build_model(recipe: Recipe, num_classes: int) -> Classifier:
     """Return the classifier of a recipe with its starting weights."""
     torch.manual_seed(recipe.seed)
-    mean, std = read_normalisation(recipe.weights)
-    # The backbone always takes three channels: gray pictures are repeated by the normalisation.
-    spec = ModelSpec(name=recipe.model, num_classes=num_classes, mean=mean, std=std)
+    spec = build_model_spec(recipe, num_classes)
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, recipe.weights)
     if report is not None:
         logger.info("weights %s: %s", recipe.weights, report)
     return model
+
+
+def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
+    """Return the contract's model: the recipe's backbone with the normalisation of its weights."""
+    mean, std = read_normalisation(recipe.weights)
+    # The backbone always takes three channels: gray pictures are repeated by the normalisation.
+    return ModelSpec(name=recipe.model, num_classes=num_classes, mean=mean, std=std)
 
 
 def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
