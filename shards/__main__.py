@@ -15,9 +15,9 @@ from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
-from shards.pack import QUARANTINE, PackOptions, pack
+from shards.packing.pack import QUARANTINE, PackOptions, pack
 from shards.sizes import parse_size
-from shards.sources import scan_folder
+from shards.sources.folder import scan_folder
 from shards.splits import parse_shares
 from shards.verify import verify_dataset
 

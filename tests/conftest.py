@@ -24,8 +24,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shards.pack import PackOptions, pack
-from shards.sources import scan_folder
+from shards.packing.pack import PackOptions, pack
+from shards.sources.folder import scan_folder
 from trainer.contract.bundle import save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier, ModelSpec

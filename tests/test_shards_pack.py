@@ -27,9 +27,9 @@ from shards.decode import DecodeOptions
 from shards.errors import ShardError, UsageError
 from shards.files import TEMPORARY
 from shards.manifest import MANIFEST_NAME
-from shards.pack import MARKER, QUARANTINE, PackOptions, pack
+from shards.packing.pack import MARKER, QUARANTINE, PackOptions, pack
 from shards.read import SampleReader
-from shards.sources import SourceList, scan_folder
+from shards.sources.folder import SourceList, scan_folder
 from shards.splits import split_stratified
 
 ROOT = Path(__file__).parent.parent

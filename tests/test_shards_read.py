@@ -13,9 +13,9 @@ import pytest
 
 from shards.dataset import Split, open_dataset
 from shards.errors import ShardError, UsageError
-from shards.pack import PackOptions, pack
+from shards.packing.pack import PackOptions, pack
 from shards.read import SampleReader
-from shards.sources import scan_folder
+from shards.sources.folder import scan_folder
 
 CLASSES = ["blue", "green", "red"]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shards.errors import UsageError
-from shards.sources import ENDINGS, scan_folder
+from shards.sources.folder import ENDINGS, scan_folder
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -10,8 +10,8 @@ from shards.errors import ShardError
 from shards.fingerprint import fingerprint_file
 from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, write_table
 from shards.manifest import TABLE_NAME, read_manifest
-from shards.pack import PackOptions, pack
-from shards.sources import scan_folder
+from shards.packing.pack import PackOptions, pack
+from shards.sources.folder import scan_folder
 from shards.verify import verify_dataset
 
 

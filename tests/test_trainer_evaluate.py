@@ -21,10 +21,10 @@ import trainer.evaluate
 import trainer.predict
 from shards.command import run_command
 from shards.dataset import open_dataset
-from shards.pack import PackOptions, pack
+from shards.packing.pack import PackOptions, pack
 from shards.plan import sequential_refs
 from shards.read import SampleReader
-from shards.sources import scan_folder
+from shards.sources.folder import scan_folder
 from trainer.contract.bundle import Bundle
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

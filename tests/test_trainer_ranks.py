@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from shards.dataset import open_dataset
-from shards.pack import PackOptions, pack
+from shards.packing.pack import PackOptions, pack
 from shards.plan import slice_rank
-from shards.sources import scan_folder
+from shards.sources.folder import scan_folder
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.engine import Engine
 from trainer.evaluate import evaluate

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from shards.command import run_command
-from shards.pack import PackOptions, pack
-from shards.sources import scan_folder
+from shards.packing.pack import PackOptions, pack
+from shards.sources.folder import scan_folder
 from trainer.contract.bundle import Bundle
 from trainer.logbook import read_metrics
 from trainer.recipe_file import load_recipe

@@ -23,7 +23,7 @@ BATCH = 32
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
-    from shards.sources import list_pictures
+    from shards.sources.folder import list_pictures
     from trainer.contract.bundle import Bundle
 
     paths = list_pictures(arguments.paths)

@@ -10,7 +10,7 @@ import xxhash
 
 from shards.decode import DecodeOptions, Picture, inspect
 from shards.errors import DecodeError, ShardError
-from shards.sources import Source
+from shards.sources.folder import Source
 
 Progress = Callable[[str, int, int, int], None]
 """Called as progress(stage, pictures done, pictures in all, bytes of this picture)."""

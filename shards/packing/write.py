@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from shards.check import Checked, Progress
-from shards.cut import ShardPlan
+from shards.audit.check import Checked, Progress
 from shards.errors import ShardError
 from shards.files import write_atomically
 from shards.fingerprint import fingerprint_file
 from shards.index import INDEX_SCHEMA, read_facts, write_table
-from shards.tar import Member, TarWriter
+from shards.packing.cut import ShardPlan
+from shards.packing.tar import Member, TarWriter
 
 ENDING_OF_FORMAT = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2", "ppm": "ppm", "mpo": "jpg"}
 

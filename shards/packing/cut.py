@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.check import Checked
+from shards.audit.check import Checked
 from shards.errors import ShardError
-from shards.sources import SPLITS
+from shards.sources.folder import SPLITS
 from shards.splits import split_stratified
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from shards.check import Progress, Rejected, check_sources, refuse_rejects, refuse_unknown_range
-from shards.cut import ShardPlan, plan_shards, refuse_lost_classes
+from shards.audit.check import Progress, Rejected, check_sources, refuse_rejects, refuse_unknown_range
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.files import TEMPORARY, write_json, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.index import SHARD_SCHEMA, write_table
 from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, Packing, SplitSummary, read_manifest
-from shards.sources import SPLITS, SourceList
-from shards.write import write_shards
+from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
+from shards.packing.write import write_shards
+from shards.sources.folder import SPLITS, SourceList
 
 MARKER = ".packing.json"
 QUARANTINE = "quarantine.csv"

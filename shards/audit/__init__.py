@@ -1,0 +1,1 @@
+"""What is wrong with the pictures: unreadable files, duplicates, leaks between splits, conflicting labels."""

@@ -1,0 +1,1 @@
+"""From a SourceList to a published dataset: audit, split, cut into shards, write them, publish."""

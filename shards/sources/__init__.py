@@ -1,0 +1,1 @@
+"""Which pictures there are: folders, archives, lists, foreign tars; all become one SourceList."""

@@ -1,0 +1,87 @@
+"""What every kind of source comes down to: a list of pictures with labels, and a store that hands out their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+SPLITS = ("train", "val", "test", "all")
+"""`all` holds unlabelled pictures, and nothing else does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture that is not read yet.
+
+    name: unique, with `/`: its path below the source folder, in the archive, or as its list spells it.
+    labels: class names; one, none (unlabelled) or several (multi-label).
+    split: train, val or test; None where the source gives none.
+    size: encoded bytes.
+    stamp: whatever changes when the file does (mtime in ns, CRC); only compared for equality, never published.
+    offset: where its bytes begin in a container that is read by position, else 0.
+    weight: in the loss. group: what must not be torn apart by a split, `` for none.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    split: str | None
+    size: int
+    stamp: int = 0
+    offset: int = 0
+    weight: float = 1.0
+    group: str = ""
+
+
+class Store(Protocol):
+    """Hands out the encoded bytes of sources. It is pickled to worker processes, so it opens its files late."""
+
+    random_access: bool
+    """False: only `read_in_order` is affordable, as in a compressed tar, where every pass costs the whole archive."""
+
+    def read(self, source: Source) -> bytes:
+        """Return the picture's bytes.
+
+        Raises:
+            OSError: The file is gone or cannot be read; the message or filename names it.
+            ShardError: The container is damaged, or the picture is not of `source.size` any more.
+        """
+        ...
+
+    def read_in_order(self, sources: Iterable[Source]) -> Iterator[tuple[Source, bytes]]:
+        """Yield each of `sources` with its bytes, in the order of storage, in one pass; raises as `read`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceList:
+    """All pictures in the order of their names.
+
+    classes: sorted class names; empty when unlabelled. display_names: what people read, one for each class.
+    left_out: files that are not pictures, counted by ending. notes: what the user should know, a sentence each.
+    """
+
+    sources: list[Source]
+    classes: list[str]
+    left_out: dict[str, int]
+    store: Store
+    display_names: list[str] = field(default_factory=list)
+    multi_label: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Pictures that are files; `name` may be absolute or climb out of `root`, as a list may spell it."""
+
+    root: Path
+    random_access: bool = True
+
+    def read(self, source: Source) -> bytes:
+        with open(self.root / source.name, "rb", buffering=0) as file:
+            return file.read()
+
+    def read_in_order(self, sources: Iterable[Source]) -> Iterator[tuple[Source, bytes]]:
+        for source in sources:
+            yield source, self.read(source)
