@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file
 from shards.index import SHARD_SCHEMA, read_table
-from shards.manifest import TABLE_NAME, Manifest, read_manifest
+from shards.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,18 @@ class Dataset:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint()
 
+    def require_single_label(self) -> Dataset:
+        """Return this dataset when each of its samples has one label.
+
+        Raises:
+            UsageError: Its samples have several labels or none.
+        """
+        if self.manifest.task != "single-label":
+            raise UsageError(
+                f"{self.root} is {self.manifest.task}; training and evaluation take pictures with one label each so far"
+            )
+        return self
+
     def split(self, name: str) -> Split:
         """Return one split.
 
@@ -96,7 +108,7 @@ def open_dataset(location: str | Path) -> Dataset:
         raise UsageError(f"{location}: only datasets in local or mounted folders can be opened so far; copy it to one")
     root = Path(location).absolute()
     manifest = read_manifest(root)
-    path = root / TABLE_NAME
+    path = root / manifest.table
     table = read_table(path, SHARD_SCHEMA)
     if fingerprint_file(path) != manifest.table_sha256:
         raise ShardError(f"{path}: sha256 differs from dataset.json; the table changed after packing. Pack again")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,8 @@ import xxhash
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from shards.deep import flatten, known_range, peak_of, read_deep
+from shards.dicom import is_dicom, read_dicom
 from shards.errors import DecodeError
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
@@ -19,7 +24,6 @@ Image.MAX_IMAGE_PIXELS = None
 
 # Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-_DEEP_GRAY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,11 +41,14 @@ class DecodeOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gray_range: tuple[float, float] | None = None
-    """Values of deep (16-bit, 32-bit, float) gray that become 0 and 255; None means 0..65535 for 16 bits."""
+    """Values of deep pictures (16-bit, 32-bit, float, DICOM) that become 0 and 255; None means 0..65535 for 16 bits,
+    and the file's own window for DICOM."""
     background: tuple[int, int, int] = (255, 255, 255)
     """RGB colour, 0..255 each, under transparent pixels."""
     max_pixels: int = Field(default=100_000_000, gt=0)
     """Width times height above which a picture is refused before it is unpacked."""
+    frames: Literal["first", "refuse"] = "first"
+    """Of several frames or pages, take the first, or refuse the file."""
 
     @field_validator("gray_range")
     @classmethod
@@ -59,11 +66,13 @@ class Picture(BaseModel):
     format: str
     """Container by content, lower case: jpeg, png, webp, ..."""
     mode: str
-    """Pillow's mode before conversion: L, RGB, I;16, CMYK, ..."""
+    """Pillow's mode before conversion: L, RGB, I;16, CMYK, ...; RGB;16, RGBA;16 and LA;16 for 16-bit colour."""
     width: int
     height: int
     peak: float
-    """Largest value of a deep gray picture before scaling; 0 for all others."""
+    """Largest value of a deep picture before scaling, where the file does not tell its range; 0 for all others."""
+    frames: int = 1
+    """Frames or pages; the previews in a camera's MPO do not count."""
     pixels_xxh3: str
     """xxh3-128 (32 hex digits) of the decoded pixels, shape included."""
 
@@ -71,36 +80,47 @@ class Picture(BaseModel):
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray[np.uint8]:
     """Return uint8[H, W, 3], RGB, upright.
 
-    EXIF orientation is applied; deep gray is scaled by its range and never clipped by a mode conversion; CMYK
-    goes through its embedded profile; transparency is laid on `options.background`; of several frames the
-    first is taken.
+    EXIF orientation is applied; deep gray and colour are scaled by their range and never clipped by a mode
+    conversion; CMYK goes through its embedded profile; transparency is laid on `options.background`; of several
+    frames the first is taken, or the file refused. tests/data/README.md has the promise for each odd kind.
+
+    A JPEG that was cut and then closed with an end marker is not told from a whole one: libjpeg fills the rest with
+    gray and only warns, and Pillow drops the warning.
 
     Raises:
-        DecodeError: Not a complete picture, over the pixel limit, or deep gray of unknown range.
+        DecodeError: Not a complete picture, over the pixel limit, or deep values of unknown range; `kind` says which.
     """
     with _refusing(data):
-        return _decode_image(_open(data, options), options)
+        return _unpack(data, options).pixels
 
 
-def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
-    """Decode once and return the facts that the index and the audit keep.
+def examine(data: bytes, options: DecodeOptions = DecodeOptions()) -> tuple[Picture, npt.NDArray[np.uint8]]:
+    """Decode once and return the facts that the index and the audit keep, and the pixels as `decode` gives them.
 
     Raises:
         DecodeError: As `decode`.
     """
     with _refusing(data):
-        image = _open(data, options)
-        peak = float(np.asarray(image).max()) if image.mode in _DEEP_GRAY else 0.0
-        mode, kind = image.mode, (image.format or "unknown").lower()
-        pixels = _decode_image(image, options)
-    return Picture(
-        format=kind,
-        mode=mode,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        peak=peak,
-        pixels_xxh3=hash_pixels(pixels),
+        unpacked = _unpack(data, options)
+    facts = Picture(
+        format=unpacked.format,
+        mode=unpacked.mode,
+        width=unpacked.pixels.shape[1],
+        height=unpacked.pixels.shape[0],
+        peak=unpacked.peak,
+        frames=unpacked.frames,
+        pixels_xxh3=hash_pixels(unpacked.pixels),
     )
+    return facts, unpacked.pixels
+
+
+def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
+    """Return the facts of `examine` alone.
+
+    Raises:
+        DecodeError: As `decode`.
+    """
+    return examine(data, options)[0]
 
 
 def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
@@ -108,6 +128,15 @@ def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    pixels: npt.NDArray[np.uint8]
+    format: str
+    mode: str
+    frames: int
+    peak: float
 
 
 @contextlib.contextmanager
@@ -118,28 +147,95 @@ def _refusing(data: bytes) -> Iterator[None]:
     except DecodeError:
         raise
     except Exception as err:
-        reason = "no known picture format" if isinstance(err, UnidentifiedImageError) else str(err)
-        raise DecodeError(f"the picture cannot be decoded ({len(data):,} bytes: {reason})") from err
+        reason = "no known picture format" if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
+        size = f"{len(data):,} bytes"
+        if "runcated" in reason or _lacks_end(data):
+            reason = reason if "truncated" in reason else f"truncated; {reason}"
+            raise DecodeError(f"the picture cannot be decoded ({size}: {reason})", kind="truncated") from err
+        raise DecodeError(f"the picture cannot be decoded ({size}: {reason})") from err
+
+
+def _lacks_end(data: bytes) -> bool:
+    """Say whether the end of a picture that was refused is missing, as far as its format tells."""
+    if data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")) or data[4:8] == b"jP  ":  # JPEG, JPEG 2000
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\x00").endswith(b";")
+    if data.startswith((b"RIFF", b"BM")):
+        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
+        return told > len(data)
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
+    return False
+
+
+def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
+    if not data:
+        raise DecodeError("the picture is empty (0 bytes)", kind="empty")
+    if is_dicom(data):
+        found = read_dicom(data, options.gray_range, options.max_pixels, options.frames == "refuse")
+        return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak)
+    image = _open(data, options)
+    kind, mode = (image.format or "unknown").lower(), image.mode
+    frames = _count_frames(image, options)
+    values = read_deep(image, data)
+    if values is None:
+        image.load()
+        return _Unpacked(_flatten(image, image, options), kind, mode, frames, 0.0)
+    peak = 0.0 if known_range(image) else peak_of(values)
+    if values.ndim == 3:
+        mode = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}[values.shape[2]]
+    flat = flatten(image, values, options.gray_range)
+    return _Unpacked(_flatten(flat, image, options), kind, mode, frames, peak)
 
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
-    """Return the picture with its pixels loaded."""
-    if not data:
-        raise DecodeError("the picture is empty (0 bytes)")
+    """Return the picture, opened and within the pixel limit, but not loaded."""
+    _refuse_bomb(*_read_webp_size(data), options)
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    if image.width * image.height > options.max_pixels:
-        raise DecodeError(
-            f"the picture has {image.width:,} x {image.height:,} pixels, over the limit of {options.max_pixels:,}"
-        )
-    image.load()
+    _refuse_bomb(image.width, image.height, options)
     return image
 
 
-def _decode_image(image: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:
-    upright = _turn_upright(image)
-    if upright.mode in _DEEP_GRAY:
-        gray = _scale_deep_gray(np.asarray(upright), options)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+def _refuse_bomb(width: int, height: int, options: DecodeOptions) -> None:
+    if width * height > options.max_pixels:
+        raise DecodeError(
+            f"the picture has {width:,} x {height:,} pixels, over the limit of {options.max_pixels:,}", kind="bomb"
+        )
+
+
+def _read_webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of the canvas of an extended WebP, for which Pillow takes memory as it opens; else 0."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X" or len(data) < 30:
+        return 0, 0
+    return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+
+
+def _count_frames(image: Image.Image, options: DecodeOptions) -> int:
+    """Return the frames or pages of `image`; its further ones are not unpacked."""
+    if image.format == "MPO":
+        return 1
+    try:
+        frames = int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error):
+        if options.frames == "refuse":
+            raise
+        frames = 1  # what comes after the first one is damaged, and not asked for
+        image.seek(0)
+    if frames > 1 and options.frames == "refuse":
+        raise DecodeError(
+            f"the picture has {frames} frames, and one is asked for; keep the one that counts, or take the first of "
+            "each with --frames first",
+            kind="frames",
+        )
+    return frames
+
+
+def _flatten(image: Image.Image, original: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an 8-bit picture, turned as the EXIF of `original` says."""
+    upright = _turn_upright(image, original)
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         canvas = Image.new("RGBA", layer.size, (*options.background, 255))
@@ -150,28 +246,14 @@ def _decode_image(image: Image.Image, options: DecodeOptions) -> npt.NDArray[np.
     return np.array(upright.convert("RGB"))
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Return the picture as its EXIF orientation says; EXIF that cannot be read says nothing."""
+def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Return the picture as the EXIF orientation of `original` says; EXIF that cannot be read says nothing."""
     # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         turn = None
     return image if turn is None else image.transpose(turn)
-
-
-def _scale_deep_gray(values: npt.NDArray[np.generic], options: DecodeOptions) -> npt.NDArray[np.uint8]:
-    low, high = options.gray_range or (0.0, 65535.0)
-    numbers = values.astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise DecodeError("the picture holds values that are not numbers (NaN or infinity)")
-    if options.gray_range is None and (numbers.min() < low or numbers.max() > high or values.dtype.kind == "f"):
-        raise DecodeError(
-            f"the picture is {values.dtype} gray with values {numbers.min():g}..{numbers.max():g}, "
-            "whose true range the file does not tell; give it with --range LO,HI"
-        )
-    scaled = (np.clip(numbers, low, high) - low) * (255.0 / (high - low))
-    return np.rint(scaled).astype(np.uint8)
 
 
 def _convert_cmyk(image: Image.Image) -> Image.Image:

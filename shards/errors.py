@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+DecodeErrorKind = Literal["empty", "truncated", "bomb", "range", "frames", "unreadable"]
+
 
 class UsageError(ValueError):
     """The caller's mistake: one sentence with fact, value, consequence and remedy. Exit code 2."""
@@ -12,7 +16,15 @@ class ShardError(Exception):
 
 
 class DecodeError(ShardError):
-    """Bytes that are not one complete picture within the limits."""
+    """Bytes that are not one complete picture within the limits.
+
+    kind: empty; truncated (its end is missing); bomb (over the pixel limit); range (values without a known range);
+    frames (several, where one is asked for); unreadable (all else).
+    """
+
+    def __init__(self, message: str, kind: DecodeErrorKind = "unreadable") -> None:
+        super().__init__(message)
+        self.kind: DecodeErrorKind = kind
 
 
 class Interrupted(Exception):  # noqa: N818, being stopped is no error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import ShardError
-from shards.files import write_atomically
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -19,6 +18,7 @@ INDEX_SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("length", pa.int64()),
         ("label", pa.int32()),
+        ("labels", pa.list_(pa.int32())),
         ("weight", pa.float32()),
         ("group", pa.string()),
         ("width", pa.int32()),
@@ -28,7 +28,9 @@ INDEX_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-"""offset and length: of the picture's bytes in the tar; group: empty where there is none."""
+"""offset and length: of the picture's bytes in the tar; label: -1 where a sample has none or several; labels: all of
+them; width, height, mode: of the stored picture; pixels_xxh3: of its decoded pixels, empty where no audit decoded it;
+group: empty where there is none."""
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -42,16 +44,26 @@ SHARD_SCHEMA = pa.schema(
         ("index_sha256", pa.string()),
     ]
 )
-"""name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row."""
+"""name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
+sample of several labels counts once for each."""
 
 
-def write_table(
-    path: Path, rows: list[dict[str, Any]], schema: pa.Schema, facts: Mapping[str, str] | None = None
-) -> None:
-    """Write rows as Parquet, atomically; `facts` go into the file's metadata."""
-    table = pa.Table.from_pylist(rows, schema=schema.with_metadata(dict(facts or {})))
-    with write_atomically(path) as file:
-        pq.write_table(table, file, compression="zstd")
+def build_table(
+    content: list[dict[str, Any]] | Mapping[str, Sequence[Any]],
+    schema: pa.Schema,
+    facts: Mapping[str, str] | None = None,
+) -> pa.Table:
+    """Return rows, or columns by name, as a table of the schema; `facts` go into the file's metadata."""
+    schema = schema.with_metadata(dict(facts or {}))
+    return pa.Table.from_pylist(content, schema) if isinstance(content, list) else pa.Table.from_pydict(content, schema)
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    encoded: bytes = buffer.getvalue().to_pybytes()
+    return encoded
 
 
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
@@ -73,14 +85,14 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def read_facts(path: Path) -> dict[str, str]:
-    """Return the metadata that `write_table` put into a file.
+def read_facts(data: bytes) -> dict[str, str]:
+    """Return the metadata that `build_table` put into the bytes of a Parquet file.
 
     Raises:
         ShardError: Damaged.
     """
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
     except (pa.ArrowException, OSError) as err:
-        raise ShardError(f"{path} cannot be read ({err}); restore it from a backup or pack again") from err
+        raise ShardError(f"a Parquet file of {len(data):,} bytes cannot be read ({err})") from err
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW:")}

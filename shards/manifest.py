@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
-from shards.files import write_text
 from shards.fingerprint import fingerprint_json
-from shards.pages import read_page
+from shards.pages import parse_page
+from shards.splits import SplitOptions
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class _Frozen(BaseModel):
@@ -25,11 +25,31 @@ class _Frozen(BaseModel):
 class Packing(_Frozen):
     """The options that shaped the shards."""
 
-    seed: int
     shard_bytes: int
+    split: SplitOptions
     decode: DecodeOptions
+    max_side: int | None = None
+    """Pixels of the longer side that larger pictures were shrunk to."""
+    quality: int | None = None
+    """JPEG quality of shrunk pictures; None where nothing is shrunk."""
     plan: str
     """sha256 over these options and the identity of every sample: the same plan gives the same shards."""
+
+
+class Audited(_Frozen):
+    """What the audit found among the packed pictures; all 0 and level none where nothing was audited."""
+
+    level: Literal["full", "none"]
+    duplicates: int = 0
+    """Pictures that are copies of another one in the same split."""
+    leaks: int = 0
+    """Groups of equal pictures that lie in more than one split, allowed by --allow-leaks."""
+    conflicts: int = 0
+    """Groups of equal pictures that have different labels, allowed by --allow-leaks."""
+    crossing_groups: int = 0
+    """Groups of the sources (patients, modules) that lie in more than one split, allowed by --allow-leaks."""
+    dropped: int = 0
+    """Pictures left out by --drop-duplicates."""
 
 
 class SplitSummary(_Frozen):
@@ -45,23 +65,29 @@ class Manifest(_Frozen):
     """The content of `dataset.json`."""
 
     format: Literal["shardline-dataset"] = "shardline-dataset"
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     classes: list[str]
     """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
     display_names: list[str]
+    task: Literal["single-label", "multi-label", "unlabelled"] = "single-label"
     splits: dict[str, SplitSummary]
     packing: Packing
+    audited: Audited
+    table: str = TABLE_NAME
+    """Name of the shard table; each update writes a new one, so that the old dataset stays whole until the last."""
     table_sha256: str
-    """sha256 of shards.parquet, which in turn holds the sha256 of every shard and index."""
+    """sha256 of the shard table, which in turn holds the sha256 of every shard and index."""
     quarantined: int
+    updates: int = 0
+    """How often pictures were added by --update."""
 
     def fingerprint(self) -> str:
         """Return the identity of the dataset, byte for byte of its shards."""
         return fingerprint_json(self.model_dump(mode="json"))
 
-    def write(self, folder: Path) -> None:
-        """Publish the dataset: from here on the folder is one."""
-        write_text(folder / MANIFEST_NAME, self.model_dump_json(indent=2) + "\n")
+    def encode(self) -> bytes:
+        """Return the page as it is published: from then on the folder is a dataset."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -75,4 +101,13 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         what = "is not a dataset (it has no dataset.json)" if folder.is_dir() else "does not exist"
         raise UsageError(f"{folder} {what}; make one with `python -m shards pack PICTURES {folder}`")
-    return read_page(path, Manifest, "pack the pictures again")
+    return parse_manifest(path.read_bytes(), path)
+
+
+def parse_manifest(data: bytes, where: object) -> Manifest:
+    """Return the manifest that `dataset.json` holds.
+
+    Raises:
+        ShardError: A dataset of another version, or a damaged page.
+    """
+    return parse_page(data, where, Manifest, "pack the pictures again")

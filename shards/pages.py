@@ -14,19 +14,24 @@ Page = TypeVar("Page", bound=BaseModel)
 
 
 def read_page(path: Path, kind: type[Page], remedy: str) -> Page:
-    """Return the page at `path`, of a model whose field `version` has the one version that this program reads.
+    """Return the page at `path`; raises as `parse_page`."""
+    return parse_page(path.read_bytes(), path, kind, remedy)
+
+
+def parse_page(data: bytes, where: object, kind: type[Page], remedy: str) -> Page:
+    """Return the page, of a model whose field `version` has the one version that this program reads.
 
     Raises:
         ShardError: Another version, with both named, or a damaged page; `remedy` says what to do.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(data)
         version = kind.model_fields["version"].default
         if isinstance(content, dict) and content.get("version") != version:
             raise ShardError(
-                f"{path} is of version {content.get('version')}, this program reads version {version}; "
+                f"{where} is of version {content.get('version')}, this program reads version {version}; "
                 f"{remedy}, or use the program that made it"
             )
         return kind.model_validate(content)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as err:
-        raise ShardError(f"{path} is damaged ({str(err).splitlines()[0]}); {remedy}") from err
+        raise ShardError(f"{where} is damaged ({str(err).splitlines()[0]}); {remedy}") from err

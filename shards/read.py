@@ -23,7 +23,10 @@ _SHARDS_KEPT = 256
 
 @dataclass(frozen=True)
 class Sample:
-    """One encoded sample. `where` names shard and key for error messages; `source` is the file it came from."""
+    """One encoded sample. `where` names shard and key for error messages; `source` is the file it came from.
+
+    label: -1 where the sample has none or several.
+    """
 
     sample_id: int
     label: int

@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from object_stores import KEY, SECRET, run_gcs, run_seaweedfs
 from PIL import Image
 
-from shards.packing.pack import PackOptions, pack
-from shards.sources.folder import scan_folder
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
+from shards.sources.find import find_sources
 from trainer.contract.bundle import save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier, ModelSpec
@@ -63,7 +65,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`pictures`, packed into several shards a split."""
     out = tmp_path_factory.mktemp("dataset") / "colours"
-    pack(scan_folder(pictures), out, PackOptions(shard_bytes=40_000))
+    pack(find_sources(pictures), out, PackOptions(shard_bytes=40_000))
     return out
 
 
@@ -98,6 +100,21 @@ def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         metrics={},
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A format string for URIs in a real S3-compatible store: `s3.format(path="a/b")`; keys are in the environment."""
+    os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_EC2_METADATA_DISABLED="true")
+    with run_seaweedfs(tmp_path_factory.mktemp("s3")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same for gs://."""
+    with run_gcs(tmp_path_factory.mktemp("gcs")) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")

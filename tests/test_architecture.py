@@ -27,10 +27,11 @@ MAY_IMPORT = {
 # For each guarded library the files that may import it, as patterns whose * crosses folders.
 # A new door is a decision, not a habit.
 DOORS = {
-    "ray": ("trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
+    "ray": ("shards/ray_*.py", "trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
     "wandb": ("trainer/track.py",),
     "albumentations": (),
     "webdataset": (),
+    "pydicom": ("shards/dicom.py",),
 }
 
 
@@ -161,7 +162,8 @@ class Block:
 sys.meta_path.insert(0, Block())
 import shards
 for module in pkgutil.walk_packages(shards.__path__, "shards."):
-    importlib.import_module(module.name)
+    if not module.name.startswith("shards.ray_") and module.name != "shards.__main__":
+        importlib.import_module(module.name)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert "ray" not in sys.modules

@@ -23,7 +23,6 @@ import torch
 from fastapi import HTTPException, Request
 
 from cluster.client import Client
-from cluster.join import join_or_start
 from cluster.serve import endpoint
 from cluster.serve.__main__ import main
 from cluster.serve.app import build
@@ -31,6 +30,7 @@ from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.ray_cluster import join_or_start
 from trainer.contract.bundle import Bundle
 
 MAX_MIB = 0.5
@@ -302,7 +302,7 @@ def test_a_cluster_that_does_not_answer_is_named_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = f"127.0.0.1:{gone.getsockname()[1]}"
     done = subprocess.run(
-        [sys.executable, "-c", "from cluster.join import join_or_start; join_or_start()"],
+        [sys.executable, "-c", "from shards.ray_cluster import join_or_start; join_or_start()"],
         env=os.environ | {"RAY_ADDRESS": address},
         capture_output=True,
         text=True,

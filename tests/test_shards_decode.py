@@ -1,14 +1,36 @@
 from __future__ import annotations
 
 import io
+import pickle
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-from data.make_hostile import HOSTILE, Hostile, animated, deep, deep_ramp, encode, oriented, png_of, rgb, rgb_pixels
+from data.make_hostile import (
+    HOSTILE,
+    Hostile,
+    animated,
+    bomb_webp,
+    chunk,
+    closed,
+    deep,
+    deep_ramp,
+    deep_rgb,
+    encode,
+    oriented,
+    png_of,
+    png_rows,
+    promise,
+    rgb,
+    rgb_pixels,
+    sideways_xmp,
+    tiff,
+)
 from PIL import Image, ImageCms
 from pydantic import ValidationError
 
-from shards.decode import DecodeOptions, decode, hash_pixels, inspect
+from shards.decode import DecodeOptions, decode, examine, hash_pixels, inspect
 from shards.errors import DecodeError
 
 # What a viewer does to the stored pixels for each EXIF orientation, in numpy's words.
@@ -34,6 +56,14 @@ def test_bad_picture_is_refused_in_words(item: Hostile) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(item.make())
     assert item.says in str(caught.value)
+    assert caught.value.kind == item.kind
+    assert "\n" not in str(caught.value)
+
+
+def test_readme_lists_every_hostile_picture_with_its_promise() -> None:
+    text = (Path(__file__).parent / "data" / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| File", "| ---"))]
+    assert rows == [promise(item) for item in HOSTILE]
 
 
 def test_table_of_hostile_pictures_holds_at_least_twenty() -> None:
@@ -265,3 +295,196 @@ def test_pillow_is_not_asked_to_read_formats_that_are_programs() -> None:
     rgb().save(file, "EPS")
     with pytest.raises(DecodeError, match="no known picture format"):
         decode(file.getvalue())
+
+
+def test_examine_gives_the_pixels_of_decode_and_the_facts_of_inspect() -> None:
+    data = oriented("PNG", 6)
+    picture, pixels = examine(data)
+    np.testing.assert_array_equal(pixels, decode(data))
+    assert picture == inspect(data)
+
+
+def exact_bytes(values: np.ndarray, peak: int = 65535) -> np.ndarray:
+    """Return what 0..peak becomes on 0..255, in whole numbers."""
+    return ((values.astype(np.int64) * 510 + peak) // (2 * peak)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_colour_is_read_with_all_its_bits(kind: str) -> None:
+    values = deep_rgb(peak=4095)
+    data = png_rows(values) if kind == "PNG" else tiff(values, {})
+    np.testing.assert_array_equal(decode(data, DecodeOptions(gray_range=(0, 4095))), exact_bytes(values, 4095))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_colour_without_a_range_goes_from_0_to_65535(kind: str) -> None:
+    values = deep_rgb()
+    np.testing.assert_array_equal(decode(png_rows(values) if kind == "PNG" else tiff(values, {})), exact_bytes(values))
+
+
+def test_deflated_16_bit_tiff_equals_plain() -> None:
+    plain, deflated = tiff(deep_rgb(), {}), tiff(deep_rgb(), {259: 8})
+    assert len(deflated) < len(plain) + 100
+    np.testing.assert_array_equal(decode(plain), decode(deflated))
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB;16"), (4, "RGBA;16"), (2, "LA;16"), (1, "I;16")])
+def test_inspect_tells_the_largest_colour_of_16_bit_pictures_and_not_their_alpha(channels: int, mode: str) -> None:
+    values = deep_rgb(channels, peak=1000)
+    values[0, 0, 0] = 3000
+    if channels in (2, 4):
+        values[:, :, -1] = 65535
+    picture = inspect(png_rows(values))
+    assert (picture.mode, picture.peak) == (mode, 3000)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_16_bit_alpha_shows_the_background(channels: int) -> None:
+    values = deep_rgb(channels)
+    values[:, :24, -1], values[:, 24:, -1] = 0, 65535
+    pixels = decode(png_rows(values), DecodeOptions(background=(1, 2, 3)))
+    assert (pixels[:, :24] == (1, 2, 3)).all()
+    np.testing.assert_array_equal(pixels[:, 24:], np.broadcast_to(exact_bytes(values[:, 24:, :-1]), (32, 24, 3)))
+
+
+def test_range_of_the_colours_is_not_that_of_the_alpha() -> None:
+    values = np.array([[[4095, 4095, 4095, 65535], [4095, 4095, 4095, 4095]]], dtype=np.uint16)
+    pixels = decode(png_rows(values), DecodeOptions(gray_range=(0, 4095), background=(0, 0, 0)))
+    assert pixels[0, :, 0].tolist() == [255, 16]  # 4095 of 65535 is a sixteenth of full cover
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_level_of_a_16_bit_png_is_compared_with_all_16_bits(channels: int) -> None:
+    values = np.full((1, 2, channels), 0x1234, dtype=np.uint16)
+    values[0, 1] += 1
+    data = png_rows(values, chunk(b"tRNS", b"\x12\x34" * channels))
+    pixels = decode(data, DecodeOptions(background=(200, 0, 0)))
+    assert pixels.tolist() == [[[200, 0, 0], [0x12] * 3]]
+
+
+@pytest.mark.parametrize("peak", [4095, 65535])
+def test_gray_whose_zero_is_white_is_inverted(peak: int) -> None:
+    values = deep_rgb(1, peak)
+    options = DecodeOptions(gray_range=(0, peak))
+    dark, light = (decode(tiff(values, {262: zero}), options) for zero in (1, 0))
+    np.testing.assert_array_equal(light, 255 - dark)
+
+
+def test_12_bit_tiff_needs_no_range_as_its_header_tells_it() -> None:
+    values = np.array([[0, 4095]])
+    packed = bytes([0x00, 0x0F, 0xFF])  # two values of 12 bits
+    data = tiff(values.astype(np.uint16)[:, :, None], {258: 12, 279: 3})[:-4] + packed
+    assert decode(data)[0, :, 0].tolist() == [0, 255]
+    assert inspect(data).peak == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_colour_is_turned_upright_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = png_rows(deep_rgb(), chunk(b"eXIf", exif.tobytes()[6:]))
+    np.testing.assert_array_equal(decode(data), UPRIGHT[orientation](exact_bytes(deep_rgb())))
+
+
+def test_orientation_told_by_xmp_alone_counts() -> None:
+    np.testing.assert_array_equal(decode(sideways_xmp()), np.rot90(decode(encode(rgb(), "JPEG")), -1))
+
+
+@pytest.mark.parametrize(
+    ("luma", "blue", "red", "expected"),
+    # Luma and chroma give R, G, B; C = 255 - R and so on are stored inverted, as Adobe does, so R is the cyan ink.
+    [(0, 128, 128, (215, 215, 215)), (255, 128, 128, (0, 0, 0)), (76, 85, 255, (1, 215, 215))],
+)
+def test_ycck_jpeg_is_turned_to_inks_and_then_to_rgb(
+    luma: int, blue: int, red: int, expected: tuple[int, int, int]
+) -> None:
+    inks = (255 - luma, 255 - blue, 255 - red, 40)  # Pillow inverts as it writes
+    flat = encode(Image.new("CMYK", (16, 16), inks), "JPEG", quality=100)
+    adobe = flat.index(b"Adobe")
+    pixels = decode(flat[: adobe + 11] + b"\x02" + flat[adobe + 12 :])[8, 8].astype(int)
+    np.testing.assert_allclose(pixels, expected, atol=3)
+
+
+def cmyk_profile(lightness: float) -> bytes:
+    """Return an ICC profile under which every mix of colours without black is the gray of L* = `lightness`."""
+    table = bytes(range(256))
+    colours = bytes([round(lightness * 2.55), 128, 128, 0, 128, 128]) * 8  # two grid points for each ink, black last
+    unit = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + table * 4 + colours + table * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    tags = {b"A2B0": lut, b"wtpt": white}
+    offset, listing, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        listing += name + struct.pack(">II", offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = offset + len(body)
+    head = struct.pack(">I", size) + bytes(4) + b"\x02\x40\x00\x00prtrCMYKLab " + bytes(12) + b"acsp"
+    return head.ljust(68, b"\x00") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + listing + body
+
+
+@pytest.mark.parametrize(("lightness", "gray"), [(50, 119), (80, 198)])
+@pytest.mark.parametrize("transform", [0, 2], ids=["CMYK", "YCCK"])
+def test_cmyk_goes_through_its_embedded_profile(lightness: float, gray: int, transform: int) -> None:
+    """Source of the grays: CIE L* 50 and 80 are Y = 0.184 and 0.567, which the sRGB curve makes 118.9 and 198.1."""
+    data = encode(rgb().convert("CMYK"), "JPEG", icc_profile=cmyk_profile(lightness))
+    adobe = data.index(b"Adobe")
+    pixels = decode(data[: adobe + 11] + bytes([transform]) + data[adobe + 12 :])
+    np.testing.assert_allclose(pixels, gray, atol=2)
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("GIF", 3), ("WEBP", 3), ("TIFF", 3), ("PNG", 3), ("MPO", 1)])
+def test_frames_are_counted_and_a_cameras_previews_are_not(kind: str, frames: int) -> None:
+    assert inspect(animated(kind)).frames == frames
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_several_frames_are_refused_where_one_is_asked_for(kind: str) -> None:
+    with pytest.raises(DecodeError, match="has 3 frames, and one is asked for") as caught:
+        decode(animated(kind), DecodeOptions(frames="refuse"))
+    assert caught.value.kind == "frames"
+
+
+@pytest.mark.parametrize("item", [item for item in HOSTILE if item.size], ids=lambda item: item.name)
+def test_single_pictures_pass_where_one_frame_is_asked_for(item: Hostile) -> None:
+    several = item.name.startswith(("animated", "pages"))
+    try:
+        decode(item.make(), DecodeOptions(frames="refuse"))
+    except DecodeError:
+        assert several
+    else:
+        assert not several
+
+
+def test_canvas_of_a_webp_is_refused_before_pillow_takes_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_args, **_options: pytest.fail("was opened"))
+    with pytest.raises(DecodeError, match=r"16,777,216 x 255 pixels, over the limit of 100,000,000$"):
+        decode(bomb_webp())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000"])
+def test_cut_picture_is_called_truncated_wherever_it_was_cut(kind: str) -> None:
+    data = encode(rgb().quantize() if kind == "GIF" else rgb(), kind)
+    for share in np.linspace(0.3, 0.98, 15):
+        with pytest.raises(DecodeError, match="truncated") as caught:
+            decode(data[: int(len(data) * share)])
+        assert caught.value.kind == "truncated"
+
+
+def test_damaged_picture_with_its_end_is_not_called_truncated() -> None:
+    damaged = bytearray(encode(rgb(), "PNG"))
+    damaged[60] ^= 0xFF
+    with pytest.raises(DecodeError) as caught:
+        decode(bytes(damaged))
+    assert caught.value.kind == "unreadable"
+
+
+def test_kind_of_a_refusal_survives_the_way_between_processes() -> None:
+    err = pickle.loads(pickle.dumps(DecodeError("too large", kind="bomb")))
+    assert (str(err), err.kind) == ("too large", "bomb")
+
+
+def test_jpeg_that_was_cut_and_closed_decodes_with_gray_below_as_the_docs_say() -> None:
+    whole = encode(rgb().resize((480, 320)), "JPEG")
+    pixels = decode(closed(whole))
+    np.testing.assert_array_equal(pixels[:16], decode(whole)[:16])
+    assert len(np.unique(pixels[-16:].reshape(-1, 3), axis=0)) == 1

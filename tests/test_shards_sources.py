@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from shards.errors import UsageError
-from shards.sources.folder import ENDINGS, scan_folder
+from shards.sources.find import find_sources
+from shards.sources.folder import list_pictures
+from shards.sources.layout import ENDINGS
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -20,13 +25,13 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-def found(root: Path) -> list[tuple[str, str, str | None]]:
-    return [(source.name, source.label, source.split) for source in scan_folder(root).sources]
+def found(root: Path) -> list[tuple[str | None, ...]]:
+    return [(source.name, *source.labels, source.split) for source in find_sources(root).sources]
 
 
 def refusal(root: Path) -> str:
     with pytest.raises(UsageError) as caught:
-        scan_folder(root)
+        find_sources(root)
     return str(caught.value)
 
 
@@ -37,7 +42,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
 
 def test_classes_are_sorted_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "b/1.jpg", "a/1.jpg", "C/1.jpg")
-    assert scan_folder(tmp_path).classes == ["C", "a", "b"]
+    assert find_sources(tmp_path).classes == ["C", "a", "b"]
 
 
 def test_sources_are_sorted_by_name_whatever_the_file_system_says(tmp_path: Path) -> None:
@@ -74,13 +79,13 @@ def test_val_may_be_missing(tmp_path: Path) -> None:
 
 def test_class_may_be_absent_from_val(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg")
-    assert scan_folder(tmp_path).classes == ["a", "b"]
+    assert find_sources(tmp_path).classes == ["a", "b"]
 
 
 def test_hidden_files_and_folders_and_system_files_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     touch(tmp_path, "a/.DS_Store", "a/._1.jpg", "a/Thumbs.db", "a/desktop.ini", "a/.cache/2.jpg", ".git/x/3.jpg")
-    listed = scan_folder(tmp_path)
+    listed = find_sources(tmp_path)
     assert ([source.name for source in listed.sources], listed.left_out) == (["a/1.jpg", "b/1.jpg"], {})
 
 
@@ -92,7 +97,7 @@ def test_picture_endings_count_in_any_case(tmp_path: Path, ending: str) -> None:
 
 def test_other_endings_are_counted_not_forgotten(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "a/notes.TXT", "b/more.txt", "a/LICENSE")
-    assert scan_folder(tmp_path).left_out == {"(no ending)": 1, ".txt": 2}
+    assert find_sources(tmp_path).left_out == {"(no ending)": 1, ".txt": 2}
 
 
 def test_dotted_names_are_samples_of_their_own(tmp_path: Path) -> None:
@@ -146,20 +151,20 @@ def test_folder_that_cannot_be_listed_stops_the_scan(tmp_path: Path) -> None:
         here = deeper
     os.close(here)
     with pytest.raises(OSError, match="File name too long"):
-        scan_folder(tmp_path)
+        find_sources(tmp_path)
 
 
 def test_weights_come_from_samples_csv_and_are_1_elsewhere(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg")
     (tmp_path / "samples.csv").write_text("path,weight\na/1.jpg,0.5\nb/1.jpg,2\n")
-    weights = {source.name: source.weight for source in scan_folder(tmp_path).sources}
+    weights = {source.name: source.weight for source in find_sources(tmp_path).sources}
     assert weights == {"a/1.jpg": 0.5, "a/2.jpg": 1.0, "b/1.jpg": 2.0}
 
 
 def test_samples_csv_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
     touch(tmp_path, "a/1, left.jpg", "b/1.jpg")
     (tmp_path / "samples.csv").write_bytes('weight,path\r\n0.5,"a/1, left.jpg"\r\n'.encode("utf-8-sig"))
-    assert scan_folder(tmp_path).sources[0].weight == 0.5
+    assert find_sources(tmp_path).sources[0].weight == 0.5
 
 
 @pytest.mark.parametrize(
@@ -173,10 +178,16 @@ def test_samples_csv_may_come_from_a_spreadsheet(tmp_path: Path) -> None:
         ("path,weight\na/1.jpg,inf\n", "must be a number above 0, got 'inf'"),
         ("path,weight\na/1.jpg,\n", "must be a number above 0, got ''"),
         ("path,weight\na/1.jpg\n", "must be a number above 0, got 'None'"),
-        ("path;weight\na/1.jpg;1\n", "must have the columns path,weight, got path;weight"),
-        ("file,weight\na/1.jpg,1\n", "must have the columns path,weight, got file,weight"),
-        ("path,weight,note\na/1.jpg,1,x\n", "must have the columns path,weight, got path,weight,note"),
-        ("", "must have the columns path,weight, got "),
+        ("path;weight\na/1.jpg;1\n", "must have the columns path and weight, group or both, got path;weight"),
+        ("file,weight\na/1.jpg,1\n", "must have the columns path and weight, group or both, got file,weight"),
+        (
+            "path,weight,note\na/1.jpg,1,x\n",
+            "must have the columns path and weight, group or both, got path,weight,note",
+        ),
+        ("path\na/1.jpg\n", "must have the columns path and weight, group or both, got path"),
+        ("path,weight\na/1.jpg,1\na/1.jpg,1\n", "samples.csv has two rows for 'a/1.jpg'; keep one of them"),
+        ("path,weight\na/1.jpg,1,5\n", "samples.csv has too many values for 'a/1.jpg'"),
+        ("", "must have the columns path and weight, group or both, got "),
     ],
 )
 def test_wrong_samples_csv_is_refused_by_its_fact(tmp_path: Path, text: str, says: str) -> None:
@@ -197,9 +208,12 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_file_in_place_of_the_folder_is_no_folder(tmp_path: Path) -> None:
-    touch(tmp_path, "a.zip")
-    assert refusal(tmp_path / "a.zip").startswith(f"no such folder: {tmp_path}/a.zip")
+def test_file_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path: Path) -> None:
+    touch(tmp_path, "a.rar")
+    assert refusal(tmp_path / "a.rar") == (
+        f"{tmp_path}/a.rar is neither a folder nor a file that can be packed "
+        "(.zip, .tar, .tar.gz, .tgz, .tar.zst, .tzst, .csv, .tsv, .parquet)"
+    )
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -210,7 +224,15 @@ def test_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_one_class_only_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "empty/readme.txt")
-    assert "has one class only, 'a'; a classifier needs two or more class folders" in refusal(tmp_path)
+    assert "has one class only, 'a'; a classifier needs two or more classes" in refusal(tmp_path)
+
+
+def test_folder_around_the_real_one_is_named_as_the_remedy(tmp_path: Path) -> None:
+    touch(tmp_path, "xray/train/a/1.jpg", "xray/val/a/2.jpg")
+    assert refusal(tmp_path) == (
+        f"{tmp_path} has one class only, 'xray'; if the folders in it are the classes or splits (train, val), "
+        f"give {tmp_path}/xray"
+    )
 
 
 def test_mixture_of_splits_and_classes_names_the_odd_folder(tmp_path: Path) -> None:
@@ -220,15 +242,203 @@ def test_mixture_of_splits_and_classes_names_the_odd_folder(tmp_path: Path) -> N
 
 def test_class_absent_from_train_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg")
-    assert refusal(tmp_path) == "class 'c' has no pictures in train, so it cannot be learnt; rename or move its folder"
+    assert refusal(tmp_path) == (
+        "class 'c' has no pictures in train, so it cannot be learnt; move pictures of it there, or correct its name"
+    )
 
 
 def test_splits_without_train_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "val/a/1.jpg", "test/b/1.jpg")
-    assert "has split folders but no pictures in train; put the training pictures there" in refusal(tmp_path)
+    assert "gives splits but no pictures in train; put the training pictures there" in refusal(tmp_path)
 
 
 def test_scan_does_not_open_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "a/zero.jpg", "b/1.jpg")
     Image.new("RGB", (1, 1)).save(tmp_path / "b/2.png")
     assert len(found(tmp_path)) == 3
+
+
+def test_sizes_and_times_of_files_are_known_without_opening_them(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/1.jpg").write_bytes(bytes(7))
+    os.utime(tmp_path / "a/1.jpg", ns=(5, 1_234_567_891))
+    source = find_sources(tmp_path).sources[0]
+    assert (source.size, source.stamp) == (7, 1_234_567_891)
+
+
+def test_store_hands_out_the_bytes_of_the_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/größe 1.jpg")
+    (tmp_path / "b/größe 1.jpg").write_bytes(b"picture")
+    listed = pickle.loads(pickle.dumps(find_sources(tmp_path)))
+    assert [listed.store.read(source) for source in listed.sources] == [b"", b"picture"]
+
+
+@pytest.mark.parametrize("loose", ["1.jpg", "train/1.jpg"])
+def test_pictures_outside_class_folders_are_counted_with_the_remedy(tmp_path: Path, loose: str) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", loose)
+    listed = find_sources(tmp_path)
+    assert [source.name for source in listed.sources] == ["train/a/1.jpg", "train/b/1.jpg"]
+    assert listed.notes == [
+        f"1 picture lies in no class folder of {tmp_path} and so in no shard (the first is '{loose}'); "
+        "move them into the folder of their class"
+    ]
+
+
+def test_nothing_but_loose_pictures_is_refused_with_their_number(tmp_path: Path) -> None:
+    touch(tmp_path, "2.jpg", "1.jpg")
+    assert "; 2 lie in none, such as '1.jpg'; put the pictures of each class" in refusal(tmp_path)
+
+
+def test_link_to_nothing_is_left_out_by_name_and_does_not_stop_the_scan(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "a/gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    os.mkfifo(tmp_path / "b/pipe.png")
+    listed = find_sources(tmp_path)
+    assert [source.name for source in listed.sources] == ["a/1.jpg", "b/1.jpg"]
+    assert listed.notes == [
+        "2 names are left out, because there is no file behind ('a/gone.jpg': No such file or directory); "
+        "restore what the links point to, or remove them"
+    ]
+
+
+def test_folder_that_two_classes_link_to_belongs_to_both(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.jpg", "in/a/0.jpg", "in/b/0.jpg")
+    for label in "ab":
+        (tmp_path / "in" / label / "more").symlink_to(tmp_path / "elsewhere")
+    assert [name for name, *_ in found(tmp_path / "in")] == ["a/0.jpg", "a/more/1.jpg", "b/0.jpg", "b/more/1.jpg"]
+
+
+def test_unlabelled_takes_every_picture_wherever_it_lies(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "train/a/2.jpg", "odd/3.PNG", ".git/4.jpg", "odd/Thumbs.db", "odd/notes.txt")
+    listed = find_sources(tmp_path, unlabelled=True)
+    assert [(source.name, source.labels, source.split) for source in listed.sources] == [
+        ("1.jpg", (), "all"),
+        ("odd/3.PNG", (), "all"),
+        ("train/a/2.jpg", (), "all"),
+    ]
+    assert (listed.classes, listed.left_out) == ([], {".txt": 1})
+
+
+def test_unlabelled_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a/notes.txt")
+    with pytest.raises(UsageError, match="holds no pictures"):
+        find_sources(tmp_path, unlabelled=True)
+
+
+def test_groups_come_from_samples_csv(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg")
+    (tmp_path / "samples.csv").write_text("path,group,weight\na/1.jpg,p1,2\nb/1.jpg,,3\n")
+    rows = [(source.group, source.weight) for source in find_sources(tmp_path).sources]
+    assert rows == [("p1", 2.0), ("", 1.0), ("", 3.0)]
+
+
+@pytest.mark.parametrize("pattern", [r"(person\d+)", r"person\d+"])
+def test_group_is_the_first_capture_or_the_whole_match(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "a/person1_v.jpg", "a/person1_b.jpg", "b/person22.jpg")
+    groups = [source.group for source in find_sources(tmp_path, group_regex=pattern).sources]
+    assert groups == ["person1", "person1", "person22"]
+
+
+def test_pictures_without_a_group_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a/person1.jpg", "a/other.jpg", "b/more.jpg")
+    listed = find_sources(tmp_path, group_regex=r"(person\d+)")
+    assert [source.group for source in listed.sources] == ["", "person1", ""]
+    assert listed.notes == [
+        "--group-regex finds no group in 2 of 3 pictures (the first is 'a/other.jpg'); each of them is split on its own"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(person", r"--group-regex '\(person' is not a regular expression \(missing \)"),
+        ("patient", "--group-regex 'patient' finds a group in no picture; the first name is 'a/1.jpg'"),
+        ("(x*)", "finds a group in no picture"),
+    ],
+)
+def test_group_regex_that_groups_nothing_is_refused(tmp_path: Path, pattern: str, says: str) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    with pytest.raises(UsageError, match=says):
+        find_sources(tmp_path, group_regex=pattern)
+
+
+def test_dicom_file_is_grouped_by_its_patient(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/broken.dcm")
+    header = FileDataset("", Dataset(), preamble=bytes(128))
+    header.PatientID = "patient 7"
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for name in ("a/2.dcm", "b/3.DCM"):
+        header.save_as(tmp_path / name)
+    groups = {source.name: source.group for source in find_sources(tmp_path).sources}
+    assert groups == {"a/1.jpg": "", "a/2.dcm": "patient 7", "b/3.DCM": "patient 7", "b/broken.dcm": ""}
+
+
+def test_list_pictures_takes_files_as_given_and_folders_whole(tmp_path: Path) -> None:
+    touch(tmp_path, "odd.txt", "in/b/2.JPG", "in/1.png", "in/notes.txt")
+    assert list_pictures([tmp_path / "odd.txt", tmp_path / "in"]) == [
+        tmp_path / "odd.txt",
+        tmp_path / "in/1.png",
+        tmp_path / "in/b/2.JPG",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("n.txt", "0 正常肺部\n1 viral pneumonia, 病毒\n"),
+        ("n.txt", "0\t正常肺部\n1\tviral pneumonia, 病毒\n"),
+        ("n.csv", "0,正常肺部\n1,viral pneumonia, 病毒\n\n"),
+        ("n.json", '{"0": "正常肺部", "1": "viral pneumonia, 病毒"}'),
+        ("n.yaml", "0: 正常肺部\n1: viral pneumonia, 病毒\n"),
+    ],
+)
+def test_classes_are_shown_by_the_names_of_a_file_in_any_form(tmp_path: Path, name: str, text: str) -> None:
+    touch(tmp_path, "in/0/1.jpg", "in/1/1.jpg")
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    listed = find_sources(tmp_path / "in", class_names=tmp_path / name)
+    assert (listed.classes, listed.display_names) == (["0", "1"], ["正常肺部", "viral pneumonia, 病毒"])
+
+
+def test_classes_settle_which_separator_a_file_of_names_uses(tmp_path: Path) -> None:
+    touch(tmp_path, "in/n01440764/1.jpg", "in/n01443537/1.jpg")
+    (tmp_path / "n.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n")
+    names = find_sources(tmp_path / "in", class_names=tmp_path / "n.txt").display_names
+    assert names == ["tench, Tinca tinca", "goldfish, Carassius auratus"]
+
+
+def test_class_that_yaml_takes_for_false_keeps_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "in/no/1.jpg", "in/yes/1.jpg")
+    (tmp_path / "n.yml").write_text("yes: ja\nno: nein\n")
+    assert find_sources(tmp_path / "in", class_names=tmp_path / "n.yml").display_names == ["nein", "ja"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("n.txt", "0 a\n", "has no name for class '1'"),
+        ("n.txt", "0 a\n1 b\n2 c\n", "names a class '2' that the pictures do not have; they have 0, 1"),
+        ("n.txt", "0 a\n1 b\n0 c\n", "names class '0' twice"),
+        ("n.json", '{"0": "a", "0": "c", "1": "b"}', "names class '0' twice"),
+        ("n.json", '["a", "b"]', "is not one mapping of class to name"),
+        ("n.json", '{"0": {"name": "a"}, "1": "b"}', "is not one mapping of class to name"),
+        ("n.json", '{"0": "a"', "cannot be read"),
+        ("n.yaml", "0: [a", "cannot be read"),
+        ("n.yaml", "- a\n- b\n", "is not one mapping of class to name"),
+        ("n.yaml", "0: ''\n1: b\n", "has an empty name for class '0'"),
+        ("n.txt", "0\n1 b\n", "'0' is not a class and its name"),
+        ("n.txt", "", "'' is not a class and its name"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
+    touch(tmp_path, "in/0/1.jpg", "in/1/1.jpg")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=says):
+        find_sources(tmp_path / "in", class_names=tmp_path / name)
+
+
+def test_missing_file_of_class_names_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "in/0/1.jpg", "in/1/1.jpg")
+    with pytest.raises(UsageError, match=r"--class-names: no such file: .*n\.txt"):
+        find_sources(tmp_path / "in", class_names=tmp_path / "n.txt")

@@ -6,13 +6,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from shards.errors import ShardError
+from shards.dataset import open_dataset
+from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file
-from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, write_table
-from shards.manifest import TABLE_NAME, read_manifest
-from shards.packing.pack import PackOptions, pack
-from shards.sources.folder import scan_folder
-from shards.verify import verify_dataset
+from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, build_table, encode_table
+from shards.manifest import MANIFEST_NAME, TABLE_NAME, read_manifest
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
+from shards.sources.find import find_sources
+from shards.verify import Verified, verify_dataset
 
 
 @pytest.fixture
@@ -35,7 +37,28 @@ def refusal(folder: Path) -> str:
 
 
 def test_untouched_dataset_is_as_packed(dataset_path: Path) -> None:
-    assert verify_dataset(dataset_path) == 120
+    dataset = open_dataset(dataset_path)
+    assert verify_dataset(dataset_path) == Verified(len(dataset.table), 120)
+
+
+def test_sample_is_drawn_from_all_splits_and_every_shard_is_hashed(dataset_path: Path) -> None:
+    assert verify_dataset(dataset_path, sample=7) == Verified(len(open_dataset(dataset_path).table), 7)
+
+
+def test_sample_larger_than_the_dataset_is_all_of_it(dataset_path: Path) -> None:
+    assert verify_dataset(dataset_path, sample=1000).pictures == 120
+
+
+def test_sample_of_nothing_is_refused(dataset_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sample is at least 1 picture, got 0"):
+        verify_dataset(dataset_path, sample=0)
+
+
+@pytest.mark.parametrize("sample", [1, 119])
+def test_sample_finds_what_it_decodes_only(copy: Path, sample: int) -> None:
+    spoil_hashes(copy)
+    with pytest.raises(ShardError, match="the pixels differ"):
+        verify_dataset(copy, sample=sample)
 
 
 @pytest.mark.parametrize("place", [0, 600, -1])
@@ -55,7 +78,7 @@ def test_flipped_bit_in_the_shard_table_is_found(copy: Path) -> None:
 
 
 def test_shard_table_of_another_dataset_is_found(copy: Path, pictures: Path, tmp_path: Path) -> None:
-    pack(scan_folder(pictures), tmp_path / "other", PackOptions(shard_bytes=80_000))
+    pack(find_sources(pictures), tmp_path / "other", PackOptions(shard_bytes=80_000))
     shutil.copy(tmp_path / "other" / TABLE_NAME, copy / TABLE_NAME)
     assert refusal(copy) == (
         f"{copy}/shards.parquet: sha256 differs from dataset.json; the table changed after packing. Pack again"
@@ -76,14 +99,19 @@ def test_swapped_shards_are_found(copy: Path) -> None:
     assert refusal(copy).startswith(f"{first}: sha256 differs from the shard table")
 
 
-def test_pixels_that_decode_to_others_than_were_packed_are_found(copy: Path) -> None:
-    """As if another Pillow decoded them: every file is whole, but the recorded hash of the pixels is another."""
-    index_path = copy / "train/000000.index.parquet"
-    rows = pq.read_table(index_path).to_pylist()
-    rows[0]["pixels_xxh3"] = "0" * 32
-    write_table(index_path, rows, INDEX_SCHEMA)
+def spoil_hashes(copy: Path, rows: slice = slice(None)) -> None:
+    """Change the recorded hashes of pixels, and every digest above them, as if another Pillow had decoded them."""
     table = pq.read_table(copy / TABLE_NAME).to_pylist()
-    table[0]["index_sha256"] = fingerprint_file(index_path)
-    write_table(copy / TABLE_NAME, table, SHARD_SCHEMA)
-    read_manifest(copy).model_copy(update={"table_sha256": fingerprint_file(copy / TABLE_NAME)}).write(copy)
+    for shard in table[rows]:
+        index_path = (copy / shard["name"]).with_suffix(".index.parquet")
+        index = [row | {"pixels_xxh3": "0" * 32} for row in pq.read_table(index_path).to_pylist()]
+        index_path.write_bytes(encode_table(build_table(index, INDEX_SCHEMA)))
+        shard["index_sha256"] = fingerprint_file(index_path)
+    (copy / TABLE_NAME).write_bytes(encode_table(build_table(table, SHARD_SCHEMA)))
+    manifest = read_manifest(copy).model_copy(update={"table_sha256": fingerprint_file(copy / TABLE_NAME)})
+    (copy / MANIFEST_NAME).write_bytes(manifest.encode())
+
+
+def test_pixels_that_decode_to_others_than_were_packed_are_found(copy: Path) -> None:
+    spoil_hashes(copy, slice(0, 1))
     assert refusal(copy) == f"{copy}/train/000000.tar key 000000000: the pixels differ from those that were packed"

@@ -21,10 +21,11 @@ import trainer.evaluate
 import trainer.predict
 from shards.command import run_command
 from shards.dataset import open_dataset
-from shards.packing.pack import PackOptions, pack
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
 from shards.plan import sequential_refs
 from shards.read import SampleReader
-from shards.sources.folder import scan_folder
+from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -128,7 +129,7 @@ def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:
 
 def test_dataset_of_other_classes_is_refused_with_both_lists(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "pictures", ignore=shutil.ignore_patterns("red"))
-    pack(scan_folder(tmp_path / "pictures"), tmp_path / "two", PackOptions())
+    pack(find_sources(tmp_path / "pictures"), tmp_path / "two", PackOptions())
     assert refusal(trainer.evaluate.main, bundle_path, f"{tmp_path}/two:val", "--out", tmp_path / "out") == (
         "the bundle knows the classes blue, green, red, the dataset has blue, green; "
         "labels would not mean the same, so nothing was evaluated"

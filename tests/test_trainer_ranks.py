@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from shards.dataset import open_dataset
-from shards.packing.pack import PackOptions, pack
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
 from shards.plan import slice_rank
-from shards.sources.folder import scan_folder
+from shards.sources.find import find_sources
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
@@ -116,7 +117,7 @@ def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset whose validation part has a chunk for each of two ranks."""
     root = tmp_path_factory.mktemp("wide")
     pictures = make_pictures(root / "pictures", {"train": 8, "val": CHUNK // 2, "test": 1})
-    pack(scan_folder(pictures), root / "shards", PackOptions())
+    pack(find_sources(pictures), root / "shards", PackOptions())
     return root / "shards"
 
 

@@ -16,8 +16,9 @@ import torch
 import yaml
 
 from shards.command import run_command
-from shards.packing.pack import PackOptions, pack
-from shards.sources.folder import scan_folder
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
+from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
 from trainer.logbook import read_metrics
 from trainer.recipe_file import load_recipe
@@ -163,7 +164,7 @@ def without(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         root = tmp_path_factory.mktemp("without")
         shutil.copytree(pictures, root / "pictures", ignore=shutil.ignore_patterns(part))
         datasets[part] = root / "dataset"
-        pack(scan_folder(root / "pictures"), datasets[part], PackOptions())
+        pack(find_sources(root / "pictures"), datasets[part], PackOptions())
     return datasets
 
 

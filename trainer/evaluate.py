@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     if arguments.workers < 1:
         raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
     read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
-    open_dataset(location).split(part)
+    open_dataset(location).require_single_label().split(part)
     result = run_processes(evaluate, (arguments.bundle, location, part, out, arguments.workers), arguments.num_ranks)
     if arguments.json:
         print(json.dumps(result))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-# Read by Ray when it is imported. A report would wait for a 2 s poll of the controller; Ray would start every
-# worker through `uv run` again; and it would send usage statistics.
+# Read by Ray when it is imported. A report would wait for a 2 s poll of the controller.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from shards.ray_cluster import join_or_start  # isort: skip, it quiets Ray
 
 import ray
 import ray.train
@@ -65,24 +63,15 @@ def connect_ray(cpus: float, gpus: float, count: int) -> Iterator[None]:
 
     Raises:
         UsageError: There is no room; Ray itself would wait for ever.
+        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
-    joins = ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-    if joins:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, ignore_reinit_error=True)
-    else:
-        # A machine with fewer cores than asked for still runs the processes, more slowly.
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(count * cpus)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+    # A machine with fewer cores than asked for still runs the processes, more slowly.
+    started = join_or_start(num_cpus=max(os.cpu_count() or 1, math.ceil(count * cpus)), log_to_driver=False)
     try:
         _refuse_too_small({"CPU": cpus, "GPU": gpus}, count)
         yield
     finally:
-        if not joins:
+        if started:
             ray.shutdown()
 
 

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster.join import join_or_start, quiet_ray, read_address
 from cluster.serve.options import ServeOptions, read_options
 from shards.command import DONE, run_command
+from shards.ray_cluster import join_or_start, read_address
 
 
 def main(argv: list[str]) -> int:
     arguments = vars(_parser().parse_args(argv))
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
-    quiet_ray()
     from cluster.serve import app, endpoint  # late: they import ray
 
     application = app.build(arguments)

@@ -2,66 +2,78 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from shards.audit.check import Checked
 from shards.errors import ShardError
-from shards.sources.folder import SPLITS
-from shards.splits import split_stratified
+from shards.sources.model import SPLITS, Source
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be written: its samples in order; ids run on from first_id."""
+    """One shard to be written: its samples as positions in the list of sources; ids run on from first_id."""
 
     split: str
     name: str
     first_id: int
-    samples: list[Checked]
+    members: Ints
 
 
-def plan_shards(checked: list[Checked], *, shares: Mapping[str, float], seed: int, shard_bytes: int) -> list[ShardPlan]:
-    """Return the shards of every split; `shares` split the samples where the sources have no splits of their own."""
-    splits = [item.source.split for item in checked]
-    if None in splits:
-        labels = [item.source.label for item in checked]
-        members = zip(split_stratified(labels, shares, seed), checked, strict=True)
-    else:
-        members = zip([split or "" for split in splits], checked, strict=True)
-    by_split: defaultdict[str, list[Checked]] = defaultdict(list)
-    for split, item in members:
-        by_split[split].append(item)
+@dataclass(frozen=True)
+class Start:
+    """Where numbering begins: 0 for a new dataset, after the last of all for an update."""
+
+    sample_id: int = 0
+    shards: Mapping[str, int] | None = None
+    update: int = 0
+
+
+def plan_shards(
+    sizes: Sequence[int], splits: Sequence[str], *, seed: int, shard_bytes: int, start: Start = Start()
+) -> list[ShardPlan]:
+    """Return the shards of every split; a picture of the split '' is in none.
+
+    Args:
+        sizes: Stored bytes of each picture, as far as they are known before it is stored.
+        splits: Split of each picture.
+        seed: Seed of the permutation.
+        shard_bytes: Bytes of pictures that a shard holds at most; one larger picture has a shard of its own.
+        start: First numbers.
+    """
+    lengths, names = np.asarray(sizes, dtype=np.int64), np.asarray(splits)
     plan: list[ShardPlan] = []
-    next_id = 0
+    next_id = start.sample_id
     for number, split in enumerate(SPLITS):
-        items = by_split[split]
-        order = np.random.default_rng((seed, number)).permutation(len(items))
-        for position, samples in enumerate(_cut([items[i] for i in order], shard_bytes)):
-            plan.append(ShardPlan(split, f"{split}/{position:06d}.tar", next_id, samples))
-            next_id += len(samples)
+        members = np.flatnonzero(names == split)
+        key = (seed, number, start.update) if start.update else (seed, number)
+        members = members[np.random.default_rng(key).permutation(len(members))]
+        first = (start.shards or {}).get(split, 0)
+        for position, part in enumerate(_cut(members, lengths, shard_bytes), start=first):
+            plan.append(ShardPlan(split, f"{split}/{position:06d}.tar", next_id, part))
+            next_id += len(part)
     return plan
 
 
-def _cut(items: Iterable[Checked], shard_bytes: int) -> Iterable[list[Checked]]:
-    samples: list[Checked] = []
-    size = 0
-    for item in items:
-        if samples and size + item.length > shard_bytes:
-            yield samples
-            samples, size = [], 0
-        samples.append(item)
-        size += item.length
-    if samples:
-        yield samples
+def _cut(members: Ints, sizes: Ints, shard_bytes: int) -> Iterator[Ints]:
+    begin, held = 0, 0
+    for position, size in enumerate(sizes[members].tolist()):
+        if position > begin and held + size > shard_bytes:
+            yield members[begin:position]
+            begin, held = position, 0
+        held += size
+    if begin < len(members):
+        yield members[begin:]
 
 
-def refuse_lost_classes(plan: list[ShardPlan], classes: list[str]) -> None:
+def refuse_lost_classes(plan: list[ShardPlan], sources: Sequence[Source], classes: list[str]) -> None:
     """Raise a ShardError when a class has nothing in train; the unreadable pictures may be all that it had."""
-    left = {item.source.label for shard in plan if shard.split == "train" for item in shard.samples}
+    train = (member for shard in plan if shard.split == "train" for member in shard.members.tolist())
+    left = {label for member in train for label in sources[member].labels}
     lost = [name for name in classes if name not in left]
     if lost:
         raise ShardError(

@@ -1,150 +1,201 @@
-"""Pictures to a dataset: check every picture, permute, cut into shards, publish."""
+"""Pictures to a dataset: select what goes in, cut it into shards, write them, publish."""
 
 from __future__ import annotations
 
-import csv
-import io
-import shutil
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
-
-from shards.audit.check import Progress, Rejected, check_sources, refuse_rejects, refuse_unknown_range
-from shards.decode import DecodeOptions
+from shards.audit.run import Progress
 from shards.errors import UsageError
-from shards.files import TEMPORARY, write_json, write_text
-from shards.fingerprint import fingerprint_file, fingerprint_json
-from shards.index import SHARD_SCHEMA, write_table
-from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, Packing, SplitSummary, read_manifest
+from shards.fingerprint import fingerprint_json
+from shards.manifest import MANIFEST_NAME, Manifest, Packing, parse_manifest
+from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
-from shards.packing.write import write_shards
-from shards.sources.folder import SPLITS, SourceList
-
-MARKER = ".packing.json"
-QUARANTINE = "quarantine.csv"
-
-
-class PackOptions(BaseModel):
-    """What a user can choose about packing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int = Field(default=0, ge=0)
-    """Seed of the split and of the permutation."""
-    shard_bytes: int = Field(default=64 << 20, gt=0)
-    """Picture bytes after which a shard is closed."""
-    shares: dict[str, float] = {"val": 0.1, "test": 0.1}
-    """Shares of the classes that go to val and test, where the folder has no splits of its own."""
-    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
-    """Share of unreadable pictures above which nothing is packed."""
-    workers: int = Field(default=2, ge=1)
-    """Threads that decode; they do not change the result."""
-    decode: DecodeOptions = DecodeOptions()
+from shards.packing.estimate import estimate_sizes
+from shards.packing.options import PackOptions
+from shards.packing.publish import publish
+from shards.packing.select import Selection, select_audited, select_unaudited
+from shards.packing.update import Base, compare_mix, leave_out, read_base
+from shards.packing.write import Setting, ShardJob, find_written, write_shard
+from shards.pools import InlinePool, Pool
+from shards.sources.load import load_groups
+from shards.sources.model import SourceList
+from shards.storage import FolderStorage, Storage, open_storage
 
 
-def pack(listed: SourceList, out: Path, options: PackOptions, progress: Progress = lambda *_: None) -> Manifest:
-    """Write a dataset into `out` and return its manifest.
+@dataclass(frozen=True)
+class Run:
+    """How a pack is carried out; none of it changes a byte of the result.
+
+    pool: where pictures are decoded and shards written. progress: called as work is done.
+    say: takes what the user should know, a sentence at a time.
+    """
+
+    pool: Pool = field(default_factory=InlinePool)
+    progress: Progress = lambda *_: None
+    say: Callable[[str], None] = lambda _: None
+
+
+def pack(
+    listed: SourceList, target: str | Path, options: PackOptions = PackOptions(), run: Run = Run(), update: bool = False
+) -> Manifest:
+    """Write a dataset and return its manifest.
 
     The same pictures and options give byte-identical shards. A run that was stopped goes on from its finished
     shards; `dataset.json` appears last. Unreadable pictures go to `quarantine.csv` and nowhere else.
 
+    Args:
+        target: Folder, s3:// or gs:// of the dataset.
+        update: Add the pictures that a finished dataset does not have; its shards are left alone.
+
     Raises:
-        UsageError: `out` holds something else.
-        ShardError: Too many unreadable pictures, deep gray of unknown range, or a file that changed meanwhile.
+        UsageError: The target holds something else.
+        ShardError: Pictures that must not be packed as they are, or that changed meanwhile.
+        OSError: The target cannot be written.
     """
-    _refuse_foreign(out)  # before the pictures are decoded, which may take hours
-    checked, rejected = check_sources(listed.sources, options.decode, options.workers, progress)
-    refuse_rejects(rejected, len(listed.sources), options.max_reject_rate)
-    refuse_unknown_range(checked, options.decode)
-    plan = plan_shards(checked, shares=options.shares, seed=options.seed, shard_bytes=options.shard_bytes)
-    refuse_lost_classes(plan, listed.classes)
-    identity = _identify(plan, listed.classes, options)
-    if (out / MANIFEST_NAME).exists():
-        return _same_or_refuse(out, identity)
-    _claim(out, identity)
-    rows = list(write_shards(plan, listed.classes, out, identity, progress))
-    return _publish(out, rows, listed.classes, options, identity, rejected)
+    storage = open_storage(target)
+    with storage.locked():
+        sizes = storage.sizes()
+        refuse_foreign(storage, sizes)  # before the pictures are decoded, which may take hours
+        if MANIFEST_NAME in sizes and not update:
+            return _compare(listed, storage, options, run)
+        base = read_base(storage, options) if update else Base()
+        return _grow(leave_out(base, listed), base, storage, options, run)
 
 
-def _identify(plan: list[ShardPlan], classes: list[str], options: PackOptions) -> str:
-    samples = [
-        [shard.name, item.source.name, item.source.label, item.source.weight, item.bytes_xxh3]
-        for shard in plan
-        for item in shard.samples
-    ]
-    shape = options.model_dump(mode="json", include={"seed", "shard_bytes", "decode"})
-    return fingerprint_json([shape, classes, samples])
+def _grow(listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run) -> Manifest:
+    if base.manifest and not listed.sources:
+        release_target(storage)  # of an update that was killed just after it had published
+        run.say("nothing to add: the dataset holds every picture of the source")
+        return base.manifest
+    chosen, plan = _plan(listed, base, storage, options, run)
+    identity = _identify(plan, chosen, listed.classes, options)
+    stamps = fingerprint_json([identity, [source.stamp for source in chosen.sources]])
+    sizes = claim_target(storage, stamps, {row["name"].removesuffix(".tar") for row in base.rows})
+    labels = {name: number for number, name in enumerate(listed.classes)}
+    setting = Setting(storage, listed.store, options.store, labels, identity)
+    rows = list(_write(setting, plan, chosen, sizes, run))
+    warning = compare_mix(base, rows)
+    if warning:
+        run.say(warning)
+    return publish(storage, [*base.rows, *rows], _draft(listed, base, chosen, identity, options))
 
 
-def _same_or_refuse(out: Path, identity: str) -> Manifest:
-    manifest = read_manifest(out)
-    if manifest.packing.plan != identity:
+def _compare(listed: SourceList, storage: Storage, options: PackOptions, run: Run) -> Manifest:
+    """Return the manifest of a finished dataset when it is what would be packed now; it is not touched."""
+    manifest = parse_manifest(storage.read(MANIFEST_NAME), f"{storage}/{MANIFEST_NAME}")
+    with tempfile.TemporaryDirectory(prefix="shardline-") as scratch:
+        chosen, plan = _plan(listed, Base(), FolderStorage(Path(scratch)), options, run)
+    if _identify(plan, chosen, listed.classes, options) != manifest.packing.plan:
         raise UsageError(
-            f"{out} already holds a dataset of other pictures or options; name another folder, or delete it first"
+            f"{storage} already holds a dataset of other pictures or options; "
+            "add new pictures to it with --update, name another folder, or delete it first"
         )
-    (out / MARKER).unlink(missing_ok=True)  # of a run that was killed just after it had published
+    release_target(storage)  # of a run that was killed just after it had published
     return manifest
 
 
-def _refuse_foreign(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UsageError(f"{out} is a file; name a folder for the dataset")
-    names = {path.name for path in out.iterdir()}
-    ours = not names.isdisjoint({MANIFEST_NAME, MARKER})
-    if not ours and not all(name.startswith(MARKER) for name in names):  # killed before its marker had its name
-        raise UsageError(f"{out} is not empty and not an unfinished dataset; name another folder")
-
-
-def _claim(out: Path, identity: str) -> None:
-    """Make `out` ours, keeping shards of the same plan and removing those of another unfinished one."""
-    out.mkdir(parents=True, exist_ok=True)
-    for leftover in out.rglob(f"*{TEMPORARY}-*"):  # a killed run could not remove its temporary files
-        leftover.unlink()
-    marker = out / MARKER
-    if marker.exists() and identity not in marker.read_text(encoding="utf-8"):
-        for split in SPLITS:
-            shutil.rmtree(out / split, ignore_errors=True)
-    write_json(marker, {"plan": identity})
-
-
-def _publish(
-    out: Path,
-    rows: list[dict[str, Any]],
-    classes: list[str],
-    options: PackOptions,
-    identity: str,
-    rejected: list[Rejected],
-) -> Manifest:
-    write_table(out / TABLE_NAME, rows, SHARD_SCHEMA)
-    _write_quarantine(out / QUARANTINE, rejected)
-    manifest = Manifest(
-        classes=classes,
-        display_names=classes,
-        splits={split: _summarise(split, rows) for split in SPLITS if any(row["split"] == split for row in rows)},
-        packing=Packing(seed=options.seed, shard_bytes=options.shard_bytes, decode=options.decode, plan=identity),
-        table_sha256=fingerprint_file(out / TABLE_NAME),
-        quarantined=len(rejected),
+def _plan(
+    listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run
+) -> tuple[Selection, list[ShardPlan]]:
+    if options.audit == "none":
+        chosen = select_unaudited(listed, base, options)
+    else:
+        chosen = select_audited(listed, base, options, run.pool, storage, run.progress)
+    for note in [*listed.notes, *chosen.notes]:
+        run.say(note)
+    plan = plan_shards(
+        estimate_sizes(listed.store, chosen.sources, options.store),
+        chosen.splits,
+        seed=options.split.seed,
+        shard_bytes=options.shard_bytes,
+        start=base.start(),
     )
-    manifest.write(out)
-    (out / MARKER).unlink()
-    return manifest
+    if base.manifest is None:
+        refuse_lost_classes(plan, chosen.sources, listed.classes)
+    return chosen, plan
 
 
-def _summarise(split: str, rows: list[dict[str, Any]]) -> SplitSummary:
-    mine = [row for row in rows if row["split"] == split]
-    return SplitSummary(
-        samples=sum(row["count"] for row in mine),
-        shards=len(mine),
-        bytes=sum(row["bytes"] for row in mine),
-        class_counts=np.sum([row["class_counts"] for row in mine], axis=0).tolist(),
+def _write(
+    setting: Setting, plan: list[ShardPlan], chosen: Selection, sizes: dict[str, int], run: Run
+) -> Iterator[dict[str, Any]]:
+    """Yield the shard table's rows, finished shards first; the others are written."""
+    total, done = sum(len(shard.members) for shard in plan), 0
+    missing: list[ShardPlan] = []
+    for shard in plan:
+        row = find_written(setting, _job(shard, chosen, None), sizes)
+        if row is None:
+            missing.append(shard)
+            continue
+        done += row["count"]
+        run.progress("write", done, total, row["bytes"])
+        yield row
+    for row in run.pool.run(partial(write_shard, setting), _jobs(setting, missing, chosen)):
+        done += row["count"]
+        run.progress("write", done, total, row["bytes"])
+        yield row
+
+
+def _jobs(setting: Setting, plan: list[ShardPlan], chosen: Selection) -> Iterator[ShardJob]:
+    groups = ([chosen.sources[row] for row in shard.members.tolist()] for shard in plan)
+    for shard, data in zip(plan, load_groups(setting.store, groups), strict=True):
+        yield _job(shard, chosen, data)
+
+
+def _job(shard: ShardPlan, chosen: Selection, data: list[bytes] | None) -> ShardJob:
+    def pick(values: list[str] | None) -> list[str] | None:
+        return None if values is None else [values[row] for row in shard.members.tolist()]
+
+    sources = [chosen.sources[row] for row in shard.members.tolist()]
+    return ShardJob(
+        shard.split, shard.name, shard.first_id, sources, pick(chosen.bytes_xxh3), pick(chosen.pixels_xxh3), data
     )
 
 
-def _write_quarantine(path: Path, rejected: list[Rejected]) -> None:
-    text = io.StringIO()
-    csv.writer(text).writerows([("path", "reason"), *((item.name, item.reason) for item in rejected)])
-    write_text(path, text.getvalue())
+def _identify(plan: list[ShardPlan], chosen: Selection, classes: list[str], options: PackOptions) -> str:
+    """Return the sha256 of all that the shards depend on; of the pictures' bytes as far as somebody has read them."""
+    shape = options.model_dump(mode="json", include={"shard_bytes", "store", "audit"})
+    digest = hashlib.sha256(fingerprint_json([shape, options.split.seed, classes]).encode())
+    for shard in plan:
+        digest.update(f"{shard.name} {shard.first_id}\n".encode())
+        for row in shard.members.tolist():
+            source = chosen.sources[row]
+            content = chosen.bytes_xxh3[row] if chosen.bytes_xxh3 else source.size
+            digest.update(repr((source.name, source.labels, source.weight, source.group, content)).encode())
+    return digest.hexdigest()
+
+
+def _draft(listed: SourceList, base: Base, chosen: Selection, identity: str, options: PackOptions) -> Manifest:
+    store = options.store
+    packing = Packing(
+        shard_bytes=options.shard_bytes,
+        split=options.split,
+        decode=store.decode,
+        max_side=store.max_side,
+        quality=store.quality if store.max_side else None,
+        plan=identity,
+    )
+    if base.manifest:
+        changes = {"updates": base.manifest.updates + 1, "packing": packing, "audited": chosen.audited}
+        return base.manifest.model_copy(update=changes | {"quarantined": chosen.quarantined})
+    return Manifest(
+        classes=listed.classes,
+        display_names=listed.display_names or listed.classes,
+        task=_name_task(listed),
+        splits={},
+        packing=packing,
+        audited=chosen.audited,
+        table_sha256="",
+        quarantined=chosen.quarantined,
+    )
+
+
+def _name_task(listed: SourceList) -> Any:
+    if listed.multi_label:
+        return "multi-label"
+    return "single-label" if listed.classes else "unlabelled"

@@ -3,59 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
-from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 512
 RECORD = 20 * BLOCK
+_ZEROS = bytes(RECORD)
 
 
-@dataclass(frozen=True)
-class Member:
-    """One sample to be written: picture bytes, its ending without a dot, class number, and the JSON beside it."""
+def _blank_header() -> bytes:
+    """Return the header of an empty file without a name: owner, mode and time are constants on every machine."""
+    header = tarfile.TarInfo("")
+    header.mode = 0o644
+    return header.tobuf(tarfile.USTAR_FORMAT)
 
-    key: str
-    data: bytes
-    ending: str
-    label: int
-    facts: dict[str, object]
+
+# A header by tarfile costs 25 us, a third of all work on a picture of 60 KB; only name, size and sum ever differ.
+_BLANK = _blank_header()
+_NAME_BYTES, _SIZE_AT, _SUM_AT = 100, slice(124, 135), slice(148, 156)
+_MIDDLE, _TAIL = _BLANK[_NAME_BYTES : _SIZE_AT.start], _BLANK[_SUM_AT.stop :]
+_AFTER_SIZE = _BLANK[_SIZE_AT.stop : _SUM_AT.start]
+_BASE_SUM = sum(_BLANK) - sum(_BLANK[_SIZE_AT]) - sum(_BLANK[_SUM_AT]) + 8 * ord(" ")
+
+
+def build_header(name: bytes, size: int) -> bytes:
+    """Return the 512 bytes before a file in a tar.
+
+    Args:
+        name: At most 100 bytes.
+        size: Bytes of the file, below 8 GiB.
+
+    Source: POSIX ustar; equal to `tarfile.TarInfo.tobuf(tarfile.USTAR_FORMAT)`.
+    """
+    digits = b"%011o" % size
+    total = _BASE_SUM + sum(name) + sum(digits)
+    return b"".join(
+        (name.ljust(_NAME_BYTES, b"\0"), _MIDDLE, digits, _AFTER_SIZE, b"%06o\0 " % total, _TAIL)
+    )  # fmt: skip
 
 
 class TarWriter:
-    """Writes samples as `KEY.png`, `KEY.cls` and `KEY.json`, and hashes what it writes.
-
-    Times, owners and modes are constants, so that equal samples give equal shards on any machine.
-    """
+    """Writes samples, each a run of files with one key, and hashes what it writes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._sha256 = hashlib.sha256()
         self.size = 0
 
-    def add(self, member: Member) -> int:
-        """Write one sample; return the offset of its picture's bytes in the tar."""
-        offset = self._write_file(f"{member.key}.{member.ending}", member.data)
-        self._write_file(f"{member.key}.cls", str(member.label).encode())
-        facts = json.dumps(member.facts, ensure_ascii=False, sort_keys=True)
-        self._write_file(f"{member.key}.json", facts.encode())
+    def add(self, key: str, files: dict[str, bytes]) -> int:
+        """Write `KEY.ENDING` for each ending; return the offset of the first one's bytes in the tar."""
+        parts: list[bytes] = []
+        for ending, data in files.items():
+            parts += (build_header(f"{key}.{ending}".encode(), len(data)), data, _ZEROS[: -len(data) % BLOCK])
+        offset = self.size + BLOCK
+        self._write(b"".join(parts))
         return offset
 
     def finish(self) -> str:
         """Write the end of the archive; return the sha256 of the whole."""
-        self._write(bytes(2 * BLOCK))
-        self._write(bytes(-self.size % RECORD))
+        self._write(_ZEROS[: 2 * BLOCK])
+        self._write(_ZEROS[: -self.size % RECORD])
         return self._sha256.hexdigest()
-
-    def _write_file(self, name: str, data: bytes) -> int:
-        header = tarfile.TarInfo(name)
-        header.size, header.mode = len(data), 0o644
-        self._write(header.tobuf(tarfile.USTAR_FORMAT))
-        offset = self.size
-        self._write(data)
-        self._write(bytes(-len(data) % BLOCK))
-        return offset
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -1,97 +1,201 @@
-"""Shards on disk: each tar appears whole, and its index after it."""
+"""Shards in a storage: each tar appears whole, and its index after it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from shards.audit.check import Checked, Progress
-from shards.errors import ShardError
-from shards.files import write_atomically
-from shards.fingerprint import fingerprint_file
-from shards.index import INDEX_SCHEMA, read_facts, write_table
-from shards.packing.cut import ShardPlan
-from shards.packing.tar import Member, TarWriter
+from shards.decode import inspect
+from shards.errors import DecodeError, ShardError
+from shards.index import INDEX_SCHEMA, build_table, encode_table, read_facts
+from shards.packing.encode import Stored, StoreOptions, store_picture
+from shards.packing.tar import TarWriter
+from shards.sources.model import Source, Store
+from shards.storage import Storage
 
-ENDING_OF_FORMAT = {"jpeg": "jpg", "tiff": "tif", "jpeg2000": "jp2", "ppm": "ppm", "mpo": "jpg"}
-
-
-def write_shards(
-    plan: list[ShardPlan], classes: list[str], out: Path, identity: str, progress: Progress
-) -> Iterator[dict[str, Any]]:
-    """Yield the shard table's rows, writing each shard that is not there yet."""
-    total = sum(len(shard.samples) for shard in plan)
-    done = 0
-    for shard in plan:
-        path = out / shard.name
-        index_path = path.with_suffix(".index.parquet")
-        if not _is_finished(path, index_path, identity):
-            path.parent.mkdir(exist_ok=True)
-            _write_shard(shard, classes, path, index_path, identity)
-        facts = read_facts(index_path)
-        labels = [classes.index(item.source.label) for item in shard.samples]
-        yield {
-            "split": shard.split,
-            "name": shard.name,
-            "bytes": int(facts["bytes"]),
-            "count": len(shard.samples),
-            "first_id": shard.first_id,
-            "class_counts": np.bincount(labels, minlength=len(classes)).tolist(),
-            "sha256": facts["sha256"],
-            "index_sha256": fingerprint_file(index_path),
-        }
-        done += len(shard.samples)
-        progress("write", done, total, sum(item.length for item in shard.samples))
+_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
-def _is_finished(path: Path, index_path: Path, identity: str) -> bool:
-    """The index is written after its tar, so an index of this plan beside a tar of its size is a finished shard."""
-    if not (path.is_file() and index_path.is_file()):
-        return False
-    try:
-        facts = read_facts(index_path)
-    except ShardError:
-        return False
-    return facts.get("plan") == identity and facts.get("bytes") == str(path.stat().st_size)
+@dataclass(frozen=True)
+class Setting:
+    """What all shards of a dataset share."""
+
+    storage: Storage
+    store: Store
+    options: StoreOptions
+    labels: dict[str, int]
+    """Class number by class name."""
+    plan: str
+    """Identity of the plan; it stands in every index, so that a shard of another plan is never taken for ours."""
 
 
-def _write_shard(shard: ShardPlan, classes: list[str], path: Path, index_path: Path, identity: str) -> None:
-    rows: list[dict[str, Any]] = []
-    with write_atomically(path) as file:
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """One shard to be written.
+
+    bytes_xxh3, pixels_xxh3: what the audit found for each source; None where nothing was audited.
+    data: bytes of each source, where its process cannot read them itself.
+    """
+
+    split: str
+    name: str
+    first_id: int
+    sources: Sequence[Source]
+    bytes_xxh3: Sequence[str] | None
+    pixels_xxh3: Sequence[str] | None
+    data: Sequence[bytes] | None = None
+
+
+def index_name(shard: str) -> str:
+    """Return the name of a shard's index.
+
+    >>> index_name("train/000000.tar")
+    'train/000000.index.parquet'
+    """
+    return shard.removesuffix(".tar") + ".index.parquet"
+
+
+def write_shard(setting: Setting, job: ShardJob) -> dict[str, Any]:
+    """Write one shard and its index; return its row of the shard table.
+
+    Raises:
+        ShardError: A picture that is not what the audit saw, or that cannot be decoded.
+        OSError: The target cannot be written.
+    """
+    rows = _Rows()
+    with setting.storage.writing(job.name) as file:
         writer = TarWriter(file)
-        for sample_id, item in enumerate(shard.samples, start=shard.first_id):
-            rows.append(_add_sample(writer, sample_id, item, classes))
+        for number, source in enumerate(job.sources):
+            _add_sample(setting, job, number, source, writer, rows)
         sha256 = writer.finish()
-    write_table(index_path, rows, INDEX_SCHEMA, {"plan": identity, "bytes": str(writer.size), "sha256": sha256})
+    facts = {"plan": setting.plan, "bytes": str(writer.size), "sha256": sha256}
+    index = encode_table(build_table(rows.columns(), INDEX_SCHEMA, facts))
+    setting.storage.write(index_name(job.name), index)
+    return _describe(setting, job, facts, index)
 
 
-def _add_sample(writer: TarWriter, sample_id: int, item: Checked, classes: list[str]) -> dict[str, Any]:
-    """Write one sample and return its index row."""
-    source, picture = item.source, item.picture
-    data = source.path.read_bytes()
-    if xxhash.xxh3_128_hexdigest(data) != item.bytes_xxh3:
-        raise ShardError(
-            f"{source.path} changed while it was packed; nothing of it was published. Run the command again"
-        )
-    key, label = f"{sample_id:09d}", classes.index(source.label)
-    ending = ENDING_OF_FORMAT.get(picture.format, picture.format)
-    facts: dict[str, object] = {"label": source.label, "source": source.name, "weight": source.weight}
-    offset = writer.add(Member(key, data, ending, label, facts))
+def find_written(setting: Setting, job: ShardJob, sizes: dict[str, int]) -> dict[str, Any] | None:
+    """Return the row of a shard that an earlier run of this plan finished, None where there is none.
+
+    The index is written after its tar, so an index of this plan beside a tar of its size is a finished shard.
+    """
+    if job.name not in sizes or index_name(job.name) not in sizes:
+        return None
+    index = setting.storage.read(index_name(job.name))
+    try:
+        facts = read_facts(index)
+    except ShardError:  # cut by a power failure
+        return None
+    if facts.get("plan") != setting.plan or facts.get("bytes") != str(sizes[job.name]):
+        return None
+    return _describe(setting, job, facts, index)
+
+
+def _describe(setting: Setting, job: ShardJob, facts: dict[str, str], index: bytes) -> dict[str, Any]:
+    numbers = [setting.labels[label] for source in job.sources for label in source.labels]
     return {
-        "sample_id": sample_id,
-        "key": key,
-        "offset": offset,
-        "length": len(data),
-        "label": label,
-        "weight": source.weight,
-        "group": "",
-        "width": picture.width,
-        "height": picture.height,
-        "mode": picture.mode,
-        "pixels_xxh3": picture.pixels_xxh3,
-        "source": source.name,
+        "split": job.split,
+        "name": job.name,
+        "bytes": int(facts["bytes"]),
+        "count": len(job.sources),
+        "first_id": job.first_id,
+        "class_counts": np.bincount(np.array(numbers, dtype=np.int64), minlength=len(setting.labels)).tolist(),
+        "sha256": facts["sha256"],
+        "index_sha256": hashlib.sha256(index).hexdigest(),
     }
+
+
+@dataclass
+class _Rows:
+    """The columns of a growing index."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        return dict(zip(INDEX_SCHEMA.names, zip(*self.rows, strict=True), strict=True))
+
+
+def _add_sample(setting: Setting, job: ShardJob, number: int, source: Source, writer: TarWriter, rows: _Rows) -> None:
+    sample_id = job.first_id + number
+    stored, pixels = _store(setting, job, number, source)
+    key = f"{sample_id:09d}"
+    labels = [setting.labels[label] for label in source.labels]
+    files = {stored.ending: stored.data}
+    if len(labels) == 1:
+        files["cls"] = b"%d" % labels[0]
+    files["json"] = _to_json(_facts(source)).encode()
+    offset = writer.add(key, files)
+    rows.rows.append(
+        (
+            sample_id,
+            key,
+            offset,
+            len(stored.data),
+            labels[0] if len(labels) == 1 else -1,
+            labels,
+            source.weight,
+            source.group,
+            stored.width,
+            stored.height,
+            stored.mode,
+            pixels,
+            source.name,
+        )
+    )
+
+
+def _facts(source: Source) -> dict[str, object]:
+    facts: dict[str, object] = {"source": source.name, "weight": source.weight}
+    if len(source.labels) == 1:
+        facts["label"] = source.labels[0]
+    elif source.labels:
+        facts["labels"] = source.labels
+    if source.group:
+        facts["group"] = source.group
+    return facts
+
+
+def _store(setting: Setting, job: ShardJob, number: int, source: Source) -> tuple[Stored, str]:
+    """Return what is stored of a source, and the hash of its pixels where the audit decoded them."""
+    data = _read(setting, job, number, source)
+    try:
+        stored = store_picture(data, setting.options)
+        if job.pixels_xxh3 is None:
+            if stored.data is not data:
+                _refuse_guessed_range(data, setting.options)
+            return stored, ""
+        # A shrunk picture has other pixels than those that were audited.
+        shrunk = setting.options.max_side is not None and stored.data is not data
+        return stored, inspect(stored.data).pixels_xxh3 if shrunk else job.pixels_xxh3[number]
+    except DecodeError as err:
+        raise ShardError(
+            f"{source.name}: {err}; the audit would have put it in quarantine: pack without --audit none"
+        ) from err
+
+
+def _read(setting: Setting, job: ShardJob, number: int, source: Source) -> bytes:
+    try:
+        data = setting.store.read(source) if job.data is None else job.data[number]
+    except FileNotFoundError as err:
+        raise ShardError(
+            f"{source.name} vanished while the pictures were packed; nothing was published. "
+            "Put it back and run the command again, or remove it for good and run it again"
+        ) from err
+    changed = job.bytes_xxh3 is not None and xxhash.xxh3_128_hexdigest(data) != job.bytes_xxh3[number]
+    if changed or len(data) != source.size:
+        raise ShardError(
+            f"{source.name} changed while the pictures were packed; nothing was published. Run the command again"
+        )
+    return data
+
+
+def _refuse_guessed_range(data: bytes, options: StoreOptions) -> None:
+    """Raise when nothing but an audit could tell which values of deep gray are black and white."""
+    if options.decode.gray_range is None and inspect(data, options.decode).peak > 0:
+        raise DecodeError("deep gray of unknown range: give --bits or --range")

@@ -1,90 +1,162 @@
-"""Which pictures there are: a folder per class, or split folders with a folder per class."""
+"""Pictures in folders: class folders, split folders above them, or any tree without labels."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import os
-from collections import Counter
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shards.errors import UsageError
+from shards.errors import ShardError, UsageError
+from shards.sources.layout import ENDINGS, Entry, find_split, is_ignored, lay_out, read_ending
+from shards.sources.model import FolderStore, Source, SourceList
+from shards.sources.sidecar import apply_sidecar
 
-SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-ENDINGS = frozenset(
-    [".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
-IGNORED = frozenset({"thumbs.db", "desktop.ini"})
-SIDECAR = "samples.csv"
+DICOM = ".dcm"
+_Identity = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Source:
-    """One picture file: `name` is its path below the source folder with `/`; split None where none is given."""
+@dataclass
+class Scan:
+    """The visible files below a folder. unusable: pictures by name that are no files, with the reason."""
 
-    path: Path
-    name: str
-    label: str
-    split: str | None
-    weight: float = 1.0
+    entries: list[Entry] = field(default_factory=list)
+    unusable: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class SourceList:
-    """All pictures in the order of their names, the sorted class names, and what was left out by file ending."""
+def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False) -> SourceList:
+    """Return the pictures that a scan of `root` found, sorted by name, so that any machine lists them alike.
 
-    sources: list[Source]
-    classes: list[str]
-    left_out: dict[str, int]
-
-
-def scan_folder(root: Path) -> SourceList:
-    """Return the pictures below `root`, sorted by name, so that any machine lists them alike.
-
-    Subfolders named train, val (valid, validation) and test are splits; all others are classes. A file
-    `samples.csv` in `root` with columns path and weight gives samples a weight in the loss.
+    A file `samples.csv` in `root` with columns path and weight, group or both gives single pictures a weight in the
+    loss and a group. The group of a DICOM file is its PatientID.
 
     Raises:
-        UsageError: No such folder, no pictures, one class only, or classes that differ between splits.
+        UsageError: As `lay_out`, or a wrong `samples.csv`.
+    """
+    layout = lay_out(root, scan.entries, unlabelled=unlabelled)
+    store = FolderStore(root)
+    sources = apply_sidecar(root, group_patients(store, layout.sources))
+    notes = layout.notes + _describe_unusable(scan)
+    return SourceList(sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)
+
+
+def scan_folder(root: Path, *, unlabelled: bool = False) -> Scan:
+    """Return the visible files below `root`; symbolic links are followed.
+
+    Raises:
+        UsageError: No such folder, or a name that is not UTF-8.
+        OSError: A folder that cannot be listed: what lies in it would be missed without a word.
     """
     if not root.is_dir():
         raise UsageError(f"no such folder: {root}; give a folder that holds one subfolder of pictures per class")
-    folders = _subfolders(root)
-    split_of = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
-    if any(split_of.values()) and not all(split_of.values()):
-        odd = next(folder.name for folder, split in split_of.items() if split is None)
-        raise UsageError(
-            f"{root} mixes split folders with '{odd}'; either every subfolder is a split "
-            "(train, val, test) or every subfolder is a class"
-        )
-    sources: list[Source] = []
-    left_out: Counter[str] = Counter()
-    for folder in folders:
-        split = split_of[folder]
-        for class_folder in _subfolders(folder) if split else [folder]:
-            for path in _walk(class_folder):
-                if path.suffix.lower() in ENDINGS:
-                    sources.append(Source(path, _name(root, path), class_folder.name, split))
+    scan = Scan()
+
+    def take(name: str, found: os.DirEntry[str]) -> None:
+        try:
+            facts = found.stat()
+        except OSError as err:
+            scan.unusable.append((name, err.strerror or str(err)))
+            return
+        if stat.S_ISREG(facts.st_mode):
+            scan.entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
+        else:
+            scan.unusable.append((name, "not a file"))
+
+    _Walk(root, take).walk_root(scoped=not unlabelled)
+    _refuse_odd_names(root, scan)
+    scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in ENDINGS)
+    return scan
+
+
+class _Walk:
+    """Visits visible files. In each scope (a class folder) a real folder is visited once, by whatever links.
+
+    A link back to a folder above is not followed: it would bring the pictures of all other classes in.
+    """
+
+    def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None]) -> None:
+        self._root, self._take = os.fspath(root), take
+        above = [root, *root.absolute().parents]
+        self._above: set[_Identity] = {_identify(os.fspath(folder)) for folder in above}
+
+    def walk_root(self, scoped: bool) -> None:
+        """Visit all; `scoped` makes a scope of each class folder, else the whole is one."""
+        for name, folder in self._visit("", self._root):
+            if not scoped:
+                self._walk(name, folder, self._above)
+            elif find_split(name):
+                for inner, path in self._visit(f"{name}/", folder):
+                    self._walk(inner, path, {*self._above, _identify(folder)})
+            else:
+                self._walk(name, folder, set(self._above))
+
+    def _walk(self, name: str, folder: str, seen: set[_Identity]) -> None:
+        identity = _identify(folder)
+        if identity in seen:
+            return
+        seen.add(identity)
+        for inner, path in self._visit(f"{name}/", folder):
+            self._walk(inner, path, seen)
+
+    def _visit(self, prefix: str, folder: str) -> list[tuple[str, str]]:
+        """Take the files of one folder and return name and path of its subfolders in order."""
+        folders = []
+        with os.scandir(folder) as listing:
+            for found in listing:
+                if is_ignored(found.name):
+                    continue
+                if found.is_dir():
+                    folders.append((prefix + found.name, found.path))
                 else:
-                    left_out[path.suffix.lower() or "(no ending)"] += 1
-    sources.sort(key=lambda source: source.name)
-    classes = sorted({source.label for source in sources})
-    _check(root, sources, classes)
-    return SourceList(_apply_sidecar(root, sources), classes, dict(sorted(left_out.items())))
+                    self._take(prefix + found.name, found)
+        return sorted(folders)
 
 
-def _name(root: Path, path: Path) -> str:
-    name = path.relative_to(root).as_posix()
+def _identify(folder: str) -> _Identity:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
+
+
+def _refuse_odd_names(root: Path, scan: Scan) -> None:
+    for entry in scan.entries:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as err:
+            raise UsageError(
+                f"the name {os.fsencode(entry.name)!r} below {root} is not UTF-8, so no index can hold it; rename it"
+            ) from err
+
+
+def _describe_unusable(scan: Scan) -> list[str]:
+    if not scan.unusable:
+        return []
+    name, reason = scan.unusable[0]
+    names = "1 name is" if len(scan.unusable) == 1 else f"{len(scan.unusable):,} names are"
+    return [
+        f"{names} left out, because there is no file behind ('{name}': {reason}); "
+        "restore what the links point to, or remove them"
+    ]
+
+
+def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
+    """Return the sources with the PatientID of each DICOM file as its group, where it has none yet.
+
+    Raises:
+        UsageError: There are DICOM files, and the library that reads them is not installed.
+    """
+    return [_group_patient(store, source) if read_ending(source.name) == DICOM else source for source in sources]
+
+
+def _group_patient(store: FolderStore, source: Source) -> Source:
+    from shards.dicom import read_patient
+
+    if source.group:
+        return source
     try:
-        name.encode()
-    except UnicodeEncodeError as err:
-        raise UsageError(
-            f"the name {os.fsencode(name)!r} below {root} is not UTF-8, so no index can hold it; rename it"
-        ) from err
-    return name
+        return replace(source, group=read_patient(store.root / source.name))
+    except (ShardError, OSError):  # no DICOM, whatever its ending says: the audit will name it
+        return source
 
 
 def list_pictures(paths: list[Path]) -> list[Path]:
@@ -96,7 +168,8 @@ def list_pictures(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(file for file in _walk(path) if file.suffix.lower() in ENDINGS)
+            names = (entry.name for entry in scan_folder(path, unlabelled=True).entries)
+            found += sorted(path / name for name in names if read_ending(name) in ENDINGS)
         elif path.is_file():
             found.append(path)
         else:
@@ -104,80 +177,3 @@ def list_pictures(paths: list[Path]) -> list[Path]:
     if not found:
         raise UsageError(f"no pictures in {', '.join(map(str, paths))} (looked for {', '.join(sorted(ENDINGS))})")
     return found
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Return the visible files below `folder`; symbolic links are followed, each real folder once.
-
-    A link back to a folder above is not followed: it would bring the pictures of all other classes in.
-    """
-    files: list[Path] = []
-    seen = {os.path.realpath(above) for above in folder.absolute().parents}
-    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(parent, name) for name in names if not name.startswith(".") and name.lower() not in IGNORED]
-    return files
-
-
-def _raise(err: OSError) -> None:
-    """A folder that cannot be listed stops the scan; os.walk would pass over it without a word."""
-    raise err
-
-
-def _check(root: Path, sources: list[Source], classes: list[str]) -> None:
-    if not sources:
-        raise UsageError(
-            f"{root} holds no pictures in class folders (looked for {', '.join(sorted(ENDINGS))}); "
-            "put the pictures of each class into a subfolder named after it"
-        )
-    if len(classes) == 1:
-        raise UsageError(f"{root} has one class only, '{classes[0]}'; a classifier needs two or more class folders")
-    splits = {source.split for source in sources}
-    if splits != {None} and "train" not in splits:
-        raise UsageError(f"{root} has split folders but no pictures in train; put the training pictures there")
-    trained = {source.label for source in sources if source.split in (None, "train")}
-    unseen = sorted(set(classes) - trained)
-    if unseen:
-        raise UsageError(
-            f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; rename or move its folder"
-        )
-
-
-def _apply_sidecar(root: Path, sources: list[Source]) -> list[Source]:
-    """Return the sources with the weights of `samples.csv`, where that file exists."""
-    path = root / SIDECAR
-    if not path.is_file():
-        return sources
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise UsageError(f"{path} is not UTF-8 text (byte {err.start:,}); save it again as 'CSV UTF-8'") from err
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if sorted(reader.fieldnames or []) != ["path", "weight"]:
-        raise UsageError(f"{path} must have the columns path,weight, got {','.join(reader.fieldnames or [])}")
-    weights = {row["path"]: _read_weight(path, row["path"], row["weight"]) for row in reader}
-    unknown = sorted(set(weights) - {source.name for source in sources})
-    if unknown:
-        raise UsageError(
-            f"{path} names '{unknown[0]}', which is not a picture below {root}; correct the path or drop the row"
-        )
-    return [replace(source, weight=weights.get(source.name, 1.0)) for source in sources]
-
-
-def _read_weight(path: Path, name: str, text: str) -> float:
-    try:
-        weight = float(text)
-    except (TypeError, ValueError):
-        weight = math.nan
-    if not (math.isfinite(weight) and weight > 0):
-        raise UsageError(f"{path}: the weight of '{name}' must be a number above 0, got '{text}'")
-    return weight

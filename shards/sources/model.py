@@ -37,8 +37,10 @@ class Source:
 class Store(Protocol):
     """Hands out the encoded bytes of sources. It is pickled to worker processes, so it opens its files late."""
 
-    random_access: bool
-    """False: only `read_in_order` is affordable, as in a compressed tar, where every pass costs the whole archive."""
+    @property
+    def random_access(self) -> bool:
+        """False where only `read_in_order` is affordable: in a compressed tar every pass costs the whole archive."""
+        ...
 
     def read(self, source: Source) -> bytes:
         """Return the picture's bytes.

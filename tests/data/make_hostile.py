@@ -20,13 +20,15 @@ WIDTH, HEIGHT = 48, 32
 
 
 class Hostile(NamedTuple):
-    """One file. `size` is (width, height) of what it decodes to, None where it must be refused; `says` is a part
-    of the refusal's message."""
+    """One file. `what` it is; `size` is (width, height) of what it decodes to, None where it must be refused; `says`
+    is a part of the refusal's message, `kind` its DecodeError.kind."""
 
     name: str
+    what: str
     make: Callable[[], bytes]
     size: tuple[int, int] | None
     says: str = ""
+    kind: str = "unreadable"
 
 
 def rgb_pixels() -> np.ndarray:
@@ -64,12 +66,13 @@ def unwritable_exif() -> bytes:
     return encode(rgb(), "JPEG", exif=b"Exif\x00\x00" + block.ljust(100, b"\x00") + struct.pack(">II", 1, 1))
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_of(width: int, height: int, body: bytes = b"") -> bytes:
     """Return a PNG whose header tells a size that its few bytes of pixels do not have."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
@@ -85,6 +88,15 @@ def flipped(data: bytes) -> bytes:
     changed = bytearray(data)
     changed[len(data) // 2] ^= 1
     return bytes(changed)
+
+
+def png_rows(values: np.ndarray, before: bytes = b"") -> bytes:
+    """Return a 16-bit PNG of uint16[H, W, C], C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA; Pillow writes only gray."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + before + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def half(data: bytes) -> bytes:
@@ -106,61 +118,248 @@ def deep_ramp(peak: int = 65535) -> np.ndarray:
     return np.linspace(0, peak, WIDTH * HEIGHT).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
 
 
+def deep_rgb(channels: int = 3, peak: int = 65535) -> np.ndarray:
+    """Return uint16[32, 48, C]: noise of 0..peak, the same each time."""
+    return np.random.default_rng(1).integers(0, peak + 1, (HEIGHT, WIDTH, channels)).astype(np.uint16)
+
+
+def tiff(values: np.ndarray, tags: dict[int, int], planes: bool = False) -> bytes:
+    """Return a little-endian TIFF of uint16[H, W, C]; `tags` are added to the usual ones, or win; 259: 8 deflates."""
+    height, width, channels = values.shape
+    if planes:
+        values = values.transpose(2, 0, 1)
+    body = values.astype("<u2").tobytes()
+    if tags.get(259) == 8:
+        body = zlib.compress(body)
+    parts = channels if planes else 1
+    usual = {256: width, 257: height, 259: 1, 262: 2 if channels > 2 else 1, 277: channels, 278: height}
+    usual |= {284: 2 if planes else 1}
+    start = 8 + 2 + 12 * len(usual.keys() | tags.keys() | {258, 273, 279}) + 4
+    more, entries = b"", []
+    offsets = [start + 2 * channels + 8 * parts + part * len(body) // parts for part in range(parts)]
+    lists = {258: ("H", [16] * channels), 273: ("I", offsets), 279: ("I", [len(body) // parts] * parts)}
+    lists |= {tag: ("H", [value]) for tag, value in (usual | tags).items()}
+    for tag, (kind, items) in sorted(lists.items()):
+        packed = struct.pack(f"<{len(items)}{kind}", *items)
+        if len(packed) > 4:
+            packed, more = struct.pack("<I", start + len(more)), more + packed
+        entries.append(struct.pack("<HHI", tag, 3 if kind == "H" else 4, len(items)) + packed.ljust(4, b"\x00"))
+    head = b"II*\x00" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    return (head + more).ljust(offsets[0], b"\x00") + body
+
+
+def ycck() -> bytes:
+    """Return a CMYK JPEG whose Adobe marker tells YCCK, which Pillow reads and does not write: the same coefficients,
+    taken for luma and chroma of the inks, and black."""
+    data = encode(rgb().convert("CMYK"), "JPEG")
+    adobe = data.index(b"Adobe")
+    return data[: adobe + 11] + b"\x02" + data[adobe + 12 :]
+
+
+def sideways_xmp() -> bytes:
+    """Return a JPEG without EXIF whose XMP tells an orientation."""
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    return encode(rgb(), "JPEG", xmp=packet)
+
+
+def closed(data: bytes) -> bytes:
+    """Return the first two thirds of a JPEG, closed with an end marker."""
+    return data[: len(data) * 2 // 3] + b"\xff\xd9"
+
+
+def bomb_webp() -> bytes:
+    """Return a WebP whose canvas of 16,777,216 x 255 pixels Pillow would take memory for as it opens."""
+    flags = bytes([2, 0, 0, 0]) + (16_777_215).to_bytes(3, "little") + (254).to_bytes(3, "little")
+    return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + flags
+
+
+def dicom_header(more: bytes = b"") -> bytes:
+    """Return bytes that begin as a DICOM file does, and hold no picture."""
+    meta = struct.pack("<HH2sH", 2, 0x10, b"UI", 20) + b"1.2.840.10008.1.2.1\x00"
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta)) + meta + more
+
+
 _AS_STORED = (WIDTH, HEIGHT)
 _TURNED = (HEIGHT, WIDTH)
 _FLOATS = np.linspace(0, 1, WIDTH * HEIGHT, dtype=np.float32).reshape(HEIGHT, WIDTH)
 
 HOSTILE = [
-    Hostile("zero.jpg", lambda: b"", None, "is empty (0 bytes)"),
-    Hostile("text.png", lambda: b"this is no picture\n" * 50, None, "no known picture format"),
-    Hostile("not_found.jpg", lambda: b"<!doctype html><title>404</title>" * 9, None, "no known picture format"),
-    Hostile("vector.png", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', None, "no known picture format"),
-    Hostile("archive.jpg", lambda: b"PK\x03\x04" + bytes(200), None, "no known picture format"),
+    Hostile("zero.jpg", "no bytes at all", lambda: b"", None, "is empty (0 bytes)", "empty"),
     Hostile(
-        "program.png",  # Pillow would hand it to Ghostscript
+        "text.png",
+        "a text file with a picture's ending",
+        lambda: b"this is no picture\n" * 50,
+        None,
+        "no known picture format",
+    ),
+    Hostile(
+        "not_found.jpg",
+        "the web page that a failed download left",
+        lambda: b"<!doctype html><title>404</title>" * 9,
+        None,
+        "no known picture format",
+    ),
+    Hostile(
+        "vector.png",
+        "an SVG drawing",
+        lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        None,
+        "no known picture format",
+    ),
+    Hostile("archive.jpg", "a zip archive", lambda: b"PK\x03\x04" + bytes(200), None, "no known picture format"),
+    Hostile(
+        "program.png",
+        "a PostScript program",  # Pillow would hand it to Ghostscript
         lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",
         None,
         "no known picture format",
     ),
-    Hostile("magic_only.jpg", lambda: b"\xff\xd8\xff\xe0", None, "cannot be decoded"),
-    Hostile("cut.jpg", lambda: half(encode(rgb(), "JPEG")), None, "truncated"),
-    Hostile("cut.png", lambda: half(encode(rgb(), "PNG")), None, "truncated"),
-    Hostile("cut.webp", lambda: half(encode(rgb(), "WEBP")), None, "cannot be decoded"),
-    Hostile("cut.tif", lambda: half(encode(rgb(), "TIFF")), None, "cannot be decoded"),
-    Hostile("cut.gif", lambda: half(encode(rgb().quantize(), "GIF")), None, "cannot be decoded"),
-    Hostile("cut.bmp", lambda: half(encode(rgb(), "BMP")), None, "truncated"),
-    Hostile("flipped.png", lambda: flipped(encode(rgb(), "PNG")), None, "broken data stream"),
-    Hostile("bomb.png", lambda: png_of(50_000, 50_000), None, "50,000 x 50,000 pixels, over the limit of 100,000,000"),
-    Hostile("bomb.gif", lambda: gif_of(65_535, 65_535), None, "65,535 x 65,535 pixels, over the limit"),
-    Hostile("short.png", lambda: png_of(100, 100), None, "truncated"),
-    Hostile("float.tif", lambda: deep(_FLOATS), None, "float32 gray with values 0..1, whose true range"),
-    Hostile("nan.tif", lambda: deep(np.full_like(_FLOATS, np.nan)), None, "not numbers (NaN or infinity)"),
-    Hostile("negative.tif", lambda: deep(deep_ramp().astype(np.int32) - 1024), None, "values -1024..64511"),
+    Hostile("magic_only.jpg", "four bytes of a JPEG", lambda: b"\xff\xd8\xff\xe0", None, "truncated", "truncated"),
+    Hostile("cut.jpg", "half of a JPEG", lambda: half(encode(rgb(), "JPEG")), None, "truncated", "truncated"),
+    Hostile("cut.png", "half of a PNG", lambda: half(encode(rgb(), "PNG")), None, "truncated", "truncated"),
+    Hostile("cut.webp", "half of a WebP", lambda: half(encode(rgb(), "WEBP")), None, "truncated", "truncated"),
+    Hostile("cut.tif", "half of a TIFF", lambda: half(encode(rgb(), "TIFF")), None, "truncated", "truncated"),
+    Hostile("cut.gif", "half of a GIF", lambda: half(encode(rgb().quantize(), "GIF")), None, "truncated", "truncated"),
+    Hostile("cut.bmp", "half of a BMP", lambda: half(encode(rgb(), "BMP")), None, "truncated", "truncated"),
+    Hostile(
+        "flipped.png",
+        "a PNG with one bit changed in its pixels",
+        lambda: flipped(encode(rgb(), "PNG")),
+        None,
+        "broken data stream",
+    ),
+    Hostile(
+        "bomb.png",
+        "a PNG that tells 2,500,000,000 pixels",
+        lambda: png_of(50_000, 50_000),
+        None,
+        "50,000 x 50,000 pixels, over the limit of 100,000,000",
+        "bomb",
+    ),
+    Hostile(
+        "bomb.gif",
+        "a GIF that tells 4,294,836,225 pixels",
+        lambda: gif_of(65_535, 65_535),
+        None,
+        "65,535 x 65,535 pixels, over the limit",
+        "bomb",
+    ),
+    Hostile(
+        "short.png",
+        "a PNG with fewer pixels than its header tells",
+        lambda: png_of(100, 100),
+        None,
+        "truncated",
+        "truncated",
+    ),
+    Hostile(
+        "float.tif",
+        "float gray",
+        lambda: deep(_FLOATS),
+        None,
+        "float32 gray with values 0..1, whose true range",
+        "range",
+    ),
+    Hostile(
+        "nan.tif",
+        "float gray that is no number",
+        lambda: deep(np.full_like(_FLOATS, np.nan)),
+        None,
+        "not numbers (NaN or infinity)",
+        "range",
+    ),
+    Hostile(
+        "negative.tif",
+        "32-bit gray with negative values, as of CT",
+        lambda: deep(deep_ramp().astype(np.int32) - 1024),
+        None,
+        "values -1024..64511",
+        "range",
+    ),
     Hostile(
         "bad_profile.jpg",
+        "CMYK with a profile that is none",
         lambda: encode(rgb().convert("CMYK"), "JPEG", icc_profile=b"no profile"),
         None,
         "CMYK profile",
     ),
-    Hostile("sideways.jpg", lambda: oriented("JPEG", 6), _TURNED),
-    Hostile("orientation_9.jpg", lambda: oriented("JPEG", 9), _AS_STORED),
-    Hostile("broken_exif.jpg", lambda: broken_exif("JPEG"), _AS_STORED),
-    Hostile("broken_exif.png", lambda: broken_exif("PNG"), _AS_STORED),
-    Hostile("broken_exif.webp", lambda: broken_exif("WEBP"), _AS_STORED),
-    Hostile("unwritable_exif.jpg", unwritable_exif, _TURNED),
-    Hostile("bad_profile.png", lambda: encode(rgb(), "PNG", icc_profile=b"no profile"), _AS_STORED),
-    Hostile("cmyk.jpg", lambda: encode(rgb().convert("CMYK"), "JPEG"), _AS_STORED),
-    Hostile("png_inside.jpg", lambda: encode(rgb(), "PNG"), _AS_STORED),
-    Hostile("junk_after_end.jpg", lambda: encode(rgb(), "JPEG") + b"junk" * 99, _AS_STORED),
-    Hostile("animated.gif", lambda: animated("GIF"), _AS_STORED),
-    Hostile("animated.webp", lambda: animated("WEBP"), _AS_STORED),
-    Hostile("pages.tif", lambda: animated("TIFF"), _AS_STORED),
-    Hostile("one_bit.png", lambda: encode(rgb().convert("1"), "PNG"), _AS_STORED),
-    Hostile("gray_alpha.png", lambda: encode(rgb().convert("LA"), "PNG"), _AS_STORED),
-    Hostile("palette_alpha.png", lambda: encode(rgb().quantize(8), "PNG", transparency=3), _AS_STORED),
-    Hostile("deep.png", lambda: deep(deep_ramp(), "PNG"), _AS_STORED),
-    Hostile("one_pixel.png", lambda: encode(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
-    Hostile("thread.png", lambda: encode(Image.new("RGB", (5000, 1)), "PNG"), (5000, 1)),
+    Hostile("sideways.jpg", "turned by EXIF", lambda: oriented("JPEG", 6), _TURNED),
+    Hostile("orientation_9.jpg", "an EXIF orientation that does not exist", lambda: oriented("JPEG", 9), _AS_STORED),
+    Hostile("broken_exif.jpg", "JPEG with EXIF that cannot be read", lambda: broken_exif("JPEG"), _AS_STORED),
+    Hostile("broken_exif.png", "PNG with EXIF that cannot be read", lambda: broken_exif("PNG"), _AS_STORED),
+    Hostile("broken_exif.webp", "WebP with EXIF that cannot be read", lambda: broken_exif("WEBP"), _AS_STORED),
+    Hostile("unwritable_exif.jpg", "turned by EXIF that is malformed elsewhere", unwritable_exif, _TURNED),
+    Hostile(
+        "bad_profile.png",
+        "RGB with a profile that is none",
+        lambda: encode(rgb(), "PNG", icc_profile=b"no profile"),
+        _AS_STORED,
+    ),
+    Hostile("cmyk.jpg", "CMYK without a profile", lambda: encode(rgb().convert("CMYK"), "JPEG"), _AS_STORED),
+    Hostile("png_inside.jpg", "a PNG with the ending of a JPEG", lambda: encode(rgb(), "PNG"), _AS_STORED),
+    Hostile(
+        "junk_after_end.jpg", "junk behind the end marker", lambda: encode(rgb(), "JPEG") + b"junk" * 99, _AS_STORED
+    ),
+    Hostile("animated.gif", "three frames", lambda: animated("GIF"), _AS_STORED),
+    Hostile("animated.webp", "three frames", lambda: animated("WEBP"), _AS_STORED),
+    Hostile("pages.tif", "three pages", lambda: animated("TIFF"), _AS_STORED),
+    Hostile("one_bit.png", "black and white", lambda: encode(rgb().convert("1"), "PNG"), _AS_STORED),
+    Hostile("gray_alpha.png", "gray with alpha", lambda: encode(rgb().convert("LA"), "PNG"), _AS_STORED),
+    Hostile(
+        "palette_alpha.png",
+        "a palette with a transparent entry",
+        lambda: encode(rgb().quantize(8), "PNG", transparency=3),
+        _AS_STORED,
+    ),
+    Hostile("deep.png", "16-bit gray that uses all its values", lambda: deep(deep_ramp(), "PNG"), _AS_STORED),
+    Hostile("deep_rgb.png", "16-bit RGB", lambda: png_rows(deep_rgb()), _AS_STORED),
+    Hostile("deep_rgba.png", "16-bit RGB with alpha", lambda: png_rows(deep_rgb(4)), _AS_STORED),
+    Hostile("deep_gray_alpha.png", "16-bit gray with alpha", lambda: png_rows(deep_rgb(2)), _AS_STORED),
+    Hostile(
+        "deep_clear.png",
+        "16-bit gray with a transparent level",
+        lambda: png_rows(deep_rgb(1), chunk(b"tRNS", bytes(2))),
+        _AS_STORED,
+    ),
+    Hostile("deep_rgb.tif", "16-bit RGB", lambda: tiff(deep_rgb(), {}), _AS_STORED),
+    Hostile("white_is_zero.tif", "16-bit gray whose 0 is white", lambda: tiff(deep_rgb(1), {262: 0}), _AS_STORED),
+    Hostile(
+        "deep_planes.tif",
+        "16-bit RGB, a plane for each channel",
+        lambda: tiff(deep_rgb(), {}, planes=True),
+        None,
+        "that is read wrongly",
+    ),
+    Hostile(
+        "deep_premultiplied.tif",
+        "16-bit RGB with premultiplied alpha",
+        lambda: tiff(deep_rgb(4), {338: 1}),
+        None,
+        "that is read wrongly",
+    ),
+    Hostile("bomb.webp", "a WebP that tells 4,278,190,080 pixels", bomb_webp, None, "over the limit", "bomb"),
+    Hostile("cut.jp2", "half of a JPEG 2000", lambda: half(encode(rgb(), "JPEG2000")), None, "truncated", "truncated"),
+    Hostile(
+        "cut_lzw.tif",
+        "half of a compressed TIFF",
+        lambda: half(encode(rgb(), "TIFF", compression="tiff_lzw")),
+        None,
+        "truncated",
+        "truncated",
+    ),
+    Hostile(
+        "closed.jpg",
+        "two thirds of a JPEG, closed with an end marker: nothing tells it from a whole one, the rest is gray",
+        lambda: closed(encode(rgb(), "JPEG")),
+        _AS_STORED,
+    ),
+    Hostile("animated.png", "three frames", lambda: animated("PNG"), _AS_STORED),
+    Hostile("preview.jpg", "a camera's JPEG with a second picture behind it", lambda: animated("MPO"), _AS_STORED),
+    Hostile("ycck.jpg", "CMYK stored as YCCK", ycck, _AS_STORED),
+    Hostile("sideways_xmp.jpg", "turned by XMP alone", sideways_xmp, _TURNED),
+    Hostile("report.dcm", "a DICOM file without a picture", dicom_header, None, "holds no picture"),
+    Hostile("one_pixel.png", "1 x 1", lambda: encode(Image.new("RGB", (1, 1)), "PNG"), (1, 1)),
+    Hostile("thread.png", "5000 x 1", lambda: encode(Image.new("RGB", (5000, 1)), "PNG"), (5000, 1)),
 ]
 
 
@@ -172,6 +371,12 @@ def write_hostile(folder: Path) -> list[Hostile]:
     return HOSTILE
 
 
+def promise(item: Hostile) -> str:
+    """Return the row of README.md."""
+    outcome = f"decodes to {item.size[0]} x {item.size[1]}" if item.size else f"refused, {item.kind}: `{item.says}`"
+    return f"| {item.name} | {item.what} | {outcome} |"
+
+
 if __name__ == "__main__":
     for item in write_hostile(Path(sys.argv[1])):
-        print(item.name, f"decodes to {item.size}" if item.size else f"is refused: {item.says}", sep="\t")
+        print(promise(item))

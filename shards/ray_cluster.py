@@ -1,4 +1,7 @@
-"""One Ray cluster for this process: the one that RAY_ADDRESS names, or a new one on this machine."""
+"""One Ray cluster for this process: the one that RAY_ADDRESS names, or a new one on this machine.
+
+Packing, training, sweeps and serving all come to their cluster by this door.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,15 @@ from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
 
-QUIET = {
+# Ray reads these once, when it is imported: whoever imports ray imports this module first.
+for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Otherwise Ray runs `uv run` again for each of its workers when this process was started by it.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Ray will stop hiding GPUs from actors that ask for none; it warns until one of the two is chosen.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-def quiet_ray() -> None:
-    """Set Ray's environment variables to quiet ones where the user set none; call it before `ray` is imported."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+}.items():
+    os.environ.setdefault(_name, _value)
 
 
 def read_address() -> str | None:
@@ -30,25 +29,27 @@ def read_address() -> str | None:
     return None if address in ("", "local") else address
 
 
-def join_or_start() -> bool:
+def join_or_start(**options: Any) -> bool:
     """Connect this process to Ray and return True when a cluster was started here, which then ends with it.
+
+    Args:
+        options: For `ray.init`; num_cpus counts only where a cluster is started.
 
     Raises:
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
-    quiet_ray()
-    # Late, because Ray reads its environment variables once, when it is imported.
     import ray
 
     if ray.is_initialized():
         return False
     address = read_address()
     if address is None:
-        _connect(address="local", include_dashboard=False)
+        _connect(address="local", include_dashboard=False, **options)
         return True
+    options.pop("num_cpus", None)  # a running cluster has what it has
     try:
         _require_listener(address)
-        _connect(address=address)
+        _connect(address=address, **options)
     except (OSError, RuntimeError) as err:
         raise ConnectionError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({err}); start it, or unset RAY_ADDRESS to start one here"

@@ -1,0 +1,128 @@
+"""One verdict on a set of pictures: who is readable, which split each gets, which are equal, what must not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.audit.duplicates import Pairs, correlate, find_duplicates
+from shards.audit.findings import Findings, judge
+from shards.audit.run import Examined
+from shards.decode import DecodeOptions
+from shards.errors import ShardError
+from shards.sources.model import Source
+from shards.splits import SplitOptions, assign_splits
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is known of every picture; all sequences have one entry for each source.
+
+    splits: '' for a picture that is unreadable, or left out by --fraction.
+    """
+
+    sources: Sequence[Source]
+    examined: Examined
+    splits: list[str]
+    pairs: Pairs
+    findings: Findings
+    notes: list[str] = field(default_factory=list)
+
+    def similarity(self, left: int, right: int) -> float:
+        """Return how alike two pictures of a cluster are, as correlation of their thumbnails, 1 for equal pixels."""
+        hashes = self.examined.facts["pixels_xxh3"]
+        if hashes[left].as_py() == hashes[right].as_py():
+            return 1.0
+        return correlate(self.examined.thumbnails[[left]], self.examined.thumbnails[[right]]).item()
+
+    def without(self, rows: Iterable[int]) -> Audit:
+        """Return the verdict on the pictures that are left when some are taken out."""
+        splits = list(self.splits)
+        for row in rows:
+            splits[row] = ""
+        return replace(self, splits=splits, findings=_judge(self.sources, splits, self.pairs))
+
+
+def find_rejected(examined: Examined) -> npt.NDArray[np.int64]:
+    """Return int64[n]: the positions of the pictures that cannot be read."""
+    kinds = examined.facts["kind"].to_numpy(zero_copy_only=False)
+    return np.flatnonzero(kinds != "").astype(np.int64)
+
+
+def list_rejected(sources: Sequence[Source], examined: Examined) -> list[tuple[str, str]]:
+    """Return name and reason of every picture that cannot be read."""
+    reasons = examined.facts["reason"]
+    return [(sources[row].name, reasons[row].as_py()) for row in find_rejected(examined).tolist()]
+
+
+def audit_pictures(sources: Sequence[Source], examined: Examined, options: SplitOptions) -> Audit:
+    """Return the verdict. Equal pictures without a given split come into the same one, so they cannot leak.
+
+    Raises:
+        UsageError: Split options that the sources do not allow.
+    """
+    pairs = _find_pairs(examined)
+    readable = np.setdiff1d(np.arange(len(sources)), find_rejected(examined))
+    place = np.full(len(sources), -1)
+    place[readable] = np.arange(len(readable))
+    kept = [sources[row] for row in readable.tolist()]
+    ties = list(zip(place[pairs.left].tolist(), place[pairs.right].tolist(), strict=True))
+    assigned = assign_splits(
+        [source.split for source in kept],
+        [source.labels for source in kept],
+        [source.group for source in kept],
+        ties,
+        options,
+    )
+    splits = [""] * len(sources)
+    for row, split in zip(readable.tolist(), assigned.splits, strict=True):
+        splits[row] = split
+    return Audit(sources, examined, splits, pairs, _judge(sources, splits, pairs), list(assigned.notes))
+
+
+def _judge(sources: Sequence[Source], splits: list[str], pairs: Pairs) -> Findings:
+    return judge(
+        [source.name for source in sources],
+        splits,
+        [source.labels for source in sources],
+        [source.group for source in sources],
+        pairs,
+    )
+
+
+def _find_pairs(examined: Examined) -> Pairs:
+    facts = examined.facts
+    # A picture that cannot be read is equal to none, not even to another such.
+    hashes = [text or f"row {row}" for row, text in enumerate(facts["pixels_xxh3"].to_pylist())]
+    return find_duplicates(
+        hashes,
+        facts["phash"].fill_null(0).to_numpy(),
+        examined.thumbnails,
+        facts["width"].fill_null(0).to_numpy(),
+        facts["height"].fill_null(0).to_numpy(),
+    )
+
+
+def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: float) -> None:
+    """Raise a ShardError when more than `max_rate` of all pictures cannot be read."""
+    rejected = list_rejected(sources, examined)
+    if len(rejected) > max_rate * len(sources):
+        name, reason = rejected[0]
+        raise ShardError(
+            f"{len(rejected):,} of {len(sources):,} pictures cannot be read, over the limit of {max_rate:.1%}; "
+            f"the first is {name}: {reason}. Repair or remove them, or raise --max-reject-rate"
+        )
+
+
+def refuse_unknown_range(examined: Examined, options: DecodeOptions) -> None:
+    """Raise a ShardError when deep gray leaves its top bit unused: a 12-bit X-ray would come out black."""
+    peak = max((value for value in examined.facts["peak"].to_pylist() if value is not None), default=0.0)
+    if options.gray_range is None and 0 < peak < 32768:
+        bits = max(1, int(peak).bit_length())
+        raise ShardError(
+            f"the deep gray pictures use values up to {peak:g} of 65535, so they would come out dark; "
+            f"say which values are black and white, for example --bits {bits} (the same as --range 0,{2**bits - 1})"
+        )

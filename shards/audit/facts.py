@@ -1,0 +1,91 @@
+"""What the audit keeps of one picture: facts, hashes, a thumbnail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import Image
+
+from shards import decode
+from shards.decode import DecodeOptions
+from shards.errors import DecodeError
+
+THUMBNAIL_SIDE = 32
+THUMBNAIL_BYTES = THUMBNAIL_SIDE**2
+_HASH_SIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts of a readable picture.
+
+    format, mode, width, height, peak, pixels_xxh3: as `shards.decode.Picture`. bytes_xxh3: xxh3-128 of the file, 32
+    hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the picture.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    peak: float
+    bytes_xxh3: str
+    pixels_xxh3: str
+    phash: int
+    thumbnail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why a picture is not readable; kind: empty, truncated, bomb, range, frames or unreadable."""
+
+    kind: str
+    reason: str
+
+
+def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
+    """Decode a picture once and return what the audit keeps of it."""
+    try:
+        picture, pixels = decode.examine(data, options)
+    except DecodeError as err:
+        return Rejected(err.kind, str(err))
+    thumbnail = make_thumbnail(pixels)
+    return Facts(
+        picture.format,
+        picture.mode,
+        picture.width,
+        picture.height,
+        picture.peak,
+        xxhash.xxh3_128_hexdigest(data),
+        picture.pixels_xxh3,
+        compute_phash(thumbnail),
+        thumbnail.tobytes(),
+    )
+
+
+def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return uint8[32, 32], gray: uint8[H, W, 3] stretched to a square, antialiased."""
+    gray = Image.fromarray(pixels).convert("L")
+    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture.
+    return np.asarray(gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR))
+
+
+def _cosines() -> npt.NDArray[np.float32]:
+    """Return float32[8, 32]: the 8 lowest waves of the DCT-II after the constant one."""
+    place = np.arange(THUMBNAIL_SIDE) + 0.5
+    waves = np.arange(1, _HASH_SIDE + 1)[:, None]
+    return np.cos(np.pi / THUMBNAIL_SIDE * waves * place).astype(np.float32)
+
+
+_COSINES = _cosines()
+
+
+def compute_phash(thumbnail: npt.NDArray[np.uint8]) -> int:
+    """Return 64 bits: which of the 8 x 8 lowest frequencies of a uint8[32, 32] are above their median.
+
+    Source: the perceptual hash by DCT of pHash (Zauner 2010).
+    """
+    waves = _COSINES @ thumbnail.astype(np.float32) @ _COSINES.T
+    return int.from_bytes(np.packbits(waves > np.median(waves)).tobytes(), "big")

@@ -1,0 +1,192 @@
+"""What equal pictures and torn groups mean: leaks between splits, conflicts of labels, copies inside a split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from shards.audit.duplicates import Pairs
+from shards.errors import ShardError
+from shards.sources.model import SPLITS
+
+Labels = tuple[str, ...]
+
+NAMED = 5
+"""Offending pairs that an error message names; the page shows more."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Equal pictures: their positions in ascending order, and two of them that show what is wrong."""
+
+    rows: list[int]
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A group of the sources, such as a patient, that lies in several splits: pictures by split."""
+
+    group: str
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a set of pictures as it is split; a cluster may be a leak and a conflict at once.
+
+    names, splits: of all pictures, to tell people which. duplicates: clusters inside one split, of one label.
+    """
+
+    names: Sequence[str]
+    splits: Sequence[str]
+    labels: Sequence[Labels]
+    leaks: list[Cluster]
+    conflicts: list[Cluster]
+    duplicates: list[Cluster]
+    torn: list[Torn]
+
+    @property
+    def num_copies(self) -> int:
+        """Pictures that are copies of another one in the same split."""
+        return sum(len(cluster.rows) - 1 for cluster in self.duplicates)
+
+
+def judge(
+    names: Sequence[str],
+    splits: Sequence[str],
+    labels: Sequence[Labels],
+    groups: Sequence[str],
+    pairs: Pairs,
+) -> Findings:
+    """Return what is wrong. A picture of the split '' is in none, but may link others that are.
+
+    Args:
+        names, splits, labels, groups: Of each picture; group '' is none.
+        pairs: Equal pictures.
+    """
+    leaks, conflicts, duplicates = [], [], []
+    for rows in join_pairs(pairs, len(names)):
+        rows = [row for row in rows if splits[row]]
+        split_pair = _differ(rows, splits)
+        label_pair = _differ(rows, [frozenset(label) for label in labels])
+        if split_pair:
+            leaks.append(Cluster(rows, *split_pair))
+        if label_pair:
+            conflicts.append(Cluster(rows, *label_pair))
+        if len(rows) > 1 and not split_pair and not label_pair:
+            duplicates.append(Cluster(rows, rows[0], rows[1]))
+    return Findings(names, splits, labels, leaks, conflicts, duplicates, _find_torn(splits, groups))
+
+
+def join_pairs(pairs: Pairs, count: int) -> list[list[int]]:
+    """Return the clusters that pairs link among `count` pictures, each in ascending order, by their first picture."""
+    if not len(pairs):
+        return []
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs.left, pairs.right)), shape=(count, count))
+    numbers = connected_components(graph, directed=False)[1]
+    touched = np.unique(np.concatenate([pairs.left, pairs.right]))
+    clusters: defaultdict[int, list[int]] = defaultdict(list)
+    for row in touched.tolist():
+        clusters[int(numbers[row])].append(row)
+    return list(clusters.values())
+
+
+def number_clusters(pairs: Pairs, count: int) -> npt.NDArray[np.int32]:
+    """Return int32[count]: the cluster of each picture, numbered from 0, -1 for a picture that equals no other."""
+    numbers = np.full(count, -1, dtype=np.int32)
+    for number, rows in enumerate(join_pairs(pairs, count)):
+        numbers[rows] = number
+    return numbers
+
+
+def _differ(rows: list[int], values: Sequence[object]) -> tuple[int, int] | None:
+    """Return the first two of `rows` whose values differ."""
+    for row in rows[1:]:
+        if values[row] != values[rows[0]]:
+            return rows[0], row
+    return None
+
+
+def _find_torn(splits: Sequence[str], groups: Sequence[str]) -> list[Torn]:
+    counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for split, group in zip(splits, groups, strict=True):
+        if split and group:
+            counts[group][split] += 1
+    return [Torn(group, dict(by_split)) for group, by_split in sorted(counts.items()) if len(by_split) > 1]
+
+
+def refuse_findings(findings: Findings, allow_leaks: bool) -> None:
+    """Raise a ShardError that names the offending pairs, unless leaks are allowed.
+
+    Raises:
+        ShardError: Equal pictures in several splits or of several labels, or a group in several splits.
+    """
+    if allow_leaks or not (findings.leaks or findings.conflicts or findings.torn):
+        return
+    parts = []
+    if findings.leaks:
+        parts.append(_tell(findings, findings.leaks, "equal pictures lie in different splits", _tell_split))
+    if findings.conflicts:
+        parts.append(_tell(findings, findings.conflicts, "equal pictures have different labels", _tell_labels))
+    if findings.torn:
+        torn = "; ".join(f"{item.group} in {', '.join(item.counts)}" for item in findings.torn[:NAMED])
+        parts.append(f"groups lie in several splits ({len(findings.torn):,} cases: {torn}{_more(findings.torn)})")
+    raise ShardError(
+        f"{', and '.join(parts)}, so results on val and test would be too good, or the labels wrong. "
+        "--drop-duplicates keeps one of equal pictures and none whose labels differ, --merge-and-resplit train,val "
+        "splits anew with groups kept together, --allow-leaks packs them as they are"
+    )
+
+
+def _tell(findings: Findings, clusters: list[Cluster], what: str, how: object) -> str:
+    shown = "; ".join(how(findings, cluster) for cluster in clusters[:NAMED])  # type: ignore[operator]
+    return f"{what} ({len(clusters):,} cases: {shown}{_more(clusters)})"
+
+
+def _tell_split(findings: Findings, cluster: Cluster) -> str:
+    rows = (cluster.left, cluster.right)
+    return " = ".join(f"{findings.names[row]} [{findings.splits[row]}]" for row in rows)
+
+
+def _tell_labels(findings: Findings, cluster: Cluster) -> str:
+    rows = (cluster.left, cluster.right)
+    return " = ".join(f"{findings.names[row]} [{' and '.join(findings.labels[row])}]" for row in rows)
+
+
+def _more(items: Sequence[object]) -> str:
+    return f"; and {len(items) - NAMED:,} more" if len(items) > NAMED else ""
+
+
+def choose_dropped(
+    names: Sequence[str], splits: Sequence[str], labels: Sequence[Labels], pairs: Pairs, num_published: int = 0
+) -> dict[int, str]:
+    """Return the pictures to leave out so that no two equal ones are left, and why.
+
+    Of equal pictures the one in test stays before one in val and one in train, so that a published test set stays
+    whole; of pictures whose labels differ none stays. The first `num_published` pictures always stay.
+    """
+    dropped: dict[int, str] = {}
+    for rows in join_pairs(pairs, len(splits)):
+        rows = [row for row in rows if splits[row]]
+        if not rows:
+            continue
+        kept = min(rows, key=lambda row: (row >= num_published, -SPLITS.index(splits[row]), row))
+        conflict = len({frozenset(labels[row]) for row in rows}) > 1
+        for row in rows:
+            if row < num_published or (row == kept and not conflict):
+                continue
+            dropped[row] = _tell_conflict(rows, labels) if conflict else f"equal to {names[kept]} in {splits[kept]}"
+    return dropped
+
+
+def _tell_conflict(rows: list[int], labels: Sequence[Labels]) -> str:
+    names = sorted({" and ".join(labels[row]) or "nothing" for row in rows})
+    return f"equal pictures are labelled {', '.join(names)}: nobody can say which is right"

@@ -1,0 +1,164 @@
+"""Every picture is decoded once, over many processes; finished chunks outlive a kill in a journal."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, examine
+from shards.decode import DecodeOptions
+from shards.index import encode_table
+from shards.pools import Pool
+from shards.sources.load import load_chunks
+from shards.sources.model import Source, SourceList, Store
+from shards.storage import Storage
+
+CHUNK = 256
+"""Pictures of one task, and of one file of the journal: what a kill costs at most for each worker."""
+JOURNAL = ".packing/audit/"
+VERSION = 1
+"""Raise it when a fact of a picture is computed in another way: journals of the old way are then not believed."""
+
+Progress = Callable[[str, int, int, int], None]
+"""Called as progress(stage, pictures done, pictures in all, bytes of those that this call reports)."""
+
+FACTS_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("format", pa.string()),
+        ("mode", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("peak", pa.float32()),
+        ("bytes_xxh3", pa.string()),
+        ("pixels_xxh3", pa.string()),
+        ("phash", pa.uint64()),
+        ("thumbnail", pa.binary()),
+    ]
+)
+"""kind and reason: why a picture was rejected, empty where it was not."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Facts of every picture, in the order of the sources.
+
+    facts: FACTS_SCHEMA without thumbnails, a row each, rejected ones included.
+    thumbnails: uint8[n, THUMBNAIL_BYTES], on disk.
+    """
+
+    facts: pa.Table
+    thumbnails: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    sources: Sequence[Source]
+    data: Sequence[bytes] | None
+    size: int
+
+
+def examine_sources(
+    listed: SourceList, options: DecodeOptions, pool: Pool, journal: Storage | None, progress: Progress
+) -> Examined:
+    """Decode every picture once and return the facts.
+
+    Args:
+        journal: Where finished chunks are kept until the dataset is published; None keeps nothing.
+    """
+    spool = _spool(len(listed.sources))
+    place = {source.name: number for number, source in enumerate(listed.sources)}
+    tables: list[pa.Table] = []
+    order: list[int] = []
+    for chunk, table in _examine_chunks(listed, options, pool, journal):
+        rows = [place[source.name] for source in chunk.sources]
+        for row, data in zip(rows, table["thumbnail"].to_pylist(), strict=True):
+            if data:
+                spool[row] = np.frombuffer(data, np.uint8)
+        order += rows
+        tables.append(table.drop_columns(["thumbnail"]))
+        progress("audit", len(order), len(listed.sources), chunk.size)
+    empty = FACTS_SCHEMA.remove(FACTS_SCHEMA.get_field_index("thumbnail")).empty_table()
+    facts = pa.concat_tables([empty, *tables]).take(pa.array(np.argsort(order)))
+    return Examined(facts, spool)
+
+
+def _examine_chunks(
+    listed: SourceList, options: DecodeOptions, pool: Pool, journal: Storage | None
+) -> Iterator[tuple[_Chunk, pa.Table]]:
+    known = journal.sizes() if journal else {}
+    waiting: list[tuple[_Chunk, str]] = []
+
+    def todo() -> Iterator[_Chunk | bytes]:
+        for sources, data in load_chunks(listed.store, listed.sources, CHUNK):
+            chunk = _Chunk(sources, data, sum(source.size for source in sources))
+            name = f"{JOURNAL}{_identify(sources, options)}.parquet"
+            waiting.append((chunk, name))
+            yield journal.read(name) if journal and name in known else chunk
+
+    for table, encoded in pool.run(partial(_examine_or_read, listed.store, options), todo()):
+        chunk, name = waiting.pop(0)
+        if journal and name not in known:
+            journal.write(name, encoded)
+        yield chunk, table
+
+
+def _identify(sources: Sequence[Source], options: DecodeOptions) -> str:
+    digest = xxhash.xxh3_128(f"{VERSION} {options.model_dump_json()}".encode())
+    for source in sources:
+        digest.update(repr((source.name, source.size, source.stamp, source.offset)).encode())
+    return digest.hexdigest()
+
+
+def _examine_or_read(store: Store, options: DecodeOptions, task: _Chunk | bytes) -> tuple[pa.Table, bytes]:
+    """Return the facts of a chunk and the same as Parquet; a chunk of the journal comes as Parquet."""
+    if isinstance(task, bytes):
+        return pq.read_table(pa.BufferReader(task)), b""
+    rows = []
+    for number, source in enumerate(task.sources):
+        found = _examine(store, options, source, task.data[number] if task.data else None)
+        rows.append(_row(source, found))
+    table = pa.Table.from_pylist(rows, FACTS_SCHEMA)
+    return table, encode_table(table)
+
+
+def _examine(store: Store, options: DecodeOptions, source: Source, data: bytes | None) -> Facts | Rejected:
+    try:
+        return examine(store.read(source) if data is None else data, options)
+    except OSError as err:
+        return Rejected("unreadable", f"the file cannot be read ({err.strerror or err})")
+
+
+def _row(source: Source, found: Facts | Rejected) -> dict[str, object]:
+    row: dict[str, object] = {"source": source.name, "kind": "", "reason": "", "thumbnail": b""}
+    fields = found.__slots__
+    return row | {name: getattr(found, name) for name in fields}
+
+
+def spool_thumbnails(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Return uint8[n, THUMBNAIL_BYTES] of all parts, on disk."""
+    spool = _spool(sum(len(part) for part in parts))
+    begin = 0
+    for part in parts:
+        spool[begin : begin + len(part)] = part
+        begin += len(part)
+    return spool
+
+
+def _spool(count: int) -> npt.NDArray[np.uint8]:
+    """Return zeros on disk: a kilobyte for each picture is too much to hold for millions of them."""
+    if count == 0:
+        return np.empty((0, THUMBNAIL_BYTES), np.uint8)
+    with tempfile.TemporaryFile(prefix="shardline-thumbnails-") as file:
+        file.truncate(count * THUMBNAIL_BYTES)
+        return np.memmap(file, np.uint8, "r+", shape=(count, THUMBNAIL_BYTES))

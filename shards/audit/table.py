@@ -1,0 +1,96 @@
+"""`audit.parquet`: a row for every picture, rejected ones included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.audit.audit import Audit
+from shards.audit.findings import number_clusters
+from shards.sources.layout import ENDINGS
+from shards.storage import Storage
+
+NAME = "audit.parquet"
+ROWS_AT_ONCE = 4096
+
+AUDIT_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("group", pa.string()),
+        ("size", pa.int64()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("format", pa.string()),
+        ("mode", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("peak", pa.float32()),
+        ("wrong_ending", pa.bool_()),
+        ("bytes_xxh3", pa.string()),
+        ("pixels_xxh3", pa.string()),
+        ("phash", pa.uint64()),
+        ("cluster", pa.int32()),
+        ("finding", pa.string()),
+        ("thumbnail", pa.binary()),
+    ]
+)
+"""split: empty where a picture is not packed; kind, reason: why it was rejected; cluster: equal for equal pictures, -1
+for one that equals no other; finding: leak, conflict, duplicate, or empty; thumbnail: uint8[32, 32] gray, kept so that
+`--update` can compare new pictures with old ones."""
+
+_FORMAT_OF_ENDING = {
+    "jpg": "jpeg", "jfif": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pgm": "ppm", "dcm": "dicom",
+}  # fmt: skip
+
+
+def write_table(storage: Storage, audit: Audit) -> None:
+    """Write `audit.parquet`, a bounded number of rows at a time."""
+    clusters = number_clusters(audit.pairs, len(audit.sources))
+    findings = _name_findings(audit)
+    with storage.writing(NAME) as file, pq.ParquetWriter(file, AUDIT_SCHEMA, compression="zstd") as writer:
+        for begin in range(0, len(audit.sources), ROWS_AT_ONCE):
+            end = min(begin + ROWS_AT_ONCE, len(audit.sources))
+            facts = audit.examined.facts.slice(begin, end - begin).to_pylist()
+            rows = [
+                _row(audit, begin + place, fact)
+                | {"cluster": int(clusters[begin + place]), "finding": findings.get(begin + place, "")}
+                for place, fact in enumerate(facts)
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, AUDIT_SCHEMA))
+
+
+def _row(audit: Audit, row: int, fact: dict[str, Any]) -> dict[str, Any]:
+    source = audit.sources[row]
+    return fact | {
+        "split": audit.splits[row],
+        "labels": source.labels,
+        "group": source.group,
+        "size": source.size,
+        "wrong_ending": has_wrong_ending(source.name, fact["format"]),
+        "thumbnail": audit.examined.thumbnails[row].tobytes(),
+    }
+
+
+def has_wrong_ending(name: str, kind: str | None) -> bool:
+    """Say whether a file's ending names another format than its content.
+
+    >>> has_wrong_ending("a/x.JPG", "png"), has_wrong_ending("a/x.JPG", "jpeg")
+    (True, False)
+    """
+    ending = name.rpartition(".")[2].lower()
+    # Several pictures in one JPEG (MPO) are a JPEG to whoever reads the first.
+    if not kind or f".{ending}" not in ENDINGS:
+        return False
+    return _FORMAT_OF_ENDING.get(ending, ending) != kind.replace("mpo", "jpeg")
+
+
+def _name_findings(audit: Audit) -> dict[int, str]:
+    found = audit.findings
+    names: dict[int, str] = {}
+    for kind, clusters in (("duplicate", found.duplicates), ("conflict", found.conflicts), ("leak", found.leaks)):
+        names |= {row: kind for cluster in clusters for row in cluster.rows}
+    return names

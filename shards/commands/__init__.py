@@ -1,0 +1,1 @@
+"""The command line of this package, a module for each command."""

@@ -1,0 +1,135 @@
+"""Arguments that several commands share, and the options that they become."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shards.decode import DecodeOptions
+from shards.errors import UsageError
+from shards.packing.encode import StoreOptions
+from shards.packing.options import PackOptions
+from shards.sizes import parse_size
+from shards.sources.find import find_sources
+from shards.sources.model import SourceList
+from shards.splits import SplitOptions, parse_merge, parse_shares
+
+Model = TypeVar("Model", bound=BaseModel)
+STYLE = argparse.ArgumentDefaultsHelpFormatter
+DEFAULT_SHARES = "val=0.1,test=0.1"
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which pictures there are, how they are decoded and how they are split."""
+    parser.add_argument(
+        "src", type=Path, help="folder of class folders, or train/val/test above those; a .zip or .tar(.gz/.zst) of "
+        "one; a .csv or .parquet list with columns path,label; a folder of WebDataset tars"
+    )  # fmt: skip
+    group = parser.add_argument_group("sources")
+    group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
+    group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
+    group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
+    group = parser.add_argument_group("splits")
+    group.add_argument("--split", help=f"shares where SRC has no splits; none = all train (default: {DEFAULT_SHARES})")
+    group.add_argument("--every", type=int, metavar="N", help="each Nth picture of a class to test, no randomness")
+    group.add_argument("--merge-and-resplit", metavar="A,B", help="pool these splits of SRC and split them anew")
+    group.add_argument("--fraction", type=float, default=1.0, help="share of train to use, stratified")
+    group.add_argument("--seed", type=int, default=0, help="seed of the split and of the order in the shards")
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--bits", type=int, help="bits in use of 16-bit gray: 12 is the same as --range 0,4095")
+    group.add_argument(
+        "--range", metavar="LO,HI", help="values of deep gray that are black and white; --range=-1000,400 for a CT scan"
+    )
+    group.add_argument("--background", metavar="R,G,B", default="255,255,255", help="colour under transparent pixels")
+    group.add_argument("--frames", choices=["first", "refuse"], default="first", help="of pictures with several frames")
+    group.add_argument("--max-pixels", type=int, default=100_000_000, help="pixels above which a picture is a bomb")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a long command is carried out."""
+    group = parser.add_argument_group("running")
+    group.add_argument("--max-reject-rate", type=float, default=0.01, help="share of unreadable pictures to bear")
+    group.add_argument("--workers", type=int, help="processes, or Ray tasks at a time (default: one for each CPU)")
+    group.add_argument("--on", choices=["local", "ray"], default="local", help="ray: on the cluster of RAY_ADDRESS")
+    group.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def read_sources(arguments: argparse.Namespace) -> SourceList:
+    """Return the pictures that the arguments name; raises as `find_sources`."""
+    return find_sources(
+        arguments.src,
+        unlabelled=arguments.unlabelled,
+        class_names=arguments.class_names,
+        group_regex=arguments.group_regex,
+    )
+
+
+def read_options(arguments: argparse.Namespace, **more: object) -> PackOptions:
+    """Return the options of packing, or of auditing as packing would.
+
+    Raises:
+        UsageError: A value that an option does not take.
+    """
+    decode = _build(
+        DecodeOptions,
+        gray_range=_read_range(arguments),
+        background=_read_numbers("--background", arguments.background, 3),
+        frames=arguments.frames,
+        max_pixels=arguments.max_pixels,
+    )
+    store = _build(StoreOptions, decode=decode, **_given(arguments, "max_side", "quality"))
+    split = _build(
+        SplitOptions,
+        seed=arguments.seed,
+        shares=_read_shares(arguments),
+        every=arguments.every,
+        fraction=arguments.fraction,
+        merge=parse_merge(arguments.merge_and_resplit) if arguments.merge_and_resplit else (),
+    )
+    if "shard_bytes" in arguments:
+        more["shard_bytes"] = parse_size(arguments.shard_bytes)
+    return _build(PackOptions, split=split, store=store, max_reject_rate=arguments.max_reject_rate, **more)
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, object]:
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+
+
+def _build(model: type[Model], **values: object) -> Model:
+    try:
+        return model(**values)
+    except ValidationError as err:
+        first = err.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "options"
+        option = {"gray_range": "range", "merge": "merge-and-resplit"}.get(field, field.replace("_", "-"))
+        raise UsageError(f"--{option}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from err
+
+
+def _read_shares(arguments: argparse.Namespace) -> dict[str, float]:
+    if arguments.split is None:
+        return {} if arguments.every else parse_shares(DEFAULT_SHARES)
+    return parse_shares(arguments.split)
+
+
+def _read_range(arguments: argparse.Namespace) -> tuple[float, ...] | None:
+    if arguments.bits is not None:
+        if arguments.range is not None:
+            raise UsageError("--bits and --range say the same thing in two ways; give one of them")
+        if not 1 <= arguments.bits <= 32:
+            raise UsageError(f"--bits is a number from 1 to 32, got {arguments.bits}")
+        return 0.0, float(2**arguments.bits - 1)
+    return None if arguments.range is None else _read_numbers("--range", arguments.range, 2)
+
+
+def _read_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        example = "0,4095" if count == 2 else "255,255,255"
+        raise UsageError(f"{option} takes {count} numbers such as {example}, got '{text}'")
+    return numbers

@@ -1,0 +1,46 @@
+"""`python -m shards audit SRC`: what is wrong with the pictures, without packing them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
+from shards.audit.findings import refuse_findings
+from shards.audit.pages import write_pages
+from shards.audit.run import examine_sources
+from shards.audit.summary import format_summary
+from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
+from shards.commands.pack import choose_pool
+from shards.commands.progress import show_progress
+from shards.packing.claim import release_target
+from shards.storage import open_storage
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("audit", help="find bad files, duplicates, leaks, conflicts", formatter_class=STYLE)
+    add_source_arguments(parser)
+    parser.add_argument("--out", default="audit", help="folder for audit.html and audit.parquet")
+    add_run_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audit as `pack` would, write the pages, print the summary; what `pack` would refuse exits 3."""
+    options = read_options(arguments)
+    listed = read_sources(arguments)
+    storage = open_storage(arguments.out)
+    with choose_pool(arguments) as pool, show_progress() as progress, storage.locked():
+        examined = examine_sources(listed, options.store.decode, pool, storage, progress)
+        audit = audit_pictures(listed.sources, examined, options.split)
+        summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
+        release_target(storage)
+    for note in [*listed.notes, *audit.notes]:
+        print(f"note: {note}", file=sys.stderr)
+    print(summary.model_dump_json() if arguments.json else format_summary(summary))
+    print(f"see {arguments.out}/audit.html", file=sys.stderr)
+    refuse_unknown_range(examined, options.store.decode)
+    refuse_rejects(listed.sources, examined, options.max_reject_rate)
+    refuse_findings(audit.findings, allow_leaks=False)
+    return 0

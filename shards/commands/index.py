@@ -1,0 +1,34 @@
+"""`python -m shards index FOLDER`: tars that somebody else made become a dataset where they lie."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from shards.commands.arguments import STYLE
+from shards.commands.progress import show_progress
+from shards.commands.stat import print_dataset
+from shards.foreign import index_foreign
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("index", help="make a dataset of WebDataset tars, in place", formatter_class=STYLE)
+    parser.add_argument("folder", type=Path, help="folder of the tars; train, val or test in folder or file names")
+    parser.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Index the tars and print what they hold."""
+    with show_progress() as progress:
+        manifest, warnings = index_foreign(arguments.folder, class_names=arguments.class_names, progress=progress)
+    for warning in warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    if arguments.json:
+        print(manifest.model_dump_json())
+    else:
+        print_dataset(arguments.folder, manifest)
+    return 0

@@ -1,0 +1,82 @@
+"""`python -m shards pack SRC OUT`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
+from shards.commands.progress import show_progress
+from shards.commands.stat import print_dataset
+from shards.errors import UsageError
+from shards.packing.claim import QUARANTINE
+from shards.packing.pack import Run, pack
+from shards.pools import Pool, open_pool
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("pack", help="pictures -> audit -> dataset of tar shards", formatter_class=STYLE)
+    add_source_arguments(parser)
+    parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
+    group = parser.add_argument_group("shards")
+    group.add_argument("--shard-bytes", default="64MiB", help="size after which a shard is closed")
+    group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
+    group.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk pictures")
+    group.add_argument("--update", action="store_true", help="add new pictures to OUT; its shards are left alone")
+    group = parser.add_argument_group("audit")
+    group.add_argument("--audit", choices=["full", "none"], default="full", help="none: pack without decoding")
+    group.add_argument("--allow-leaks", action="store_true", help="pack although pictures leak or labels conflict")
+    group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
+    add_run_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pack, then print what the dataset holds."""
+    options = read_options(
+        arguments,
+        audit=arguments.audit,
+        allow_leaks=arguments.allow_leaks,
+        drop_duplicates=arguments.drop_duplicates,
+    )
+    listed = read_sources(arguments)
+    with choose_pool(arguments) as pool, show_progress() as progress:
+        manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update)
+    if arguments.json:
+        print(manifest.model_dump_json())
+        return 0
+    for ending, count in listed.left_out.items():
+        print(f"left out {count:,} files ending in {ending}: not pictures by their ending")
+    if manifest.quarantined:
+        print(f"left out {manifest.quarantined:,} unreadable pictures, listed in {arguments.out}/{QUARANTINE}")
+    if manifest.audited.dropped:
+        print(f"left out {manifest.audited.dropped:,} duplicates, listed in {arguments.out}/{QUARANTINE}")
+    print_dataset(arguments.out, manifest)
+    return 0
+
+
+@contextlib.contextmanager
+def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
+    """Yield the processes or the Ray tasks that the arguments ask for.
+
+    Raises:
+        UsageError: No worker, or no Ray cluster.
+    """
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers is at least 1, got {arguments.workers}")
+    if arguments.on == "ray":
+        from shards.ray_pool import open_ray_pool
+
+        with open_ray_pool(arguments.workers) as pool:
+            yield pool
+        return
+    with open_pool(arguments.workers or os.cpu_count() or 1) as pool:
+        yield pool
+
+
+def _say(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr)

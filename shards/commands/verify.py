@@ -1,0 +1,30 @@
+"""`python -m shards verify DATASET`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from shards.commands.arguments import STYLE
+from shards.verify import verify_dataset
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its arguments."""
+    parser = commands.add_parser("verify", help="hash every shard again and decode its pictures", formatter_class=STYLE)
+    parser.add_argument("dataset", type=Path, help="folder of the dataset")
+    parser.add_argument("--sample", type=int, metavar="N", help="decode N pictures, drawn at random, instead of all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that draw")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify, and print what was looked at."""
+    done = verify_dataset(arguments.dataset, sample=arguments.sample, seed=arguments.seed)
+    if arguments.json:
+        print(json.dumps({"shards": done.shards, "verified": done.pictures}))
+    else:
+        print(f"{arguments.dataset}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, all as packed")
+    return 0

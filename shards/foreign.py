@@ -1,0 +1,228 @@
+"""WebDataset tars of somebody else become a dataset where they lie: an index beside each, the table, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from shards.decode import DecodeOptions
+from shards.errors import UsageError
+from shards.fingerprint import fingerprint_file, fingerprint_json
+from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, build_table, encode_table
+from shards.manifest import MANIFEST_NAME, TABLE_NAME, Audited, Manifest, Packing, SplitSummary, read_manifest
+from shards.packing.probe import probe
+from shards.sources.class_names import name_classes
+from shards.sources.folder import scan_folder
+from shards.sources.model import SPLITS, Source, SourceList
+from shards.sources.webdataset import find_tars, list_tars, name_tar, split_key
+from shards.splits import SplitOptions
+from shards.storage import FolderStorage
+
+Progress = Callable[[str, int, int, int], None]
+"""Called as progress(stage, pictures done, pictures in all, bytes of those that this call reports)."""
+
+PURE = 0.9
+"""Share of its largest class from which a shard counts as one of a single class."""
+_PLAN = "indexed-"
+"""What the plan of a manifest begins with that was made here, so that it may be made again."""
+
+
+def index_foreign(
+    folder: Path, *, class_names: Path | None = None, progress: Progress = lambda *_: None
+) -> tuple[Manifest, list[str]]:
+    """Make a dataset of a folder of WebDataset tars, in place; return its manifest and what the user should know.
+
+    The tars are not touched. A tar whose name tells no split is train. `dataset.json` is written last.
+
+    Args:
+        folder: Folder of tars, see `list_tars`.
+        class_names: File of display names.
+        progress: Called after each tar.
+
+    Raises:
+        UsageError: No tars, or a folder that holds a dataset already.
+        ShardError: A damaged tar, or a picture without a label.
+        OSError: The folder cannot be written.
+    """
+    _refuse_dataset(folder)
+    tars = find_tars(entry.name for entry in scan_folder(folder).entries)
+    if not tars:
+        raise UsageError(f"{folder} holds no tars to index; to pack pictures, use `python -m shards pack`")
+    listed = list_tars(folder, tars)
+    if class_names is not None:
+        listed = replace(listed, display_names=name_classes(class_names, listed.classes))
+    storage = FolderStorage(folder)
+    with storage.locked():
+        storage.delete([MANIFEST_NAME])  # while indexes change there is no dataset
+        shards = _deal(listed.sources)
+        rows, unreadable = _write_indexes(storage, shards, listed, progress)
+        manifest = _publish(storage, rows, listed)
+    return manifest, [*listed.notes, *_describe_splits(listed), *_describe_mix(folder, rows), *unreadable]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One tar and its pictures."""
+
+    split: str
+    tar: str
+    sources: Sequence[Source]
+
+
+def _refuse_dataset(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; give the folder of the tars")
+    if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder).packing.plan.startswith(_PLAN):
+        raise UsageError(f"{folder} is a dataset already, packed with its own index; nothing is to be done")
+
+
+def _deal(sources: Sequence[Source]) -> list[_Shard]:
+    """Return the shards in the order of the table: by split, then by name."""
+    by_tar: dict[str, list[Source]] = {}
+    for source in sources:
+        by_tar.setdefault(name_tar(source), []).append(source)
+    shards = [_Shard(members[0].split or "train", tar, members) for tar, members in by_tar.items()]
+    return sorted(shards, key=lambda shard: (SPLITS.index(shard.split), shard.tar))
+
+
+def _write_indexes(
+    storage: FolderStorage, shards: Sequence[_Shard], listed: SourceList, progress: Progress
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the shard table's rows, and a sentence where pictures cannot be opened."""
+    labels = {label: number for number, label in enumerate(listed.classes)}
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    first_id = 0
+    for shard in shards:
+        samples = [
+            _describe(source, first_id + number, labels, data, shard.tar)
+            for number, (source, data) in enumerate(listed.store.read_in_order(shard.sources))
+        ]
+        bad += [sample["source"] for sample in samples if not sample["mode"]]
+        index = encode_table(build_table(samples, INDEX_SCHEMA))
+        storage.write(PurePosixPath(shard.tar).with_suffix(".index.parquet").as_posix(), index)
+        rows.append(_summarise_shard(storage.root, shard, samples, len(labels), index))
+        first_id += len(samples)
+        progress("index", first_id, len(listed.sources), rows[-1]["bytes"])
+    return rows, _describe_bad(storage.root, bad)
+
+
+def _describe(source: Source, sample_id: int, labels: dict[str, int], data: bytes, tar: str) -> dict[str, Any]:
+    numbers = [labels[label] for label in source.labels]
+    width, height, mode = _measure(data)
+    return {
+        "sample_id": sample_id,
+        "key": split_key(source.name.removeprefix(f"{tar}/"))[0],
+        "offset": source.offset,
+        "length": source.size,
+        "label": numbers[0] if len(numbers) == 1 else -1,
+        "labels": numbers,
+        "weight": source.weight,
+        "group": source.group,
+        "width": width,
+        "height": height,
+        "mode": mode,
+        "pixels_xxh3": "",
+        "source": source.name,
+    }
+
+
+def _measure(data: bytes) -> tuple[int, int, str]:
+    """Return width, height and mode of an encoded picture as it is stored; zeros where it cannot be opened."""
+    facts = probe(data)
+    if facts is not None:
+        return facts.width, facts.height, facts.mode
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width, image.height, image.mode
+    except Exception:  # Pillow raises nearly every kind on hostile bytes
+        return 0, 0, ""
+
+
+def _summarise_shard(
+    root: Path, shard: _Shard, samples: list[dict[str, Any]], num_classes: int, index: bytes
+) -> dict[str, Any]:
+    counts = [0] * num_classes
+    for sample in samples:
+        for label in sample["labels"]:
+            counts[label] += 1
+    return {
+        "split": shard.split,
+        "name": shard.tar,
+        "bytes": (root / shard.tar).stat().st_size,
+        "count": len(samples),
+        "first_id": samples[0]["sample_id"],
+        "class_counts": counts,
+        "sha256": fingerprint_file(root / shard.tar),
+        "index_sha256": hashlib.sha256(index).hexdigest(),
+    }
+
+
+def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceList) -> Manifest:
+    table = encode_table(build_table(rows, SHARD_SCHEMA))
+    storage.write(TABLE_NAME, table)
+    identity = fingerprint_json([[row["name"], row["sha256"]] for row in rows])
+    manifest = Manifest(
+        classes=listed.classes,
+        display_names=listed.display_names,
+        task="multi-label" if listed.multi_label else "single-label",
+        splits={split: _summarise(split, rows) for split in SPLITS if any(row["split"] == split for row in rows)},
+        packing=Packing(
+            shard_bytes=max(row["bytes"] for row in rows),
+            split=SplitOptions(shares={}),
+            decode=DecodeOptions(),
+            plan=_PLAN + identity,
+        ),
+        audited=Audited(level="none"),
+        table_sha256=hashlib.sha256(table).hexdigest(),
+        quarantined=0,
+    )
+    storage.write(MANIFEST_NAME, manifest.encode())
+    return manifest
+
+
+def _summarise(split: str, rows: Sequence[dict[str, Any]]) -> SplitSummary:
+    mine = [row for row in rows if row["split"] == split]
+    return SplitSummary(
+        samples=sum(row["count"] for row in mine),
+        shards=len(mine),
+        bytes=sum(row["bytes"] for row in mine),
+        class_counts=[sum(counts) for counts in zip(*(row["class_counts"] for row in mine), strict=True)],
+    )
+
+
+def _describe_splits(listed: SourceList) -> list[str]:
+    if any(source.split for source in listed.sources):
+        return []
+    return ["no tar names a split, so all pictures are train; put val or test into the names of those kept back"]
+
+
+def _describe_mix(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a warning when shards hold one class each: a batch out of few shards is then no fair sample."""
+    shares = [max(row["class_counts"]) / sum(row["class_counts"]) for row in rows]
+    largest = {row["class_counts"].index(max(row["class_counts"])) for row in rows}
+    median = statistics.median(shares)
+    if median < PURE or len(largest) == 1:  # one class that is nearly all of the set fills well mixed shards, too
+        return []
+    return [
+        f"the shards hold one class each (half of them have {median:.0%} or more of a single class), so batches that "
+        f"draw from few shards see few classes, and training suffers; `python -m shards pack {folder} OUT` puts the "
+        "samples in a seeded permutation"
+    ]
+
+
+def _describe_bad(folder: Path, bad: Sequence[str]) -> list[str]:
+    if not bad:
+        return []
+    are = "1 picture cannot" if len(bad) == 1 else f"{len(bad):,} pictures cannot"
+    return [
+        f"{are} be opened (the first is {bad[0]}), and training stops at such a picture; "
+        f"`python -m shards pack {folder} OUT` leaves them out"
+    ]

@@ -1,0 +1,53 @@
+"""The shard table, the quarantine, and last of all `dataset.json`: from then on there is a dataset."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from shards.index import SHARD_SCHEMA, build_table, encode_table
+from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, SplitSummary
+from shards.packing.claim import QUARANTINE, release_target
+from shards.sources.model import SPLITS
+from shards.storage import Storage
+
+
+def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
+    """Write the table of `rows`, then the manifest: `draft` with its table, digests and summaries filled in."""
+    rows = sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["name"]))
+    table = encode_table(build_table(rows, SHARD_SCHEMA))
+    name = TABLE_NAME if draft.updates == 0 else f"shards.{draft.updates}.parquet"
+    storage.write(name, table)
+    manifest = draft.model_copy(
+        update={
+            "table": name,
+            "table_sha256": hashlib.sha256(table).hexdigest(),
+            "splits": {s: _summarise(s, rows) for s in SPLITS if any(row["split"] == s for row in rows)},
+        }
+    )
+    storage.write(MANIFEST_NAME, manifest.encode())
+    storage.delete([old for old in storage.sizes() if old.startswith("shards.") and old != name])
+    release_target(storage)
+    return manifest
+
+
+def write_quarantine(storage: Storage, rejected: Iterable[tuple[str, str]]) -> None:
+    """Write `quarantine.csv`: path and reason of every picture that is in no shard because of what it is."""
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "reason"), *rejected])
+    storage.write(QUARANTINE, text.getvalue().encode())
+
+
+def _summarise(split: str, rows: list[dict[str, Any]]) -> SplitSummary:
+    mine = [row for row in rows if row["split"] == split]
+    return SplitSummary(
+        samples=sum(row["count"] for row in mine),
+        shards=len(mine),
+        bytes=sum(row["bytes"] for row in mine),
+        class_counts=np.sum([row["class_counts"] for row in mine], axis=0).tolist(),
+    )

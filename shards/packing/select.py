@@ -1,0 +1,101 @@
+"""Which pictures go into a dataset, and into which split: the audit's verdict and the user's options joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_rejects, refuse_unknown_range
+from shards.audit.findings import choose_dropped, refuse_findings
+from shards.audit.pages import write_pages
+from shards.audit.run import Examined, Progress, examine_sources
+from shards.manifest import Audited
+from shards.packing.options import PackOptions
+from shards.packing.publish import write_quarantine
+from shards.packing.update import Base
+from shards.pools import Pool
+from shards.sources.model import Source, SourceList
+from shards.splits import assign_splits
+from shards.storage import Storage
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pictures to be packed; all sequences have one entry for each.
+
+    bytes_xxh3, pixels_xxh3: None where nothing was audited.
+    """
+
+    sources: list[Source]
+    splits: list[str]
+    bytes_xxh3: list[str] | None
+    pixels_xxh3: list[str] | None
+    audited: Audited
+    quarantined: int
+    notes: list[str]
+
+
+def select_unaudited(listed: SourceList, base: Base, options: PackOptions) -> Selection:
+    """Return all pictures with their splits; nobody has looked at them."""
+    sources = [*base.sources, *listed.sources]
+    assigned = assign_splits(
+        [source.split for source in sources],
+        [source.labels for source in sources],
+        [source.group for source in sources],
+        [],
+        options.split,
+    )
+    audited = Audited(level="none")
+    kept = [row for row, split in enumerate(assigned.splits) if split and row >= len(base.sources)]
+    splits = [assigned.splits[row] for row in kept]
+    return Selection([sources[row] for row in kept], splits, None, None, audited, 0, list(assigned.notes))
+
+
+def select_audited(
+    listed: SourceList, base: Base, options: PackOptions, pool: Pool, storage: Storage, progress: Progress
+) -> Selection:
+    """Audit the pictures together with those of `base`, write the audit's pages, and return those to be packed.
+
+    Raises:
+        ShardError: Too many are unreadable, deep gray of unknown range, leaks or conflicts.
+    """
+    examined = examine_sources(listed, options.store.decode, pool, storage, progress)
+    refuse_unknown_range(examined, options.store.decode)
+    audit = audit_pictures([*base.sources, *listed.sources], base.joined(examined), options.split)
+    write_pages(storage, audit, listed, "this dataset", options.store.decode)
+    return _settle(audit, len(base.sources), options, storage)
+
+
+def _settle(audit: Audit, num_published: int, options: PackOptions, storage: Storage) -> Selection:
+    sources, examined = audit.sources, audit.examined
+    rejected = list_rejected(sources, examined)
+    refuse_rejects(sources, examined, options.max_reject_rate)
+    dropped: dict[int, str] = {}
+    if options.drop_duplicates:
+        findings = audit.findings
+        dropped = choose_dropped(findings.names, findings.splits, findings.labels, audit.pairs, num_published)
+        audit = audit.without(dropped)
+    refuse_findings(audit.findings, options.allow_leaks)
+    write_quarantine(storage, [*rejected, *((sources[row].name, reason) for row, reason in sorted(dropped.items()))])
+    kept = [row for row, split in enumerate(audit.splits) if split and row >= num_published]
+    return Selection(
+        [sources[row] for row in kept],
+        [audit.splits[row] for row in kept],
+        _pick(examined, "bytes_xxh3", kept),
+        _pick(examined, "pixels_xxh3", kept),
+        Audited(
+            level="full",
+            duplicates=audit.findings.num_copies,
+            leaks=len(audit.findings.leaks),
+            conflicts=len(audit.findings.conflicts),
+            crossing_groups=len(audit.findings.torn),
+            dropped=len(dropped),
+        ),
+        len(rejected),
+        audit.notes,
+    )
+
+
+def _pick(examined: Examined, column: str, rows: Sequence[int]) -> list[str]:
+    values: list[str] = examined.facts[column].take(rows).to_pylist()
+    return values

@@ -1,0 +1,91 @@
+"""Many tasks over several processes of this machine, results in the order of the tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol, TypeVar
+
+from shards.errors import UsageError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Pool(Protocol):
+    """Runs a picklable function over tasks, a bounded number of them at a time."""
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield the results in the order of the tasks; the first exception of a task is raised here."""
+        ...
+
+
+class InlinePool:
+    """This process alone: nothing to start, nothing to pickle."""
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        return map(function, tasks)
+
+
+class ProcessPool:
+    """Worker processes of this machine. They end with this process, even when it is killed."""
+
+    def __init__(self, workers: int) -> None:
+        # forkserver: a fork of this process would copy the threads' locks of pyarrow and of the progress bar.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["shards.packing.write", "shards.audit.run"])
+        self._workers = workers
+        self._executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(self._executor.submit(function, task))
+                if len(waiting) > 2 * self._workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as err:
+            raise UsageError(
+                "a worker process was killed, most likely because memory ran out; "
+                "give fewer --workers or smaller --shard-bytes, and run the command again: it goes on from here"
+            ) from err
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def open_pool(workers: int) -> Iterator[Pool]:
+    """Yield a pool of this machine; one worker is this process itself."""
+    if workers == 1:
+        yield InlinePool()
+        return
+    pool = ProcessPool(workers)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when it is gone: a worker would wait for tasks for ever."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

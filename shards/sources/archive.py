@@ -1,0 +1,102 @@
+"""An archive of a folder of pictures, read without unpacking it to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from shards.errors import ShardError
+from shards.sources.archive_names import decode_names
+from shards.sources.layout import ENDINGS, SIDECAR, Entry, lay_out, read_ending
+from shards.sources.model import SourceList, Store
+from shards.sources.tars import Member, PassedTar, StreamStore, TarStore, open_tar
+from shards.sources.webdataset import holds_samples, list_tars
+from shards.sources.zips import ZipStore, list_zip
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file is an archive by its name."""
+    return path.name.lower().endswith(ARCHIVE_ENDINGS)
+
+
+def list_archive(path: Path, *, unlabelled: bool = False) -> SourceList:
+    """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.
+
+    An uncompressed tar whose pictures have their labels beside them is a WebDataset shard.
+
+    Raises:
+        UsageError: As `lay_out`.
+        ShardError: A damaged or encrypted archive, or two pictures of one name.
+    """
+    if path.name.lower().endswith(".zip"):
+        entries, links, notes = list_zip(path)
+        return _list(path, entries, links, notes, ZipStore(path), unlabelled)
+    plain = path.name.lower().endswith(".tar")
+    with open_tar(path) as file:
+        tar = PassedTar(path, file)
+        members = list(tar)
+        tar.drain()
+    if plain and holds_samples(member.name for member in members if member.plain):
+        return list_tars(path.parent, [path.name], unlabelled=unlabelled)
+    members, notes = _decode(path, members)
+    # Any change of the archive may be a change of any picture in it.
+    stamp = path.stat().st_mtime_ns
+    entries = [Entry(member.name, member.size, stamp, member.offset) for member in members if member.plain]
+    links = [member.name for member in members if not member.plain]
+    return _list(path, entries, links, notes, TarStore(path) if plain else StreamStore(path), unlabelled)
+
+
+def _list(
+    path: Path, entries: list[Entry], links: list[str], notes: list[str], store: Store, unlabelled: bool
+) -> SourceList:
+    layout = lay_out(path, entries, unlabelled=unlabelled, wrapped=True)
+    refuse_doubles(path, (source.name for source in layout.sources))
+    notes = [*layout.notes, *notes, *_describe_links(path, links)]
+    if any(entry.name.rpartition("/")[2] == SIDECAR for entry in entries):
+        notes.append(f"{SIDECAR} in {path} is not read; for weights and groups, unpack it or make a list with them")
+    if any(read_ending(source.name) == ".dcm" for source in layout.sources):
+        notes.append(f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it")
+    return SourceList(layout.sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)
+
+
+def _decode(path: Path, members: list[Member]) -> tuple[list[Member], list[str]]:
+    """Return the members with their names as text, where the tar holds names that are not UTF-8."""
+    raw = [member.name.encode("utf-8", "surrogateescape") for member in members]
+    if all(member.name.isprintable() for member in members) or _are_utf8(raw):
+        return members, []
+    names, notes = decode_names(path, raw, "latin-1")
+    return [replace(member, name=name) for member, name in zip(members, names, strict=True)], notes
+
+
+def _are_utf8(raw: list[bytes]) -> bool:
+    try:
+        b"\n".join(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def refuse_doubles(path: Path, names: Iterable[str]) -> None:
+    """Raise a ShardError when two pictures of an archive have one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ShardError(
+                f"{path} holds '{name}' twice, so which one is meant is not known; "
+                "write the archive again from the folder"
+            )
+        seen.add(name)
+
+
+def _describe_links(path: Path, links: list[str]) -> list[str]:
+    pictures = sorted(name for name in links if read_ending(name) in ENDINGS)
+    if not pictures:
+        return []
+    are = "1 link is" if len(pictures) == 1 else f"{len(pictures):,} links are"
+    return [
+        f"{are} left out of {path} (the first is '{pictures[0]}'): links in archives are not followed; "
+        "write the archive with the files themselves (tar --dereference --hard-dereference)"
+    ]

@@ -1,0 +1,64 @@
+"""The one door to pictures: whatever a path is, it becomes a SourceList."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from shards.errors import UsageError
+from shards.sources.archive import ARCHIVE_ENDINGS, is_archive, list_archive
+from shards.sources.class_names import name_classes
+from shards.sources.folder import list_folder, scan_folder
+from shards.sources.groups import group_by_regex
+from shards.sources.layout import ENDINGS, read_ending
+from shards.sources.listing import LIST_ENDINGS, read_list
+from shards.sources.model import SourceList
+from shards.sources.webdataset import find_tars, list_tars
+
+
+def find_sources(
+    src: Path, *, unlabelled: bool = False, class_names: Path | None = None, group_regex: str | None = None
+) -> SourceList:
+    """Return the pictures that `src` holds, whatever it is.
+
+    Args:
+        src: Folder of class folders or of train/val/test above those; a .zip, .tar, .tar.gz or .tar.zst of one; a
+            .csv or .parquet list; a WebDataset tar or a folder of these.
+        unlabelled: Take all pictures, without labels, as split `all`.
+        class_names: File of display names, see `read_class_names`.
+        group_regex: See `group_by_regex`.
+
+    Raises:
+        UsageError: Nothing there that can be packed, or an option that does not fit it.
+        ShardError: A damaged archive or shard.
+        OSError: A folder that cannot be listed.
+    """
+    listed = _find(src, unlabelled)
+    if class_names is not None:
+        if unlabelled:
+            raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")
+        listed = replace(listed, display_names=name_classes(class_names, listed.classes))
+    return group_by_regex(listed, group_regex) if group_regex else listed
+
+
+def _find(src: Path, unlabelled: bool) -> SourceList:
+    if src.is_dir():
+        return _find_in_folder(src, unlabelled)
+    if not src.exists():
+        raise UsageError(f"no such folder: {src}; give a folder that holds one subfolder of pictures per class")
+    if read_ending(src.name) in LIST_ENDINGS:
+        return read_list(src, unlabelled=unlabelled)
+    if is_archive(src):
+        return list_archive(src, unlabelled=unlabelled)
+    raise UsageError(
+        f"{src} is neither a folder nor a file that can be packed ({', '.join((*ARCHIVE_ENDINGS, *LIST_ENDINGS))})"
+    )
+
+
+def _find_in_folder(src: Path, unlabelled: bool) -> SourceList:
+    scan = scan_folder(src, unlabelled=unlabelled)
+    names = [entry.name for entry in scan.entries]
+    tars = find_tars(names)
+    if tars and not any(read_ending(name) in ENDINGS for name in names):
+        return list_tars(src, tars, unlabelled=unlabelled)
+    return list_folder(src, scan, unlabelled=unlabelled)

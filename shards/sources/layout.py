@@ -1,0 +1,239 @@
+"""What the names of files say: which are pictures, in which class and which split. No file is touched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards.errors import UsageError
+from shards.sources.model import Source
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+ENDINGS = frozenset(
+    [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
+IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+SIDECAR = "samples.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a folder or an archive: its name with `/`; size, stamp and offset as in `Source`."""
+
+    name: str
+    size: int
+    stamp: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Pictures in the order of their names, sorted classes, files left out by ending, and sentences for the user."""
+
+    sources: list[Source]
+    classes: list[str]
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_ignored(part: str) -> bool:
+    """Say whether a file or folder of this name is hidden, or the mark of an operating system."""
+    return (part.startswith(".") and part not in (".", "..")) or part.lower() in IGNORED
+
+
+def read_ending(name: str) -> str:
+    """Return the ending of a file name in lower case with its dot; `` where there is none.
+
+    >>> read_ending("a.b/patient.1.JPEG"), read_ending("a.b/LICENSE")
+    ('.jpeg', '')
+    """
+    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return f".{ending.lower()}" if dot and stem else ""
+
+
+def find_split(folder: str) -> str | None:
+    """Return the split that a folder's name means, None where it means none."""
+    return SPLIT_NAMES.get(folder.lower())
+
+
+def lay_out(where: Path, entries: Iterable[Entry], *, unlabelled: bool = False, wrapped: bool = False) -> Layout:
+    """Return the pictures among `entries` with class and split by their folders.
+
+    Folders named train, val (valid, validation) and test are splits; all others are classes, and what lies below a
+    class belongs to it. Pictures that lie in no class folder are left out with a note.
+
+    Args:
+        where: What error messages call the whole.
+        entries: Files in any order; hidden ones may be among them.
+        unlabelled: Take every picture, without a label, as split `all`.
+        wrapped: A folder that holds all class or split folders is passed over, as archives have one.
+
+    Raises:
+        UsageError: No pictures, one class only, splits beside classes, or classes that differ between splits.
+    """
+    folders = _Folders(where)
+    for entry in entries:
+        folders.add(entry)
+    sources = folders.take_all() if unlabelled else folders.take_classes(wrapped)
+    sources.sort(key=lambda source: source.name)
+    if unlabelled:
+        if not sources:
+            raise UsageError(f"{where} holds no pictures (looked for {', '.join(sorted(ENDINGS))})")
+        return Layout(sources, [], folders.count_others(), [])
+    classes = sorted({source.labels[0] for source in sources})
+    if not sources:
+        raise UsageError(folders.explain_nothing())
+    if len(classes) == 1 and not wrapped:
+        folders.refuse_wrapper(classes[0])
+    check_classes(where, sources, classes)
+    return Layout(sources, classes, folders.count_others(), folders.describe_loose())
+
+
+class _Folders:
+    """Files by the folder that they lie in, since a folder's class and split are worked out once."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+        self._pictures: dict[str, list[Entry]] = {}
+        self._others: dict[str, Counter[str]] = {}
+        self._parts: dict[str, tuple[str, ...] | None] = {}
+        self._classed: set[str] = set()
+        self._loose: list[str] = []
+
+    def add(self, entry: Entry) -> None:
+        folder, _, file = entry.name.rpartition("/")
+        if folder not in self._parts:
+            self._parts[folder] = _read_parts(folder)
+        if self._parts[folder] is None or is_ignored(file):
+            return
+        ending = read_ending(file)
+        if ending in ENDINGS:
+            self._pictures.setdefault(folder, []).append(entry)
+        else:
+            self._others.setdefault(folder, Counter())[ending or "(no ending)"] += 1
+
+    def take_all(self) -> list[Source]:
+        self._classed = set(self._parts)
+        pictures = (entry for entries in self._pictures.values() for entry in entries)
+        return [_make(entry, (), "all") for entry in pictures]
+
+    def take_classes(self, wrapped: bool) -> list[Source]:
+        parts = {folder: parts for folder, parts in self._parts.items() if parts is not None}
+        depth = _count_wrappers([parts[folder] for folder in self._pictures]) if wrapped else 0
+        inner = {folder: parts[folder][depth:] for folder in parts}
+        self._refuse_mixture({inner[folder][0] for folder in self._pictures if inner[folder]})
+        sources: list[Source] = []
+        for folder in inner:
+            place = _place(inner[folder])
+            entries = self._pictures.get(folder, [])
+            if place is None:
+                self._loose += [entry.name for entry in entries]
+                continue
+            self._classed.add(folder)
+            label, split = place
+            sources += [_make(entry, (label,), split) for entry in entries]
+        return sources
+
+    def _refuse_mixture(self, tops: set[str]) -> None:
+        classes = sorted(top for top in tops if find_split(top) is None)
+        if classes and len(classes) < len(tops):
+            raise UsageError(
+                f"{self._where} mixes split folders with '{classes[0]}'; either every subfolder is a split "
+                "(train, val, test) or every subfolder is a class"
+            )
+
+    def refuse_wrapper(self, top: str) -> None:
+        """Raise when the one class folder holds several, as unpacked archives do."""
+        inside = {parts[1] for folder in self._pictures if (parts := self._parts[folder]) and len(parts) > 1}
+        if len(inside) > 1:
+            raise UsageError(
+                f"{self._where} has one class only, '{top}'; if the folders in it are the classes or splits "
+                f"({', '.join(sorted(inside)[:3])}), give {self._where / top}"
+            )
+
+    def count_others(self) -> dict[str, int]:
+        """Return how many files of each other ending lie where pictures are taken from."""
+        total: Counter[str] = Counter()
+        for folder in self._classed:
+            total += self._others.get(folder, Counter())
+        return dict(sorted(total.items()))
+
+    def describe_loose(self) -> list[str]:
+        if not self._loose:
+            return []
+        lie = "1 picture lies" if len(self._loose) == 1 else f"{len(self._loose):,} pictures lie"
+        return [
+            f"{lie} in no class folder of {self._where} and so in no shard (the first is '{min(self._loose)}'); "
+            "move them into the folder of their class"
+        ]
+
+    def explain_nothing(self) -> str:
+        loose = ""
+        if self._loose:
+            loose = f"; {len(self._loose):,} lie in none, such as '{min(self._loose)}'"
+        return (
+            f"{self._where} holds no pictures in class folders (looked for {', '.join(sorted(ENDINGS))}){loose}; "
+            "put the pictures of each class into a subfolder named after it"
+            + (", or give --unlabelled to take them without labels" if loose else "")
+        )
+
+
+def _read_parts(folder: str) -> tuple[str, ...] | None:
+    """Return the folders on the way to a file, None where one of them is ignored."""
+    parts = tuple(part for part in folder.split("/") if part not in ("", "."))
+    return None if any(is_ignored(part) for part in parts) else parts
+
+
+def _count_wrappers(folders: Sequence[tuple[str, ...]]) -> int:
+    """Return how many folders all pictures share above their split or class folders; loose pictures do not count."""
+    inside, depth = [parts for parts in folders if parts], 0
+    while inside and len({parts[0] for parts in inside}) == 1:
+        if find_split(inside[0][0]) or all(len(parts) == 1 for parts in inside):
+            break
+        inside = [parts[1:] for parts in inside if len(parts) > 1]
+        depth += 1
+    return depth
+
+
+def _place(parts: tuple[str, ...]) -> tuple[str, str | None] | None:
+    """Return class and split of a folder, None for one above the classes.
+
+    >>> _place(("VALID", "cat", "2019")), _place(("cat", "val")), _place(("train",))
+    (('cat', 'val'), ('cat', None), None)
+    """
+    split = find_split(parts[0]) if parts else None
+    inside = parts[1:] if split else parts
+    return (inside[0], split) if inside else None
+
+
+def _make(entry: Entry, labels: tuple[str, ...], split: str | None) -> Source:
+    return Source(entry.name, labels, split, entry.size, entry.stamp, entry.offset)
+
+
+def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]) -> None:
+    """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given."""
+    if len(classes) == 1:
+        raise UsageError(f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes")
+    splits = {source.split for source in sources}
+    if splits != {None} and "train" not in splits:
+        raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there")
+    trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
+    unseen = sorted(set(classes) - trained)
+    if unseen:
+        raise UsageError(
+            f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "
+            "or correct its name"
+        )
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Return class names sorted, as numbers where all are: class 10 of somebody's numbering stays behind class 9.
+
+    >>> sort_labels(["10", "9", "0"]), sort_labels(["10", "9", "cat"])
+    (['0', '9', '10'], ['10', '9', 'cat'])
+    """
+    names = set(labels)
+    numbers = all(name.isascii() and name.isdecimal() and str(int(name)) == name for name in names)
+    return sorted(names, key=int) if numbers else sorted(names)

@@ -1,0 +1,55 @@
+"""Bytes of groups of sources: by the groups themselves where the store allows it, else in whole passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from shards.sources.model import Source, Store
+
+PASS_BYTES = 1 << 30
+"""Bytes held in memory in one pass over a store that can only be read in order."""
+
+Sources = Sequence[Source]
+
+
+def load_groups(store: Store, groups: Iterable[Sources]) -> Iterator[list[bytes] | None]:
+    """Yield for each group the bytes of its sources; None where whoever needs them reads them alone.
+
+    A compressed archive is passed over once for every GiB of groups.
+    """
+    if store.random_access:
+        yield from (None for _ in groups)
+        return
+    for batch in _batches(groups):
+        found = {source.name: data for source, data in store.read_in_order(s for group in batch for s in group)}
+        for group in batch:
+            yield [found.pop(source.name) for source in group]
+
+
+def load_chunks(store: Store, sources: Sources, size: int) -> Iterator[tuple[Sources, list[bytes] | None]]:
+    """Yield all sources in chunks of `size`; in one pass, in the order of storage, where the store wants that."""
+    if store.random_access:
+        yield from ((sources[i : i + size], None) for i in range(0, len(sources), size))
+        return
+    chunk: list[tuple[Source, bytes]] = []
+    for pair in store.read_in_order(sources):
+        chunk.append(pair)
+        if len(chunk) == size:
+            yield [source for source, _ in chunk], [data for _, data in chunk]
+            chunk = []
+    if chunk:
+        yield [source for source, _ in chunk], [data for _, data in chunk]
+
+
+def _batches(groups: Iterable[Sources]) -> Iterator[list[Sources]]:
+    batch: list[Sources] = []
+    held = 0
+    for group in groups:
+        size = sum(source.size for source in group)
+        if batch and held + size > PASS_BYTES:
+            yield batch
+            batch, held = [], 0
+        batch.append(group)
+        held += size
+    if batch:
+        yield batch

@@ -1,0 +1,234 @@
+"""WebDataset tars of any origin: samples are runs of files with one key, a picture and what says its label."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.errors import ShardError, UsageError
+from shards.sources.layout import ENDINGS, check_classes, find_split, is_ignored, read_ending, sort_labels
+from shards.sources.model import Source, SourceList
+from shards.sources.tars import LateFile, Member, PassedTar, open_tar, read_exactly
+
+_LABEL_ENDINGS = (".json", ".cls", ".txt")
+"""In the order of what they tell: only JSON can hold several labels, a group and a weight."""
+_LABEL_BYTES = 1 << 20
+_TARS_KEPT = 256
+_TAR = re.compile(r".*?\.tar(?=/)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What stands beside a picture."""
+
+    labels: tuple[str, ...] = ()
+    group: str = ""
+    weight: float = 1.0
+
+
+def holds_samples(names: Iterable[str]) -> bool:
+    """Say whether a tar is a WebDataset shard: pictures have their labels beside them, under the same key.
+
+    Text beside pictures in class folders may as well be captions or boxes, so there a `.cls` is asked for.
+    """
+    files = {split_key(name) for name in names if not _is_hidden(name)}
+    pictures = [key for key, ending in files if ending in ENDINGS]
+    folders = {key.rpartition("/")[0] for key in pictures}
+    endings = _LABEL_ENDINGS if len(folders) == 1 else (".cls",)
+    return any((key, ending) in files for key in pictures for ending in endings)
+
+
+def find_tars(names: Iterable[str]) -> list[str]:
+    """Return the uncompressed tars among file names, sorted."""
+    return sorted(name for name in names if read_ending(name) == ".tar")
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Return key and ending of a member; the key goes up to the last dot, so that dotted names stay apart.
+
+    >>> split_key("a/patient.1.JPEG")
+    ('a/patient.1', '.jpeg')
+    """
+    ending = read_ending(name)
+    return name[: len(name) - len(ending)], ending
+
+
+def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> SourceList:
+    """Return the pictures of WebDataset tars; their names are `TAR/KEY.ENDING`.
+
+    A tar's split is told by a folder above it or by a word of its file name, as in `imagenet-val-0001.tar`. Classes
+    that are numbers are sorted as such. Group and weight are taken from JSON where it has them.
+
+    Args:
+        root: Folder of the tars.
+        tars: Their names below it.
+
+    Raises:
+        UsageError: Tars of which some name a split and some do not, or as `check_classes`.
+        ShardError: A damaged tar, a picture without a label, or two of one name.
+    """
+    nested = next((tar for tar in tars if ".tar/" in tar.lower()), None)
+    if nested:
+        raise UsageError(f"{root}: the folder of '{nested}' has the name of a tar; rename the folder")
+    splits = _read_splits(root, tars, unlabelled)
+    sources: list[Source] = []
+    for tar in tars:
+        sources += list_tar(root, tar, splits[tar], unlabelled=unlabelled)
+    if not sources:
+        raise UsageError(f"{root} holds {len(tars):,} tars without pictures (looked for {', '.join(sorted(ENDINGS))})")
+    sources.sort(key=lambda source: source.name)
+    classes = sort_labels(label for source in sources for label in source.labels)
+    if not unlabelled:
+        check_classes(root, sources, classes)
+    several = any(len(source.labels) > 1 for source in sources)
+    return SourceList(sources, classes, {}, TarFolderStore(root), list(classes), multi_label=several)
+
+
+def _read_splits(root: Path, tars: Sequence[str], unlabelled: bool) -> dict[str, str | None]:
+    if unlabelled:
+        return dict.fromkeys(tars, "all")
+    splits = {tar: read_split(tar) for tar in tars}
+    named = {split for split in splits.values() if split}
+    if named and None in splits.values():
+        odd = next(tar for tar, split in splits.items() if split is None)
+        raise UsageError(
+            f"{root}: '{odd}' names no split and other tars do; put train, val or test into the name or folder of all"
+        )
+    return splits
+
+
+def read_split(tar: str) -> str | None:
+    """Return the split that a tar's folders or the words of its name tell.
+
+    >>> read_split("validation/0.tar"), read_split("imagenet-val-0001.tar"), read_split("trainers-0.tar")
+    ('val', 'val', None)
+    """
+    *folders, file = tar.split("/")
+    words = [*folders, *re.split(r"[-_. ]", file)]
+    return next((split for split in map(find_split, words) if split), None)
+
+
+def list_tar(root: Path, tar: str, split: str | None, *, unlabelled: bool = False) -> list[Source]:
+    """Return the pictures of one tar in the order in which they lie there; raises ShardError as `list_tars`."""
+    path = root / tar
+    facts: dict[str, dict[str, _Facts]] = {}
+    pictures: dict[str, Member] = {}
+    with open_tar(path) as file:
+        passed = PassedTar(path, file)
+        for member in passed:
+            key, ending = split_key(member.name)
+            if not member.plain or _is_hidden(member.name):
+                continue
+            if ending in ENDINGS:
+                if member.name in pictures:
+                    raise ShardError(f"{path} holds '{member.name}' twice; write the shard again")
+                pictures[member.name] = member
+            elif ending in _LABEL_ENDINGS and not unlabelled and member.size <= _LABEL_BYTES:
+                facts.setdefault(key, {})[ending] = _parse(path, member.name, passed.read(member))
+    stamp = path.stat().st_mtime_ns
+    return [
+        _make(tar, member, split, stamp, _choose(path, member.name, facts, unlabelled)) for member in pictures.values()
+    ]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(is_ignored(part) for part in name.split("/"))
+
+
+def _make(tar: str, member: Member, split: str | None, stamp: int, facts: _Facts) -> Source:
+    return Source(
+        f"{tar}/{member.name}", facts.labels, split, member.size, stamp, member.offset, facts.weight, facts.group
+    )
+
+
+def _choose(path: Path, name: str, facts: dict[str, dict[str, _Facts]], unlabelled: bool) -> _Facts:
+    if unlabelled:
+        return _Facts()
+    key = split_key(name)[0]
+    beside = facts.get(key, {})
+    chosen = next((beside[ending] for ending in _LABEL_ENDINGS if ending in beside and beside[ending].labels), None)
+    if chosen is None:
+        raise ShardError(
+            f"{path}: '{name}' has no label: there is no {key}.cls, no {key}.txt and no {key}.json with "
+            '"label"; write the shard again, or give --unlabelled'
+        )
+    return chosen
+
+
+def _parse(path: Path, name: str, data: bytes) -> _Facts:
+    try:
+        text = data.decode()
+        if not name.lower().endswith(".json"):
+            label = text.strip()
+            return _Facts((label,) if label else ())
+        return _read_page(json.loads(text))
+    except ValueError as err:
+        raise ShardError(f"{path}: '{name}' does not say a label ({err}); write the shard again") from err
+
+
+def _read_page(page: Any) -> _Facts:
+    """Return what a JSON page tells; a page of other things has no labels.
+
+    Raises:
+        ValueError: A label, group or weight of a kind that none can be.
+    """
+    if not isinstance(page, dict):
+        return _Facts()
+    labels = page["labels"] if "labels" in page else [page["label"]] if "label" in page else []
+    if not isinstance(labels, list) or any(
+        isinstance(label, bool) or not isinstance(label, str | int) for label in labels
+    ):
+        raise ValueError(f"a label is text or a whole number, got {labels!r}")
+    group, weight = page.get("group", ""), page.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise ValueError(f"a weight is a number above 0, got {weight!r}")
+    names = dict.fromkeys(str(label).strip() for label in labels)
+    return _Facts(tuple(name for name in names if name), "" if group is None else str(group), float(weight))
+
+
+class TarFolderStore:
+    """Pictures in the uncompressed tars of a folder, at most 256 of them open at a time."""
+
+    random_access = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, LateFile] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TarFolderStore, (self._root,)
+
+    def read(self, source: Source) -> bytes:
+        tar = name_tar(source)
+        return read_exactly(self._root / tar, self._open(tar), source)
+
+    def read_in_order(self, sources: Iterable[Source]) -> Iterator[tuple[Source, bytes]]:
+        for source in sorted(sources, key=lambda source: (name_tar(source), source.offset)):
+            yield source, self.read(source)
+
+    def _open(self, tar: str) -> LateFile:
+        with self._lock:
+            if tar not in self._files:
+                self._files[tar] = LateFile(self._root / tar)
+                if len(self._files) > _TARS_KEPT:
+                    self._files.popitem(last=False)  # closed when the last thread that reads it lets go
+            self._files.move_to_end(tar)
+            return self._files[tar]
+
+
+def name_tar(source: Source) -> str:
+    """Return which tar a picture of `list_tars` lies in.
+
+    >>> name_tar(Source("train/0.tar/a/1.jpg", (), None, 0))
+    'train/0.tar'
+    """
+    match = _TAR.match(source.name)
+    assert match is not None  # list_tar named it
+    return match.group()

@@ -1,0 +1,205 @@
+"""Where a dataset is written: a folder on disk, or a prefix in an object store (s3://, gs://).
+
+Both publish a file whole or not at all, under a name with `/` below the dataset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from shards.errors import UsageError
+from shards.files import TEMPORARY, write_atomically
+
+_COPY_BYTES = 8 << 20
+_ATTEMPTS = 10  # pyarrow's own 3 give up after a 2 s outage of the store
+
+
+class Storage(Protocol):
+    """A place for files; pickled to the processes that write."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return every file's size in bytes by its name; empty when there is nothing."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content.
+
+        Raises:
+            OSError: It is not there or cannot be read.
+        """
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish a small file."""
+        ...
+
+    def writing(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """Yield a binary file that is published under `name` when the block ends without an error."""
+        ...
+
+    def delete(self, names: list[str]) -> None:
+        """Remove files, those that are not there included."""
+        ...
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second writer of this machine out while the block runs.
+
+        Raises:
+            UsageError: Somebody else is writing here.
+        """
+        ...
+
+
+def open_storage(target: str | Path) -> Storage:
+    """Return the storage that a path or URI names; nothing is created yet.
+
+    Raises:
+        UsageError: A file, a URI of a scheme that is not s3 or gs, or one that the library cannot read.
+    """
+    text = str(target)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        if Path(target).is_file():
+            raise UsageError(f"{target} is a file; name a folder for the dataset")
+        return FolderStorage(Path(target))
+    if scheme not in ("s3", "gs", "gcs"):
+        raise UsageError(f"{text}: datasets are written to a folder, s3:// or gs://, not {scheme}://")
+    try:
+        found, root = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowException, ValueError) as err:
+        raise UsageError(f"{text} is no location in an object store ({err})") from err
+    if isinstance(found, pafs.S3FileSystem):
+        options = _s3_options(text)
+        found = pafs.S3FileSystem(**options, retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS))
+    return ObjectStorage(found, root.rstrip("/"), text.partition("?")[0].rstrip("/"))
+
+
+def _s3_options(uri: str) -> dict[str, Any]:
+    """Return what the URI's query says (endpoint_override, scheme, region); keys come from the environment."""
+    from urllib.parse import parse_qsl, urlsplit
+
+    query = dict(parse_qsl(urlsplit(uri).query))
+    return {name: query[name] for name in ("endpoint_override", "scheme", "region") if name in query}
+
+
+@dataclass(frozen=True)
+class FolderStorage:
+    """A folder on a disk that this machine sees."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for parent, _, names in os.walk(self.root):
+            for name in names:
+                path = Path(parent, name)
+                with contextlib.suppress(FileNotFoundError):  # a temporary file of another writer
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.writing(name) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as file:
+            yield file
+
+    def delete(self, names: list[str]) -> None:
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+        above = {folder for name in names for folder in (self.root / name).relative_to(self.root).parents}
+        for folder in sorted(above - {Path()}, key=lambda folder: -len(folder.parts)):
+            with contextlib.suppress(OSError):  # not empty
+                (self.root / folder).rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        # The folder itself is locked: a lock file would have to be removed, and its removal races with the next.
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            os.close(handle)
+            raise UsageError(
+                f"another process is packing into {self.root}; wait for it, or name another folder"
+            ) from err
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A prefix of an object store; an object appears when its upload is complete, never half."""
+
+    filesystem: pafs.FileSystem
+    root: str
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def sizes(self) -> dict[str, int]:
+        selector = pafs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        infos = [info for info in self.filesystem.get_file_info(selector) if info.is_file]
+        return {info.path.removeprefix(self.root).lstrip("/"): info.size for info in infos}
+
+    def read(self, name: str) -> bytes:
+        try:
+            with self.filesystem.open_input_stream(f"{self.root}/{name}") as file:
+                content: bytes = file.read()
+        except FileNotFoundError as err:
+            raise FileNotFoundError(errno.ENOENT, "no such object", f"{self.uri}/{name}") from err
+        return content
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.writing(name) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        # Written to disk first: closing an upload publishes what was sent so far, also after an error.
+        with tempfile.TemporaryFile(prefix="shardline-") as spool:
+            yield spool
+            spool.seek(0)
+            with self.filesystem.open_output_stream(f"{self.root}/{name}") as upload:
+                shutil.copyfileobj(spool, upload, _COPY_BYTES)
+
+    def delete(self, names: list[str]) -> None:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_file(f"{self.root}/{name}")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Yield at once: an object store has no locks. Two writers of one plan would write the same bytes."""
+        yield
+
+
+def is_leftover(name: str) -> bool:
+    """Say whether a file is what a killed writer could not remove."""
+    return TEMPORARY in name.rpartition("/")[2]
