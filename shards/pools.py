@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,13 +42,15 @@ class ProcessPool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["shards.packing.write", "shards.audit.run"])
         self._workers = workers
+        self._others = set(multiprocessing.active_children())
         self._executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
-                waiting.append(self._executor.submit(function, task))
+                with _no_interrupt():
+                    waiting.append(self._executor.submit(function, task))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -59,6 +62,17 @@ class ProcessPool:
             ) from err
 
     def close(self) -> None:
+        """Return when all workers have ended by themselves; every task must be done."""
+        self._executor.shutdown()
+
+    def kill(self) -> None:
+        """End the workers at once: a task may take minutes, and leaves nothing half-written.
+
+        To cancel what waits and let the rest finish hangs now and then under Python 3.11: a worker is left without
+        the message that ends it.
+        """
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
         self._executor.shutdown(cancel_futures=True)
 
 
@@ -71,16 +85,27 @@ def open_pool(workers: int) -> Iterator[Pool]:
     pool = ProcessPool(workers)
     try:
         yield pool
+    except BaseException:
+        pool.kill()
+        raise
+    pool.close()
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Put off Ctrl-C: a submit that it cuts short leaves a worker half started, and nobody could end it any more."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
     finally:
-        pool.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and end when it is gone: a worker would wait for tasks for ever."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a worker inherits what was blocked while it started
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

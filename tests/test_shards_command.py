@@ -194,7 +194,7 @@ def test_stat_json_tells_splits_and_fingerprint(dataset_path: Path) -> None:
 
 
 def test_verify_json_tells_how_many_pictures(dataset_path: Path) -> None:
-    assert json.loads(run("verify", dataset_path, "--json").stdout) ["verified"] == 120
+    assert json.loads(run("verify", dataset_path, "--json").stdout)["verified"] == 120
 
 
 def test_help_of_pack_tells_every_default() -> None:

@@ -1,8 +1,10 @@
 """Which pictures are equal: in every pixel, or but for size, compression and brightness.
 
-Equal pixels have equal hashes. Nearly equal pictures are candidates when their perceptual hashes differ in at most 7
-of 64 bits, and duplicates when their thumbnails correlate: X-rays, solar cells and the like have equal perceptual
-hashes by the hundred. A mirrored or turned picture is no duplicate of the original.
+Equal pixels have equal hashes. Nearly equal pictures are those whose thumbnails correlate. They are looked for among
+pictures of one perceptual hash, then among each one's nearest neighbours on the axes along which the set's thumbnails
+differ most. X-rays and solar cells all look alike: comparing all perceptual hashes that differ in a few bits costs
+64 CPU seconds for 5,000 such pictures and grows with their square, and misses pairs besides. A mirrored or turned
+picture is no duplicate of the original.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -20,17 +23,19 @@ MIN_CORRELATION = 0.9988
 """Of two thumbnails of nearly equal pictures. The most similar two different cells of ELPV, which all look alike, have
 0.9984; 99 % of their copies, resized, compressed at quality 50, brighter or darker by 10 %, have more than this:
 tests/bench/results/2026-11-24-near-duplicates.md."""
-MAX_BITS = 7
 MIN_SIDE = 32
 """Pictures below it on a side are compared exactly only: written digits of 28 pixels are nearly equal by the dozen."""
 MIN_CONTRAST = 4.0
 """Standard deviation of a thumbnail, 0..255, below which a picture is flat and compared exactly only."""
 MAX_LEADERS = 32
-"""Of one perceptual hash: pictures of this hash that are no duplicates of each other and are looked at any further."""
+"""Pictures of one perceptual hash that are each compared with all the rest of it."""
+NEIGHBOURS = 16
+"""Nearest pictures that each one is compared with; of a larger cluster, enough to link it."""
 
-_BANDS = 4  # of 16 bits: of 7 bits that differ, at most 1 falls into some band
-_MASKS = np.array([0, *(1 << bit for bit in range(16))], dtype=np.int64)
-_PAIRS_AT_ONCE = 1 << 21
+_AXES = 16
+_SAMPLE = 1024
+_CHUNK = 4096
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,8 @@ def find_duplicates(
     """
     firsts, exact = _pair_equal(hashes)
     firsts = firsts[np.minimum(widths[firsts], heights[firsts]) >= MIN_SIDE]
-    near = _Matcher(phashes, thumbnails).match(firsts)
-    parts = [exact, near]
-    return Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pairs.__dataclass_fields__))
+    matcher = _Matcher(phashes, thumbnails)
+    return _join([exact, matcher.match(matcher.drop_flat(firsts))])
 
 
 def _pair_equal(hashes: Sequence[str]) -> tuple[Ints, Pairs]:
@@ -89,7 +93,7 @@ def _pairs(left: Ints, right: Ints, similarity: npt.NDArray[np.float32] | None) 
 
 
 class _Matcher:
-    """Finds pairs of nearly equal pictures by perceptual hash, and confirms them by thumbnail."""
+    """Finds pairs of nearly equal pictures among thumbnails that are not flat."""
 
     def __init__(self, phashes: Hashes, thumbnails: npt.NDArray[np.uint8]) -> None:
         self._phashes = phashes
@@ -97,98 +101,92 @@ class _Matcher:
 
     def match(self, rows: Ints) -> Pairs:
         """Return the nearly equal pictures among `rows`."""
-        found = [_pairs(*self._match_hash(rows))]
-        leaders = self._leaders
-        values = self._phashes[leaders]
-        for left, right in _near_hashes(values):
-            found.append(self._confirm(leaders[left], leaders[right]))
-        return Pairs(*(np.concatenate([getattr(part, name) for part in found]) for name in Pairs.__dataclass_fields__))
+        leaders, same_hash = self._match_hash(rows)
+        found = [same_hash, *(self._confirm(left, right) for left, right in self._find_neighbours(leaders))]
+        return _keep_once(_join(found))
 
-    def _match_hash(self, rows: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
-        """Pair pictures of one perceptual hash with the first that they equal; the rest lead, up to MAX_LEADERS."""
+    def drop_flat(self, rows: Ints) -> Ints:
+        """Return the rows whose thumbnails have contrast."""
+        parts = (part[self._thumbnails[part].std(axis=1) >= MIN_CONTRAST] for part in _chunks(rows))
+        return np.concatenate([_NONE, *parts])
+
+    def _match_hash(self, rows: Ints) -> tuple[Ints, Pairs]:
+        """Pair pictures of one perceptual hash with the first that they equal; return the others, and the pairs.
+
+        Thousands of nearly equal pictures would each be a neighbour of all others; this leaves a few of them.
+        """
         order = rows[np.argsort(self._phashes[rows], kind="stable")]
         values = self._phashes[order]
-        left, right, similarity = [], [], []
+        found = [_pairs(_NONE, _NONE, np.empty(0, np.float32))]
         leaders = []
         for group in np.split(order, np.flatnonzero(values[1:] != values[:-1]) + 1):
             rest = group
             for _ in range(MAX_LEADERS):
                 if not len(rest):
                     break
-                leader, rest = rest[0], rest[1:]
+                leader, rest = rest[:1], rest[1:]
                 leaders.append(leader)
                 if len(rest):
-                    alike = self._correlate(np.full(len(rest), leader), rest)
-                    equal = alike >= MIN_CORRELATION
-                    left.append(np.full(int(equal.sum()), leader))
-                    right.append(rest[equal])
-                    similarity.append(alike[equal])
-                    rest = rest[~equal]
-        self._leaders = np.array(leaders, dtype=np.int64)
-        empty = np.empty(0, dtype=np.int64)
-        return (
-            np.concatenate([empty, *left]),
-            np.concatenate([empty, *right]),
-            np.concatenate([np.empty(0, np.float32), *similarity]),
-        )
+                    pairs = self._confirm(np.repeat(leader, len(rest)), rest)
+                    found.append(pairs)
+                    rest = np.setdiff1d(rest, pairs.right)
+            leaders.append(rest)
+        return np.concatenate([_NONE, *leaders]), _join(found)
+
+    def _find_neighbours(self, rows: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield (left, right) of pictures that may be nearly equal, some of them twice.
+
+        Unit vectors that correlate to c lie sqrt(2 - 2c) apart, and their projections no further: within the radius
+        no pair is missed. The axes are those along which the pictures differ most, which in a set whose pictures all
+        look alike are not the lowest frequencies.
+        """
+        if len(rows) < 2:
+            return
+        sample = _normalise(self._thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
+        axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
+        points = np.concatenate([_normalise(self._thumbnails[part]) @ axes for part in _chunks(rows)])
+        tree = cKDTree(points)
+        radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3  # for the rounding of float32
+        for part in _chunks(np.arange(len(rows))):
+            places = tree.query(points[part], NEIGHBOURS + 1, distance_upper_bound=radius)[1]
+            own, column = np.nonzero(places < len(rows))
+            left, right = rows[part[own]], rows[places[own, column]]
+            yield left[left != right], right[left != right]
 
     def _confirm(self, left: Ints, right: Ints) -> Pairs:
-        alike = self._correlate(left, right)
+        """Return those pairs whose thumbnails correlate."""
+        alike = np.empty(len(left), dtype=np.float32)
+        for part in _chunks(np.arange(len(left))):
+            alike[part] = correlate(self._thumbnails[left[part]], self._thumbnails[right[part]])
         equal = alike >= MIN_CORRELATION
-        low, high = np.minimum(left, right)[equal], np.maximum(left, right)[equal]
-        return _pairs(low, high, alike[equal])
+        return _pairs(left[equal], right[equal], alike[equal])
 
-    def _correlate(self, left: Ints, right: Ints) -> npt.NDArray[np.float32]:
-        """Return float32[n]: correlation of each two thumbnails, 0 where one is flat."""
-        result = np.empty(len(left), dtype=np.float32)
-        for begin in range(0, len(left), 4096):
-            part = slice(begin, begin + 4096)
-            result[part] = correlate(self._thumbnails[left[part]], self._thumbnails[right[part]])
-        return result
+
+def _join(parts: Sequence[Pairs]) -> Pairs:
+    return Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pairs.__dataclass_fields__))
+
+
+def _keep_once(pairs: Pairs) -> Pairs:
+    """Return the pairs, each with left < right and once."""
+    ends = np.sort(np.stack([pairs.left, pairs.right], axis=1), axis=1)
+    ends, first = np.unique(ends, axis=0, return_index=True)
+    return Pairs(ends[:, 0], ends[:, 1], pairs.similarity[first], pairs.exact[first])
+
+
+def _chunks(values: Ints) -> Iterator[Ints]:
+    for begin in range(0, len(values), _CHUNK):
+        yield values[begin : begin + _CHUNK]
 
 
 def correlate(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return float32[n]: correlation of thumbnails uint8[n, T * T], row by row; 0 where one is flat."""
+    """Return float32[n]: correlation of thumbnails uint8[n, T * T], row by row; 0 where one has no contrast at all."""
     alike: npt.NDArray[np.float32] = np.einsum("ij,ij->i", _normalise(left), _normalise(right))
     return alike
 
 
 def _normalise(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return float32[n, T * T]: rows of mean 0 and length 1, which brightness and contrast do not change."""
     values = thumbnails.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    flat = length < MIN_CONTRAST * np.sqrt(values.shape[1])
-    normed: npt.NDArray[np.float32] = np.where(flat, 0, values / np.maximum(length, 1e-6)).astype(np.float32)
+    normed: npt.NDArray[np.float32] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
     return normed
-
-
-def _near_hashes(values: Hashes) -> Iterator[tuple[Ints, Ints]]:
-    """Yield the positions (left, right) of hashes that differ in 1 to MAX_BITS bits, each two at least once.
-
-    Source: multi-index hashing (Norouzi, Punjani, Fleet 2012): in one of the 4 bands at most 1 bit differs.
-    """
-    for band in range(_BANDS):
-        keys = ((values >> np.uint64(16 * band)) & np.uint64(0xFFFF)).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        counts = np.bincount(keys, minlength=1 << 16)
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        for mask in _MASKS.tolist():
-            others = keys ^ mask
-            rows = np.flatnonzero((others > keys) if mask else (counts[keys] > 1))
-            for left, place in _expand(rows, starts[others[rows]], counts[others[rows]]):
-                right = order[place]
-                bits = np.bitwise_count(values[left] ^ values[right])
-                near = (bits <= MAX_BITS) & (bits > 0) & ((left < right) if mask == 0 else True)
-                yield left[near], right[near]
-
-
-def _expand(rows: Ints, starts: Ints, counts: Ints) -> Iterator[tuple[Ints, Ints]]:
-    """Yield (row, place) for the places starts[i]..starts[i] + counts[i] - 1 of every row, a bounded number at once."""
-    bounds = np.concatenate([[0], np.cumsum(counts)])
-    begin = 0
-    while begin < len(rows):
-        end = max(begin + 1, int(np.searchsorted(bounds, bounds[begin] + _PAIRS_AT_ONCE, side="right")) - 1)
-        part = counts[begin:end]
-        offsets = np.arange(int(part.sum())) - np.repeat(bounds[begin:end] - bounds[begin], part)
-        yield np.repeat(rows[begin:end], part), np.repeat(starts[begin:end], part) + offsets
-        begin = end

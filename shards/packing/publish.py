@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, SplitSummary
 from shards.packing.claim import QUARANTINE, release_target
 from shards.sources.model import SPLITS
 from shards.storage import Storage
+
+_TABLES = re.compile(r"shards(\.\d+)?\.parquet")
 
 
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
@@ -31,7 +34,7 @@ def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Ma
         }
     )
     storage.write(MANIFEST_NAME, manifest.encode())
-    storage.delete([old for old in storage.sizes() if old.startswith("shards.") and old != name])
+    storage.delete([old for old in storage.sizes() if _TABLES.fullmatch(old) and old != name])
     release_target(storage)
     return manifest
 
