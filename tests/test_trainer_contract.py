@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file
+from shards.packing.encode import StoreOptions, store_picture
 from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
 from trainer.contract.decision import Decision, answer
 from trainer.contract.model import Classifier, ModelSpec, build_backbone, find_head
-from trainer.contract.preprocess import PreprocessSpec, apply_geometry
+from trainer.contract.preprocess import PreprocessSpec, apply_geometry, prepare
 from trainer.contract.probes import synthesise_pictures
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -328,3 +331,17 @@ def test_folder_without_a_page_is_no_bundle(tmp_path: Path) -> None:
 
 def test_missing_folder_is_no_bundle(tmp_path: Path) -> None:
     assert refusal(tmp_path / "gone", UsageError).startswith(f"{tmp_path}/gone does not exist; ")
+
+
+def test_picture_larger_than_the_dataset_kept_is_shrunk_as_packing_shrank_it() -> None:
+    """A photograph sent to the endpoint must come out as its shrunk copy in the shards does, but for JPEG's loss."""
+    wave = np.linspace(0, 60, 900)
+    pixels = (127 + 120 * np.sin(wave[:600, None] * wave[None] / 9)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(file, "PNG")
+    stored = store_picture(file.getvalue(), StoreOptions(max_side=120, quality=100)).data
+    spec = PreprocessSpec(size=64, max_side=120)
+    original, kept = (prepare(data, spec).float() for data in (file.getvalue(), stored))
+    assert (original - kept).abs().mean() < 0.5
+    unshrunk = prepare(file.getvalue(), spec.model_copy(update={"max_side": None})).float()
+    assert (unshrunk - kept).abs().mean() > 1

@@ -128,8 +128,9 @@ def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
 
 def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
     """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
+    packing = dataset.manifest.packing
     return PreprocessSpec(
-        size=recipe.image_size, decode=dataset.manifest.packing.decode, **recipe.preprocess.model_dump()
+        size=recipe.image_size, decode=packing.decode, max_side=packing.max_side, **recipe.preprocess.model_dump()
     )
 
 

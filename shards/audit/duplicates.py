@@ -21,8 +21,9 @@ Hashes = npt.NDArray[np.uint64]
 
 MIN_CORRELATION = 0.9988
 """Of two thumbnails of nearly equal pictures. The most similar two different cells of ELPV, which all look alike, have
-0.9984; 99 % of their copies, resized, compressed at quality 50, brighter or darker by 10 %, have more than this:
-tests/bench/results/2026-11-24-near-duplicates.md."""
+0.99839. Of copies of its cells (JPEG of quality 50, half and double size, 10 % more or less brightness or contrast) all
+have more than this, but for 3 % of the brighter ones, whose highlights are clipped; of copies of photographs, 90 to
+100 %: tests/bench/results/2026-11-24-near-duplicates-elpv.md."""
 MIN_SIDE = 32
 """Pictures below it on a side are compared exactly only: written digits of 28 pixels are nearly equal by the dozen."""
 MIN_CONTRAST = 4.0

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.decode import DecodeOptions, decode
+from shards.shrink import shrink_pixels
 
 Policy = Literal["stretch", "crop", "letterbox"]
 
@@ -37,6 +38,8 @@ class PreprocessSpec(BaseModel):
     fill: int = Field(default=0, ge=0, le=255)
     """letterbox only: value of the padding."""
     decode: DecodeOptions = DecodeOptions()
+    max_side: int | None = Field(default=None, gt=0)
+    """Longer side to which the dataset's larger pictures were shrunk, and so every picture is; None shrinks none."""
 
 
 def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
@@ -45,7 +48,7 @@ def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
     Raises:
         DecodeError: The bytes are not one complete picture.
     """
-    return apply_geometry(decode(data, spec.decode), spec)
+    return apply_geometry(shrink_pixels(decode(data, spec.decode), spec.max_side), spec)
 
 
 def apply_geometry(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tensor:
