@@ -68,8 +68,10 @@ def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
 def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return uint8[32, 32], gray: uint8[H, W, 3] stretched to a square, antialiased."""
     gray = Image.fromarray(pixels).convert("L")
-    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture.
-    return np.asarray(gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR))
+    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture. The gap lets
+    # whole pixels be averaged first, which halves the cost: the audit may take 1.6 times what decoding takes.
+    small = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small)
 
 
 def _cosines() -> npt.NDArray[np.float32]:
