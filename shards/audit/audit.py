@@ -118,11 +118,11 @@ def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: floa
 
 
 def refuse_unknown_range(examined: Examined, options: DecodeOptions) -> None:
-    """Raise a ShardError when deep gray leaves its top bit unused: a 12-bit X-ray would come out black."""
+    """Raise a ShardError when deep pictures leave the top bit unused: a 12-bit X-ray would come out black."""
     peak = max((value for value in examined.facts["peak"].to_pylist() if value is not None), default=0.0)
     if options.gray_range is None and 0 < peak < 32768:
         bits = max(1, int(peak).bit_length())
         raise ShardError(
-            f"the deep gray pictures use values up to {peak:g} of 65535, so they would come out dark; "
+            f"the pictures of more than 8 bits use values up to {peak:g} of 65535, so they would come out dark; "
             f"say which values are black and white, for example --bits {bits} (the same as --range 0,{2**bits - 1})"
         )

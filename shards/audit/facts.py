@@ -68,9 +68,9 @@ def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
 def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return uint8[32, 32], gray: uint8[H, W, 3] stretched to a square, antialiased."""
     gray = Image.fromarray(pixels).convert("L")
-    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture. The gap lets
-    # whole pixels be averaged first, which halves the cost: the audit may take 1.6 times what decoding takes.
-    small = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture; so they do
+    # where Pillow averages whole pixels first (reducing_gap=2): it then finds 84 instead of 100 % of ELPV's doubled cells.
+    small = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small)
 
 
@@ -89,5 +89,7 @@ def compute_phash(thumbnail: npt.NDArray[np.uint8]) -> int:
 
     Source: the perceptual hash by DCT of pHash (Zauner 2010).
     """
-    waves = _COSINES @ thumbnail.astype(np.float32) @ _COSINES.T
-    return int.from_bytes(np.packbits(waves > np.median(waves)).tobytes(), "big")
+    waves = (_COSINES @ thumbnail.astype(np.float32) @ _COSINES.T).ravel()
+    # np.median costs four times as much as all the rest; the middle of 64 lies between the 32nd and the 33rd.
+    bits = waves > np.sort(waves)[31:33].mean()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -108,7 +108,7 @@ def _examine_chunks(
 
     for table, encoded in pool.run(partial(_examine_or_read, listed.store, options), todo()):
         chunk, name = waiting.pop(0)
-        if journal and name not in known:
+        if journal and encoded:
             journal.write(name, encoded)
         yield chunk, table
 
@@ -121,22 +121,24 @@ def _identify(sources: Sequence[Source], options: DecodeOptions) -> str:
 
 
 def _examine_or_read(store: Store, options: DecodeOptions, task: _Chunk | bytes) -> tuple[pa.Table, bytes]:
-    """Return the facts of a chunk and the same as Parquet; a chunk of the journal comes as Parquet."""
+    """Return the facts of a chunk and what the journal keeps of them: the same as Parquet, or nothing.
+
+    A chunk of the journal comes as Parquet.
+    """
     if isinstance(task, bytes):
         return pq.read_table(pa.BufferReader(task)), b""
-    rows = []
+    rows, lasting = [], True
     for number, source in enumerate(task.sources):
-        found = _examine(store, options, source, task.data[number] if task.data else None)
+        try:
+            data = task.data[number] if task.data else store.read(source)
+        except OSError as err:  # a disk or a permission may be mended, and the file looks the same afterwards
+            found: Facts | Rejected = Rejected("unreadable", f"the file cannot be read ({err.strerror or err})")
+            lasting = False
+        else:
+            found = examine(data, options)
         rows.append(_row(source, found))
     table = pa.Table.from_pylist(rows, FACTS_SCHEMA)
-    return table, encode_table(table)
-
-
-def _examine(store: Store, options: DecodeOptions, source: Source, data: bytes | None) -> Facts | Rejected:
-    try:
-        return examine(store.read(source) if data is None else data, options)
-    except OSError as err:
-        return Rejected("unreadable", f"the file cannot be read ({err.strerror or err})")
+    return table, encode_table(table) if lasting else b""
 
 
 def _row(source: Source, found: Facts | Rejected) -> dict[str, object]:

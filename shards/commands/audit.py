@@ -8,13 +8,15 @@ import sys
 from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
 from shards.audit.findings import refuse_findings
 from shards.audit.pages import write_pages
-from shards.audit.run import examine_sources
+from shards.audit.run import JOURNAL, examine_sources
 from shards.audit.summary import format_summary
 from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
 from shards.commands.pack import choose_pool
 from shards.commands.progress import show_progress
-from shards.packing.claim import release_target
-from shards.storage import open_storage
+from shards.errors import UsageError
+from shards.manifest import MANIFEST_NAME
+from shards.packing.claim import MARKER
+from shards.storage import Storage, open_storage
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,11 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(arguments)
     listed = read_sources(arguments)
     storage = open_storage(arguments.out)
+    _refuse_dataset(storage)
     with choose_pool(arguments) as pool, show_progress() as progress, storage.locked():
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
         audit = audit_pictures(listed.sources, examined, options.split)
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
-        release_target(storage)
+        storage.delete(sorted(name for name in storage.sizes() if name.startswith(JOURNAL)))
     for note in [*listed.notes, *audit.notes]:
         print(f"note: {note}", file=sys.stderr)
     print(summary.model_dump_json() if arguments.json else format_summary(summary))
@@ -44,3 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_rejects(listed.sources, examined, options.max_reject_rate)
     refuse_findings(audit.findings, allow_leaks=False)
     return 0
+
+
+def _refuse_dataset(storage: Storage) -> None:
+    """Raise a UsageError when a dataset lies there, or will: it needs the `audit.parquet` that packing wrote."""
+    if {MANIFEST_NAME, MARKER} & set(storage.sizes()):
+        raise UsageError(f"{storage} holds a dataset, which keeps the audit it was packed with; give another --out")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from collections.abc import Collection
 
 from shards.errors import UsageError
 from shards.manifest import MANIFEST_NAME
-from shards.sources.model import SPLITS
 from shards.storage import Storage, is_leftover
 
 WORK = ".packing/"
@@ -15,6 +16,8 @@ MARKER = WORK + "plan.json"
 QUARANTINE = "quarantine.csv"
 PAGES = ("audit.parquet", "audit.html", QUARANTINE)
 """What an audit leaves even where it refuses the pictures, for people to look at."""
+_SHARDS = re.compile(r"((?:train|val|test|all)/\d{6,})\.(?:tar|index\.parquet)")
+_TABLES = re.compile(r"shards(\.\d+)?\.parquet")
 
 
 def refuse_foreign(storage: Storage, sizes: dict[str, int]) -> None:
@@ -37,16 +40,28 @@ def claim_target(storage: Storage, plan: str, published: set[str]) -> dict[str, 
     sizes = storage.sizes()
     doomed = {name for name in sizes if is_leftover(name)}
     if MARKER not in sizes or _read_plan(storage) != plan:
-        shards = (name for name in sizes if name.partition("/")[0] in SPLITS)
-        doomed |= {name for name in shards if name.removesuffix(".index.parquet").removesuffix(".tar") not in published}
+        doomed |= _find_unpublished(sizes, published)
         storage.write(MARKER, json.dumps({"plan": plan}).encode())
     storage.delete(sorted(doomed))
     return {name: size for name, size in sizes.items() if name not in doomed}
 
 
-def release_target(storage: Storage) -> None:
-    """Remove what only an unfinished dataset needs."""
-    storage.delete(sorted(name for name in storage.sizes() if name.startswith(WORK) or is_leftover(name)))
+def release_target(storage: Storage, table: str, published: Collection[str]) -> None:
+    """Remove what a finished dataset does not need, such as the shards of an update that was stopped and given up.
+
+    Args:
+        table: Name of its shard table; those of its former states go.
+        published: Names of its shards, without an ending.
+    """
+    sizes = storage.sizes()
+    doomed = {name for name in sizes if name.startswith(WORK) or is_leftover(name)}
+    doomed |= {name for name in sizes if _TABLES.fullmatch(name) and name != table}
+    storage.delete(sorted(doomed | _find_unpublished(sizes, published)))
+
+
+def _find_unpublished(sizes: dict[str, int], published: Collection[str]) -> set[str]:
+    found = ((name, _SHARDS.fullmatch(name)) for name in sizes)
+    return {name for name, match in found if match and match[1] not in published}
 
 
 def _read_plan(storage: Storage) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shards.packing.encode import StoreOptions, store_picture
+from shards.errors import DecodeError
+from shards.packing.encode import StoreOptions, refuse_undecodable, store_picture
 from shards.sources.model import Source, Store
 
 _SAMPLE = 32
@@ -17,12 +18,19 @@ def estimate_sizes(store: Store, sources: Sequence[Source], options: StoreOption
     same estimate, so the shards stay the same.
 
     Raises:
-        DecodeError: One of the 32 cannot be decoded.
+        ShardError: One of the 32 cannot be decoded.
     """
     sizes = [source.size for source in sources]
     if options.max_side is None or not sources:
         return sizes
     sample = [sources[row] for row in range(0, len(sources), -(-len(sources) // _SAMPLE))]
-    stored = sum(len(store_picture(data, options).data) for _, data in store.read_in_order(sample))
+    stored = sum(_measure(source, data, options) for source, data in store.read_in_order(sample))
     ratio = stored / max(1, sum(source.size for source in sample))
     return [max(1, int(size * ratio)) for size in sizes]
+
+
+def _measure(source: Source, data: bytes, options: StoreOptions) -> int:
+    try:
+        return len(store_picture(data, options).data)
+    except DecodeError as err:
+        raise refuse_undecodable(source, err) from err

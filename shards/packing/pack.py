@@ -18,9 +18,9 @@ from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
 from shards.packing.estimate import estimate_sizes
 from shards.packing.options import PackOptions
-from shards.packing.publish import publish
+from shards.packing.publish import name_shards, publish
 from shards.packing.select import Selection, select_audited, select_unaudited
-from shards.packing.update import Base, compare_mix, leave_out, read_base
+from shards.packing.update import Base, compare_mix, leave_out, read_base, read_rows
 from shards.packing.write import Setting, ShardJob, find_written, write_shard
 from shards.pools import InlinePool, Pool
 from shards.sources.load import load_groups
@@ -70,13 +70,13 @@ def pack(
 
 def _grow(listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run) -> Manifest:
     if base.manifest and not listed.sources:
-        release_target(storage)  # of an update that was killed just after it had published
-        run.say("nothing to add: the dataset holds every picture of the source")
-        return base.manifest
+        return _add_nothing(base.manifest, base.rows, storage, run)
     chosen, plan = _plan(listed, base, storage, options, run)
+    if base.manifest and not plan:  # nothing but pictures that were left out before, or cannot be read
+        return _add_nothing(base.manifest, base.rows, storage, run)
     identity = _identify(plan, chosen, listed.classes, options)
     stamps = fingerprint_json([identity, [source.stamp for source in chosen.sources]])
-    sizes = claim_target(storage, stamps, {row["name"].removesuffix(".tar") for row in base.rows})
+    sizes = claim_target(storage, stamps, name_shards(base.rows))
     labels = {name: number for number, name in enumerate(listed.classes)}
     setting = Setting(storage, listed.store, options.store, labels, identity)
     rows = list(_write(setting, plan, chosen, sizes, run))
@@ -86,17 +86,25 @@ def _grow(listed: SourceList, base: Base, storage: Storage, options: PackOptions
     return publish(storage, [*base.rows, *rows], _draft(listed, base, chosen, identity, options))
 
 
+def _add_nothing(manifest: Manifest, rows: list[dict[str, Any]], storage: Storage, run: Run) -> Manifest:
+    release_target(storage, manifest.table, name_shards(rows))  # an update may have been killed after it published
+    run.say("nothing to add: the dataset holds every picture of the source that can be packed")
+    return manifest
+
+
 def _compare(listed: SourceList, storage: Storage, options: PackOptions, run: Run) -> Manifest:
     """Return the manifest of a finished dataset when it is what would be packed now; it is not touched."""
     manifest = parse_manifest(storage.read(MANIFEST_NAME), f"{storage}/{MANIFEST_NAME}")
     with tempfile.TemporaryDirectory(prefix="shardline-") as scratch:
         chosen, plan = _plan(listed, Base(), FolderStorage(Path(scratch)), options, run)
-    if _identify(plan, chosen, listed.classes, options) != manifest.packing.plan:
+    shown = listed.display_names or listed.classes
+    if _identify(plan, chosen, listed.classes, options) != manifest.packing.plan or shown != manifest.display_names:
         raise UsageError(
             f"{storage} already holds a dataset of other pictures or options; "
             "add new pictures to it with --update, name another folder, or delete it first"
         )
-    release_target(storage)  # of a run that was killed just after it had published
+    rows = read_rows(storage, manifest)
+    release_target(storage, manifest.table, name_shards(rows))  # a run may have been killed after it published
     return manifest
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +15,6 @@ from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, SplitSummary
 from shards.packing.claim import QUARANTINE, release_target
 from shards.sources.model import SPLITS
 from shards.storage import Storage
-
-_TABLES = re.compile(r"shards(\.\d+)?\.parquet")
 
 
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
@@ -34,9 +31,13 @@ def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Ma
         }
     )
     storage.write(MANIFEST_NAME, manifest.encode())
-    storage.delete([old for old in storage.sizes() if _TABLES.fullmatch(old) and old != name])
-    release_target(storage)
+    release_target(storage, name, name_shards(rows))
     return manifest
+
+
+def name_shards(rows: Iterable[dict[str, Any]]) -> set[str]:
+    """Return the names of the shards in rows of a shard table, without an ending."""
+    return {row["name"].removesuffix(".tar") for row in rows}
 
 
 def write_quarantine(storage: Storage, rejected: Iterable[tuple[str, str]]) -> None:

@@ -12,7 +12,7 @@ from shards.audit.run import Examined, Progress, examine_sources
 from shards.manifest import Audited
 from shards.packing.options import PackOptions
 from shards.packing.publish import write_quarantine
-from shards.packing.update import Base
+from shards.packing.update import Base, keep_published
 from shards.pools import Pool
 from shards.sources.model import Source, SourceList
 from shards.splits import assign_splits
@@ -37,13 +37,13 @@ class Selection:
 
 def select_unaudited(listed: SourceList, base: Base, options: PackOptions) -> Selection:
     """Return all pictures with their splits; nobody has looked at them."""
-    sources = [*base.sources, *listed.sources]
+    sources, split = keep_published(base, listed, options.split)
     assigned = assign_splits(
         [source.split for source in sources],
         [source.labels for source in sources],
         [source.group for source in sources],
         [],
-        options.split,
+        split,
     )
     audited = Audited(level="none")
     kept = [row for row, split in enumerate(assigned.splits) if split and row >= len(base.sources)]
@@ -59,9 +59,10 @@ def select_audited(
     Raises:
         ShardError: Too many are unreadable, deep gray of unknown range, leaks or conflicts.
     """
-    examined = examine_sources(listed, options.store.decode, pool, storage, progress)
+    examined = base.joined(examine_sources(listed, options.store.decode, pool, storage, progress))
     refuse_unknown_range(examined, options.store.decode)
-    audit = audit_pictures([*base.sources, *listed.sources], base.joined(examined), options.split)
+    sources, split = keep_published(base, listed, options.split)
+    audit = audit_pictures(sources, examined, split)
     write_pages(storage, audit, listed, "this dataset", options.store.decode)
     return _settle(audit, len(base.sources), options, storage)
 

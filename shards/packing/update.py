@@ -21,8 +21,11 @@ from shards.packing.cut import Start
 from shards.packing.options import PackOptions
 from shards.packing.write import index_name
 from shards.sources.model import Source, SourceList, Store
+from shards.splits import SplitOptions
 from shards.storage import Storage
 
+INDEXED = "indexed-"
+"""How the plan of a dataset begins that `python -m shards index` made of somebody else's shards."""
 MIX_WARNING = 0.1
 """Share of samples that would have to change class for the new shards to have the mix of the old ones."""
 
@@ -69,14 +72,37 @@ def read_base(storage: Storage, options: PackOptions) -> Base:
     except FileNotFoundError as err:
         raise UsageError(f"{storage} holds no finished dataset to update; pack without --update first") from err
     _refuse_other_options(manifest, options)
-    rows = pq.read_table(io.BytesIO(storage.read(manifest.table))).to_pylist()
+    rows = read_rows(storage, manifest)
     sources = [source for row in rows for source in _read_sources(storage, row, manifest.classes)]
     if manifest.audited.level == "none":
         return Base(manifest, rows, sources)
     return _with_facts(Base(manifest, rows, sources), storage)
 
 
+def read_rows(storage: Storage, manifest: Manifest) -> list[dict[str, Any]]:
+    """Return the rows of the shard table.
+
+    Raises:
+        ShardError: It is missing, or not the one that the manifest names.
+    """
+    try:
+        table = storage.read(manifest.table)
+    except FileNotFoundError as err:
+        raise ShardError(f"{storage}/{manifest.table} is missing; restore it from a backup or pack again") from err
+    if hashlib.sha256(table).hexdigest() != manifest.table_sha256:
+        raise ShardError(
+            f"{storage}/{manifest.table}: sha256 differs from {MANIFEST_NAME}; restore it from a backup or pack again"
+        )
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(table)).to_pylist()
+    return rows
+
+
 def _refuse_other_options(manifest: Manifest, options: PackOptions) -> None:
+    if manifest.packing.plan.startswith(INDEXED):
+        raise UsageError(
+            "the dataset was indexed, not packed, and an update would not know how its shards are numbered; "
+            "pack the tars and the new pictures into a new folder"
+        )
     store = options.store
     quality = store.quality if store.max_side else None
     asked = [store.decode, store.max_side, quality, options.audit]
@@ -136,11 +162,12 @@ def leave_out(base: Base, listed: SourceList) -> SourceList:
     """Return the pictures that the dataset does not have yet.
 
     Raises:
-        UsageError: A class that the dataset does not have.
+        UsageError: A class that the dataset does not have, or another kind of labels.
         ShardError: A picture that is not what was packed under its name.
     """
     if base.manifest is None:
         return listed
+    _refuse_other_task(base.manifest, listed)
     unknown = sorted(set(listed.classes) - set(base.manifest.classes))
     if unknown:
         raise UsageError(
@@ -153,17 +180,45 @@ def leave_out(base: Base, listed: SourceList) -> SourceList:
     notes = list(listed.notes)
     if len(both) < len(old):
         notes.append(f"{len(old) - len(both):,} pictures of the dataset are no longer in the source; they stay in it")
+    names = dict(zip(base.manifest.classes, base.manifest.display_names, strict=True))
+    shown = zip(listed.classes, listed.display_names or listed.classes, strict=True)
+    if any(name not in (label, names[label]) for label, name in shown):
+        notes.append("the classes keep the display names with which they were packed")
     new = [source for source in listed.sources if source.name not in old]
     return replace(listed, sources=new, classes=base.manifest.classes, notes=notes)
+
+
+def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple[list[Source], SplitOptions]:
+    """Return the old and the new pictures, and the options that deal out the new ones.
+
+    Merged splits are dealt out anew among the new pictures only: those of the dataset stay where they are.
+    """
+    if base.manifest is None or not split.merge:
+        return [*base.sources, *listed.sources], split
+    new = [replace(source, split=None) if source.split in split.merge else source for source in listed.sources]
+    shares = {name: share for name, share in split.shares.items() if name in split.merge}
+    return [*base.sources, *new], split.model_copy(update={"merge": (), "shares": shares})
+
+
+def _refuse_other_task(manifest: Manifest, listed: SourceList) -> None:
+    unlabelled = not listed.classes
+    if unlabelled != (manifest.task == "unlabelled") or (listed.multi_label and manifest.task == "single-label"):
+        given = "unlabelled" if unlabelled else "multi-label" if listed.multi_label else "labelled"
+        raise UsageError(f"the new pictures are {given} and the dataset is {manifest.task}; pack into a new folder")
 
 
 def _refuse_changed(base: Base, store: Store, both: Sequence[tuple[Source, int]]) -> None:
     for source, row in both:
         packed = base.sources[row]
-        if source.labels != packed.labels:
+        if set(source.labels) != set(packed.labels):
             raise ShardError(
                 f"{source.name} is labelled {' and '.join(source.labels)} now and was packed as "
                 f"{' and '.join(packed.labels)}; an update adds pictures only, pack into a new folder"
+            )
+        if source.group != packed.group:
+            raise ShardError(
+                f"{source.name} is of group '{source.group}' now and was packed as of group '{packed.group}', so what "
+                "belongs together could be torn apart; give the groups as they were given then"
             )
     if base.examined is None:
         return

@@ -14,7 +14,7 @@ import xxhash
 from shards.decode import inspect
 from shards.errors import DecodeError, ShardError
 from shards.index import INDEX_SCHEMA, build_table, encode_table, read_facts
-from shards.packing.encode import Stored, StoreOptions, store_picture
+from shards.packing.encode import Stored, StoreOptions, refuse_undecodable, store_picture
 from shards.packing.tar import TarWriter
 from shards.sources.model import Source, Store
 from shards.storage import Storage
@@ -174,9 +174,7 @@ def _store(setting: Setting, job: ShardJob, number: int, source: Source) -> tupl
         shrunk = setting.options.max_side is not None and stored.data is not data
         return stored, inspect(stored.data).pixels_xxh3 if shrunk else job.pixels_xxh3[number]
     except DecodeError as err:
-        raise ShardError(
-            f"{source.name}: {err}; the audit would have put it in quarantine: pack without --audit none"
-        ) from err
+        raise refuse_undecodable(source, err) from err
 
 
 def _read(setting: Setting, job: ShardJob, number: int, source: Source) -> bytes:

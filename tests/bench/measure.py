@@ -6,6 +6,7 @@ Imports nothing of ours, so that it also runs in the environment of a peer.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -36,10 +37,11 @@ def _read_cpu() -> float:
 def _living(pid: int) -> int:
     """Return the clock ticks of the living processes below `pid`, and of those that they have waited for."""
     total = 0
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in listing.read_text().split():
-            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15])) + _living(int(child))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # has just ended
+        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in listing.read_text().split():
+                fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                total += sum(map(int, fields[11:15])) + _living(int(child))
     return total
 
 

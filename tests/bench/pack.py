@@ -117,13 +117,13 @@ def judge(what: str, ratio: float, target: float) -> str:
 
 
 def describe_run() -> list[str]:
-    """Return machine, date, commit and command."""
+    """Return date, commit, machine and command, as they are before the first run."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
     commit = _git("rev-parse", "--short", "HEAD")
     changed = " with uncommitted changes in shards/" if _git("status", "--porcelain", "shards") else ""
     return [
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit}{changed}",
-        f"- {model.partition(':')[2].strip()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the end, "
+        f"- {model.partition(':')[2].strip()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the first run, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- `python {' '.join([str(Path(sys.argv[0]).name), *sys.argv[1:]])}`",
     ]
@@ -178,6 +178,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="default: results/DATE-pack.md beside this file")
     arguments = parser.parse_args()
+    head = describe_run()
     bench = Bench(arguments.data.absolute(), arguments.peers_python and arguments.peers_python.absolute())
     make_photographs(bench.data / "warmup", 40)
     photographs = make_photographs(bench.data / f"photographs-{arguments.audited}", arguments.audited)
@@ -187,7 +188,9 @@ def main() -> None:
         *bench_audit(bench, photographs, "Full audit, JPEGs of 500x375", arguments.audit_rounds),
         *bench_audit(bench, xrays, "Full audit, gray JPEGs like X-rays", arguments.audit_rounds),
     ]
-    page = "\n".join(["# Pack bench", "", *describe_run(), "", *sections, *NOTES, ""])
+    page = "\n".join(
+        ["# Pack bench", "", *head, f"- load {os.getloadavg()[0]:.1f} after the last run", "", *sections, *NOTES, ""]
+    )
     out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-pack.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)

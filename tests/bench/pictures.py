@@ -39,7 +39,7 @@ def make_xrays(folder: Path, count: int, seed: int = 0) -> Path:
     return _make(folder, count, partial(_xray, seed))
 
 
-def _make(folder: Path, count: int, draw: object) -> Path:
+def _make(folder: Path, count: int, draw: partial[bytes]) -> Path:
     if len(list(folder.glob("c*/*.jpg"))) == count:
         return folder
     for number in range(CLASSES):
@@ -104,8 +104,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for make, count in ((make_photographs, arguments.photographs), (make_xrays, arguments.xrays)):
         folder = make(arguments.folder / make.__name__.removeprefix("make_"), count)
-        sizes = [path.stat().st_size for path in folder.glob("c*/*.jpg")]
-        print(f"{folder}: {len(sizes):,} pictures, mean {np.mean(sizes) / 1e3:.1f} KB, sd {np.std(sizes) / 1e3:.1f} KB")
+        sizes = [path.stat().st_size for path in folder.glob("c*/*.jpg")] or [0]
+        print(f"{folder}: {count:,} pictures, mean {np.mean(sizes) / 1e3:.1f} KB, sd {np.std(sizes) / 1e3:.1f} KB")
 
 
 if __name__ == "__main__":
