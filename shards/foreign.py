@@ -16,7 +16,7 @@ from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, build_table, encode_table
-from shards.manifest import MANIFEST_NAME, TABLE_NAME, Audited, Manifest, Packing, SplitSummary, read_manifest
+from shards.manifest import MANIFEST_NAME, TABLE_NAME, Audited, Manifest, Packing, read_manifest, summarise_splits
 from shards.packing.probe import probe
 from shards.sources.class_names import name_classes
 from shards.sources.folder import scan_folder
@@ -173,7 +173,7 @@ def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceL
         classes=listed.classes,
         display_names=listed.display_names,
         task="multi-label" if listed.multi_label else "single-label",
-        splits={split: _summarise(split, rows) for split in SPLITS if any(row["split"] == split for row in rows)},
+        splits=summarise_splits(rows),
         packing=Packing(
             shard_bytes=max(row["bytes"] for row in rows),
             split=SplitOptions(shares={}),
@@ -186,16 +186,6 @@ def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceL
     )
     storage.write(MANIFEST_NAME, manifest.encode())
     return manifest
-
-
-def _summarise(split: str, rows: Sequence[dict[str, Any]]) -> SplitSummary:
-    mine = [row for row in rows if row["split"] == split]
-    return SplitSummary(
-        samples=sum(row["count"] for row in mine),
-        shards=len(mine),
-        bytes=sum(row["bytes"] for row in mine),
-        class_counts=[sum(counts) for counts in zip(*(row["class_counts"] for row in mine), strict=True)],
-    )
 
 
 def _describe_splits(listed: SourceList) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,6 +12,7 @@ from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.pages import parse_page
+from shards.sources.model import SPLITS
 from shards.splits import SplitOptions
 
 MANIFEST_NAME = "dataset.json"
@@ -88,6 +90,24 @@ class Manifest(_Frozen):
     def encode(self) -> bytes:
         """Return the page as it is published: from then on the folder is a dataset."""
         return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def summarise_splits(rows: Sequence[Mapping[str, Any]]) -> dict[str, SplitSummary]:
+    """Return what each split holds, told by the rows of the shard table."""
+    return {split: _summarise([row for row in rows if row["split"] == split]) for split in _order_splits(rows)}
+
+
+def _order_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [split for split in SPLITS if any(row["split"] == split for row in rows)]
+
+
+def _summarise(rows: Sequence[Mapping[str, Any]]) -> SplitSummary:
+    return SplitSummary(
+        samples=sum(row["count"] for row in rows),
+        shards=len(rows),
+        bytes=sum(row["bytes"] for row in rows),
+        class_counts=[sum(counts) for counts in zip(*(row["class_counts"] for row in rows), strict=True)],
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -69,7 +69,7 @@ def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return uint8[32, 32], gray: uint8[H, W, 3] stretched to a square, antialiased."""
     gray = Image.fromarray(pixels).convert("L")
     # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture; so they do
-    # where Pillow averages whole pixels first (reducing_gap=2): it then finds 84 instead of 100 % of ELPV's doubled cells.
+    # where Pillow averages whole pixels first (reducing_gap=2): it finds 84 instead of 100 % of ELPV's doubled cells.
     small = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small)
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from shards.audit.audit import Audit
 from shards.audit.findings import number_clusters
+from shards.audit.run import FACTS_SCHEMA
 from shards.sources.layout import ENDINGS
 from shards.storage import Storage
 
@@ -17,29 +18,18 @@ ROWS_AT_ONCE = 4096
 
 AUDIT_SCHEMA = pa.schema(
     [
-        ("source", pa.string()),
+        *FACTS_SCHEMA,
         ("split", pa.string()),
         ("labels", pa.list_(pa.string())),
         ("group", pa.string()),
         ("size", pa.int64()),
-        ("kind", pa.string()),
-        ("reason", pa.string()),
-        ("format", pa.string()),
-        ("mode", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("peak", pa.float32()),
         ("wrong_ending", pa.bool_()),
-        ("bytes_xxh3", pa.string()),
-        ("pixels_xxh3", pa.string()),
-        ("phash", pa.uint64()),
         ("cluster", pa.int32()),
         ("finding", pa.string()),
-        ("thumbnail", pa.binary()),
     ]
 )
-"""split: empty where a picture is not packed; kind, reason: why it was rejected; cluster: equal for equal pictures, -1
-for one that equals no other; finding: leak, conflict, duplicate, or empty; thumbnail: uint8[32, 32] gray, kept so that
+"""The facts of a picture, and what they mean. split: empty where a picture is not packed; cluster: equal for equal
+pictures, -1 for one that equals no other; finding: leak, conflict, duplicate, or empty. Thumbnails are kept so that
 `--update` can compare new pictures with old ones."""
 
 _FORMAT_OF_ENDING = {

@@ -8,10 +8,8 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from shards.index import SHARD_SCHEMA, build_table, encode_table
-from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, SplitSummary
+from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, summarise_splits
 from shards.packing.claim import QUARANTINE, release_target
 from shards.sources.model import SPLITS
 from shards.storage import Storage
@@ -27,7 +25,7 @@ def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Ma
         update={
             "table": name,
             "table_sha256": hashlib.sha256(table).hexdigest(),
-            "splits": {s: _summarise(s, rows) for s in SPLITS if any(row["split"] == s for row in rows)},
+            "splits": summarise_splits(rows),
         }
     )
     storage.write(MANIFEST_NAME, manifest.encode())
@@ -45,13 +43,3 @@ def write_quarantine(storage: Storage, rejected: Iterable[tuple[str, str]]) -> N
     text = io.StringIO()
     csv.writer(text).writerows([("path", "reason"), *rejected])
     storage.write(QUARANTINE, text.getvalue().encode())
-
-
-def _summarise(split: str, rows: list[dict[str, Any]]) -> SplitSummary:
-    mine = [row for row in rows if row["split"] == split]
-    return SplitSummary(
-        samples=sum(row["count"] for row in mine),
-        shards=len(mine),
-        bytes=sum(row["bytes"] for row in mine),
-        class_counts=np.sum([row["class_counts"] for row in mine], axis=0).tolist(),
-    )

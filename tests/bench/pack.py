@@ -123,7 +123,7 @@ def describe_run() -> list[str]:
     changed = " with uncommitted changes in shards/" if _git("status", "--porcelain", "shards") else ""
     return [
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit}{changed}",
-        f"- {model.partition(':')[2].strip()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the first run, "
+        f"- {model.partition(':')[2].strip()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at first, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- `python {' '.join([str(Path(sys.argv[0]).name), *sys.argv[1:]])}`",
     ]
@@ -188,9 +188,7 @@ def main() -> None:
         *bench_audit(bench, photographs, "Full audit, JPEGs of 500x375", arguments.audit_rounds),
         *bench_audit(bench, xrays, "Full audit, gray JPEGs like X-rays", arguments.audit_rounds),
     ]
-    page = "\n".join(
-        ["# Pack bench", "", *head, f"- load {os.getloadavg()[0]:.1f} after the last run", "", *sections, *NOTES, ""]
-    )
+    page = "\n".join(["# Pack bench", "", *head, f"- load {os.getloadavg()[0]:.1f} at last", "", *sections, *NOTES, ""])
     out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-pack.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
