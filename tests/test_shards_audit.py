@@ -23,7 +23,7 @@ from PIL import Image
 
 from shards.audit.audit import Audit, audit_pictures
 from shards.audit.duplicates import Pairs
-from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, compute_phash, examine
+from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, compute_phash, examine, make_thumbnail
 from shards.audit.findings import Findings, choose_dropped, judge, refuse_findings
 from shards.audit.page import render_page
 from shards.audit.run import examine_sources
@@ -105,6 +105,12 @@ def test_thumbnail_of_a_resized_picture_is_nearly_the_same() -> None:
         assert isinstance(found, Facts)
         thumbnails.append(np.frombuffer(found.thumbnail, np.uint8).astype(int))
     assert max(np.abs(thumbnails[0] - other).max() for other in thumbnails[1:]) <= 6
+
+
+def test_thumbnail_averages_what_lies_below_each_of_its_pixels() -> None:
+    board = np.indices((640, 640)).sum(axis=0) % 2 * 255
+    thumbnail = make_thumbnail(np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8))
+    assert np.abs(thumbnail.astype(int) - 127).max() <= 2
 
 
 # what equal pictures mean
@@ -245,13 +251,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train 4 + 2, test 2 + 1 pictures; a leak, a conflict that leaks, a copy, a wrong ending, two bad files."""
     root = tmp_path_factory.mktemp("audited") / "a & b"
     for number in range(3):
-        save(root / f"train/{CHINESE}/p{number}.png", draw(number))
+        save(root / f"train/{CHINESE}/p{number}.png", draw(number, 320 if number == 1 else 64))
     save(root / f"train/{HOSTILE_CLASS}/p10.png", draw(10, 320))
     save(root / f"train/{HOSTILE_CLASS}/p11.png", draw(11))
     save(root / f"train/{CHINESE}/copy.png", draw(2), "BMP")
     save(root / f"test/{CHINESE}/leak.png", draw(0))
     save(root / f"test/{CHINESE}/p20.png", draw(20).convert("L"))
-    save(root / f"test/{HOSTILE_CLASS}/conflict.png", draw(1, 96).resize((64, 64)))
+    (root / f"test/{HOSTILE_CLASS}").mkdir()
     shutil.copy(root / f"train/{CHINESE}/p1.png", root / f"test/{HOSTILE_CLASS}/conflict.png")
     (root / f"train/{CHINESE}/empty.png").write_bytes(b"")
     (root / f"train/{CHINESE}/cut.png").write_bytes((root / f"train/{CHINESE}/p0.png").read_bytes()[:600])
@@ -400,14 +406,16 @@ def test_page_and_json_stay_small_when_everything_is_wrong(tmp_path: Path) -> No
     for number in range(MAX_SHOWN + 10):
         save(tmp_path / f"train/a/{number}.png", draw(number))
         save(tmp_path / f"test/a/{number}.png", draw(number))
-    save(tmp_path / "train/b/1.png", draw(1000))
+    for number in range(5):
+        save(tmp_path / f"train/b/{number}.png", draw(1000 + number))
+        save(tmp_path / f"train/b/again{number}.png", draw(1000 + number))
     for number in range(MAX_LISTED + 10):
         (tmp_path / f"train/a/bad{number:03d}.png").write_bytes(b"")
     listed = find_sources(tmp_path)
     examined = examine_sources(listed, OPTIONS, InlinePool(), None, lambda *_: None)
     audit = audit_pictures(listed.sources, examined, SplitOptions())
     summary = summarise(audit, listed)
-    assert (summary.leaks, summary.num_rejected) == (MAX_SHOWN + 10, MAX_LISTED + 10)
+    assert (summary.leaks, summary.duplicates, summary.num_rejected) == (MAX_SHOWN + 10, 5, MAX_LISTED + 10)
     assert (len(summary.shown), len(summary.rejected)) == (MAX_SHOWN, MAX_LISTED)
     text = Outline(render_page(audit, summary, "x", load_from(listed), OPTIONS)).text
     assert "leaks: 60" in text

@@ -195,6 +195,13 @@ def test_pairs_are_the_same_from_thumbnails_on_disk(tmp_path: Path) -> None:
     assert ends(find_thumbnails(mapped)) == ends(find_thumbnails(thumbnails)) != []
 
 
+@pytest.mark.parametrize(("height", "found"), [(10, 0), (30, 1)])
+def test_ramp_is_compared_by_thumbnail_once_it_has_contrast(height: int, found: int) -> None:
+    ramp = np.repeat(np.linspace(120, 120 + height, 1024)[None], 2, axis=0).round().astype(np.uint8)
+    ramp[1, 500] += 1
+    assert len(find_thumbnails(ramp)) == found
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_picture_and_one_picture_make_no_pair(count: int) -> None:
     assert len(find_thumbnails(make_alike(1)[:count])) == 0

@@ -131,7 +131,11 @@ def refuse_findings(findings: Findings, allow_leaks: bool) -> None:
     """
     if allow_leaks or not (findings.leaks or findings.conflicts or findings.torn):
         return
-    parts = []
+    parts, remedies = [], ["--allow-leaks packs them as they are"]
+    if findings.leaks or findings.torn:
+        remedies.insert(0, "--merge-and-resplit train,val,test splits anew and keeps together what belongs together")
+    if findings.leaks or findings.conflicts:
+        remedies.insert(0, "--drop-duplicates keeps one of equal pictures and none whose labels differ")
     if findings.leaks:
         parts.append(_tell(findings, findings.leaks, "equal pictures lie in different splits", _tell_split))
     if findings.conflicts:
@@ -139,11 +143,12 @@ def refuse_findings(findings: Findings, allow_leaks: bool) -> None:
     if findings.torn:
         torn = "; ".join(f"{item.group} in {', '.join(item.counts)}" for item in findings.torn[:NAMED])
         parts.append(f"groups lie in several splits ({len(findings.torn):,} cases: {torn}{_more(findings.torn)})")
-    raise ShardError(
-        f"{', and '.join(parts)}, so results on val and test would be too good, or the labels wrong. "
-        "--drop-duplicates keeps one of equal pictures and none whose labels differ, --merge-and-resplit train,val "
-        "splits anew with groups kept together, --allow-leaks packs them as they are"
-    )
+    raise ShardError(f"{', and '.join(parts)}, so {_tell_consequence(findings)}. {', '.join(remedies)}")
+
+
+def _tell_consequence(findings: Findings) -> str:
+    leaks = "results on val and test would be too good" if findings.leaks or findings.torn else ""
+    return " and ".join(filter(None, (leaks, "some labels are wrong" if findings.conflicts else "")))
 
 
 def _tell(findings: Findings, clusters: list[Cluster], what: str, how: object) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_rejects, refuse_unknown_range
 from shards.audit.findings import choose_dropped, refuse_findings
 from shards.audit.pages import write_pages
@@ -98,5 +100,5 @@ def _settle(audit: Audit, num_published: int, options: PackOptions, storage: Sto
 
 
 def _pick(examined: Examined, column: str, rows: Sequence[int]) -> list[str]:
-    values: list[str] = examined.facts[column].take(rows).to_pylist()
+    values: list[str] = examined.facts[column].take(pa.array(rows, pa.int64())).to_pylist()
     return values
