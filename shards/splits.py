@@ -181,12 +181,11 @@ def assign_splits(
 
 def _refuse_merge(given: Sequence[str | None], options: SplitOptions) -> None:
     there, merge = set(given) - {None}, ",".join(options.merge)
-    lacking = [name for name in options.merge if name not in there]
-    if lacking:
+    if "train" not in there:  # val or test may be missing: they are then made out of train
         found = ", ".join(sorted(name for name in there if name)) or "none"
         raise UsageError(
-            f"--merge-and-resplit {merge}: the source gives no split '{lacking[0]}' (it gives {found}); "
-            "name splits that it has, or use --split where it has none"
+            f"--merge-and-resplit {merge}: the source gives no split 'train' (it gives {found}); "
+            "use --split alone where it has none"
         )
     unshared = [name for name in options.merge if name != "train" and name not in options.shares]
     if unshared:

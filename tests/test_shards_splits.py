@@ -239,13 +239,15 @@ def test_pictures_of_test_stay_when_their_group_is_merged() -> None:
     assert set(found.splits[:10]) == {"train"}
 
 
-def test_merging_a_split_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"the source gives no split 'val' \(it gives test, train\)"):
-        assign(["a"] * 4, given=["train", "train", "test", "test"], options=MERGE)
+def test_merging_a_split_that_is_not_there_makes_it_out_of_train() -> None:
+    found = assign(["a"] * 24, given=["train"] * 20 + ["test"] * 4, options=MERGE)
+    assert found.splits[20:] == ["test"] * 4
+    assert 0 < found.splits[:20].count("val") < 10
+    assert set(found.splits[:20]) == {"train", "val"}
 
 
 def test_merging_where_nothing_is_given_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"\(it gives none\).* use --split where it has none"):
+    with pytest.raises(UsageError, match=r"\(it gives none\).* use --split alone where it has none"):
         assign(["a"] * 4, options=MERGE)
 
 
