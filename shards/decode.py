@@ -24,6 +24,9 @@ Image.MAX_IMAGE_PIXELS = None
 
 # Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_FILLING = 128
+_LEFT_OVER = bytes(range(1, 255)) * 8
+"""Bytes that are no marker; as entropy-coded data they are noise."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -84,8 +87,8 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray
     conversion; CMYK goes through its embedded profile; transparency is laid on `options.background`; of several
     frames the first is taken, or the file refused. tests/data/README.md has the promise for each odd kind.
 
-    A JPEG that was cut and then closed with an end marker is not told from a whole one: libjpeg fills the rest with
-    gray and only warns, and Pillow drops the warning.
+    A JPEG that was cut and then closed with an end marker is refused like one that was cut; of a progressive one, whose
+    last passes only sharpen, this is not seen.
 
     Raises:
         DecodeError: Not a complete picture, over the pixel limit, or deep values of unknown range; `kind` says which.
@@ -183,6 +186,7 @@ def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
     values = read_deep(image, data)
     if values is None:
         image.load()
+        _refuse_filling(image, data)
         return _Unpacked(_flatten(image, image, options), kind, mode, frames, 0.0)
     peak = 0.0 if known_range(image) else peak_of(values)
     if values.ndim == 3:
@@ -231,6 +235,24 @@ def _count_frames(image: Image.Image, options: DecodeOptions) -> int:
             kind="frames",
         )
     return frames
+
+
+def _refuse_filling(image: Image.Image, data: bytes) -> None:
+    """Raise a DecodeError when a JPEG ends before its last block, end marker or not.
+
+    libjpeg fills what is missing with gray 128 and warns, and Pillow drops the warning. A picture may end in just this
+    gray, so bytes are put before its end marker: to a whole picture they are left over, in a cut one they are decoded.
+    """
+    corner = (max(0, image.width - 8), max(0, image.height - 8), image.width, image.height)
+    if image.format not in ("JPEG", "MPO") or set(image.crop(corner).tobytes()) != {_FILLING}:
+        return
+    end = data.rfind(b"\xff\xd9")
+    other = Image.open(io.BytesIO(data[:end] + _LEFT_OVER + data[end:]), formats=("JPEG",))
+    if other.convert(image.mode).tobytes() != image.tobytes():
+        raise DecodeError(
+            f"the picture was cut and closed with an end marker ({len(data):,} bytes): its last part would be gray",
+            kind="truncated",
+        )
 
 
 def _flatten(image: Image.Image, original: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:

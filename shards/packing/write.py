@@ -19,7 +19,7 @@ from shards.packing.tar import TarWriter
 from shards.sources.model import Source, Store
 from shards.storage import Storage
 
-_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+_quote = json.encoder.encode_basestring
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _add_sample(setting: Setting, job: ShardJob, number: int, source: Source, wr
     files = {stored.ending: stored.data}
     if len(labels) == 1:
         files["cls"] = b"%d" % labels[0]
-    files["json"] = _to_json(_facts(source)).encode()
+    files["json"] = _facts(source).encode()
     offset = writer.add(key, files)
     rows.rows.append(
         (
@@ -150,15 +150,13 @@ def _add_sample(setting: Setting, job: ShardJob, number: int, source: Source, wr
     )
 
 
-def _facts(source: Source) -> dict[str, object]:
-    facts: dict[str, object] = {"source": source.name, "weight": source.weight}
-    if len(source.labels) == 1:
-        facts["label"] = source.labels[0]
-    elif source.labels:
-        facts["labels"] = source.labels
-    if source.group:
-        facts["group"] = source.group
-    return facts
+def _facts(source: Source) -> str:
+    """Return the JSON beside a picture: source and weight, label or labels, and group, where it has them."""
+    # By hand: json.dumps costs a tenth of all work on a picture of 60 KB.
+    group = f'"group": {_quote(source.group)}, ' if source.group else ""
+    names = ", ".join(map(_quote, source.labels))
+    labels = f'"labels": [{names}], ' if len(source.labels) > 1 else f'"label": {names}, ' if source.labels else ""
+    return f'{{{group}{labels}"source": {_quote(source.name)}, "weight": {float(source.weight)!r}}}'
 
 
 def _store(setting: Setting, job: ShardJob, number: int, source: Source) -> tuple[Stored, str]:

@@ -82,7 +82,8 @@ class FolderStore:
     random_access: bool = True
 
     def read(self, source: Source) -> bytes:
-        handle = os.open(os.path.join(self.root, source.name), os.O_RDONLY)
+        name = source.name
+        handle = os.open(name if name[0] == "/" else f"{self.root}/{name}", os.O_RDONLY)
         try:
             data = os.read(handle, source.size + 1)
             if len(data) != source.size:  # it has changed since it was listed, or came in parts

@@ -162,6 +162,12 @@ def sideways_xmp() -> bytes:
     return encode(rgb(), "JPEG", xmp=packet)
 
 
+def half_gray() -> Image.Image:
+    pixels = rgb_pixels()
+    pixels[HEIGHT // 2 :] = 128
+    return Image.fromarray(pixels)
+
+
 def closed(data: bytes) -> bytes:
     """Return the first two thirds of a JPEG, closed with an end marker."""
     return data[: len(data) * 2 // 3] + b"\xff\xd9"
@@ -349,8 +355,16 @@ HOSTILE = [
     ),
     Hostile(
         "closed.jpg",
-        "two thirds of a JPEG, closed with an end marker: nothing tells it from a whole one, the rest is gray",
+        "two thirds of a JPEG, closed with an end marker, which libjpeg fills with gray",
         lambda: closed(encode(rgb(), "JPEG")),
+        None,
+        "cut and closed with an end marker",
+        "truncated",
+    ),
+    Hostile(
+        "gray_end.jpg",
+        "a whole JPEG whose lower half is just the gray that libjpeg fills with",
+        lambda: encode(half_gray(), "JPEG"),
         _AS_STORED,
     ),
     Hostile("animated.png", "three frames", lambda: animated("PNG"), _AS_STORED),
