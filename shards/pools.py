@@ -40,7 +40,7 @@ class ProcessPool:
     def __init__(self, workers: int) -> None:
         # forkserver: a fork of this process would copy the threads' locks of pyarrow and of the progress bar.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["shards.packing.write", "shards.audit.run"])
+        context.set_forkserver_preload(["shards.packing.write", "shards.audit.examine"])
         self._workers = workers
         self._others = set(multiprocessing.active_children())
         self._executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)

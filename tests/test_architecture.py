@@ -24,6 +24,11 @@ MAY_IMPORT = {
     "cluster": ("shards", "trainer.contract", "cluster"),
 }
 
+# Rooms inside `shards`, in the order of the data; none imports a later one, and what the stream needs imports none.
+ROOMS = ("sources", "audit", "packing", "commands")
+STREAM = ("dataset", "decode", "dicom", "deep", "index", "manifest", "pages", "plan", "read", "shrink", "storage")
+SHARED = ("shards.sources.model",)  # the names of the splits, and what a source is
+
 # For each guarded library the files that may import it, as patterns whose * crosses folders.
 # A new door is a decision, not a habit.
 DOORS = {
@@ -84,6 +89,38 @@ def find_violations(source: str, file: str) -> list[str]:
 @pytest.mark.parametrize("file", FILES)
 def test_file_imports_only_what_it_may(file: str) -> None:
     assert find_violations((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+def find_later_rooms(source: str, file: str) -> list[str]:
+    """Return the imports of `source` by which a room of `shards` knows a later one, or the stream knows any."""
+    parts = Path(file).with_suffix("").parts
+    first = ROOMS.index(parts[1]) + 1 if parts[1] in ROOMS else 0 if parts[1] in STREAM else len(ROOMS)
+    later = ROOMS[first:]
+    names = [name for name in imported_names(source, ".".join(parts), False) if not _is_shared(name)]
+    return [f"{file} imports {name}" for name in names if any(is_within(name, f"shards.{room}") for room in later)]
+
+
+def _is_shared(name: str) -> bool:
+    return any(is_within(name, module) for module in SHARED)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("shards/")])
+def test_room_of_shards_knows_no_later_room(file: str) -> None:
+    assert find_later_rooms((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("shards/sources/folder.py", "from shards.audit.facts import examine"),
+        ("shards/audit/table.py", "from shards.packing import claim"),
+        ("shards/packing/pack.py", "import shards.commands.progress"),
+        ("shards/read.py", "from shards.packing.encode import Stored"),
+        ("shards/manifest.py", "from shards.sources.find import find_sources"),
+    ],
+)
+def test_planted_import_of_a_later_room_is_seen(file: str, source: str) -> None:
+    assert len(find_later_rooms(source, file)) == 1
 
 
 def test_every_package_was_looked_at() -> None:

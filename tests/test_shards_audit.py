@@ -23,10 +23,10 @@ from PIL import Image
 
 from shards.audit.audit import Audit, audit_pictures
 from shards.audit.duplicates import Pairs
+from shards.audit.examine import examine_sources
 from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, compute_phash, examine, make_thumbnail
 from shards.audit.findings import Findings, choose_dropped, judge, refuse_findings
 from shards.audit.page import render_page
-from shards.audit.run import examine_sources
 from shards.audit.summary import MAX_LISTED, MAX_SHOWN, Summary, format_summary, summarise
 from shards.audit.table import AUDIT_SCHEMA, has_wrong_ending, write_table
 from shards.decode import DecodeOptions, decode, hash_pixels

@@ -15,7 +15,7 @@ from PIL import Image
 
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
-from shards.foreign import index_foreign
+from shards.packing.foreign import index_foreign
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.read import SampleReader

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from shards.__main__ import main
-from shards.audit.run import JOURNAL
+from shards.audit.examine import JOURNAL
 from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError

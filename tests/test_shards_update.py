@@ -16,10 +16,10 @@ from PIL import Image
 from shards.dataset import open_dataset
 from shards.decode import DecodeOptions
 from shards.errors import ShardError, UsageError
-from shards.foreign import index_foreign
 from shards.manifest import MANIFEST_NAME, Manifest
 from shards.packing.claim import QUARANTINE
 from shards.packing.encode import StoreOptions
+from shards.packing.foreign import index_foreign
 from shards.packing.options import PackOptions
 from shards.packing.pack import Run, pack
 from shards.sources.find import find_sources

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.audit.duplicates import Pairs, correlate, find_duplicates
+from shards.audit.examine import Examined
 from shards.audit.findings import Findings, judge
-from shards.audit.run import Examined
 from shards.decode import DecodeOptions
 from shards.errors import ShardError
 from shards.sources.model import Source

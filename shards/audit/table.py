@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.audit.audit import Audit
+from shards.audit.examine import FACTS_SCHEMA
 from shards.audit.findings import number_clusters
-from shards.audit.run import FACTS_SCHEMA
 from shards.sources.layout import ENDINGS
 from shards.storage import Storage
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
+from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
-from shards.audit.pages import write_pages
-from shards.audit.run import JOURNAL, examine_sources
+from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
 from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
 from shards.commands.pack import choose_pool

@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.commands.arguments import STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
-from shards.foreign import index_foreign
+from shards.packing.foreign import index_foreign
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from shards.audit.run import Progress
+from shards.audit.examine import Progress
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shards.audit.run import Progress
+from shards.audit.examine import Progress
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.manifest import MANIFEST_NAME, Manifest, Packing, parse_manifest

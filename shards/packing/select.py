@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_rejects, refuse_unknown_range
+from shards.audit.examine import Examined, Progress, examine_sources
 from shards.audit.findings import choose_dropped, refuse_findings
-from shards.audit.pages import write_pages
-from shards.audit.run import Examined, Progress, examine_sources
+from shards.audit.publish import write_pages
 from shards.manifest import Audited
 from shards.packing.options import PackOptions
 from shards.packing.publish import write_quarantine

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from shards.audit.run import FACTS_SCHEMA, Examined, spool_thumbnails
+from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
 from shards.errors import ShardError, UsageError
 from shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
