@@ -39,10 +39,11 @@ def claim_target(storage: Storage, plan: str, published: set[str]) -> dict[str, 
     """
     sizes = storage.sizes()
     doomed = {name for name in sizes if is_leftover(name)}
-    if MARKER not in sizes or _read_plan(storage) != plan:
+    if _read_plan(storage) != plan:
         doomed |= _find_unpublished(sizes, published)
-        storage.write(MARKER, json.dumps({"plan": plan}).encode())
     storage.delete(sorted(doomed))
+    # After them: a run killed in between finds the old marker, and removes the rest.
+    storage.write(MARKER, json.dumps({"plan": plan}).encode())
     return {name: size for name, size in sizes.items() if name not in doomed}
 
 
@@ -65,6 +66,6 @@ def _find_unpublished(sizes: dict[str, int], published: Collection[str]) -> set[
 
 
 def _read_plan(storage: Storage) -> str | None:
-    with contextlib.suppress(ValueError, KeyError):
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         return str(json.loads(storage.read(MARKER))["plan"])
     return None
