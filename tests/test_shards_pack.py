@@ -365,6 +365,18 @@ def test_dataset_json_is_absent_until_the_end(listed: SourceList, tmp_path: Path
     assert (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
+def test_pack_that_fails_at_its_table_publishes_nothing_and_goes_on(
+    listed: SourceList, packed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out/shards.parquet").mkdir(parents=True)  # what cannot be replaced stands for what cannot be written
+    with pytest.raises(IsADirectoryError):
+        pack(listed, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+    (tmp_path / "out/shards.parquet").rmdir()
+    pack(listed, tmp_path / "out", SMALL)
+    assert digests(tmp_path / "out") == digests(packed)
+
+
 @pytest.mark.parametrize("shards", [1, 2, 5, 8])
 def test_interrupted_pack_goes_on_to_the_same_bytes(
     listed: SourceList, packed: Path, tmp_path: Path, shards: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from shards.__main__ import main
 from shards.dataset import open_dataset
 from shards.decode import DecodeOptions
 from shards.errors import ShardError, UsageError
@@ -469,6 +471,21 @@ def test_stopped_update_leaves_the_old_dataset_whole_and_goes_on_to_the_same_byt
     assert {name: now[name] for name in kept} == kept
 
 
+def test_update_that_fails_at_its_table_leaves_the_old_dataset_whole(
+    grown: tuple[Path, Path], unstopped: dict[str, str]
+) -> None:
+    root, out = grown
+    manifest = open_dataset(out).manifest
+    (out / "shards.1.parquet").mkdir()  # what cannot be replaced stands for what cannot be written
+    with pytest.raises(IsADirectoryError):
+        update(root, out)
+    assert open_dataset(out).manifest == manifest
+    assert verify_dataset(out).pictures == 24
+    (out / "shards.1.parquet").rmdir()
+    update(root, out)
+    assert digests(out) == unstopped
+
+
 def test_dataset_verifies_at_every_moment_of_an_update(grown: tuple[Path, Path]) -> None:
     root, out = grown
     seen: list[int] = []
@@ -538,3 +555,18 @@ def test_display_names_stay_and_that_is_said(grown: tuple[Path, Path], tmp_path:
     assert manifest.display_names == ["ant", "bee"]
     assert "the classes keep the display names with which they were packed" in said
     assert (grown[1] / MANIFEST_NAME).read_bytes() == manifest.encode()
+
+
+# from the command line
+
+
+def test_command_adds_and_then_has_nothing_to_add(grown: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pack", *map(str, grown), "--split", "none", "--shard-bytes", "30000", "--update", "--workers", "1"]
+    assert main(words) == 0
+    assert "36 samples in" in capsys.readouterr().out
+    before = stamps(grown[1])
+    assert main([*words, "--json"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "note: nothing to add: the dataset holds every picture of the source that can be packed\n"
+    assert json.loads(told.out)["updates"] == 1
+    assert stamps(grown[1]) == before
