@@ -108,6 +108,8 @@ def open_dataset(location: str | Path) -> Dataset:
         raise UsageError(f"{location}: only datasets in local or mounted folders can be opened so far; copy it to one")
     root = Path(location).absolute()
     manifest = read_manifest(root)
+    if not (root / manifest.table).is_file():
+        manifest = read_manifest(root)  # an update may have published another state a moment ago
     path = root / manifest.table
     table = read_table(path, SHARD_SCHEMA)
     if fingerprint_file(path) != manifest.table_sha256:

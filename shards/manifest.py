@@ -17,6 +17,8 @@ from shards.splits import SplitOptions
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
+INDEXED = "indexed-"
+"""With what the plan of a dataset begins whose tars somebody else made."""
 VERSION: Final = 2
 
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -202,4 +203,4 @@ class ObjectStorage:
 
 def is_leftover(name: str) -> bool:
     """Say whether a file is what a killed writer could not remove."""
-    return TEMPORARY in name.rpartition("/")[2]
+    return re.search(re.escape(TEMPORARY) + r"-\d+$", name) is not None

@@ -113,6 +113,7 @@ def test_leftovers_are_known_by_their_names(tmp_path: Path) -> None:
         names = list(storage.sizes())
     assert [is_leftover(name) for name in names] == [True]
     assert not is_leftover("train/0.tar")
+    assert not is_leftover("movie.mkv.partial")
 
 
 def test_unreachable_store_is_an_os_error() -> None:

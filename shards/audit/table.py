@@ -28,7 +28,8 @@ AUDIT_SCHEMA = pa.schema(
         ("finding", pa.string()),
     ]
 )
-"""The facts of a picture, and what they mean. split: empty where a picture is not packed; cluster: equal for equal
+"""The facts of a picture, and what they mean. split: empty where a picture is unreadable or left out by
+--fraction (those that --drop-duplicates leaves out stand in quarantine.csv); cluster: equal for equal
 pictures, -1 for one that equals no other; finding: leak, conflict, duplicate, or empty. Thumbnails are kept so that
 `--update` can compare new pictures with old ones."""
 

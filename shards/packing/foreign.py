@@ -16,7 +16,16 @@ from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, build_table, encode_table
-from shards.manifest import MANIFEST_NAME, TABLE_NAME, Audited, Manifest, Packing, read_manifest, summarise_splits
+from shards.manifest import (
+    INDEXED,
+    MANIFEST_NAME,
+    TABLE_NAME,
+    Audited,
+    Manifest,
+    Packing,
+    read_manifest,
+    summarise_splits,
+)
 from shards.packing.probe import probe
 from shards.sources.class_names import name_classes
 from shards.sources.folder import scan_folder
@@ -30,7 +39,6 @@ Progress = Callable[[str, int, int, int], None]
 
 PURE = 0.9
 """Share of its largest class from which a shard counts as one of a single class."""
-_PLAN = "indexed-"
 """What the plan of a manifest begins with that was made here, so that it may be made again."""
 
 
@@ -79,7 +87,7 @@ class _Shard:
 def _refuse_dataset(folder: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; give the folder of the tars")
-    if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder).packing.plan.startswith(_PLAN):
+    if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder).packing.plan.startswith(INDEXED):
         raise UsageError(f"{folder} is a dataset already, packed with its own index; nothing is to be done")
 
 
@@ -178,7 +186,7 @@ def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceL
             shard_bytes=max(row["bytes"] for row in rows),
             split=SplitOptions(shares={}),
             decode=DecodeOptions(),
-            plan=_PLAN + identity,
+            plan=INDEXED + identity,
         ),
         audited=Audited(level="none"),
         table_sha256=hashlib.sha256(table).hexdigest(),

@@ -16,7 +16,7 @@ import xxhash
 
 from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
 from shards.errors import ShardError, UsageError
-from shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from shards.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
 from shards.packing.options import PackOptions
 from shards.packing.write import index_name
@@ -24,8 +24,6 @@ from shards.sources.model import Source, SourceList, Store
 from shards.splits import SplitOptions
 from shards.storage import Storage
 
-INDEXED = "indexed-"
-"""How the plan of a dataset begins that `python -m shards index` made of somebody else's shards."""
 MIX_WARNING = 0.1
 """Share of samples that would have to change class for the new shards to have the mix of the old ones."""
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from shards.sources.model import Source, Store
 
-PASS_BYTES = 1 << 30
+PASS_BYTES = 256 << 20
 """Bytes held in memory in one pass over a store that can only be read in order."""
+CHUNK_BYTES = 32 << 20
+"""Bytes of one chunk of such a store: several are on their way to the workers at once."""
 
 Sources = Sequence[Source]
 
@@ -15,7 +17,7 @@ Sources = Sequence[Source]
 def load_groups(store: Store, groups: Iterable[Sources]) -> Iterator[list[bytes] | None]:
     """Yield for each group the bytes of its sources; None where whoever needs them reads them alone.
 
-    A compressed archive is passed over once for every GiB of groups.
+    A compressed archive is passed over once for every 256 MiB of groups.
     """
     if store.random_access:
         yield from (None for _ in groups)
@@ -32,11 +34,13 @@ def load_chunks(store: Store, sources: Sources, size: int) -> Iterator[tuple[Sou
         yield from ((sources[i : i + size], None) for i in range(0, len(sources), size))
         return
     chunk: list[tuple[Source, bytes]] = []
-    for pair in store.read_in_order(sources):
-        chunk.append(pair)
-        if len(chunk) == size:
+    held = 0
+    for source, data in store.read_in_order(sources):
+        chunk.append((source, data))
+        held += len(data)
+        if len(chunk) == size or held >= CHUNK_BYTES:
             yield [source for source, _ in chunk], [data for _, data in chunk]
-            chunk = []
+            chunk, held = [], 0
     if chunk:
         yield [source for source, _ in chunk], [data for _, data in chunk]
 
