@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
+from shards.audit.examine import Progress
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json
@@ -33,9 +34,6 @@ from shards.sources.model import SPLITS, Source, SourceList
 from shards.sources.webdataset import find_tars, list_tars, name_tar, split_key
 from shards.splits import SplitOptions
 from shards.storage import FolderStorage
-
-Progress = Callable[[str, int, int, int], None]
-"""Called as progress(stage, pictures done, pictures in all, bytes of those that this call reports)."""
 
 PURE = 0.9
 """Share of its largest class from which a shard counts as one of a single class."""
