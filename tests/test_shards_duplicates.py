@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from data.scenes import draw
 from PIL import Image, ImageEnhance
 
 from shards.audit import duplicates
@@ -19,16 +20,6 @@ from shards.decode import DecodeOptions
 from trainer.recipes.data.elpv import read_cells
 
 Thumbnails = npt.NDArray[np.uint8]
-
-
-def draw(seed: int, side: int = 200) -> Image.Image:
-    """Return a picture of coarse and fine structure."""
-    rng = np.random.default_rng((seed, 1))
-    pixels = np.zeros((side, side, 3))
-    for cells, strength in ((3, 60), (8, 40), (24, 20)):
-        layer = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        pixels += (np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC)) / 127.5 - 1) * strength
-    return Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8))
 
 
 def compress(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -93,7 +84,7 @@ def ends(pairs: Pairs) -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def originals() -> list[bytes]:
-    return [compress(draw(seed), "PNG") for seed in range(30)]
+    return [compress(draw(seed, 200), "PNG") for seed in range(30)]
 
 
 def test_different_pictures_make_no_pair(originals: list[bytes]) -> None:
@@ -102,7 +93,7 @@ def test_different_pictures_make_no_pair(originals: list[bytes]) -> None:
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_every_copy_is_paired_with_its_original(originals: list[bytes], kind: str) -> None:
-    copies = [COPIES[kind](draw(seed)) for seed in range(30)]
+    copies = [COPIES[kind](draw(seed, 200)) for seed in range(30)]
     pairs = find([*originals, *copies])
     assert ends(pairs) == [(number, number + 30) for number in range(30)]
     assert (pairs.similarity >= MIN_CORRELATION).all()
@@ -111,11 +102,11 @@ def test_every_copy_is_paired_with_its_original(originals: list[bytes], kind: st
 
 @pytest.mark.parametrize("turn", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90])
 def test_mirrored_and_turned_pictures_are_no_copies(originals: list[bytes], turn: Image.Transpose) -> None:
-    assert len(find([*originals, *(compress(draw(seed).transpose(turn), "PNG") for seed in range(30))])) == 0
+    assert len(find([*originals, *(compress(draw(seed, 200).transpose(turn), "PNG") for seed in range(30))])) == 0
 
 
 def test_equal_pixels_in_another_container_are_an_exact_pair() -> None:
-    pairs = find([compress(draw(1), "PNG"), compress(draw(2), "PNG"), compress(draw(1), "BMP")])
+    pairs = find([compress(draw(1, 200), "PNG"), compress(draw(2, 200), "PNG"), compress(draw(1, 200), "BMP")])
     assert ends(pairs) == [(0, 2)]
     assert pairs.exact.tolist() == [True]
     assert pairs.similarity.tolist() == [1]
@@ -127,7 +118,7 @@ def test_many_equal_pictures_are_paired_with_the_first_only() -> None:
 
 
 def test_copy_of_an_exact_pair_joins_their_cluster() -> None:
-    image = draw(3)
+    image = draw(3, 200)
     pairs = find([compress(image, "PNG"), compress(image, "BMP"), compress(image, "JPEG", quality=80)])
     assert join_pairs(pairs, 3) == [[0, 1, 2]]
 

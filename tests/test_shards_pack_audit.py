@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
-import io
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from data.scenes import draw
+from in_process import command
 from PIL import Image
 
-from shards.__main__ import main
 from shards.audit.examine import JOURNAL
-from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.manifest import MANIFEST_NAME, Manifest
@@ -32,16 +27,6 @@ from shards.sources.model import FolderStore, Source, SourceList
 from shards.splits import SplitOptions
 
 ALL_TRAIN = PackOptions(split=SplitOptions(shares={}))
-
-
-def draw(seed: int, side: int = 64) -> Image.Image:
-    """Return a picture of coarse and fine structure; two seeds give two scenes."""
-    rng = np.random.default_rng((seed, 1))
-    pixels = np.zeros((side, side, 3))
-    for cells, strength in ((3, 60), (8, 40), (24, 20)):
-        layer = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        pixels += (np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC)) / 127.5 - 1) * strength
-    return Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8))
 
 
 def save(image: Image.Image, path: Path, **options: int) -> None:
@@ -89,18 +74,6 @@ def packed_splits(out: Path) -> dict[str, str]:
 def quarantine(out: Path) -> dict[str, str]:
     with open(out / QUARANTINE, newline="", encoding="utf-8") as file:
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
-
-
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `python -m shards` as a command does, exit code and all, but in this process, which costs no start."""
-    words, out, err = [str(word) for word in arguments], io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_command(main, [*words, "--workers", "1"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def try_pack(root: Path, out: Path, options: PackOptions = ALL_TRAIN) -> str:

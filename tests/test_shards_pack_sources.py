@@ -26,6 +26,7 @@ import pytest
 from data.make_hostile import HOSTILE, deep, deep_ramp, encode, oriented, rgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import command
 from PIL import Image
 
 from shards.__main__ import main
@@ -91,18 +92,6 @@ def read_with_webdataset(out: Path) -> list[dict[str, bytes]]:
 def picture_of(sample: dict[str, bytes]) -> bytes:
     (data,) = (sample[ending] for ending in ("png", "jpg", "webp") if ending in sample)
     return data
-
-
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `python -m shards` as a command does, exit code and all, but in this process, which costs no start."""
-    words, out, err = [str(word) for word in arguments], io.StringIO(), io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_command(main, [*words, "--workers", "1"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def pack_by_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

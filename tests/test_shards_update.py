@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from data.scenes import draw
 from PIL import Image
 
 from shards.__main__ import main
@@ -31,16 +32,6 @@ from shards.verify import Verified, verify_dataset
 
 SMALL = PackOptions(shard_bytes=30_000, split=SplitOptions(shares={}))
 LOOSE = SMALL.model_copy(update={"max_reject_rate": 1.0})
-
-
-def draw(seed: int, side: int = 64) -> Image.Image:
-    """Return a picture of coarse and fine structure; two seeds give two scenes."""
-    rng = np.random.default_rng((seed, 1))
-    pixels = np.zeros((side, side, 3))
-    for cells, strength in ((3, 60), (8, 40), (24, 20)):
-        layer = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        pixels += (np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC)) / 127.5 - 1) * strength
-    return Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8))
 
 
 def save(image: Image.Image, path: Path) -> None:
