@@ -13,6 +13,10 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_raylet_start_wait_time_s="120",
     WANDB_SILENT="true",
+    # The keys of the tests' own object store: worker processes inherit what the first of them was started with.
+    AWS_ACCESS_KEY_ID="test-key",
+    AWS_SECRET_ACCESS_KEY="test-secret",
+    AWS_EC2_METADATA_DISABLED="true",
 )
 os.environ.pop("RAY_ADDRESS", None)
 
@@ -22,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_stores import KEY, SECRET, run_gcs, run_seaweedfs
+from object_stores import run_gcs, run_seaweedfs
 from PIL import Image
 
 from shards.packing.options import PackOptions
@@ -105,8 +109,8 @@ def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A format string for URIs in a real S3-compatible store: `s3.format(path="a/b")`; keys are in the environment."""
-    os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_EC2_METADATA_DISABLED="true")
-    with run_seaweedfs(tmp_path_factory.mktemp("s3")) as uri:
+    keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    with run_seaweedfs(tmp_path_factory.mktemp("s3"), *keys) as uri:
         yield uri
 
 

@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-KEY, SECRET = "test-key", "test-secret"
 BUCKET = "shards"
 
 
@@ -31,12 +30,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def run_seaweedfs(folder: Path) -> Iterator[str]:
+def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[str]:
     """Start SeaweedFS in `folder` and yield `s3://BUCKET/{path}?endpoint...` as a format string."""
     s3, filer, master, volume = free_ports(4)
     identity = {
         "name": "test",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "credentials": [{"accessKey": key, "secretKey": secret}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     folder.mkdir(parents=True, exist_ok=True)

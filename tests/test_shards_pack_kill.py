@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -66,16 +65,26 @@ def is_dataset(out: Path) -> bool:
     return True
 
 
-def kill_until_done(arguments: list[str], out: Path, delays: list[float]) -> int:
-    """Run the command, kill it after each delay with all its workers' parent gone; return how often it was killed."""
+def kill_once(arguments: list[str], out: Path, more_files: int) -> bool:
+    """Run the command, and kill it when `more_files` files have come into `out`; return whether it was still alive."""
+    target = count_files(out) + more_files
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and count_files(out) < target:
+            time.sleep(0.001)
+        alive = process.poll() is None
+        process.kill()
+    return alive
+
+
+def count_files(folder: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder))
+
+
+def kill_until_done(arguments: list[str], out: Path, moments: list[int]) -> int:
+    """Kill the command at each moment, then let it through; return how often it was killed alive."""
     kills = 0
-    for delay in delays:
-        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            time.sleep(delay)
-            if process.poll() is None:
-                kills += 1
-                os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+    for moment in moments:
+        kills += kill_once(arguments, out, moment)
         # The manifest is the last file: either there is no dataset, or a whole one.
         if is_dataset(out):
             verify_dataset(out)
@@ -88,21 +97,21 @@ def test_pack_killed_at_random_moments_ends_in_the_same_bytes(
     folder: Path, unstopped: dict[str, str], tmp_path: Path, workers: str
 ) -> None:
     rng = random.SystemRandom()
-    delays = [rng.uniform(0.6, 1.6) for _ in range(4)]
+    moments = [rng.randrange(1, 30) for _ in range(4)]
     out = tmp_path / "out"
-    kills = kill_until_done(command(folder, out, "--workers", workers), out, delays)
-    assert digests(out) == unstopped, f"killed after {delays}"
-    assert kills > 0, f"too fast to be killed after {delays}"
+    kills = kill_until_done(command(folder, out, "--workers", workers), out, moments)
+    assert digests(out) == unstopped, f"killed after {moments} files"
+    assert kills > 0, f"too fast to be killed after {moments} files"
 
 
 @pytest.mark.slow
 def test_pack_killed_many_times_ends_in_the_same_bytes(folder: Path, unstopped: dict[str, str], tmp_path: Path) -> None:
     rng = random.SystemRandom()
     for attempt in range(12):
-        delays = [rng.uniform(0.3, 2.0) for _ in range(5)]
+        moments = [rng.randrange(1, 40) for _ in range(5)]
         out = tmp_path / f"out{attempt}"
-        kill_until_done(command(folder, out, "--workers", rng.choice("123")), out, delays)
-        assert digests(out) == unstopped, f"killed after {delays}"
+        kill_until_done(command(folder, out, "--workers", rng.choice("123")), out, moments)
+        assert digests(out) == unstopped, f"killed after {moments} files"
 
 
 def test_update_killed_at_random_moments_leaves_the_old_dataset_whole(folder: Path, tmp_path: Path) -> None:
@@ -113,11 +122,9 @@ def test_update_killed_at_random_moments_leaves_the_old_dataset_whole(folder: Pa
     shutil.copytree(whole, out)
     run(command(folder, whole, *update))
     rng = random.SystemRandom()
-    delays = [rng.uniform(0.6, 1.4) for _ in range(3)]
-    for delay in delays:
-        with subprocess.Popen(command(folder, out, *update), cwd=ROOT, stdout=subprocess.PIPE) as process:
-            time.sleep(delay)
-            process.kill()
+    moments = [rng.randrange(1, 30) for _ in range(3)]
+    for moment in moments:
+        kill_once(command(folder, out, *update), out, moment)
         verify_dataset(out)  # the old one or the new one, and whole
     run(command(folder, out, *update))
-    assert digests(out) == digests(whole), f"killed after {delays}"
+    assert digests(out) == digests(whole), f"killed after {moments} files"
