@@ -19,6 +19,7 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.plan import slice_rank
 from shards.sources.find import find_sources
+from trainer.build import build_model, build_preprocess
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.engine import Engine
 from trainer.evaluate import evaluate
@@ -26,7 +27,7 @@ from trainer.evaluation import CHUNK, evaluate_split
 from trainer.feed import Batch
 from trainer.ledger import read_ledger
 from trainer.logbook import read_metrics
-from trainer.loop import build_model, build_preprocess, train
+from trainer.loop import train
 from trainer.metrics import compute_metrics
 from trainer.processes import run_processes
 from trainer.ranks import Ranks, single_rank

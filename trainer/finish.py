@@ -9,6 +9,7 @@ from shards.dataset import Dataset, open_dataset
 from shards.errors import UsageError
 from shards.plan import sequential_refs
 from shards.read import SampleReader
+from trainer.build import build_model_spec, build_preprocess
 from trainer.contract.bundle import Bundle, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
@@ -17,7 +18,6 @@ from trainer.engine import describe_local_norms
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
-from trainer.loop import build_model_spec, build_preprocess
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.report import write_report

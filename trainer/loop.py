@@ -6,7 +6,6 @@ and a function that takes each epoch's numbers.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from shards.errors import ShardError, UsageError
 from shards.plan import EpochPlan, Refs, slice_rank
 from shards.read import Sample
 from trainer.augment import augment
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.engine import Engine
 from trainer.evaluation import Rows, evaluate_split
@@ -35,10 +34,6 @@ from trainer.run_dir import SNAPSHOTS, STOP_FILE
 from trainer.schedule import scale_lr
 from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
 from trainer.track import Tracker
-from trainer.weights import load_weights, read_normalisation
-
-logger = logging.getLogger(__name__)
-
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
@@ -106,32 +101,6 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         if run.tracker:
             run.tracker.close()
     return "finished"
-
-
-def build_model(recipe: Recipe, num_classes: int) -> Classifier:
-    """Return the classifier of a recipe with its starting weights."""
-    torch.manual_seed(recipe.seed)
-    spec = build_model_spec(recipe, num_classes)
-    model = Classifier(spec)
-    report = load_weights(model.backbone, spec, recipe.weights)
-    if report is not None:
-        logger.info("weights %s: %s", recipe.weights, report)
-    return model
-
-
-def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
-    """Return the contract's model: the recipe's backbone with the normalisation of its weights."""
-    mean, std = read_normalisation(recipe.weights)
-    # The backbone always takes three channels: gray pictures are repeated by the normalisation.
-    return ModelSpec(name=recipe.model, num_classes=num_classes, mean=mean, std=std)
-
-
-def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
-    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
-    packing = dataset.manifest.packing
-    return PreprocessSpec(
-        size=recipe.image_size, decode=packing.decode, max_side=packing.max_side, **recipe.preprocess.model_dump()
-    )
 
 
 def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
