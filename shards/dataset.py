@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file
-from shards.index import SHARD_SCHEMA, read_table
+from shards.index import SHARD_SCHEMA, index_name, read_table
 from shards.manifest import Manifest, read_manifest
 
 
@@ -53,7 +53,7 @@ class Split:
         return self.root / self.shard_names[shard]
 
     def index_path(self, shard: int) -> Path:
-        return self.shard_path(shard).with_suffix(".index.parquet")
+        return self.root / index_name(self.shard_names[shard])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +46,15 @@ SHARD_SCHEMA = pa.schema(
 )
 """name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
 sample of several labels counts once for each."""
+
+
+def index_name(shard: str) -> str:
+    """Return the name of a shard's index.
+
+    >>> index_name("train/000000.tar")
+    'train/000000.index.parquet'
+    """
+    return PurePosixPath(shard).with_suffix(".index.parquet").as_posix()
 
 
 def build_table(

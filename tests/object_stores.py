@@ -51,14 +51,8 @@ def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[str]:
         "mini",
         *(f"-{name}={value}" for name, value in options.items()),
     ]
-    with open(folder / "log.txt", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        _wait(f"http://127.0.0.1:{s3}/healthz", server)
+    with _serve(command, folder, f"http://127.0.0.1:{s3}/healthz"):
         yield f"s3://{BUCKET}/{{path}}?endpoint_override=127.0.0.1:{s3}&scheme=http&region=us-east-1"
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @contextlib.contextmanager
@@ -70,13 +64,19 @@ def run_gcs(folder: Path) -> Iterator[str]:
     binary = next(Path(wrapper.__file__).parent.rglob("fake-gcs-server-linux-*"))
     (folder / "data" / BUCKET).mkdir(parents=True)
     address = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", f"127.0.0.1:{port}"]
-    with open(folder / "log.txt", "wb") as log:
-        server = subprocess.Popen(
-            [binary, *address, "-backend", "filesystem", "-filesystem-root", folder / "data"], stdout=log, stderr=log
-        )
-    try:
-        _wait(f"http://127.0.0.1:{port}/storage/v1/b", server)
+    command = [str(binary), *address, "-backend", "filesystem", "-filesystem-root", str(folder / "data")]
+    with _serve(command, folder, f"http://127.0.0.1:{port}/storage/v1/b"):
         yield f"gs://anonymous@{BUCKET}/{{path}}?scheme=http&endpoint_override=127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def _serve(command: list[str], folder: Path, url: str) -> Iterator[None]:
+    """Run a server whose `url` answers once it is up, with its log in `folder`, until the block ends."""
+    with open(folder / "log.txt", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait(url, server)
+        yield
     finally:
         server.terminate()
         server.wait(30)

@@ -4,13 +4,13 @@ import io
 import json
 import os
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from data.tars import write_tar
 from PIL import Image
 
 from shards.dataset import open_dataset
@@ -32,16 +32,6 @@ def picture(number: int, size: tuple[int, int] = (5, 4), form: str = "PNG") -> b
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form)
     return file.getvalue()
-
-
-def write_tar(path: Path, files: Files) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def shard(labels: list[int], first: int = 0) -> Files:

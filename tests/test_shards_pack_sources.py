@@ -12,7 +12,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 from data.make_hostile import HOSTILE, deep, deep_ramp, encode, oriented, rgb
+from data.tars import write_tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import command
@@ -136,15 +136,6 @@ def write_zip(files: dict[str, bytes], path: Path) -> Path:
     return path
 
 
-def write_tar(files: dict[str, bytes], path: Path) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
 def list_with_tar(path: Path) -> list[str]:
     return subprocess.run(["tar", "tf", path], capture_output=True, text=True, check=True).stdout.splitlines()
 
@@ -161,7 +152,7 @@ def test_any_tree_is_packed_into_exactly_its_pictures_from_folder_and_archives(
         places = [
             write_folder(files, root / "in"),
             write_zip(files, root / "x.zip"),
-            write_tar(files, root / "x.tar.gz"),
+            write_tar(root / "x.tar.gz", files),
         ]
         for number, place in enumerate(places):
             pack(find_sources(place), root / f"out{number}", options)

@@ -137,9 +137,10 @@ def refuse_findings(findings: Findings, allow_leaks: bool) -> None:
     if findings.leaks or findings.conflicts:
         remedies.insert(0, "--drop-duplicates keeps one of equal pictures and none whose labels differ")
     if findings.leaks:
-        parts.append(_tell(findings, findings.leaks, "equal pictures lie in different splits", _tell_split))
+        parts.append(_tell(findings, findings.leaks, "equal pictures lie in different splits", findings.splits))
     if findings.conflicts:
-        parts.append(_tell(findings, findings.conflicts, "equal pictures have different labels", _tell_labels))
+        labels = [" and ".join(names) for names in findings.labels]
+        parts.append(_tell(findings, findings.conflicts, "equal pictures have different labels", labels))
     if findings.torn:
         torn = "; ".join(f"{item.group} in {', '.join(item.counts)}" for item in findings.torn[:NAMED])
         parts.append(f"groups lie in several splits ({len(findings.torn):,} cases: {torn}{_more(findings.torn)})")
@@ -151,19 +152,10 @@ def _tell_consequence(findings: Findings) -> str:
     return " and ".join(filter(None, (leaks, "some labels are wrong" if findings.conflicts else "")))
 
 
-def _tell(findings: Findings, clusters: list[Cluster], what: str, how: object) -> str:
-    shown = "; ".join(how(findings, cluster) for cluster in clusters[:NAMED])  # type: ignore[operator]
-    return f"{what} ({len(clusters):,} cases: {shown}{_more(clusters)})"
-
-
-def _tell_split(findings: Findings, cluster: Cluster) -> str:
-    rows = (cluster.left, cluster.right)
-    return " = ".join(f"{findings.names[row]} [{findings.splits[row]}]" for row in rows)
-
-
-def _tell_labels(findings: Findings, cluster: Cluster) -> str:
-    rows = (cluster.left, cluster.right)
-    return " = ".join(f"{findings.names[row]} [{' and '.join(findings.labels[row])}]" for row in rows)
+def _tell(findings: Findings, clusters: list[Cluster], what: str, tags: Sequence[str]) -> str:
+    """Return what is wrong, with two pictures of each cluster and their tags."""
+    pairs = [" = ".join(f"{findings.names[row]} [{tags[row]}]" for row in (c.left, c.right)) for c in clusters[:NAMED]]
+    return f"{what} ({len(clusters):,} cases: {'; '.join(pairs)}{_more(clusters)})"
 
 
 def _more(items: Sequence[object]) -> str:

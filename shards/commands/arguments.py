@@ -1,8 +1,11 @@
-"""Arguments that several commands share, and the options that they become."""
+"""Arguments that several commands share, and what they become: sources, options, a pool."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +15,7 @@ from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
+from shards.pools import Pool, open_pool
 from shards.sizes import parse_size
 from shards.sources.find import find_sources
 from shards.sources.model import SourceList
@@ -92,6 +96,25 @@ def read_options(arguments: argparse.Namespace, **more: object) -> PackOptions:
     if "shard_bytes" in arguments:
         more["shard_bytes"] = parse_size(arguments.shard_bytes)
     return _build(PackOptions, split=split, store=store, max_reject_rate=arguments.max_reject_rate, **more)
+
+
+@contextlib.contextmanager
+def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
+    """Yield the processes or the Ray tasks that the arguments ask for.
+
+    Raises:
+        UsageError: No worker, or no Ray cluster.
+    """
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers is at least 1, got {arguments.workers}")
+    if arguments.on == "ray":
+        from shards.ray_pool import open_ray_pool
+
+        with open_ray_pool(arguments.workers) as pool:
+            yield pool
+        return
+    with open_pool(arguments.workers or os.cpu_count() or 1) as pool:
+        yield pool
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, object]:

@@ -10,8 +10,14 @@ from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
-from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
-from shards.commands.pack import choose_pool
+from shards.commands.arguments import (
+    STYLE,
+    add_run_arguments,
+    add_source_arguments,
+    choose_pool,
+    read_options,
+    read_sources,
+)
 from shards.commands.progress import show_progress
 from shards.errors import UsageError
 from shards.manifest import MANIFEST_NAME

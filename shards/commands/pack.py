@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 
-from shards.commands.arguments import STYLE, add_run_arguments, add_source_arguments, read_options, read_sources
+from shards.commands.arguments import (
+    STYLE,
+    add_run_arguments,
+    add_source_arguments,
+    choose_pool,
+    read_options,
+    read_sources,
+)
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
-from shards.errors import UsageError
 from shards.packing.claim import QUARANTINE
 from shards.packing.pack import Run, pack
-from shards.pools import Pool, open_pool
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,25 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"left out {manifest.audited.dropped:,} duplicates, listed in {arguments.out}/{QUARANTINE}")
     print_dataset(arguments.out, manifest)
     return 0
-
-
-@contextlib.contextmanager
-def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
-    """Yield the processes or the Ray tasks that the arguments ask for.
-
-    Raises:
-        UsageError: No worker, or no Ray cluster.
-    """
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers is at least 1, got {arguments.workers}")
-    if arguments.on == "ray":
-        from shards.ray_pool import open_ray_pool
-
-        with open_ray_pool(arguments.workers) as pool:
-            yield pool
-        return
-    with open_pool(arguments.workers or os.cpu_count() or 1) as pool:
-        yield pool
 
 
 def _say(sentence: str) -> None:

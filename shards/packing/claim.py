@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Collection
 
+from shards.audit.publish import PAGE_NAME
+from shards.audit.table import NAME as TABLE_NAME
 from shards.errors import UsageError
 from shards.manifest import MANIFEST_NAME
 from shards.storage import Storage, is_leftover
@@ -14,7 +16,7 @@ from shards.storage import Storage, is_leftover
 WORK = ".packing/"
 MARKER = WORK + "plan.json"
 QUARANTINE = "quarantine.csv"
-PAGES = ("audit.parquet", "audit.html", QUARANTINE)
+PAGES = (TABLE_NAME, PAGE_NAME, QUARANTINE)
 """What an audit leaves even where it refuses the pictures, for people to look at."""
 _SHARDS = re.compile(r"((?:train|val|test|all)/\d{6,})\.(?:tar|index\.parquet)")
 _TABLES = re.compile(r"shards(\.\d+)?\.parquet")

@@ -7,7 +7,7 @@ import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,18 +16,17 @@ from shards.audit.examine import Progress
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json
-from shards.index import INDEX_SCHEMA, SHARD_SCHEMA, build_table, encode_table
+from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name
 from shards.manifest import (
     INDEXED,
     MANIFEST_NAME,
-    TABLE_NAME,
     Audited,
     Manifest,
     Packing,
     read_manifest,
-    summarise_splits,
 )
 from shards.packing.probe import probe
+from shards.packing.publish import seal
 from shards.sources.class_names import name_classes
 from shards.sources.folder import scan_folder
 from shards.sources.model import SPLITS, Source, SourceList
@@ -37,7 +36,6 @@ from shards.storage import FolderStorage
 
 PURE = 0.9
 """Share of its largest class from which a shard counts as one of a single class."""
-"""What the plan of a manifest begins with that was made here, so that it may be made again."""
 
 
 def index_foreign(
@@ -69,7 +67,7 @@ def index_foreign(
         storage.delete([MANIFEST_NAME])  # while indexes change there is no dataset
         shards = _deal(listed.sources)
         rows, unreadable = _write_indexes(storage, shards, listed, progress)
-        manifest = _publish(storage, rows, listed)
+        manifest = seal(storage, rows, _draft(rows, listed))
     return manifest, [*listed.notes, *_describe_splits(listed), *_describe_mix(folder, rows), *unreadable]
 
 
@@ -113,7 +111,7 @@ def _write_indexes(
         ]
         bad += [sample["source"] for sample in samples if not sample["mode"]]
         index = encode_table(build_table(samples, INDEX_SCHEMA))
-        storage.write(PurePosixPath(shard.tar).with_suffix(".index.parquet").as_posix(), index)
+        storage.write(index_name(shard.tar), index)
         rows.append(_summarise_shard(storage.root, shard, samples, len(labels), index))
         first_id += len(samples)
         progress("index", first_id, len(listed.sources), rows[-1]["bytes"])
@@ -171,15 +169,13 @@ def _summarise_shard(
     }
 
 
-def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceList) -> Manifest:
-    table = encode_table(build_table(rows, SHARD_SCHEMA))
-    storage.write(TABLE_NAME, table)
+def _draft(rows: list[dict[str, Any]], listed: SourceList) -> Manifest:
     identity = fingerprint_json([[row["name"], row["sha256"]] for row in rows])
-    manifest = Manifest(
+    return Manifest(
         classes=listed.classes,
         display_names=listed.display_names,
         task="multi-label" if listed.multi_label else "single-label",
-        splits=summarise_splits(rows),
+        splits={},
         packing=Packing(
             shard_bytes=max(row["bytes"] for row in rows),
             split=SplitOptions(shares={}),
@@ -187,11 +183,9 @@ def _publish(storage: FolderStorage, rows: list[dict[str, Any]], listed: SourceL
             plan=INDEXED + identity,
         ),
         audited=Audited(level="none"),
-        table_sha256=hashlib.sha256(table).hexdigest(),
+        table_sha256="",
         quarantined=0,
     )
-    storage.write(MANIFEST_NAME, manifest.encode())
-    return manifest
 
 
 def _describe_splits(listed: SourceList) -> list[str]:

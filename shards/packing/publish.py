@@ -16,6 +16,13 @@ from shards.storage import Storage
 
 
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
+    """Seal the dataset of `rows`, then remove what only an unfinished one needs."""
+    manifest = seal(storage, rows, draft)
+    release_target(storage, manifest.table, name_shards(rows))
+    return manifest
+
+
+def seal(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
     """Write the table of `rows`, then the manifest: `draft` with its table, digests and summaries filled in."""
     rows = sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["name"]))
     table = encode_table(build_table(rows, SHARD_SCHEMA))
@@ -29,7 +36,6 @@ def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Ma
         }
     )
     storage.write(MANIFEST_NAME, manifest.encode())
-    release_target(storage, name, name_shards(rows))
     return manifest
 
 

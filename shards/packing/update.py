@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
+from shards.audit.table import NAME as AUDIT_TABLE
 from shards.errors import ShardError, UsageError
+from shards.index import index_name
 from shards.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
 from shards.packing.options import PackOptions
-from shards.packing.write import index_name
 from shards.sources.model import Source, SourceList, Store
 from shards.splits import SplitOptions
 from shards.storage import Storage
@@ -137,16 +138,16 @@ def _read_sources(storage: Storage, row: dict[str, Any], classes: list[str]) -> 
 def _with_facts(base: Base, storage: Storage) -> Base:
     """Return the base with what the audit knew; sizes are those of the source files, not of what was stored."""
     try:
-        table = pq.read_table(io.BytesIO(storage.read("audit.parquet")))
+        table = pq.read_table(io.BytesIO(storage.read(AUDIT_TABLE)))
     except (OSError, pa.ArrowException) as err:
         raise ShardError(
-            f"{storage}/audit.parquet cannot be read ({err}), so new pictures cannot be compared with the old ones; "
+            f"{storage}/{AUDIT_TABLE} cannot be read ({err}), so new pictures cannot be compared with the old ones; "
             "restore it from a backup or pack again"
         ) from err
     row_of = {name: row for row, name in enumerate(table["source"].to_pylist())}
     missing = [source.name for source in base.sources if source.name not in row_of]
     if missing:
-        raise ShardError(f"{storage}/audit.parquet does not know {missing[0]}; restore it from a backup or pack again")
+        raise ShardError(f"{storage}/{AUDIT_TABLE} does not know {missing[0]}; restore it from a backup or pack again")
     mine = table.take([row_of[source.name] for source in base.sources])
     sizes = mine["size"].to_pylist()
     sources = [replace(source, size=size) for source, size in zip(base.sources, sizes, strict=True)]

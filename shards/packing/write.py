@@ -13,7 +13,7 @@ import xxhash
 
 from shards.decode import inspect
 from shards.errors import DecodeError, ShardError
-from shards.index import INDEX_SCHEMA, build_table, encode_table, read_facts
+from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name, read_facts
 from shards.packing.encode import Stored, StoreOptions, refuse_undecodable, store_picture
 from shards.packing.tar import TarWriter
 from shards.sources.model import Source, Store
@@ -50,15 +50,6 @@ class ShardJob:
     bytes_xxh3: Sequence[str] | None
     pixels_xxh3: Sequence[str] | None
     data: Sequence[bytes] | None = None
-
-
-def index_name(shard: str) -> str:
-    """Return the name of a shard's index.
-
-    >>> index_name("train/000000.tar")
-    'train/000000.index.parquet'
-    """
-    return shard.removesuffix(".tar") + ".index.parquet"
 
 
 def write_shard(setting: Setting, job: ShardJob) -> dict[str, Any]:

@@ -189,6 +189,9 @@ _AS_STORED = (WIDTH, HEIGHT)
 _TURNED = (HEIGHT, WIDTH)
 _FLOATS = np.linspace(0, 1, WIDTH * HEIGHT, dtype=np.float32).reshape(HEIGHT, WIDTH)
 
+DAMAGED_BEHIND_HEADER = ("flipped.png", "short.png", "closed.jpg")
+"""Their headers are whole, so only a decode finds the damage, which is what the audit does."""
+
 HOSTILE = [
     Hostile("zero.jpg", "no bytes at all", lambda: b"", None, "is empty (0 bytes)", "empty"),
     Hostile(
