@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,19 +11,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shards.access import CacheOptions
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_file
-from shards.index import SHARD_SCHEMA, index_name, read_table
-from shards.manifest import Manifest, read_manifest
+from shards.fingerprint import fingerprint_bytes
+from shards.index import SHARD_SCHEMA, index_name, parse_table
+from shards.manifest import Manifest, find_manifest
+from shards.remote.cache import Wanted
+from shards.remote.download import fetch
+from shards.remote.readable import Readable
+from shards.storage import FolderStorage, open_readable
 
 
 @dataclass(frozen=True)
 class Split:
     """One split: shards in order; arrays have one entry per shard."""
 
-    root: Path
+    location: str
     name: str
     table: pa.Table
+    cache: CacheOptions = field(default_factory=CacheOptions)
+
+    @property
+    def where(self) -> str:
+        """The dataset's location as messages name it."""
+        return shorten(self.location)
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -49,20 +60,33 @@ class Split:
     def num_samples(self) -> int:
         return int(self.counts.sum())
 
-    def shard_path(self, shard: int) -> Path:
-        return self.root / self.shard_names[shard]
+    @cached_property
+    def shard_bytes(self) -> npt.NDArray[np.int64]:
+        """int64[num_shards]: bytes of each tar."""
+        return self.table["bytes"].to_numpy()
 
-    def index_path(self, shard: int) -> Path:
-        return self.root / index_name(self.shard_names[shard])
+    def wanted_shard(self, shard: int) -> Wanted:
+        """Return a shard's tar as the shard table vouches for it."""
+        return Wanted(self.shard_names[shard], self._digests[0][shard], int(self.shard_bytes[shard]))
+
+    def wanted_index(self, shard: int) -> Wanted:
+        """Return a shard's index as the shard table vouches for it."""
+        return Wanted(index_name(self.shard_names[shard]), self._digests[1][shard], None)
+
+    @cached_property
+    def _digests(self) -> tuple[list[str], list[str]]:
+        return self.table["sha256"].to_pylist(), self.table["index_sha256"].to_pylist()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of shards that `dataset.json` vouches for."""
+    """Shards in a folder, an object store or on a web server that `dataset.json` vouches for."""
 
-    root: Path
+    location: str
+    """Absolute path, or URI."""
     manifest: Manifest
     table: pa.Table
+    cache: CacheOptions = field(default_factory=CacheOptions)
 
     @property
     def classes(self) -> list[str]:
@@ -79,7 +103,8 @@ class Dataset:
         """
         if self.manifest.task != "single-label":
             raise UsageError(
-                f"{self.root} is {self.manifest.task}; training and evaluation take pictures with one label each so far"
+                f"{shorten(self.location)} is {self.manifest.task}; training and evaluation take pictures with one label "
+                "each so far"
             )
         return self
 
@@ -91,27 +116,47 @@ class Dataset:
         """
         if name not in self.manifest.splits:
             raise UsageError(
-                f"{self.root} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
+                f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
                 "Pack again with --split val=0.1,test=0.1 to make the missing ones"
             )
-        return Split(self.root, name, self.table.filter(pc.field("split") == name))
+        return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache)
 
 
-def open_dataset(location: str | Path) -> Dataset:
+def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dataset:
     """Open a dataset by reading `dataset.json` and the shard table, nothing else.
+
+    Args:
+        location: A folder, s3://, gs://, http:// or https://.
+        cache: Where and how the shards of a remote one are kept on this machine; None means the user's cache folder.
 
     Raises:
         UsageError: No dataset there.
         ShardError: Another version, or the table is not the one that the manifest names.
+        OSError: The store cannot be reached.
     """
-    if "://" in str(location):
-        raise UsageError(f"{location}: only datasets in local or mounted folders can be opened so far; copy it to one")
-    root = Path(location).absolute()
-    manifest = read_manifest(root)
-    if not (root / manifest.table).is_file():
-        manifest = read_manifest(root)  # an update may have published another state a moment ago
-    path = root / manifest.table
-    table = read_table(path, SHARD_SCHEMA)
-    if fingerprint_file(path) != manifest.table_sha256:
-        raise ShardError(f"{path}: sha256 differs from dataset.json; the table changed after packing. Pack again")
-    return Dataset(root, manifest, table)
+    cache = cache or CacheOptions()
+    storage = open_readable(location if "://" in str(location) else Path(location).absolute())
+    manifest = find_manifest(storage, cache.deadline_s)
+    try:
+        encoded = fetch(storage, manifest.table, deadline_s=cache.deadline_s)
+    except FileNotFoundError:
+        manifest = find_manifest(storage, cache.deadline_s)  # an update may have published another state a moment ago
+        encoded = _read_again(storage, manifest.table, cache.deadline_s)
+    where = f"{storage}/{manifest.table}"
+    table = parse_table(encoded, where, SHARD_SCHEMA)
+    if fingerprint_bytes(encoded) != manifest.table_sha256:
+        raise ShardError(f"{where}: sha256 differs from dataset.json; the table changed after packing. Pack again")
+    # The whole URI: the address of the store may stand in its query, which messages leave out.
+    return Dataset(str(storage) if isinstance(storage, FolderStorage) else str(location), manifest, table, cache)
+
+
+def _read_again(storage: Readable, name: str, deadline_s: float) -> bytes:
+    try:
+        return fetch(storage, name, deadline_s=deadline_s)
+    except FileNotFoundError as err:
+        raise ShardError(f"{storage}/{name} is missing; restore it from a backup or pack again") from err
+
+
+def shorten(location: str) -> str:
+    """Return a location as messages name it: without the query of a URI, which may hold keys."""
+    return location.partition("?")[0].rstrip("/") if "://" in location else location

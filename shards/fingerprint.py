@@ -18,6 +18,11 @@ def fingerprint_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def fingerprint_bytes(data: bytes) -> str:
+    """Return the sha256 (64 hex digits) of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def fingerprint_file(path: Path) -> str:
     """Return the sha256 (64 hex digits) of a file's bytes."""
     with open(path, "rb") as file:

@@ -82,14 +82,27 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
         ShardError: Missing, damaged, or of another schema.
     """
     try:
-        table = pq.read_table(path)
+        data = path.read_bytes()
     except FileNotFoundError as err:
         raise ShardError(f"{path} is missing; restore it from a backup or pack again") from err
-    except (pa.ArrowException, OSError) as err:
+    except OSError as err:
         raise ShardError(f"{path} cannot be read ({err}); restore it from a backup or pack again") from err
+    return parse_table(data, path, schema)
+
+
+def parse_table(data: bytes, where: object, schema: pa.Schema) -> pa.Table:
+    """Return the Parquet table of the given schema that `data` holds.
+
+    Raises:
+        ShardError: Damaged, or of another schema.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as err:
+        raise ShardError(f"{where} cannot be read ({err}); restore it from a backup or pack again") from err
     if not table.schema.equals(schema, check_metadata=False):
         raise ShardError(
-            f"{path} has other columns than this version reads: {', '.join(table.schema.names)}; pack again"
+            f"{where} has other columns than this version reads: {', '.join(table.schema.names)}; pack again"
         )
     return table
 

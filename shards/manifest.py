@@ -12,8 +12,11 @@ from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.pages import parse_page
+from shards.remote.download import fetch
+from shards.remote.readable import Readable
 from shards.sources.model import SPLITS
 from shards.splits import SplitOptions
+from shards.storage import FolderStorage
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
@@ -113,17 +116,24 @@ def _summarise(rows: Sequence[Mapping[str, Any]]) -> SplitSummary:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a dataset folder.
+    """Return the manifest of a dataset folder; raises as `find_manifest`."""
+    return find_manifest(FolderStorage(folder))
+
+
+def find_manifest(storage: Readable, deadline_s: float = 60.0) -> Manifest:
+    """Return the manifest of the dataset in a storage, which must answer within the deadline.
 
     Raises:
         UsageError: No dataset there.
         ShardError: A dataset of another version, or a damaged page.
     """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        what = "is not a dataset (it has no dataset.json)" if folder.is_dir() else "does not exist"
-        raise UsageError(f"{folder} {what}; make one with `python -m shards pack PICTURES {folder}`")
-    return parse_manifest(path.read_bytes(), path)
+    try:
+        data = fetch(storage, MANIFEST_NAME, deadline_s=deadline_s)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        absent = isinstance(storage, FolderStorage) and not storage.root.is_dir()
+        what = "does not exist" if absent else "is not a dataset (it has no dataset.json)"
+        raise UsageError(f"{storage} {what}; make one with `python -m shards pack PICTURES {storage}`") from err
+    return parse_manifest(data, f"{storage}/{MANIFEST_NAME}")
 
 
 def parse_manifest(data: bytes, where: object) -> Manifest:

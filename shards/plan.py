@@ -1,37 +1,44 @@
-"""The order of an epoch: a pure function of (seed, epoch, shard sizes, lanes, window).
+"""The order of an epoch: a pure function of (seed, epoch, shard table, lanes, window), numpy alone.
 
-Shards are dealt into lanes; inside a lane, samples are shuffled within windows of shards; each global batch
-takes from every lane in proportion to what the lane holds, and lays the takes side by side. Ranks and loader
-workers are no arguments, so the order is the same for any number of them. Only the windows that a step
-touches are ever held in memory.
+Shards are permuted, and the row of their samples is cut into lanes of equal length; inside a lane, samples are
+shuffled within windows of shards; each global batch lays its share of every lane side by side. Ranks and loader
+workers are no arguments of the order, so it is the same for any number of them; a rank takes a contiguous slice of
+each batch, which is a run of lanes, and works out these lanes alone. What is held is the shard table and the windows
+that a step touches, never an entry a sample (but for orders that repeat samples: see shards.draws).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-_DEAL, _WINDOW = 0, 1  # what a random stream is for: no two share (seed, epoch, purpose, ...)
-_WINDOWS_KEPT = 2
+_DEAL, _WINDOW, _LANE, _CUT = 0, 1, 3, 4  # what a random stream is for; 2, 5 and above belong to trainer.seeding
+_WINDOWS_KEPT = 3  # the one that is read, the one after it, and one that a late worker still asks for
 
 
 @dataclass(frozen=True)
 class Refs:
-    """Samples by place: shards int64[n] and rows int64[n] (position inside the shard)."""
+    """Samples by place: shards, rows (position inside the shard) and copies, int64[n] each.
+
+    copies: how often the epoch has shown the sample already, 0 wherever an order repeats none.
+    """
 
     shards: Ints
     rows: Ints
+    copies: Ints
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, part: slice) -> Refs:
-        return Refs(self.shards[part], self.rows[part])
+    def __getitem__(self, part: slice | Ints) -> Refs:
+        return Refs(self.shards[part], self.rows[part], self.copies[part])
 
 
 def concat_refs(parts: list[Refs]) -> Refs:
@@ -40,42 +47,122 @@ def concat_refs(parts: list[Refs]) -> Refs:
     return Refs(
         np.concatenate([empty, *(part.shards for part in parts)]),
         np.concatenate([empty, *(part.rows for part in parts)]),
+        np.concatenate([empty, *(part.copies for part in parts)]),
     )
 
 
-class EpochPlan:
-    """The global batches of one epoch; `step(s)` costs the same wherever s stands.
+@dataclass(frozen=True)
+class OrderOptions:
+    """What decides an order beside the shard table and the epoch.
 
-    Args:
-        counts: int64[num_shards], samples of each shard.
-        seed: Seed of the run.
-        epoch: Whole passes so far.
-        batch_size_global: Samples of a step over all ranks; the last step takes what is left.
-        lanes: Independent sequences that each batch draws from.
-        window_shards: Shards of one lane that are shuffled together.
+    batch_size_global: samples of a step over all ranks; the last step of an epoch takes what is left.
+    lanes: independent sequences that each batch draws from; a multiple of the nodes keeps each node to its share of
+        the data, where it also divides batch_size_global.
+    window_bytes: bytes of the shards of one lane that are shuffled together; at least one shard.
+    redeal: deal shards to lanes anew each epoch; otherwise each lane keeps its shards, in another order.
     """
 
-    def __init__(
-        self, counts: Ints, *, seed: int, epoch: int, batch_size_global: int, lanes: int, window_shards: int
-    ) -> None:
-        self.num_samples = int(counts.sum())
-        self.batch_size_global = batch_size_global
-        dealt = deal_shards(counts, lanes, np.random.default_rng((seed, epoch, _DEAL)))
-        self._lanes = [
-            _Lane(counts, shards, (seed, epoch, _WINDOW, number), window_shards) for number, shards in enumerate(dealt)
-        ]
-        self._sizes = np.array([lane.num_samples for lane in self._lanes], dtype=np.int64)
+    seed: int
+    batch_size_global: int
+    lanes: int = 8
+    window_bytes: int = 256 << 20
+    redeal: bool = True
+
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """What a plan must know of the shards: counts and bytes, int64[num_shards].
+
+    repeats: how often each sample comes in an epoch, in stored order, uint32[sum(counts)]; None means once.
+    """
+
+    counts: Ints
+    bytes: Ints
+    repeats: npt.NDArray[np.uint32] | None = None
+
+    @cached_property
+    def starts(self) -> Ints:
+        """int64[num_shards]: stored samples before each shard."""
+        return np.cumsum(self.counts) - self.counts
+
+    @cached_property
+    def draws(self) -> Ints:
+        """int64[num_shards]: how often an epoch draws from each shard."""
+        if self.repeats is None:
+            return self.counts
+        drawn = np.zeros_like(self.counts)
+        filled = np.flatnonzero(self.counts)
+        if len(filled):
+            drawn[filled] = np.add.reduceat(self.repeats, self.starts[filled], dtype=np.int64)
+        return drawn
+
+    def place(self, shard: int) -> Refs:
+        """Return the samples of one shard as often as an epoch draws them, in stored order."""
+        count = int(self.counts[shard])
+        rows = np.arange(count, dtype=np.int64)
+        if self.repeats is None:
+            return Refs(np.full(count, shard, dtype=np.int64), rows, np.zeros(count, dtype=np.int64))
+        times = self.repeats[self.starts[shard] : self.starts[shard] + count].astype(np.int64)
+        first = np.cumsum(times) - times
+        copies = np.arange(int(times.sum()), dtype=np.int64) - np.repeat(first, times)
+        return Refs(np.full(len(copies), shard, dtype=np.int64), np.repeat(rows, times), copies)
+
+
+class EpochPlan:
+    """The global batches of one epoch; `step(s)` costs the same wherever s stands."""
+
+    def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
+        self.batch_size_global = options.batch_size_global
+        self.num_samples = int(sizes.draws.sum())
+        self._lanes = _Lanes(sizes, options, epoch)
+        # The reversed bits of its number say which seat of a round a lane has: any run of seats, and so also a batch
+        # smaller than the number of lanes, takes its lanes from all over the batch, and every rank from its own lanes.
+        self._seats = _reverse_bits(options.lanes)
+        self._opened: dict[int, _Lane] = {}
 
     @property
     def num_steps(self) -> int:
         return -(-self.num_samples // self.batch_size_global)
 
+    def step_size(self, step: int) -> int:
+        """Return the samples of the global batch of one step."""
+        return max(0, min(self.batch_size_global, self.num_samples - step * self.batch_size_global))
+
     def step(self, step: int) -> Refs:
         """Return the global batch of one step, lanes side by side."""
-        start = apportion(self._sizes, min(step * self.batch_size_global, self.num_samples))
-        stop = apportion(self._sizes, min((step + 1) * self.batch_size_global, self.num_samples))
-        takes = zip(self._lanes, start.tolist(), stop.tolist(), strict=True)
-        return concat_refs([lane.take(first, last) for lane, first, last in takes])
+        return self.slice(step, 0, 1)
+
+    def slice(self, step: int, rank: int, num_ranks: int) -> Refs:
+        """Return the part of a global batch that belongs to a rank; lanes of other ranks are not worked out."""
+        start = step * self.batch_size_global
+        first, last = self._share(start), self._share(start + self.step_size(step))
+        ends = np.cumsum(last - first)
+        mine = slice_rank(self.step_size(step), rank, num_ranks)
+        parts = []
+        for lane in range(int(np.searchsorted(ends, mine.start, side="right")), self._lanes.number):
+            begin = int(ends[lane] - (last[lane] - first[lane]))  # of this lane in the batch
+            if begin >= mine.stop:
+                break
+            skipped = max(0, mine.start - begin)
+            stop = min(int(last[lane]), int(first[lane]) + mine.stop - begin)
+            parts.append(self._lane(lane).take(int(first[lane]) + skipped, stop))
+        return concat_refs(parts)
+
+    def slices(self, first_step: int, rank: int, num_ranks: int) -> Iterator[Refs]:
+        """Yield a rank's parts of all steps from `first_step` on."""
+        for step in range(first_step, self.num_steps):
+            yield self.slice(step, rank, num_ranks)
+
+    def _share(self, position: int) -> Ints:
+        """Return int64[lanes]: how many of the first `position` samples of the epoch each lane gives."""
+        lanes = self._lanes.number
+        share: Ints = (position - self._seats + lanes - 1) // lanes
+        return share
+
+    def _lane(self, number: int) -> _Lane:
+        if number not in self._opened:
+            self._opened[number] = self._lanes.open(number, self._share(self.num_samples))
+        return self._opened[number]
 
 
 def sequential_refs(counts: Ints, start: int, stop: int) -> Refs:
@@ -83,7 +170,7 @@ def sequential_refs(counts: Ints, start: int, stop: int) -> Refs:
     bounds = np.concatenate([[0], np.cumsum(counts)])
     positions = np.arange(start, stop, dtype=np.int64)
     shards = np.searchsorted(bounds, positions, side="right") - 1
-    return Refs(shards, positions - bounds[shards])
+    return Refs(shards, positions - bounds[shards], np.zeros_like(positions))
 
 
 def slice_rank(size: int, rank: int, num_ranks: int) -> slice:
@@ -95,74 +182,73 @@ def slice_rank(size: int, rank: int, num_ranks: int) -> slice:
     return slice(size * rank // num_ranks, size * (rank + 1) // num_ranks)
 
 
-def deal_shards(counts: Ints, lanes: int, rng: np.random.Generator) -> list[Ints]:
-    """Return the shards of each lane: in random order, each to the lane that holds the fewest samples."""
-    hands: list[list[int]] = [[] for _ in range(lanes)]
-    held = np.zeros(lanes, dtype=np.int64)
-    for shard in rng.permutation(len(counts)).tolist():
-        lane = int(held.argmin())
-        hands[lane].append(shard)
-        held[lane] += counts[shard]
-    return [np.array(hand, dtype=np.int64) for hand in hands]
+def _reverse_bits(number: int) -> Ints:
+    """Return int64[number], a permutation: the rank of each index by its bits, lowest first (van der Corput).
 
-
-def apportion(sizes: Ints, seats: int) -> Ints:
-    """Return int64[lanes] summing to `seats`, proportional to `sizes`, at most `sizes`.
-
-    The method is house monotone: one more seat never takes one away from a lane, so consecutive steps take
-    every sample exactly once.
-
-    Source: Webster / Sainte-Lague, the divisors 1, 3, 5, ...; the lower lane number wins a tie.
-
-    >>> apportion(np.array([7, 3]), 5).tolist()
-    [4, 1]
+    >>> _reverse_bits(8).tolist()
+    [0, 4, 2, 6, 1, 5, 3, 7]
     """
-    total = int(sizes.sum())
-    if total == 0:
-        return np.zeros_like(sizes)
-    # Rounded quotas are Webster's for one divisor; what the rounding left over is settled a seat at a time.
-    taken = np.minimum((2 * sizes * seats + total) // (2 * total), sizes)
-    while (missing := seats - int(taken.sum())) != 0:
-        lane = _next_lane(sizes, taken) if missing > 0 else _last_lane(sizes, taken)
-        taken[lane] += 1 if missing > 0 else -1
-    return taken
+    bits = max(1, (number - 1).bit_length())
+    indices = np.arange(number, dtype=np.int64)
+    reverse = sum(((indices >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+    return np.argsort(np.argsort(reverse)).astype(np.int64)
 
 
-def _next_lane(sizes: Ints, taken: Ints) -> int:
-    """Return the lane with the smallest (2 taken + 1) / size, compared exactly in integers."""
-    lanes = [lane for lane in range(len(sizes)) if taken[lane] < sizes[lane]]
-    best = lanes[0]
-    for lane in lanes[1:]:
-        if (2 * int(taken[lane]) + 1) * int(sizes[best]) < (2 * int(taken[best]) + 1) * int(sizes[lane]):
-            best = lane
-    return best
+class _Lanes:
+    """The dealt shards of one epoch and where each lane begins in the row of their samples."""
 
+    def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
+        self.number = options.lanes
+        self._sizes = sizes
+        self._options = options
+        self._epoch = epoch
+        # (seed, epoch), not seed + epoch: the sum makes epoch 1 of seed 0 repeat epoch 0 of seed 1.
+        self._deal_key = (options.seed, epoch if options.redeal else 0)
+        self._dealt = np.random.default_rng((*self._deal_key, _DEAL)).permutation(len(sizes.draws))
+        self._ends = np.cumsum(sizes.draws[self._dealt])
 
-def _last_lane(sizes: Ints, taken: Ints) -> int:
-    """Return the lane whose last seat was given last: the largest (2 taken - 1) / size, the higher number on a tie."""
-    lanes = [lane for lane in range(len(sizes)) if taken[lane] > 0]
-    worst = lanes[0]
-    for lane in lanes[1:]:
-        if (2 * int(taken[lane]) - 1) * int(sizes[worst]) >= (2 * int(taken[worst]) - 1) * int(sizes[lane]):
-            worst = lane
-    return worst
+    def open(self, number: int, lengths: Ints) -> _Lane:
+        """Return one lane; `lengths` are the samples of all of them."""
+        stop = int(lengths[: number + 1].sum())
+        start = stop - int(lengths[number])
+        first = int(np.searchsorted(self._ends, start, side="right"))
+        last = int(np.searchsorted(self._ends, stop, side="left")) + 1
+        shards = self._dealt[first:last]
+        ends = self._ends[first:last]
+        begins = ends - self._sizes.draws[shards]
+        pieces = np.stack([shards, np.maximum(start, begins) - begins, np.minimum(stop, ends) - begins], axis=1)
+        pieces = pieces[pieces[:, 2] > pieces[:, 1]]  # shards without samples lie anywhere
+        key = (self._options.seed, self._epoch)
+        order = np.random.default_rng((*key, _LANE, number)).permutation(len(pieces))
+        # Lanes change windows in turns, not all at once: downloads come evenly.
+        ahead = self._options.window_bytes * number // self.number
+        return _Lane(self, pieces[order], (*key, _WINDOW, number), self._options.window_bytes, ahead)
+
+    def place(self, shard: int, start: int, stop: int) -> Refs:
+        """Return draws start..stop-1 of a shard. Of one that two lanes share, each has a random part."""
+        drawn = self._sizes.place(shard)
+        if stop - start == len(drawn):
+            return drawn
+        mixed = np.random.default_rng((*self._deal_key, _CUT, shard)).permutation(len(drawn))
+        return drawn[mixed[start:stop]]
+
+    def count_bytes(self, shards: Ints) -> Ints:
+        return self._sizes.bytes[shards]
 
 
 class _Lane:
-    """One lane: its shards in order, shuffled window by window, addressable by position."""
+    """One lane: pieces int64[n, 3] of (shard, start, stop), shuffled window by window, addressable by position."""
 
-    def __init__(self, counts: Ints, shards: Ints, key: tuple[int, ...], window_shards: int) -> None:
-        self._counts = counts
+    def __init__(self, lanes: _Lanes, pieces: Ints, key: tuple[int, ...], window_bytes: int, ahead: int) -> None:
+        self._lanes = lanes
         self._key = key
-        self._windows = [shards[i : i + window_shards] for i in range(0, len(shards), window_shards)]
-        self._bounds = np.concatenate([[0], np.cumsum([counts[window].sum() for window in self._windows])]).astype(
-            np.int64
-        )
+        nbytes = lanes.count_bytes(pieces[:, 0])
+        windows = (np.cumsum(nbytes) - nbytes + ahead) // window_bytes  # the window in which a shard begins
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        self._windows = np.split(pieces, cuts) if len(pieces) else []
+        lengths = [int((window[:, 2] - window[:, 1]).sum()) for window in self._windows]
+        self._bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._kept: OrderedDict[int, Refs] = OrderedDict()
-
-    @property
-    def num_samples(self) -> int:
-        return int(self._bounds[-1])
 
     def take(self, start: int, stop: int) -> Refs:
         """Return the lane's samples start..stop-1."""
@@ -176,11 +262,8 @@ class _Lane:
 
     def _shuffled(self, window: int) -> Refs:
         if window not in self._kept:
-            shards = self._windows[window]
-            sizes = self._counts[shards]
-            order = np.random.default_rng((*self._key, window)).permutation(int(sizes.sum()))
-            places = sequential_refs(sizes, 0, int(sizes.sum()))
-            self._kept[window] = Refs(shards[places.shards][order], places.rows[order])
+            placed = concat_refs([self._lanes.place(*piece) for piece in self._windows[window].tolist()])
+            self._kept[window] = placed[np.random.default_rng((*self._key, window)).permutation(len(placed))]
             while len(self._kept) > _WINDOWS_KEPT:
                 self._kept.popitem(last=False)
         return self._kept[window]

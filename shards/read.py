@@ -5,35 +5,51 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shards.access import FolderAccess, open_access
 from shards.dataset import Split
 from shards.errors import ShardError
 from shards.index import INDEX_SCHEMA, read_table
+from shards.remote.cache import CacheCounts
 
 _SHARDS_KEPT = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One encoded sample. `where` names shard and key for error messages; `source` is the file it came from.
+    """One encoded sample of a shard.
 
-    label: -1 where the sample has none or several.
+    label: -1 where the sample has none or several. pixels_xxh3: of the decoded picture, empty where no audit decoded
+    it. source: the file it came from.
     """
 
     sample_id: int
     label: int
     weight: float
     data: bytes
-    where: str
+    pixels_xxh3: str
     source: str
+    shard: str
+    key: str
+
+    @property
+    def audited(self) -> bool:
+        """Whether the bytes were decoded when they were packed, and so are one whole picture."""
+        return bool(self.pixels_xxh3)
+
+    @property
+    def where(self) -> str:
+        """Shard and key, for error messages."""
+        return f"{self.shard} key {self.key}"
 
 
 class SampleReader:
@@ -41,7 +57,9 @@ class SampleReader:
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._access = open_access(split.location, split.cache)
+        self._local = isinstance(self._access, FolderAccess)
+        self._open: OrderedDict[int, Future[_OpenShard]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -52,73 +70,122 @@ class SampleReader:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
+    @property
+    def ahead_bytes(self) -> int:
+        """Bytes of shards that are worth announcing before they are read; 0 for shards of this machine."""
+        return 0 if self._local else self._split.cache.limit_bytes // (2 * self._split.cache.sharers)
+
+    def shard_bytes(self, shard: int) -> int:
+        """Return the bytes of a shard's tar."""
+        return int(self._split.shard_bytes[shard])
+
+    def announce(self, shards: Sequence[int]) -> None:
+        """Fetch these shards ahead, in this order, and let go of all others."""
         with self._lock:
-            self._open.clear()
+            for shard in [shard for shard in self._open if shard not in shards]:
+                del self._open[shard]  # closed when the last thread that reads it lets go
+            missing = [shard for shard in shards if shard not in self._open]
+        wanted = [(self._split.wanted_index(shard), self._split.wanted_shard(shard)) for shard in missing]
+        self._access.prefetch([file for pair in wanted for file in pair])
 
     def read(self, shard: int, rows: npt.NDArray[np.int64]) -> list[Sample]:
         """Return the samples at the given rows of one shard.
 
         Raises:
             ShardError: The shard or its index is missing, damaged or cut short.
+            OSError: It cannot be fetched.
         """
-        return self._shard(shard).read(rows)
+        return [self.read_one(shard, row) for row in rows.tolist()]
 
     def read_one(self, shard: int, row: int) -> Sample:
         """Return one sample; raises as `read`."""
         return self._shard(shard).read_row(row)
 
+    def read_column(self, name: str) -> npt.NDArray[Any]:
+        """Return one column of the index of all shards, in stored order; raises as `read`."""
+        wanted = [self._split.wanted_index(shard) for shard in range(len(self._split.counts))]
+        columns = []
+        for first in range(0, len(wanted), _SHARDS_KEPT):
+            part = wanted[first : first + _SHARDS_KEPT]
+            self._access.prefetch(part)
+            for index in part:
+                with self._access.lease(index) as lease:
+                    columns.append(read_table(lease.path, INDEX_SCHEMA)[name].to_numpy())
+        return np.concatenate(columns)
+
+    def counts(self) -> CacheCounts:
+        """Return what the cache did so far; zeros for shards of this machine."""
+        return self._access.counts()
+
+    def close(self) -> None:
+        with self._lock:
+            self._open.clear()
+        self._access.close()
+
     def _shard(self, shard: int) -> _OpenShard:
         with self._lock:
-            if shard not in self._open:
-                self._open[shard] = _OpenShard(self._split, shard)
+            opening = self._open.get(shard)
+            mine = opening is None
+            if opening is None:
+                opening = self._open[shard] = Future()
                 if len(self._open) > _SHARDS_KEPT:
-                    self._open.popitem(last=False)  # closed when the last thread that reads it lets go
+                    self._open.popitem(last=False)
             self._open.move_to_end(shard)
-            return self._open[shard]
+        if mine:  # outside the lock: a shard that must be fetched first holds up its own readers alone
+            try:
+                opening.set_result(_OpenShard(self._split, shard, self))
+            except BaseException as err:
+                with self._lock:
+                    self._open.pop(shard, None)
+                opening.set_exception(err)
+        return opening.result()
 
 
 class _OpenShard:
-    def __init__(self, split: Split, shard: int) -> None:
-        self._path: Path = split.shard_path(shard)
-        index: pa.Table = read_table(split.index_path(shard), INDEX_SCHEMA)
+    def __init__(self, split: Split, shard: int, reader: SampleReader) -> None:
+        wanted = split.wanted_index(shard)
+        self._name = f"{split.where}/{split.shard_names[shard]}"
+        with reader._access.lease(wanted) as lease:
+            index: pa.Table = read_table(lease.path, INDEX_SCHEMA)
         if len(index) != split.counts[shard]:
             raise ShardError(
-                f"{split.index_path(shard)} has {len(index):,} rows, the shard table says {split.counts[shard]:,}; "
-                "restore it from a backup or pack again"
+                f"{split.where}/{wanted.name} has {len(index):,} rows, the shard table says "
+                f"{split.counts[shard]:,}; restore it from a backup or pack again"
             )
         self._ids, self._offsets, self._lengths, self._labels, self._weights = (
             index[name].to_numpy() for name in ("sample_id", "offset", "length", "label", "weight")
         )
-        self._keys, self._sources = index["key"], index["source"]
+        self._keys, self._sources, self._hashes = index["key"], index["source"], index["pixels_xxh3"]
+        self._lease = reader._access.lease(split.wanted_shard(shard))
         try:
-            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115, lives as long as this object
+            self._file = open(self._lease.path, "rb", buffering=0)  # noqa: SIM115, lives as long as this object
         except OSError as err:
             raise ShardError(
-                f"{self._path} cannot be opened ({err.strerror}); restore it from a backup or pack again"
+                f"{self._name} cannot be opened ({err.strerror}); restore it from a backup or pack again"
             ) from err
-
-    def read(self, rows: npt.NDArray[np.int64]) -> list[Sample]:
-        return [self.read_row(row) for row in rows.tolist()]
 
     def read_row(self, row: int) -> Sample:
         offset, length = int(self._offsets[row]), int(self._lengths[row])
-        where = f"{self._path} key {self._keys[row].as_py()}"
+        key = self._keys[row].as_py()
         data = os.pread(self._file.fileno(), length, offset)
         if len(data) != length:
             raise ShardError(
-                f"{where}: the shard ends early ({len(data):,} of {length:,} bytes at offset {offset:,}); "
-                "restore it from a backup or pack again"
+                f"{self._name} key {key}: the shard ends early ({len(data):,} of {length:,} bytes at offset "
+                f"{offset:,}); restore it from a backup or pack again"
             )
         return Sample(
-            int(self._ids[row]),
-            int(self._labels[row]),
-            float(self._weights[row]),
-            data,
-            where,
-            self._sources[row].as_py(),
+            sample_id=int(self._ids[row]),
+            label=int(self._labels[row]),
+            weight=float(self._weights[row]),
+            data=data,
+            pixels_xxh3=self._hashes[row].as_py(),
+            source=self._sources[row].as_py(),
+            shard=self._name,
+            key=key,
         )
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+        if hasattr(self, "_lease"):
+            self._lease.close()

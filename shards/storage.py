@@ -1,12 +1,11 @@
-"""Where a dataset is written: a folder on disk, or a prefix in an object store (s3://, gs://).
+"""Where a dataset lies: a folder on disk, or a prefix in an object store (s3://, gs://); to be read also http(s)://.
 
-Both publish a file whole or not at all, under a name with `/` below the dataset.
+What is written is published whole or not at all, under a name with `/` below the dataset.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -22,9 +21,13 @@ import pyarrow.fs as pafs
 
 from shards.errors import UsageError
 from shards.files import TEMPORARY, write_atomically
+from shards.remote.readable import ArrowFile, naming
+from shards.remote.readable import Readable as Readable
 
 _COPY_BYTES = 8 << 20
 _ATTEMPTS = 10  # pyarrow's own 3 give up after a 2 s outage of the store
+_READ_ATTEMPTS = 3  # a download goes on by itself where a read gave up
+_READ_RETRY_S = 5  # the same for gs://, which counts seconds; its own 15 minutes outlive every deadline
 
 
 class Storage(Protocol):
@@ -77,14 +80,43 @@ def open_storage(target: str | Path) -> Storage:
         return FolderStorage(Path(target))
     if scheme not in ("s3", "gs", "gcs"):
         raise UsageError(f"{text}: datasets are written to a folder, s3:// or gs://, not {scheme}://")
+    return _open_objects(text, _ATTEMPTS)
+
+
+def open_readable(location: str | Path) -> Readable:
+    """Return what reads the files of a folder, s3://, gs://, http:// or https:// location; nothing is asked yet.
+
+    Raises:
+        UsageError: A URI of another scheme, or one that the library cannot read.
+    """
+    text = str(location)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return FolderStorage(Path(location))
+    if scheme in ("http", "https"):
+        if not rest.partition("/")[0]:
+            raise UsageError(f"{text} names no host; datasets are read from http://HOST/PATH")
+        from shards.remote.http import HttpReadable  # here: httpx takes 0.1 s to import
+
+        return HttpReadable(text)
+    if scheme not in ("s3", "gs", "gcs"):
+        raise UsageError(f"{text}: datasets are read from a folder, s3://, gs:// or http(s)://, not {scheme}://")
+    if scheme != "s3" and "retry_limit_seconds=" not in text:
+        text += f"{'&' if '?' in text else '?'}retry_limit_seconds={_READ_RETRY_S}"
+    return _open_objects(text, _READ_ATTEMPTS)
+
+
+def _open_objects(uri: str, attempts: int) -> ObjectStorage:
+    """Return the prefix that a URI names; an S3 request is tried `attempts` times."""
     try:
-        found, root = pafs.FileSystem.from_uri(text)
+        found, root = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, ValueError) as err:
-        raise UsageError(f"{text} is no location in an object store ({err})") from err
+        raise UsageError(f"{uri} is no location in an object store ({err})") from err
     if isinstance(found, pafs.S3FileSystem):
-        options = _s3_options(text)
-        found = pafs.S3FileSystem(**options, retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS))
-    return ObjectStorage(found, root.rstrip("/"), text.partition("?")[0].rstrip("/"))
+        retry = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        found = pafs.S3FileSystem(**_s3_options(uri), retry_strategy=retry)
+    shown = re.sub(r"//[^/@]*:[^/@]*@", "//", uri.partition("?")[0])  # without a key and its secret
+    return ObjectStorage(found, root.rstrip("/"), shown.rstrip("/"))
 
 
 def _s3_options(uri: str) -> dict[str, Any]:
@@ -115,6 +147,14 @@ class FolderStorage:
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        return (self.root / name).stat().st_size
+
+    def open(self, name: str) -> ArrowFile:
+        path = str(self.root / name)
+        with naming(path):
+            return ArrowFile(pa.OSFile(path), path)
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing(name) as file:
@@ -170,12 +210,18 @@ class ObjectStorage:
         return {info.path.removeprefix(self.root).lstrip("/"): info.size for info in infos}
 
     def read(self, name: str) -> bytes:
-        try:
-            with self.filesystem.open_input_stream(f"{self.root}/{name}") as file:
-                content: bytes = file.read()
-        except FileNotFoundError as err:
-            raise FileNotFoundError(errno.ENOENT, "no such object", f"{self.uri}/{name}") from err
+        with naming(f"{self.uri}/{name}"), self.filesystem.open_input_stream(f"{self.root}/{name}") as file:
+            content: bytes = file.read()
         return content
+
+    def size(self, name: str) -> int:
+        file = self.open(name)
+        file.close()
+        return file.size
+
+    def open(self, name: str) -> ArrowFile:
+        with naming(f"{self.uri}/{name}"):
+            return ArrowFile(self.filesystem.open_input_file(f"{self.root}/{name}"), f"{self.uri}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing(name) as file:

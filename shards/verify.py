@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shards.dataset import Dataset, Split, open_dataset
+from shards.dataset import Dataset, open_dataset
 from shards.decode import DecodeOptions, inspect
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_file
-from shards.index import INDEX_SCHEMA, read_table
+from shards.fingerprint import fingerprint_bytes, fingerprint_file
 from shards.read import SampleReader
+from shards.remote.cache import Wanted
+from shards.remote.download import fetch
+from shards.remote.readable import Readable
+from shards.storage import FolderStorage, open_readable
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Verified:
     pictures: int
 
 
-def verify_dataset(folder: Path, *, sample: int | None = None, seed: int = 0) -> Verified:
+def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int = 0) -> Verified:
     """Hash every shard and index again, and decode pictures: all of them, or `sample` drawn at random by `seed`.
 
     Raises:
@@ -33,17 +36,18 @@ def verify_dataset(folder: Path, *, sample: int | None = None, seed: int = 0) ->
     """
     if sample is not None and sample < 1:
         raise UsageError(f"--sample is at least 1 picture, got {sample}")
-    dataset = open_dataset(folder)
+    dataset = open_dataset(location)
+    storage = open_readable(dataset.location)
     wanted = _draw(dataset, sample, seed)
     shards = pictures = 0
     for name in dataset.manifest.splits:
         split = dataset.split(name)
         with SampleReader(split) as reader:
             for shard, row in enumerate(split.table.to_pylist()):
-                _verify_file(split.shard_path(shard), row["sha256"])
-                _verify_file(split.index_path(shard), row["index_sha256"])
+                _verify_file(storage, split.wanted_shard(shard), dataset.cache.deadline_s)
+                _verify_file(storage, split.wanted_index(shard), dataset.cache.deadline_s)
                 rows = wanted[(wanted >= row["first_id"]) & (wanted < row["first_id"] + row["count"])] - row["first_id"]
-                _verify_pictures(reader, split, shard, rows, dataset.manifest.packing.decode)
+                _verify_pictures(reader, shard, rows, dataset.manifest.packing.decode)
                 shards, pictures = shards + 1, pictures + len(rows)
     return Verified(shards, pictures)
 
@@ -56,28 +60,29 @@ def _draw(dataset: Dataset, sample: int | None, seed: int) -> npt.NDArray[np.int
     return np.sort(np.random.default_rng(seed).choice(total, sample, replace=False))
 
 
-def _verify_pictures(
-    reader: SampleReader, split: Split, shard: int, rows: npt.NDArray[np.int64], options: DecodeOptions
-) -> None:
-    if not len(rows):
-        return
-    recorded = read_table(split.index_path(shard), INDEX_SCHEMA)["pixels_xxh3"]
+def _verify_pictures(reader: SampleReader, shard: int, rows: npt.NDArray[np.int64], options: DecodeOptions) -> None:
     for row in rows.tolist():
         sample = reader.read_one(shard, row)
         try:
             found = inspect(sample.data, options).pixels_xxh3
         except ShardError as err:
             raise ShardError(f"{sample.where}: {err}") from err
-        expected = recorded[row].as_py()
-        if expected and found != expected:  # empty: packed without an audit
+        if sample.audited and found != sample.pixels_xxh3:
             raise ShardError(f"{sample.where}: the pixels differ from those that were packed")
 
 
-def _verify_file(path: Path, sha256: str) -> None:
-    if not path.is_file():
-        raise ShardError(f"{path} is missing; restore it from a backup or pack again")
-    if fingerprint_file(path) != sha256:
+def _verify_file(storage: Readable, wanted: Wanted, deadline_s: float) -> None:
+    where = f"{storage}/{wanted.name}"
+    try:
+        if isinstance(storage, FolderStorage):
+            found = fingerprint_file(storage.root / wanted.name)
+        else:
+            found = fingerprint_bytes(fetch(storage, wanted.name, deadline_s=deadline_s))
+        size = storage.size(wanted.name)
+    except FileNotFoundError as err:
+        raise ShardError(f"{where} is missing; restore it from a backup or pack again") from err
+    if found != wanted.sha256:
         raise ShardError(
-            f"{path}: sha256 differs from the shard table ({path.stat().st_size:,} bytes); "
+            f"{where}: sha256 differs from the shard table ({size:,} bytes); "
             "the file changed after packing. Pack again, or restore it from a backup"
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from object_stores import run_gcs, run_seaweedfs
+from object_stores import SeaweedFS, run_gcs, run_seaweedfs
 from PIL import Image
 
 from shards.packing.options import PackOptions
@@ -107,11 +107,23 @@ def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A format string for URIs in a real S3-compatible store: `s3.format(path="a/b")`; keys are in the environment."""
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A real store that speaks S3 and HTTP; the keys are in the environment."""
     keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-    with run_seaweedfs(tmp_path_factory.mktemp("s3"), *keys) as uri:
-        yield uri
+    with run_seaweedfs(tmp_path_factory.mktemp("s3"), *keys) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def s3(seaweedfs: SeaweedFS) -> str:
+    """A format string for URIs in the store: `s3.format(path="a/b")`."""
+    return seaweedfs.s3
+
+
+@pytest.fixture(scope="session")
+def http_shards(seaweedfs: SeaweedFS) -> str:
+    """The same for http://, to be read only; what is written to the s3:// URI of a path is at the http:// URL of it."""
+    return seaweedfs.http
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 BUCKET = "shards"
@@ -29,9 +30,46 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass
+class SeaweedFS:
+    """A running store. `s3` and `http` are format strings with a `{path}` in the bucket; http takes no keys."""
+
+    folder: Path
+    command: list[str]
+    s3_port: int
+    http_port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def s3(self) -> str:
+        return self.s3_at(self.s3_port)
+
+    @property
+    def http(self) -> str:
+        return self.http_at(self.http_port)
+
+    def s3_at(self, port: int) -> str:
+        """Return the same for a proxy's port."""
+        return f"s3://{BUCKET}/{{path}}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+    def http_at(self, port: int) -> str:
+        return f"http://127.0.0.1:{port}/buckets/{BUCKET}/{{path}}"
+
+    def start(self) -> None:
+        """Start the store, or start it again on its old files and ports."""
+        with open(self.folder / "log.txt", "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        _wait(f"http://127.0.0.1:{self.s3_port}/healthz", self.process)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(30)
+
+
 @contextlib.contextmanager
-def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[str]:
-    """Start SeaweedFS in `folder` and yield `s3://BUCKET/{path}?endpoint...` as a format string."""
+def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[SeaweedFS]:
+    """Start SeaweedFS in `folder`, and stop it when the block ends."""
     s3, filer, master, volume = free_ports(4)
     identity = {
         "name": "test",
@@ -46,13 +84,15 @@ def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[str]:
         "webdav": "false", "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.config": folder / "s3.json", "bucket": BUCKET,
         "s3.port": s3, "filer.port": filer, "master.port": master, "volume.port": volume,
     }  # fmt: skip
-    command = [
-        str(Path(sys.executable).with_name("weed")),
-        "mini",
-        *(f"-{name}={value}" for name, value in options.items()),
-    ]
-    with _serve(command, folder, f"http://127.0.0.1:{s3}/healthz"):
-        yield f"s3://{BUCKET}/{{path}}?endpoint_override=127.0.0.1:{s3}&scheme=http&region=us-east-1"
+    weed = str(Path(sys.executable).with_name("weed"))
+    store = SeaweedFS(folder, [weed, "mini", *(f"-{name}={value}" for name, value in options.items())], s3, filer)
+    try:
+        store.start()
+        yield store
+    finally:
+        if store.process is not None:
+            store.process.terminate()
+            store.process.wait(30)
 
 
 @contextlib.contextmanager

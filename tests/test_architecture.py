@@ -26,7 +26,10 @@ MAY_IMPORT = {
 
 # Rooms inside `shards`, in the order of the data; none imports a later one, and what the stream needs imports none.
 ROOMS = ("sources", "audit", "packing", "commands")
-STREAM = ("dataset", "decode", "dicom", "deep", "index", "manifest", "pages", "plan", "read", "shrink", "storage")
+STREAM = (
+    "access", "ahead", "dataset", "decode", "dicom", "deep", "draws", "index", "manifest", "pages", "plan", "read",
+    "remote", "shrink", "storage",
+)  # fmt: skip
 SHARED = ("shards.sources.model",)  # the names of the splits, and what a source is
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.
@@ -34,7 +37,7 @@ SHARED = ("shards.sources.model",)  # the names of the splits, and what a source
 DOORS = {
     "ray": ("shards/ray_*.py", "trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
     "wandb": ("trainer/track.py",),
-    "albumentations": (),
+    "albumentations": ("trainer/albumentations_policies.py",),
     "webdataset": (),
     "pydicom": ("shards/dicom.py",),
 }

@@ -137,7 +137,7 @@ def test_sample_ids_run_through_all_shards_of_all_splits(packed: Path) -> None:
     for name in dataset.manifest.splits:
         split = dataset.split(name)
         for shard in range(len(split.counts)):
-            ids += pq.read_table(split.index_path(shard))["sample_id"].to_pylist()
+            ids += pq.read_table(Path(split.location) / split.wanted_index(shard).name)["sample_id"].to_pylist()
     assert ids == list(range(40))
 
 
@@ -154,13 +154,13 @@ def test_splits_of_the_folder_are_kept(dataset_path: Path) -> None:
     for name in ("train", "val", "test"):
         split = open_dataset(dataset_path).split(name)
         for shard in range(len(split.counts)):
-            assert {s.split("/")[0] for s in pq.read_table(split.index_path(shard))["source"].to_pylist()} == {name}
+            assert {s.split("/")[0] for s in pq.read_table(Path(split.location) / split.wanted_index(shard).name)["source"].to_pylist()} == {name}
 
 
 def test_shard_table_counts_classes_as_the_index_does(dataset_path: Path) -> None:
     split = open_dataset(dataset_path).split("train")
     for shard, expected in enumerate(split.class_counts.tolist()):
-        labels = pq.read_table(split.index_path(shard))["label"].to_numpy()
+        labels = pq.read_table(Path(split.location) / split.wanted_index(shard).name)["label"].to_numpy()
         assert np.bincount(labels, minlength=3).tolist() == expected
 
 

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
-from trainer.augment import POLICIES, augment
+from trainer.albumentations_policies import A, Sharpness, build_photometric, seed_transforms
+from trainer.augment import POLICIES, Policy, augment, chain, flip
+from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.torchvision_policies import seed_transform
 
+ROOT = Path(__file__).parent.parent
 RANDOM = [policy for policy in POLICIES if policy != "none"]
 
 
@@ -19,8 +30,9 @@ def image() -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 24, 24), dtype=np.uint8))
 
 
-def draw(image: Tensor, policy: str, count: int, seed: int = 0, epoch: int = 0) -> list[bytes]:
-    return [augment(image, policy, (seed, epoch, sample)).numpy().tobytes() for sample in range(count)]
+def draw(image: Tensor, policy: str, count: int, seed: int = 0, epoch: int = 0, copy: int = 0) -> list[bytes]:
+    keys = [SampleKey(seed, epoch, sample, copy) for sample in range(count)]
+    return [augment(image, policy, key).numpy().tobytes() for key in keys]
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -34,13 +46,17 @@ def test_samples_have_draws_of_their_own(image: Tensor, policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", RANDOM)
-@pytest.mark.parametrize("other", [{"epoch": 1}, {"seed": 1}], ids=["epoch", "seed"])
-def test_another_epoch_or_seed_has_draws_of_its_own(image: Tensor, policy: str, other: dict[str, int]) -> None:
+@pytest.mark.parametrize("other", [{"epoch": 1}, {"seed": 1}, {"copy": 1}], ids=["epoch", "seed", "copy"])
+def test_another_epoch_seed_or_copy_has_draws_of_its_own(image: Tensor, policy: str, other: dict[str, int]) -> None:
     assert draw(image, policy, 30, **other) != draw(image, policy, 30)
 
 
 def test_epoch_1_of_seed_0_is_not_epoch_0_of_seed_1(image: Tensor) -> None:
     assert draw(image, "light", 30, seed=0, epoch=1) != draw(image, "light", 30, seed=1, epoch=0)
+
+
+def test_plain_tuple_is_a_key_of_a_first_showing(image: Tensor) -> None:
+    assert torch.equal(augment(image, "strong", (1, 2, 3)), augment(image, "strong", SampleKey(1, 2, 3, copy=0)))
 
 
 def test_no_policy_leaves_the_pixels_alone(image: Tensor) -> None:
@@ -56,22 +72,47 @@ def test_policy_changes_most_pictures(image: Tensor, policy: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_policy_keeps_type_and_shape(image: Tensor, policy: str, channels: int) -> None:
-    changed = augment(image[:channels], policy, (0, 0, 1))
-    assert (changed.dtype, changed.shape, changed.is_contiguous()) == (torch.uint8, (channels, 24, 24), True)
+    """Over samples enough that each operation comes."""
+    for sample in range(100):
+        changed = augment(image[:channels], policy, SampleKey(0, 0, sample))
+        assert (changed.dtype, changed.shape, changed.is_contiguous()) == (torch.uint8, (channels, 24, 24), True)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
-def test_policy_leaves_its_input_alone(image: Tensor, policy: str) -> None:
-    before = image.clone()
-    draw(image, policy, 10)
-    assert torch.equal(image, before)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policy_leaves_its_input_alone(image: Tensor, policy: str, channels: int) -> None:
+    picture = image[:channels].clone()
+    draw(picture, policy, 100)
+    assert torch.equal(picture, image[:channels])
 
 
 @pytest.mark.parametrize("policy", RANDOM)
-def test_draws_are_the_same_from_several_threads(image: Tensor, policy: str) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        threaded = list(pool.map(lambda sample: augment(image, policy, (0, 0, sample)).numpy().tobytes(), range(200)))
-    assert threaded == draw(image, policy, 200)
+def test_policy_moves_no_global_generator(image: Tensor, policy: str) -> None:
+    def states() -> list[str]:
+        return [torch.get_rng_state().numpy().tobytes().hex(), str(np.random.get_state()), str(random.getstate())]
+
+    before = states()
+    draw(image, policy, 100)
+    assert states() == before
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that give way every few instructions, so that what they share is seen half done."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.parametrize("policy", RANDOM)
+def test_pixels_are_the_same_from_8_threads_in_another_order(image: Tensor, policy: str) -> None:
+    order = np.random.default_rng(1).permutation(400).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        shuffled = pool.map(lambda sample: augment(image, policy, SampleKey(0, 0, sample)).numpy().tobytes(), order)
+        threaded = dict(zip(order, shuffled, strict=True))
+    assert [threaded[sample] for sample in range(400)] == draw(image, policy, 400)
 
 
 def chi_square(counts: list[int]) -> float:
@@ -115,3 +156,215 @@ def test_light_flips_without_regard_to_where_it_shifts(image: Tensor) -> None:
         middle = augment(ramp, "light", (0, 0, sample))[0, 12].int()
         falls += int(middle[6] > middle[18])
     assert chi_square([falls, 2000 - falls]) < 10.8
+
+
+def flip_down(image: Tensor, rng: np.random.Generator) -> Tensor:
+    return image.flip(1) if rng.random() < 0.5 else image
+
+
+def build_flips() -> list[A.BasicTransform]:
+    return [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+
+
+TWO_FLIPS: dict[str, Policy] = {
+    "own": chain(flip, flip_down),
+    "torchvision": seed_transform(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])),
+    "albumentations": seed_transforms(build_flips),
+}
+
+
+@pytest.mark.parametrize("backend", TWO_FLIPS)
+def test_two_flips_of_one_sample_are_independent(image: Tensor, backend: str) -> None:
+    counts = Counter(TWO_FLIPS[backend](image, SampleKey(0, 0, sample)).numpy().tobytes() for sample in range(4000))
+    outcomes = [image, image.flip(1), image.flip(2), image.flip(1, 2)]
+    assert chi_square([counts[outcome.numpy().tobytes()] for outcome in outcomes]) < 16.3
+    assert counts.total() == 4000
+
+
+PUBLISHED = {
+    "autoaugment": v2.AutoAugment,
+    "randaugment": v2.RandAugment,
+    "trivialaugment": v2.TrivialAugmentWide,
+    "augmix": v2.AugMix,
+}
+
+
+@pytest.mark.parametrize("policy", PUBLISHED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_published_policy_gives_the_pixels_of_torchvision_for_the_same_seed(
+    image: Tensor, policy: str, channels: int
+) -> None:
+    transform = PUBLISHED[policy](interpolation=v2.InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        for sample in range(100):
+            key = SampleKey(0, 0, sample)
+            torch.manual_seed(make_torch_rng(key, OPERATIONS).initial_seed())
+            expected = transform(image[:channels])
+            assert torch.equal(augment(image[:channels], policy, key), expected)
+
+
+def test_set_random_seed_still_makes_two_flips_agree() -> None:
+    """Why albumentations_policies gives generators. When this fails, albumentations has healed: a seed would do."""
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    compose, outcomes = A.Compose(build_flips()), Counter[str]()
+    for seed in range(200):
+        compose.set_random_seed(seed)
+        changed = compose(image=pixels)["image"]
+        outcomes["both" if np.array_equal(changed, pixels[::-1, ::-1]) else str(np.array_equal(changed, pixels))] += 1
+    assert set(outcomes) == {"both", "True"}
+
+
+@pytest.fixture(scope="module")
+def scene() -> Tensor:
+    """uint8[3, 48, 48] with smooth colours that no factor up to 1.5 saturates much."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 3, 48), torch.linspace(0, 4, 48), indexing="ij")
+    return torch.stack([100 + 50 * rows.sin(), 90 + 40 * columns.cos(), 80 + 30 * (rows + columns).sin()]).byte()
+
+
+FACTORS: list[tuple[int, str, Callable[[Tensor, float], Tensor]]] = [
+    (0, "brightness", v2.functional.adjust_brightness),
+    (1, "contrast", v2.functional.adjust_contrast),
+    (2, "saturation", v2.functional.adjust_saturation),
+    (3, "factor", v2.functional.adjust_sharpness),
+]
+
+
+def apply_operation(number: int, image: Tensor, sample: int) -> tuple[Tensor, dict[str, float]]:
+    """Return what one operation of `photometric` makes of a picture, and the parameters that it drew."""
+    operation, key = build_photometric()[0].transforms[number], SampleKey(0, 0, sample)
+    operation.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
+    changed = operation(image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), force_apply=True)["image"]
+    return torch.from_numpy(changed).permute(2, 0, 1), operation.params
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("number", "name", "reference"), FACTORS, ids=[name for _, name, _ in FACTORS])
+def test_photometric_factors_are_those_of_torchvision(
+    scene: Tensor, number: int, name: str, reference: Callable[[Tensor, float], Tensor], channels: int
+) -> None:
+    factors = []
+    for sample in range(200):
+        changed, params = apply_operation(number, scene[:channels], sample)
+        expected = reference(scene[:channels], params[name])
+        assert (changed.int() - expected.int()).abs().max() <= 2
+        factors.append(params[name])
+    assert 0.5 <= min(factors) < 0.53
+    assert 1.47 < max(factors) <= 1.5
+
+
+def test_photometric_rotates_by_up_to_30_degrees() -> None:
+    """A dot to the right of the middle tells the angle."""
+    dot = torch.zeros(1, 101, 101, dtype=torch.uint8)
+    dot[0, 48:53, 88:93] = 255
+    angles = []
+    for sample in range(200):
+        turned = apply_operation(4, dot, sample)[0][0].double()
+        rows, columns = torch.meshgrid(torch.arange(101) - 50, torch.arange(101) - 50, indexing="ij")
+        angles.append(float(torch.rad2deg(torch.atan2((turned * rows).sum(), (turned * columns).sum()))))
+    assert -30.5 < min(angles) < -29
+    assert 29 < max(angles) < 30.5
+
+
+def test_photometric_noise_has_sigma_up_to_10_and_differs_by_channel() -> None:
+    grey = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    sigmas = []
+    for sample in range(200):
+        changed = apply_operation(5, grey, sample)[0].double()
+        assert abs(float(changed.mean()) - 128) < 1  # the library cuts fractions off: half a step darker
+        sigmas.append(float(changed.std()))
+        assert sigmas[-1] < 1 or not torch.equal(changed[0], changed[1])
+    assert min(sigmas) < 0.8
+    assert 9.5 < max(sigmas) < 10.5
+
+
+def test_photometric_operations_come_half_of_the_time_each_and_in_any_order(scene: Tensor) -> None:
+    compose = A.Compose(build_photometric(), save_applied_params=True)
+    pixels = np.ascontiguousarray(scene.permute(1, 2, 0).numpy())
+    rotated = noised = noise_first = 0
+    lengths = Counter[int]()
+    for sample in range(2000):
+        key = SampleKey(0, 0, sample)
+        compose.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
+        names = [name for name, _ in compose(image=pixels)["applied_transforms"]]
+        lengths[len(names)] += 1
+        rotated += "Rotate" in names
+        noised += "GaussNoise" in names
+        noise_first += {"Rotate", "GaussNoise"} <= set(names) and names.index("GaussNoise") < names.index("Rotate")
+    for count, share in ((rotated, 1 / 2), (noised, 1 / 2), (noise_first, 1 / 8)):
+        expected = np.array([2000 * share, 2000 * (1 - share)])
+        assert float(((np.array([count, 2000 - count]) - expected) ** 2 / expected).sum()) < 10.8
+    binomial = 2000 * np.array([1, 6, 15, 20, 15, 6, 1]) / 64
+    assert float(((np.array([lengths[n] for n in range(7)]) - binomial) ** 2 / binomial).sum()) < 22.5  # 6 degrees
+
+
+def test_sharpness_of_1_changes_nothing(scene: Tensor) -> None:
+    pixels = np.ascontiguousarray(scene.permute(1, 2, 0).numpy())
+    assert np.array_equal(Sharpness((1.0, 1.0), p=1.0)(image=pixels)["image"], pixels)
+
+
+def test_grey_picture_of_three_channels_stays_grey_under_colour_policies(image: Tensor) -> None:
+    """Their geometry and light treat the channels alike; photometric's noise alone does not."""
+    grey = image[:1].expand(3, -1, -1)
+    for policy in ("autoaugment", "randaugment", "trivialaugment", "augmix", "strong"):
+        for sample in range(50):
+            changed = augment(grey, policy, SampleKey(0, 0, sample)).int()
+            assert (changed.amax(0) - changed.amin(0)).max() <= 1
+
+
+def run_python(code: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_recipe_that_names_an_albumentations_policy_does_not_import_it() -> None:
+    code = """
+import sys
+from trainer.recipe import AugmentOptions
+AugmentOptions(policy="photometric")
+print([name for name in ("albumentations", "cv2") if name in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
+WATCHED = """
+import sys
+asked = []
+def watch(event, _):
+    if event in ("socket.getaddrinfo", "socket.connect", "urllib.Request"):
+        asked.append(event)
+        raise ConnectionError("this test is off line")
+sys.addaudithook(watch)
+import {}
+print(bool(asked))
+"""
+
+
+def test_import_of_albumentations_by_its_door_asks_no_network() -> None:
+    assert run_python(WATCHED.format("trainer.albumentations_policies")) == "False"
+
+
+def test_import_of_albumentations_by_itself_would_ask() -> None:
+    """When this fails, albumentations has healed, and the door need not set NO_ALBUMENTATIONS_UPDATE."""
+    assert run_python(WATCHED.format("albumentations")) == "True"
+
+
+def test_first_use_from_several_threads_at_once_gives_the_same_pixels() -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+import sys, torch, xxhash
+from trainer.augment import augment
+from trainer.seeding import SampleKey
+barrier, image = Barrier(8, timeout=60), torch.arange(192, dtype=torch.uint8).reshape(3, 8, 8)
+def draw(sample):
+    barrier.wait()
+    return augment(image, "photometric", SampleKey(0, 0, sample)).numpy().tobytes()
+assert "albumentations" not in sys.modules
+with ThreadPoolExecutor(8) as pool:
+    together = list(pool.map(draw, range(8)))
+print(together == [augment(image, "photometric", SampleKey(0, 0, sample)).numpy().tobytes() for sample in range(8)])
+"""
+    assert run_python(code) == "True"

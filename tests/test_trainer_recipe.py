@@ -93,7 +93,17 @@ SENTENCES = {
     "schedule.warmup_frac=500": "schedule.warmup_frac: input should be less than 1, got 500",
     "schedule.name=linear": "schedule.name: input should be 'constant', 'cosine' or 'step', got 'linear'",
     "evaluate_on=[test, all]": "evaluate_on.1: input should be 'train', 'val' or 'test', got 'all'",
-    "augment.policy=mad": "augment.policy: the policies are none, flip, light, square, strong, got 'mad'",
+    "augment.policy=mad": (
+        "augment.policy: the policies are none, flip, light, square, strong, autoaugment, randaugment, "
+        "trivialaugment, augmix, photometric, got 'mad'"
+    ),
+    "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a part is at most the whole, 1, got [0.5, 2]",
+    "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the least comes first and is above 0, got [2, 1]",
+    "workers=-1": "workers: a number of threads, 0 or more, or auto, got -1",
+    "workers=many": "workers: a number of threads, 0 or more, or auto, got 'many'",
+    "stream.window_bytes=9 miles": (
+        "stream.window_bytes: a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB, got '9 miles'"
+    ),
     "name=a/b": "name: a run's name is a folder name without slashes, got 'a/b'",
     "name=..": "name: a run's name is a folder name without slashes, got '..'",
     "epochs": "an option is written name=value, for example epochs=5, got 'epochs'",
@@ -171,7 +181,10 @@ OTHER = {
     "schedule.warmup_frac": "0", "schedule.final_frac": "1", "schedule.step_epochs": "2", "schedule.gamma": "0.5",
     "augment.policy": "none", "loss.label_smoothing": "0.1", "loss.sample_weights": "false",
     "stop.metric": "log_loss", "stop.patience": "3", "stop.min_delta": "1", "snapshot.every_epochs": "2",
-    "snapshot.every_s": "5", "stream.lanes": "3", "stream.window_shards": "2", "track.wandb": "disabled",
+    "snapshot.every_s": "5", "stream.lanes": "3", "stream.window_bytes": "4MiB",
+    "stream.redeal": "false", "stream.order": "balanced", "stream.fraction": "0.5", "stream.decode": "fast",
+    "augment.crop": "random", "augment.crop_scale": "[0.5, 1]", "augment.crop_ratio": "[1, 1]",
+    "storage.cache": "/c", "storage.cache_bytes": "1GiB", "storage.deadline_s": "9", "track.wandb": "disabled",
     "track.project": "p", "track.group": "g", "storage.root": "r",
 }  # fmt: skip
 

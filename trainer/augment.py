@@ -1,7 +1,7 @@
-"""Random changes of training pictures, the same for every number of ranks and workers.
+"""Random changes of training pictures, the same for every number of ranks, workers and threads.
 
-Each operation draws its parameters from a generator that is seeded by (seed, epoch, sample id), and changes
-uint8[C, S, S] after geometry. Nothing draws from a process-wide generator, so threads cannot disturb it.
+A policy changes uint8[C, S, S] after geometry, with C of 1 or 3, and draws from generators that the sample's key
+seeds. Nothing draws from a process-wide generator, so threads cannot disturb each other.
 """
 
 from __future__ import annotations
@@ -14,21 +14,41 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from trainer import torchvision_policies
+from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng
+
 Operation = Callable[[Tensor, np.random.Generator], Tensor]
+Policy = Callable[[Tensor, SampleKey], Tensor]
 
-_AUGMENT = 2  # what the random stream is for; the plan uses 0 and 1
+
+def augment(image: Tensor, policy: str, key: SampleKey | tuple[int, int, int]) -> Tensor:
+    """Return uint8[C, S, S] changed by a policy of POLICIES; a tuple is (seed, epoch, sample id)."""
+    return POLICIES[policy](image, SampleKey(*key)).contiguous()
 
 
-def augment(image: Tensor, policy: str, key: tuple[int, int, int]) -> Tensor:
-    """Return uint8[C, S, S] changed by a policy; `key` is (seed, epoch, sample id)."""
-    operations = POLICIES[policy]
-    if not operations:
+def chain(*operations: Operation) -> Policy:
+    """Return operations of our own as a policy: one after the other, all from one generator."""
+
+    def apply(image: Tensor, key: SampleKey) -> Tensor:
+        rng = make_numpy_rng(key, OPERATIONS)
+        for operation in operations:
+            image = operation(image, rng)
         return image
-    seed, epoch, sample_id = key
-    rng = np.random.default_rng((seed, epoch, _AUGMENT, sample_id))
-    for operation in operations:
-        image = operation(image, rng)
-    return image.contiguous()
+
+    return apply
+
+
+def leave(image: Tensor, _key: SampleKey) -> Tensor:
+    """Return the picture as it is."""
+    return image
+
+
+def photometric(image: Tensor, key: SampleKey) -> Tensor:
+    """Brightness, contrast, colour, sharpness, rotation and noise; see albumentations_policies."""
+    # late: importing albumentations takes most of a second, and a recipe that only names the policy needs none of it
+    from trainer import albumentations_policies
+
+    return albumentations_policies.POLICIES["photometric"](image, key)
 
 
 def flip(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -58,12 +78,15 @@ def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
     return transforms.adjust_contrast(transforms.adjust_brightness(image, brightness), contrast)
 
 
-POLICIES: dict[str, tuple[Operation, ...]] = {
-    "none": (),
-    "flip": (flip,),
-    "light": (flip, shift),
-    "square": (turn,),
-    "strong": (turn, shift, relight),
+POLICIES: dict[str, Policy] = {
+    "none": leave,
+    "flip": chain(flip),
+    "light": chain(flip, shift),
+    "square": chain(turn),
+    "strong": chain(turn, shift, relight),
+    **torchvision_policies.POLICIES,
+    "photometric": photometric,
 }
 """none; flip: mirror; light: mirror and small shifts; square: the eight symmetries, for pictures without an
-upside; strong: all of square, small shifts, brightness and contrast."""
+upside; strong: all of square, small shifts, brightness and contrast; autoaugment, randaugment, trivialaugment and
+augmix as torchvision has them; photometric: light, colour, sharpness, rotation by up to 30 degrees and noise."""

@@ -79,8 +79,9 @@ class Engine:
         return (losses * weights).sum()
 
     def weigh(self, batch: Batch) -> Tensor:
-        """Return float32[n], the weight of each sample in the loss."""
-        return batch.weights if self._recipe.loss.sample_weights else torch.ones_like(batch.weights)
+        """Return float32[n], the weight of each sample in the loss; 1 where an order by weights has used them up."""
+        counts = self._recipe.loss.sample_weights and self._recipe.stream.order != "weighted"
+        return batch.weights if counts else torch.ones_like(batch.weights)
 
     @contextlib.contextmanager
     def _training(self, size: int) -> Iterator[None]:

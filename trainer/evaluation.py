@@ -13,9 +13,11 @@ import torch
 
 from shards.dataset import Split
 from shards.plan import Refs, sequential_refs
+from shards.read import Sample
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed import Batch, Feed
+from trainer.feed import Batch, Feed, Load
+from trainer.meter import Meter
 from trainer.ranks import Ranks
 
 # Chunks, not ranks, decide what is computed together: a batch of another size may round differently.
@@ -35,10 +37,11 @@ class Rows:
 def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks: Ranks, workers: int) -> Rows:
     """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode."""
     model.eval()
-    feed = Feed(split, (spec.channels, spec.size, spec.size), workers)
+    threads = torch.get_num_threads() if ranks.device.type == "cpu" else 1
+    feed = Feed(split, (spec.channels, spec.size, spec.size), workers, held=threads + 1)
     try:
-        batches = feed.iterate(_chunks(split, ranks), lambda sample: prepare(sample.data, spec))
-        parts = list(_compute_chunks(model, batches, ranks.device))
+        batches = feed.iterate(_chunks(split, ranks), _make_load(spec))
+        parts = list(_compute_chunks(model, batches, ranks.device, threads))
     finally:
         feed.close()
     rows = _concat([row for part in ranks.gather(parts) for row in part])
@@ -46,13 +49,20 @@ def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks:
     return rows
 
 
-def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.device) -> Iterator[Rows]:
+def _make_load(spec: PreprocessSpec) -> Load:
+    def load(sample: Sample, _copy: int, meter: Meter) -> torch.Tensor:
+        with meter.timing("decode"):
+            return prepare(sample.data, spec)
+
+    return load
+
+
+def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.device, threads: int) -> Iterator[Rows]:
     """Yield the rows of each batch, in order; on a CPU several batches at once, each in one thread.
 
     Threads that share the work of one batch would round differently for every number of them, and a rank's number of
     threads depends on the number of ranks.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
     ahead: deque[Future[Rows]] = deque()
     with ThreadPoolExecutor(threads, "evaluate", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for batch in batches:

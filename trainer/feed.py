@@ -12,15 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.ahead import look_ahead
 from shards.dataset import Split
 from shards.errors import DecodeError, ShardError
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
+from trainer.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
+_CHUNK = 4
+"""Samples that a thread takes at a time: fewer cost more in handing over, more let threads idle at a batch's end."""
 
-Transform = Callable[[Sample], Tensor]
-Loaded = tuple[Sample, Tensor]
+Load = Callable[[Sample, int, Meter], Tensor]
+"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
 
 
 @dataclass(frozen=True)
@@ -45,56 +49,125 @@ class Feed:
 
     Args:
         split: What to read.
-        shape: (C, S, S), for batches that are empty.
-        workers: Threads.
+        shape: (C, S, S) of a picture.
+        workers: Threads; 0 works when a batch is asked for, in the thread that asks.
+        held: Batches whose memory stays theirs: with 1, the pictures of a batch are overwritten some time after the
+            next one was asked for.
+        pinned: Page-locked memory, which CUDA copies from beside the computation.
     """
 
-    def __init__(self, split: Split, shape: tuple[int, int, int], workers: int) -> None:
+    def __init__(
+        self, split: Split, shape: tuple[int, int, int], workers: int, *, held: int = 1, pinned: bool = False
+    ) -> None:
         self._reader = SampleReader(split)
-        self._shape = shape
+        self._meter = Meter()
+        self._buffers = _Buffers(shape, BATCHES_AHEAD + 1 + held, pinned)
         # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
-        self._pool = ThreadPoolExecutor(workers, "feed", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = (
+            ThreadPoolExecutor(workers, "feed", initializer=torch.set_num_threads, initargs=(1,)) if workers else None
+        )
 
-    def iterate(self, batches: Iterable[Refs], transform: Transform) -> Iterator[Batch]:
-        """Yield one batch for each of `batches`, in order, reading three ahead; `transform` runs in the threads.
+    def iterate(self, batches: Iterable[Refs], load: Load) -> Iterator[Batch]:
+        """Yield one batch for each of `batches`, in order, working three ahead; `load` runs in the threads.
 
         Raises:
             ShardError: A sample that cannot be read or decoded; named by shard and key, never replaced.
+            OSError: A remote shard that cannot be fetched.
         """
-        ahead: deque[list[Future[Loaded]]] = deque()
+        ahead: deque[_Filling] = deque()
         try:
-            for refs in batches:
-                places = zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)
-                ahead.append([self._pool.submit(self._load, shard, row, transform) for shard, row in places])
-                if len(ahead) > BATCHES_AHEAD:
-                    yield self._collate(ahead.popleft())
+            for refs in look_ahead(batches, self._reader, kept=BATCHES_AHEAD + 2):
+                ahead.append(self._begin(refs, load))
+                if len(ahead) > (BATCHES_AHEAD if self._pool else 0):
+                    yield ahead.popleft().finish()
             while ahead:
-                yield self._collate(ahead.popleft())
+                yield ahead.popleft().finish()
         finally:
-            for future in (future for futures in ahead for future in futures):
-                future.cancel()
+            for filling in ahead:
+                filling.cancel()
+
+    def read_meter(self) -> Readings:
+        """Return what was read so far, and how long each stage took."""
+        readings, counts = self._meter.read(), self._reader.counts()
+        readings.cache_hits, readings.cache_misses = counts.hits, counts.misses
+        readings.bytes_downloaded = counts.bytes_downloaded
+        readings.seconds["fetch"] = counts.wait_s
+        readings.seconds["read"] = max(0.0, readings.seconds["read"] - counts.wait_s)
+        return readings
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """End the threads; what they wait for is given up."""
         self._reader.close()
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
-    def _load(self, shard: int, row: int, transform: Transform) -> Loaded:
-        sample = self._reader.read_one(shard, row)
-        try:
-            return sample, transform(sample)
-        except DecodeError as err:
-            raise ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again") from err
+    def _begin(self, refs: Refs, load: Load) -> _Filling:
+        images = self._buffers.take(len(refs))
+        places = list(zip(refs.shards.tolist(), refs.rows.tolist(), refs.copies.tolist(), strict=True))
+        parts: list[Future[list[Sample]]] = []
+        for first in range(0, len(places), _CHUNK):
+            part = places[first : first + _CHUNK], images[first : first + _CHUNK]
+            parts.append(self._pool.submit(self._fill, *part, load) if self._pool else _done(self._fill(*part, load)))
+        return _Filling(images, parts)
 
-    def _collate(self, futures: list[Future[Loaded]]) -> Batch:
-        loaded = [future.result() for future in futures]
-        samples = [sample for sample, _ in loaded]
-        images = (
-            torch.stack([image for _, image in loaded]) if loaded else torch.empty((0, *self._shape), dtype=torch.uint8)
-        )
+    def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> list[Sample]:
+        """Load samples into their places in a batch; return them without their bytes' pictures."""
+        samples = []
+        for (shard, row, copy), image in zip(places, images, strict=True):
+            with self._meter.timing("read"):
+                sample = self._reader.read_one(shard, row)
+            try:
+                image.copy_(load(sample, copy, self._meter))
+            except DecodeError as err:
+                raise ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again") from err
+            samples.append(sample)
+        self._meter.count(len(samples), sum(len(sample.data) for sample in samples))
+        return samples
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A batch that threads are filling."""
+
+    images: Tensor
+    parts: list[Future[list[Sample]]]
+
+    def finish(self) -> Batch:
+        samples = [sample for part in self.parts for sample in part.result()]
         return Batch(
-            images,
+            self.images,
             torch.tensor([sample.label for sample in samples], dtype=torch.int64),
             torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
             np.array([sample.sample_id for sample in samples], dtype=np.int64),
             [sample.source for sample in samples],
         )
+
+    def cancel(self) -> None:
+        for part in self.parts:
+            part.cancel()
+
+
+class _Buffers:
+    """Memory for batches, used in turn: taken anew it would cost a page fault for each 4 KiB of every batch."""
+
+    def __init__(self, shape: tuple[int, int, int], number: int, pinned: bool) -> None:
+        self._shape = shape
+        self._pinned = pinned
+        self._free = deque(torch.empty((0, *shape), dtype=torch.uint8) for _ in range(number))
+
+    def take(self, size: int) -> Tensor:
+        """Return uint8[size, C, S, S]; its memory is given out again `number` takes later."""
+        buffer = self._free.popleft()
+        if len(buffer) < size:
+            # Channels last, as decoders give them and the model takes them: copies then go straight through memory.
+            channels, height, width = self._shape
+            buffer = torch.empty((size, height, width, channels), dtype=torch.uint8, pin_memory=self._pinned)
+            buffer = buffer.permute(0, 3, 1, 2)
+        self._free.append(buffer)
+        return buffer[:size]
+
+
+def _done(samples: list[Sample]) -> Future[list[Sample]]:
+    future: Future[list[Sample]] = Future()
+    future.set_result(samples)
+    return future

@@ -35,10 +35,11 @@ def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
     if ranks.is_first:
         make_bundle(recipe)
     ranks.barrier()
-    dataset = open_dataset(recipe.data)
+    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
+    workers = ranks.count_workers(recipe.workers)
     for part in recipe.evaluate_on:
-        evaluate_bundle(bundle, dataset, part, ranks, recipe.workers, recipe.run_dir / "evaluation" / part)
+        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
@@ -52,7 +53,7 @@ def make_bundle(recipe: Recipe) -> Path:
     Raises:
         UsageError: The run has no evaluated epoch yet.
     """
-    dataset = open_dataset(recipe.data)
+    dataset = open_dataset(recipe.data, recipe.cache_options())
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     state = store.read_last()
     if state is None or state.best is None:

@@ -31,7 +31,8 @@ def launch(recipe: Recipe) -> Recipe:
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = recipe.with_absolute_paths()
-    dataset = open_dataset(recipe.data).require_single_label()  # the most common mistakes, before any process starts
+    # The most common mistakes are told before any process starts.
+    dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
     for part in ("train", "val", *recipe.evaluate_on):
         dataset.split(part)
     claim_run_dir(recipe)

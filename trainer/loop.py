@@ -6,8 +6,9 @@ and a function that takes each epoch's numbers.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,23 +18,24 @@ import torch
 
 from shards.dataset import Dataset, Split, open_dataset
 from shards.errors import ShardError, UsageError
-from shards.plan import EpochPlan, Refs, slice_rank
-from shards.read import Sample
-from trainer.augment import augment
 from trainer.build import build_model, build_preprocess
-from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.contract.preprocess import PreprocessSpec
 from trainer.engine import Engine
 from trainer.evaluation import Rows, evaluate_split
-from trainer.feed import Batch, Feed
+from trainer.feed import Batch
 from trainer.ledger import Ledger, drop_after, read_position
 from trainer.logbook import Logbook, Numbers
+from trainer.meter import Readings, judge
 from trainer.metrics import compute_metrics, select_scalars
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.run_dir import SNAPSHOTS, STOP_FILE
 from trainer.schedule import scale_lr
 from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
+from trainer.stream import TrainStream
 from trainer.track import Tracker
+
+logger = logging.getLogger(__name__)
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
@@ -48,6 +50,7 @@ class Run:
     ranks: Ranks
     engine: Engine
     preprocess: PreprocessSpec
+    stream: TrainStream
     store: SnapshotStore
     state: RunState
     ledger: Ledger | None
@@ -60,12 +63,12 @@ class Run:
         return self.recipe.run_dir
 
     @property
-    def train_split(self) -> Split:
-        return self.dataset.split("train")
+    def val_split(self) -> Split:
+        return self.dataset.split("val")
 
     @property
     def total_samples(self) -> int:
-        return self.train_split.num_samples * self.recipe.epochs
+        return self.stream.samples_per_epoch * self.recipe.epochs
 
 
 def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
@@ -79,32 +82,34 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
     run = _open_run(recipe, ranks)
-    train_split, val_split = run.train_split, run.dataset.split("val")
-    spec = run.preprocess
-    feed = Feed(train_split, (spec.channels, spec.size, spec.size), recipe.workers)
     try:
         while not _is_done(run):
-            numbers = _train_epoch(run, feed)
+            numbers = _train_epoch(run)
             if numbers is None:
                 return "interrupted"
-            started = time.monotonic()
-            # The snapshot is rank 0's; each rank's BatchNorm has gone its own way in the last step.
-            ranks.copy_from_first(run.engine.model.buffers())
-            rows = evaluate_split(run.engine.model, run.preprocess, val_split, ranks, recipe.workers)
-            _refuse_divergence(rows, run)
-            metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
-            numbers |= {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
-            _end_epoch(run, numbers | {"val/time_s": time.monotonic() - started}, metrics[recipe.stop.metric], report)
+            _end_epoch(run, numbers, _judge_epoch(run), report)
     finally:
-        feed.close()
+        run.stream.close()
         run.store.close()
         if run.tracker:
             run.tracker.close()
     return "finished"
 
 
+def _judge_epoch(run: Run) -> Numbers:
+    """Return the metrics of the weights on the validation part."""
+    started = time.monotonic()
+    # The snapshot is rank 0's; each rank's BatchNorm has gone its own way in the last step.
+    run.ranks.copy_from_first(run.engine.model.buffers())
+    rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
+    _refuse_divergence(rows, run)
+    metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
+    numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
+    return numbers | {"val/time_s": time.monotonic() - started}
+
+
 def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
-    dataset = open_dataset(recipe.data)
+    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
@@ -116,7 +121,8 @@ def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
     logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
     tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
     preprocess = build_preprocess(recipe, dataset)
-    return Run(recipe, dataset, ranks, engine, preprocess, store, state, ledger, logbook, tracker)
+    stream = TrainStream(dataset.split("train"), recipe, preprocess, ranks)
+    return Run(recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, tracker)
 
 
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:
@@ -158,40 +164,23 @@ def _is_done(run: Run) -> bool:
     return run.state.epochs_done >= run.recipe.epochs
 
 
-def _make_transform(run: Run, epoch: int) -> Callable[[Sample], torch.Tensor]:
-    """Return sample -> pixels of one epoch."""
-    recipe, spec = run.recipe, run.preprocess
-
-    def transform(sample: Sample) -> torch.Tensor:
-        return augment(prepare(sample.data, spec), recipe.augment.policy, (recipe.seed, epoch, sample.sample_id))
-
-    return transform
-
-
-def _train_epoch(run: Run, feed: Feed) -> Numbers | None:
+def _train_epoch(run: Run) -> Numbers | None:
     """Train what is left of the epoch that the state stands in; return its numbers, None when asked to stop."""
-    recipe, counts = run.recipe, run.train_split.counts
-    size = int(counts.sum())
-    epoch = run.state.epochs_done
-    plan = EpochPlan(
-        counts,
-        seed=recipe.seed,
-        epoch=epoch,
-        batch_size_global=recipe.batch_size_global,
-        lanes=recipe.stream.lanes,
-        window_shards=recipe.stream.window_shards,
-    )
-    done = run.state.samples_seen - epoch * size
+    recipe, epoch = run.recipe, run.state.epochs_done
+    plan = run.stream.plan(epoch)
+    done = run.state.samples_seen - epoch * plan.num_samples
     first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be short
-    batches = feed.iterate(_slices(plan, first, run.ranks), _make_transform(run, epoch))
-    started, waited, seen_before, scale = time.monotonic(), 0.0, run.state.samples_seen, 0.0
+    batches = run.stream.iterate(epoch, first)
+    before, seen_before = run.stream.read_meter(), run.state.samples_seen
+    started, waited, scale = time.monotonic(), 0.0, 0.0
     for step in range(first, plan.num_steps):
         asked = time.monotonic()
         batch = next(batches)
-        waited += time.monotonic() - asked
-        scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, size)
-        length = min(recipe.batch_size_global, size - step * recipe.batch_size_global)
-        stop = _train_step(run, batch, scale, epoch, epoch * plan.num_steps + step, length)
+        wait = time.monotonic() - asked
+        scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples)
+        stop = _train_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
+        waited += wait
+        _show(run, wait / (time.monotonic() - asked))
         if stop:
             return None
     seconds = time.monotonic() - started
@@ -200,19 +189,35 @@ def _train_epoch(run: Run, feed: Feed) -> Numbers | None:
         "samples_seen": run.state.samples_seen,
         "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
         "train/lr": recipe.optim.peak_lr * scale,
+        "train/time_s": seconds,
         "feed/img_s": (run.state.samples_seen - seen_before) / seconds,
         "feed/wait_frac": waited / seconds,
-        "train/time_s": seconds,
+        **_read_feed(run, run.stream.read_meter().since(before), waited / seconds),
     }
 
 
-def _slices(plan: EpochPlan, first: int, ranks: Ranks) -> Iterator[Refs]:
-    for step in range(first, plan.num_steps):
-        refs = plan.step(step)
-        yield refs[slice_rank(len(refs), ranks.rank, ranks.num_ranks)]
+def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
+    """Return what this rank's feed did in an epoch, and say in words whether its steps wait for it."""
+    verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.recipe.image_size)
+    logger.info("epoch %d %s", run.state.epochs_done + 1, verdict)
+    return {
+        "feed/bytes_read": readings.bytes_read,
+        "feed/bytes_downloaded": readings.bytes_downloaded,
+        "feed/cache_hits": readings.cache_hits,
+        "feed/cache_misses": readings.cache_misses,
+        **{f"feed/{stage}_s": seconds for stage, seconds in readings.seconds.items()},
+    }
 
 
-def _train_step(run: Run, batch: Batch, scale: float, epoch: int, step: int, length: int) -> bool:
+def _show(run: Run, wait_frac: float) -> None:
+    """Tell where the run stands, and which share of its last step it waited for data."""
+    if run.logbook:
+        loss = run.state.loss_sum / max(run.state.weight_sum, 1e-12)
+        numbers = {"loss": loss, "epoch": run.state.epochs_done + 1, "wait_frac": round(wait_frac, 3)}
+        run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
+
+
+def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> bool:
     """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
     device, engine = run.ranks.device, run.engine
     shared = torch.zeros(3, dtype=torch.float64)
@@ -224,7 +229,7 @@ def _train_step(run: Run, batch: Batch, scale: float, epoch: int, step: int, len
     loss = engine.step(batch, total_weight.float(), scale, step)
     loss_sum = float(run.ranks.sum(loss.double()))
     if run.ledger:
-        run.ledger.add(batch, epoch, step, run.state.samples_seen)
+        run.ledger.add(batch, run.state.epochs_done, step, run.state.samples_seen)
     run.state = run.state.model_copy(
         update={
             "samples_seen": run.state.samples_seen + length,
@@ -236,9 +241,6 @@ def _train_step(run: Run, batch: Batch, scale: float, epoch: int, step: int, len
         _save(run)
     if stop:
         run.store.wait()
-    if run.logbook:
-        numbers = {"loss": loss_sum / float(total_weight), "epoch": epoch + 1}
-        run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
     return bool(stop)
 
 
@@ -252,9 +254,10 @@ def _save(run: Run) -> None:
     run.saved_at = time.monotonic()
 
 
-def _end_epoch(run: Run, numbers: Numbers, value: float, report: ReportEpoch) -> None:
-    """Judge the epoch, save it when it is the best or due, and tell its numbers to whoever listens."""
-    epoch = int(numbers["epoch"])
+def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
+    """Compare the epoch, save it when it is the best or due, and tell its numbers to whoever listens."""
+    numbers, epoch = trained | judged, run.state.epochs_done + 1
+    value = judged[f"val/{run.recipe.stop.metric}"]
     better = _is_better(value, run.state.best, run.recipe)
     best = Best(epoch=epoch, value=value, snapshot=name_snapshot(run.state.samples_seen)) if better else run.state.best
     waited = 0 if better else run.state.epochs_without_better + 1

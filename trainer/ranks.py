@@ -5,24 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_WORKERS_AT_MOST = 16
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `num_ranks`, computing on `device`. With one rank no process group is needed."""
+    """Rank `rank` of `num_ranks`, computing on `device`. With one rank no process group is needed.
+
+    on_node: how many of the ranks are on this machine.
+    """
 
     rank: int
     num_ranks: int
     device: torch.device
+    on_node: int = 1
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def cpus(self) -> int:
+        """This rank's share of the CPUs that the process may use."""
+        return max(1, len(os.sched_getaffinity(0)) // self.on_node)
+
+    def count_workers(self, wanted: int | Literal["auto"]) -> int:
+        """Return the number of loader threads; auto is one for each CPU of the rank, at most 16."""
+        return min(self.cpus, _WORKERS_AT_MOST) if wanted == "auto" else wanted
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on every rank."""
@@ -71,4 +86,4 @@ def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=num_ranks)
-    return Ranks(rank, num_ranks, device)
+    return Ranks(rank, num_ranks, device, num_ranks)

@@ -111,7 +111,7 @@ def _run_worker(config: dict[str, Any]) -> str:
     if refusal.is_file():
         return refusal.read_text(encoding="utf-8")
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device())
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size())
     try:
         return run_rank(recipe, ranks, report_to_ray)
     except (UsageError, ShardError) as err:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from shards.access import CacheOptions, default_cache
 from shards.files import write_text
 from shards.fingerprint import fingerprint_json
+from shards.sizes import parse_size
 
 
 class Section(BaseModel):
@@ -65,8 +67,29 @@ class ScheduleOptions(Section):
 class AugmentOptions(Section):
     """Random changes of training pictures."""
 
+    crop: Literal["none", "random"] = "none"
+    """random takes a random part of the picture and stretches it to the input, in the place of the geometry of
+    evaluation (Inception's crop, torchvision's RandomResizedCrop)."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the picture's area that the part has, least and most."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width by height of the part, least and most."""
     policy: str = "none"
     """One of trainer.augment.POLICIES."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("the least comes first and is above 0")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _at_most_all(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("a part is at most the whole, 1")
+        return value
 
     @field_validator("policy")
     @classmethod
@@ -107,13 +130,29 @@ class SnapshotOptions(Section):
     """Seconds between snapshots inside an epoch."""
 
 
+Size = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
+"""Bytes; as text with a unit, 64MiB."""
+
+
 class StreamOptions(Section):
-    """How the epoch's order is planned; independent of ranks and workers."""
+    """How the epoch's order is planned, independent of ranks and workers, and how its pictures are decoded."""
 
     lanes: int = Field(default=8, ge=1)
-    """Sequences of shards that each global batch draws from."""
-    window_shards: int = Field(default=16, ge=1)
-    """Shards of a lane that are shuffled together."""
+    """Sequences of shards that each global batch draws from. On several nodes take a multiple of them that divides
+    batch_size_global: then each node reads its share of the shards alone."""
+    window_bytes: Size = Field(default=256 << 20, ge=1)
+    """Bytes of shards of one lane that are shuffled together; lanes times this is the pool that a batch is drawn from,
+    and about what a node's cache must hold for its lanes."""
+    redeal: bool = True
+    """Deal shards to lanes anew each epoch; false keeps each lane's shards, in another order: a node's cache then serves
+    its share again."""
+    order: Literal["plain", "balanced", "weighted"] = "plain"
+    """plain shows each sample once an epoch; balanced each class equally often; weighted by the dataset's weights,
+    which then do not count in the loss."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of each class that takes part, for learning curves; a smaller one is part of a larger one."""
+    decode: Literal["faithful", "fast"] = "faithful"
+    """fast decodes large JPEGs at a part of their resolution where the crop allows it: sharper edges differ."""
 
 
 class TrackOptions(Section):
@@ -131,6 +170,12 @@ class StorageOptions(Section):
 
     root: str = "runs"
     """Folder that holds one folder per run."""
+    cache: str | None = None
+    """Folder of each node for shards of a remote dataset; None means SHARDLINE_CACHE, or the user's cache folder."""
+    cache_bytes: Size = Field(default=20 << 30, ge=1)
+    """What the cache may hold."""
+    deadline_s: float = Field(default=600.0, gt=0)
+    """Seconds within which one remote file must arrive, retries included."""
 
 
 class Recipe(Section):
@@ -160,8 +205,8 @@ class Recipe(Section):
     """auto: Ray Train when num_ranks is above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
     num_ranks: int = Field(default=1, ge=1)
     """Processes that train together."""
-    workers: int = Field(default=2, ge=1)
-    """Threads per rank that decode and augment."""
+    workers: int | Literal["auto"] = "auto"
+    """Threads per rank that decode and augment; 0 does it in the step itself; auto is the rank's share of the CPUs."""
     cpus_per_rank: float = Field(default=1.0, gt=0)
     """CPUs that Ray reserves for each rank; also the rank's torch threads there."""
     gpus_per_rank: float | None = Field(default=None, ge=0)
@@ -183,6 +228,13 @@ class Recipe(Section):
     track: TrackOptions = TrackOptions()
     storage: StorageOptions = StorageOptions()
 
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _count_or_auto(cls, value: object) -> object:
+        if value != "auto" and not (isinstance(value, int) and value >= 0):
+            raise ValueError("a number of threads, 0 or more, or auto")
+        return value
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
@@ -199,6 +251,11 @@ class Recipe(Section):
     def run_dir(self) -> Path:
         return Path(self.storage.root) / self.name
 
+    def cache_options(self, on_node: int = 1) -> CacheOptions:
+        """Return how shards of a remote dataset are kept on a node, where `on_node` ranks read through one cache."""
+        folder = Path(self.storage.cache) if self.storage.cache else default_cache()
+        return CacheOptions(folder, self.storage.cache_bytes, self.storage.deadline_s, on_node)
+
     def fingerprint(self) -> str:
         """Return the identity of what is computed; where and how often it is saved or shown does not count."""
         return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT))
@@ -210,7 +267,10 @@ class Recipe(Section):
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""
         weights = str(Path(self.weights).absolute()) if Path(self.weights).is_file() else self.weights
-        storage = self.storage.model_copy(update={"root": str(Path(self.storage.root).absolute())})
+        folders = {"root": str(Path(self.storage.root).absolute())}
+        if self.storage.cache:
+            folders["cache"] = str(Path(self.storage.cache).absolute())
+        storage = self.storage.model_copy(update=folders)
         return self.model_copy(update={"data": _absolute(self.data), "weights": weights, "storage": storage})
 
 

@@ -73,7 +73,8 @@ def _explain(err: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    got = "" if ", got " in message else f", got {first['input']!r}"
+    return f"{name}: {message[0].lower()}{message[1:]}{got}"
 
 
 def _explain_unknown(name: str) -> str:

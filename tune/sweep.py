@@ -42,7 +42,7 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
         Interrupted: Stopped by Ctrl-C; the same command goes on.
         ShardError: No trial finished.
     """
-    open_dataset(recipe.data).require_single_label().split("val")
+    open_dataset(recipe.data, recipe.cache_options()).require_single_label().split("val")
     trials = make_trials(recipe, space, sweep_dir)
     _claim(sweep_dir, recipe, space)
     if (sweep_dir / RESULT).is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from shards.manifest import Manifest
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser("stat", help="what a dataset and its shards hold", formatter_class=STYLE)
-    parser.add_argument("dataset", type=Path, help="folder of the dataset")
+    parser.add_argument("dataset", help="folder or URI of the dataset")
     parser.add_argument("--shards", action="store_true", help="a line for every shard")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

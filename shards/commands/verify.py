@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from shards.commands.arguments import STYLE
 from shards.verify import verify_dataset
@@ -13,7 +12,7 @@ from shards.verify import verify_dataset
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser("verify", help="hash every shard again and decode its pictures", formatter_class=STYLE)
-    parser.add_argument("dataset", type=Path, help="folder of the dataset")
+    parser.add_argument("dataset", help="folder or URI of the dataset")
     parser.add_argument("--sample", type=int, metavar="N", help="decode N pictures, drawn at random, instead of all")
     parser.add_argument("--seed", type=int, default=0, help="seed of that draw")
     parser.add_argument("--json", action="store_true", help="print JSON")

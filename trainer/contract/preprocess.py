@@ -53,7 +53,11 @@ def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
 
 def apply_geometry(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tensor:
     """Return uint8[C, S, S] of decoded pixels uint8[H, W, 3]."""
-    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    return fit(torch.from_numpy(pixels).permute(2, 0, 1), spec)
+
+
+def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Return uint8[C, S, S] of a decoded picture uint8[3, H, W]."""
     if spec.channels == 1:
         image = transforms.rgb_to_grayscale(image)
     height, width = image.shape[1:]

@@ -1,0 +1,112 @@
+"""What feeding costs: pictures, bytes and seconds by stage, and what it is that the step waits for, in words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Stage = Literal["fetch", "read", "decode", "augment"]
+
+_WELL_FED = 0.05
+_MUCH_LARGER, _ROOM = 3, 2
+"""Stored pictures this many times the input pay for being packed smaller; the side that leaves room for crops."""
+
+
+@dataclass
+class Readings:
+    """Sums over the workers of one feed.
+
+    seconds: by stage, of all workers together. fetch: waiting for files of a remote dataset; read: bytes out of shards.
+    """
+
+    images: int = 0
+    bytes_read: int = 0
+    sides: int = 0
+    """Longer sides of the stored pictures, pixels."""
+    seconds: dict[Stage, float] = field(
+        default_factory=lambda: {"fetch": 0.0, "read": 0.0, "decode": 0.0, "augment": 0.0}
+    )
+    cache_hits: int = 0
+    cache_misses: int = 0
+    bytes_downloaded: int = 0
+
+    def since(self, before: Readings) -> Readings:
+        """Return what was added after `before`."""
+        return Readings(
+            self.images - before.images,
+            self.bytes_read - before.bytes_read,
+            self.sides - before.sides,
+            {stage: seconds - before.seconds[stage] for stage, seconds in self.seconds.items()},
+            self.cache_hits - before.cache_hits,
+            self.cache_misses - before.cache_misses,
+            self.bytes_downloaded - before.bytes_downloaded,
+        )
+
+
+class Meter:
+    """Counts for all workers of a feed; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._readings = Readings()
+        self._lock = threading.Lock()
+
+    def count(self, images: int, bytes_read: int) -> None:
+        with self._lock:
+            self._readings.images += images
+            self._readings.bytes_read += bytes_read
+
+    def count_side(self, side: int) -> None:
+        with self._lock:
+            self._readings.sides += side
+
+    @contextmanager
+    def timing(self, stage: Stage) -> Iterator[None]:
+        """Add the time that the block takes to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readings.seconds[stage] += time.perf_counter() - started
+
+    def read(self) -> Readings:
+        """Return a copy of the sums so far."""
+        with self._lock:
+            return replace(self._readings, seconds=dict(self._readings.seconds))
+
+
+def judge(readings: Readings, wait_frac: float, workers: int, cpus: int, image_size: int) -> str:
+    """Return in a sentence whether the step waits for data, for which part of feeding, and what would help.
+
+    Args:
+        readings: Of the time that is judged.
+        wait_frac: Share of that time that the step waited.
+        workers: Threads that decode, 0 where the step does it itself.
+        cpus: CPUs of the rank.
+        image_size: Side of the model's input, pixels.
+    """
+    share = f"waits {wait_frac:.0%} for data"
+    if wait_frac < _WELL_FED:
+        return f"{share}: well fed"
+    bound = max(readings.seconds, key=lambda stage: readings.seconds[stage])
+    return f"{share}: {_NAMES[bound]} bound; {_advise(bound, readings, workers < cpus, image_size)}"
+
+
+_NAMES: dict[Stage, str] = {"fetch": "download", "read": "disk", "decode": "decode", "augment": "augmentation"}
+
+
+def _advise(bound: Stage, readings: Readings, idle: bool, image_size: int) -> str:
+    if bound == "fetch":
+        return "raise storage.cache_bytes so that more is fetched ahead, or bring the dataset nearer"
+    if bound == "read":
+        return "copy the dataset to a faster disk"
+    advice = ["add workers" if idle else "give the rank more CPUs"]
+    if bound == "decode" and readings.sides > _MUCH_LARGER * image_size * readings.images:
+        advice.append(f"pack with --max-side {_ROOM * image_size}")
+    if bound == "augment":
+        advice.append("take a lighter augment.policy")
+    return " or ".join(advice)

@@ -1,0 +1,42 @@
+"""Antialiased resizing of training pictures on torch's fast paths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+_LANES = 4
+"""Channels that torch's fast kernel for uint8 works on side by side; it has none for a single one."""
+
+
+def resize(image: Tensor, size: int, mode: str) -> Tensor:
+    """Return uint8[C, size, size] of uint8[C, H, W], antialiased, C in {1, 3}.
+
+    Three channels come out as torchvision's resize gives them, to the bit. One channel of bilinear may differ by 1, for
+    half of the time (tests/bench/README.md): columns take the place of channels.
+
+    mode: bilinear or bicubic.
+    """
+    if image.shape[0] == 1 and mode == "bilinear" and size % _LANES == 0 and min(image.shape[1:]) >= _LANES:
+        return _resize_one(image[0], size)[None]
+    packed = image[None].contiguous(memory_format=torch.channels_last)
+    resized: Tensor = interpolate(packed, (size, size), mode=mode, antialias=True)[0]
+    return resized
+
+
+def _resize_one(image: Tensor, size: int) -> Tensor:
+    """Return uint8[size, size] of uint8[H, W]: rows are resized, then the columns as rows."""
+    high = _resize_rows(image, size)
+    return _resize_rows(high.t(), size).t()
+
+
+def _resize_rows(image: Tensor, size: int) -> Tensor:
+    """Return uint8[size, W] of uint8[H, W]."""
+    height, width = image.shape
+    padded = -(-width // _LANES) * _LANES
+    if padded != width:  # what is added is cut off again, and mixes with nothing: columns do not touch
+        image = torch.nn.functional.pad(image, (0, padded - width))
+    columns = image.contiguous().reshape(height, padded // _LANES, _LANES).permute(2, 0, 1)[None]
+    resized = interpolate(columns, (size, padded // _LANES), mode="bilinear", antialias=True)[0]
+    return resized.permute(1, 2, 0).reshape(size, padded)[:, :width]

@@ -1,0 +1,90 @@
+"""The training batches of one rank: in the plan's order, each picture changed by the draws of its own sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from shards.dataset import Split
+from shards.draws import DrawOptions, count_draws
+from shards.plan import EpochPlan, OrderOptions, ShardSizes
+from shards.read import Sample, SampleReader
+from trainer.augment import augment
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.device import feed_device
+from trainer.feed import Batch, Feed, Load
+from trainer.geometry import TrainGeometry
+from trainer.meter import Meter, Readings
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.seeding import SampleKey
+
+
+class TrainStream:
+    """Epochs of training batches; what they hold does not depend on ranks and workers."""
+
+    def __init__(self, split: Split, recipe: Recipe, spec: PreprocessSpec, ranks: Ranks) -> None:
+        self.workers = ranks.count_workers(recipe.workers)
+        self._split = split
+        self._recipe = recipe
+        self._spec = spec
+        self._ranks = ranks
+        self._columns: dict[str, np.ndarray] = {}
+        self._plan: tuple[int, EpochPlan] | None = None
+        self._feed = Feed(
+            split, (spec.channels, spec.size, spec.size), self.workers, pinned=ranks.device.type == "cuda"
+        )
+        self.samples_per_epoch = self.plan(0).num_samples
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return the order of an epoch."""
+        if self._plan is None or self._plan[0] != epoch:
+            recipe, options = self._recipe, self._recipe.stream
+            draws = DrawOptions(recipe.seed, options.order, options.fraction)
+            repeats = count_draws(draws, epoch, lambda: self._column("label"), lambda: self._column("weight"))
+            order = OrderOptions(
+                recipe.seed, recipe.batch_size_global, options.lanes, options.window_bytes, options.redeal
+            )
+            self._plan = (
+                epoch,
+                EpochPlan(ShardSizes(self._split.counts, self._split.shard_bytes, repeats), order, epoch),
+            )
+        return self._plan[1]
+
+    def iterate(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield this rank's part of each step of an epoch, from `first_step` on, on the rank's device.
+
+        Raises:
+            ShardError: A sample that cannot be read or decoded.
+            OSError: A remote shard that cannot be fetched.
+        """
+        slices = self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks)
+        return feed_device(self._feed.iterate(slices, self._make_load(epoch)), self._ranks.device)
+
+    def read_meter(self) -> Readings:
+        """Return what this rank read so far, and how long each stage took."""
+        return self._feed.read_meter()
+
+    def close(self) -> None:
+        self._feed.close()
+
+    def _make_load(self, epoch: int) -> Load:
+        recipe = self._recipe
+        geometry = TrainGeometry(self._spec, recipe.augment, fast=recipe.stream.decode == "fast")
+
+        def load(sample: Sample, copy: int, meter: Meter) -> Tensor:
+            key = SampleKey(recipe.seed, epoch, sample.sample_id, copy)
+            with meter.timing("decode"):
+                image = geometry.load(sample, key, meter)
+            with meter.timing("augment"):
+                return augment(image, recipe.augment.policy, key)
+
+        return load
+
+    def _column(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            with SampleReader(self._split) as reader:
+                self._columns[name] = reader.read_column(name)
+        return self._columns[name]
