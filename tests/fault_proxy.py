@@ -17,7 +17,7 @@ from typing import Literal, Self
 class Fault:
     """What happens to a connection once `after` bytes of answers went through it.
 
-    reset: RST; close: FIN; stall: nothing more comes; refuse: RST before anything; throttle: `rate` bytes a second.
+    reset: RST; close: FIN; stall: nothing more comes; refuse: RST before anything; throttle: `rate` bytes a second from then on.
     """
 
     kind: Literal["pass", "reset", "close", "stall", "refuse", "throttle"] = "pass"
@@ -34,7 +34,7 @@ class FaultProxy:
     connections, sent: how many there were, and bytes of answers; struck: set when a fault took effect.
     """
 
-    def __init__(self, port: int, plan: Callable[[int], Fault] = lambda i: PASS) -> None:
+    def __init__(self, port: int, plan: Callable[[int], Fault] = lambda _: PASS) -> None:
         self._upstream, self._plan = port, plan
         self.connections, self.sent, self.port = 0, 0, 0
         self.struck = threading.Event()
@@ -92,12 +92,15 @@ class FaultProxy:
         self, fault: Fault, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, asking: asyncio.Task[None]
     ) -> None:
         cut = fault.after if fault.kind in ("reset", "close", "stall") else 1 << 62
+        passed = 0
         while data := await answers.read(65536):
             writer.write(data[:cut])
             await writer.drain()
             self.sent += len(data[:cut])
             cut -= len(data[:cut])
-            if fault.kind == "throttle":
+            passed += len(data)
+            if fault.kind == "throttle" and passed > fault.after:
+                self.struck.set()
                 await asyncio.sleep(len(data) / fault.rate)
             if cut == 0:
                 self.struck.set()

@@ -23,7 +23,7 @@ Policy = Callable[[Tensor, SampleKey], Tensor]
 
 def augment(image: Tensor, policy: str, key: SampleKey | tuple[int, int, int]) -> Tensor:
     """Return uint8[C, S, S] changed by a policy of POLICIES; a tuple is (seed, epoch, sample id)."""
-    return POLICIES[policy](image, SampleKey(*key)).contiguous()
+    return POLICIES[policy](image, SampleKey(*key))
 
 
 def chain(*operations: Operation) -> Policy:

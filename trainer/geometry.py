@@ -118,17 +118,15 @@ def draw_box(height: int, width: int, options: AugmentOptions, rng: np.random.Ge
     Source: Szegedy et al. 2014, Going deeper with convolutions; torchvision's RandomResizedCrop.
     """
     (least, most), (narrowest, widest) = options.crop_scale, options.crop_ratio
-    shares = rng.uniform(least, most, _TRIES)
-    shapes = np.exp(rng.uniform(math.log(narrowest), math.log(widest), _TRIES))
-    places = rng.random((_TRIES, 2))
-    wide = np.rint(np.sqrt(height * width * shares * shapes)).astype(int)
-    high = np.rint(np.sqrt(height * width * shares / shapes)).astype(int)
-    fitting = np.flatnonzero((wide > 0) & (wide <= width) & (high > 0) & (high <= height))
-    if len(fitting):
-        first = fitting[0]
-        box_height, box_width = int(high[first]), int(wide[first])
-        top = int(places[first, 0] * (height - box_height + 1))
-        return Box(top, int(places[first, 1] * (width - box_width + 1)), box_height, box_width)
+    # Plain floats: a numpy operation on ten numbers costs more than ten of Python's.
+    draws = iter(rng.random(4 * _TRIES).tolist())
+    for share, shape, down, along in zip(draws, draws, draws, draws, strict=True):
+        area = height * width * (least + (most - least) * share)
+        ratio = narrowest * (widest / narrowest) ** shape
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top, left = int(down * (height - box_height + 1)), int(along * (width - box_width + 1))
+            return Box(top, left, box_height, box_width)
     shape = min(max(width / height, narrowest), widest)
     box_height = max(1, min(height, round(width / shape)))
     box_width = max(1, min(width, round(height * shape)))

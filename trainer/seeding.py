@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# What a stream is for. shards.plan seeds with (seed, epoch, purpose, ...) as well and keeps 0, 1, 3 and 4.
+# What a stream is for. Others seed with (seed, epoch, purpose, ...) as well: shards.plan has 0, 1, 3 and 4,
+# shards.draws 6 and 7.
 OPERATIONS, CROP = 2, 5
 
 # Added to the purpose, so that the libraries' streams differ from each other. SeedSequence.spawn would not do:

@@ -1,0 +1,243 @@
+"""What training decodes and crops: the pixels of the contract's decoder, faster; and how far from them it may be."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from shards.decode import decode
+from shards.errors import DecodeError
+from shards.read import Sample
+from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.geometry import Box, TrainGeometry, decode_sample, draw_box
+from trainer.meter import Meter
+from trainer.recipe import AugmentOptions
+from trainer.resize import resize
+from trainer.seeding import CROP, SampleKey, make_numpy_rng
+
+SPEC = PreprocessSpec(size=64)
+RANDOM = AugmentOptions(crop="random")
+KEY = SampleKey(0, 1, 2)
+MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+def encode(pixels: npt.NDArray[np.uint8], kind: str = "JPEG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
+
+
+def make_sample(data: bytes, audited: bool = True) -> Sample:
+    return Sample(7, 0, 1.0, data, "0" * 32 if audited else "", "a.jpg", "/shards/train/000000.tar", "000000007")
+
+
+def photographs() -> Iterator[npt.NDArray[np.uint8]]:
+    yield from (data.astronaut(), data.coffee(), data.chelsea(), data.rocket())
+
+
+def gray(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+ENCODINGS = [
+    {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+    for quality in (60, 92)
+    for subsampling in (0, 1, 2)
+    for progressive in (False, True)
+]
+
+
+@pytest.mark.parametrize("options", ENCODINGS, ids=str)
+def test_training_decodes_the_pixels_of_the_contract(options: dict[str, Any]) -> None:
+    """Odd sides included: the encoder pads them, and the upsampling at the border is the decoder's choice."""
+    for pixels in photographs():
+        encoded = encode(pixels[:-1, :-3], **options)
+        ours = decode_sample(make_sample(encoded), SPEC).permute(1, 2, 0).numpy()
+        assert (ours == decode(encoded)).all()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_gray_jpeg_is_decoded_to_its_luminance_once(progressive: bool) -> None:
+    encoded = encode(gray(data.astronaut()), progressive=progressive)
+    ours = decode_sample(make_sample(encoded), SPEC)
+    assert ours.shape[0] == 1
+    assert (ours.expand(3, -1, -1).permute(1, 2, 0).numpy() == decode(encoded)).all()
+
+
+@pytest.mark.parametrize("policy", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shade", ["colour", "gray"])
+def test_without_a_crop_training_sees_what_evaluation_sees(policy: Any, channels: Any, shade: str) -> None:
+    spec = PreprocessSpec(size=64, policy=policy, channels=channels)
+    encoded = encode(data.coffee() if shade == "colour" else gray(data.coffee()))
+    ours = TrainGeometry(spec, AugmentOptions()).load(make_sample(encoded), KEY, Meter())
+    assert torch.equal(ours, prepare(encoded, spec))
+
+
+def crop_by_the_contract(encoded: bytes, box: Box, size: int, mode: str) -> Tensor:
+    """The slow way: the contract's decoder, and torchvision's antialiased resize of the same box."""
+    image = torch.from_numpy(decode(encoded)).permute(2, 0, 1)
+    return transforms.resized_crop(image, box.top, box.left, box.height, box.width, [size, size], MODES[mode], True)
+
+
+def differ(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+    """Mean and 99th percentile of the absolute difference, of 255."""
+    difference = (ours.int() - theirs.int()).abs().float()
+    return float(difference.mean()), float(difference.flatten().quantile(0.99))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [63, 64, 224])
+@pytest.mark.parametrize("shade", ["colour", "gray"])
+def test_random_part_is_faithful(shade: str, size: int, mode: Any) -> None:
+    """Mean at most 1 of 255, 99th percentile at most 6; for colour there is no difference at all."""
+    spec = PreprocessSpec(size=size, interpolation=mode)
+    geometry = TrainGeometry(spec, RANDOM)
+    for number, pixels in enumerate(photographs()):
+        encoded, key = encode(pixels if shade == "colour" else gray(pixels)), SampleKey(0, 0, number)
+        box = draw_box(*pixels.shape[:2], RANDOM, make_numpy_rng(key, CROP))
+        theirs = crop_by_the_contract(encoded, box, size, mode)
+        mean, high = differ(geometry.load(make_sample(encoded), key, Meter()), theirs)
+        assert mean <= (0 if shade == "colour" else 1)
+        assert high <= (0 if shade == "colour" else 6)
+
+
+def test_fast_decoding_is_near_the_faithful_one_of_the_pixels_that_it_covers() -> None:
+    """Its box is made of whole pixels of the smaller picture, so it covers up to 7 more at each side."""
+    spec, scales = PreprocessSpec(size=224), set()
+    for number, pixels in enumerate([*photographs()] * 4):
+        large = np.asarray(Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.BICUBIC))
+        encoded, key = encode(large, quality=92), SampleKey(0, 0, number)
+        box = draw_box(1200, 1600, RANDOM, make_numpy_rng(key, CROP))
+        scale = next(scale for scale in (8, 4, 2, 1) if min(box.height, box.width) >= scale * spec.size)
+        snapped = box.snap(scale)
+        covered = Box(*(scale * side for side in (snapped.top, snapped.left, snapped.height, snapped.width)))
+        ours = TrainGeometry(spec, RANDOM, fast=True).load(make_sample(encoded), key, Meter())
+        mean, high = differ(ours, crop_by_the_contract(encoded, covered, 224, "bilinear"))
+        assert (mean > 0) == (scale > 1)
+        assert mean < 1.5
+        assert high < 12
+        scales.add(scale)
+    assert scales == {1, 2, 4}
+
+
+def test_fast_decoding_of_parts_no_larger_than_the_input_is_the_faithful_one() -> None:
+    sample = make_sample(encode(data.coffee()))
+    ours, theirs = (TrainGeometry(PreprocessSpec(size=512), RANDOM, fast).load(sample, KEY, Meter()) for fast in (1, 0))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("sides", [(375, 500), (1797, 1203), (64, 64)])
+def test_snapped_box_covers_the_box_and_lies_in_the_smaller_picture(scale: int, sides: tuple[int, int]) -> None:
+    height, width = sides
+    small = -(-height // scale), -(-width // scale)
+    for number in range(200):
+        box = draw_box(height, width, RANDOM, np.random.default_rng(number))
+        snapped = box.snap(scale)
+        assert snapped.top * scale <= box.top
+        assert snapped.left * scale <= box.left
+        assert (snapped.top + snapped.height) * scale >= box.top + box.height
+        assert (snapped.left + snapped.width) * scale >= box.left + box.width
+        assert snapped.top + snapped.height <= small[0]
+        assert snapped.left + snapped.width <= small[1]
+
+
+@pytest.mark.parametrize("audited", [True, False])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_cut_picture_is_refused_and_never_filled(progressive: bool, audited: bool) -> None:
+    encoded = encode(data.coffee(), progressive=progressive)
+    geometry = TrainGeometry(SPEC, RANDOM)
+    with pytest.raises(DecodeError):
+        geometry.load(make_sample(encoded[: len(encoded) // 2], audited), KEY, Meter())
+
+
+@pytest.mark.parametrize("audited", [True, False])
+def test_picture_that_was_cut_and_closed_is_refused(audited: bool) -> None:
+    encoded = encode(data.coffee())
+    with pytest.raises(DecodeError, match="closed with an end marker"):
+        TrainGeometry(SPEC, RANDOM).load(make_sample(encoded[: len(encoded) // 2] + b"\xff\xd9", audited), KEY, Meter())
+
+
+def test_jpeg_that_nobody_audited_is_turned_upright() -> None:
+    """Somebody else's shards may hold them; what we pack is upright."""
+    image = Image.fromarray(data.coffee())
+    exif = image.getexif()
+    exif[0x0112] = 6
+    encoded = encode(data.coffee(), exif=exif)
+    ours = decode_sample(make_sample(encoded, audited=False), SPEC)
+    assert tuple(ours.shape) == (3, 600, 400)
+    assert (ours.permute(1, 2, 0).numpy() == decode(encoded)).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_other_formats_are_cropped_as_jpegs_are(kind: str) -> None:
+    encoded = encode(data.chelsea(), kind, lossless=True)
+    box = draw_box(*data.chelsea().shape[:2], RANDOM, make_numpy_rng(KEY, CROP))
+    ours = TrainGeometry(SPEC, RANDOM).load(make_sample(encoded), KEY, Meter())
+    assert torch.equal(ours, crop_by_the_contract(encoded, box, 64, "bilinear"))
+
+
+# boxes
+
+
+def test_box_depends_on_the_samples_key_alone() -> None:
+    boxes = [draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(0, 0, 5), CROP)) for _ in range(2)]
+    other = [draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(*key), CROP)) for key in ((0, 0, 6), (0, 1, 5, 0))]
+    assert boxes[0] == boxes[1]
+    assert boxes[0] not in other
+
+
+@pytest.mark.parametrize("sides", [(375, 500), (20, 900), (900, 20), (1, 1), (224, 224)])
+def test_box_lies_in_the_picture_and_has_the_share_and_shape_that_were_asked_for(sides: tuple[int, int]) -> None:
+    height, width = sides
+    for number in range(500):
+        box = draw_box(height, width, RANDOM, np.random.default_rng(number))
+        assert 0 <= box.top <= box.top + box.height <= height
+        assert 0 <= box.left <= box.left + box.width <= width
+        assert min(box.height, box.width) > 0
+        if min(sides) > 200:
+            assert 0.08 * 0.97 <= box.height * box.width / (height * width) <= 1.001
+            assert 0.74 <= box.width / box.height <= 1.36
+
+
+def test_boxes_are_spread_as_torchvisions_are() -> None:
+    """Mean share, shape and place over 4,000 boxes each; 5 standard errors apart would be chance 1 in a million."""
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    crop, image = RandomResizedCrop(64, RANDOM.crop_scale, RANDOM.crop_ratio), torch.zeros(3, 375, 500)
+    torch.manual_seed(0)
+    theirs = [crop.make_params([image]) for _ in range(4000)]
+    ours = [draw_box(375, 500, RANDOM, np.random.default_rng(number)) for number in range(4000)]
+    their_rows = np.array([(p["height"] * p["width"], p["width"] / p["height"], p["top"], p["left"]) for p in theirs])
+    our_rows = np.array([(b.height * b.width, b.width / b.height, b.top, b.left) for b in ours])
+    error = np.hypot(their_rows.std(axis=0), our_rows.std(axis=0)) / np.sqrt(4000)
+    assert (np.abs(their_rows.mean(axis=0) - our_rows.mean(axis=0)) < 5 * error).all()
+
+
+def test_picture_too_long_for_any_shape_gives_its_middle() -> None:
+    narrow = AugmentOptions(crop="random", crop_scale=(0.9, 1.0), crop_ratio=(1.0, 1.0))
+    assert draw_box(20, 900, narrow, np.random.default_rng(0)) == Box(0, 440, 20, 20)
+
+
+# resizing
+
+
+@pytest.mark.parametrize("sides", [(375, 500), (101, 37), (224, 224), (600, 738), (5, 9), (3, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize_is_torchvisions_to_one_step_and_for_colour_to_the_bit(channels: int, sides: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*sides, channels), dtype=np.uint8)
+    image = torch.from_numpy(noise).permute(2, 0, 1)
+    difference = (resize(image, 64, "bilinear").int() - transforms.resize(image, [64, 64], antialias=True).int()).abs()
+    assert int(difference.max()) <= (0 if channels == 3 else 1)
