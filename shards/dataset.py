@@ -103,8 +103,8 @@ class Dataset:
         """
         if self.manifest.task != "single-label":
             raise UsageError(
-                f"{shorten(self.location)} is {self.manifest.task}; training and evaluation take pictures with one label "
-                "each so far"
+                f"{shorten(self.location)} is {self.manifest.task}; training and evaluation take pictures with one "
+                "label each so far"
             )
         return self
 

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 
 from shards.errors import UsageError
 from shards.files import TEMPORARY, write_atomically
-from shards.remote.readable import ArrowFile, naming
+from shards.remote.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.remote.readable import Readable as Readable
 
 _COPY_BYTES = 8 << 20
@@ -195,7 +195,10 @@ class FolderStorage:
 
 @dataclass(frozen=True)
 class ObjectStorage:
-    """A prefix of an object store; an object appears when its upload is complete, never half."""
+    """A prefix of an object store; an object appears when its upload is complete, never half.
+
+    No compression anywhere: left to itself, pyarrow packs and unpacks what is named .gz or .bz2.
+    """
 
     filesystem: pafs.FileSystem
     root: str
@@ -210,7 +213,8 @@ class ObjectStorage:
         return {info.path.removeprefix(self.root).lstrip("/"): info.size for info in infos}
 
     def read(self, name: str) -> bytes:
-        with naming(f"{self.uri}/{name}"), self.filesystem.open_input_stream(f"{self.root}/{name}") as file:
+        path = f"{self.root}/{name}"
+        with naming(f"{self.uri}/{name}"), self.filesystem.open_input_stream(path, compression=None) as file:
             content: bytes = file.read()
         return content
 
@@ -219,9 +223,12 @@ class ObjectStorage:
         file.close()
         return file.size
 
-    def open(self, name: str) -> ArrowFile:
-        with naming(f"{self.uri}/{name}"):
-            return ArrowFile(self.filesystem.open_input_file(f"{self.root}/{name}"), f"{self.uri}/{name}")
+    def open(self, name: str) -> RangeFile:
+        path, where = f"{self.root}/{name}", f"{self.uri}/{name}"
+        if isinstance(self.filesystem, pafs.GcsFileSystem):
+            return ArrowStream(self.filesystem, path, where)
+        with naming(where):
+            return ArrowFile(self.filesystem.open_input_file(path), where)
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing(name) as file:
@@ -233,7 +240,7 @@ class ObjectStorage:
         with tempfile.TemporaryFile(prefix="shardline-") as spool:
             yield spool
             spool.seek(0)
-            with self.filesystem.open_output_stream(f"{self.root}/{name}") as upload:
+            with self.filesystem.open_output_stream(f"{self.root}/{name}", compression=None) as upload:
                 shutil.copyfileobj(spool, upload, _COPY_BYTES)
 
     def delete(self, names: list[str]) -> None:

@@ -17,7 +17,8 @@ from typing import Literal, Self
 class Fault:
     """What happens to a connection once `after` bytes of answers went through it.
 
-    reset: RST; close: FIN; stall: nothing more comes; refuse: RST before anything; throttle: `rate` bytes a second from then on.
+    reset: RST; close: FIN; stall: nothing more comes; refuse: RST before anything; throttle: `rate`
+    bytes a second from then on.
     """
 
     kind: Literal["pass", "reset", "close", "stall", "refuse", "throttle"] = "pass"

@@ -215,7 +215,7 @@ def test_file_that_another_process_uses_stays_until_it_is_killed(
 def test_needed_file_without_room_is_one_sentence(make_cache: MakeCache, tmp_path: Path) -> None:
     cache = make_cache()
     leases = [cache.lease(wanted) for wanted in (A, B, C)]
-    sentence = r"full of files in use: 3,000,000 of its 3,000,000 bytes, and 1,000,000 more are needed; raise stream"
+    sentence = r"full of files in use: 3,000,000 of its 3,000,000 bytes, and 1,000,000 more are needed; raise storage"
     with pytest.raises(UsageError, match=sentence):
         cache.lease(D)
     leases[1].close()
@@ -224,8 +224,18 @@ def test_needed_file_without_room_is_one_sentence(make_cache: MakeCache, tmp_pat
     assert kept(tmp_path / "cache") == {A.name, C.name, D.name}
 
 
+def test_needed_file_takes_the_room_that_becomes_free_a_moment_later(make_cache: MakeCache) -> None:
+    cache, other = make_cache(), make_cache()
+    leases = [other.lease(wanted) for wanted in (A, B, C)]
+    waiter = threading.Thread(target=use, args=(cache, D))
+    waiter.start()
+    leases[0].close()
+    waiter.join(30)
+    assert cache.counts().bytes_downloaded == SIZE
+
+
 def test_file_above_the_limit_is_one_sentence(make_cache: MakeCache) -> None:
-    with pytest.raises(UsageError, match=r"20,000,000 bytes does not fit .* limit is 3,000,000 bytes; raise stream"):
+    with pytest.raises(UsageError, match=r"20,000,000 bytes does not fit .* limit is 3,000,000 bytes; raise storage"):
         make_cache().lease(BIG)
 
 
@@ -307,7 +317,7 @@ def test_file_of_a_wrong_size_is_fetched_anew(make_cache: MakeCache, tmp_path: P
 
 
 def test_unreachable_store_leaves_nothing(make_cache: MakeCache, tmp_path: Path) -> None:
-    with pytest.raises(TimeoutError, match="did not come within 0.5 s"):
+    with pytest.raises(TimeoutError, match=r"did not come within 0\.5 s"):
         make_cache(port=1, deadline_s=0.5).lease(A)
     assert kept(tmp_path / "cache") == set()
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from shards.errors import UsageError
-from shards.storage import FolderStorage, Storage, is_leftover, open_storage
+from shards.storage import FolderStorage, Readable, Storage, is_leftover, open_readable, open_storage
+
+CONTENT = bytes(range(250)) * 40_000
 
 
 @pytest.fixture(params=["folder", "s3", "gcs"])
@@ -83,6 +85,65 @@ def test_storage_travels_to_other_processes(storage: Storage) -> None:
 def test_other_schemes_are_refused_in_words(target: str) -> None:
     with pytest.raises(UsageError, match=r"written to a folder, s3:// or gs://, not"):
         open_storage(target)
+
+
+@pytest.fixture(params=["folder", "s3", "gcs", "http"])
+def readable(request: pytest.FixtureRequest, tmp_path: Path) -> Readable:
+    """A place with one file, `train/数据 1.tar` of 10,000,000 bytes."""
+    location = str(tmp_path)
+    if request.param != "folder":
+        scheme = "s3" if request.param == "http" else request.param
+        location = request.getfixturevalue(scheme).format(path=f"reading/{tmp_path.name}")
+    open_storage(location).write("train/数据 1.tar", CONTENT)
+    open_storage(location).write("empty", b"")
+    if request.param == "http":
+        location = request.getfixturevalue("http_shards").format(path=f"reading/{tmp_path.name}")
+    return open_readable(location)
+
+
+def test_every_place_is_read_whole_and_by_ranges(readable: Readable) -> None:
+    assert (readable.read("train/数据 1.tar"), readable.size("train/数据 1.tar")) == (CONTENT, len(CONTENT))
+    assert (readable.read("empty"), readable.size("empty")) == (b"", 0)
+    file = readable.open("train/数据 1.tar")
+    assert file.size == len(CONTENT)
+    for offset, length in [(0, 100), (100, 5_000_000), (9_000_000, 100), (0, 7), (9_999_990, 100), (20, 1)]:
+        assert file.read_at(offset, length) == CONTENT[offset : offset + length]
+    file.close()
+
+
+def test_reading_what_is_missing_names_the_whole_location(readable: Readable) -> None:
+    for read in (readable.read, readable.size, readable.open):
+        with pytest.raises(FileNotFoundError) as caught:
+            read("never/there")
+        assert caught.value.filename == f"{readable}/never/there"
+
+
+def test_reader_travels_to_other_processes(readable: Readable) -> None:
+    assert pickle.loads(pickle.dumps(readable)).read("train/数据 1.tar") == CONTENT
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gcs"])
+def test_file_with_the_name_of_a_compressed_one_is_read_as_it_is(request: pytest.FixtureRequest, scheme: str) -> None:
+    location = request.getfixturevalue(scheme).format(path="compressed")
+    open_storage(location).write("x.gz", b"not compressed")
+    assert open_readable(location).read("x.gz") == b"not compressed"
+
+
+@pytest.mark.parametrize("location", ["ftp://host/data", "file:///data", "pipe:curl://x"])
+def test_other_schemes_are_not_read(location: str) -> None:
+    with pytest.raises(UsageError, match=r"read from a folder, s3://, gs:// or http\(s\)://, not"):
+        open_readable(location)
+
+
+@pytest.mark.parametrize("location", ["http://", "https:///data"])
+def test_url_without_a_host_is_refused(location: str) -> None:
+    with pytest.raises(UsageError, match="names no host"):
+        open_readable(location)
+
+
+def test_keys_in_a_uri_are_not_shown() -> None:
+    for location in ("s3://key:secret@bucket/a?region=us-east-1", "https://key:secret@host/a?signature=secret"):
+        assert "secret" not in str(open_readable(location))
 
 
 def test_second_writer_of_this_machine_is_refused_until_the_first_is_done(tmp_path: Path) -> None:

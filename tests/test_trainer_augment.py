@@ -75,7 +75,14 @@ def test_policy_keeps_type_and_shape(image: Tensor, policy: str, channels: int) 
     """Over samples enough that each operation comes."""
     for sample in range(100):
         changed = augment(image[:channels], policy, SampleKey(0, 0, sample))
-        assert (changed.dtype, changed.shape, changed.is_contiguous()) == (torch.uint8, (channels, 24, 24), True)
+        assert (changed.dtype, changed.shape) == (torch.uint8, (channels, 24, 24))
+
+
+@pytest.mark.parametrize("policy", RANDOM)
+def test_pixels_do_not_depend_on_how_the_picture_lies_in_memory(image: Tensor, policy: str) -> None:
+    """Geometry hands on whatever layout was cheapest to make, and so does augment; the feed copies once."""
+    channels_last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert draw(channels_last, policy, 100) == draw(image, policy, 100)
 
 
 @pytest.mark.parametrize("policy", RANDOM)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xxhash
 from conftest import make_pictures
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,6 +35,7 @@ from trainer.ranks import Ranks, single_rank
 from trainer.recipe import OptimOptions, Recipe
 from trainer.recipe_file import load_recipe
 from trainer.run_dir import STOP_FILE
+from trainer.stream import TrainStream
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -104,8 +106,31 @@ def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Pat
         "weighted": take_steps(ranks, runs["12"], weighted=True),
         "clipped": take_steps(ranks, runs["12"], weighted=True, clip_norm=0.1),
         "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1),
+        "epochs": read_epochs(ranks, data),
         "large": bytes(LARGE),
     }
+
+
+def read_epochs(ranks: Ranks, data: Path) -> dict[int, list[list[tuple[int, int]]]]:
+    """An epoch of global batches of 11, as (sample id, hash of the pixels), by the number of each rank's workers."""
+    options = ["augment.crop=random", "augment.policy=strong", "batch_size_global=11", "stream.lanes=3"]
+    recipe = load_recipe("smoke", [f"data={data}", "name=epochs", *options])
+    dataset = open_dataset(data)
+    epochs = {}
+    for workers in (0, 1, 2, 4):
+        chosen = recipe.model_copy(update={"workers": workers})
+        stream = TrainStream(dataset.split("train"), chosen, build_preprocess(recipe, dataset), ranks)
+        parts = [
+            [(number, hash_image(image)) for number, image in zip(batch.ids.tolist(), batch.images, strict=True)]
+            for batch in stream.iterate(3, 0)
+        ]
+        stream.close()
+        epochs[workers] = [list(itertools.chain(*step)) for step in zip(*ranks.gather(parts), strict=True)]
+    return epochs
+
+
+def hash_image(image: Tensor) -> int:
+    return xxhash.xxh3_64_intdigest(image.numpy().tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +204,22 @@ def test_epochs_come_in_another_order_with_other_pixels(runs: dict[int, dict[str
     first, second = rows[:NUM_SAMPLES], rows[NUM_SAMPLES:]
     assert [row[2] for row in first] != [row[2] for row in second]
     assert {row[2]: row[3] for row in first} != {row[2]: row[3] for row in second}
+
+
+@pytest.fixture(scope="module")
+def epochs(results: dict[int, dict[str, Any]], dataset_path: Path) -> dict[int, dict[int, list[list[tuple[int, int]]]]]:
+    """By number of ranks, then of workers."""
+    five = run_processes(read_epochs, (dataset_path,), 5)
+    return {**{num_ranks: result["epochs"] for num_ranks, result in results.items()}, 5: five}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+def test_global_batches_are_the_same_pixels_for_every_number_of_ranks_and_workers(
+    epochs: dict[int, dict[int, list[list[tuple[int, int]]]]], num_ranks: int, workers: int
+) -> None:
+    assert epochs[num_ranks][workers] == epochs[1][0]
+    assert sorted(number for step in epochs[1][0] for number, _ in step) == list(range(NUM_SAMPLES))
 
 
 @pytest.mark.parametrize("kind", ["equal", "weighted", "clipped"])

@@ -173,8 +173,8 @@ def test_written_recipe_holds_every_option(tmp_path: Path) -> None:
 # Every option has a value here that differs from smoke's; a new option must be entered, or the test below fails.
 OTHER = {
     "data": "else", "name": "other", "model": "resnet18", "weights": "w.pth", "epochs": "7", "seed": "1",
-    "image_size": "64", "batch_size_global": "5", "freeze": "[conv1]", "amp": "bf16", "launch": "ray",
-    "num_ranks": "2", "workers": "5", "cpus_per_rank": "2", "gpus_per_rank": "1", "ledger": "true",
+    "image_size": "64", "batch_size_global": "5", "freeze": "[conv1]", "amp": "bf16", "dtype": "float64",
+    "launch": "ray", "num_ranks": "2", "workers": "5", "cpus_per_rank": "2", "gpus_per_rank": "1", "ledger": "true",
     "evaluate_on": "[val]", "probes": "real", "preprocess.policy": "crop", "preprocess.resize": "40",
     "preprocess.interpolation": "bicubic", "preprocess.channels": "1", "optim.name": "sgd", "optim.peak_lr": "1",
     "optim.weight_decay": "0", "optim.momentum": "0", "optim.clip_norm": "1", "schedule.name": "step",

@@ -22,7 +22,7 @@ Policy = Callable[[Tensor, SampleKey], Tensor]
 
 
 def augment(image: Tensor, policy: str, key: SampleKey | tuple[int, int, int]) -> Tensor:
-    """Return uint8[C, S, S] changed by a policy of POLICIES; a tuple is (seed, epoch, sample id)."""
+    """Return uint8[C, S, S] of any strides, changed by a policy of POLICIES; a tuple is (seed, epoch, sample id)."""
     return POLICIES[policy](image, SampleKey(*key))
 
 

@@ -75,7 +75,7 @@ def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.d
 
 @torch.inference_mode()
 def _compute_rows(model: Classifier, batch: Batch, device: torch.device) -> Rows:
-    logits = model(batch.images.to(device)).cpu().numpy()
+    logits = model(batch.images.to(device)).float().cpu().numpy()
     return Rows(batch.ids, batch.labels.numpy(), logits, batch.sources)
 
 

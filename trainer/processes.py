@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import pickle
 import signal
 import tempfile
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from shards.errors import ShardError, UsageError
 from shards.files import write_atomically
+from shards.pools import end_with_parent
 from trainer.ranks import Ranks, join_ranks, single_rank
 
 Result = TypeVar("Result")
@@ -29,6 +31,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
     Raises:
         UsageError: As the function raised on some rank.
         ShardError: Likewise.
+        OSError: Likewise; a store that does not answer, a full disk.
     """
     if num_ranks < 1:
         raise UsageError(f"num_ranks is a number of processes and must be at least 1, got {num_ranks}")
@@ -36,13 +39,23 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         return function(single_rank(), *arguments)
     with tempfile.TemporaryDirectory(prefix="shardline-") as name:
         folder = Path(name)
+        # forkserver: ranks are forks of one process that has imported all this once, before any thread or device.
+        multiprocessing.set_forkserver_preload(["trainer.job"])
         try:
-            spawn(_run_process, (num_ranks, folder, function, arguments), num_ranks)
+            start_processes(
+                _run_process, (num_ranks, folder, function, arguments), num_ranks, start_method="forkserver"
+            )
         except ProcessRaisedException:
             if not (folder / _REFUSAL).is_file():
                 raise
             refusal: Exception = pickle.loads((folder / _REFUSAL).read_bytes())
             raise refusal from None
+        except ProcessExitedException as err:
+            raise UsageError(
+                f"rank {err.error_index} of {num_ranks} was ended from outside ({err.signal_name or err.exit_code}), "
+                "most likely because memory ran out; give fewer num_ranks or a smaller batch, and run the command "
+                "again: it goes on from its last snapshot"
+            ) from err
         result: Result = pickle.loads((folder / _RESULT).read_bytes())
         return result
 
@@ -50,6 +63,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
 def _run_process(
     rank: int, num_ranks: int, folder: Path, function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides what follows
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     ranks: Ranks = join_ranks(rank, num_ranks, str(folder / "rendezvous"))
@@ -57,7 +71,7 @@ def _run_process(
         result = function(ranks, *arguments)
         if ranks.is_first:
             _put(folder / _RESULT, result)
-    except (UsageError, ShardError) as err:
+    except (UsageError, ShardError, OSError) as err:
         _put(folder / _REFUSAL, err)
         raise  # this ends the other ranks, which wait in a collective
     finally:

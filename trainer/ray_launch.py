@@ -30,6 +30,7 @@ from trainer.recipe_file import build_recipe
 
 MAX_FAILURES = 3
 REFUSAL_FILE = "refusal"
+REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
 COLLECTIVE_TIMEOUT_S = 300
 
 
@@ -39,6 +40,7 @@ def run_on_ray(recipe: Recipe) -> Outcome:
     Raises:
         UsageError: The cluster cannot hold the ranks.
         ShardError: What a rank refused.
+        OSError: What a rank could not do: reach a store, write to a full disk.
     """
     refusal = recipe.run_dir / REFUSAL_FILE
     refusal.unlink(missing_ok=True)
@@ -114,8 +116,9 @@ def _run_worker(config: dict[str, Any]) -> str:
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size())
     try:
         return run_rank(recipe, ranks, report_to_ray)
-    except (UsageError, ShardError) as err:
-        write_text(refusal, f"{'usage' if isinstance(err, UsageError) else 'refused'}:{err}")
+    except (UsageError, ShardError, OSError) as err:
+        kind = next(name for name, error in REFUSALS.items() if isinstance(err, error))
+        write_text(refusal, f"{kind}:{err}")
         raise
 
 
@@ -142,8 +145,6 @@ def _fit(trainer: TorchTrainer) -> Outcome:
     if isinstance(result, Exception):
         raise result
     kind, _, sentence = str(result).partition(":")
-    if kind == "usage":
-        raise UsageError(sentence)
-    if kind == "refused":
-        raise ShardError(sentence)
+    if kind in REFUSALS:
+        raise REFUSALS[kind](sentence)
     return "interrupted" if kind == "interrupted" else "finished"

@@ -144,8 +144,8 @@ class StreamOptions(Section):
     """Bytes of shards of one lane that are shuffled together; lanes times this is the pool that a batch is drawn from,
     and about what a node's cache must hold for its lanes."""
     redeal: bool = True
-    """Deal shards to lanes anew each epoch; false keeps each lane's shards, in another order: a node's cache then serves
-    its share again."""
+    """Deal shards to lanes anew each epoch; false keeps each lane's shards, in another order, so that a node's cache
+    serves its share again."""
     order: Literal["plain", "balanced", "weighted"] = "plain"
     """plain shows each sample once an epoch; balanced each class equally often; weighted by the dataset's weights,
     which then do not count in the loss."""
@@ -201,6 +201,8 @@ class Recipe(Section):
     """Beginnings of backbone parameter names that stay as loaded; [backbone] freezes all but the head."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision; fp16 scales the loss."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the weights; float64 shows that two runs compute the same but for rounding, at twice the cost."""
     launch: Literal["auto", "local", "ray"] = "auto"
     """auto: Ray Train when num_ranks is above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
     num_ranks: int = Field(default=1, ge=1)

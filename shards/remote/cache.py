@@ -17,11 +17,12 @@ from typing import BinaryIO, Self
 
 from shards.errors import ShardError
 from shards.remote.download import download, measure
-from shards.remote.folder import CacheFolder, Entry, is_full, touch
+from shards.remote.folder import CacheFolder, Entry, NoRoomError, is_full, touch
 from shards.remote.readable import Readable
 
 _POLL_S = (0.01, 0.2)  # how often a file that others are fetching is looked for: at first, at last
 _ENDING_S = 5.0
+_CROWDED_S = 2.0  # so long everything must be in use before a needed file is refused
 
 _log = logging.getLogger(__name__)
 
@@ -192,8 +193,15 @@ class ShardCache:
         """Return a file that is not here yet, locked: fetched by this thread, or by whoever began it."""
         entry = self._entry(wanted, until)
         pause_s, longest_s = _POLL_S
+        crowded = time.monotonic() + _CROWDED_S
         while True:
-            file = self._folder.claim(entry, needed=True)
+            try:
+                file = self._folder.claim(entry, needed=True)
+            except NoRoomError:
+                # What is in use for a moment only, just prefetched or just looked at, leaves by itself.
+                if entry.size > self._folder.limit_bytes or time.monotonic() > crowded:
+                    raise
+                file = None
             if file is not None:
                 self._fill(wanted, entry, file, until, awaited=False)
                 return file
@@ -204,7 +212,7 @@ class ShardCache:
                 raise TimeoutError(
                     f"{self._readable}/{wanted.name} did not come within {round(self._deadline_s, 1):g} s: "
                     f"other downloads into {self._folder.root} had not ended by then; "
-                    "check that the store is up, or allow more time"
+                    "check that the store is up, or raise storage.deadline_s"
                 )
             if self._closed.wait(pause_s):
                 raise InterruptedError(f"{self._readable}/{wanted.name}: the cache was closed")

@@ -184,7 +184,7 @@ class _Download:
             raise TimeoutError(
                 f"{self.where} did not come within {round(self._deadline_s, 1):g} s ({self._offset:,}{of} bytes "
                 f"arrived; last cause: {self._cause or 'the transfer is too slow'}); "
-                "check that the store is up, or allow more time"
+                "check that the store is up, or raise storage.deadline_s"
             )
 
     def _write(self, data: bytes) -> None:

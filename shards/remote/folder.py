@@ -106,7 +106,7 @@ class CacheFolder:
         return OSError(
             err.errno,
             f"the disk of the cache is full ({os.strerror(err.errno or 0)}: {free:,} bytes free, {entry.size:,} "
-            "needed); free some, lower stream.cache_bytes, or name a folder on another disk",
+            "needed); free some, lower storage.cache_bytes, or name a folder on another disk",
             str(self.root),
         )
 
@@ -141,7 +141,7 @@ class CacheFolder:
         if entry.size > self.limit_bytes:
             raise NoRoomError(
                 f"a file of {entry.size:,} bytes does not fit into the cache {self.root}, whose limit is "
-                f"{self.limit_bytes:,} bytes; raise stream.cache_bytes"
+                f"{self.limit_bytes:,} bytes; raise storage.cache_bytes"
             )
         kept = list(self._scan())
         excess = sum(file.size for file in kept) + entry.size - self.limit_bytes
@@ -162,7 +162,7 @@ class CacheFolder:
         used = sum(file.size for file in in_use)
         raise NoRoomError(
             f"the cache {self.root} is full of files in use: {used:,} of its {self.limit_bytes:,} bytes, and "
-            f"{entry.size:,} more are needed; raise stream.cache_bytes, or lower stream.lanes or stream.window_bytes"
+            f"{entry.size:,} more are needed; raise storage.cache_bytes, or lower stream.lanes or stream.window_bytes"
         )
 
     def _scan(self) -> Iterator[_Kept]:

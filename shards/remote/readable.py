@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 
 from shards.errors import UsageError
 
@@ -17,6 +18,7 @@ _DENIED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|MISSING_AUTHENTICATION_TOKEN"
     r"|UNRECOGNIZED_CLIENT|PERMISSION_DENIED|UNAUTHENTICATED|HTTP status(?: code:)? 40[13]\b"
 )
+_SKIP_BYTES = 4 << 20
 _MISDIRECTED = re.compile(r"HTTP status(?: code:)? (30[0-9]|400)\b|INVALID_ARGUMENT")
 
 
@@ -89,6 +91,47 @@ class ArrowFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+class ArrowStream:
+    """A `RangeFile` that reads a file of pyarrow from its start on, and skips to where it is asked to go on.
+
+    For gs://: whatever is asked of pyarrow's random access file there first opens a download, and holds the
+    interpreter's lock (GIL) meanwhile, so that a stall would stop every thread of the process.
+    """
+
+    def __init__(self, filesystem: pafs.FileSystem, path: str, where: str) -> None:
+        self._filesystem, self._path, self._where = filesystem, path, where
+        self._stream: Any = None
+        self._offset = 0
+        with naming(where):
+            info = filesystem.get_file_info(path)
+            if not info.is_file:
+                raise FileNotFoundError(path)
+        self._size = int(info.size)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        with naming(self._where):
+            if self._stream is None or offset < self._offset:
+                self.close()
+                self._stream, self._offset = self._filesystem.open_input_stream(self._path, compression=None), 0
+            while self._offset < offset and self._read(min(_SKIP_BYTES, offset - self._offset)):
+                pass
+            return self._read(length)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def _read(self, length: int) -> bytes:
+        content: bytes = self._stream.read(length)
+        self._offset += len(content)
+        return content
 
 
 @contextlib.contextmanager

@@ -155,23 +155,25 @@ def _keep(value: Any) -> Any:
 
 
 def open_ray_data(folder: Path) -> Epoch:
-    """Ray Data on this machine with 2 CPUs: `read_images`, torchvision's transforms in `map`, `iter_torch_batches`."""
+    """Ray Data on this machine with 2 CPUs: `read_images`, transforms v2 in `map`, `iter_torch_batches`."""
     import ray
     import ray.data
-    from torchvision import transforms
+    import torch
+    from torchvision.transforms import v2
 
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, object_store_memory=2 << 30)
     ray.data.DataContext.get_current().enable_progress_bars = False
     steps = [
-        transforms.ToTensor(),
-        transforms.RandomResizedCrop(SIZE, SCALE, RATIO, antialias=True),
-        transforms.RandomHorizontalFlip(),
-        transforms.Normalize(MEAN, STD),
+        v2.ToImage(),
+        v2.RandomResizedCrop(SIZE, SCALE, RATIO, antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(MEAN, STD),
     ]
-    transform = transforms.Compose(steps)
+    transform = v2.Compose(steps)
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        return {"image": transform(row["image"]), "path": row["path"]}
+        return {"image": transform(row["image"]).numpy(), "path": row["path"]}
 
     pictures = ray.data.read_images(str(folder), mode="RGB", include_paths=True, shuffle="files").map(change)
     options: dict[str, Any] = {"batch_size": BATCH, "prefetch_batches": 3, "collate_fn": _collate}

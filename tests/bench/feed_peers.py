@@ -150,6 +150,7 @@ def open_spdl(folder: Path) -> Epoch:
     from spdl.pipeline import PipelineBuilder
 
     pictures = list_pictures(folder)
+    spdl.io.demux_image(pictures[0][0])  # loads its ffmpeg, which is an import
     rng = np.random.default_rng(0)
 
     def load(picture: tuple[str, int]) -> tuple[Any, int]:
@@ -165,8 +166,9 @@ def open_spdl(folder: Path) -> Epoch:
     def epoch() -> Iterator[Any]:
         order = [pictures[place] for place in rng.permutation(len(pictures))]
         builder = PipelineBuilder().add_source(order).pipe(load, concurrency=WORKERS).aggregate(BATCH).pipe(join)
-        with builder.add_sink(3).build(num_threads=WORKERS).auto_stop() as batches:
-            yield from batches
+        pipeline = builder.add_sink(3).build(num_threads=WORKERS)
+        with pipeline.auto_stop():
+            yield from pipeline
 
     return epoch
 
@@ -185,8 +187,8 @@ def open_dali(folder: Path) -> Epoch:
     """DALI on the CPU: file reader, crop-aware decoding, antialiased resize, flip; uint8, as it normalises on the
     device."""
     from nvidia.dali import fn, pipeline_def
-    from nvidia.dali.plugin.pytorch import DALIClassificationIterator
     from nvidia.dali.plugin.base_iterator import LastBatchPolicy
+    from nvidia.dali.plugin.pytorch import DALIClassificationIterator
 
     @pipeline_def(batch_size=BATCH, num_threads=WORKERS, device_id=None, seed=0)
     def build() -> Any:
@@ -195,7 +197,7 @@ def open_dali(folder: Path) -> Epoch:
         small = fn.resize(part, size=[SIZE, SIZE], antialias=True)
         return fn.flip(small, horizontal=fn.random.coin_flip()), labels
 
-    options: dict[str, Any] = {"reader_name": "reader", "auto_reset": True}
+    options: dict[str, Any] = {"reader_name": "reader", "auto_reset": True, "prepare_first_batch": False}
     batches = DALIClassificationIterator(build(), last_batch_policy=LastBatchPolicy.PARTIAL, **options)
     return lambda: (batch[0]["data"] for batch in batches)
 
@@ -210,12 +212,14 @@ class Pictures:
         return len(self._pictures)
 
     def __getitem__(self, place: int) -> tuple[Any, int]:
+        from PIL import Image
+
         path, label = self._pictures[place]
-        return np.frombuffer(Path(path).read_bytes(), dtype=np.uint8), label
+        return np.asarray(Image.open(path).convert("RGB")), label
 
 
 def write_ffcv(src: Path, out: Path) -> None:
-    """FFCV's file of JPEGs, not encoded again."""
+    """FFCV's file; its writer takes pixels, and encodes them as JPEG of quality 90."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
