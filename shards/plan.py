@@ -124,6 +124,15 @@ class EpochPlan:
     def num_steps(self) -> int:
         return -(-self.num_samples // self.batch_size_global)
 
+    @property
+    def num_lanes(self) -> int:
+        return self._lanes.number
+
+    def windows(self) -> Iterator[Ints]:
+        """Yield the windows of all lanes: int64[n, 3], the parts of shards (shard, start, stop) shuffled together."""
+        for number in range(self.num_lanes):
+            yield from self._lanes.open(number, self._share(self.num_samples)).windows
+
     def step_size(self, step: int) -> int:
         """Return the samples of the global batch of one step."""
         return max(0, min(self.batch_size_global, self.num_samples - step * self.batch_size_global))
@@ -245,8 +254,8 @@ class _Lane:
         nbytes = lanes.count_bytes(pieces[:, 0])
         windows = (np.cumsum(nbytes) - nbytes + ahead) // window_bytes  # the window in which a shard begins
         cuts = np.flatnonzero(np.diff(windows)) + 1
-        self._windows = np.split(pieces, cuts) if len(pieces) else []
-        lengths = [int((window[:, 2] - window[:, 1]).sum()) for window in self._windows]
+        self.windows = np.split(pieces, cuts) if len(pieces) else []
+        lengths = [int((window[:, 2] - window[:, 1]).sum()) for window in self.windows]
         self._bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._kept: OrderedDict[int, Refs] = OrderedDict()
 
@@ -262,7 +271,7 @@ class _Lane:
 
     def _shuffled(self, window: int) -> Refs:
         if window not in self._kept:
-            placed = concat_refs([self._lanes.place(*piece) for piece in self._windows[window].tolist()])
+            placed = concat_refs([self._lanes.place(*piece) for piece in self.windows[window].tolist()])
             self._kept[window] = placed[np.random.default_rng((*self._key, window)).permutation(len(placed))]
             while len(self._kept) > _WINDOWS_KEPT:
                 self._kept.popitem(last=False)

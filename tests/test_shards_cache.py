@@ -198,12 +198,15 @@ def test_longest_unused_file_leaves_first(make_cache: MakeCache, tmp_path: Path)
     assert kept(tmp_path / "cache") == {A.name, D.name, E.name}
 
 
+@pytest.mark.parametrize("found", [True, False])
 def test_file_that_another_process_uses_stays_until_it_is_killed(
-    store: SeaweedFS, make_cache: MakeCache, tmp_path: Path
+    store: SeaweedFS, make_cache: MakeCache, tmp_path: Path, found: bool
 ) -> None:
+    if found:
+        use(make_cache(), A)
     holder = Process(store.http.format(path="cache"), tmp_path / "cache", [A], then="hold")
     holder.go()
-    assert int(holder.line()) == SIZE
+    assert int(holder.line()) == (0 if found else SIZE)
     cache = make_cache()
     use(cache, B, C, D, E)
     assert kept(tmp_path / "cache") == {A.name, D.name, E.name}

@@ -63,8 +63,9 @@ def test_a_stalled_connection_is_left_for_another(gcs: str, monkeypatch: pytest.
     file = io.BytesIO()
     with FaultProxy(port, lambda i: Fault("stall", 9_000_000) if i == 0 else PASS) as proxy:
         readable = open_readable(gcs.replace(f":{port}", f":{proxy.port}").format(path="stall"))
-        download(readable, "x", file, sha256=SHA256, size=len(CONTENT), deadline_s=20)
+        received = download(readable, "x", file, sha256=SHA256, size=len(CONTENT), deadline_s=20)
         assert proxy.struck.is_set()
+    assert received == len(CONTENT)
     assert file.getvalue() == CONTENT
 
 
@@ -172,10 +173,13 @@ except TimeoutError:
 """
 
 
-def test_process_ends_while_a_call_hangs(stored: SeaweedFS) -> None:
-    with FaultProxy(stored.http_port, lambda _: Fault("stall", 1_000)) as proxy:
-        command = [sys.executable, "-c", EXITS, proxied(stored, "http", proxy)]
-        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60)
+def test_process_ends_while_a_call_hangs(gcs: str) -> None:
+    open_storage(gcs.format(path="exit")).write("x", CONTENT)
+    port = int(gcs.rpartition(":")[2])
+    with FaultProxy(port, lambda _: Fault("stall", 1_000)) as proxy:  # gs:// would wait for minutes
+        location = gcs.replace(f":{port}", f":{proxy.port}").format(path="exit")
+        command = [sys.executable, "-c", EXITS, location]
+        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in time\n", "")
 
 
@@ -196,12 +200,12 @@ def test_store_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path: Pa
         # The first connection becomes slow in the middle of the file: there the store is killed.
         slow = Fault("throttle", 9_000_000, rate=1_000_000)
         with FaultProxy(upstream(store, scheme), lambda i: slow if i == 0 else PASS) as proxy:
-            file, errors = io.BytesIO(), []
+            file, errors, received = io.BytesIO(), [], []
 
             def run() -> None:
                 try:
                     readable = open_readable(proxied(store, scheme, proxy))
-                    download(readable, "x", file, sha256=SHA256, size=len(CONTENT), deadline_s=60)
+                    received.append(download(readable, "x", file, sha256=SHA256, size=len(CONTENT), deadline_s=60))
                 except BaseException as err:
                     errors.append(err)
 
@@ -211,5 +215,5 @@ def test_store_that_is_killed_and_comes_back_costs_nothing_but_time(tmp_path: Pa
             store.kill()
             store.start()
             thread.join(60)
-            assert errors == []
+            assert (errors, received) == ([], [len(CONTENT)])
             assert file.getvalue() == CONTENT

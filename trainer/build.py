@@ -23,7 +23,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
     report = load_weights(model.backbone, spec, recipe.weights)
     if report is not None:
         logger.info("weights %s: %s", recipe.weights, report)
-    return model
+    return model.to(getattr(torch, recipe.dtype))
 
 
 def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:

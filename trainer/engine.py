@@ -26,7 +26,7 @@ class Engine:
     """Takes steps whose gradient is that of the global batch, however it is cut into ranks."""
 
     def __init__(self, model: Classifier, recipe: Recipe, ranks: Ranks) -> None:
-        self.model = model.to(ranks.device, getattr(torch, recipe.dtype))
+        self.model = model.to(ranks.device)
         self._recipe = recipe
         self._ranks = ranks
         self._frozen_norms = freeze_parameters(self.model, recipe.freeze)

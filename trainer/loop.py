@@ -82,6 +82,8 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
     run = _open_run(recipe, ranks)
+    if ranks.is_first:
+        logger.info("%s", run.stream.describe())
     try:
         while not _is_done(run):
             numbers = _train_epoch(run)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shards.dataset import Split
 from shards.draws import DrawOptions, count_draws
+from shards.mixing import bound_clustering
 from shards.plan import EpochPlan, OrderOptions, ShardSizes
 from shards.read import Sample, SampleReader
 from trainer.augment import augment
@@ -52,6 +53,15 @@ class TrainStream:
                 EpochPlan(ShardSizes(self._split.counts, self._split.shard_bytes, repeats), order, epoch),
             )
         return self._plan[1]
+
+    def describe(self) -> str:
+        """Return in a sentence what an epoch shows and how well its batches are mixed."""
+        plan = self.plan(0)
+        clustering = bound_clustering(plan)
+        return (
+            f"an epoch is {plan.num_samples:,} samples in {plan.num_steps:,} steps; two samples of one shard meet in a "
+            f"batch at most {clustering:.3g} times as often as under a full shuffle"
+        )
 
     def iterate(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield this rank's part of each step of an epoch, from `first_step` on, on the rank's device.
