@@ -91,8 +91,7 @@ def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[SeaweedFS]:
         yield store
     finally:
         if store.process is not None:
-            store.process.terminate()
-            store.process.wait(30)
+            store.kill()  # told to stop, it waits for idle connections, sometimes for half a minute
 
 
 @contextlib.contextmanager

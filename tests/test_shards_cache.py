@@ -227,14 +227,24 @@ def test_needed_file_without_room_is_one_sentence(make_cache: MakeCache, tmp_pat
     assert kept(tmp_path / "cache") == {A.name, C.name, D.name}
 
 
-def test_needed_file_takes_the_room_that_becomes_free_a_moment_later(make_cache: MakeCache) -> None:
-    cache, other = make_cache(), make_cache()
-    leases = [other.lease(wanted) for wanted in (A, B, C)]
+def test_needed_file_waits_a_moment_for_room(make_cache: MakeCache) -> None:
+    cache = make_cache()
+    leases = [cache.lease(wanted) for wanted in (A, B, C)]
     waiter = threading.Thread(target=use, args=(cache, D))
     waiter.start()
+    waiter.join(0.3)
+    assert waiter.is_alive()
     leases[0].close()
     waiter.join(30)
-    assert cache.counts().bytes_downloaded == SIZE
+    assert cache.counts().bytes_downloaded == 4 * SIZE
+
+
+def test_long_use_counts_until_its_end(make_cache: MakeCache, tmp_path: Path) -> None:
+    cache = make_cache()
+    with cache.lease(A):
+        use(cache, B, C)
+    use(cache, D)
+    assert kept(tmp_path / "cache") == {A.name, C.name, D.name}
 
 
 def test_file_above_the_limit_is_one_sentence(make_cache: MakeCache) -> None:

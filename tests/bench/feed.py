@@ -55,12 +55,11 @@ UINT8, FLOAT = "uint8", "float32, normalised on the CPU"
 PEERS = "feed_peers.py"
 
 
-def list_contenders(quick: bool, peers: bool, remote: bool) -> list[Contender]:
+def list_contenders(quick: bool, peers: bool) -> list[Contender]:
     """Return the rows in the order of the table."""
     rows = [
         Contender("ours", "ours", UINT8),
         Contender("ours-fast", "ours, stream.decode=fast", UINT8),
-        Contender("ours-remote", "ours, from an object store, cold cache", UINT8),
         Contender("decode", "full decode alone, simplejpeg", "nothing", PEERS)
         if peers
         else Contender("decode", "full decode alone, torchvision.io", "nothing"),
@@ -76,9 +75,7 @@ def list_contenders(quick: bool, peers: bool, remote: bool) -> list[Contender]:
         Contender("ffcv", "FFCV, its own JPEGs of quality 90", UINT8, PEERS),
         Contender("dali", "DALI on the CPU, file reader", UINT8, PEERS),
     ]
-    wanted = {"ours", "torchvision", "decode"} if quick else {row.name for row in rows} - {"ours-remote"}
-    if remote:
-        wanted.add("ours-remote")
+    wanted = {"ours", "torchvision", "decode"} if quick else {row.name for row in rows}
     return [row for row in rows if row.name in wanted and (peers or row.script != PEERS)]
 
 
@@ -234,7 +231,6 @@ def main() -> None:
     parser.add_argument("--xrays", type=int, default=600, help="gray JPEGs of about 1000x850")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="ours, torchvision and decoding alone, 3 rounds")
-    parser.add_argument("--remote", action="store_true", help="ours from an object store as well")
     parser.add_argument("--peers-python", type=Path, help="python of an environment with the peers")
     parser.add_argument("--out", type=Path, help="default: results/DATE-feed.md beside this file")
     arguments = parser.parse_args()
@@ -247,7 +243,7 @@ def main() -> None:
         ("Gray JPEGs like X-rays", make_xrays, arguments.xrays),
     ):
         src = make(bench.data / f"{make.__name__.removeprefix('make_')}-{count}", count)
-        contenders = list_contenders(arguments.quick, bench.peers is not None, arguments.remote)
+        contenders = list_contenders(arguments.quick, bench.peers is not None)
         sections += bench_pictures(bench, src, title, contenders, rounds)
     page = "\n".join(["# Feed bench", "", *head, f"- load {os.getloadavg()[0]:.1f} at last", "", *sections, *NOTES, ""])
     out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-feed.md"

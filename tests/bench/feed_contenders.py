@@ -26,15 +26,6 @@ def open_ours_fast(folder: Path) -> Epoch:
     return open_stream(str(folder), "fast")
 
 
-def open_ours_remote(folder: Path) -> Epoch:
-    """Ours from an object store into an empty cache.
-
-    The seam for it: upload `folder`, and `open_stream` with the s3:// address and `storage.cache` in a new folder. The
-    clock takes the second epoch, so that the cache must be emptied between the two.
-    """
-    raise NotImplementedError(f"the remote row is not built: {folder} is read from this machine alone")
-
-
 def open_stream(location: str, decode: str, **storage: Any) -> Epoch:
     """Return epochs of `trainer.stream.TrainStream` over the training part of a dataset."""
     from shards.dataset import open_dataset
@@ -189,7 +180,6 @@ def _collate(columns: dict[str, Any]) -> Any:
 FEEDS = {
     "ours": Feed(open_ours, "shards"),
     "ours-fast": Feed(open_ours_fast, "shards"),
-    "ours-remote": Feed(open_ours_remote, "shards"),
     "decode": Feed(open_decode_only),
     "torchvision": Feed(open_torchvision),
     "torchvision-tensors": Feed(open_torchvision_tensors),
