@@ -284,6 +284,7 @@ def wait_for_end(group: int) -> bool:
 
 
 def test_ctrl_c_leaves_no_process_no_partial_file_and_a_run_that_goes_on(store: SeaweedFS, tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
     arguments = train_command(store.http.format(path="set"), tmp_path, "num_ranks=2", "epochs=40")
     process = subprocess.Popen(
         arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -292,9 +293,11 @@ def test_ctrl_c_leaves_no_process_no_partial_file_and_a_run_that_goes_on(store: 
     while not (metrics.is_file() and metrics.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
+    shared = set(os.listdir("/dev/shm")) - before
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
     assert "goes on from it" in errors
     assert wait_for_end(process.pid)
     assert not list(tmp_path.rglob("*.partial*"))
+    assert not shared & set(os.listdir("/dev/shm"))

@@ -18,6 +18,7 @@ from trainer.engine import describe_local_norms
 from trainer.evaluation import evaluate_split
 from trainer.evaluation_files import write_evaluation
 from trainer.logbook import read_metrics
+from trainer.meter import WELL_FED
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.report import write_report
@@ -43,6 +44,7 @@ def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
+        notes += _read_verdict(recipe)
         write_report(recipe, dataset, notes)
     return notes
 
@@ -99,6 +101,12 @@ def evaluate_bundle(
         )
     rows = evaluate_split(bundle.model, bundle.page.preprocess, dataset.split(part), ranks, workers)
     return write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part) if ranks.is_first else {}
+
+
+def _read_verdict(recipe: Recipe) -> list[str]:
+    """Return what the last epoch's feed lacked, if anything."""
+    verdict = read_metrics(recipe.run_dir)[-1]["feed/verdict"]
+    return [] if verdict.endswith(WELL_FED) else [f"training {verdict}"]
 
 
 def _best_metrics(recipe: Recipe, state: RunState) -> dict[str, float]:

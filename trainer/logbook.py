@@ -26,10 +26,10 @@ class Logbook:
         kept = [row for row in read_metrics(run_dir) if row["epoch"] <= epochs_done]
         write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def write(self, numbers: Numbers) -> None:
-        """Append one row; every row has its epoch."""
+    def write(self, numbers: Numbers, verdict: str) -> None:
+        """Append one row; every row has its epoch. verdict: on the feed, in words."""
         with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers) + "\n")
+            file.write(json.dumps(numbers | {"feed/verdict": verdict}) + "\n")
 
     def show(self, samples_seen: int, total: int, numbers: Numbers) -> None:
         """Tell how far the run is, at most twice a second."""

@@ -6,7 +6,6 @@ and a function that takes each epoch's numbers.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,8 +34,6 @@ from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
 from trainer.stream import TrainStream
 from trainer.track import Tracker
 
-logger = logging.getLogger(__name__)
-
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
 
@@ -56,6 +53,8 @@ class Run:
     ledger: Ledger | None
     logbook: Logbook | None
     tracker: Tracker | None
+    verdict: str = ""
+    """On the feed of the last epoch."""
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -82,8 +81,6 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
     run = _open_run(recipe, ranks)
-    if ranks.is_first:
-        logger.info("%s", run.stream.describe())
     try:
         while not _is_done(run):
             numbers = _train_epoch(run)
@@ -199,10 +196,10 @@ def _train_epoch(run: Run) -> Numbers | None:
 
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
-    """Return what this rank's feed did in an epoch, and say in words whether its steps wait for it."""
-    verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.recipe.image_size)
-    logger.info("epoch %d %s", run.state.epochs_done + 1, verdict)
+    """Return what this rank's feed did in an epoch; keep in words whether its steps wait for it."""
+    run.verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.recipe.image_size)
     return {
+        "feed/clustering": run.stream.clustering,
         "feed/bytes_read": readings.bytes_read,
         "feed/bytes_downloaded": readings.bytes_downloaded,
         "feed/cache_hits": readings.cache_hits,
@@ -268,7 +265,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     assert best is not None  # any first value is better than none
     numbers["val/best"] = best.value
     if run.logbook:
-        run.logbook.write(numbers)  # before the snapshot: an epoch that counts as done has its row
+        run.logbook.write(numbers, run.verdict)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
         _save(run)
     if run.tracker:

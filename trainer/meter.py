@@ -11,7 +11,8 @@ from typing import Literal
 
 Stage = Literal["fetch", "read", "decode", "augment"]
 
-_WELL_FED = 0.05
+WELL_FED = "well fed"
+_WAITS_LITTLE = 0.05
 _MUCH_LARGER, _ROOM = 3, 2
 """Stored pictures this many times the input pay for being packed smaller; the side that leaves room for crops."""
 
@@ -90,8 +91,8 @@ def judge(readings: Readings, wait_frac: float, workers: int, cpus: int, image_s
         image_size: Side of the model's input, pixels.
     """
     share = f"waits {wait_frac:.0%} for data"
-    if wait_frac < _WELL_FED:
-        return f"{share}: well fed"
+    if wait_frac < _WAITS_LITTLE:
+        return f"{share}: {WELL_FED}"
     bound = max(readings.seconds, key=lambda stage: readings.seconds[stage])
     return f"{share}: {_NAMES[bound]} bound; {_advise(bound, readings, workers < cpus, image_size)}"
 

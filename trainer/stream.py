@@ -38,6 +38,8 @@ class TrainStream:
             split, (spec.channels, spec.size, spec.size), self.workers, pinned=ranks.device.type == "cuda"
         )
         self.samples_per_epoch = self.plan(0).num_samples
+        self.clustering = bound_clustering(self.plan(0))
+        """How often two samples of one shard meet in a batch at most, against a full shuffle."""
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the order of an epoch."""
@@ -53,15 +55,6 @@ class TrainStream:
                 EpochPlan(ShardSizes(self._split.counts, self._split.shard_bytes, repeats), order, epoch),
             )
         return self._plan[1]
-
-    def describe(self) -> str:
-        """Return in a sentence what an epoch shows and how well its batches are mixed."""
-        plan = self.plan(0)
-        clustering = bound_clustering(plan)
-        return (
-            f"an epoch is {plan.num_samples:,} samples in {plan.num_steps:,} steps; two samples of one shard meet in a "
-            f"batch at most {clustering:.3g} times as often as under a full shuffle"
-        )
 
     def iterate(self, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield this rank's part of each step of an epoch, from `first_step` on, on the rank's device.
