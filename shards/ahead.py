@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from shards.plan import Refs
 from shards.read import SampleReader
 
-_STEPS = 10_000
-"""Batches to look ahead at most: their places are held in memory, 24 bytes a sample."""
+_SAMPLES = 1 << 20
+"""To look ahead at most: their places are held in memory, 24 bytes each."""
 
 
 def look_ahead(batches: Iterable[Refs], reader: SampleReader, *, kept: int) -> Iterator[Refs]:
@@ -30,7 +30,7 @@ def look_ahead(batches: Iterable[Refs], reader: SampleReader, *, kept: int) -> I
             return
         if changed:
             reader.announce(horizon.shards)
-        refs = horizon.batches.popleft()
+        refs = horizon.take()
         yield refs
         behind.append(refs)
         if len(behind) > kept:
@@ -44,6 +44,7 @@ class _Horizon:
         self._reader = reader
         self._uses: Counter[int] = Counter()  # keeps the order in which shards came
         self._bytes = 0
+        self._samples = 0
         self._changed = False
         self.batches: deque[Refs] = deque()
 
@@ -53,15 +54,22 @@ class _Horizon:
 
     def extend(self, coming: Iterator[Refs]) -> bool:
         """Take batches until their shards fill what may be fetched ahead; return whether the shards changed."""
-        while not self.batches or (self._bytes < self._reader.ahead_bytes and len(self.batches) < _STEPS):
+        while not self.batches or (self._bytes < self._reader.ahead_bytes and self._samples < _SAMPLES):
             refs = next(coming, None)
             if refs is None:
                 break
             self.batches.append(refs)
+            self._samples += len(refs)
             for shard in dict.fromkeys(refs.shards.tolist()):
                 self._add(shard)
         changed, self._changed = self._changed, False
         return changed
+
+    def take(self) -> Refs:
+        """Return the next batch, which is looked ahead to no longer."""
+        refs = self.batches.popleft()
+        self._samples -= len(refs)
+        return refs
 
     def forget(self, refs: Refs) -> None:
         """Take note that a batch was read."""

@@ -32,7 +32,8 @@ def bound_clustering(plan: EpochPlan) -> float:
     """Return a number that the expected figure of a plan does not pass.
 
     A lane gives at most t = ceil(B / lanes) samples of a batch, and its window of M samples is a random permutation:
-    two samples of the window share a batch with probability (t - 1) / (M - 1) at most, two of different lanes with t / M.
+    two samples of the window share a batch with probability (t - 1) / (M - 1) at most, two of different lanes with
+    t / M.
     """
     takes = -(-plan.batch_size_global // plan.num_lanes)
     pairs, total = 0.0, plan.num_samples

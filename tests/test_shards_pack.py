@@ -154,7 +154,10 @@ def test_splits_of_the_folder_are_kept(dataset_path: Path) -> None:
     for name in ("train", "val", "test"):
         split = open_dataset(dataset_path).split(name)
         for shard in range(len(split.counts)):
-            assert {s.split("/")[0] for s in pq.read_table(Path(split.location) / split.wanted_index(shard).name)["source"].to_pylist()} == {name}
+            assert {
+                s.split("/")[0]
+                for s in pq.read_table(Path(split.location) / split.wanted_index(shard).name)["source"].to_pylist()
+            } == {name}
 
 
 def test_shard_table_counts_classes_as_the_index_does(dataset_path: Path) -> None:

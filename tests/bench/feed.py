@@ -19,7 +19,7 @@ from statistics import median
 from feed_clock import read_tree_bytes
 from feed_contenders import FEEDS as OUR_FEEDS
 from feed_peers import FEEDS as PEER_FEEDS
-from pack import describe_pictures, describe_run
+from pack import describe_pictures, describe_run, judge
 from pictures import make_photographs, make_xrays
 
 HERE = Path(__file__).parent
@@ -217,6 +217,19 @@ def ratio(row: Contender, reference: Contender) -> float:
     return median(a["cpu_s"] / a["pictures"] * b["pictures"] / b["cpu_s"] for a, b in pairs)
 
 
+GOALS = {"torchvision": 0.45, "decode": 2.1, "dali": 1.0}
+"""What our CPU per picture is to be at most of that of others, for colour JPEGs of 500x375."""
+
+
+def judge_goals(contenders: Sequence[Contender]) -> list[str]:
+    """Return a line for each goal whose contender was measured."""
+    by_name = {contender.name: contender for contender in contenders if not contender.failure}
+    if "ours" not in by_name:
+        return []
+    measured = [(by_name[name], goal) for name, goal in GOALS.items() if name in by_name]
+    return [judge(f"ours against {row.title}", ratio(by_name["ours"], row), goal) for row, goal in measured]
+
+
 def bench_pictures(bench: Bench, src: Path, title: str, contenders: list[Contender], rounds: int) -> list[str]:
     """Return a section on one set of pictures."""
     bench.run_rounds(contenders, src, rounds)
@@ -245,6 +258,8 @@ def main() -> None:
         src = make(bench.data / f"{make.__name__.removeprefix('make_')}-{count}", count)
         contenders = list_contenders(arguments.quick, bench.peers is not None)
         sections += bench_pictures(bench, src, title, contenders, rounds)
+        if make is make_photographs:
+            sections += [*judge_goals(contenders), ""]
     page = "\n".join(["# Feed bench", "", *head, f"- load {os.getloadavg()[0]:.1f} at last", "", *sections, *NOTES, ""])
     out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-feed.md"
     out.parent.mkdir(parents=True, exist_ok=True)
