@@ -96,6 +96,13 @@ def test_epochs_draw_anew_and_the_same_epoch_draws_the_same() -> None:
     assert first != other
 
 
+def test_which_samples_of_a_large_class_are_shown_together_is_drawn_anew() -> None:
+    """10 of 40 in each epoch: a fixed order of the class would know only as many sets as its draws lie apart."""
+    labels = [0] * 40 + [1, 2, 3]
+    shown = {tuple(np.flatnonzero(count(labels, "balanced", epoch=epoch)[:40]).tolist()) for epoch in range(200)}
+    assert len(shown) > 150
+
+
 def test_many_chunks_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, weights = [0, 1] * 500, np.random.default_rng(0).random(1000)
     whole = [count(labels, order, weights=weights).tolist() for order in ("balanced", "weighted")]

@@ -181,6 +181,15 @@ def test_jpeg_that_nobody_audited_is_turned_upright() -> None:
     assert (ours.permute(1, 2, 0).numpy() == decode(encoded)).all()
 
 
+def test_fast_decoding_leaves_to_the_contract_what_nobody_audited() -> None:
+    large = np.asarray(Image.fromarray(data.coffee()).resize((1600, 1200)))
+    exif = Image.fromarray(large).getexif()
+    exif[0x0112] = 6
+    sample = make_sample(encode(large, exif=exif), audited=False)
+    ours, theirs = (TrainGeometry(SPEC, RANDOM, fast).load(sample, KEY, Meter()) for fast in (True, False))
+    assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_other_formats_are_cropped_as_jpegs_are(kind: str) -> None:
     encoded = encode(data.chelsea(), kind, lossless=True)
