@@ -29,7 +29,7 @@ class Sample:
     """One encoded sample of a shard.
 
     label: -1 where the sample has none or several. pixels_xxh3: of the decoded picture, empty where no audit decoded
-    it. source: the file it came from.
+    it. source: the file it came from. offset: of the bytes in the tar.
     """
 
     sample_id: int
@@ -40,6 +40,7 @@ class Sample:
     source: str
     shard: str
     key: str
+    offset: int
 
     @property
     def audited(self) -> bool:
@@ -48,8 +49,8 @@ class Sample:
 
     @property
     def where(self) -> str:
-        """Shard and key, for error messages."""
-        return f"{self.shard} key {self.key}"
+        """Shard, key and place in the tar, for error messages."""
+        return f"{self.shard} key {self.key} at offset {self.offset:,}"
 
 
 class SampleReader:
@@ -182,6 +183,7 @@ class _OpenShard:
             source=self._sources[row].as_py(),
             shard=self._name,
             key=key,
+            offset=offset,
         )
 
     def __del__(self) -> None:

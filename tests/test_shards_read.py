@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,9 +77,12 @@ def test_one_sample_equals_that_sample_of_many(dataset_path: Path) -> None:
         assert reader.read_one(0, 1) == reader.read(0, np.array([1]))[0]
 
 
-def test_error_place_names_shard_and_key(dataset_path: Path) -> None:
+def test_error_place_names_shard_key_and_offset(dataset_path: Path) -> None:
+    tar = dataset_path / "train/000000.tar"
+    with tarfile.open(tar) as file:
+        offset = next(member.offset_data for member in file if member.name.startswith("000000001."))
     with SampleReader(train(dataset_path)) as reader:
-        assert reader.read_one(0, 1).where == f"{dataset_path}/train/000000.tar key 000000001"
+        assert reader.read_one(0, 1).where == f"{tar} key 000000001 at offset {offset:,}"
 
 
 def test_threads_may_share_a_reader(dataset_path: Path) -> None:

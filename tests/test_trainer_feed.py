@@ -189,8 +189,8 @@ def test_batches_grow_and_shrink_and_may_be_empty(dataset_path: Path) -> None:
 # what goes wrong
 
 
-def corrupt(folder: Path, row: int) -> tuple[str, str]:
-    """Overwrite the middle of a picture of train/000001.tar; return the tar and the key."""
+def corrupt(folder: Path, row: int) -> tuple[str, str, int]:
+    """Overwrite the middle of a picture of train/000001.tar; return the tar, the key and the offset."""
     import pyarrow.parquet as pq
 
     tar = folder / "train/000001.tar"
@@ -198,18 +198,20 @@ def corrupt(folder: Path, row: int) -> tuple[str, str]:
     with open(tar, "r+b") as file:
         file.seek(index["offset"])
         file.write(b"no picture at all" + bytes(index["length"] - 17))
-    return str(tar), index["key"]
+    return str(tar), index["key"], index["offset"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_corrupt_picture_ends_the_epoch_with_shard_and_key(dataset_path: Path, tmp_path: Path, workers: int) -> None:
+def test_corrupt_picture_ends_the_epoch_with_shard_key_and_offset(
+    dataset_path: Path, tmp_path: Path, workers: int
+) -> None:
     shutil.copytree(dataset_path, tmp_path / "copy")
-    tar, key = corrupt(tmp_path / "copy", 2)
+    tar, key, offset = corrupt(tmp_path / "copy", 2)
     stream = open_stream(make_recipe(tmp_path / "copy", f"workers={workers}"))
     with pytest.raises(ShardError) as caught:
         list(stream.iterate(0, 0))
     stream.close()
-    assert str(caught.value).startswith(f"{tar} key {key}: the picture cannot be decoded (")
+    assert str(caught.value).startswith(f"{tar} key {key} at offset {offset:,}: the picture cannot be decoded (")
     assert str(caught.value).endswith("Restore the shard from a backup or pack again")
 
 

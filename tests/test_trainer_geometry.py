@@ -39,7 +39,7 @@ def encode(pixels: npt.NDArray[np.uint8], kind: str = "JPEG", **options: Any) ->
 
 
 def make_sample(data: bytes, audited: bool = True) -> Sample:
-    return Sample(7, 0, 1.0, data, "0" * 32 if audited else "", "a.jpg", "/shards/train/000000.tar", "000000007")
+    return Sample(7, 0, 1.0, data, "0" * 32 if audited else "", "a.jpg", "/shards/train/000000.tar", "000000007", 512)
 
 
 def photographs() -> Iterator[npt.NDArray[np.uint8]]:
