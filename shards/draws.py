@@ -20,7 +20,7 @@ Labels = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
 Repeats = npt.NDArray[np.uint32]
 
-_FRACTION, _DRAWS = 6, 7  # purposes of random streams; shards.plan and trainer.seeding have the others
+_FRACTION, _DRAWS = 6, 7  # purposes of random streams; shards.plan and trainer.augment.seeding have the others
 _CHUNK = 1 << 20  # what is worked on in float64 at a time
 
 

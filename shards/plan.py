@@ -19,7 +19,12 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-_DEAL, _WINDOW, _LANE, _CUT = 0, 1, 3, 4  # what a random stream is for; 2, 5 and above belong to trainer.seeding
+_DEAL, _WINDOW, _LANE, _CUT = (
+    0,
+    1,
+    3,
+    4,
+)  # what a random stream is for; 2, 5 and above belong to trainer.augment.seeding
 _WINDOWS_KEPT = 3  # the one that is read, the one after it, and one that a late worker still asks for
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from trainer.albumentations_policies import A, Sharpness, build_photometric, seed_transforms
-from trainer.augment import POLICIES, Policy, augment, chain, flip
-from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
-from trainer.torchvision_policies import seed_transform
+from trainer.augment.albumentations_policies import A, Sharpness, build_photometric, seed_transforms
+from trainer.augment.policies import POLICIES, Policy, augment, chain, flip
+from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.augment.torchvision_policies import seed_transform
+from trainer.options.augment import POLICY_NAMES
 
 ROOT = Path(__file__).parent.parent
 RANDOM = [policy for policy in POLICIES if policy != "none"]
@@ -33,6 +34,10 @@ def image() -> Tensor:
 def draw(image: Tensor, policy: str, count: int, seed: int = 0, epoch: int = 0, copy: int = 0) -> list[bytes]:
     keys = [SampleKey(seed, epoch, sample, copy) for sample in range(count)]
     return [augment(image, policy, key).numpy().tobytes() for key in keys]
+
+
+def test_recipes_may_name_every_policy_and_no_other() -> None:
+    assert set(POLICY_NAMES) == set(POLICIES)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -329,7 +334,7 @@ def run_python(code: str) -> str:
 def test_recipe_that_names_an_albumentations_policy_does_not_import_it() -> None:
     code = """
 import sys
-from trainer.recipe import AugmentOptions
+from trainer.options.augment import AugmentOptions
 AugmentOptions(policy="photometric")
 print([name for name in ("albumentations", "cv2") if name in sys.modules])
 """
@@ -350,7 +355,7 @@ print(bool(asked))
 
 
 def test_import_of_albumentations_by_its_door_asks_no_network() -> None:
-    assert run_python(WATCHED.format("trainer.albumentations_policies")) == "False"
+    assert run_python(WATCHED.format("trainer.augment.albumentations_policies")) == "False"
 
 
 def test_import_of_albumentations_by_itself_would_ask() -> None:
@@ -363,8 +368,8 @@ def test_first_use_from_several_threads_at_once_gives_the_same_pixels() -> None:
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 import sys, torch, xxhash
-from trainer.augment import augment
-from trainer.seeding import SampleKey
+from trainer.augment.policies import augment
+from trainer.augment.seeding import SampleKey
 barrier, image = Barrier(8, timeout=60), torch.arange(192, dtype=torch.uint8).reshape(3, 8, 8)
 def draw(sample):
     barrier.wait()

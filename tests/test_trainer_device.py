@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.device import feed_device
-from trainer.feed import Batch
+from trainer.feed.device import feed_device
+from trainer.feed.feed import Batch
 
 BENCH = Path(__file__).parent / "bench" / "feed_gpu.py"
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, ModelSpec
-from trainer.engine import Engine, build_optimizer, describe_local_norms
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
+from trainer.options.optim import OptimOptions
 from trainer.ranks import single_rank
-from trainer.recipe import OptimOptions, Recipe
+from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
+from trainer.step.engine import Engine, build_optimizer, describe_local_norms
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

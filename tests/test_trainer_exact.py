@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.ledger import read_ledger, read_position
+from trainer.record.ledger import read_ledger, read_position
 
 ROOT = Path(__file__).parent.parent
 NUM_SAMPLES, EPOCHS, BATCH = 72, 6, 8

@@ -21,12 +21,12 @@ from shards.errors import ShardError
 from shards.plan import Refs, concat_refs, sequential_refs
 from shards.read import Sample
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed import BATCHES_AHEAD, Batch, Feed
-from trainer.meter import Meter
+from trainer.feed.feed import BATCHES_AHEAD, Batch, Feed
+from trainer.feed.meter import Meter
+from trainer.feed.stream import TrainStream
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.stream import TrainStream
 
 SPEC = PreprocessSpec(size=32)
 SHAPE = (3, 32, 32)

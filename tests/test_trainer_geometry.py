@@ -19,12 +19,12 @@ from torchvision.transforms.v2 import functional as transforms
 from shards.decode import decode
 from shards.errors import DecodeError
 from shards.read import Sample
+from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.geometry import Box, TrainGeometry, decode_sample, draw_box
-from trainer.meter import Meter
-from trainer.recipe import AugmentOptions
-from trainer.resize import resize
-from trainer.seeding import CROP, SampleKey, make_numpy_rng
+from trainer.feed.geometry import Box, TrainGeometry, decode_sample, draw_box
+from trainer.feed.meter import Meter
+from trainer.feed.resize import resize
+from trainer.options.augment import AugmentOptions
 
 SPEC = PreprocessSpec(size=64)
 RANDOM = AugmentOptions(crop="random")

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
-from trainer.ledger import read_ledger
-from trainer.logbook import read_metrics
 from trainer.loop import Outcome, train
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
+from trainer.record.ledger import read_ledger
+from trainer.record.logbook import read_metrics
+from trainer.record.snapshot import SnapshotStore
 from trainer.run_dir import STOP_FILE
-from trainer.snapshot import SnapshotStore
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.meter import Meter, Readings, judge
+from trainer.feed.meter import Meter, Readings, judge
 
 
 def make_readings(side: int = 500, **seconds: float) -> Readings:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.metrics import compute_metrics, select_scalars, softmax
+from trainer.evaluation.metrics import compute_metrics, select_scalars, softmax
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 # Predictions 0 0 1 1 1 0: class 2 is never predicted.

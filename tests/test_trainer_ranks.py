@@ -22,20 +22,21 @@ from shards.plan import slice_rank
 from shards.sources.find import find_sources
 from trainer.build import build_model, build_preprocess
 from trainer.contract.model import Classifier, ModelSpec
-from trainer.engine import Engine
 from trainer.evaluate import evaluate
-from trainer.evaluation import CHUNK, evaluate_split
-from trainer.feed import Batch
-from trainer.ledger import read_ledger
-from trainer.logbook import read_metrics
+from trainer.evaluation.metrics import compute_metrics
+from trainer.evaluation.rows import CHUNK, evaluate_split
+from trainer.feed.feed import Batch
+from trainer.feed.stream import TrainStream
 from trainer.loop import train
-from trainer.metrics import compute_metrics
+from trainer.options.optim import OptimOptions
 from trainer.processes import run_processes
 from trainer.ranks import Ranks, single_rank
-from trainer.recipe import OptimOptions, Recipe
+from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
+from trainer.record.ledger import read_ledger
+from trainer.record.logbook import read_metrics
 from trainer.run_dir import STOP_FILE
-from trainer.stream import TrainStream
+from trainer.step.engine import Engine
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

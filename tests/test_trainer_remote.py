@@ -27,11 +27,11 @@ from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from shards.storage import open_storage
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
+from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks, single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.stream import TrainStream
 
 ROOT = Path(__file__).parent.parent
 SPEC = PreprocessSpec(size=32)

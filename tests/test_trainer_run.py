@@ -20,8 +20,8 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
-from trainer.logbook import read_metrics
 from trainer.recipe_file import load_recipe
+from trainer.record.logbook import read_metrics
 from trainer.run import main
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

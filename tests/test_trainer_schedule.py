@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.recipe import ScheduleOptions
-from trainer.schedule import scale_lr
+from trainer.options.optim import ScheduleOptions
+from trainer.step.schedule import scale_lr
 
 
 def scale(seen: int, total: int = 1000, per_epoch: int = 100, **options: object) -> float:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from trainer.seeding import CROP, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
-from trainer.torch_random import DRAWS, REFUSED, DrawFrom
+from trainer.augment.seeding import CROP, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.augment.torch_random import DRAWS, REFUSED, DrawFrom
 
 LIBRARIES: dict[str, Callable[[SampleKey, int], Callable[[], float]]] = {
     "numpy": lambda key, purpose: make_numpy_rng(key, purpose).random,

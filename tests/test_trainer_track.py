@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from shards.dataset import open_dataset
-from trainer.logbook import read_metrics
 from trainer.loop import train
+from trainer.options.run import TrackOptions
 from trainer.ranks import single_rank
-from trainer.recipe import Recipe, TrackOptions
+from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.track import choose_mode
+from trainer.record.logbook import read_metrics
+from trainer.record.track import choose_mode
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

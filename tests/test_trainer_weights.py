@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import trainer.weights
+import trainer.weights.load
 from shards.errors import ShardError, UsageError
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.weights import INSTALLED, KeyMap, load_weights, map_efficientnet_pytorch, read_normalisation
+from trainer.weights.load import INSTALLED, KeyMap, load_weights, map_efficientnet_pytorch, read_normalisation
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -81,7 +81,7 @@ def test_key_map_with_two_norms_swapped_is_seen_by_the_photographs(monkeypatch: 
         return {key: mapped[partner[key]] for key in mapped}
 
     wrong: KeyMap = swap  # type: ignore[assignment]
-    monkeypatch.setitem(trainer.weights.INSTALLED, LITE0, replace(INSTALLED[LITE0], key_map=wrong))
+    monkeypatch.setitem(trainer.weights.load.INSTALLED, LITE0, replace(INSTALLED[LITE0], key_map=wrong))
     model = make_classifier()
     load_weights(model.backbone, model.spec, LITE0)
     right = [rank_classes(model, photograph)[0] in classes for photograph, classes in PHOTOGRAPHS.items()]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from trainer.contract.bundle import Bundle
-from trainer.logbook import read_metrics
+from trainer.record.logbook import read_metrics
 
 EPOCHS = 3
 # The rate decides: at 1e-9 nothing is learnt, and the log loss, which has no ties, says so after each epoch.

@@ -10,7 +10,7 @@ from shards.dataset import Dataset
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
-from trainer.weights import load_weights, read_normalisation
+from trainer.weights.load import load_weights, read_normalisation
 
 logger = logging.getLogger(__name__)
 

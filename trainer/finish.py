@@ -14,16 +14,16 @@ from trainer.contract.bundle import Bundle, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
-from trainer.engine import describe_local_norms
-from trainer.evaluation import evaluate_split
-from trainer.evaluation_files import write_evaluation
-from trainer.logbook import read_metrics
-from trainer.meter import WELL_FED
+from trainer.evaluation.files import write_evaluation
+from trainer.evaluation.report import write_report
+from trainer.evaluation.rows import evaluate_split
+from trainer.feed.meter import WELL_FED
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
-from trainer.report import write_report
+from trainer.record.logbook import read_metrics
+from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.run_dir import SNAPSHOTS
-from trainer.snapshot import RunState, SnapshotStore
+from trainer.step.engine import describe_local_norms
 
 BUNDLE = "bundle"
 

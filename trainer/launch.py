@@ -15,11 +15,11 @@ from tqdm import tqdm
 from shards.dataset import open_dataset
 from shards.errors import Interrupted
 from trainer.job import run_rank
-from trainer.logbook import read_progress
 from trainer.loop import Outcome
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
 

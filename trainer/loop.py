@@ -19,20 +19,20 @@ from shards.dataset import Dataset, Split, open_dataset
 from shards.errors import ShardError, UsageError
 from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.engine import Engine
-from trainer.evaluation import Rows, evaluate_split
-from trainer.feed import Batch
-from trainer.ledger import Ledger, drop_after, read_position
-from trainer.logbook import Logbook, Numbers
-from trainer.meter import Readings, judge
-from trainer.metrics import compute_metrics, select_scalars
+from trainer.evaluation.metrics import compute_metrics, select_scalars
+from trainer.evaluation.rows import Rows, evaluate_split
+from trainer.feed.feed import Batch
+from trainer.feed.meter import Readings, judge
+from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.ledger import Ledger, drop_after, read_position
+from trainer.record.logbook import Logbook, Numbers
+from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
+from trainer.record.track import Tracker
 from trainer.run_dir import SNAPSHOTS, STOP_FILE
-from trainer.schedule import scale_lr
-from trainer.snapshot import Best, RunState, SnapshotStore, name_snapshot
-from trainer.stream import TrainStream
-from trainer.track import Tracker
+from trainer.step.engine import Engine
+from trainer.step.schedule import scale_lr
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]

@@ -22,11 +22,11 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from trainer.job import run_rank
-from trainer.logbook import Numbers
 from trainer.loop import Outcome
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
+from trainer.record.logbook import Numbers
 
 MAX_FAILURES = 3
 REFUSAL_FILE = "refusal"

@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from shards.errors import UsageError
-from trainer.recipe import Recipe, Section
+from trainer.options.section import Section
+from trainer.recipe import Recipe
 from trainer.recipe_file import apply_override, build_recipe
 
 SPACES = Path(__file__).parent / "spaces"

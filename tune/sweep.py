@@ -20,9 +20,9 @@ from shards.dataset import open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
 from shards.files import write_json, write_text
 from trainer.launch import stop_on_signal
-from trainer.logbook import read_metrics
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
+from trainer.record.logbook import read_metrics
 from trainer.run_dir import RESULT, STOP_FILE
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table

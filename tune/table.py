@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.files import write_text
-from trainer.logbook import read_metrics
+from trainer.record.logbook import read_metrics
 from trainer.run_dir import is_finished
 from tune.space import Trial
 from tune.trial import REFUSAL_FILE

@@ -12,10 +12,10 @@ from ray import tune
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from trainer.job import run_rank
-from trainer.logbook import Numbers, read_metrics
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
+from trainer.record.logbook import Numbers, read_metrics
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
 REFUSAL_FILE = "refusal"

@@ -27,12 +27,12 @@ def open_ours_fast(folder: Path) -> Epoch:
 
 
 def open_stream(location: str, decode: str, **storage: Any) -> Epoch:
-    """Return epochs of `trainer.stream.TrainStream` over the training part of a dataset."""
+    """Return epochs of `trainer.feed.stream.TrainStream` over the training part of a dataset."""
     from shards.dataset import open_dataset
     from trainer.contract.preprocess import PreprocessSpec
+    from trainer.feed.stream import TrainStream
     from trainer.ranks import single_rank
     from trainer.recipe import Recipe
-    from trainer.stream import TrainStream
 
     recipe = Recipe.model_validate(
         {

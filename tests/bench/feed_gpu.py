@@ -16,11 +16,11 @@ from torch.nn.functional import cross_entropy
 from shards.dataset import open_dataset
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.feed import Batch
-from trainer.meter import judge
+from trainer.feed.feed import Batch
+from trainer.feed.meter import judge
+from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
-from trainer.stream import TrainStream
 
 SIZE, WARM_UP, TARGET = 224, 20, 0.02
 

@@ -22,10 +22,10 @@ from pictures import make_photographs
 from shards.dataset import open_dataset
 from shards.storage import open_storage
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
+from trainer.feed.stream import TrainStream
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
-from trainer.stream import TrainStream
 
 KEYS = "bench-key", "bench-secret"
 TARGET = 1.3

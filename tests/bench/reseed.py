@@ -23,15 +23,15 @@ from torch import Tensor
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
-from trainer import albumentations_policies, torchvision_policies
-from trainer.augment import augment
-from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
-from trainer.torch_random import DrawFrom
+from trainer.augment import albumentations_policies, torchvision_policies
+from trainer.augment.policies import augment
+from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.augment.torch_random import DrawFrom
 
 TARGET = 0.05
 PICTURES = 40
 POLICIES = ("strong", "autoaugment", "randaugment", "trivialaugment", "augmix", "photometric")
-# The same transforms as in trainer.torchvision_policies, without a policy's seeding.
+# The same transforms as in trainer.augment.torchvision_policies, without a policy's seeding.
 BARE = {
     "autoaugment": v2.AutoAugment,
     "randaugment": v2.RandAugment,

@@ -22,8 +22,8 @@ from ray import serve
 from cluster.serve import endpoint
 from cluster.serve.app import build
 from trainer.contract.bundle import Bundle
-from trainer.ledger import read_ledger
-from trainer.logbook import read_metrics
+from trainer.record.ledger import read_ledger
+from trainer.record.logbook import read_metrics
 
 
 def run(*command: str) -> str:

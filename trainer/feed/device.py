@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
 
 
 def feed_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

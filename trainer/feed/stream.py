@@ -12,15 +12,15 @@ from shards.draws import DrawOptions, count_draws
 from shards.mixing import bound_clustering
 from shards.plan import EpochPlan, OrderOptions, ShardSizes
 from shards.read import Sample, SampleReader
-from trainer.augment import augment
+from trainer.augment.policies import augment
+from trainer.augment.seeding import SampleKey
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.device import feed_device
-from trainer.feed import Batch, Feed, Load
-from trainer.geometry import TrainGeometry
-from trainer.meter import Meter, Readings
+from trainer.feed.device import feed_device
+from trainer.feed.feed import Batch, Feed, Load
+from trainer.feed.geometry import TrainGeometry
+from trainer.feed.meter import Meter, Readings
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
-from trainer.seeding import SampleKey
 
 
 class TrainStream:

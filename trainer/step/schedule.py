@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.recipe import ScheduleOptions
+from trainer.options.optim import ScheduleOptions
 
 
 def scale_lr(options: ScheduleOptions, samples_seen: int, total_samples: int, samples_per_epoch: int) -> float:

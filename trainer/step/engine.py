@@ -14,9 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, find_head
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
+from trainer.options.optim import OptimOptions
 from trainer.ranks import Ranks
-from trainer.recipe import OptimOptions, Recipe
+from trainer.recipe import Recipe
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _Norm = nn.modules.batchnorm._BatchNorm

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from trainer.seeding import OPERATIONS, SampleKey, make_torch_rng
-from trainer.torch_random import DrawFrom
+from trainer.augment.seeding import OPERATIONS, SampleKey, make_torch_rng
+from trainer.augment.torch_random import DrawFrom
 
 Policy = Callable[[Tensor, SampleKey], Tensor]
 

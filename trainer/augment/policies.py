@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from trainer import torchvision_policies
-from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng
+from trainer.augment import torchvision_policies
+from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng
 
 Operation = Callable[[Tensor, np.random.Generator], Tensor]
 Policy = Callable[[Tensor, SampleKey], Tensor]
@@ -46,7 +46,7 @@ def leave(image: Tensor, _key: SampleKey) -> Tensor:
 def photometric(image: Tensor, key: SampleKey) -> Tensor:
     """Brightness, contrast, colour, sharpness, rotation and noise; see albumentations_policies."""
     # late: importing albumentations takes most of a second, and a recipe that only names the policy needs none of it
-    from trainer import albumentations_policies
+    from trainer.augment import albumentations_policies
 
     return albumentations_policies.POLICIES["photometric"](image, key)
 

@@ -13,9 +13,9 @@ import yaml
 from shards.dataset import Dataset
 from shards.files import write_text
 from trainer.contract.bundle import read_versions
-from trainer.figures import draw_training
-from trainer.logbook import read_metrics
+from trainer.evaluation.figures import draw_training
 from trainer.recipe import Recipe
+from trainer.record.logbook import read_metrics
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}

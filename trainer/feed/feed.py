@@ -17,7 +17,7 @@ from shards.dataset import Split
 from shards.errors import DecodeError, ShardError
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
-from trainer.meter import Meter, Readings
+from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
 _CHUNK = 4

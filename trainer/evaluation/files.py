@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from shards.files import write_atomically, write_json
 from trainer.contract.bundle import BundlePage
-from trainer.evaluation import Rows
-from trainer.figures import draw_confusion, draw_scores
-from trainer.metrics import compute_metrics, softmax
+from trainer.evaluation.figures import draw_confusion, draw_scores
+from trainer.evaluation.metrics import compute_metrics, softmax
+from trainer.evaluation.rows import Rows
 
 
 def write_evaluation(out: Path, rows: Rows, page: BundlePage, dataset: str, part: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The one door of albumentations: its policies, drawn per sample.
 
-Importing this takes most of a second, so trainer.augment does it at the first sample of such a policy.
+Importing this takes most of a second, so trainer.augment.policies does it at the first sample of such a policy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng
+from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng
 
 Pixels = npt.NDArray[np.uint8]
 Policy = Callable[[Tensor, SampleKey], Tensor]

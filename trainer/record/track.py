@@ -6,8 +6,9 @@ import logging
 import os
 from typing import Any
 
-from trainer.logbook import Numbers
-from trainer.recipe import Recipe, TrackOptions
+from trainer.options.run import TrackOptions
+from trainer.recipe import Recipe
+from trainer.record.logbook import Numbers
 
 logger = logging.getLogger(__name__)
 

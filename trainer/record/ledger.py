@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.files import write_atomically
-from trainer.feed import Batch
+from trainer.feed.feed import Batch
 
 SCHEMA = pa.schema(
     [

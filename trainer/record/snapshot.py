@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shards.errors import ShardError
 from shards.files import TEMPORARY, write_text
-from trainer.engine import Engine
+from trainer.step.engine import Engine
 
 
 class Best(BaseModel):

@@ -16,8 +16,8 @@ from shards.plan import Refs, sequential_refs
 from shards.read import Sample
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed import Batch, Feed, Load
-from trainer.meter import Meter
+from trainer.feed.feed import Batch, Feed, Load
+from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
 
 # Chunks, not ranks, decide what is computed together: a batch of another size may round differently.

@@ -18,11 +18,11 @@ from torchvision.transforms.v2 import functional as transforms
 
 from shards.decode import decode
 from shards.read import Sample
+from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.contract.preprocess import PreprocessSpec, fit
-from trainer.meter import Meter
-from trainer.recipe import AugmentOptions
-from trainer.resize import resize
-from trainer.seeding import CROP, SampleKey, make_numpy_rng
+from trainer.feed.meter import Meter
+from trainer.feed.resize import resize
+from trainer.options.augment import AugmentOptions
 
 _JPEG = b"\xff\xd8\xff"
 _TRIES = 10
