@@ -8,66 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
-from shards.dataset import Dataset, Split, open_dataset
-from shards.errors import ShardError, UsageError
-from trainer.build import build_model, build_preprocess
-from trainer.contract.preprocess import PreprocessSpec
+from shards.errors import ShardError
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.rows import Rows, evaluate_split
-from trainer.feed.feed import Batch
 from trainer.feed.meter import Readings, judge
-from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
-from trainer.record.ledger import Ledger, drop_after, read_position
-from trainer.record.logbook import Logbook, Numbers
-from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
-from trainer.record.track import Tracker
-from trainer.run_dir import SNAPSHOTS, STOP_FILE
-from trainer.step.engine import Engine
+from trainer.record.logbook import Numbers
+from trainer.record.snapshot import Best, name_snapshot
+from trainer.session import Run, open_run
 from trainer.step.schedule import scale_lr
+from trainer.steps import save, settle, take_step
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
-
-
-@dataclass
-class Run:
-    """All parts of a run on one rank."""
-
-    recipe: Recipe
-    dataset: Dataset
-    ranks: Ranks
-    engine: Engine
-    preprocess: PreprocessSpec
-    stream: TrainStream
-    store: SnapshotStore
-    state: RunState
-    ledger: Ledger | None
-    logbook: Logbook | None
-    tracker: Tracker | None
-    verdict: str = ""
-    """On the feed of the last epoch."""
-    saved_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def run_dir(self) -> Path:
-        return self.recipe.run_dir
-
-    @property
-    def val_split(self) -> Split:
-        return self.dataset.split("val")
-
-    @property
-    def total_samples(self) -> int:
-        return self.stream.samples_per_epoch * self.recipe.epochs
 
 
 def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
@@ -80,7 +38,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         UsageError: A recipe that does not fit the data, or a snapshot of another run.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
-    run = _open_run(recipe, ranks)
+    run = open_run(recipe, ranks)
     try:
         while not _is_done(run):
             numbers = _train_epoch(run)
@@ -88,10 +46,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
                 return "interrupted"
             _end_epoch(run, numbers, _judge_epoch(run), report)
     finally:
-        run.stream.close()
-        run.store.close()
-        if run.tracker:
-            run.tracker.close()
+        run.close()
     return "finished"
 
 
@@ -100,51 +55,12 @@ def _judge_epoch(run: Run) -> Numbers:
     started = time.monotonic()
     # The snapshot is rank 0's; each rank's BatchNorm has gone its own way in the last step.
     run.ranks.copy_from_first(run.engine.model.buffers())
-    rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
+    with run.engine.judged_weights():
+        rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
     _refuse_divergence(rows, run)
     metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
     return numbers | {"val/time_s": time.monotonic() - started}
-
-
-def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
-    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks)
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
-    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
-    state = store.read_last() or fresh
-    _refuse_foreign(state, fresh)
-    if state.samples_seen:
-        store.load(state, engine)
-    ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
-    logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
-    tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
-    preprocess = build_preprocess(recipe, dataset)
-    stream = TrainStream(dataset.split("train"), recipe, preprocess, ranks)
-    return Run(recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, tracker)
-
-
-def _refuse_foreign(state: RunState, fresh: RunState) -> None:
-    if state.dataset != fresh.dataset:
-        raise UsageError(
-            f"the snapshot belongs to dataset {state.dataset[:12]}, the recipe's data is {fresh.dataset[:12]}; "
-            "its position means nothing there. Choose another name=, or delete the run's folder"
-        )
-    if state.recipe != fresh.recipe:
-        raise UsageError(
-            f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
-            "choose another name=, or delete the run's folder"
-        )
-
-
-def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
-    folder = recipe.run_dir / "ledger"
-    done_before = read_position(folder)
-    ranks.barrier()  # every rank has read the position before rank 0 moves it
-    if ranks.is_first:
-        drop_after(folder, state.samples_seen)
-    ranks.barrier()
-    return Ledger(folder, ranks.rank, state.samples_seen, done_before)
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:
@@ -166,6 +82,7 @@ def _is_done(run: Run) -> bool:
 def _train_epoch(run: Run) -> Numbers | None:
     """Train what is left of the epoch that the state stands in; return its numbers, None when asked to stop."""
     recipe, epoch = run.recipe, run.state.epochs_done
+    run.engine.begin_epoch(epoch)
     plan = run.stream.plan(epoch)
     done = run.state.samples_seen - epoch * plan.num_samples
     first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be short
@@ -177,11 +94,12 @@ def _train_epoch(run: Run) -> Numbers | None:
         batch = next(batches)
         wait = time.monotonic() - asked
         scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples)
-        stop = _train_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
+        stop = take_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
         if stop:
             return None
+    settle(run)
     seconds = time.monotonic() - started
     return {
         "epoch": epoch + 1,
@@ -189,6 +107,7 @@ def _train_epoch(run: Run) -> Numbers | None:
         "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
         "train/lr": recipe.optim.peak_lr * scale,
         "train/time_s": seconds,
+        "train/skipped_steps": run.state.skipped_steps,
         "feed/img_s": (run.state.samples_seen - seen_before) / seconds,
         "feed/wait_frac": waited / seconds,
         **_read_feed(run, run.stream.read_meter().since(before), waited / seconds),
@@ -216,43 +135,6 @@ def _show(run: Run, wait_frac: float) -> None:
         run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
 
 
-def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> bool:
-    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
-    device, engine = run.ranks.device, run.engine
-    shared = torch.zeros(3, dtype=torch.float64)
-    shared[0] = engine.weigh(batch).double().sum()
-    if run.ranks.is_first:
-        shared[1] = float((run.run_dir / STOP_FILE).exists())
-        shared[2] = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
-    total_weight, stop, save = run.ranks.sum(shared.to(device)).unbind()
-    loss = engine.step(batch, total_weight.float(), scale, step)
-    loss_sum = float(run.ranks.sum(loss.double()))
-    if run.ledger:
-        run.ledger.add(batch, run.state.epochs_done, step, run.state.samples_seen)
-    run.state = run.state.model_copy(
-        update={
-            "samples_seen": run.state.samples_seen + length,
-            "loss_sum": run.state.loss_sum + loss_sum,
-            "weight_sum": run.state.weight_sum + float(total_weight),
-        }
-    )
-    if stop or save:
-        _save(run)
-    if stop:
-        run.store.wait()
-    return bool(stop)
-
-
-def _save(run: Run) -> None:
-    """Save the state; rows of the ledger are on disk on every rank before the snapshot appears."""
-    if run.ledger:
-        run.ledger.flush(run.state.samples_seen)
-        run.ranks.barrier()
-    if run.ranks.is_first:
-        run.store.save(run.state, run.engine)
-    run.saved_at = time.monotonic()
-
-
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
     """Compare the epoch, save it when it is the best or due, and tell its numbers to whoever listens."""
     numbers, epoch = trained | judged, run.state.epochs_done + 1
@@ -267,7 +149,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     if run.logbook:
         run.logbook.write(numbers, run.verdict)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
-        _save(run)
+        save(run)
     if run.tracker:
         run.tracker.log(numbers)
     report(numbers)
@@ -276,5 +158,4 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
 def _is_better(value: float, best: Best | None, recipe: Recipe) -> bool:
     if best is None:
         return True
-    gain = best.value - value if recipe.stop.metric == "log_loss" else value - best.value
-    return gain > recipe.stop.min_delta
+    return recipe.stop.gain(value, best.value) > recipe.stop.min_delta

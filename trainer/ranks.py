@@ -19,12 +19,15 @@ class Ranks:
     """Rank `rank` of `num_ranks`, computing on `device`. With one rank no process group is needed.
 
     on_node: how many of the ranks are on this machine.
+    control: Group for what is said on the host; None is the default group. With NCCL it is a gloo group, so that a
+        word between ranks does not wait for what the device still computes.
     """
 
     rank: int
     num_ranks: int
     device: torch.device
     on_node: int = 1
+    control: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -45,12 +48,20 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def agree(self, *values: float) -> list[float]:
+        """Return the sum of each value over all ranks, on every rank, without waiting for the device."""
+        if self.num_ranks == 1:
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(shared, group=self.control)
+        return shared.tolist()
+
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all ranks in the order of ranks, on every rank."""
         if self.num_ranks == 1:
             return [value]
         values: list[Any] = [None] * self.num_ranks
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.control)
         return values
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
@@ -62,7 +73,7 @@ class Ranks:
     def barrier(self) -> None:
         """Return when every rank has come here."""
         if self.num_ranks > 1:
-            dist.barrier()
+            dist.barrier(group=self.control)
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
@@ -86,4 +97,10 @@ def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=num_ranks)
-    return Ranks(rank, num_ranks, device, num_ranks)
+    return enter_group(rank, num_ranks, device, num_ranks)
+
+
+def enter_group(rank: int, num_ranks: int, device: torch.device, on_node: int) -> Ranks:
+    """Return a rank of the process group that this process has joined; every rank calls it."""
+    control = dist.new_group(backend="gloo") if num_ranks > 1 and device.type == "cuda" else None
+    return Ranks(rank, num_ranks, device, on_node, control)

@@ -23,7 +23,7 @@ from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from trainer.job import run_rank
 from trainer.loop import Outcome
-from trainer.ranks import Ranks
+from trainer.ranks import enter_group
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
@@ -113,7 +113,9 @@ def _run_worker(config: dict[str, Any]) -> str:
     if refusal.is_file():
         return refusal.read_text(encoding="utf-8")
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size())
+    ranks = enter_group(
+        context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size()
+    )
     try:
         return run_rank(recipe, ranks, report_to_ray)
     except (UsageError, ShardError, OSError) as err:

@@ -17,6 +17,7 @@ from trainer.options.optim import OptimOptions, ScheduleOptions
 from trainer.options.preprocess import PreprocessOptions
 from trainer.options.run import SnapshotOptions, StopOptions, StorageOptions, TrackOptions
 from trainer.options.section import Section
+from trainer.options.step import StepOptions
 from trainer.options.stream import StreamOptions
 
 
@@ -41,6 +42,10 @@ class Recipe(Section):
     """Samples of a step over all ranks."""
     freeze: list[str] = Field(default_factory=list)
     """Beginnings of backbone parameter names that stay as loaded; [backbone] freezes all but the head."""
+    freeze_epochs: int | None = Field(default=None, ge=1)
+    """Epochs after which what is frozen is released; None keeps it frozen to the end."""
+    limit_samples: int | None = Field(default=None, ge=1)
+    """Train on about so many samples, a part of each class, to try a recipe out; None takes all."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision; fp16 scales the loss."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -66,6 +71,7 @@ class Recipe(Section):
     schedule: ScheduleOptions = ScheduleOptions()
     augment: AugmentOptions = AugmentOptions()
     loss: LossOptions = LossOptions()
+    step: StepOptions = StepOptions()
     stop: StopOptions = StopOptions()
     snapshot: SnapshotOptions = SnapshotOptions()
     stream: StreamOptions = StreamOptions()

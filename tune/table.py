@@ -68,7 +68,7 @@ def _read_row(trial: Trial) -> Row | None:
     if not epochs:
         return None
     metric = f"val/{trial.recipe.stop.metric}"
-    choose = min if trial.recipe.stop.metric == "log_loss" else max
+    choose = min if trial.recipe.stop.lower_is_better else max
     best = choose(epochs, key=lambda epoch: epoch[metric])
     seconds = sum(epoch["train/time_s"] for epoch in epochs)
     status = FINISHED if is_finished(trial.recipe.run_dir) else "stopped by ASHA"

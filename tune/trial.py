@@ -59,6 +59,6 @@ def run_trial(config: dict[str, Any]) -> None:
 def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
     """Return what the scheduler sees of an epoch; a loss that is not a number is the worst score."""
     score = numbers[f"val/{recipe.stop.metric}"]
-    if recipe.stop.metric == "log_loss":
+    if recipe.stop.lower_is_better:
         score = -score
     return {"epoch": int(numbers["epoch"]), "score": score if math.isfinite(score) else WORST}

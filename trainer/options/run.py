@@ -12,16 +12,30 @@ from trainer.options.section import Section, Size
 class StopOptions(Section):
     """Which epoch is the best, and when to stop waiting for a better one."""
 
-    metric: Literal["accuracy", "balanced_accuracy", "log_loss"] = "accuracy"
-    """Metric on the validation part; log_loss is better when lower, the others when higher."""
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss"] = "accuracy"
+    """Metric on the validation part."""
+    mode: Literal["auto", "max", "min"] = "auto"
+    """Whether more or less is better; auto: less for log_loss, more for the others."""
     patience: int | None = Field(default=None, ge=1)
     """Epochs without a better value before the run stops; None runs all epochs."""
     min_delta: float = Field(default=0.0, ge=0)
     """Least change that counts as better."""
 
+    @property
+    def lower_is_better(self) -> bool:
+        return self.mode == "min" or (self.mode == "auto" and self.metric == "log_loss")
+
+    def gain(self, value: float, best: float) -> float:
+        """Return by how much a value is better than the best so far."""
+        return best - value if self.lower_is_better else value - best
+
 
 class SnapshotOptions(Section):
-    """When the state of a run is saved; best and last are kept."""
+    """When the state of a run is saved, and what is kept of it."""
+
+    keep: Literal["best-and-last", "best", "all"] = "best-and-last"
+    """Snapshots that stay. best: once the run has ended, the best alone, and it cannot be trained on from its last
+    epoch; all: one of each epoch or more."""
 
     every_epochs: int = Field(default=1, ge=1)
     """Whole epochs between snapshots."""

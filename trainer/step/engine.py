@@ -4,155 +4,271 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import UsageError
-from trainer.contract.model import Classifier, find_head
+from trainer.augment.mix import mix_images
+from trainer.contract.model import Classifier, find_head, split_outputs
 from trainer.feed.feed import Batch
-from trainer.options.optim import OptimOptions
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.step.ema import Ema
+from trainer.step.freeze import Norm, apply_freeze
+from trainer.step.loss import Loss
+from trainer.step.memory import fit_parts, is_out_of_memory, release
+from trainer.step.optimizers import build_optimizer
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_Norm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of a step.
+
+    losses: of each sample of this rank, float32[n], weighted and not averaged.
+    moved: whether the weights moved. They do not where float16 overflowed, or where the step was left out.
+    left_out: because a loss of some rank is not a finite number. Both are the same on every rank.
+    """
+
+    losses: Tensor
+    moved: bool = True
+    left_out: bool = False
 
 
 class Engine:
-    """Takes steps whose gradient is that of the global batch, however it is cut into ranks."""
+    """Takes steps whose gradient is that of the global batch, however it is cut into ranks and parts."""
 
-    def __init__(self, model: Classifier, recipe: Recipe, ranks: Ranks) -> None:
-        self.model = model.to(ranks.device)
+    def __init__(self, model: Classifier, recipe: Recipe, ranks: Ranks, loss: Loss) -> None:
         self._recipe = recipe
         self._ranks = ranks
-        self._frozen_norms = freeze_parameters(self.model, recipe.freeze)
-        self.optimizer = build_optimizer(self.model, recipe.optim)
+        self._loss = loss
+        set_precision(recipe)
+        self.model = _place(model, recipe, ranks)
+        self.optimizer = build_optimizer(self.model, recipe.optim, find_head(model.backbone))
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.amp == "fp16")
-        self._parallel: nn.Module = self.model
-        if ranks.num_ranks > 1:
-            self._parallel = DistributedDataParallel(self.model)
+        self.ema = Ema(self.model, recipe.step.ema) if recipe.step.ema is not None else None
+        self._syncs_norms = recipe.step.sync_batch_norm
+        self._own_norms = find_own_norms(self.model)
+        self.parts = 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate
+        self.frozen = bool(recipe.freeze)
+        self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
+        self._parallel = self._wrap()
 
-    def step(self, batch: Batch, total_weight: Tensor, lr_scale: float, step: int) -> Tensor:
-        """Take one step; return this rank's weighted loss sum, float32[].
+    def begin_epoch(self, epoch: int) -> None:
+        """Release what is frozen for the first epochs alone, once they are over; every rank calls it."""
+        release_at = self._recipe.freeze_epochs
+        if self.frozen and release_at is not None and epoch >= release_at:
+            self.frozen = False
+            self._frozen_norms = apply_freeze(self.model, self._recipe.freeze, frozen=False)
+            self._parallel = self._wrap()  # DDP waits for the gradients that it knew of when it was made
+
+    def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
+        """Find the parts in which slices of `slice_size` pictures uint8[C, S, S] can be computed; every rank calls it."""
+        if self._recipe.step.accumulate == "auto":
+            parts = fit_parts(lambda size: self._try_part(size, shape), max(1, slice_size))
+            self.parts = int(max(self._ranks.gather(parts)))
+
+    def step(self, batch: Batch, total_weight: float, lr_scale: float, step: int) -> Step:
+        """Take one step, or leave it out where a loss of some rank is not a finite number and the recipe says so.
 
         Args:
             batch: This rank's slice; an empty one takes part with zero weight.
-            total_weight: float32[], sum of sample weights over the global batch.
+            total_weight: Sum of sample weights over the global batch.
             lr_scale: Share of the peak learning rate.
             step: Number of the global step; with seed and rank it seeds dropout.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self._recipe.optim.peak_lr * lr_scale
+            group["lr"] = self._recipe.optim.peak_lr * lr_scale * group.get("lr_scale", 1.0)
+        skips = self._recipe.step.on_nan == "skip"
+        before = [buffer.clone() for buffer in self.model.buffers()] if skips else []
+        try:
+            losses = self._backward(batch, total_weight, step)
+        except RuntimeError as err:
+            if not is_out_of_memory(err):
+                raise
+            losses = self._backward_in_more_parts(batch, total_weight, step, err)
+        if skips and self._ranks.agree(float(not losses.isfinite().all()))[0]:
+            for buffer, old in zip(self.model.buffers(), before, strict=True):  # what BatchNorm saw of it
+                buffer.copy_(old)
+            return Step(losses, moved=False, left_out=True)
+        return Step(losses, moved=self._apply(step))
+
+    def _backward(self, batch: Batch, total_weight: float, step: int) -> Tensor:
+        """Compute the gradients of the global batch; return this rank's weighted losses, float32[n]."""
         seed = np.random.SeedSequence((self._recipe.seed, step, self._ranks.rank)).generate_state(1)[0]
         torch.manual_seed(int(seed))
         self.optimizer.zero_grad(set_to_none=True)
-        with self._training(len(batch)):
-            loss_sum = self._compute_loss_sum(batch)
-            # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
-            loss = loss_sum * (self._ranks.num_ranks / total_weight)
-            self.scaler.scale(loss).backward()
+        device = self._ranks.device
+        images, labels, weights = (x.to(device) for x in (batch.images, batch.labels, batch.weights))
+        pairs = batch.pairs.to(device) if batch.pairs is not None else None
+        mixed = mix_images(images, pairs) if pairs is not None else images
+        # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
+        scale = self._ranks.num_ranks / total_weight
+        losses = []
+        parts = cut_parts(len(batch), self.parts)
+        for number, part in enumerate(parts):
+            with self._training(part.stop - part.start), self._synced(number == len(parts) - 1):
+                loss = self._compute_losses(mixed, labels, weights, pairs, part)
+                self.scaler.scale(loss.sum() * scale).backward()
+            losses.append(loss.detach()[: part.stop - part.start])
+        return torch.cat(losses)
+
+    def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int, err: RuntimeError) -> Tensor:
+        """Compute a step again in twice as many parts, and all later ones; where one rank is all there is."""
+        if self._ranks.num_ranks > 1:  # the others are in a collective that this rank has left
+            raise UsageError(
+                f"rank {self._ranks.rank} ran out of memory in step {step}; give step.accumulate=auto, or a number above "
+                f"{self.parts}, and run the command again under another name="
+            ) from err
+        while True:
+            if self.parts >= len(batch):
+                raise UsageError(
+                    "memory runs out with a single sample; take a smaller image_size or model, or another device"
+                ) from err
+            self.parts *= 2
+            release()
+            try:
+                return self._backward(batch, total_weight, step)
+            except RuntimeError as again:
+                if not is_out_of_memory(again):
+                    raise
+
+    def _compute_losses(
+        self, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
+    ) -> Tensor:
+        """Return the weighted loss of each sample of a part; of a stand-in with zero weight where the part is empty."""
+        images, labels, weights = images[part], labels[part], weights[part]
+        if not len(images) and not self._syncs_norms:  # SyncBatchNorm counts no picture; the others need one
+            images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
+            pairs = None
+        dtype = _AMP.get(self._recipe.amp, torch.float32)
+        with torch.autocast(self._ranks.device.type, dtype, enabled=self._recipe.amp != "off"):
+            logits, aux = split_outputs(self._parallel(images))
+        loss = self._loss.judge(images, logits, aux, self.model.aux_weight)
+        if pairs is None:
+            return loss(labels) * weights
+        lam = pairs.lam[part]
+        partners = loss(pairs.labels[part]) * pairs.weights[part]
+        return lam * weights * loss(labels) + (1 - lam) * partners
+
+    def _apply(self, step: int) -> bool:
+        """Move the weights by the gradients of the global batch; return whether they moved.
+
+        They do not where float16 overflowed: the scaler then lowers its scale instead.
+        """
         if self._recipe.optim.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._recipe.optim.clip_norm)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss_sum.detach()
-
-    def _compute_loss_sum(self, batch: Batch) -> Tensor:
-        device = self._ranks.device
-        images, labels = batch.images.to(device), batch.labels.to(device)
-        weights = self.weigh(batch).to(device)
-        if len(batch) == 0:  # a stand-in keeps the collectives of all ranks equal; its weight is zero
-            images, labels, weights = (
-                images.new_zeros((1, *images.shape[1:])),
-                labels.new_zeros(1),
-                weights.new_zeros(1),
-            )
-        dtype = _AMP.get(self._recipe.amp, torch.float32)
-        with torch.autocast(device.type, dtype, enabled=self._recipe.amp != "off"):
-            logits = self._parallel(images)
-        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self._recipe.loss.label_smoothing)
-        return (losses * weights).sum()
-
-    def weigh(self, batch: Batch) -> Tensor:
-        """Return float32[n], the weight of each sample in the loss; 1 where an order by weights has used them up."""
-        counts = self._recipe.loss.sample_weights and self._recipe.stream.order != "weighted"
-        return batch.weights if counts else torch.ones_like(batch.weights)
+        if self.scaler.get_scale() < scale:
+            return False
+        if self.ema is not None:
+            self.ema.update(self.model, step)
+        return True
 
     @contextlib.contextmanager
     def _training(self, size: int) -> Iterator[None]:
         """Training mode; norms that are frozen, or would see no or one picture, keep their statistics."""
         self._parallel.train()
-        norms = [m for m in self.model.modules() if isinstance(m, _Norm)] if size < 2 else self._frozen_norms
+        norms = self._own_norms if size < 2 else self._frozen_norms
         for norm in norms:
             norm.eval()
         yield
 
+    def _synced(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Return where gradients are summed over ranks: in the last part alone."""
+        return contextlib.nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+
+    def _wrap(self) -> nn.Module:
+        """Return the model as steps compute it: gradients summed over ranks, compiled."""
+        self._ddp = DistributedDataParallel(self.model) if self._ranks.num_ranks > 1 else None
+        wrapped = self._ddp or self.model
+        return torch.compile(wrapped) if self._recipe.step.compile else wrapped
+
+    def _try_part(self, size: int, shape: tuple[int, ...]) -> None:
+        """Compute a part of black pictures, forward and backward, and leave nothing of it but the memory it took."""
+        device = self._ranks.device
+        kept = [buffer.clone() for buffer in self.model.buffers()]
+        reserve = [torch.empty_like(p) for p in self.model.parameters() if p.requires_grad for _ in range(2)]
+        self.model.train()
+        try:
+            images = torch.zeros((size, *shape), dtype=torch.uint8, device=device)
+            labels, weights = torch.zeros(size, dtype=torch.int64, device=device), torch.ones(size, device=device)
+            self._parallel, wrapped = self.model, self._parallel
+            try:
+                self._compute_losses(images, labels, weights, None, slice(0, size)).sum().backward()
+            finally:
+                self._parallel = wrapped
+        finally:
+            del reserve
+            self.optimizer.zero_grad(set_to_none=True)
+            for buffer, old in zip(self.model.buffers(), kept, strict=True):
+                buffer.copy_(old)
+
+    @contextlib.contextmanager
+    def judged_weights(self) -> Iterator[None]:
+        """Have the model hold the weights that count: their average where the recipe keeps one."""
+        with self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
+            yield
+
     def state_dict(self) -> dict[str, Any]:
-        """Return optimizer and scaler state; the model's is apart, because a bundle needs it alone."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        """Return the state beside the model's own: optimizer, scaler, average of the weights."""
+        ema = self.ema.state_dict() if self.ema is not None else None
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": ema}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+
+
+def cut_parts(size: int, parts: int) -> list[slice]:
+    """Return at most `parts` contiguous parts of a slice, none of them empty; of an empty slice the one that it is.
+
+    >>> cut_parts(5, 2), cut_parts(1, 4), cut_parts(0, 4)
+    ([slice(0, 2, None), slice(2, 5, None)], [slice(0, 1, None)], [slice(0, 0, None)])
+    """
+    number = max(1, min(parts, size))
+    return [slice(size * part // number, size * (part + 1) // number) for part in range(number)]
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Set what is one for the whole process: TensorFloat-32, deterministic algorithms."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.step.tf32
+    torch.use_deterministic_algorithms(recipe.step.deterministic)
+    torch.backends.cudnn.benchmark = not recipe.step.deterministic
+
+
+def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:
+    if recipe.step.sync_batch_norm:
+        if ranks.device.type != "cuda":
+            raise UsageError(
+                "step.sync_batch_norm needs CUDA, this rank computes on a CPU; leave it out, take a model with "
+                "GroupNorm, or train on GPUs"
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(ranks.device)
+
+
+def find_own_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the BatchNorms whose statistics are those of a rank alone."""
+    return [m for m in model.modules() if isinstance(m, Norm) and not isinstance(m, nn.SyncBatchNorm)]
 
 
 def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
     """Return what must be said of BatchNorm, the one thing that depends on the number of ranks; None without it."""
-    if num_ranks == 1 or not any(isinstance(module, _Norm) for module in model.modules()):
+    if num_ranks == 1 or not find_own_norms(model):
         return None
     return (
         f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
-        f"num_ranks={num_ranks}. A model with GroupNorm does not; SyncBatchNorm would not either, on CUDA"
+        f"num_ranks={num_ranks}. A model with GroupNorm does not; step.sync_batch_norm=true would not either, on CUDA"
     )
-
-
-def freeze_parameters(model: Classifier, prefixes: list[str]) -> list[nn.Module]:
-    """Freeze backbone parameters by the beginning of their name; return the norms among them.
-
-    Raises:
-        UsageError: A prefix that no parameter has, or nothing left to train.
-    """
-    head = find_head(model.backbone)
-    names = [name for name, _ in model.backbone.named_parameters()]
-    for prefix in prefixes:
-        if prefix != "backbone" and not any(_is_below(name, prefix) for name in names):
-            tops = sorted({name.split(".")[0] for name in names})
-            raise UsageError(
-                f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}"
-            )
-    chosen = [name for name in names if _is_chosen(name, prefixes, head)]
-    if len(chosen) == len(names):
-        raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")
-    for name in chosen:
-        model.backbone.get_parameter(name).requires_grad_(False)
-    modules = model.backbone.named_modules()
-    return [module for name, module in modules if isinstance(module, _Norm) and _is_chosen(name, prefixes, head)]
-
-
-def _is_chosen(name: str, prefixes: list[str], head: str) -> bool:
-    if "backbone" in prefixes and not _is_below(name, head):
-        return True
-    return any(_is_below(name, prefix) for prefix in prefixes)
-
-
-def _is_below(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def build_optimizer(model: nn.Module, options: OptimOptions) -> torch.optim.Optimizer:
-    """Return the optimizer over what is not frozen; tensors of one dimension are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=options.peak_lr)
-    return torch.optim.SGD(groups, lr=options.peak_lr, momentum=options.momentum, nesterov=options.momentum > 0)

@@ -1,0 +1,116 @@
+"""A run on one rank: all of its parts, opened as the last snapshot left them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shards.dataset import Dataset, Split, open_dataset
+from shards.errors import UsageError
+from trainer.build import build_model, build_preprocess
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.feed.stream import TrainStream
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.record.ledger import Ledger, drop_after, read_position
+from trainer.record.logbook import Logbook
+from trainer.record.snapshot import RunState, SnapshotStore
+from trainer.record.track import Tracker
+from trainer.run_dir import SNAPSHOTS
+from trainer.step.engine import Engine
+from trainer.step.guard import Guard
+from trainer.step.loss import build_loss
+
+
+@dataclass
+class Run:
+    """All parts of a run on one rank."""
+
+    recipe: Recipe
+    dataset: Dataset
+    ranks: Ranks
+    engine: Engine
+    preprocess: PreprocessSpec
+    stream: TrainStream
+    store: SnapshotStore
+    state: RunState
+    ledger: Ledger | None
+    logbook: Logbook | None
+    tracker: Tracker | None
+    guard: Guard
+    loss_here: Tensor
+    """float64[], weighted loss of this rank's samples that the state does not hold yet."""
+    verdict: str = ""
+    """On the feed of the last epoch."""
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def close(self) -> None:
+        """End the threads of the feed and the snapshots, and the record in W&B."""
+        self.stream.close()
+        self.store.close()
+        if self.tracker:
+            self.tracker.close()
+
+    @property
+    def run_dir(self) -> Path:
+        return self.recipe.run_dir
+
+    @property
+    def val_split(self) -> Split:
+        return self.dataset.split("val")
+
+    @property
+    def total_samples(self) -> int:
+        return self.stream.samples_per_epoch * self.recipe.epochs
+
+
+def open_run(recipe: Recipe, ranks: Ranks) -> Run:
+    """Return a run as its last snapshot left it; every rank calls it. Raises as `train`."""
+    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
+    train_split = dataset.split("train")
+    loss = build_loss(recipe.loss, train_split.class_counts, dataset.classes)
+    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss)
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
+    state = store.read_last() or fresh
+    _refuse_foreign(state, fresh)
+    if state.samples_seen:
+        store.load(state, engine)
+    ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
+    logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
+    tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
+    preprocess = build_preprocess(recipe, dataset)
+    stream = TrainStream(train_split, recipe, preprocess, ranks, loss.weigh)
+    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
+    guard = Guard(recipe.run_dir / "nonfinite", ranks.rank)
+    loss_here = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    return Run(
+        recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, tracker, guard, loss_here
+    )
+
+
+def _refuse_foreign(state: RunState, fresh: RunState) -> None:
+    if state.dataset != fresh.dataset:
+        raise UsageError(
+            f"the snapshot belongs to dataset {state.dataset[:12]}, the recipe's data is {fresh.dataset[:12]}; "
+            "its position means nothing there. Choose another name=, or delete the run's folder"
+        )
+    if state.recipe != fresh.recipe:
+        raise UsageError(
+            f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
+            "choose another name=, or delete the run's folder"
+        )
+
+
+def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
+    folder = recipe.run_dir / "ledger"
+    done_before = read_position(folder)
+    ranks.barrier()  # every rank has read the position before rank 0 moves it
+    if ranks.is_first:
+        drop_after(folder, state.samples_seen)
+    ranks.barrier()
+    return Ledger(folder, ranks.rank, state.samples_seen, done_before)

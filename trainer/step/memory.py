@@ -1,0 +1,59 @@
+"""Batches that do not fit: in how many parts a rank must compute its slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from shards.errors import UsageError
+
+_CPU_SAYS = ("DefaultCPUAllocator", "can't allocate memory", "bad_alloc")
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on a device or on the host."""
+    if isinstance(err, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(err, RuntimeError) and any(words in str(err) for words in _CPU_SAYS)
+
+
+def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
+    """Return the least of first, 2 first, 4 first, ... parts in which a slice of `size` samples can be computed.
+
+    Args:
+        compute: Computes one part of so many samples, forward and backward; raises where memory runs out.
+        size: Samples of the slice.
+        first: Parts to begin with.
+
+    Raises:
+        UsageError: One sample alone does not fit.
+
+    >>> def up_to_three(samples):
+    ...     if samples > 3:
+    ...         raise MemoryError
+    >>> fit_parts(up_to_three, 16)
+    8
+    """
+    parts = first
+    while True:
+        samples = -(-size // parts)
+        try:
+            compute(samples)
+        except Exception as err:
+            if not is_out_of_memory(err):
+                raise
+            if samples <= 1:
+                raise UsageError(
+                    "memory runs out with a single sample; take a smaller image_size or model, or another device"
+                ) from err
+            release()
+            parts *= 2
+            continue
+        return parts
+
+
+def release() -> None:
+    """Give cached device memory back, so that another size may find room."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,81 @@
+"""Steps of a run, and its state brought to disk: what all ranks do together, and what they tell each other."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from shards.errors import ShardError
+from trainer.feed.feed import Batch
+from trainer.run_dir import STOP_FILE
+from trainer.session import Run
+from trainer.step.engine import Step
+
+
+def take_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> bool:
+    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
+    stop, due = 0.0, 0.0
+    if run.ranks.is_first:
+        stop = float((run.run_dir / STOP_FILE).exists())
+        due = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
+    total_weight, stop, due, bad = run.ranks.agree(batch.total_weight, stop, due, float(run.guard.is_bad()))
+    if bad:
+        _refuse_nonfinite(run)
+    done = run.engine.step(batch, total_weight, scale, step)
+    run.guard.watch(step, batch, done.losses)
+    if run.ledger:
+        run.ledger.add(batch, run.state.epochs_done, step, run.state.samples_seen)
+    _count(run, done, total_weight, length)
+    if stop or due:
+        settle(run)
+        save(run)
+    if stop:
+        run.store.wait()
+    return bool(stop)
+
+
+def _count(run: Run, step: Step, total_weight: float, length: int) -> None:
+    """Take note of a step in the state; one that was left out moves the position alone."""
+    state = run.state
+    update: dict[str, float] = {"samples_seen": state.samples_seen + length}
+    if not step.moved:
+        update["skipped_steps"] = state.skipped_steps + 1
+    if step.left_out:
+        run.guard.save()
+        run.guard.forget()
+    else:
+        update["weight_sum"] = state.weight_sum + total_weight
+        run.loss_here += step.losses.sum(dtype=torch.float64)
+    run.state = state.model_copy(update=update)
+
+
+def settle(run: Run) -> None:
+    """Bring the losses of all ranks into the state; every rank calls it.
+
+    Raises:
+        ShardError: The last step's loss is not a finite number; a state after it is worth nothing.
+    """
+    if run.ranks.agree(float(run.guard.is_bad()))[0]:
+        _refuse_nonfinite(run)
+    total = float(run.ranks.sum(run.loss_here))
+    run.state = run.state.model_copy(update={"loss_sum": run.state.loss_sum + total})
+    run.loss_here.zero_()
+
+
+def _refuse_nonfinite(run: Run) -> None:
+    words = "; ".join(filter(None, run.ranks.gather(run.guard.save())))
+    raise ShardError(
+        f"{words}: training diverged or a picture spoils it. Lower optim.peak_lr or set optim.clip_norm, look at the "
+        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.run_dir} are from before"
+    )
+
+
+def save(run: Run) -> None:
+    """Save the state; rows of the ledger are on disk on every rank before the snapshot appears."""
+    if run.ledger:
+        run.ledger.flush(run.state.samples_seen)
+        run.ranks.barrier()
+    if run.ranks.is_first:
+        run.store.save(run.state, run.engine)
+    run.saved_at = time.monotonic()
