@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+from trainer.step.loss import build_loss
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.feed.feed import Batch
-from trainer.options.optim import OptimOptions
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.step.engine import Engine, build_optimizer, describe_local_norms
+from trainer.step.engine import Engine, describe_local_norms
+from trainer.step.guard import Guard
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -28,7 +35,8 @@ def make_recipe(*options: str) -> Recipe:
 def make_engine(*options: str) -> Engine:
     torch.manual_seed(0)
     recipe = make_recipe(*options)
-    return Engine(Classifier(ModelSpec(name=recipe.model, num_classes=3)), recipe, single_rank())
+    loss = build_loss(recipe.loss, np.array([5, 5, 5]), ["a", "b", "c"])
+    return Engine(Classifier(ModelSpec(name=recipe.model, num_classes=3)), recipe, single_rank(), loss)
 
 
 def make_batch(size: int) -> Batch:
@@ -40,8 +48,8 @@ def make_batch(size: int) -> Batch:
 
 def take_step(engine: Engine, batch: Batch, number: int = 0) -> float:
     """The mean loss of the step."""
-    total = torch.tensor(float(max(len(batch), 1)))
-    return float(engine.step(batch, total, 1.0, number)) / float(total)
+    total = float(max(len(batch), 1))
+    return float(engine.step(batch, total, 1.0, number).losses.sum()) / total
 
 
 def copy_state(engine: Engine, *kinds: str) -> dict[str, Tensor]:
@@ -146,19 +154,12 @@ def test_loss_is_the_weighted_cross_entropy_of_the_logits() -> None:
     with torch.no_grad():
         probabilities = engine.model(batch.images).softmax(1)
     expected = -(probabilities[torch.arange(6), batch.labels].log() * torch.arange(1.0, 7.0)).sum()
-    assert float(engine.step(weighted, torch.tensor(21.0), 1.0, 0)) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_sample_weights_count_only_where_the_recipe_wants_them() -> None:
-    batch = make_batch(2)
-    weighted = Batch(batch.images, batch.labels, torch.tensor([2.0, 3.0]), batch.ids, batch.sources)
-    assert make_engine().weigh(weighted).tolist() == [2.0, 3.0]
-    assert make_engine("loss.sample_weights=false").weigh(weighted).tolist() == [1.0, 1.0]
+    assert float(engine.step(weighted, 21.0, 1.0, 0).losses.sum()) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_learning_rate_of_a_step_is_its_share_of_the_peak() -> None:
     engine = make_engine()
-    engine.step(make_batch(2), torch.tensor(2.0), 0.5, 0)
+    engine.step(make_batch(2), 2.0, 0.5, 0)
     assert {group["lr"] for group in engine.optimizer.param_groups} == {0.025}
 
 
@@ -167,15 +168,6 @@ def test_clipped_gradient_has_the_norm_that_the_recipe_allows() -> None:
     take_step(engine, make_batch(6))
     gradients = [parameter.grad for parameter in engine.model.parameters() if parameter.grad is not None]
     assert float(torch.cat([gradient.flatten() for gradient in gradients]).norm()) == pytest.approx(0.001, rel=1e-3)
-
-
-def test_tensors_of_one_dimension_are_not_decayed() -> None:
-    model = Classifier(ModelSpec(name=MODEL, num_classes=3))
-    optimizer = build_optimizer(model, OptimOptions(weight_decay=0.3))
-    decay = {
-        parameter.ndim > 1: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]
-    }
-    assert decay == {True: 0.3, False: 0.0}
 
 
 def test_optimizer_holds_every_trained_parameter_once() -> None:
@@ -203,3 +195,132 @@ def test_batch_norm_over_several_ranks_is_named_with_what_would_not_depend_on_th
     assert "the weights depend on num_ranks=2. A model with GroupNorm" in sentence
     assert describe_local_norms(batch_norm, 1) is None
     assert describe_local_norms(group_norm, 2) is None
+
+
+# accumulation
+
+SAME = "model=timm/test_efficientnet_gn"
+"""GroupNorm and no dropout: parts of a batch compute what the whole does."""
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 5, 100])
+@pytest.mark.parametrize("size", [5, 1, 0])
+def test_parts_of_a_batch_move_the_weights_as_the_whole_does(accumulate: int, size: int) -> None:
+    whole, parts = make_engine(SAME), make_engine(SAME, f"step.accumulate={accumulate}")
+    for engine in (whole, parts):
+        engine.model.double()
+        for number in range(3):
+            take_step(engine, make_batch(size), number)
+    torch.testing.assert_close(copy_state(parts), copy_state(whole), rtol=0, atol=1e-9)
+
+
+def test_losses_of_parts_come_in_the_order_of_the_samples() -> None:
+    batch = make_batch(5)
+    whole, parts = (make_engine(SAME, f"step.accumulate={number}").step(batch, 5.0, 1.0, 0) for number in (1, 3))
+    torch.testing.assert_close(whole.losses, parts.losses, rtol=1e-4, atol=1e-5)
+
+
+# losses that are not finite numbers
+
+
+def spoil(batch: Batch, row: int) -> Batch:
+    """A batch in which one sample's loss is infinite."""
+    weights = batch.weights.clone()
+    weights[row] = torch.inf
+    return Batch(batch.images, batch.labels, weights, batch.ids, batch.sources)
+
+
+def test_step_with_a_loss_that_is_not_finite_is_left_out_where_the_recipe_says_so() -> None:
+    engine = make_engine("step.on_nan=skip")
+    take_step(engine, make_batch(6), 0)
+    before = copy_state(engine)
+    step = engine.step(spoil(make_batch(6), 2), 6.0, 1.0, 1)
+    assert (step.moved, step.left_out) == (False, True)
+    assert changed(engine, before) == set()
+    take_step(engine, make_batch(6), 2)
+    assert "backbone.classifier.weight" in changed(engine, before)
+
+
+def test_guard_names_step_and_samples_and_saves_their_pictures(tmp_path: Path) -> None:
+    engine, batch = make_engine(), spoil(make_batch(6), 2)
+    guard = Guard(tmp_path / "nonfinite", 1)
+    assert not guard.is_bad()
+    guard.watch(41, batch, engine.step(batch, 6.0, 1.0, 41).losses)
+    assert guard.is_bad()
+    path = tmp_path / "nonfinite/step-000000041-rank-0001.safetensors"
+    assert guard.save() == f"step 41: the loss of 1 of 6 samples is not a finite number (ids 2; {path})"
+    saved = load_file(path)
+    assert saved["ids"].tolist() == [2]
+    assert torch.equal(saved["images"], batch.images[2:3])
+
+
+def test_guard_is_quiet_about_finite_losses(tmp_path: Path) -> None:
+    guard = Guard(tmp_path / "nonfinite", 0)
+    guard.watch(0, make_batch(3), torch.ones(3))
+    assert (guard.is_bad(), guard.save(), (tmp_path / "nonfinite").exists()) == (False, "", False)
+
+
+# release of what is frozen
+
+
+def test_what_is_frozen_for_two_epochs_moves_from_the_third_on() -> None:
+    engine = make_engine("freeze=[backbone]", "freeze_epochs=2", "optim.weight_decay=0.1")
+    before = copy_state(engine)
+    moved = []
+    for epoch in range(3):
+        engine.begin_epoch(epoch)
+        take_step(engine, make_batch(6), epoch)
+        moved.append("backbone.conv_stem.weight" in changed(engine, before))
+    assert moved == [False, False, True]
+
+
+def test_norms_that_were_frozen_see_pictures_again_after_their_release() -> None:
+    engine = make_engine("freeze=[backbone]", "freeze_epochs=1")
+    engine.begin_epoch(1)
+    before = copy_state(engine, "running_mean")
+    take_step(engine, make_batch(4))
+    assert changed(engine, before) == set(before)
+
+
+# average of the weights
+
+
+def test_judged_weights_are_the_average_and_training_goes_on_with_its_own() -> None:
+    engine = make_engine("step.ema=0.9")
+    for number in range(4):
+        take_step(engine, make_batch(6), number)
+    own = copy_state(engine)
+    with engine.judged_weights():
+        assert "backbone.classifier.weight" in changed(engine, own)
+    assert changed(engine, own) == set()
+
+
+# memory
+
+
+def test_batch_that_does_not_fit_is_computed_in_more_parts_and_gives_the_same_weights(tmp_path: Path) -> None:
+    """In a process that may use so little memory that the whole batch cannot be computed."""
+    script = Path(__file__).parent / "out_of_memory.py"
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=script.parent.parent, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert result["parts_auto"] > 1
+    assert result["parts_recovered"] > 1
+    assert result["distance"] < 1e-6
+
+
+def test_process_wide_settings_are_those_of_the_recipe() -> None:
+    try:
+        make_engine("step.deterministic=true", "step.tf32=false")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        make_engine()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_sync_batch_norm_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UsageError, match=r"step\.sync_batch_norm needs CUDA, this rank computes on a CPU"):
+        make_engine("step.sync_batch_norm=true")
