@@ -153,6 +153,13 @@ def test_unreachable_store_is_one_sentence_when_the_deadline_has_passed(location
     assert 1 <= time.monotonic() - start < 20  # the deadline is the claim; pyarrow alone would take 15 minutes
 
 
+def test_deadline_that_began_earlier_is_told_as_the_whole_time(stored: SeaweedFS) -> None:
+    """A file that waited for its turn: what it says is the option that the user set, not what was left of it."""
+    readable = open_readable(stored.http.format(path="download"))
+    with pytest.raises(TimeoutError, match=r"did not come within 4 s \("):
+        download(readable, "x", io.BytesIO(), sha256=SHA256, size=None, deadline_s=4, until=time.monotonic() - 0.1)
+
+
 def test_deadline_holds_while_a_call_hangs(stored: SeaweedFS) -> None:
     with FaultProxy(stored.s3_port, lambda _: Fault("stall", 1_000)) as proxy:
         start = time.monotonic()

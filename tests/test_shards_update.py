@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data.scenes import draw
 from PIL import Image
 
 from shards.__main__ import main
-from shards.dataset import open_dataset
+from shards.dataset import Split, open_dataset
 from shards.decode import DecodeOptions
 from shards.errors import ShardError, UsageError
 from shards.manifest import MANIFEST_NAME, Manifest
@@ -69,6 +70,10 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
+def read_index(split: Split, shard: int) -> pa.Table:
+    return pq.read_table(Path(split.location) / split.wanted_index(shard).name)
+
+
 def packed_splits(out: Path) -> dict[str, str]:
     """Return the split of each picture by its name, as the dataset's own table and indexes tell it."""
     dataset = open_dataset(out)
@@ -76,7 +81,7 @@ def packed_splits(out: Path) -> dict[str, str]:
     for name in dataset.manifest.splits:
         split = dataset.split(name)
         for shard in range(len(split.counts)):
-            found |= dict.fromkeys(pq.read_table(split.index_path(shard))["source"].to_pylist(), name)
+            found |= dict.fromkeys(read_index(split, shard)["source"].to_pylist(), name)
     return found
 
 
@@ -128,7 +133,7 @@ def test_ids_and_numbers_of_shards_run_on(grown: tuple[Path, Path]) -> None:
     split = open_dataset(out).split("train")
     assert split.shard_names == [f"train/{number:06d}.tar" for number in range(len(split.counts))]
     assert split.first_ids[old] == 24
-    indexes = [pq.read_table(split.index_path(shard)) for shard in range(len(split.counts))]
+    indexes = [read_index(split, shard) for shard in range(len(split.counts))]
     assert [sample_id for index in indexes for sample_id in index["sample_id"].to_pylist()] == list(range(36))
 
 
@@ -136,7 +141,7 @@ def test_dataset_that_was_opened_before_can_be_read_after(grown: tuple[Path, Pat
     root, out = grown
     before = open_dataset(out).split("train")
     update(root, out)
-    assert sum(pq.read_table(before.index_path(shard)).num_rows for shard in range(len(before.counts))) == 24
+    assert sum(read_index(before, shard).num_rows for shard in range(len(before.counts))) == 24
 
 
 def test_update_by_a_folder_of_new_pictures_alone_says_that_the_old_ones_stay(

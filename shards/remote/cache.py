@@ -221,7 +221,9 @@ class ShardCache:
     def _entry(self, wanted: Wanted, until: float) -> Entry:
         size = wanted.size
         if size is None:
-            size = measure(self._readable, wanted.name, deadline_s=until - time.monotonic(), cancelled=self._closed)
+            size = measure(
+                self._readable, wanted.name, deadline_s=self._deadline_s, until=until, cancelled=self._closed
+            )
         return Entry(wanted.key, size)
 
     def _fill(self, wanted: Wanted, entry: Entry, file: BinaryIO, until: float, *, awaited: bool) -> None:
@@ -233,7 +235,8 @@ class ShardCache:
                 file,
                 sha256=wanted.sha256,
                 size=entry.size,
-                deadline_s=until - time.monotonic(),
+                deadline_s=self._deadline_s,
+                until=until,
                 cancelled=self._closed,
             )
             self._folder.publish(entry, file, awaited=awaited)

@@ -35,6 +35,7 @@ def download(
     sha256: str | None,
     size: int | None,
     deadline_s: float,
+    until: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> int:
     """Write a file of `readable` to `file`, which may hold the beginning of it, and return how many bytes came.
@@ -42,7 +43,8 @@ def download(
     Args:
         sha256: Digest that the content must have; None where nobody vouches for it.
         size: Bytes that it must have, where known.
-        deadline_s: Seconds for the whole file, counted from now.
+        deadline_s: Seconds for the whole file.
+        until: When they are over, on the monotonic clock; counted from now where it is not given.
         cancelled: Set by another thread to end the download.
 
     Raises:
@@ -51,7 +53,7 @@ def download(
         InterruptedError: Cancelled.
         OSError: It is missing, access is denied, or `file` cannot be written.
     """
-    task = _Download(readable, name, file, size, deadline_s, cancelled or threading.Event())
+    task = _Download(readable, name, file, size, deadline_s, until, cancelled or threading.Event())
     task.hash_beginning()
     digest = task.run()
     if digest is None or sha256 not in (None, digest):
@@ -75,9 +77,16 @@ def fetch(readable: Readable, name: str, *, deadline_s: float, sha256: str | Non
     return file.getvalue()
 
 
-def measure(readable: Readable, name: str, *, deadline_s: float, cancelled: threading.Event | None = None) -> int:
-    """Return a file's size in bytes; raises as `download`."""
-    task = _Download(readable, name, io.BytesIO(), None, deadline_s, cancelled or threading.Event())
+def measure(
+    readable: Readable,
+    name: str,
+    *,
+    deadline_s: float,
+    until: float | None = None,
+    cancelled: threading.Event | None = None,
+) -> int:
+    """Return a file's size in bytes; arguments and errors as those of `download`."""
+    task = _Download(readable, name, io.BytesIO(), None, deadline_s, until, cancelled or threading.Event())
     return task.measure()
 
 
@@ -91,12 +100,13 @@ class _Download:
         file: BinaryIO,
         size: int | None,
         deadline_s: float,
+        until: float | None,
         cancelled: threading.Event,
     ) -> None:
         self.where = f"{readable}/{name}"
         self.received = 0
         self._readable, self._name, self._file, self._size = readable, name, file, size
-        self._deadline_s, self._until = deadline_s, time.monotonic() + deadline_s
+        self._deadline_s, self._until = deadline_s, time.monotonic() + deadline_s if until is None else until
         self._cancelled = cancelled
         self._offset, self._hash = 0, hashlib.sha256()
         self._cause = ""
