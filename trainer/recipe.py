@@ -13,9 +13,10 @@ from shards.files import write_text
 from shards.fingerprint import fingerprint_json
 from trainer.options.augment import AugmentOptions
 from trainer.options.loss import LossOptions
-from trainer.options.optim import OptimOptions, ScheduleOptions
+from trainer.options.optim import OptimOptions
 from trainer.options.preprocess import PreprocessOptions
 from trainer.options.run import SnapshotOptions, StopOptions, StorageOptions, TrackOptions
+from trainer.options.schedule import ScheduleOptions
 from trainer.options.section import Section
 from trainer.options.step import StepOptions
 from trainer.options.stream import StreamOptions

@@ -1,0 +1,98 @@
+"""Learning from a teacher: a trained bundle whose answers are targets beside the labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, kl_div, log_softmax
+from torchvision.transforms.v2 import functional as transforms
+
+from shards.errors import UsageError
+from trainer.contract.bundle import Bundle
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.options.loss import LossOptions
+
+
+class Distillation:
+    """The teacher, always in evaluation mode and without gradient, and the distance of the student's logits to its own.
+
+    It is no part of the model: neither optimizer, snapshot nor bundle holds it.
+    """
+
+    def __init__(self, bundle: Bundle, temperature: float, share: float) -> None:
+        self._teacher = bundle.model.eval().requires_grad_(False)
+        self._spec = bundle.page.preprocess
+        self._temperature = temperature
+        self._share = share
+
+    @torch.no_grad()
+    def compute_logits(self, images: Tensor) -> Tensor:
+        """Return float32[n, K], the teacher's logits for the student's augmented pictures, on their device.
+
+        images: uint8 or float32[n, C, S, S] in 0..255, C in {1, 3}. Where the teacher wants another size they are
+        resized, antialiased, in its interpolation; where it wants gray ones, they become so; where it wants colours,
+        gray ones are repeated.
+        """
+        logits: Tensor = self._teacher(self._fit(images))
+        return logits
+
+    def per_sample(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return float32[n], T ** 2 * KL(teacher || student) of both softmaxes at temperature T.
+
+        Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
+        """
+        student = log_softmax(student_logits / self._temperature, 1)
+        teacher = log_softmax(teacher_logits.to(student.dtype) / self._temperature, 1)
+        distances = kl_div(student, teacher, reduction="none", log_target=True)
+        return distances.sum(1) * self._temperature**2
+
+    def mix(self, hard: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return float32[n], the losses to learn from; hard: float32[n], those of the labels."""
+        return (1 - self._share) * hard + self._share * self.per_sample(student_logits, teacher_logits)
+
+    def _fit(self, images: Tensor) -> Tensor:
+        if self._spec.channels == 1 and images.shape[1] == 3:
+            images = transforms.rgb_to_grayscale(images)
+        size = self._spec.size
+        if images.shape[-1] == size:
+            return images
+        # Overshooting is cut off: the teacher has seen nothing outside 0..255.
+        resized = interpolate(images.float(), (size, size), mode=self._spec.interpolation, antialias=True)
+        return resized.clamp(0, 255)
+
+
+def load_distillation(
+    options: LossOptions, classes: list[str], preprocess: PreprocessSpec, device: str
+) -> Distillation | None:
+    """Return the recipe's teacher on `device`, None where it has none.
+
+    Args:
+        options: Of the recipe.
+        classes: Those of the dataset.
+        preprocess: The student's.
+        device: As torch names it.
+
+    Raises:
+        UsageError: No bundle there, or one that answers for other classes or reads other pixel values.
+        ShardError: A damaged bundle.
+    """
+    if options.teacher is None:
+        return None
+    assert options.teacher_temperature is not None  # LossOptions fills both in
+    assert options.teacher_share is not None
+    bundle = Bundle.load(options.teacher, device)
+    if bundle.page.classes != classes:
+        raise UsageError(
+            f"the teacher {options.teacher} answers for {_describe(bundle.page.classes)}, the dataset has "
+            f"{_describe(classes)}; take a teacher that was trained on these classes, in this order"
+        )
+    if bundle.page.preprocess.decode != preprocess.decode:
+        raise UsageError(
+            f"the teacher {options.teacher} decodes pictures with {bundle.page.preprocess.decode}, the dataset with "
+            f"{preprocess.decode}, and would see other values than in its training; take a teacher of this dataset"
+        )
+    return Distillation(bundle, options.teacher_temperature, options.teacher_share)
+
+
+def _describe(classes: list[str]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''})"

@@ -1,0 +1,65 @@
+"""Parts of the backbone that stay as they were loaded, for some epochs or for all."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from shards.errors import UsageError
+from trainer.contract.model import Classifier, find_head
+
+Norm = nn.modules.batchnorm._BatchNorm
+
+
+def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
+    """Return the names of the backbone parameters that begin with one of `prefixes`; `backbone` is all but the head.
+
+    Raises:
+        UsageError: A prefix that no parameter has, or nothing left to train.
+    """
+    head = find_head(model.backbone)
+    names = [name for name, _ in model.backbone.named_parameters()]
+    for prefix in prefixes:
+        if prefix != "backbone" and not any(is_below(name, prefix) for name in names):
+            tops = sorted({name.split(".")[0] for name in names})
+            raise UsageError(
+                f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}"
+            )
+    chosen = [name for name in names if _is_chosen(name, prefixes, head)]
+    if len(chosen) == len(names):
+        raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")
+    return chosen
+
+
+def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[nn.Module]:
+    """Freeze or release backbone parameters by the beginning of their name; return the norms that are now frozen.
+
+    A frozen parameter has no gradient, and an optimizer passes by what has none: it does not move, decay or gather
+    momentum, and is as good as new when it is released. The caller keeps the norms in evaluation mode.
+
+    Raises:
+        UsageError: A prefix that no parameter has, or nothing left to train.
+    """
+    for name in list_frozen(model, prefixes):
+        parameter = model.backbone.get_parameter(name)
+        parameter.requires_grad_(not frozen)
+        parameter.grad = None  # of the last step, which would move it once more
+    if not frozen:
+        return []
+    head = find_head(model.backbone)
+    modules = model.backbone.named_modules()
+    return [module for name, module in modules if isinstance(module, Norm) and _is_chosen(name, prefixes, head)]
+
+
+def is_below(name: str, prefix: str) -> bool:
+    """Say whether a dotted name is `prefix` or lies in it.
+
+    >>> is_below("blocks.1.weight", "blocks.1"), is_below("blocks.10.weight", "blocks.1")
+    (True, False)
+    """
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def _is_chosen(name: str, prefixes: list[str], head: str) -> bool:
+    if "backbone" in prefixes and not is_below(name, head):
+        return True
+    return any(is_below(name, prefix) for prefix in prefixes)

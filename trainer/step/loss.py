@@ -1,0 +1,166 @@
+"""Losses: what a sample costs, and how much its class counts."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
+
+from shards.errors import UsageError
+from trainer.options.loss import LossOptions
+
+
+class Loss:
+    """The loss of each sample, and the weight of its class; a mean over samples is left to the caller.
+
+    Args:
+        options: Of the recipe.
+        class_weights: float32[K], or None where each class weighs 1.
+        alpha: float32[K], focal only: factor of each class's losses.
+    """
+
+    def __init__(self, options: LossOptions, class_weights: Tensor | None, alpha: Tensor | None) -> None:
+        self._options = options
+        self._class_weights = class_weights
+        self._alpha = alpha
+
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return float32[n], the unweighted losses, of logits float32[n, K].
+
+        labels: int64[n]; bce takes float32[n, K], too, 1 for each class that is there and 0 for the others.
+        """
+        if self._options.name == "focal":
+            return self._compute_focal(logits, labels)
+        smoothing = self._options.label_smoothing or 0.0
+        if self._options.name == "bce":
+            return compute_one_vs_all(logits, labels, smoothing)
+        return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+    def weigh(self, labels: Tensor) -> Tensor:
+        """Return float32[n], the class weight of each sample.
+
+        labels: int64[n]; or float32[n, K], of which a sample takes the mean weight of its labels, 1 where it has none.
+        """
+        if self._class_weights is None:
+            return torch.ones(len(labels), device=labels.device)
+        self._class_weights = self._class_weights.to(labels.device)
+        if labels.ndim == 1:
+            return self._class_weights[labels]
+        total = labels @ self._class_weights.to(labels.dtype)
+        count = labels.sum(1)
+        return torch.where(count > 0, total / count.clamp(min=1), torch.ones_like(total)).float()
+
+    def _compute_focal(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = compute_focal(logits, labels, self._options.focal_gamma or 0.0)
+        if self._alpha is None:
+            return losses
+        self._alpha = self._alpha.to(labels.device)
+        return losses * self._alpha[labels]
+
+
+def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classes: list[str]) -> Loss:
+    """Return the loss of a recipe for a dataset.
+
+    Args:
+        options: Of the recipe.
+        class_counts: int64[K], samples of each class in the training part.
+        classes: Their names.
+
+    Raises:
+        UsageError: Weights that do not fit the classes, or a class without samples whose weight goes by their number.
+    """
+    weights = weigh_classes(options, class_counts, classes)
+    alpha = _read_alpha(options.focal_alpha, classes)
+    return Loss(options, _to_tensor(weights), _to_tensor(alpha))
+
+
+def _to_tensor(numbers: npt.NDArray[np.float64] | None) -> Tensor | None:
+    return None if numbers is None else torch.from_numpy(numbers).float()
+
+
+def weigh_classes(
+    options: LossOptions, class_counts: npt.NDArray[np.int64], classes: list[str]
+) -> npt.NDArray[np.float64] | None:
+    """Return float64[K], the weight of each class; None where all weigh 1.
+
+    Source: balanced is scikit-learn's N / (K * n_c); effective is Cui et al. 2019, equation 5: (1 - beta) /
+    (1 - beta ** n_c), scaled to a mean of 1.
+
+    >>> weigh_classes(LossOptions(class_weights="balanced"), np.array([1, 3]), ["ants", "bees"])
+    array([2.        , 0.66666667])
+    """
+    given = options.class_weights
+    if given == "none":
+        return None
+    if isinstance(given, dict):
+        return _weigh_by_name(given, classes)
+    if isinstance(given, list):
+        return _weigh_in_order(given, classes, "loss.class_weights")
+    for name, count in zip(classes, class_counts, strict=True):
+        if count == 0:
+            raise UsageError(
+                f"class '{name}' has 0 samples in the training part, so that loss.class_weights={given} has no weight "
+                "for it; give a number for each class"
+            )
+    if given == "balanced":
+        return np.asarray(class_counts.sum() / (len(classes) * class_counts))
+    beta = options.effective_beta
+    assert beta is not None  # LossOptions fills it in
+    weights = (1 - beta) / -np.expm1(class_counts * np.log(beta))
+    return np.asarray(weights * (len(classes) / weights.sum()))
+
+
+def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[np.float64]:
+    for name in given:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"they are {_list_some(classes)}"
+            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset; {hint}")
+    return np.array([given.get(name, 1.0) for name in classes])
+
+
+def _weigh_in_order(given: list[float], classes: list[str], option: str) -> npt.NDArray[np.float64]:
+    if len(given) != len(classes):
+        raise UsageError(
+            f"{option} has {len(given)} numbers for {len(classes)} classes; give one for each of "
+            f"{_list_some(classes)}, in this order"
+        )
+    return np.array(given)
+
+
+def _read_alpha(given: float | list[float] | None, classes: list[str]) -> npt.NDArray[np.float64] | None:
+    if isinstance(given, float):
+        given = [1 - given, given]
+    return None if given is None else _weigh_in_order(given, classes, "loss.focal_alpha")
+
+
+def _list_some(classes: list[str]) -> str:
+    return ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
+
+
+def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Return float32[n], -(1 - p) ** gamma * log(p), where p is the softmax's share of the label.
+
+    Source: Lin et al. 2017, Focal Loss, equation 4, with the softmax in the place of the sigmoid.
+    """
+    log_p = log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
+    # The clamp cuts the gradient where p is 1: a power below 1 has none there.
+    missing = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
+    return -(missing**gamma) * log_p
+
+
+def compute_one_vs_all(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Return float32[n], the binary cross-entropy of each class against the others, its mean over classes.
+
+    labels: int64[n], or float32[n, K]. Smoothed, they are smoothing / K, plus 1 - smoothing for what is there.
+
+    Source: Wightman et al. 2021, ResNet strikes back, section 3.1; smoothed as in timm.
+    """
+    num_classes = logits.shape[1]
+    targets = (one_hot(labels, num_classes) if labels.ndim == 1 else labels).to(logits.dtype)
+    targets = targets * (1 - smoothing) + smoothing / num_classes
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)

@@ -1,0 +1,54 @@
+"""RAdam with lookahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Ranger(torch.optim.RAdam):
+    """RAdam whose weights are drawn back, every few steps, to slow ones that follow them.
+
+    timm's Lookahead starts its slow weights only after the first few steps, and counts these for a group, so that a
+    parameter that is released later would begin in the middle. Here both are the parameter's own, in its state.
+
+    Source: Zhang et al. 2019, Lookahead Optimizer, algorithm 1; Liu et al. 2020, RAdam.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate of the fast weights.
+        betas: RAdam's.
+        eps: RAdam's.
+        steps: Steps between two draws.
+        share: How far the slow weights go towards the fast ones, in (0, 1].
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        steps: int,
+        share: float,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True)
+        self._steps = steps
+        self._share = share
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step from the gradients; what has none stays as it is."""
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        # RAdam makes its state in the first step, and only where there is none yet.
+        starts = {p: p.detach().clone() for p in moved if "slow" not in self.state.get(p, {})}
+        super().step(closure)
+        for parameter in moved:
+            state: dict[str, Tensor] = self.state[parameter]
+            slow = state.setdefault("slow", starts.get(parameter, parameter))
+            if int(state["step"]) % self._steps == 0:
+                slow.lerp_(parameter, self._share)
+                parameter.copy_(slow)
