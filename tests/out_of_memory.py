@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from trainer.step.loss import build_loss
 
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.feed.feed import Batch
 from trainer.ranks import single_rank
 from trainer.recipe_file import load_recipe
 from trainer.step.engine import Engine
+from trainer.step.loss import build_loss
 
 SIDE, SIZE = 224, 64
 ROOM = 400 << 20

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from trainer.step.loss import build_loss
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, ModelSpec
@@ -22,6 +21,7 @@ from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.step.engine import Engine, describe_local_norms
 from trainer.step.guard import Guard
+from trainer.step.loss import build_loss
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

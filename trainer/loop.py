@@ -21,7 +21,7 @@ from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers
 from trainer.record.snapshot import Best, name_snapshot
 from trainer.session import Run, open_run
-from trainer.step.schedule import scale_lr
+from trainer.step.schedule import PlateauState, scale_lr, update_plateau
 from trainer.steps import save, settle, take_step
 
 ReportEpoch = Callable[[Numbers], None]
@@ -93,7 +93,9 @@ def _train_epoch(run: Run) -> Numbers | None:
         asked = time.monotonic()
         batch = next(batches)
         wait = time.monotonic() - asked
-        scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples)
+        scale = scale_lr(
+            recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples, run.state.plateau
+        )
         stop = take_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
@@ -143,7 +145,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     best = Best(epoch=epoch, value=value, snapshot=name_snapshot(run.state.samples_seen)) if better else run.state.best
     waited = 0 if better else run.state.epochs_without_better + 1
     update = {"best": best, "epochs_done": epoch, "epochs_without_better": waited, "loss_sum": 0.0, "weight_sum": 0.0}
-    run.state = run.state.model_copy(update=update)
+    run.state = run.state.model_copy(update={**update, "plateau": _watch_plateau(run, value)})
     assert best is not None  # any first value is better than none
     numbers["val/best"] = best.value
     if run.logbook:
@@ -153,6 +155,13 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     if run.tracker:
         run.tracker.log(numbers)
     report(numbers)
+
+
+def _watch_plateau(run: Run, value: float) -> PlateauState | None:
+    if run.recipe.schedule.name != "plateau":
+        return None
+    lower = run.recipe.stop.lower_is_better
+    return update_plateau(run.recipe.schedule, run.state.plateau or PlateauState(), value, lower_is_better=lower)
 
 
 def _is_better(value: float, best: Best | None, recipe: Recipe) -> bool:

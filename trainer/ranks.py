@@ -102,5 +102,8 @@ def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
 
 def enter_group(rank: int, num_ranks: int, device: torch.device, on_node: int) -> Ranks:
     """Return a rank of the process group that this process has joined; every rank calls it."""
-    control = dist.new_group(backend="gloo") if num_ranks > 1 and device.type == "cuda" else None
+    if num_ranks == 1 or device.type == "cpu":
+        return Ranks(rank, num_ranks, device, on_node)
+    control = dist.new_group(backend="gloo")
+    assert isinstance(control, dist.ProcessGroup)  # it is not for a process that the group leaves out
     return Ranks(rank, num_ranks, device, on_node, control)

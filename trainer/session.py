@@ -21,6 +21,7 @@ from trainer.record.logbook import Logbook
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.track import Tracker
 from trainer.run_dir import SNAPSHOTS
+from trainer.step.distillation import load_distillation
 from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import build_loss
@@ -72,8 +73,10 @@ def open_run(recipe: Recipe, ranks: Ranks) -> Run:
     """Return a run as its last snapshot left it; every rank calls it. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     train_split = dataset.split("train")
-    loss = build_loss(recipe.loss, train_split.class_counts, dataset.classes)
-    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss)
+    preprocess = build_preprocess(recipe, dataset)
+    loss = build_loss(recipe.loss, train_split.class_counts.sum(axis=0), dataset.classes)
+    teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
+    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss, teacher)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
     state = store.read_last() or fresh
@@ -83,8 +86,14 @@ def open_run(recipe: Recipe, ranks: Ranks) -> Run:
     ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
     logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
     tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
-    preprocess = build_preprocess(recipe, dataset)
-    stream = TrainStream(train_split, recipe, preprocess, ranks, loss.weigh)
+
+    def weigh(labels: Tensor, weights: Tensor) -> Tensor:
+        # An order by weights has used the samples' up.
+        counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
+        return loss.weigh(labels) * (weights if counts else 1.0)
+
+    stream = TrainStream(train_split, recipe, preprocess, ranks, weigh)
+    engine.begin_epoch(state.epochs_done)
     engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
     guard = Guard(recipe.run_dir / "nonfinite", ranks.rank)
     loss_here = torch.zeros((), dtype=torch.float64, device=ranks.device)

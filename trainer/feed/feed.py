@@ -43,6 +43,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights of this rank's samples."""
+        return float(self.weights.sum(dtype=torch.float64))
+
 
 class Feed:
     """Reads one split with `workers` threads; the batches do not depend on their number.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -22,11 +23,25 @@ from trainer.feed.meter import Meter, Readings
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""Labels and weights of the dataset -> float32[n], weights in the loss."""
+
 
 class TrainStream:
-    """Epochs of training batches; what they hold does not depend on ranks and workers."""
+    """Epochs of training batches; what they hold does not depend on ranks and workers.
 
-    def __init__(self, split: Split, recipe: Recipe, spec: PreprocessSpec, ranks: Ranks) -> None:
+    weigh: makes the weights in the loss of those that the dataset gives its samples; None leaves them.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        spec: PreprocessSpec,
+        ranks: Ranks,
+        weigh: Weigh = lambda _, weights: weights,
+    ) -> None:
+        self._weigh = weigh
         self.workers = ranks.count_workers(recipe.workers)
         self._split = split
         self._recipe = recipe
@@ -64,7 +79,13 @@ class TrainStream:
             OSError: A remote shard that cannot be fetched.
         """
         slices = self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks)
-        return feed_device(self._feed.iterate(slices, self._make_load(epoch)), self._ranks.device)
+        batches = self._feed.iterate(slices, self._make_load(epoch))
+        return feed_device(map(self._weigh_samples, batches), self._ranks.device)
+
+    def _weigh_samples(self, batch: Batch) -> Batch:
+        if self._weigh is None:
+            return batch
+        return replace(batch, weights=self._weigh(batch.labels, batch.weights))
 
     def read_meter(self) -> Readings:
         """Return what this rank read so far, and how long each stage took."""

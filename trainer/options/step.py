@@ -20,7 +20,7 @@ class StepOptions(Section):
     compile: bool = False
     """Compile the model with torch.compile: minutes at the start for faster steps."""
     sync_batch_norm: bool = False
-    """CUDA: BatchNorm over the global batch instead of each rank's slice, so that weights do not depend on num_ranks."""
+    """CUDA: BatchNorm over the global batch instead of each rank's slice: weights do not depend on num_ranks."""
     deterministic: bool = False
     """Take deterministic algorithms alone, slower on CUDA; without one, an operation is refused."""
     ema: float | None = Field(default=None, gt=0, lt=1)

@@ -17,6 +17,9 @@ from torch import Tensor
 from shards.errors import ShardError
 from shards.files import TEMPORARY, write_text
 from trainer.step.engine import Engine
+from trainer.step.schedule import PlateauState
+
+MODEL, AVERAGE = "model.safetensors", "average.safetensors"
 
 
 class Best(BaseModel):
@@ -45,6 +48,10 @@ class RunState(BaseModel):
     """Weighted loss of the epoch so far, over all ranks."""
     weight_sum: float = 0.0
     """Weight of the samples behind loss_sum."""
+    skipped_steps: int = 0
+    """Steps that moved no weight: float16 overflowed, or a loss was not finite and the recipe leaves such steps out."""
+    plateau: PlateauState | None = None
+    """What the plateau schedule remembers of the epochs."""
     dataset: str
     recipe: str
     """Fingerprints of what the state belongs to."""
@@ -65,8 +72,8 @@ class SnapshotStore:
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in engine.model.state_dict().items()
         }
-        optimizer = _copy_to_cpu(engine.state_dict())
-        self._pending = self._writer.submit(self._write, state, model, optimizer)
+        rest = _copy_to_cpu(engine.state_dict())
+        self._pending = self._writer.submit(self._write, state, model, rest.pop("ema"), rest)
 
     def wait(self) -> None:
         """Return when nothing is being written; raises what the write raised."""
@@ -90,12 +97,15 @@ class SnapshotStore:
     def load(self, state: RunState, engine: Engine) -> None:
         """Load the tensors of the snapshot that holds `state`."""
         folder = self._folder / name_snapshot(state.samples_seen)
-        engine.model.load_state_dict(load_file(folder / "model.safetensors"))
-        engine.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+        engine.model.load_state_dict(load_file(folder / MODEL))
+        rest = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        average = folder / AVERAGE
+        engine.load_state_dict({**rest, "ema": load_file(average) if average.is_file() else None})
 
     def read_model(self, name: str) -> dict[str, Tensor]:
-        """Return the model's tensors of a snapshot."""
-        return dict(load_file(self._folder / name / "model.safetensors"))
+        """Return the tensors of a snapshot that were judged: the average of the weights where there is one."""
+        folder = self._folder / name
+        return dict(load_file(folder / (AVERAGE if (folder / AVERAGE).is_file() else MODEL)))
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.glob("*") if path.is_dir() and TEMPORARY not in path.name)
@@ -109,12 +119,16 @@ class SnapshotStore:
                 f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before"
             ) from err
 
-    def _write(self, state: RunState, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+    def _write(
+        self, state: RunState, model: dict[str, Tensor], average: dict[str, Tensor] | None, optimizer: dict[str, Any]
+    ) -> None:
         name = name_snapshot(state.samples_seen)
         temporary = self._folder / f"{name}{TEMPORARY}-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(model, temporary / "model.safetensors")
+        save_file(model, temporary / MODEL)
+        if average is not None:
+            save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
         torch.save(optimizer, temporary / "optimizer.pt")
         write_text(temporary / "state.json", state.model_dump_json(indent=2) + "\n")
         for path in temporary.iterdir():

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import UsageError
-from trainer.augment.mix import mix_images
-from trainer.contract.model import Classifier, find_head, split_outputs
+from trainer.contract.model import Classifier, find_head
 from trainer.feed.feed import Batch
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
-from trainer.step.freeze import Norm, apply_freeze
+from trainer.step.freeze import Norm, apply_freeze, list_frozen
 from trainer.step.loss import Loss
 from trainer.step.memory import fit_parts, is_out_of_memory, release
 from trainer.step.optimizers import build_optimizer
@@ -44,20 +44,24 @@ class Step:
 class Engine:
     """Takes steps whose gradient is that of the global batch, however it is cut into ranks and parts."""
 
-    def __init__(self, model: Classifier, recipe: Recipe, ranks: Ranks, loss: Loss) -> None:
+    def __init__(
+        self, model: Classifier, recipe: Recipe, ranks: Ranks, loss: Loss, teacher: Distillation | None = None
+    ) -> None:
         self._recipe = recipe
         self._ranks = ranks
         self._loss = loss
+        self._teacher = teacher
         set_precision(recipe)
         self.model = _place(model, recipe, ranks)
-        self.optimizer = build_optimizer(self.model, recipe.optim, find_head(model.backbone))
+        self.frozen = bool(recipe.freeze)
+        self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
+        late = list_frozen(self.model, recipe.freeze) if recipe.freeze_epochs is not None else []
+        self.optimizer = build_optimizer(self.model, recipe.optim, find_head(self.model.backbone), late)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.amp == "fp16")
         self.ema = Ema(self.model, recipe.step.ema) if recipe.step.ema is not None else None
         self._syncs_norms = recipe.step.sync_batch_norm
         self._own_norms = find_own_norms(self.model)
         self.parts = 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate
-        self.frozen = bool(recipe.freeze)
-        self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
         self._parallel = self._wrap()
 
     def begin_epoch(self, epoch: int) -> None:
@@ -69,7 +73,7 @@ class Engine:
             self._parallel = self._wrap()  # DDP waits for the gradients that it knew of when it was made
 
     def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
-        """Find the parts in which slices of `slice_size` pictures uint8[C, S, S] can be computed; every rank calls it."""
+        """Find in how many parts a slice of `slice_size` pictures uint8[C, S, S] fits; every rank calls it."""
         if self._recipe.step.accumulate == "auto":
             parts = fit_parts(lambda size: self._try_part(size, shape), max(1, slice_size))
             self.parts = int(max(self._ranks.gather(parts)))
@@ -106,15 +110,13 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         device = self._ranks.device
         images, labels, weights = (x.to(device) for x in (batch.images, batch.labels, batch.weights))
-        pairs = batch.pairs.to(device) if batch.pairs is not None else None
-        mixed = mix_images(images, pairs) if pairs is not None else images
         # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
         scale = self._ranks.num_ranks / total_weight
         losses = []
         parts = cut_parts(len(batch), self.parts)
         for number, part in enumerate(parts):
             with self._training(part.stop - part.start), self._synced(number == len(parts) - 1):
-                loss = self._compute_losses(mixed, labels, weights, pairs, part)
+                loss = self._compute_losses(images, labels, weights, part)
                 self.scaler.scale(loss.sum() * scale).backward()
             losses.append(loss.detach()[: part.stop - part.start])
         return torch.cat(losses)
@@ -123,8 +125,8 @@ class Engine:
         """Compute a step again in twice as many parts, and all later ones; where one rank is all there is."""
         if self._ranks.num_ranks > 1:  # the others are in a collective that this rank has left
             raise UsageError(
-                f"rank {self._ranks.rank} ran out of memory in step {step}; give step.accumulate=auto, or a number above "
-                f"{self.parts}, and run the command again under another name="
+                f"rank {self._ranks.rank} ran out of memory in step {step}; give step.accumulate=auto, or a number "
+                f"above {self.parts}, and run the command again under another name="
             ) from err
         while True:
             if self.parts >= len(batch):
@@ -139,23 +141,19 @@ class Engine:
                 if not is_out_of_memory(again):
                     raise
 
-    def _compute_losses(
-        self, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
-    ) -> Tensor:
-        """Return the weighted loss of each sample of a part; of a stand-in with zero weight where the part is empty."""
+    def _compute_losses(self, images: Tensor, labels: Tensor, weights: Tensor, part: slice) -> Tensor:
+        """Return the weighted loss of each sample of a part; of a stand-in with zero weight where it is empty."""
         images, labels, weights = images[part], labels[part], weights[part]
         if not len(images) and not self._syncs_norms:  # SyncBatchNorm counts no picture; the others need one
             images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
-            pairs = None
         dtype = _AMP.get(self._recipe.amp, torch.float32)
         with torch.autocast(self._ranks.device.type, dtype, enabled=self._recipe.amp != "off"):
-            logits, aux = split_outputs(self._parallel(images))
-        loss = self._loss.judge(images, logits, aux, self.model.aux_weight)
-        if pairs is None:
-            return loss(labels) * weights
-        lam = pairs.lam[part]
-        partners = loss(pairs.labels[part]) * pairs.weights[part]
-        return lam * weights * loss(labels) + (1 - lam) * partners
+            logits = self._parallel(images)
+            taught = self._teacher.compute_logits(images) if self._teacher else None
+        losses = self._loss.per_sample(logits, labels)
+        if self._teacher and taught is not None:
+            losses = self._teacher.mix(losses, logits, taught)
+        return losses * weights
 
     def _apply(self, step: int) -> bool:
         """Move the weights by the gradients of the global batch; return whether they moved.
@@ -190,8 +188,10 @@ class Engine:
     def _wrap(self) -> nn.Module:
         """Return the model as steps compute it: gradients summed over ranks, compiled."""
         self._ddp = DistributedDataParallel(self.model) if self._ranks.num_ranks > 1 else None
-        wrapped = self._ddp or self.model
-        return torch.compile(wrapped) if self._recipe.step.compile else wrapped
+        wrapped: nn.Module = self._ddp or self.model
+        if self._recipe.step.compile:
+            wrapped.compile()
+        return wrapped
 
     def _try_part(self, size: int, shape: tuple[int, ...]) -> None:
         """Compute a part of black pictures, forward and backward, and leave nothing of it but the memory it took."""
@@ -204,7 +204,7 @@ class Engine:
             labels, weights = torch.zeros(size, dtype=torch.int64, device=device), torch.ones(size, device=device)
             self._parallel, wrapped = self.model, self._parallel
             try:
-                self._compute_losses(images, labels, weights, None, slice(0, size)).sum().backward()
+                self._compute_losses(images, labels, weights, slice(0, size)).sum().backward()
             finally:
                 self._parallel = wrapped
         finally:
