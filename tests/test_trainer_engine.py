@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from trainer.step.loss import build_loss
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
+ROOT = Path(__file__).parent.parent
 MODEL = "timm/test_efficientnet"
 
 
@@ -302,7 +304,11 @@ def test_batch_that_does_not_fit_is_computed_in_more_parts_and_gives_the_same_we
     """In a process that may use so little memory that the whole batch cannot be computed."""
     script = Path(__file__).parent / "out_of_memory.py"
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=script.parent.parent, capture_output=True, text=True, timeout=200
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)

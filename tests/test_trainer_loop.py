@@ -15,10 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import make_pictures
 from safetensors.torch import load_file
 
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
+from shards.packing.options import PackOptions
+from shards.packing.pack import pack
+from shards.sources.find import find_sources
+from trainer.finish import make_bundle
 from trainer.loop import Outcome, train
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
@@ -304,14 +309,38 @@ def test_training_that_stopped_early_does_not_go_on(stopped_early: Recipe) -> No
 
 def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=wild", "optim.peak_lr=1e30")
-    with pytest.raises(
-        ShardError, match=r"after epoch 1 the model's outputs are not finite numbers: training diverged, "
-    ):
+    sentence = r"^step \d+: the loss of \d+ of 12 samples is not a finite number \(ids .*\): training diverged or a pic"
+    with pytest.raises(ShardError, match=sentence):
         train_quietly(recipe)
+    saved = sorted((recipe.run_dir / "nonfinite").iterdir())
+    assert [path.name.partition("-rank-")[2] for path in saved] == ["0000.safetensors"]
+
+
+def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path: Path) -> None:
+    """A sample whose weight is beyond float32: the loss of its batch is infinite in every epoch."""
+    pictures = make_pictures(tmp_path / "pictures", {"train": 8, "val": 4, "test": 1})
+    (pictures / "samples.csv").write_text("path,weight\ntrain/red/red.0.jpg,3e38\n")
+    pack(find_sources(pictures), tmp_path / "shards", PackOptions())
+    recipe = make_recipe(tmp_path / "shards", tmp_path, "name=skips", "step.on_nan=skip", "batch_size_global=6")
+    assert train_quietly(recipe) == "finished"
+    rows = read_metrics(recipe.run_dir)
+    assert [row["train/skipped_steps"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len(list((recipe.run_dir / "nonfinite").iterdir())) == len(rows)
 
 
 @pytest.mark.parametrize(
-    "option", ["amp=bf16", "amp=fp16", "optim.clip_norm=0.5", "optim.name=adamw", "freeze=[conv_stem]"]
+    "option",
+    [
+        "amp=bf16",
+        "amp=fp16",
+        "optim.clip_norm=0.5",
+        "optim.name=adamw",
+        "optim.name=ranger",
+        "freeze=[conv_stem]",
+        "step.ema=0.9",
+        "step.accumulate=3",
+        "loss.class_weights=balanced",
+    ],
 )
 def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Path, tmp_path: Path) -> None:
     straight, cut = (
@@ -324,3 +353,31 @@ def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Pat
     while train_quietly(cut) == "interrupted":
         pass
     assert final_weights(cut) == final_weights(straight)
+
+
+def test_resume_is_exact_across_the_release_of_what_was_frozen(dataset_path: Path, tmp_path: Path) -> None:
+    frozen = ["freeze=[backbone]", "freeze_epochs=1", "schedule=default-0.5-3", "batch_size_global=18"]
+    straight, cut = (make_recipe(dataset_path, tmp_path, f"name={name}", *frozen) for name in ("straight", "cut"))
+    train_quietly(straight)
+    cut.run_dir.mkdir()
+    (cut.run_dir / STOP_FILE).touch()
+    while train_quietly(cut) == "interrupted":
+        pass
+    assert final_weights(cut) == final_weights(straight)
+
+
+def test_bundle_holds_the_average_of_the_weights(dataset_path: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "name=average", "step.ema=0.9", "epochs=1")
+    train_quietly(recipe)
+    bundle = load_file(make_bundle(recipe) / "weights.safetensors")
+    (snapshot,) = (recipe.run_dir / "snapshots").iterdir()
+    own, average = (load_file(snapshot / name) for name in ("model.safetensors", "average.safetensors"))
+    name = "backbone.classifier.weight"
+    assert torch.equal(bundle[name], average[name])
+    assert not torch.equal(bundle[name], own[name])
+
+
+def test_limit_trains_on_about_as_many_samples(dataset_path: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "name=limit", "limit_samples=30", "epochs=1")
+    train_quietly(recipe)
+    assert read_metrics(recipe.run_dir)[0]["samples_seen"] == 30

@@ -29,6 +29,7 @@ from trainer.feed.feed import Batch
 from trainer.feed.stream import TrainStream
 from trainer.loop import train
 from trainer.options.optim import OptimOptions
+from trainer.options.step import StepOptions
 from trainer.processes import run_processes
 from trainer.ranks import Ranks, single_rank
 from trainer.recipe import Recipe
@@ -37,6 +38,7 @@ from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
 from trainer.run_dir import STOP_FILE
 from trainer.step.engine import Engine
+from trainer.step.loss import build_loss
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -86,16 +88,18 @@ def cut(batch: Batch, part: slice) -> Batch:
     return Batch(batch.images[part], batch.labels[part], batch.weights[part], batch.ids[part], batch.sources[part])
 
 
-def take_steps(ranks: Ranks, recipe: Recipe, weighted: bool, clip_norm: float | None = None) -> dict[str, Tensor]:
+def take_steps(
+    ranks: Ranks, recipe: Recipe, weighted: bool, clip_norm: float | None = None, accumulate: int = 1
+) -> dict[str, Tensor]:
     """The float64 weights of a model without BatchNorm after a step on each global batch."""
     optim = OptimOptions(name="sgd", peak_lr=0.1, clip_norm=clip_norm)
-    recipe = recipe.model_copy(update={"optim": optim})
+    recipe = recipe.model_copy(update={"optim": optim, "step": StepOptions(accumulate=accumulate)})
     torch.manual_seed(0)
     model = Classifier(ModelSpec(name="timm/test_efficientnet_gn", num_classes=3)).double()
-    engine = Engine(model, recipe, ranks)
+    engine = Engine(model, recipe, ranks, build_loss(recipe.loss, np.array([1, 1, 1]), ["a", "b", "c"]))
     for number, batch in enumerate(make_batches(weighted)):
         part = cut(batch, slice_rank(len(batch), ranks.rank, ranks.num_ranks))
-        engine.step(part, batch.weights.double().sum(), 1.0, number)
+        engine.step(part, batch.total_weight, 1.0, number)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -106,6 +110,7 @@ def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Pat
         "equal": take_steps(ranks, runs["12"], weighted=False),
         "weighted": take_steps(ranks, runs["12"], weighted=True),
         "clipped": take_steps(ranks, runs["12"], weighted=True, clip_norm=0.1),
+        "in parts": take_steps(ranks, runs["12"], weighted=True, accumulate=2),
         "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1),
         "epochs": read_epochs(ranks, data),
         "large": bytes(LARGE),
@@ -223,12 +228,19 @@ def test_global_batches_are_the_same_pixels_for_every_number_of_ranks_and_worker
     assert sorted(number for step in epochs[1][0] for number, _ in step) == list(range(NUM_SAMPLES))
 
 
-@pytest.mark.parametrize("kind", ["equal", "weighted", "clipped"])
+@pytest.mark.parametrize("kind", ["equal", "weighted", "clipped", "in parts"])
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_gradient_is_that_of_the_global_batch(results: dict[int, dict[str, Any]], num_ranks: int, kind: str) -> None:
     """Batches of 6, 5 and 1 samples: equal slices, unequal ones, and an empty one."""
     ours, theirs = (results[number][kind] for number in (num_ranks, 1))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_accumulation_on_any_number_of_ranks_is_the_whole_batch(
+    results: dict[int, dict[str, Any]], num_ranks: int
+) -> None:
+    torch.testing.assert_close(results[num_ranks]["in parts"], results[1]["weighted"], rtol=0, atol=1e-9)
 
 
 def test_steps_move_the_weights_by_more_than_that_tolerance(results: dict[int, dict[str, Any]]) -> None:

@@ -47,6 +47,8 @@ class TrainStream:
         self._recipe = recipe
         self._spec = spec
         self._ranks = ranks
+        limit = recipe.limit_samples or split.num_samples
+        self._fraction = min(recipe.stream.fraction, limit / split.num_samples)
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         self._feed = Feed(
@@ -60,7 +62,7 @@ class TrainStream:
         """Return the order of an epoch."""
         if self._plan is None or self._plan[0] != epoch:
             recipe, options = self._recipe, self._recipe.stream
-            draws = DrawOptions(recipe.seed, options.order, options.fraction)
+            draws = DrawOptions(recipe.seed, options.order, self._fraction)
             repeats = count_draws(draws, epoch, lambda: self._column("label"), lambda: self._column("weight"))
             order = OrderOptions(
                 recipe.seed, recipe.batch_size_global, options.lanes, options.window_bytes, options.redeal

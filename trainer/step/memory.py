@@ -8,7 +8,14 @@ import torch
 
 from shards.errors import UsageError
 
-_CPU_SAYS = ("DefaultCPUAllocator", "can't allocate memory", "bad_alloc")
+_CPU_SAYS = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""The last two are oneDNN's words for it."""
 
 
 def is_out_of_memory(err: BaseException) -> bool:
