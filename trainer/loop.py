@@ -29,6 +29,7 @@ from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, Numbers
 from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
+from trainer.record.steps import StepLog, StepNumbers
 from trainer.record.track import Tracker
 from trainer.run_dir import SNAPSHOTS, STOP_FILE
 from trainer.step.engine import Engine
@@ -52,6 +53,7 @@ class Run:
     state: RunState
     ledger: Ledger | None
     logbook: Logbook | None
+    step_log: StepLog | None
     tracker: Tracker | None
     verdict: str = ""
     """On the feed of the last epoch."""
@@ -70,8 +72,8 @@ class Run:
         return self.stream.samples_per_epoch * self.recipe.epochs
 
 
-def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
-    """Train until the last epoch, an early stop, or a request to stop; every rank calls it.
+def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | None = None) -> Outcome:
+    """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
     Goes on from the last snapshot in the run's folder. Interrupted means that the state was saved and the same
     command goes on.
@@ -80,7 +82,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         UsageError: A recipe that does not fit the data, or a snapshot of another run.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
-    run = _open_run(recipe, ranks)
+    run = _open_run(recipe, ranks, tracker)
     try:
         while not _is_done(run):
             numbers = _train_epoch(run)
@@ -90,8 +92,6 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     finally:
         run.stream.close()
         run.store.close()
-        if run.tracker:
-            run.tracker.close()
     return "finished"
 
 
@@ -107,7 +107,7 @@ def _judge_epoch(run: Run) -> Numbers:
     return numbers | {"val/time_s": time.monotonic() - started}
 
 
-def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
+def _open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None) -> Run:
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
@@ -118,10 +118,13 @@ def _open_run(recipe: Recipe, ranks: Ranks) -> Run:
         store.load(state, engine)
     ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
     logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
-    tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
+    every = recipe.track.every_steps
+    step_log = StepLog(recipe.run_dir, every, state.samples_seen) if ranks.is_first and every else None
     preprocess = build_preprocess(recipe, dataset)
     stream = TrainStream(dataset.split("train"), recipe, preprocess, ranks)
-    return Run(recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, tracker)
+    if tracker:
+        tracker.start(dataset)
+    return Run(recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, step_log, tracker)
 
 
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:
@@ -177,7 +180,7 @@ def _train_epoch(run: Run) -> Numbers | None:
         batch = next(batches)
         wait = time.monotonic() - asked
         scale = scale_lr(recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples)
-        stop = _train_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
+        stop = _train_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step), (asked, wait))
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
         if stop:
@@ -185,6 +188,7 @@ def _train_epoch(run: Run) -> Numbers | None:
     seconds = time.monotonic() - started
     return {
         "epoch": epoch + 1,
+        "step": (epoch + 1) * plan.num_steps,
         "samples_seen": run.state.samples_seen,
         "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
         "train/lr": recipe.optim.peak_lr * scale,
@@ -216,8 +220,11 @@ def _show(run: Run, wait_frac: float) -> None:
         run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
 
 
-def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> bool:
-    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
+def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int, timing: tuple[float, float]) -> bool:
+    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state.
+
+    timing: when the batch was asked for, and how long that took.
+    """
     device, engine = run.ranks.device, run.engine
     shared = torch.zeros(3, dtype=torch.float64)
     shared[0] = engine.weigh(batch).double().sum()
@@ -225,8 +232,7 @@ def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) ->
         shared[1] = float((run.run_dir / STOP_FILE).exists())
         shared[2] = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
     total_weight, stop, save = run.ranks.sum(shared.to(device)).unbind()
-    loss = engine.step(batch, total_weight.float(), scale, step)
-    loss_sum = float(run.ranks.sum(loss.double()))
+    loss_sum = float(run.ranks.sum(engine.step(batch, total_weight.float(), scale, step).double()))
     if run.ledger:
         run.ledger.add(batch, run.state.epochs_done, step, run.state.samples_seen)
     run.state = run.state.model_copy(
@@ -236,11 +242,23 @@ def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) ->
             "weight_sum": run.state.weight_sum + float(total_weight),
         }
     )
+    loss = loss_sum / max(float(total_weight), 1e-12)
+    _record_step(run, step + 1, loss, scale, length, timing)  # before the snapshot: a step that counts has its row
     if stop or save:
         _save(run)
     if stop:
         run.store.wait()
     return bool(stop)
+
+
+def _record_step(run: Run, step: int, loss: float, scale: float, length: int, timing: tuple[float, float]) -> None:
+    if run.step_log is None:
+        return
+    lr, (asked, wait) = run.recipe.optim.peak_lr * scale, timing
+    numbers = StepNumbers(step, run.state.samples_seen, loss, lr, length, time.monotonic() - asked, wait)
+    row = run.step_log.add(numbers)
+    if row and run.tracker:
+        run.tracker.log_step(row)
 
 
 def _save(run: Run) -> None:
@@ -263,13 +281,13 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     update = {"best": best, "epochs_done": epoch, "epochs_without_better": waited, "loss_sum": 0.0, "weight_sum": 0.0}
     run.state = run.state.model_copy(update=update)
     assert best is not None  # any first value is better than none
-    numbers["val/best"] = best.value
+    numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
         run.logbook.write(numbers, run.verdict)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
         _save(run)
     if run.tracker:
-        run.tracker.log(numbers)
+        run.tracker.log_epoch(numbers)
     report(numbers)
 
 
