@@ -255,7 +255,9 @@ def _record_step(run: Run, step: int, loss: float, scale: float, length: int, ti
     if run.step_log is None:
         return
     lr, (asked, wait) = run.recipe.optim.peak_lr * scale, timing
-    numbers = StepNumbers(step, run.state.samples_seen, loss, lr, length, time.monotonic() - asked, wait)
+    numbers = StepNumbers(
+        step, run.state.epochs_done + 1, run.state.samples_seen, loss, lr, length, time.monotonic() - asked, wait
+    )
     row = run.step_log.add(numbers)
     if row and run.tracker:
         run.tracker.log_step(row)

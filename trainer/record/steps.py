@@ -17,11 +17,13 @@ STEPS = "steps.jsonl"
 class StepNumbers:
     """What one global step did.
 
-    step: its number over the run, from 1; position: samples seen after it; loss: of its global batch; lr: learning
-    rate; images: samples of the global batch; time_s: how long it took, waiting included; wait_s: for its batch.
+    step: its number over the run, from 1; epoch: from 1; position: samples seen after it; loss: of its global batch;
+    lr: learning rate; images: samples of the global batch; time_s: how long it took, waiting included; wait_s: for its
+    batch.
     """
 
     step: int
+    epoch: int
     position: int
     loss: float
     lr: float
@@ -59,6 +61,7 @@ class StepLog:
         time_s = max(self._time_s, 1e-9)
         row: Numbers = {
             "step": numbers.step,
+            "epoch": numbers.epoch,
             "samples_seen": numbers.position,
             "step/loss": numbers.loss,
             "step/lr": numbers.lr,
