@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from shards.dataset import Dataset
-from shards.errors import UsageError
 from trainer.launch import choose_launch, open_data
-from trainer.machine import read_free_disk, refuse_too_many_ranks
+from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
 from trainer.processes import run_processes
 from trainer.recipe import Recipe
 from trainer.record.snapshot import SnapshotStore
@@ -71,11 +70,7 @@ def plan_run(recipe: Recipe) -> Plan:
     rehearsal = run_processes(rehearse, (recipe, recipe.num_ranks), here)
     snapshot = rehearsal.memory.snapshot
     needed_disk = _KEPT_SNAPSHOTS * snapshot + rehearsal.memory.parameters
-    if needed_disk > free_disk:
-        raise UsageError(
-            f"snapshots and bundle of the run need about {needed_disk / 2**30:.1f} GiB, {recipe.storage.root} has "
-            f"{free_disk / 2**30:.1f} GiB free; make room, or set storage.root to another disk"
-        )
+    refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
     storage = {"folder": str(recipe.run_dir), "free": free_disk, "needed": needed_disk}
     return _make_plan(recipe, dataset, rehearsal, storage, _note(recipe, rehearsal, on_cluster))
 

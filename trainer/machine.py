@@ -39,8 +39,11 @@ def read_free_disk(folder: Path) -> int:
     there = folder.absolute()
     while not os.path.lexists(there):
         there = there.parent
-    with tempfile.TemporaryFile(dir=there):  # permissions alone do not say it: the file system may be read-only
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=there):  # permissions alone do not say it: the file system may be read-only
+            pass
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, str(there)) from err
     return shutil.disk_usage(there).free
 
 
@@ -54,4 +57,17 @@ def refuse_too_many_ranks(num_ranks: int, num_gpus: int) -> None:
         raise UsageError(
             f"num_ranks={num_ranks} needs as many GPUs, this machine has {num_gpus}; set num_ranks={num_gpus}, or hide "
             "the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPUs"
+        )
+
+
+def refuse_full_disk(needed: int, free: int, folder: str) -> None:
+    """Refuse a run whose files would not fit; bytes.
+
+    Raises:
+        UsageError: They would not.
+    """
+    if needed > free:
+        raise UsageError(
+            f"snapshots and bundle of the run need about {needed / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f} GiB "
+            "free; make room, or set storage.root to another disk"
         )

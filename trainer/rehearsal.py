@@ -22,6 +22,8 @@ from trainer.recipe import Recipe
 from trainer.step.engine import Engine
 
 TIMED_STEPS = 3
+PATIENCE_S = 30.0
+"""After which no further step is timed."""
 _FEW = 2
 """Pictures whose activations are counted, so that a batch which does not fit is known before it is tried."""
 
@@ -99,7 +101,7 @@ def rehearse(ranks: Ranks, recipe: Recipe, num_ranks: int) -> Rehearsal:
         largest = -(-min(recipe.batch_size_global, stream.samples_per_epoch) // num_ranks)
         memory = _share_largest(ranks, _measure_memory(engine, ranks, first, largest))
         if ranks.is_first:
-            _refuse_too_large(memory, ranks, *free)
+            refuse_too_large(memory, ranks, *free)
         ranks.barrier()
         step_s, timed = _time_steps(engine, ranks, first, batches)
         step_s = max(ranks.gather(max(step_s, _spend(stream.read_meter(), stream.workers) * largest)))
@@ -160,7 +162,12 @@ def _share_largest(ranks: Ranks, memory: Memory) -> Memory:
     return max(ranks.gather(memory), key=lambda each: each.on_device)
 
 
-def _refuse_too_large(memory: Memory, ranks: Ranks, free_host: int, free_device: int) -> None:
+def refuse_too_large(memory: Memory, ranks: Ranks, free_host: int, free_device: int) -> None:
+    """Refuse what does not fit into the bytes that are free on the machine and, with CUDA, on the rank's device.
+
+    Raises:
+        UsageError: It does not.
+    """
     on_cuda = ranks.device.type == "cuda"
     host = (memory.on_host + (0 if on_cuda else memory.on_device)) * ranks.on_node
     for needed, free, where in ((host, free_host, "this machine"), (memory.on_device, free_device, str(ranks.device))):
@@ -173,14 +180,19 @@ def _refuse_too_large(memory: Memory, ranks: Ranks, free_host: int, free_device:
 
 def _time_steps(engine: Engine, ranks: Ranks, first: Batch, batches: Iterator[Batch]) -> tuple[float, int]:
     """Return the mean seconds of a step, waiting for its batch included, and how many steps it was taken from."""
-    _step(engine, ranks, first)  # whatever is made once is made here
-    started, timed, batch = time.perf_counter(), 0, first
-    for _ in range(TIMED_STEPS):
-        following = next(batches, None)
+    times: list[float] = []
+    batch = first
+    while len(times) <= TIMED_STEPS:
+        started = time.perf_counter()
+        following = next(batches, None) if times else first
         batch = batch if following is None else following  # a short epoch's last batch comes again
         _step(engine, ranks, batch)
-        timed += 1
-    return (time.perf_counter() - started) / timed, timed
+        times.append(time.perf_counter() - started)
+        late = torch.tensor([float(sum(times) > PATIENCE_S)], device=ranks.device)
+        if float(ranks.sum(late)):  # all ranks together: each step is a collective
+            break
+    timed = times[1:] or times  # what is made once is made in the first
+    return sum(timed) / len(timed), len(timed)
 
 
 def _step(engine: Engine, ranks: Ranks, batch: Batch) -> None:
