@@ -251,7 +251,7 @@ def test_run_begun_anew_under_an_old_name_is_another_one(
 ) -> None:
     other = make_recipe(dataset_path, tmp_path, "name=re started?")
     tracker = Tracker(other, 1)
-    tracker.start(open_dataset(dataset_path))
+    tracker.start(open_dataset(dataset_path), 0)
     tracker.close()
     assert find(read_runs(other)[0], "run")[0]["run_id"] != find(restarted.records, "run")[0]["run_id"]
 
@@ -266,7 +266,7 @@ def test_summary_after_a_restart_is_the_best_of_all_epochs(dataset_path: Path, t
     second = {"epoch": 2, "step": 12, "val/accuracy": 0.5, "val/log_loss": 0.7, "val/best_epoch": 1, "train/loss": 2.0}
     write_rows(recipe, first, second)
     tracker = Tracker(recipe, 1)
-    tracker.start(open_dataset(dataset_path))
+    tracker.start(open_dataset(dataset_path), 0)
     tracker.log_epoch(second)
     tracker.close()
     summary = summarise(recipe)
@@ -308,7 +308,7 @@ def test_picture_in_that_table_is_the_one_of_its_path_as_the_model_saw_it(shown:
 def log_sheet(recipe: Recipe, dataset: Dataset, path: Path) -> list[Path]:
     Image.new("RGB", (8, 8), (255, 0, 0)).save(path)
     tracker = Tracker(recipe, 1)
-    tracker.start(dataset)
+    tracker.start(dataset, 0)
     tracker.log_image("augmented", path)
     tracker.close()
     return list(recipe.run_dir.glob("wandb/offline-run-*/files/media/images/augmented*.png"))

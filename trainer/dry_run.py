@@ -14,6 +14,7 @@ from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ra
 from trainer.processes import run_processes
 from trainer.recipe import Recipe
 from trainer.record.snapshot import SnapshotStore
+from trainer.record.steps import count_steps
 from trainer.record.wandb_run import choose_mode
 from trainer.rehearsal import Rehearsal, rehearse
 from trainer.run_dir import SNAPSHOTS, is_finished, refuse_other_recipe
@@ -107,8 +108,8 @@ def _make_plan(
 ) -> Plan:
     per_epoch, ranks = rehearsal.steps_per_epoch, recipe.num_ranks
     state = SnapshotStore(recipe.run_dir / SNAPSHOTS).read_last() if (recipe.run_dir / SNAPSHOTS).is_dir() else None
-    epochs, rest = divmod(state.samples_seen if state else 0, rehearsal.samples_per_epoch)
-    done = epochs * per_epoch + -(-rest // recipe.batch_size_global)
+    seen = state.samples_seen if state else 0
+    done = count_steps(seen, rehearsal.samples_per_epoch, recipe.batch_size_global)
     full = min(recipe.batch_size_global, rehearsal.samples_per_epoch)
     parts = {name: dataset.split(name) for name in dataset.manifest.splits}
     finished = is_finished(recipe.run_dir)
@@ -204,8 +205,8 @@ def _size(number: int) -> str:
 def _duration(seconds: float) -> str:
     """Return seconds as people read them.
 
-    >>> _duration(4.2), _duration(100), _duration(10000)
-    ('4 s', '1 min 40 s', '2 h 47 min')
+    >>> _duration(4.2), _duration(100), _duration(9000)
+    ('4 s', '1 min 40 s', '2 h 30 min')
     """
     if seconds < 60:
         return f"{seconds:.0f} s"

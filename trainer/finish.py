@@ -41,8 +41,6 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
         make_bundle(recipe)
     ranks.barrier()
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    if tracker:
-        tracker.start(dataset)
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)
     for part in recipe.evaluate_on:

@@ -29,7 +29,7 @@ from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, Numbers
 from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
-from trainer.record.steps import StepLog, StepNumbers
+from trainer.record.steps import StepLog, StepNumbers, count_steps
 from trainer.record.track import Tracker
 from trainer.run_dir import SNAPSHOTS, STOP_FILE
 from trainer.step.engine import Engine
@@ -123,7 +123,7 @@ def _open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None) -> Run:
     preprocess = build_preprocess(recipe, dataset)
     stream = TrainStream(dataset.split("train"), recipe, preprocess, ranks)
     if tracker:
-        tracker.start(dataset)
+        tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
     return Run(recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, step_log, tracker)
 
 

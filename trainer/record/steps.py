@@ -77,3 +77,13 @@ class StepLog:
 def read_steps(run_dir: Path) -> list[dict[str, Any]]:
     """Return the rows of steps.jsonl; none where it was not asked for."""
     return read_rows(run_dir / STEPS)
+
+
+def count_steps(samples_seen: int, samples_per_epoch: int, batch_size_global: int) -> int:
+    """Return the global steps that lead to a position; the last step of each epoch may be short.
+
+    >>> count_steps(100, 100, 30), count_steps(130, 100, 30)
+    (4, 5)
+    """
+    epochs, rest = divmod(samples_seen, samples_per_epoch)
+    return epochs * -(-samples_per_epoch // batch_size_global) + -(-rest // batch_size_global)

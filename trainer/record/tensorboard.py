@@ -15,11 +15,10 @@ class EventFiles:
 
     Args:
         run_dir: Folder of the run.
-        purge_step: First step of this start; what an earlier start wrote from there on counts no more. None purges
-            nothing.
+        purge_step: What earlier starts wrote for this step and those after it counts no more.
     """
 
-    def __init__(self, run_dir: Path, purge_step: int | None) -> None:
+    def __init__(self, run_dir: Path, purge_step: int) -> None:
         # tensorboardX names files by the second, and would overwrite that of a start in the same second.
         suffix = f".{time.time_ns()}"
         self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge_step, filename_suffix=suffix)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from shards.dataset import Dataset
 from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
+from trainer.record.steps import read_steps
 from trainer.record.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary
 
 if TYPE_CHECKING:
@@ -35,11 +36,23 @@ class Tracker:
         self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
         self._best: Numbers | None = None
 
-    def start(self, dataset: Dataset) -> None:
-        """Begin the run in W&B where that was not done yet; dataset: what it trains on."""
+    def start(self, dataset: Dataset, step: int) -> None:
+        """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
+
+        Args:
+            dataset: What it trains on.
+            step: Global steps that the snapshot has behind it, 0 for a new run.
+        """
         mode = choose_mode(self._recipe.track)
-        if mode != "disabled" and not self._wandb.was_opened:
+        if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
+        if self._recipe.track.tensorboard:
+            from trainer.record.tensorboard import EventFiles  # late: most runs do not ask for it
+
+            self._events.open(lambda: EventFiles(self._recipe.run_dir, step))
+            for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
+                if row["step"] == step:  # purged with all that an earlier start wrote from here on
+                    self._write_events(row, step)
 
     @property
     def takes_images(self) -> bool:
@@ -62,7 +75,7 @@ class Tracker:
         """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
         self._wandb.use(lambda run: run.log_evaluation(judged))
         last = read_metrics(self._recipe.run_dir)[-1]
-        self._write_events(judged.scalars(), int(last["step"]), purge=False)
+        self._write_events(judged.scalars(), int(last["step"]))
 
     def log_image(self, name: str, path: Path) -> None:
         """Show a picture file, such as a sheet of augmented samples; nothing without track.images."""
@@ -79,15 +92,8 @@ class Tracker:
         self._wandb.use(lambda run: run.close(exit_code))
         self._events.use(lambda events: events.close())
 
-    def _write_events(self, numbers: Numbers, step: int, purge: bool = True) -> None:
-        """Write scalars; the first of this start cut off what an earlier one wrote from that step on."""
-        if not self._recipe.track.tensorboard:
-            return
-        if not self._events.was_opened:
-            from trainer.record.tensorboard import EventFiles
-
-            self._events.open(lambda: EventFiles(self._recipe.run_dir, step if purge else None))
-        named = {name: value for name, value in numbers.items() if "/" in name}
+    def _write_events(self, numbers: Numbers, step: int) -> None:
+        named = {name: value for name, value in numbers.items() if "/" in name and not isinstance(value, str)}
         self._events.use(lambda events: events.write(named, step))
 
     def _take_best(self, numbers: Numbers) -> Numbers:
@@ -106,7 +112,6 @@ class _Guarded(Generic[Outside]):
     """An object of another library that may fail at any time: what it raises is told and goes no further."""
 
     def __init__(self, name: str) -> None:
-        self.was_opened = False
         self._name = name
         self._inside: Outside | None = None
 
@@ -115,7 +120,6 @@ class _Guarded(Generic[Outside]):
         return self._inside is not None
 
     def open(self, start: Callable[[], Outside]) -> None:
-        self.was_opened = True
         try:
             self._inside = start()
         except Exception as err:  # tracking is a convenience; the run and its metrics.jsonl go on without it
