@@ -40,7 +40,8 @@ SHARED = ("shards.sources.model",)  # the names of the splits, and what a source
 # A new door is a decision, not a habit.
 DOORS = {
     "ray": ("shards/ray_*.py", "trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
-    "wandb": ("trainer/record/track.py",),
+    "wandb": ("trainer/record/wandb_run.py",),
+    "tensorboardX": ("trainer/record/tensorboard.py",),
     "albumentations": ("trainer/augment/albumentations_policies.py",),
     "webdataset": (),
     "pydicom": ("shards/dicom.py",),
@@ -191,7 +192,7 @@ def test_checker_sees_a_planted_violation(file: str, source: str) -> None:
         ),
         ("trainer/launch.py", "import ray"),
         ("trainer/ray_reporter.py", "from ray.train import report"),
-        ("trainer/record/track.py", "import wandb"),
+        ("trainer/record/wandb_run.py", "import wandb"),
         ("trainer/loop.py", "import rayon_like\nimport tuner"),
     ],
 )

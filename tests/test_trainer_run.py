@@ -20,7 +20,7 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
-from trainer.recipe_file import load_recipe
+from trainer.recipe_file import RECIPES, load_recipe, read_header
 from trainer.record.logbook import read_metrics
 from trainer.run import main
 
@@ -135,10 +135,54 @@ def test_other_recipe_in_the_folder_of_a_run_is_refused_and_the_difference_named
     )
 
 
-def test_command_without_a_recipe_lists_the_recipes() -> None:
+def test_command_without_a_recipe_says_what_it_needs_and_lists_the_recipes() -> None:
     done = run()
     assert done.code == 2
-    assert done.out.startswith("name a recipe: a YAML file, or one of demo, elpv, smoke\n")
+    assert done.out.startswith("name a recipe, a YAML file or one of those below, and what to change in it:\n")
+    names = [line.split()[0] for line in done.out.splitlines() if line[:2] == "  " and line[2:3].strip()]
+    assert [name for name in names if name != "python"] == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_list_of_recipes_says_what_each_is_for(path: Path) -> None:
+    first = path.read_text().splitlines()[0].removeprefix("# ")
+    assert " ".join(first.split()[:12]) in " ".join(run().out.split())
+
+
+def test_header_of_a_recipe_is_its_first_paragraph_and_its_cost(tmp_path: Path) -> None:
+    lines = [
+        "# Cats, or dogs:",
+        "# which?",
+        "#",
+        "#   command",
+        "#",
+        "# Time and hardware: 3 h",
+        "# on 8 GPUs.",
+        "model: x",
+    ]
+    (tmp_path / "pets.yaml").write_text("\n".join([*lines, "# not this", ""]))
+    header = read_header(tmp_path / "pets.yaml")
+    assert (header.purpose, header.cost) == ("Cats, or dogs: which?", "3 h on 8 GPUs.")
+
+
+def test_recipe_without_a_comment_has_an_empty_header(tmp_path: Path) -> None:
+    (tmp_path / "bare.yaml").write_text("model: x\n")
+    assert (read_header(tmp_path / "bare.yaml").purpose, read_header(tmp_path / "bare.yaml").cost) == ("", "")
+
+
+EARLY = """
+import sys
+from shards.command import run_command
+from trainer.run import main
+
+code = run_command(main, ["smoke", "epoch=3", "--dry-run"])
+print(code, [name for name in ("torch", "wandb", "ray", "tensorboardX") if name in sys.modules])
+"""
+
+
+def test_mistake_in_the_recipe_is_told_before_torch_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "2 []\n", done.stderr
 
 
 def test_unknown_option_is_one_sentence_of_the_real_command() -> None:

@@ -5,30 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shards.dataset import Dataset, open_dataset
+from shards.dataset import Dataset, Split, open_dataset
 from shards.errors import UsageError
 from shards.plan import sequential_refs
 from shards.read import SampleReader
 from trainer.build import build_model_spec, build_preprocess
-from trainer.contract.bundle import Bundle, save_bundle
+from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.files import write_evaluation
+from trainer.evaluation.metrics import softmax
 from trainer.evaluation.report import write_report
-from trainer.evaluation.rows import evaluate_split
+from trainer.evaluation.rows import Rows, evaluate_split
+from trainer.evaluation.worst import read_worst
 from trainer.feed.meter import WELL_FED
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.record.snapshot import RunState, SnapshotStore
+from trainer.record.track import Tracker
+from trainer.record.wandb_run import Judged
 from trainer.run_dir import SNAPSHOTS
 from trainer.step.engine import describe_local_norms
 
 BUNDLE = "bundle"
 
 
-def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
+def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> list[str]:
     """Write bundle, evaluations and report of a trained run; return what its user must know of it.
 
     Every rank calls it, rank 0 writes.
@@ -40,7 +44,7 @@ def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)
     for part in recipe.evaluate_on:
-        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part)
+        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part, tracker)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
@@ -87,7 +91,13 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
 
 
 def evaluate_bundle(
-    bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, out: Path
+    bundle: Bundle,
+    dataset: Dataset,
+    part: str,
+    ranks: Ranks,
+    workers: int,
+    out: Path,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
@@ -99,8 +109,21 @@ def evaluate_bundle(
             f"the bundle knows the classes {', '.join(bundle.page.classes)}, the dataset has "
             f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
         )
-    rows = evaluate_split(bundle.model, bundle.page.preprocess, dataset.split(part), ranks, workers)
-    return write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part) if ranks.is_first else {}
+    split = dataset.split(part)
+    rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers)
+    if not ranks.is_first:
+        return {}
+    metrics = write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part)
+    if tracker:
+        _track(tracker, bundle.page, split, rows, metrics)
+    return metrics
+
+
+def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
+    """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
+    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, softmax(rows.logits), page.classes))
+    if tracker.takes_images:
+        tracker.log_pictures(f"{split.name}/worst", read_worst(rows, split, page.preprocess, page.classes))
 
 
 def _read_verdict(recipe: Recipe) -> list[str]:

@@ -12,7 +12,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from shards.dataset import open_dataset
+from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted
 from trainer.job import run_rank
 from trainer.loop import Outcome
@@ -31,10 +31,7 @@ def launch(recipe: Recipe) -> Recipe:
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = recipe.with_absolute_paths()
-    # The most common mistakes are told before any process starts.
-    dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
-    for part in ("train", "val", *recipe.evaluate_on):
-        dataset.split(part)
+    open_data(recipe)  # the most common mistakes are told before any process starts
     claim_run_dir(recipe)
     if is_finished(recipe.run_dir):
         return recipe
@@ -44,6 +41,18 @@ def launch(recipe: Recipe) -> Recipe:
     if outcome == "interrupted":
         raise Interrupted(f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it")
     return recipe
+
+
+def open_data(recipe: Recipe) -> Dataset:
+    """Return the recipe's dataset when a run can use it.
+
+    Raises:
+        UsageError: No dataset there, several labels a sample, or a part that the run needs is missing.
+    """
+    dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
+    for part in ("train", "val", *recipe.evaluate_on):
+        dataset.split(part)
+    return dataset
 
 
 @contextlib.contextmanager

@@ -20,16 +20,17 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers
 from trainer.record.snapshot import Best, name_snapshot
+from trainer.record.track import Tracker
 from trainer.session import Run, open_run
 from trainer.step.schedule import PlateauState, scale_lr, update_plateau
-from trainer.steps import save, settle, take_step
+from trainer.steps import Coming, save, settle, take_step
 
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
 
 
-def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
-    """Train until the last epoch, an early stop, or a request to stop; every rank calls it.
+def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | None = None) -> Outcome:
+    """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
     Goes on from the last snapshot in the run's folder. Interrupted means that the state was saved and the same
     command goes on.
@@ -38,7 +39,7 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         UsageError: A recipe that does not fit the data, or a snapshot of another run.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
-    run = open_run(recipe, ranks)
+    run = open_run(recipe, ranks, tracker)
     try:
         while not _is_done(run):
             numbers = _train_epoch(run)
@@ -96,7 +97,8 @@ def _train_epoch(run: Run) -> Numbers | None:
         scale = scale_lr(
             recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples, run.state.plateau
         )
-        stop = take_step(run, batch, scale, epoch * plan.num_steps + step, plan.step_size(step))
+        number, size = epoch * plan.num_steps + step, plan.step_size(step)
+        stop = take_step(run, batch, Coming(number, size, scale, asked, wait))
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
         if stop:
@@ -105,6 +107,7 @@ def _train_epoch(run: Run) -> Numbers | None:
     seconds = time.monotonic() - started
     return {
         "epoch": epoch + 1,
+        "step": (epoch + 1) * plan.num_steps,
         "samples_seen": run.state.samples_seen,
         "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
         "train/lr": recipe.optim.peak_lr * scale,
@@ -147,13 +150,13 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     update = {"best": best, "epochs_done": epoch, "epochs_without_better": waited, "loss_sum": 0.0, "weight_sum": 0.0}
     run.state = run.state.model_copy(update={**update, "plateau": _watch_plateau(run, value)})
     assert best is not None  # any first value is better than none
-    numbers["val/best"] = best.value
+    numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
         run.logbook.write(numbers, run.verdict)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
         save(run)
     if run.tracker:
-        run.tracker.log(numbers)
+        run.tracker.log_epoch(numbers)
     report(numbers)
 
 

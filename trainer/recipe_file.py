@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from shards.errors import UsageError
 from trainer.recipe import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
+COST = "Time and hardware:"
 
 
 def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -36,6 +39,25 @@ def find_recipe(location: str) -> Path:
             return path
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     raise UsageError(f"no recipe '{location}': neither a file nor one of {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a recipe's leading comment says: its first paragraph, and what the run takes; empty where unsaid."""
+
+    purpose: str
+    cost: str
+
+
+def read_header(path: Path) -> Header:
+    """Return what a recipe is for, and what it takes by the paragraph that begins with `Time and hardware:`."""
+    comment = list(
+        itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    )
+    lines = [line.lstrip("#").strip() for line in comment]
+    costs = [number for number, line in enumerate(lines) if line.startswith(COST)]
+    cost = itertools.takewhile(bool, lines[costs[0] :]) if costs else []
+    return Header(" ".join(itertools.takewhile(bool, lines)), " ".join(cost).removeprefix(COST).strip())
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
+import textwrap
 from pathlib import Path
 
 import yaml
 
-from shards.command import run_command
+from shards.command import DONE, MISTAKE, run_command
 from trainer.recipe import Recipe
-from trainer.recipe_file import RECIPES, load_recipe
+from trainer.recipe_file import RECIPES, load_recipe, read_header
 from trainer.run_dir import RESULT
 
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     if arguments.recipe is None:
-        names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        print(f"name a recipe: a YAML file, or one of {names}")
-        print("for example: python -m trainer.run smoke data=FOLDER epochs=2")
-        return 2
+        print(_explain_usage())
+        return MISTAKE
     recipe = load_recipe(arguments.recipe, arguments.options)
     if arguments.print_recipe:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if arguments.dry_run:
+        return _plan(recipe, arguments.json)
     from trainer.launch import launch
     from trainer.run_dir import is_finished  # late: torch takes seconds, and mistakes are told before
 
@@ -47,8 +49,41 @@ def _parser() -> argparse.ArgumentParser:
         "options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01"
     )
     parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe and do nothing")
-    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check data, memory, devices and storage, time a few steps, print the plan of the run and leave nothing",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the results, or the plan of a dry run, as one JSON object"
+    )
     return parser
+
+
+def _explain_usage() -> str:
+    """Return what the command needs, and what each recipe that ships with the project is for."""
+    lines = [
+        "name a recipe, a YAML file or one of those below, and what to change in it:",
+        "",
+        "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made",
+        "  python -m trainer.run smoke data=FOLDER --dry-run    checks all of it and says how long it would take",
+        "  python -m trainer.run smoke --print-recipe           lists every option",
+        "",
+    ]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        header = read_header(path)
+        texts = [header.purpose, f"takes {header.cost}"] if header.cost else [header.purpose]
+        wrapped = [line for text in texts for line in textwrap.wrap(text, 98)]
+        lines += [f"  {name:<18} {line}" for name, line in itertools.zip_longest([path.stem], wrapped, fillvalue="")]
+    return "\n".join(lines)
+
+
+def _plan(recipe: Recipe, as_json: bool) -> int:
+    from trainer.dry_run import describe, plan_run
+
+    plan = plan_run(recipe)
+    print(json.dumps(plan.to_json()) if as_json else describe(plan))
+    return DONE
 
 
 def _collect(run_dir: Path) -> dict[str, object]:

@@ -8,9 +8,12 @@ from shards.errors import UsageError
 from trainer.recipe import PLACEMENT, Recipe
 from trainer.recipe_file import load_recipe
 
+RECIPE = "recipe.yaml"
 RESULT = "result.json"
 """Written last; a folder that has it is finished."""
 SNAPSHOTS = "snapshots"
+NONFINITE = "nonfinite"
+"""Folder of the samples whose loss was not a finite number."""
 STOP_FILE = "stop"
 """A file of this name asks the run to save its state and end."""
 
@@ -26,7 +29,14 @@ def claim_run_dir(recipe: Recipe) -> None:
     Raises:
         UsageError: The folder belongs to a run of another recipe; its first difference is named.
     """
-    path = recipe.run_dir / "recipe.yaml"
+    refuse_other_recipe(recipe)
+    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    recipe.write(recipe.run_dir / RECIPE)
+
+
+def refuse_other_recipe(recipe: Recipe) -> None:
+    """Refuse a folder that belongs to a run of another recipe; raises as `claim_run_dir`."""
+    path = recipe.run_dir / RECIPE
     if path.is_file() and (recipe.run_dir / SNAPSHOTS).is_dir():  # without a snapshot there is nothing to mix up
         there = load_recipe(str(path))
         if there.fingerprint() != recipe.fingerprint():
@@ -34,8 +44,6 @@ def claim_run_dir(recipe: Recipe) -> None:
                 f"{recipe.run_dir} holds a run of another recipe ({_first_difference(there, recipe)}); "
                 "choose another name=, or delete that folder"
             )
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
-    recipe.write(path)
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:

@@ -19,8 +19,9 @@ from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook
 from trainer.record.snapshot import RunState, SnapshotStore
+from trainer.record.steps import StepLog, count_steps
 from trainer.record.track import Tracker
-from trainer.run_dir import SNAPSHOTS
+from trainer.run_dir import NONFINITE, SNAPSHOTS
 from trainer.step.distillation import load_distillation
 from trainer.step.engine import Engine
 from trainer.step.guard import Guard
@@ -41,6 +42,7 @@ class Run:
     state: RunState
     ledger: Ledger | None
     logbook: Logbook | None
+    step_log: StepLog | None
     tracker: Tracker | None
     guard: Guard
     loss_here: Tensor
@@ -50,11 +52,9 @@ class Run:
     saved_at: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
-        """End the threads of the feed and the snapshots, and the record in W&B."""
+        """End the threads of the feed and the snapshots."""
         self.stream.close()
         self.store.close()
-        if self.tracker:
-            self.tracker.close()
 
     @property
     def run_dir(self) -> Path:
@@ -69,37 +69,57 @@ class Run:
         return self.stream.samples_per_epoch * self.recipe.epochs
 
 
-def open_run(recipe: Recipe, ranks: Ranks) -> Run:
-    """Return a run as its last snapshot left it; every rank calls it. Raises as `train`."""
+def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Run:
+    """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    train_split = dataset.split("train")
     preprocess = build_preprocess(recipe, dataset)
-    loss = build_loss(recipe.loss, train_split.class_counts.sum(axis=0), dataset.classes)
-    teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
-    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss, teacher)
+    engine, stream = open_engine(recipe, dataset, preprocess, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
     if state.samples_seen:
         store.load(state, engine)
-    ledger = _open_ledger(recipe, ranks, state) if recipe.ledger else None
-    logbook = Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None
-    tracker = Tracker(recipe, dataset.fingerprint()) if ranks.is_first else None
+    every = recipe.track.every_steps
+    if tracker:
+        tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
+    return Run(
+        recipe=recipe,
+        dataset=dataset,
+        ranks=ranks,
+        engine=engine,
+        preprocess=preprocess,
+        stream=stream,
+        store=store,
+        state=state,
+        ledger=_open_ledger(recipe, ranks, state) if recipe.ledger else None,
+        logbook=Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None,
+        step_log=StepLog(recipe.run_dir, every, state.samples_seen) if ranks.is_first and every else None,
+        tracker=tracker,
+        guard=Guard(recipe.run_dir / NONFINITE, ranks.rank),
+        loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
+    )
+
+
+def open_engine(
+    recipe: Recipe, dataset: Dataset, preprocess: PreprocessSpec, ranks: Ranks, place: Ranks | None = None
+) -> tuple[Engine, TrainStream]:
+    """Return what takes steps, and the batches that it takes them on; every rank calls it. Raises as `train`.
+
+    place: Whose batches they are, where that is not the rank that computes them.
+    """
+    split = dataset.split("train")
+    loss = build_loss(recipe.loss, split.class_counts.sum(axis=0), dataset.classes)
+    teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
+    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss, teacher)
+    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:
         # An order by weights has used the samples' up.
         counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
         return loss.weigh(labels) * (weights if counts else 1.0)
 
-    stream = TrainStream(train_split, recipe, preprocess, ranks, weigh)
-    engine.begin_epoch(state.epochs_done)
-    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
-    guard = Guard(recipe.run_dir / "nonfinite", ranks.rank)
-    loss_here = torch.zeros((), dtype=torch.float64, device=ranks.device)
-    return Run(
-        recipe, dataset, ranks, engine, preprocess, stream, store, state, ledger, logbook, tracker, guard, loss_here
-    )
+    return engine, TrainStream(split, recipe, preprocess, place or ranks, weigh)
 
 
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import dataclass
 
 import torch
 
 from shards.errors import ShardError
 from trainer.feed.feed import Batch
+from trainer.record.steps import StepNumbers
 from trainer.run_dir import STOP_FILE
 from trainer.session import Run
 from trainer.step.engine import Step
 
 
-def take_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> bool:
-    """Take one global step of `length` samples; return whether the run was asked to stop and has saved its state."""
+@dataclass(frozen=True)
+class Coming:
+    """A global step about to be taken.
+
+    number: over the run, from 0; size: samples of its global batch; lr_scale: share of the peak learning rate;
+    asked_at: when its batch was asked for, on the monotonic clock; wait_s: seconds until it was there.
+    """
+
+    number: int
+    size: int
+    lr_scale: float
+    asked_at: float
+    wait_s: float
+
+
+def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
+    """Take one global step; return whether the run was asked to stop and has saved its state."""
     stop, due = 0.0, 0.0
     if run.ranks.is_first:
         stop = float((run.run_dir / STOP_FILE).exists())
@@ -22,17 +40,44 @@ def take_step(run: Run, batch: Batch, scale: float, step: int, length: int) -> b
     total_weight, stop, due, bad = run.ranks.agree(batch.total_weight, stop, due, float(run.guard.is_bad()))
     if bad:
         _refuse_nonfinite(run)
-    done = run.engine.step(batch, total_weight, scale, step)
-    run.guard.watch(step, batch, done.losses)
+    done = run.engine.step(batch, total_weight, coming.lr_scale, coming.number)
+    run.guard.watch(coming.number, batch, done.losses)
     if run.ledger:
-        run.ledger.add(batch, run.state.epochs_done, step, run.state.samples_seen)
-    _count(run, done, total_weight, length)
+        run.ledger.add(batch, run.state.epochs_done, coming.number, run.state.samples_seen)
+    _count(run, done, total_weight, coming.size)
+    _log_step(run, coming, done, total_weight)  # before the snapshot: a step that counts has its row
     if stop or due:
         settle(run)
         save(run)
     if stop:
         run.store.wait()
     return bool(stop)
+
+
+def _log_step(run: Run, coming: Coming, done: Step, total_weight: float) -> None:
+    """Write a row for a step where one is due; the ranks then add their losses up."""
+    every, number = run.recipe.track.every_steps, coming.number + 1
+    if not every:
+        return
+    loss = math.nan
+    if number % every == 0:
+        loss = float(run.ranks.sum(done.losses.sum(dtype=torch.float64))) / max(total_weight, 1e-12)
+    if run.step_log is None:
+        return
+    row = run.step_log.add(
+        StepNumbers(
+            step=number,
+            epoch=run.state.epochs_done + 1,
+            position=run.state.samples_seen,
+            loss=loss,
+            lr=run.recipe.optim.peak_lr * coming.lr_scale,
+            images=coming.size,
+            time_s=time.monotonic() - coming.asked_at,
+            wait_s=coming.wait_s,
+        )
+    )
+    if row and run.tracker:
+        run.tracker.log_step(row)
 
 
 def _count(run: Run, step: Step, total_weight: float, length: int) -> None:

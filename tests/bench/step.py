@@ -20,10 +20,11 @@ from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.build import build_model
 from trainer.feed.feed import Batch
-from trainer.loop import Run, open_run, take_step
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
+from trainer.session import Run, open_run
+from trainer.steps import Coming, take_step
 
 TARGET = 1.02
 SIZE, BATCH, STEPS = 64, 32, 12
@@ -84,7 +85,7 @@ def take_bare(bare: tuple[nn.Module, torch.optim.Optimizer], batches: list[Batch
 
 def take_ours(run: Run, batches: list[Batch]) -> None:
     for number, batch in enumerate(batches):
-        take_step(run, batch, 1.0, number, len(batch))
+        take_step(run, batch, Coming(number, len(batch), 1.0, time.monotonic(), 0.0))
 
 
 def clock(loops: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:

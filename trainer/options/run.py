@@ -44,13 +44,24 @@ class SnapshotOptions(Section):
 
 
 class TrackOptions(Section):
-    """Weights & Biases; metrics.jsonl is always written."""
+    """Where a run's numbers are shown beside metrics.jsonl, which is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online when a key is set, offline otherwise."""
+    """Weights & Biases; auto: online when a key is set, offline otherwise. WANDB_MODE wins over it."""
     project: str = "shardline"
+    """W&B project."""
     group: str | None = None
-    """Runs that belong together; a sweep sets its own name."""
+    """Runs that belong together in W&B; a sweep sets its own name."""
+    job_type: Literal["train", "trial", "confirm", "eval"] | None = None
+    """What the run is for, in W&B; None: trial in a group, train otherwise."""
+    tags: list[str] = Field(default_factory=list)
+    """Words to find the run by in W&B."""
+    images: bool = False
+    """Pictures go to W&B, too: augmented ones and the worst of an evaluation. They may show patients."""
+    tensorboard: bool = False
+    """Event files for TensorBoard in the run's folder."""
+    every_steps: int = Field(default=0, ge=0)
+    """Global steps between rows of steps.jsonl; 0 writes none."""
 
 
 class StorageOptions(Section):

@@ -43,7 +43,11 @@ class Logbook:
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl; a last row that was cut by a kill is left out."""
-    path = run_dir / METRICS
+    return read_rows(run_dir / METRICS)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file of JSON lines, up to the first that is cut; none where there is no file."""
     rows: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

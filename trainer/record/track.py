@@ -1,66 +1,134 @@
-"""Weights & Biases behind one door: rank 0 only, and no error of it ever stops training."""
+"""What others show of a run: Weights & Biases and TensorBoard, rank 0 only. Nothing that fails here stops training."""
 
 from __future__ import annotations
 
 import logging
-import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from trainer.options.run import TrackOptions
+from shards.dataset import Dataset
 from trainer.recipe import Recipe
-from trainer.record.logbook import Numbers
+from trainer.record.logbook import Numbers, read_metrics
+from trainer.record.steps import read_steps
+from trainer.record.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary
+
+if TYPE_CHECKING:
+    from trainer.record.tensorboard import EventFiles
 
 logger = logging.getLogger(__name__)
 
+Outside = TypeVar("Outside")
+
 
 class Tracker:
-    """One W&B run; restarts of the same run carry the same id, so that the server merges them."""
+    """One run in W&B and in TensorBoard, as its recipe asks; it shows nothing before `start`.
 
-    def __init__(self, recipe: Recipe, dataset: str) -> None:
-        self._run: Any = None
-        mode: Any = choose_mode(recipe.track)  # WANDB_MODE may hold anything; wandb refuses what it does not know
-        if mode == "disabled":
-            return
+    Args:
+        recipe: The run's recipe; its folder exists.
+        num_ranks: Ranks that really take part.
+    """
+
+    def __init__(self, recipe: Recipe, num_ranks: int) -> None:
+        self._recipe = recipe
+        self._num_ranks = num_ranks
+        self._wandb: _Guarded[WandbRun] = _Guarded("W&B")
+        self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
+        self._best: Numbers | None = None
+
+    def start(self, dataset: Dataset, step: int) -> None:
+        """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
+
+        Args:
+            dataset: What it trains on.
+            step: Global steps that the snapshot has behind it, 0 for a new run.
+        """
+        mode = choose_mode(self._recipe.track)
+        if mode != "disabled":
+            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
+        if self._recipe.track.tensorboard:
+            from trainer.record.tensorboard import EventFiles  # late: most runs do not ask for it
+
+            self._events.open(lambda: EventFiles(self._recipe.run_dir, step))
+            for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
+                if row["step"] == step:  # purged with all that an earlier start wrote from here on
+                    self._write_events(row, step)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether log_image and log_pictures do anything."""
+        return self._recipe.track.images and self._wandb.is_open
+
+    def log_step(self, numbers: Numbers) -> None:
+        """Show a row of steps.jsonl."""
+        self._wandb.use(lambda run: run.log_step(numbers))
+        self._write_events(numbers, int(numbers["step"]))
+
+    def log_epoch(self, numbers: Numbers) -> None:
+        """Show a row of metrics.jsonl, which is already in the file."""
+        best = self._take_best(numbers)
+        self._wandb.use(lambda run: run.log_epoch(numbers, best))
+        self._write_events(numbers, int(numbers["step"]))
+        self._events.use(lambda events: events.flush())
+
+    def log_evaluation(self, judged: Judged) -> None:
+        """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
+        self._wandb.use(lambda run: run.log_evaluation(judged))
+        last = read_metrics(self._recipe.run_dir)[-1]
+        self._write_events(judged.scalars(), int(last["step"]))
+
+    def log_image(self, name: str, path: Path) -> None:
+        """Show a picture file, such as a sheet of augmented samples; nothing without track.images."""
+        if self.takes_images:
+            self._wandb.use(lambda run: run.log_image(name, path))
+
+    def log_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
+        """Show pictures as a table with label, prediction, probability and path; nothing without track.images."""
+        if self.takes_images:
+            self._wandb.use(lambda run: run.log_pictures(name, pictures))
+
+    def close(self, exit_code: int = 0) -> None:
+        """End the run; W&B shows one whose exit code is not 0 as failed."""
+        self._wandb.use(lambda run: run.close(exit_code))
+        self._events.use(lambda events: events.close())
+
+    def _write_events(self, numbers: Numbers, step: int) -> None:
+        named = {name: value for name, value in numbers.items() if "/" in name and not isinstance(value, str)}
+        self._events.use(lambda events: events.write(named, step))
+
+    def _take_best(self, numbers: Numbers) -> Numbers:
+        """Return the best of each score over all epochs, those before a restart included."""
+        rows = [numbers] if self._best is not None else read_metrics(self._recipe.run_dir)
+        self._best = self._best or {}
+        for row in rows:
+            for name, value in row.items():
+                kind = choose_summary(name)
+                if kind is not None:
+                    self._best[name] = (max if kind == "max" else min)(value, self._best.get(name, value))
+        return self._best
+
+
+class _Guarded(Generic[Outside]):
+    """An object of another library that may fail at any time: what it raises is told and goes no further."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inside: Outside | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._inside is not None
+
+    def open(self, start: Callable[[], Outside]) -> None:
         try:
-            import wandb
-
-            self._run = wandb.init(
-                project=recipe.track.project,
-                group=recipe.track.group,
-                job_type="trial" if recipe.track.group else "train",
-                name=recipe.name,
-                id=f"{recipe.name}-{recipe.fingerprint()[:8]}",
-                resume="allow" if mode == "online" else None,
-                mode=mode,
-                dir=recipe.run_dir,
-                config={**recipe.model_dump(mode="json"), "dataset": dataset},
-                settings=wandb.Settings(console="off", silent=True),
-            )
-            self._run.define_metric("*", step_metric="epoch")
-            self._run.define_metric("val/accuracy", step_metric="epoch", summary="max")
+            self._inside = start()
         except Exception as err:  # tracking is a convenience; the run and its metrics.jsonl go on without it
-            logger.warning("W&B does not record this run: %s", err)
-            self._run = None
+            logger.warning("%s does not record this run: %s", self._name, err)
 
-    def log(self, numbers: Numbers) -> None:
-        self._try("log", numbers)
-
-    def close(self) -> None:
-        self._try("finish")
-
-    def _try(self, method: str, *arguments: Any) -> None:
-        if self._run is None:
+    def use(self, function: Callable[[Outside], None]) -> None:
+        if self._inside is None:
             return
         try:
-            getattr(self._run, method)(*arguments)
+            function(self._inside)
         except Exception as err:
-            logger.warning("W&B %s failed: %s", method, err)
-
-
-def choose_mode(options: TrackOptions) -> str:
-    """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE wins, as W&B users expect."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if options.wandb != "auto":
-        return options.wandb
-    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+            logger.warning("%s failed and lacks a part of this run: %s", self._name, err)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trainer.feed.feed import Batch
 
-FOLDER = "nonfinite"
 _NAMED = 8
 
 

@@ -1,0 +1,215 @@
+"""`--dry-run`: check everything that a run needs, and say how it would go. Nothing of it stays on disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from shards.dataset import Dataset
+from trainer.launch import choose_launch, open_data
+from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
+from trainer.processes import run_processes
+from trainer.recipe import Recipe
+from trainer.record.snapshot import SnapshotStore
+from trainer.record.steps import count_steps
+from trainer.record.wandb_run import choose_mode
+from trainer.rehearsal import Rehearsal, rehearse
+from trainer.run_dir import SNAPSHOTS, is_finished, refuse_other_recipe
+
+_KEPT_SNAPSHOTS = 3
+"""The best, the last, and the one that is being written."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run would go; bytes and seconds. batch_size_rank: least and most of a full step."""
+
+    run: str
+    state: str
+    data: dict[str, Any]
+    model: dict[str, Any]
+    launch: str
+    num_ranks: int
+    device: str
+    workers_per_rank: int
+    batch_size_global: int
+    batch_size_rank: tuple[int, int]
+    steps_per_epoch: int
+    steps_done: int
+    steps_total: int
+    memory: dict[str, int]
+    storage: dict[str, Any]
+    time: dict[str, float]
+    wandb: str
+    tensorboard: bool
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON knows it."""
+        return asdict(self)
+
+
+def plan_run(recipe: Recipe) -> Plan:
+    """Check data, folder, ranks, model and memory, take a few steps in memory, and return how the run would go.
+
+    A remote dataset's first shards stay in its cache, where the run finds them.
+
+    Raises:
+        UsageError: As the run itself would; or too little memory, disk, CPUs or GPUs.
+        ShardError: As the run itself would.
+        OSError: Likewise; a folder that cannot be written.
+    """
+    recipe = recipe.with_absolute_paths()
+    dataset = open_data(recipe)
+    refuse_other_recipe(recipe)
+    free_disk = read_free_disk(recipe.run_dir)
+    on_cluster = _check_ranks(recipe)
+    here = 1 if on_cluster else recipe.num_ranks
+    rehearsal = run_processes(rehearse, (recipe, recipe.num_ranks), here)
+    snapshot = rehearsal.memory.snapshot
+    needed_disk = _KEPT_SNAPSHOTS * snapshot + rehearsal.memory.parameters
+    refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
+    storage = {"folder": str(recipe.run_dir), "free": free_disk, "needed": needed_disk}
+    return _make_plan(recipe, dataset, rehearsal, storage, _note(recipe, rehearsal, on_cluster))
+
+
+def _check_ranks(recipe: Recipe) -> bool:
+    """Return whether the ranks would run on a cluster, once it is known that they find room."""
+    if choose_launch(recipe) == "ray" and os.environ.get("RAY_ADDRESS"):
+        from trainer.ray_launch import connect_ray  # the only way in for Ray
+
+        with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.num_ranks):
+            return True
+    refuse_too_many_ranks(recipe.num_ranks, torch.cuda.device_count())
+    return False
+
+
+def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
+    notes = []
+    cpus = len(os.sched_getaffinity(0))
+    if on_cluster:
+        notes.append(
+            "steps were timed on this machine with one rank; the cluster's, and what its ranks exchange, differ"
+        )
+    elif rehearsal.device == "CPU" and recipe.num_ranks > cpus:
+        notes.append(f"{recipe.num_ranks} ranks share {cpus} CPUs: they take turns")
+    if recipe.num_ranks > recipe.batch_size_global:
+        notes.append(
+            f"batch_size_global={recipe.batch_size_global} leaves some of {recipe.num_ranks} ranks without work"
+        )
+    return notes
+
+
+def _make_plan(
+    recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, storage: dict[str, Any], notes: list[str]
+) -> Plan:
+    per_epoch, ranks = rehearsal.steps_per_epoch, recipe.num_ranks
+    state = SnapshotStore(recipe.run_dir / SNAPSHOTS).read_last() if (recipe.run_dir / SNAPSHOTS).is_dir() else None
+    seen = state.samples_seen if state else 0
+    done = count_steps(seen, rehearsal.samples_per_epoch, recipe.batch_size_global)
+    full = min(recipe.batch_size_global, rehearsal.samples_per_epoch)
+    parts = {name: dataset.split(name) for name in dataset.manifest.splits}
+    finished = is_finished(recipe.run_dir)
+    return Plan(
+        run=str(recipe.run_dir),
+        state="finished" if finished else "goes on" if state else "new",
+        data={
+            "location": recipe.data,
+            "fingerprint": dataset.fingerprint(),
+            "classes": dataset.classes,
+            "samples": {name: part.num_samples for name, part in parts.items()},
+            "shards": {name: len(part.counts) for name, part in parts.items()},
+            "lanes": recipe.stream.lanes,
+            "samples_per_epoch": rehearsal.samples_per_epoch,
+        },
+        model={
+            "name": recipe.model,
+            "weights": recipe.weights,
+            "parameters": rehearsal.parameters,
+            "trained": rehearsal.trained,
+        },
+        launch=choose_launch(recipe),
+        num_ranks=ranks,
+        device=rehearsal.device,
+        workers_per_rank=rehearsal.workers,
+        batch_size_global=recipe.batch_size_global,
+        batch_size_rank=(full // ranks, -(-full // ranks)),
+        steps_per_epoch=per_epoch,
+        steps_done=done,
+        steps_total=per_epoch * recipe.epochs,
+        memory=_list_memory(rehearsal),
+        storage=storage,
+        time=_estimate_time(recipe, dataset, rehearsal, 0 if finished else per_epoch * recipe.epochs - done),
+        wandb=choose_mode(recipe.track),
+        tensorboard=recipe.track.tensorboard,
+        notes=notes,
+    )
+
+
+def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:
+    memory = rehearsal.memory
+    on_device = memory.on_device + (memory.on_host if rehearsal.device == "CPU" else 0)
+    return {**asdict(memory), "needed_per_rank": on_device, "free": rehearsal.free_device}
+
+
+def _estimate_time(recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, steps: int) -> dict[str, float]:
+    """Return seconds of a step, an epoch with its validation, and of all `steps` that are left."""
+    picture_s = rehearsal.eval_s / recipe.num_ranks
+    val_s = dataset.split("val").num_samples * picture_s
+    end_s = sum(dataset.split(part).num_samples for part in recipe.evaluate_on) * picture_s
+    epoch_s = rehearsal.steps_per_epoch * rehearsal.step_s + val_s
+    left_s = steps * rehearsal.step_s + steps / rehearsal.steps_per_epoch * val_s + (end_s if steps else 0.0)
+    return {"timed_steps": rehearsal.timed, "step_s": rehearsal.step_s, "epoch_s": epoch_s, "left_s": left_s}
+
+
+def describe(plan: Plan) -> str:
+    """Return the plan as lines of text."""
+    samples = ", ".join(f"{count:,} {name}" for name, count in plan.data["samples"].items())
+    least, most = plan.batch_size_rank
+    rank_batch = f"{most:,}" if least == most else f"{least:,} or {most:,}"
+    held = {name: size for name, size in plan.memory.items() if name not in ("needed_per_rank", "free")}
+    lines = {
+        "run": f"{plan.run} ({plan.state})",
+        "data": f"{plan.data['location']}: {samples}; {len(plan.data['classes'])} classes",
+        "order": f"{plan.data['shards']['train']:,} shards in {plan.data['lanes']} lanes",
+        "model": f"{plan.model['name']}, {plan.model['parameters'] / 1e6:.2f} M parameters, "
+        f"{plan.model['trained'] / 1e6:.2f} M of them trained; weights {plan.model['weights']}",
+        "ranks": f"{plan.num_ranks} by {plan.launch} on {plan.device}, {plan.workers_per_rank} loader threads each",
+        "batch": f"{plan.batch_size_global:,} over all ranks, {rank_batch} per rank",
+        "steps": f"{plan.steps_per_epoch:,} an epoch, {plan.steps_total:,} in all, {plan.steps_done:,} done",
+        "memory": f"{_size(plan.memory['needed_per_rank'])} per rank of {_size(plan.memory['free'])} free ("
+        + ", ".join(f"{name} {_size(size)}" for name, size in held.items())
+        + ")",
+        "disk": f"{_size(plan.storage['needed'])} of {_size(plan.storage['free'])} free",
+        "time": f"about {_duration(plan.time['left_s'])}, an epoch {_duration(plan.time['epoch_s'])}: an estimate from "
+        f"{plan.time['timed_steps']} steps of {plan.time['step_s']:.3g} s",
+        "W&B": plan.wandb + ("; TensorBoard too" if plan.tensorboard else ""),
+    }
+    text = [f"{name:<8}{line}" for name, line in lines.items()]
+    return "\n".join([*text, *(f"note: {note}" for note in plan.notes), "all checks passed; nothing was written"])
+
+
+def _size(number: int) -> str:
+    """Return bytes as people read them.
+
+    >>> _size(5 << 20)
+    '5.0 MiB'
+    """
+    unit = "GiB" if number >= 2**30 else "MiB"
+    return f"{number / (2**30 if unit == 'GiB' else 2**20):.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as people read them.
+
+    >>> _duration(4.2), _duration(100), _duration(9000)
+    ('4 s', '1 min 40 s', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

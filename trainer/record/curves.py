@@ -1,0 +1,74 @@
+"""The numbers of an evaluation as charts draw them: counts, and curves of few points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sk
+
+Floats = npt.NDArray[np.float64]
+
+POINTS = 200
+"""Of a curve; more cannot be told apart on a screen."""
+MOST_CLASSES = 20
+"""Whose curves are drawn: those with most samples."""
+MOST_CELLS = 10_000
+"""Of a confusion matrix; W&B's tables hold no more."""
+
+
+def list_cells(confusion: list[list[int]], classes: list[str]) -> list[list[str | int]]:
+    """Return (actual, predicted, count) of every cell; of a matrix over MOST_CELLS the largest that are not zero."""
+    counts = np.array(confusion)
+    places = np.indices(counts.shape).reshape(2, -1).T
+    if counts.size > MOST_CELLS:
+        largest = np.argsort(-counts, axis=None, kind="stable")[:MOST_CELLS]
+        places = places[largest[counts.ravel()[largest] > 0]]
+    return [[classes[actual], classes[predicted], int(counts[actual, predicted])] for actual, predicted in places]
+
+
+def trace_roc(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]) -> list[list[str | float]]:
+    """Return (class, false positive rate, true positive rate) of each class against the rest.
+
+    Args:
+        labels: int64[N] class numbers, or int64[N, K] of 0 and 1 where samples have several.
+        scores: float64[N, K].
+        classes: K names. Of two classes only the second is traced; a class with no sample, or all, has no curve.
+    """
+    rows: list[list[str | float]] = []
+    for name, truth, score in _each_class(labels, scores, classes):
+        false, true, _ = sk.roc_curve(truth, score)
+        rows += [[name, x, y] for x, y in _thin(false, true)]
+    return rows
+
+
+def trace_pr(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]) -> list[list[str | float]]:
+    """Return (class, recall, precision) of each class against the rest; arguments as of trace_roc."""
+    rows: list[list[str | float]] = []
+    for name, truth, score in _each_class(labels, scores, classes):
+        precision, recall, _ = sk.precision_recall_curve(truth, score)
+        rows += [[name, x, y] for x, y in _thin(recall, precision)]
+    return rows
+
+
+def _each_class(
+    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]
+) -> Iterator[tuple[str, npt.NDArray[np.bool_], Floats]]:
+    truths = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
+    support = truths.sum(axis=0)
+    numbers = np.flatnonzero((support > 0) & (support < len(truths)))
+    if len(classes) == 2 and labels.ndim == 1:
+        numbers = numbers[numbers == 1]
+    for number in sorted(numbers[np.argsort(-support[numbers], kind="stable")][:MOST_CLASSES].tolist()):
+        yield classes[number], truths[:, number], scores[:, number]
+
+
+def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
+    """Return POINTS points at most, both ends among them, evenly spaced along the curve's length."""
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    if len(x) <= POINTS:
+        chosen = np.arange(len(x))
+    else:
+        chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], POINTS)))
+    return list(zip(x[chosen].tolist(), y[chosen].tolist(), strict=True))
