@@ -447,8 +447,8 @@ REFUSED = {
     "optim.momentum=0.5": (
         "optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or take sgd or muon"
     ),
-    "optim={name: lion, eps: 1.0e-8}": (
-        "optim: lion does not use eps, got eps=1e-08; leave it out (null), "
+    "optim={name: lion, eps: 1.0e-7}": (
+        "optim: lion does not use eps, got eps=1e-07; leave it out (null), "
         "or take adam or adamw or adabelief or radam or ranger or lamb or muon"
     ),
     "optim.lookahead_steps=5": (
@@ -464,6 +464,17 @@ def test_option_that_the_optimizer_does_not_use_is_refused(option: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_recipe("smoke", ["data=x", option])
     assert str(caught.value) == REFUSED[option]
+
+
+@pytest.mark.parametrize("before", NAMES)
+@pytest.mark.parametrize("after", NAMES)
+def test_resolved_recipe_can_be_given_another_optimizer(before: str, after: str) -> None:
+    """As a sweep does; what was not given is then the new one's own."""
+    resolved = OptimOptions.model_validate({"name": before, "peak_lr": 0.3})
+    whole = resolved.model_dump(mode="json") | {"name": after}
+    given = resolved.model_dump(mode="json", exclude_unset=True) | {"name": after}
+    assert OptimOptions.model_validate(whole).name == after
+    assert OptimOptions.model_validate(given) == OptimOptions.model_validate({"name": after, "peak_lr": 0.3})
 
 
 def test_unknown_optimizer_is_refused_with_those_that_exist() -> None:
