@@ -32,12 +32,16 @@ def test_unknown_option_is_refused_with_a_suggestion() -> None:
 
 def test_unknown_option_of_a_group_is_refused_with_a_suggestion() -> None:
     assert refusal("optim.peek_lr=1") == (
-        "no option 'optim.peek_lr': did you mean 'peak_lr'? optim has name, peak_lr, weight_decay, momentum, clip_norm"
+        "no option 'optim.peek_lr': did you mean 'peak_lr'? optim has name, peak_lr, weight_decay, momentum, betas, "
+        "eps, lookahead_steps, lookahead_share, layer_decay, clip_norm"
     )
 
 
 def test_unknown_option_like_no_other_is_refused_with_the_options_that_exist() -> None:
-    assert refusal("loss.zzz=1") == "no option 'loss.zzz'; loss has label_smoothing, sample_weights"
+    assert refusal("loss.zzz=1") == (
+        "no option 'loss.zzz'; loss has name, label_smoothing, focal_gamma, focal_alpha, class_weights, "
+        "effective_beta, sample_weights, teacher, teacher_temperature, teacher_share"
+    )
 
 
 def test_unknown_group_is_refused_with_a_suggestion() -> None:
@@ -77,8 +81,8 @@ def test_override_has_the_type_of_its_option(override: str) -> None:
 
 
 def test_overrides_in_one_group_keep_each_other_and_the_file() -> None:
-    optim = load("optim.peak_lr=1", "optim.momentum=0.5").optim
-    assert (optim.peak_lr, optim.momentum, optim.name) == (1.0, 0.5, "adamw")
+    optim = load("optim.peak_lr=1", "optim.clip_norm=0.5").optim
+    assert (optim.peak_lr, optim.clip_norm, optim.name, optim.weight_decay) == (1.0, 0.5, "adamw", 0.0005)
 
 
 def test_last_override_wins() -> None:
@@ -91,7 +95,10 @@ SENTENCES = {
     "optim.peak_lr=0": "optim.peak_lr: input should be greater than 0, got 0",
     "optim.peak_lr=inf": "optim.peak_lr: input should be a finite number, got inf",
     "schedule.warmup_frac=500": "schedule.warmup_frac: input should be less than 1, got 500",
-    "schedule.name=linear": "schedule.name: input should be 'constant', 'cosine' or 'step', got 'linear'",
+    "schedule.name=linear": (
+        "schedule.name: input should be 'constant', 'step', 'multistep', 'cosine', 'sgdr', 'exponential', "
+        "'natural_exp', 'one_cycle', 'polynomial' or 'plateau', got 'linear'"
+    ),
     "evaluate_on=[test, all]": "evaluate_on.1: input should be 'train', 'val' or 'test', got 'all'",
     "augment.policy=mad": (
         "augment.policy: the policies are none, flip, light, square, strong, autoaugment, randaugment, "
@@ -177,15 +184,36 @@ OTHER = {
     "launch": "ray", "num_ranks": "2", "workers": "5", "cpus_per_rank": "2", "gpus_per_rank": "1", "ledger": "true",
     "evaluate_on": "[val]", "probes": "real", "preprocess.policy": "crop", "preprocess.resize": "40",
     "preprocess.interpolation": "bicubic", "preprocess.channels": "1", "optim.name": "sgd", "optim.peak_lr": "1",
-    "optim.weight_decay": "0", "optim.momentum": "0", "optim.clip_norm": "1", "schedule.name": "step",
-    "schedule.warmup_frac": "0", "schedule.final_frac": "1", "schedule.step_epochs": "2", "schedule.gamma": "0.5",
-    "augment.policy": "none", "loss.label_smoothing": "0.1", "loss.sample_weights": "false",
+    "optim.weight_decay": "0", "optim.momentum": "0", "optim.betas": "[0.5, 0.9]", "optim.eps": "1",
+    "optim.lookahead_steps": "2", "optim.lookahead_share": "0.9", "optim.layer_decay": "0.7", "optim.clip_norm": "1",
+    "schedule.name": "step", "schedule.warmup_frac": "0", "schedule.warmup_epochs": "1", "schedule.final_frac": "1",
+    "schedule.step_epochs": "2", "schedule.gamma": "0.5", "schedule.milestones": "[2]", "schedule.staircase": "false",
+    "schedule.first_epochs": "2", "schedule.mult": "3", "schedule.start_div": "2", "schedule.end_div": "2",
+    "schedule.power": "2", "schedule.factor": "0.5", "schedule.patience": "2", "schedule.threshold": "0.1",
+    "augment.policy": "none", "loss.name": "bce", "loss.label_smoothing": "0.1", "loss.sample_weights": "false",
+    "loss.focal_gamma": "1", "loss.focal_alpha": "0.5", "loss.class_weights": "balanced", "loss.effective_beta": "0.9",
+    "loss.teacher": "runs/a/bundle", "loss.teacher_temperature": "2", "loss.teacher_share": "0.9",
     "stop.metric": "log_loss", "stop.patience": "3", "stop.min_delta": "1", "snapshot.every_epochs": "2",
     "snapshot.every_s": "5", "stream.lanes": "3", "stream.window_bytes": "4MiB",
     "stream.redeal": "false", "stream.order": "balanced", "stream.fraction": "0.5", "stream.decode": "fast",
     "augment.crop": "random", "augment.crop_scale": "[0.5, 1]", "augment.crop_ratio": "[1, 1]",
     "storage.cache": "/c", "storage.cache_bytes": "1GiB", "storage.deadline_s": "9", "track.wandb": "disabled",
     "track.project": "p", "track.group": "g", "storage.root": "r",
+}  # fmt: skip
+
+
+# Options that only some choices use, each beside such a choice.
+BESIDE = {
+    "optim.momentum": "optim.name=sgd", "optim.lookahead_steps": "optim.name=ranger",
+    "optim.lookahead_share": "optim.name=ranger", "schedule.step_epochs": "schedule.name=step",
+    "schedule.gamma": "schedule.name=step", "schedule.staircase": "schedule.name=step",
+    "schedule.milestones": "schedule={name: multistep, milestones: [1]}", "schedule.first_epochs": "schedule.name=sgdr",
+    "schedule.mult": "schedule.name=sgdr", "schedule.start_div": "schedule.name=one_cycle",
+    "schedule.end_div": "schedule.name=one_cycle", "schedule.power": "schedule.name=polynomial",
+    "schedule.factor": "schedule.name=plateau", "schedule.patience": "schedule.name=plateau",
+    "schedule.threshold": "schedule.name=plateau", "loss.focal_gamma": "loss.name=focal",
+    "loss.focal_alpha": "loss.name=focal", "loss.effective_beta": "loss.class_weights=effective",
+    "loss.teacher_temperature": "loss.teacher=b", "loss.teacher_share": "loss.teacher=b",
 }  # fmt: skip
 
 
@@ -200,9 +228,10 @@ def list_options() -> list[str]:
 
 @pytest.mark.parametrize("option", list_options())
 def test_fingerprint_changes_with_what_is_computed_and_not_with_where(option: str) -> None:
-    other = load(f"{option}={OTHER[option]}")
-    assert other != load()
-    assert (other.fingerprint() == load().fingerprint()) == (option.partition(".")[0] in PLACEMENT)
+    beside = [BESIDE[option]] if option in BESIDE else []
+    recipe, other = load(*beside), load(*beside, f"{option}={OTHER[option]}")
+    assert other != recipe
+    assert (other.fingerprint() == recipe.fingerprint()) == (option.partition(".")[0] in PLACEMENT)
 
 
 def test_placement_options_are_those_that_change_no_weight() -> None:

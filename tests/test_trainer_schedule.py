@@ -205,8 +205,8 @@ REFUSED = {
         "schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), "
         "or take step or multistep or exponential or natural_exp"
     ),
-    "schedule.warmup_epochs=2": (
-        "schedule: the warm-up is given twice, got warmup_frac=0.1 and warmup_epochs=2; set one of them to null"
+    "schedule={warmup_frac: 0.2, warmup_epochs: 2}": (
+        "schedule: the warm-up is given twice, got warmup_frac=0.2 and warmup_epochs=2; set one of them to null"
     ),
 }
 
@@ -228,6 +228,18 @@ def test_null_takes_back_what_another_schedule_used() -> None:
 def test_warmup_that_is_not_given_is_the_schedules_own(name: str, share: float) -> None:
     assert ScheduleOptions.model_validate({"name": name}).warmup_frac == share
     assert ScheduleOptions.model_validate({"name": name, "warmup_epochs": 2}).warmup_frac == 0
+
+
+@pytest.mark.parametrize("before", sorted(NEEDED))
+@pytest.mark.parametrize("after", ["constant", "cosine", "step", "one_cycle", "plateau"])
+def test_resolved_recipe_can_be_given_another_schedule(before: str, after: str) -> None:
+    """As a sweep does; what the old one needs must be taken back."""
+    resolved = ScheduleOptions.model_validate({"name": before, **NEEDED[before]})
+    changes = {"name": after, **dict.fromkeys(NEEDED[before])}
+    whole = ScheduleOptions.model_validate(resolved.model_dump(mode="json") | changes)
+    given = ScheduleOptions.model_validate(resolved.model_dump(mode="json", exclude_unset=True) | changes)
+    assert given == ScheduleOptions.model_validate({"name": after})
+    assert whole.name == after
 
 
 @st.composite

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trainer.options.section import Section
+
 REQUIRED: Final = object()
 """In the place of a default: the choice cannot do without the option."""
 
@@ -15,7 +17,8 @@ Uses = Mapping[str, Mapping[str, Any]]
 def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]:
     """Return the values of a group with the options that `choice` uses filled in; null means not given.
 
-    A choice that does not exist is left to the group's own check.
+    A value that is the default of another choice is as good as not given: a recipe that was resolved with that choice
+    has it. A choice that does not exist is left to the group's own check.
 
     Raises:
         ValueError: A value for an option that the choice does not use, or none for one that it needs.
@@ -29,7 +32,8 @@ def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]
     for option in {option: None for used in uses.values() for option in used}:
         given = values.get(option)
         if option not in uses[choice]:
-            if given is not None:
+            filled[option] = None
+            if given is not None and not any(_is_default(given, used.get(option)) for used in uses.values()):
                 users = [name for name, used in uses.items() if option in used]
                 raise ValueError(
                     f"{choice} does not use {option}, got {option}={given}; leave it out (null), "
@@ -40,3 +44,13 @@ def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]
                 raise ValueError(f"{choice} needs {option}, got none; give it a value")
             filled[option] = uses[choice][option]
     return filled
+
+
+def _is_default(given: object, default: object) -> bool:
+    return given == (list(default) if isinstance(default, tuple) and isinstance(given, list) else default)
+
+
+def mark_given(group: Section, given: object) -> None:
+    """Let `exclude_unset` leave out what was filled in, so that another choice can be made in what remains."""
+    named = {name for name, value in given.items() if value is not None} if isinstance(given, dict) else set()
+    object.__setattr__(group, "__pydantic_fields_set__", named & set(type(group).model_fields))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
-from trainer.options.choice import Uses, settle
+from trainer.options.choice import Uses, mark_given, settle
 from trainer.options.section import Section
 
 _USES: Final[Uses] = {
@@ -52,11 +52,17 @@ class LossOptions(Section):
     teacher_share: float | None = Field(default=None, gt=0, le=1)
     """Share (0.5) of the loss that is the distance to the teacher; the rest is to the labels."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _settle(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
+    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return build(given)
+        group = build(cls._settle(given))
+        mark_given(group, given)
+        return group
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = settle(values, values.get("name", cls.model_fields["name"].default), _USES)
         weights = values.get("class_weights", "none")
         values = settle(values, weights if isinstance(weights, str) else "none", _USES_OF_WEIGHTS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
-from trainer.options.choice import Uses, settle
+from trainer.options.choice import Uses, mark_given, settle
 from trainer.options.section import Section
 
 _ADAM: Final = {"betas": (0.9, 0.999), "eps": 1e-8}
@@ -49,11 +49,17 @@ class OptimOptions(Section):
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest gradient norm; None does not clip."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _settle(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
+    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return build(given)
+        group = build(cls._settle(given))
+        mark_given(group, given)
+        return group
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         return settle(values, values.get("name", cls.model_fields["name"].default), _USES)
 
     @field_validator("betas")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from trainer.options.choice import REQUIRED, Uses, settle
+from trainer.options.choice import REQUIRED, Uses, mark_given, settle
 from trainer.options.section import Section
 
 _USES: Final[Uses] = {
@@ -76,12 +76,19 @@ class ScheduleOptions(Section):
     """Share of the peak that is left: at the end of cosine and polynomial, and of each period of sgdr; at least by
     plateau."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _settle(cls, given: Any) -> Any:
-        values = parse_schedule(given) if isinstance(given, str) else given
-        if not isinstance(values, dict):
-            return values
+    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(given, str):
+            given = parse_schedule(given)
+        if not isinstance(given, dict):
+            return build(given)
+        group = build(cls._settle(given))
+        mark_given(group, given)
+        return group
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         name = values.get("name", cls.model_fields["name"].default)
         return _settle_warmup(settle(values, name, _USES), name)
 
@@ -98,8 +105,9 @@ class ScheduleOptions(Section):
 
 def _settle_warmup(values: dict[str, Any], name: object) -> dict[str, Any]:
     share, epochs = values.get("warmup_frac"), values.get("warmup_epochs")
-    if share is None:
-        return values | {"warmup_frac": 0.0 if epochs is not None else 0.3 if name == "one_cycle" else 0.1}
+    usual = 0.3 if name == "one_cycle" else 0.1
+    if share is None or (epochs is not None and share == usual):
+        return values | {"warmup_frac": usual if epochs is None else 0.0}
     if epochs is not None and share != 0:
         raise ValueError(
             f"the warm-up is given twice, got warmup_frac={share} and warmup_epochs={epochs}; set one of them to null"

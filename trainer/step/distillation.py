@@ -86,13 +86,18 @@ def load_distillation(
             f"the teacher {options.teacher} answers for {_describe(bundle.page.classes)}, the dataset has "
             f"{_describe(classes)}; take a teacher that was trained on these classes, in this order"
         )
-    if bundle.page.preprocess.decode != preprocess.decode:
+    ours, theirs = _describe_values(preprocess), _describe_values(bundle.page.preprocess)
+    if ours != theirs:
         raise UsageError(
-            f"the teacher {options.teacher} decodes pictures with {bundle.page.preprocess.decode}, the dataset with "
-            f"{preprocess.decode}, and would see other values than in its training; take a teacher of this dataset"
+            f"the teacher {options.teacher} decodes pictures with {theirs}, the dataset's with {ours}, so that it "
+            "would see other values than in its training; take a teacher of this dataset"
         )
     return Distillation(bundle, options.teacher_temperature, options.teacher_share)
 
 
 def _describe(classes: list[str]) -> str:
     return f"{len(classes)} classes ({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''})"
+
+
+def _describe_values(preprocess: PreprocessSpec) -> str:
+    return f"gray_range={preprocess.decode.gray_range} and background={preprocess.decode.background}"
