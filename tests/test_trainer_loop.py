@@ -23,14 +23,14 @@ from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
-from trainer.finish import make_bundle
+from trainer.finish import finish_run, make_bundle
 from trainer.loop import Outcome, train
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
-from trainer.record.snapshot import SnapshotStore
+from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.run_dir import STOP_FILE
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -317,15 +317,15 @@ def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> No
 
 
 def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path: Path) -> None:
-    """A sample whose weight is beyond float32: the loss of its batch is infinite in every epoch."""
+    """A sample whose weight is at the end of float32: times an untrained model's loss it is infinite."""
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "val": 4, "test": 1})
     (pictures / "samples.csv").write_text("path,weight\ntrain/red/red.0.jpg,3e38\n")
     pack(find_sources(pictures), tmp_path / "shards", PackOptions())
     recipe = make_recipe(tmp_path / "shards", tmp_path, "name=skips", "step.on_nan=skip", "batch_size_global=6")
     assert train_quietly(recipe) == "finished"
     rows = read_metrics(recipe.run_dir)
-    assert [row["train/skipped_steps"] for row in rows] == list(range(1, len(rows) + 1))
-    assert len(list((recipe.run_dir / "nonfinite").iterdir())) == len(rows)
+    assert rows[0]["train/skipped_steps"] == 1
+    assert len(list((recipe.run_dir / "nonfinite").iterdir())) == rows[-1]["train/skipped_steps"]
 
 
 @pytest.mark.parametrize(
@@ -375,6 +375,18 @@ def test_bundle_holds_the_average_of_the_weights(dataset_path: Path, tmp_path: P
     name = "backbone.classifier.weight"
     assert torch.equal(bundle[name], average[name])
     assert not torch.equal(bundle[name], own[name])
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", 3), ("best-and-last", 2), ("best", 1)])
+def test_as_many_snapshots_stay_as_the_recipe_wants(dataset_path: Path, tmp_path: Path, keep: str, left: int) -> None:
+    """Three epochs, of which the first is the best: later ones would have to gain more than all there is."""
+    options = ["epochs=3", "stop.min_delta=1", f"snapshot.keep={keep}", "evaluate_on=[]"]
+    recipe = make_recipe(dataset_path, tmp_path, "name=keeps", *options)
+    train_quietly(recipe)
+    finish_run(recipe, single_rank())
+    names = sorted(path.name for path in (recipe.run_dir / "snapshots").iterdir())
+    assert len(names) == left
+    assert names[0] == name_snapshot(NUM_SAMPLES)
 
 
 def test_limit_trains_on_about_as_many_samples(dataset_path: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
     if ranks.is_first:
         notes += _read_verdict(recipe)
         write_report(recipe, dataset, notes)
+        _drop_snapshots(recipe)
     return notes
 
 
@@ -124,6 +125,16 @@ def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics
     tracker.log_evaluation(Judged(split.name, metrics, rows.labels, softmax(rows.logits), page.classes))
     if tracker.takes_images:
         tracker.log_pictures(f"{split.name}/worst", read_worst(rows, split, page.preprocess, page.classes))
+
+
+def _drop_snapshots(recipe: Recipe) -> None:
+    """Keep the best snapshot alone where the recipe wants no other."""
+    if recipe.snapshot.keep != "best":
+        return
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    state = store.read_last()
+    if state is not None and state.best is not None:
+        store.drop_all_but(state.best.snapshot)
 
 
 def _read_verdict(recipe: Recipe) -> list[str]:

@@ -74,7 +74,7 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     preprocess = build_preprocess(recipe, dataset)
     engine, stream = open_engine(recipe, dataset, preprocess, ranks)
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)

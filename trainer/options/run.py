@@ -34,9 +34,7 @@ class SnapshotOptions(Section):
     """When the state of a run is saved, and what is kept of it."""
 
     keep: Literal["best-and-last", "best", "all"] = "best-and-last"
-    """Snapshots that stay. best: once the run has ended, the best alone, and it cannot be trained on from its last
-    epoch; all: one of each epoch or more."""
-
+    """Snapshots that stay: of a run that has ended the best alone, that and the last, or every one."""
     every_epochs: int = Field(default=1, ge=1)
     """Whole epochs between snapshots."""
     every_s: float = Field(default=60.0, gt=0)

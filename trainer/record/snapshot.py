@@ -58,10 +58,14 @@ class RunState(BaseModel):
 
 
 class SnapshotStore:
-    """The folder `snapshots/` of a run; keeps the last and the best."""
+    """The folder `snapshots/` of a run.
 
-    def __init__(self, folder: Path) -> None:
+    keeps_all: Every snapshot stays; otherwise the last and the best.
+    """
+
+    def __init__(self, folder: Path, *, keeps_all: bool = False) -> None:
         self._folder = folder
+        self._keeps_all = keeps_all
         self._writer = ThreadPoolExecutor(1, "snapshot")
         self._pending: Future[None] | None = None
 
@@ -135,7 +139,12 @@ class SnapshotStore:
             _sync(path)
         shutil.rmtree(self._folder / name, ignore_errors=True)
         os.replace(temporary, self._folder / name)
-        self._prune(keep={name, state.best.snapshot if state.best else name})
+        if not self._keeps_all:
+            self._prune(keep={name, state.best.snapshot if state.best else name})
+
+    def drop_all_but(self, name: str) -> None:
+        """Remove all snapshots but one; the run can then not go on, unless that is the last one."""
+        self._prune(keep={name})
 
     def _prune(self, keep: set[str]) -> None:
         for path in self._folder.iterdir():
