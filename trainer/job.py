@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from shards.files import write_json
+from trainer.build import resolve_recipe
 from trainer.finish import finish_run
 from trainer.loop import Outcome, ReportEpoch, train
 from trainer.ranks import Ranks
@@ -16,6 +17,7 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     """Train, and when that came to its end, write bundle, evaluations and report; return how it ended."""
     if not ranks.is_first:
         logging.getLogger("trainer").setLevel(logging.WARNING)
+    recipe = resolve_recipe(recipe)
     outcome = train(recipe, ranks, report)
     if outcome == "finished":
         notes = finish_run(recipe, ranks)
