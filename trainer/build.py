@@ -9,7 +9,7 @@ import torch
 
 from shards.dataset import Dataset
 from shards.errors import UsageError
-from trainer.contract.backbone import is_size_fixed, one_line, own_size, without_memory
+from trainer.contract.backbone import build_without_memory, is_size_fixed, one_line, own_size
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
@@ -94,10 +94,9 @@ def check_size(spec: ModelSpec, size: int) -> None:
     Raises:
         UsageError: It does not take it; the sentence names the library's reason.
     """
-    with without_memory():
-        model = Classifier(spec)
+    model = build_without_memory(lambda: Classifier(spec))
     try:
-        model.to("meta").train()(torch.empty((2, spec.in_channels, size, size), device="meta"))
+        model.train()(torch.empty((2, spec.in_channels, size, size), device="meta"))
     except (AssertionError, RuntimeError, TypeError, ValueError) as err:
         raise UsageError(
             f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "

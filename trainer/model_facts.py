@@ -13,7 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.contract.backbone import build_backbone, list_torchvision, own_size, without_memory
+from trainer.contract.backbone import build_backbone, build_without_memory, list_torchvision, own_size
 from trainer.contract.names import ALIASES, TIMM_PREFIX
 from trainer.weights.load import read_own_expectation
 from trainer.weights.published import list_tags
@@ -25,7 +25,7 @@ class ModelFacts:
 
     name: str
     parameters: int | None
-    """With the head for 1,000 classes, without auxiliary heads; None: not computed."""
+    """With the head for 1,000 classes, as torchvision's table counts them; None: not computed."""
     gflops: float | None
     """1e9 multiply-adds of one picture in evaluation, as papers and torchvision's tables count them."""
     image_size: int
@@ -37,7 +37,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module without children, in the order in which it is called."""
+    """One module without children, or with parameters of its own; in the order in which they end."""
 
     name: str
     kind: str
@@ -114,15 +114,13 @@ def measure(name: str, size: int, num_classes: int | None = None, in_channels: i
 
 def build_on_meta(name: str, size: int, num_classes: int | None = None, in_channels: int = 3) -> nn.Module:
     """Return a model in evaluation mode, its weights without memory."""
-    with without_memory():
-        backbone = build_backbone(name, num_classes, in_channels, size)
-    return backbone.to("meta").eval()
+    return build_without_memory(lambda: build_backbone(name, num_classes, in_channels, size)).eval()
 
 
 def count_parameters(backbone: nn.Module) -> int:
-    """Return the number of parameters that answer a picture: those of auxiliary heads serve training alone."""
+    """Return the number of parameters as torchvision counts: with inception's auxiliary head, without googlenet's."""
     named = backbone.named_parameters()
-    return sum(parameter.numel() for name, parameter in named if not name.startswith(("aux1.", "aux2.", "AuxLogits.")))
+    return sum(parameter.numel() for name, parameter in named if not name.startswith(("aux1.", "aux2.")))
 
 
 def summarise(name: str, size: int | None, num_classes: int | None, in_channels: int) -> Summary:
@@ -138,7 +136,7 @@ def summarise(name: str, size: int | None, num_classes: int | None, in_channels:
     backbone = build_on_meta(name, size, num_classes, in_channels)
     layers: list[Layer] = []
     for title, module in backbone.named_modules():
-        if not list(module.children()):
+        if not list(module.children()) or list(module.parameters(recurse=False)):
             module.register_forward_hook(_Recorder(title, layers))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone(torch.empty((1, in_channels, size, size), device="meta"))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import timm
 import torch
@@ -16,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from shards.errors import UsageError
 from trainer.contract.head import replace_heads
 from trainer.contract.names import TIMM_PREFIX, resolve_alias, unknown_model
+
+Module = TypeVar("Module", bound=nn.Module)
 
 OWN_CLASSES: Final = 1000
 """Classes of the head that an architecture is built with, before it is replaced."""
@@ -159,6 +160,12 @@ def own_size(name: str) -> int:
     return int(weights.transforms().crop_size[0])
 
 
+_DRAWS: Final = {
+    getattr(torch.Tensor, name)
+    for name in ("normal_", "uniform_", "fill_", "zero_", "mul_", "add_", "sub_", "div_", "clamp_", "erfinv_")
+}
+
+
 class _EmptyOnMeta(TorchFunctionMode):
     """Puts every `torch.empty`, which is how layers make their weights, onto the meta device.
 
@@ -168,16 +175,21 @@ class _EmptyOnMeta(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
+        if func in _DRAWS and args[0].is_meta:  # nothing there to fill, and finding that out takes half the time
+            return args[0]
         if func is torch.empty and options.get("device") is None:
             options["device"] = "meta"
         return func(*args, **options)
 
 
-@contextlib.contextmanager
-def without_memory() -> Iterator[None]:
-    """Build models without room for their weights while the block runs; move them `.to("meta")` afterwards."""
-    with _EmptyOnMeta():
-        yield
+def build_without_memory(build: Callable[[], Module]) -> Module:
+    """Return the module that `build` makes, on the meta device: shapes without room for weights."""
+    try:
+        with _EmptyOnMeta():
+            return build().to("meta")
+    except (RuntimeError, UsageError):  # hybrids of timm try a picture out while they are built
+        with torch.device("meta"):
+            return build()
 
 
 def one_line(err: BaseException) -> str:

@@ -116,3 +116,20 @@ def _strip(name: str, own: set[str]) -> str:
             return name
         name = name.removeprefix(prefix)
     return name
+
+
+def unwrap_heads(source: Iterable[str], heads: Iterable[str]) -> dict[str, str]:
+    """Return {source name: target name} for heads that were put behind dropout in a Sequential, as tutorials do.
+
+    One with two layers is none of the library's and stays as it is.
+
+    >>> unwrap_heads(["fc.1.weight", "fc.1.bias"], ["fc"])
+    {'fc.1.weight': 'fc.weight', 'fc.1.bias': 'fc.bias'}
+    """
+    names = list(source)
+    unwrapped: dict[str, str] = {}
+    for head in heads:
+        inside = [match for name in names if (match := re.fullmatch(rf"{re.escape(head)}\.(\d+)\.(weight|bias)", name))]
+        if len({match[1] for match in inside}) == 1 and f"{head}.weight" not in names:
+            unwrapped |= {match[0]: f"{head}.{match[2]}" for match in inside}
+    return unwrapped

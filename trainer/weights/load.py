@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_file
+from shards.fingerprint import fingerprint_bytes, fingerprint_file
 from trainer.contract.backbone import find_first_convolutions, is_size_fixed, load_tensors, one_line
 from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
 from trainer.contract.head import find_heads
@@ -22,9 +22,9 @@ from trainer.contract.model import ModelSpec
 from trainer.contract.names import TIMM_PREFIX
 from trainer.weights.expectation import SCRATCH, Expectation
 from trainer.weights.installed import INSTALLED, find_installed
-from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes
+from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
 from trainer.weights.published import find_published, list_tags, read_timm_cfg
-from trainer.weights.read import Tensors, read_tensors
+from trainer.weights.read import Tensors, hide_query, read_bytes, read_tensors
 
 _SHOWN: Final = 6
 _COUNTER: Final = "num_batches_tracked"
@@ -158,6 +158,22 @@ def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
     return content
 
 
+def describe_origin(spec: ModelSpec, weights: str) -> str:
+    """Return where weights came from, and the sha256 of their file."""
+    path = Path(weights)
+    if weights in INSTALLED:
+        title, path = INSTALLED[weights].package, Path(find_installed(weights, spec.name))
+    elif published := find_published(spec.name, weights):
+        title, path = published.url, published.locate()
+    elif is_bundle(path):
+        title, path = f"bundle {path.name}", path / WEIGHTS
+    else:
+        where = hide_query(weights)
+        title = where if "://" in where else path.name
+    digest = fingerprint_bytes(read_bytes(weights)) if "://" in weights else fingerprint_file(path)
+    return f"{title}, sha256 {digest}"
+
+
 def match_tensors(
     backbone: nn.Module, spec: ModelSpec, tensors: Tensors, key_map: str | None = None, title: str = "the file"
 ) -> LoadReport:
@@ -175,7 +191,7 @@ def match_tensors(
     """
     own = backbone.state_dict()
     changes: list[str] = []
-    tensors = _rename(tensors, own, key_map, changes)
+    tensors = _rename(tensors, own, find_heads(backbone), key_map, changes)
     tensors = _fit_shapes(tensors, backbone, spec, changes)
     left_out = {name: "not in the model" for name in tensors if name not in own}
     left_out |= {
@@ -194,7 +210,9 @@ def match_tensors(
     return LoadReport(len(fitting), left_out, missing, tuple(changes))
 
 
-def _rename(tensors: Tensors, own: Mapping[str, Tensor], key_map: str | None, changes: list[str]) -> Tensors:
+def _rename(
+    tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], key_map: str | None, changes: list[str]
+) -> Tensors:
     key_map = key_map or find_key_map(strip_prefixes(tensors, own).values(), own)
     names = strip_prefixes(tensors, own)
     stripped = sum(name != target for name, target in names.items())
@@ -204,6 +222,9 @@ def _rename(tensors: Tensors, own: Mapping[str, Tensor], key_map: str | None, ch
         mapped = KEY_MAPS[key_map].map(names.values(), own)
         names = {name: mapped[target] for name, target in names.items()}
         changes.append(f"names mapped from {key_map}")
+    unwrapped = unwrap_heads(names.values(), heads)
+    changes += [f"{name} taken for {target}" for name, target in unwrapped.items()]
+    names = {name: unwrapped.get(target, target) for name, target in names.items()}
     renamed: Tensors = {}
     for name, target in names.items():
         # Two that would be one (`fc.weight` and `module.fc.weight`): the plain name counts, the other stays itself.

@@ -5,6 +5,7 @@ Nothing is ever downloaded: a training job that waits for a network it does not 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +60,22 @@ class Published:
 def list_tags(model: str) -> list[str]:
     """Return the tags of the weights that a library publishes for a model, its default first."""
     if model.startswith(TIMM_PREFIX):
-        architecture = model.removeprefix(TIMM_PREFIX).partition(".")[0]
-        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+        tags = _list_timm_tags().get(model.removeprefix(TIMM_PREFIX).partition(".")[0], [])
         cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX))
         return sorted(tags, key=lambda tag: cfg is None or tag != cfg.tag)
     if model not in list_torchvision():
         return []
     weights = torchvision.models.get_model_weights(model)
     return sorted((str(item.name) for item in weights), key=lambda tag: tag != weights.DEFAULT.name)
+
+
+@functools.cache
+def _list_timm_tags() -> dict[str, list[str]]:
+    tags: dict[str, list[str]] = {}
+    for name in timm.list_pretrained():
+        architecture, _, tag = name.partition(".")
+        tags.setdefault(architecture, []).append(tag)
+    return tags
 
 
 def find_published(model: str, weights: str) -> Published | None:

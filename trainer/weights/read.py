@@ -41,32 +41,38 @@ def read_tensors(location: str) -> Tensors:
         ShardError: Not a weights file, one that holds code, or one without a model's tensors.
         OSError: The store cannot be reached.
     """
-    where = location.partition("?")[0]  # a query may hold a signature
-    data = _read_bytes(location)
-    return unwrap(_parse(data, where), where)
+    return parse_tensors(read_bytes(location), hide_query(location))
 
 
-def _read_bytes(location: str) -> bytes:
+def hide_query(location: str) -> str:
+    """Return a location without its query, which may be a signature."""
+    return location.partition("?")[0] if "://" in location else location
+
+
+def read_bytes(location: str) -> bytes:
+    """Return the content of a path or URI; raises as `read_tensors`."""
     if "://" not in location:
         path = Path(location)
         if path.is_dir():
             raise UsageError(f"{location} is a folder without a bundle.json; name a weights file or a bundle")
         if not path.is_file():
-            raise UsageError(f"no weights file {location}")
+            raise UsageError(f"no weights file {location}; name one that is there")
         return path.read_bytes()
     address, question, query = location.partition("?")
     parent, _, name = address.rpartition("/")
     return open_readable(parent + question + query).read(name)
 
 
-def _parse(data: bytes, where: str) -> Any:
+def parse_tensors(data: bytes, where: str) -> Tensors:
+    """Return the tensors in a file's content; raises as `read_tensors`, calling it `where`."""
     try:
         if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
-            return safetensors.torch.load(data)
+            return dict(safetensors.torch.load(data))
         with _harmless_allowed():
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as err:  # torch and safetensors raise many kinds on foreign bytes
         raise ShardError(f"{where} is not a weights file that can be read safely: {_explain(err, data)}") from err
+    return unwrap(content, where)
 
 
 @contextmanager
