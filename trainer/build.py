@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
 from shards.dataset import Dataset
+from shards.errors import UsageError
+from trainer.contract.backbone import build_without_memory, is_size_fixed, one_line, own_size
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
-from trainer.weights.load import load_weights, read_normalisation
+from trainer.weights.expectation import NORMALISATIONS
+from trainer.weights.load import load_weights, read_expectation
 
 logger = logging.getLogger(__name__)
 
 
+def resolve_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe with the size and interpolation of its weights where it gives none of its own.
+
+    Raises:
+        UsageError: The weights are another model's.
+    """
+    if recipe.image_size is not None and recipe.preprocess.interpolation is not None:
+        return recipe
+    expects = read_expectation(recipe.model, recipe.weights)
+    interpolation = recipe.preprocess.interpolation or expects.interpolation
+    return recipe.model_copy(
+        update={
+            "image_size": recipe.image_size or expects.size,
+            "preprocess": recipe.preprocess.model_copy(update={"interpolation": interpolation}),
+        }
+    )
+
+
 def build_model(recipe: Recipe, num_classes: int) -> Classifier:
-    """Return the classifier of a recipe with its starting weights."""
-    torch.manual_seed(recipe.seed)
+    """Return the classifier of a recipe with its starting weights.
+
+    Raises:
+        UsageError: No such model or weights, or a size that the model does not take.
+        ShardError: Weights that do not fit.
+    """
     spec = build_model_spec(recipe, num_classes)
+    check_size(spec, resolve_size(recipe))
+    torch.manual_seed(recipe.seed)
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, recipe.weights)
     if report is not None:
@@ -28,14 +56,49 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
 
 def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
     """Return the contract's model: the recipe's backbone with the normalisation of its weights."""
-    mean, std = read_normalisation(recipe.weights)
-    # The backbone always takes three channels: gray pictures are repeated by the normalisation.
-    return ModelSpec(name=recipe.model, num_classes=num_classes, mean=mean, std=std)
+    expects = read_expectation(recipe.model, recipe.weights)
+    # Otherwise the backbone takes three channels: gray pictures are repeated by the normalisation.
+    channels = 1 if recipe.preprocess.gray_backbone else 3
+    if recipe.preprocess.normalise:
+        mean, std = NORMALISATIONS[recipe.preprocess.normalise]
+        expects = replace(expects, mean=mean, std=std)
+    mean, std = expects.for_channels(channels)
+    return ModelSpec(
+        name=recipe.model,
+        num_classes=num_classes,
+        in_channels=channels,
+        mean=mean,
+        std=std,
+        dropout=recipe.head_dropout,
+        image_size=resolve_size(recipe) if is_size_fixed(recipe.model) else None,
+    )
 
 
 def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
     """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
     packing = dataset.manifest.packing
-    return PreprocessSpec(
-        size=recipe.image_size, decode=packing.decode, max_side=packing.max_side, **recipe.preprocess.model_dump()
-    )
+    options = resolve_recipe(recipe).preprocess.model_dump(exclude={"gray_backbone", "normalise"})
+    return PreprocessSpec(size=resolve_size(recipe), decode=packing.decode, max_side=packing.max_side, **options)
+
+
+def resolve_size(recipe: Recipe) -> int:
+    """Return the side of the model's input, pixels."""
+    size = resolve_recipe(recipe).image_size
+    assert size is not None
+    return size
+
+
+def check_size(spec: ModelSpec, size: int) -> None:
+    """Refuse a size that the model does not take in training, before any weight is made or read.
+
+    Raises:
+        UsageError: It does not take it; the sentence names the library's reason.
+    """
+    model = build_without_memory(lambda: Classifier(spec))
+    try:
+        model.train()(torch.empty((2, spec.in_channels, size, size), device="meta"))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as err:
+        raise UsageError(
+            f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "
+            f"its own size is {own_size(spec.name)}, set image_size to that or nearer to it"
+        ) from err

@@ -6,6 +6,7 @@ import logging
 
 from shards.command import DONE, INTERRUPTED
 from shards.files import write_json
+from trainer.build import resolve_recipe
 from trainer.finish import finish_run
 from trainer.loop import Outcome, ReportEpoch, train
 from trainer.ranks import Ranks
@@ -20,6 +21,7 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     """Train, and when that came to its end, write bundle, evaluations and report; return how it ended."""
     if not ranks.is_first:
         logging.getLogger("trainer").setLevel(logging.WARNING)
+    recipe = resolve_recipe(recipe)
     tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
     exit_code = FAULT
     try:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted
+from trainer.build import resolve_recipe
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.processes import run_processes
@@ -30,7 +31,7 @@ def launch(recipe: Recipe) -> Recipe:
         UsageError: The run's folder belongs to another recipe, or data or model do not fit.
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
-    recipe = recipe.with_absolute_paths()
+    recipe = resolve_recipe(recipe.with_absolute_paths())
     open_data(recipe)  # the most common mistakes are told before any process starts
     claim_run_dir(recipe)
     if is_finished(recipe.run_dir):

@@ -121,7 +121,7 @@ def _train_epoch(run: Run) -> Numbers | None:
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
     """Return what this rank's feed did in an epoch; keep in words whether its steps wait for it."""
-    run.verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.recipe.image_size)
+    run.verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.preprocess.size)
     return {
         "feed/clustering": run.stream.clustering,
         "feed/bytes_read": readings.bytes_read,

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from shards.access import CacheOptions, default_cache
 from shards.files import write_text
 from shards.fingerprint import fingerprint_json
+from trainer.contract.names import resolve_alias
 from trainer.options.augment import AugmentOptions
 from trainer.options.loss import LossOptions
 from trainer.options.optim import OptimOptions
@@ -30,15 +31,17 @@ class Recipe(Section):
     name: str
     """Name of the run and of its folder."""
     model: str
-    """A torchvision builder such as `resnet18`, or `timm/NAME`."""
+    """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
     weights: str = "none"
-    """none, the name of installed weights (see trainer.weights.load), or a path to .safetensors, .pth or .pt."""
+    """none, pretrained or a tag of the library, the name of installed weights, a bundle, or a path or URI of a file."""
+    head_dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout in front of the head, 0..1; None is the architecture's own."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the training part."""
     seed: int = Field(default=0, ge=0)
     """Seed of order, augmentation, new weights and dropout."""
-    image_size: int = Field(default=224, ge=16)
-    """Side of the model's input, pixels."""
+    image_size: int | None = Field(default=None, ge=16)
+    """Side of the model's input, pixels; None is that of the weights, 224 where they say nothing."""
     batch_size_global: int = Field(default=64, ge=1)
     """Samples of a step over all ranks."""
     freeze: list[str] = Field(default_factory=list)
@@ -79,6 +82,11 @@ class Recipe(Section):
     track: TrackOptions = TrackOptions()
     storage: StorageOptions = StorageOptions()
 
+    @field_validator("model")
+    @classmethod
+    def _library_name(cls, value: str) -> str:
+        return resolve_alias(value)  # one model, one name: recipes that mean the same have one fingerprint
+
     @field_validator("workers", mode="before")
     @classmethod
     def _count_or_auto(cls, value: object) -> object:
@@ -117,7 +125,7 @@ class Recipe(Section):
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""
-        weights = str(Path(self.weights).absolute()) if Path(self.weights).is_file() else self.weights
+        weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
         folders = {"root": str(Path(self.storage.root).absolute())}
         if self.storage.cache:
             folders["cache"] = str(Path(self.storage.cache).absolute())

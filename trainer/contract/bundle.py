@@ -20,12 +20,12 @@ from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
 from trainer.contract.decision import Answer, Decision, answer
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 
 VERSION: Final = 1
-_PAGE, _WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
+_PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
 
 
 class BundlePage(BaseModel):
@@ -42,19 +42,22 @@ class BundlePage(BaseModel):
     decision: Decision
     probes: Literal["real", "synthetic"]
     """Whether the probes are pictures of the dataset or made ones."""
-    dataset: str
-    """Fingerprint of the dataset that it was trained on."""
-    recipe: str
-    """Fingerprint of the recipe."""
-    metrics: dict[str, float]
-    """Metrics of the weights on the validation part."""
+    dataset: str | None
+    """Fingerprint of the dataset that it was trained on; None where nobody knows."""
+    recipe: str | None
+    """Fingerprint of the recipe; None for weights that were not trained here."""
+    metrics: dict[str, float] | None
+    """Metrics of the weights on the validation part; None for weights that were not trained here."""
+    origin: str | None = None
+    """Where weights that were not trained here came from, and the sha256 of their tensors' file."""
     versions: dict[str, str]
     """Library versions that made it."""
     weights_sha256: str
 
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
-        return fingerprint_json(self.model_dump(mode="json"))
+        # What its file says: a field that a later version adds must not change the bundles that are there.
+        return fingerprint_json(self.model_dump(mode="json", exclude_unset=True))
 
 
 @dataclass
@@ -77,11 +80,9 @@ class Bundle:
         page = read_bundle_page(root)
         model = Classifier(page.model)
         try:
-            if fingerprint_file(root / _WEIGHTS) != page.weights_sha256:
-                raise ShardError(
-                    f"{root / _WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup"
-                )
-            model.load_state_dict(load_file(root / _WEIGHTS))
+            if fingerprint_file(root / WEIGHTS) != page.weights_sha256:
+                raise ShardError(f"{root / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
+            model.load_state_dict(load_file(root / WEIGHTS))
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
             raise ShardError(f"{root} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
@@ -98,7 +99,7 @@ class Bundle:
     @torch.inference_mode()
     def compute_logits(self, images: Tensor) -> Tensor:
         """Return float32[B, K] on the CPU of images uint8[B, C, S, S]."""
-        logits: Tensor = self.model(images.to(self.device))
+        logits, _ = split_outputs(self.model(images.to(self.device)))
         return logits.cpu()
 
     def answer(self, logits: Tensor) -> Answer:
@@ -120,9 +121,9 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
     temporary.mkdir(parents=True)
     try:
         model.eval().cpu()
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / _WEIGHTS)
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / WEIGHTS)
         page = BundlePage(
-            model=model.spec, versions=read_versions(), weights_sha256=fingerprint_file(temporary / _WEIGHTS), **facts
+            model=model.spec, versions=read_versions(), weights_sha256=fingerprint_file(temporary / WEIGHTS), **facts
         )
         images = torch.stack([prepare(data, page.preprocess) for data in pictures])
         with torch.inference_mode():
@@ -132,12 +133,17 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return page
+    return read_bundle_page(folder)
 
 
 def read_versions() -> dict[str, str]:
     """Return the versions of the libraries that decide a bundle's numbers."""
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")}
+
+
+def is_bundle(root: Path) -> bool:
+    """Say whether a folder is a bundle."""
+    return (root / _PAGE).is_file()
 
 
 def read_bundle_page(root: Path) -> BundlePage:

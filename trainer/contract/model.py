@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
-import timm
 import torch
-import torchvision.models
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from shards.errors import UsageError
+from trainer.contract.backbone import build_backbone, load_tensors
+from trainer.contract.head import find_head as find_head
+from trainer.contract.head import find_heads as find_heads
 
-TIMM_PREFIX = "timm/"
-_WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
+Outputs = Tensor | tuple[Tensor, ...]
+
+AUX_WEIGHTS: Final = {"inception_v3": 0.4, "googlenet": 0.3}
+"""Weight of each auxiliary head's loss.
+
+Source: Szegedy et al. 2015 (Rethinking the Inception Architecture; 0.4 is its reference code's) and 2014 (Going
+Deeper with Convolutions, section 5: 0.3).
+"""
 
 
 class ModelSpec(BaseModel):
@@ -23,15 +29,27 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """A torchvision builder such as `resnet18`, or `timm/NAME`."""
+    """A torchvision builder such as `resnet18`, or `timm/NAME`; never an alias."""
     num_classes: int = Field(ge=2)
     in_channels: Literal[1, 3] = 3
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Channels of the first convolution."""
+    mean: tuple[float, ...] = Field(default_factory=lambda data: (0.0,) * data["in_channels"])
     """Per channel, on the scale 0..1; of the pretrained weights where there are any."""
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    std: tuple[float, ...] = Field(default_factory=lambda data: (1.0,) * data["in_channels"])
     """Per channel, on the scale 0..1."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the head; only models with that option take it."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout in front of the head; None is the architecture's own."""
+    image_size: int | None = Field(default=None, gt=0)
+    """Side of the input that the model is built for, pixels; None: it takes any, or the architecture's own."""
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> ModelSpec:
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise ValueError(
+                f"mean and std have a number for each channel of the model, got {len(self.mean)} and {len(self.std)} "
+                f"for {self.in_channels}"
+            )
+        return self
 
 
 class Classifier(nn.Module):
@@ -43,66 +61,41 @@ class Classifier(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = build_backbone(spec)
+        self.aux_weight = AUX_WEIGHTS.get(spec.name, 0.0)
+        """Weight of each auxiliary head's loss in training; 0 for models without."""
+        self.backbone = build_backbone(
+            spec.name, spec.num_classes, spec.in_channels, spec.image_size, dropout=spec.dropout
+        )
         self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).mul(255).view(1, -1, 1, 1))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Outputs:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.
 
-        One channel is repeated where the backbone takes three.
+        One channel is repeated where the backbone takes three. In training mode a model with auxiliary heads returns
+        a tuple: logits, then those of each auxiliary head; `split_outputs` takes both kinds apart.
         """
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
         # Gray pictures broadcast to three channels against mean[1, 3, 1, 1] in the line above.
-        logits: Tensor = self.backbone(normal.contiguous(memory_format=torch.channels_last))
-        return logits.to(self.mean.dtype)
+        outputs: Outputs = self.backbone(normal.contiguous(memory_format=torch.channels_last))
+        if isinstance(outputs, Tensor):
+            return outputs.to(self.mean.dtype)
+        return tuple(output.to(self.mean.dtype) for output in outputs if output is not None)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load as torch does; tensors that name no version of their layers are of the current one."""
+        if strict and not assign and not hasattr(state_dict, "_metadata"):
+            return load_tensors(self, dict(state_dict))
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
-def build_backbone(spec: ModelSpec) -> nn.Module:
-    """Return the untrained backbone with a head for `spec.num_classes`.
+def split_outputs(outputs: Outputs) -> tuple[Tensor, list[Tensor]]:
+    """Return the logits, and the logits of each auxiliary head: none in evaluation, and for models without them.
 
-    Raises:
-        UsageError: No such model, or the model refuses an option.
+    >>> split_outputs(torch.zeros(2, 3))[1]
+    []
     """
-    try:
-        if spec.name.startswith(TIMM_PREFIX):
-            name = spec.name.removeprefix(TIMM_PREFIX)
-            if not timm.is_model(name):
-                raise _unknown(spec.name, [TIMM_PREFIX + known for known in timm.list_models()])
-            timm_model: nn.Module = timm.create_model(
-                name, num_classes=spec.num_classes, in_chans=spec.in_channels, drop_rate=spec.dropout
-            )
-            return timm_model
-        if spec.name not in torchvision.models.list_models(module=torchvision.models):
-            raise _unknown(spec.name, torchvision.models.list_models(module=torchvision.models))
-        if spec.in_channels != 3:
-            raise UsageError(f"{spec.name} takes 3 channels, got 1; set preprocess.channels=3, or take a timm/ model")
-        options: dict[str, object] = {"dropout": spec.dropout} if spec.dropout else {}
-        if spec.name in _WITH_AUXILIARY_HEADS:
-            options |= {"aux_logits": False, "init_weights": True}
-        model: nn.Module = torchvision.models.get_model(
-            spec.name, weights=None, num_classes=spec.num_classes, **options
-        )
-        return model
-    except TypeError as err:
-        raise UsageError(f"{spec.name} cannot be built with dropout={spec.dropout:g}: {err}") from err
-
-
-def find_head(backbone: nn.Module) -> str:
-    """Return the name of the module that maps features to classes.
-
-    >>> find_head(torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=2))
-    'classifier.1'
-    """
-    cfg = getattr(backbone, "default_cfg", None)
-    if cfg is not None:  # timm says it
-        return str(cfg["classifier"])
-    layers = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return layers[-1]
-
-
-def _unknown(name: str, known: list[str]) -> UsageError:
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "names are torchvision builders (resnet18) or timm/NAME"
-    return UsageError(f"no model '{name}': {hint}")
+    if isinstance(outputs, Tensor):
+        return outputs, []
+    return outputs[0], list(outputs[1:])

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.options.section import Section
 
 
 class PreprocessOptions(Section):
-    """Geometry of every picture; mean and std are not here, because the weights know them."""
+    """Geometry of every picture; mean and std are no numbers here, because the weights know them."""
 
     policy: Literal["stretch", "crop", "letterbox"] = "stretch"
     """stretch both sides, crop the centre, or letterbox with padding."""
     resize: int | None = Field(default=None, gt=0)
     """crop only: shorter side before the crop, pixels."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Always antialiased."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Always antialiased; None is that of the weights, bilinear where they say nothing."""
     channels: Literal[1, 3] = 3
     """1 feeds luminance; a backbone of three channels repeats it."""
+    gray_backbone: bool = False
+    """With channels=1: the backbone takes one channel, pretrained weights summed, instead of the picture repeated."""
+    normalise: Literal["imagenet", "half", "none"] | None = None
+    """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', half for scratch."""
+
+    @model_validator(mode="after")
+    def _gray_for_gray(self) -> PreprocessOptions:
+        if self.gray_backbone and self.channels != 1:
+            raise ValueError("gray_backbone takes one channel; set preprocess.channels=1 with it")
+        return self

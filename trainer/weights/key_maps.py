@@ -1,0 +1,135 @@
+"""Key maps: from the names that other code gives tensors to those of the model, each known by a name of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from shards.errors import ShardError
+
+KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class NamedMap:
+    """A key map, and by what its source is recognised."""
+
+    mark: re.Pattern[str]
+    """A name that only its source has, and the model never."""
+    map: KeyMap
+
+
+def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
+    """Return {source name: target name} from efficientnet_pytorch's names to timm's.
+
+    efficientnet_pytorch numbers blocks through; timm groups them by stage, and its first stage has no expansion,
+    which shifts the numbers of norms and the name of the last convolution.
+
+    Raises:
+        ShardError: More blocks than the model has.
+
+    >>> timm_names = ["blocks.0.0.conv_dw.weight", "blocks.1.0.conv_pw.weight"]
+    >>> map_efficientnet_pytorch(["_blocks.1._expand_conv.weight"], timm_names)
+    {'_blocks.1._expand_conv.weight': 'blocks.1.0.conv_pw.weight'}
+    """
+    names = list(source)
+    blocks = sorted(
+        {tuple(map(int, m.groups())) for name in target if (m := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
+    )
+    expanded = {m[1] for name in names if (m := re.match(r"_blocks\.(\d+)\._expand_conv", name))}
+    mapped: dict[str, str] = {}
+    for name in names:
+        if match := re.match(r"_blocks\.(\d+)\.([^.]+)\.(.+)", name):
+            number, part, tensor = match.groups()
+            if int(number) >= len(blocks):
+                raise ShardError(f"the weights have a block {number}, the model has {len(blocks)}; they do not fit")
+            stage, position = blocks[int(number)]
+            parts = _WITH_EXPANSION if number in expanded else _WITHOUT_EXPANSION
+            mapped[name] = f"blocks.{stage}.{position}.{parts.get(part, part)}.{tensor}"
+        else:
+            part, _, tensor = name.partition(".")
+            mapped[name] = f"{_OUTSIDE.get(part, part)}.{tensor}"
+    return mapped
+
+
+_OUTSIDE: Final = {
+    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier",
+}  # fmt: skip
+_SQUEEZE: Final = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_WITH_EXPANSION: Final = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3", **_SQUEEZE,
+}  # fmt: skip
+_WITHOUT_EXPANSION: Final = {
+    "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", **_SQUEEZE,
+}  # fmt: skip
+
+
+def map_old_densenet(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:  # noqa: ARG001
+    """Return {source name: target name} from the names in torchvision's published densenet files.
+
+    Source: torchvision.models.densenet._load_state_dict.
+
+    >>> map_old_densenet(["features.denseblock1.denselayer1.norm.1.weight"], [])
+    {'features.denseblock1.denselayer1.norm.1.weight': 'features.denseblock1.denselayer1.norm1.weight'}
+    """
+    return {name: re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", name) for name in source}
+
+
+KEY_MAPS: Final = {
+    "efficientnet_pytorch": NamedMap(re.compile(r"_conv_stem\.weight$"), map_efficientnet_pytorch),
+    "old densenet": NamedMap(re.compile(r"features\.denseblock1\.denselayer1\.norm\.1\.weight$"), map_old_densenet),
+}
+
+
+def find_key_map(source: Iterable[str], target: Iterable[str]) -> str | None:
+    """Return the name of the key map that a file's names call for, None where they call for none."""
+    names, own = list(source), set(target)
+    for title, known in KEY_MAPS.items():
+        if any(known.mark.match(name) for name in names) and not any(known.mark.match(name) for name in own):
+            return title
+    return None
+
+
+PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.", "pretrain_")
+"""What wrappers put in front of names: DataParallel, torch.compile, Lightning and many projects."""
+
+
+def strip_prefixes(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
+    """Return {source name: target name}, wrappers' prefixes taken off until the model knows the name.
+
+    A name that the model never knows comes back without any of them.
+
+    >>> strip_prefixes(["module.model.fc.weight", "backbone.fc.bias"], ["fc.weight", "backbone.fc.bias"])
+    {'module.model.fc.weight': 'fc.weight', 'backbone.fc.bias': 'backbone.fc.bias'}
+    """
+    own = set(target)
+    return {name: _strip(name, own) for name in source}
+
+
+def _strip(name: str, own: set[str]) -> str:
+    while name not in own:
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            return name
+        name = name.removeprefix(prefix)
+    return name
+
+
+def unwrap_heads(source: Iterable[str], heads: Iterable[str]) -> dict[str, str]:
+    """Return {source name: target name} for heads that were put behind dropout in a Sequential, as tutorials do.
+
+    One with two layers is none of the library's and stays as it is.
+
+    >>> unwrap_heads(["fc.1.weight", "fc.1.bias"], ["fc"])
+    {'fc.1.weight': 'fc.weight', 'fc.1.bias': 'fc.bias'}
+    """
+    names = list(source)
+    unwrapped: dict[str, str] = {}
+    for head in heads:
+        inside = [match for name in names if (match := re.fullmatch(rf"{re.escape(head)}\.(\d+)\.(weight|bias)", name))]
+        if len({match[1] for match in inside}) == 1 and f"{head}.weight" not in names:
+            unwrapped |= {match[0]: f"{head}.{match[2]}" for match in inside}
+    return unwrapped

@@ -1,0 +1,120 @@
+"""Tensors of a weights file of any ending, told by content, and never by running what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from shards.errors import ShardError, UsageError
+from shards.storage import open_readable
+
+Tensors = dict[str, Tensor]
+
+WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
+"""Keys under which checkpoints keep the tensors of their model, the first that is there counts."""
+_NUMPY_SCALAR: Final = np.float64(0).__reduce__()[0]
+# What training scripts leave beside the tensors: values, no code.
+_HARMLESS: Final[list[Any]] = [
+    argparse.Namespace, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]  # fmt: skip
+
+
+def read_tensors(location: str) -> Tensors:
+    """Return the tensors of a weights file by the names that it gives them.
+
+    Args:
+        location: A path, or a URI (s3://, gs://, http://, https://).
+
+    Raises:
+        UsageError: No such file.
+        ShardError: Not a weights file, one that holds code, or one without a model's tensors.
+        OSError: The store cannot be reached.
+    """
+    return parse_tensors(read_bytes(location), hide_query(location))
+
+
+def hide_query(location: str) -> str:
+    """Return a location without its query, which may be a signature."""
+    return location.partition("?")[0] if "://" in location else location
+
+
+def read_bytes(location: str) -> bytes:
+    """Return the content of a path or URI; raises as `read_tensors`."""
+    if "://" not in location:
+        path = Path(location)
+        if path.is_dir():
+            raise UsageError(f"{location} is a folder without a bundle.json; name a weights file or a bundle")
+        if not path.is_file():
+            raise UsageError(f"no weights file {location}; name one that is there")
+        return path.read_bytes()
+    address, question, query = location.partition("?")
+    parent, _, name = address.rpartition("/")
+    return open_readable(parent + question + query).read(name)
+
+
+def parse_tensors(data: bytes, where: str) -> Tensors:
+    """Return the tensors in a file's content; raises as `read_tensors`, calling it `where`."""
+    try:
+        if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
+            return dict(safetensors.torch.load(data))
+        with _harmless_allowed():
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as err:  # torch and safetensors raise many kinds on foreign bytes
+        raise ShardError(f"{where} is not a weights file that can be read safely: {_explain(err, data)}") from err
+    return unwrap(content, where)
+
+
+@contextmanager
+def _harmless_allowed() -> Iterator[None]:
+    with torch.serialization.safe_globals(_HARMLESS):
+        yield
+
+
+def _explain(err: Exception, data: bytes) -> str:
+    """Return what is wrong with a file, and what to do about it, in a clause."""
+    if data.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; fetch the file itself with `git lfs pull`"
+    if data.lstrip()[:1] == b"<":
+        return "it is a web page, perhaps the error page of a download; fetch it again"
+    code = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)\S* (\S+)", str(err))
+    if code:
+        return (
+            f"it holds {code[1] or code[2]}, and reading that would run its code; where you trust the file, save the "
+            "tensors alone: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW)"
+        )
+    if data[:1] == b"\x80" and b"torch" not in data[:200]:
+        return "it is a plain pickle, which runs code when read; save the tensors with torch.save"
+    return (str(err).splitlines() or [type(err).__name__])[0]
+
+
+def unwrap(content: Any, where: str) -> Tensors:
+    """Return the state dict inside a checkpoint.
+
+    Raises:
+        ShardError: There is none.
+    """
+    found = content
+    while isinstance(found, dict):
+        tensors = {str(name): value.detach() for name, value in found.items() if isinstance(value, Tensor)}
+        inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)
+        if inner is None:
+            if tensors and len(tensors) >= len(found) / 2:  # some keep a counter beside them
+                return tensors
+            break
+        found = inner
+    has = f"a dict of {', '.join(map(str, list(found)[:8]))}" if isinstance(found, dict) else type(found).__name__
+    raise ShardError(
+        f"{where} holds no state dict (names to tensors), not under any of {', '.join(WRAPPERS)} either; "
+        f"it holds {has or 'nothing'}"
+    )
