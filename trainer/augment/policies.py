@@ -20,7 +20,7 @@ from trainer.augment.library import Change, Library, brief, build_operation
 from trainer.augment.operations import chain, erase, flip, relight, shift, turn
 from trainer.augment.probe import probe_decoded, probe_input
 from trainer.augment.seeding import BEFORE, OPERATIONS, SampleKey
-from trainer.augment.torchvision_policies import seed_transform
+from trainer.augment.torchvision_policies import build_photometric, seed_operations, seed_transform
 from trainer.options.augment import AugmentOptions, Backend, Operation
 
 
@@ -90,6 +90,7 @@ _TORCHVISION: Mapping[str, Callable[[], Policy]] = {
     "light": lambda: Policy(after=chain(flip, shift)),
     "square": lambda: Policy(after=chain(turn)),
     "strong": lambda: Policy(after=chain(turn, shift, relight)),
+    "photometric": lambda: Policy(after=seed_operations(lambda: [build_photometric()], OPERATIONS)),
     "manual": lambda: Policy(before=seed_transform(torchvision_policies.PUBLISHED["autoaugment"](), BEFORE)),
 }
 """flip: mirror; light: mirror and small shifts; square: the eight symmetries, for pictures without an upside; strong:

@@ -31,8 +31,9 @@ def seed_transform(transform: Callable[[Tensor], Any], purpose: int = OPERATIONS
 
 def seed_operations(build: Callable[[], list[Any]], purpose: int) -> Change:
     """Return v2 transforms, applied in order, as one change; they have no state, so all threads share them."""
-    built = build()
-    return seed_transform(built[0] if len(built) == 1 else v2.Compose(built), purpose)
+    transform = seed_transform(v2.Compose(build()), purpose)
+    # torch fills noise in the order of memory, and geometry hands on whatever layout was cheapest to make.
+    return lambda image, key: transform(image.contiguous(), key)
 
 
 class _Apart:
@@ -97,7 +98,6 @@ PUBLISHED: dict[str, Callable[[], v2.Transform]] = {
     "randaugment": lambda: _RandAugment(interpolation=_BILINEAR),
     "trivialaugment": lambda: _TrivialAugment(interpolation=_BILINEAR),
     "augmix": lambda: _AugMix(interpolation=_BILINEAR),
-    "photometric": build_photometric,
 }
 """autoaugment: what was learnt on ImageNet; randaugment: 2 operations of magnitude 9 of 30; trivialaugment: 1 of any
 magnitude, wide; augmix: 3 mixed chains of 1 to 3, severity 3."""
