@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,15 +90,27 @@ class TrainStream:
             yield batch if mix is None else _pair(batch, mix, self._spec.size)
 
     def _arrange(self, plan: EpochPlan, epoch: int, step: int) -> tuple[Refs, _Mix | None]:
-        """Return what a step reads, behind its own samples the partners that it lacks, and how it mixes."""
-        own, size = plan.slice(step, self._ranks.rank, self._ranks.num_ranks), plan.step_size(step)
+        """Return what this rank reads for a step, its own samples first, and how it mixes them."""
+        own = plan.slice(step, self._ranks.rank, self._ranks.num_ranks)
+        mine = slice_rank(plan.step_size(step), self._ranks.rank, self._ranks.num_ranks)
+        return self._add_partners(plan, epoch, step, own, mine)
+
+    def _add_partners(self, plan: EpochPlan, epoch: int, step: int, own: Refs, mine: slice) -> tuple[Refs, _Mix | None]:
+        """Return the samples of a part of a step with the partners that it lacks behind them, and how they mix."""
+        size = plan.step_size(step)
         mix = plan_mix(self._recipe.augment, self._recipe.seed, epoch, step, size)
         if mix is None:
             return own, None
-        rows, missing = find_missing(mix.partners, slice_rank(size, self._ranks.rank, self._ranks.num_ranks))
-        # The slice of one of as many ranks as samples is one sample, and no other lane is worked out.
-        extras = [plan.slice(step, place, size) for place in missing.tolist()]
-        return concat_refs([own, *extras]), _Mix(mix, rows)
+        rows, missing = find_missing(mix.partners, mine)
+        return concat_refs([own, _pick(plan, step, missing.tolist())]), _Mix(mix, rows)
+
+    def peek(self, epoch: int, step: int, count: int) -> Batch:
+        """Return the first `count` samples of a step of all ranks, as the step sees them; raises as `iterate`."""
+        plan = self.plan(epoch)
+        mine = slice(0, min(count, plan.step_size(step)))
+        refs, mix = self._add_partners(plan, epoch, step, _pick(plan, step, range(mine.stop)), mine)
+        batch = next(self._feed.iterate([refs], make_load(self._recipe, self._spec, epoch)))
+        return batch if mix is None else _pair(batch, mix, self._spec.size)
 
     def read_meter(self) -> Readings:
         """Return what this rank read so far, and how long each stage took."""
@@ -120,6 +132,12 @@ class _Mix:
 
     plan: MixPlan
     rows: npt.NDArray[np.int64]
+
+
+def _pick(plan: EpochPlan, step: int, places: Iterable[int]) -> Refs:
+    """Return the samples at some places of a global batch; only their lanes are worked out."""
+    size = plan.step_size(step)  # of as many ranks as samples, each has one
+    return concat_refs([plan.slice(step, place, size) for place in places])
 
 
 def _pair(batch: Batch, mix: _Mix, size: int) -> Batch:
