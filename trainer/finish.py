@@ -10,13 +10,14 @@ from shards.errors import UsageError
 from shards.plan import sequential_refs
 from shards.read import SampleReader
 from trainer.build import build_model_spec, build_preprocess
+from trainer.contact_sheet import write_contact_sheet
 from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.files import write_evaluation
 from trainer.evaluation.metrics import softmax
-from trainer.evaluation.report import write_report
+from trainer.evaluation.report import AUGMENTED, write_report
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
 from trainer.feed.meter import WELL_FED
@@ -49,6 +50,7 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
     notes = [note] if note else []
     if ranks.is_first:
         notes += _read_verdict(recipe)
+        _show_augmentation(recipe, dataset, tracker)
         write_report(recipe, dataset, notes)
         _drop_snapshots(recipe)
     return notes
@@ -125,6 +127,16 @@ def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics
     tracker.log_evaluation(Judged(split.name, metrics, rows.labels, softmax(rows.logits), page.classes))
     if tracker.takes_images:
         tracker.log_pictures(f"{split.name}/worst", read_worst(rows, split, page.preprocess, page.classes))
+
+
+def _show_augmentation(recipe: Recipe, dataset: Dataset, tracker: Tracker | None) -> None:
+    """Write a contact sheet of what training saw, where that is not what evaluation sees."""
+    if not recipe.augment.changes:
+        return
+    path = recipe.run_dir / AUGMENTED
+    write_contact_sheet(recipe, dataset, path)
+    if tracker:
+        tracker.log_image("augment", path)
 
 
 def _drop_snapshots(recipe: Recipe) -> None:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted
-from trainer.build import resolve_recipe
+from trainer.augment.policies import check_augment
+from trainer.build import resolve_recipe, resolve_size
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.processes import run_processes
@@ -48,8 +49,10 @@ def open_data(recipe: Recipe) -> Dataset:
     """Return the recipe's dataset when a run can use it.
 
     Raises:
-        UsageError: No dataset there, several labels a sample, or a part that the run needs is missing.
+        UsageError: No dataset there, several labels a sample, a part that the run needs is missing, or pictures cannot
+            be changed as the recipe says.
     """
+    check_augment(recipe.augment, recipe.preprocess.channels, resolve_size(recipe))
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
     for part in ("train", "val", *recipe.evaluate_on):
         dataset.split(part)

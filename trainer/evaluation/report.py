@@ -17,6 +17,9 @@ from trainer.evaluation.figures import draw_training
 from trainer.recipe import Recipe
 from trainer.record.logbook import read_metrics
 
+AUGMENTED = "augment.png"
+"""A contact sheet of what training sees, in the run's folder."""
+
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #d0d7de}
@@ -34,6 +37,8 @@ def write_report(recipe: Recipe, dataset: Dataset, notes: list[str]) -> Path:
     draw_training(recipe.run_dir / "curves.png", rows)
     parts = [_head(recipe, rows), *(f"<p>{html.escape(note)}.</p>" for note in notes), _dataset(dataset)]
     parts += [_evaluation(path.parent) for path in sorted(recipe.run_dir.glob("evaluation/*/metrics.json"))]
+    if (recipe.run_dir / AUGMENTED).is_file():
+        parts.append(f"<h2>Pictures as training sees them</h2>{_picture(recipe.run_dir / AUGMENTED)}")
     parts += [
         f"<h2>Course of training</h2>{_picture(recipe.run_dir / 'curves.png')}",
         _epochs(rows),

@@ -17,6 +17,7 @@ from shards.dataset import Split
 from shards.errors import DecodeError, ShardError
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
+from trainer.augment.mix import Pairs
 from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
@@ -31,7 +32,8 @@ Load = Callable[[Sample, int, Meter], Tensor]
 class Batch:
     """The part of a global batch that one rank computes; it may be empty.
 
-    images: uint8[n, C, S, S]; labels: int64[n]; weights: float32[n]; ids: int64[n] sample ids.
+    images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n]; weights:
+    float32[n]; ids: int64[n] sample ids; pairs: what the step mixes, None where it does not.
     """
 
     images: Tensor
@@ -39,14 +41,22 @@ class Batch:
     weights: Tensor
     ids: npt.NDArray[np.int64]
     sources: list[str]
+    pairs: Pairs | None = None
+    known_weight: float | None = None
+    """total_weight, once it has been worked out: on a device the host would wait for it."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def total_weight(self) -> float:
-        """Sum of the weights of this rank's samples."""
-        return float(self.weights.sum(dtype=torch.float64))
+        """Sum of the weights of this rank's samples, or of what it mixes of them and their partners."""
+        if self.known_weight is not None:
+            return self.known_weight
+        if self.pairs is None:
+            return float(self.weights.sum(dtype=torch.float64))
+        lam = self.pairs.lam.double()
+        return float((lam * self.weights + (1 - lam) * self.pairs.weights).sum())
 
 
 class Feed:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shards.errors import UsageError
-from trainer.contract.model import Classifier, find_head
+from trainer.augment.mix import Pairs, mix_images
+from trainer.contract.model import Classifier, find_head, split_outputs
 from trainer.feed.feed import Batch
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
@@ -110,13 +111,16 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         device = self._ranks.device
         images, labels, weights = (x.to(device) for x in (batch.images, batch.labels, batch.weights))
+        pairs = batch.pairs.to(device) if batch.pairs else None
+        if pairs is not None:
+            images = mix_images(images, pairs)
         # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
         scale = self._ranks.num_ranks / total_weight
         losses = []
         parts = cut_parts(len(batch), self.parts)
         for number, part in enumerate(parts):
             with self._training(part.stop - part.start), self._synced(number == len(parts) - 1):
-                loss = self._compute_losses(images, labels, weights, part)
+                loss = self._compute_losses(images, labels, weights, pairs, part)
                 self.scaler.scale(loss.sum() * scale).backward()
             losses.append(loss.detach()[: part.stop - part.start])
         return torch.cat(losses)
@@ -141,19 +145,31 @@ class Engine:
                 if not is_out_of_memory(again):
                     raise
 
-    def _compute_losses(self, images: Tensor, labels: Tensor, weights: Tensor, part: slice) -> Tensor:
+    def _compute_losses(
+        self, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
+    ) -> Tensor:
         """Return the weighted loss of each sample of a part; of a stand-in with zero weight where it is empty."""
         images, labels, weights = images[part], labels[part], weights[part]
         if not len(images) and not self._syncs_norms:  # SyncBatchNorm counts no picture; the others need one
             images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
+            pairs = None
         dtype = _AMP.get(self._recipe.amp, torch.float32)
         with torch.autocast(self._ranks.device.type, dtype, enabled=self._recipe.amp != "off"):
-            logits = self._parallel(images)
+            answers = split_outputs(self._parallel(images))
             taught = self._teacher.compute_logits(images) if self._teacher else None
+        losses = weights * self._judge(answers, labels, taught)
+        if pairs is None:
+            return losses
+        lam, partners = pairs.lam[part], pairs.weights[part] * self._judge(answers, pairs.labels[part], taught)
+        return lam * losses + (1 - lam) * partners
+
+    def _judge(self, answers: tuple[Tensor, list[Tensor]], labels: Tensor, taught: Tensor | None) -> Tensor:
+        """Return the unweighted losses float32[n] of logits, and of the auxiliary heads' where there are any."""
+        logits, aux = answers
         losses = self._loss.per_sample(logits, labels)
-        if self._teacher and taught is not None:
-            losses = self._teacher.mix(losses, logits, taught)
-        return losses * weights
+        for other in aux:
+            losses = losses + self.model.aux_weight * self._loss.per_sample(other, labels)
+        return losses if self._teacher is None or taught is None else self._teacher.mix(losses, logits, taught)
 
     def _apply(self, step: int) -> bool:
         """Move the weights by the gradients of the global batch; return whether they moved.
@@ -204,7 +220,7 @@ class Engine:
             labels, weights = torch.zeros(size, dtype=torch.int64, device=device), torch.ones(size, device=device)
             self._parallel, wrapped = self.model, self._parallel
             try:
-                self._compute_losses(images, labels, weights, slice(0, size)).sum().backward()
+                self._compute_losses(images, labels, weights, None, slice(0, size)).sum().backward()
             finally:
                 self._parallel = wrapped
         finally:
