@@ -203,18 +203,6 @@ def test_tables_wait_for_the_upload_in_the_folder_of_the_run(tracked: Tracked) -
     assert len(files) == 3
 
 
-def list_artifact_files(recipe: Recipe) -> dict[str, Path]:
-    """Where the files of a run's tables with media lie, by their path in W&B."""
-    contents = [each["manifest"]["contents"] for each in find(read_runs(recipe)[0], "artifact")]
-    return {each["path"]: Path(each["local_path"]) for files in contents for each in files}
-
-
-def read_artifact(recipe: Recipe, name: str) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a W&B table with its media, as it is uploaded."""
-    table = json.loads(list_artifact_files(recipe)[f"{name}.table.json"].read_text())
-    return table["columns"], table["data"]
-
-
 @pytest.fixture(scope="module")
 def restarted(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """A run that was interrupted after its first epoch, and gone on with; the records of both starts."""
@@ -275,34 +263,46 @@ def test_summary_after_a_restart_is_the_best_of_all_epochs(dataset_path: Path, t
     assert find(read_runs(recipe)[0], "run")[0]["job_type"] == "confirm"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A run whose pictures may go to W&B: where the files of its tables lie, by their path in W&B, and the worst."""
+
+    recipe: Recipe
+    files: dict[str, Path]
+    columns: list[str]
+    rows: list[list[Any]]
+
+
 @pytest.fixture(scope="module")
-def shown(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A run of a model that learns nothing, whose pictures may go to W&B."""
+def shown(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """A run of a model that learns nothing."""
     options = ("name=shown", "epochs=1", "optim.peak_lr=1e-9", "track.images=true", "evaluate_on=[test]")
-    return train_run(dataset_path, tmp_path_factory.mktemp("shown"), *options)
+    recipe = train_run(dataset_path, tmp_path_factory.mktemp("shown"), *options)
+    contents = [each["manifest"]["contents"] for each in find(read_runs(recipe)[0], "artifact")]
+    files = {each["path"]: Path(each["local_path"]) for listed in contents for each in listed}
+    table = json.loads(files["test/worst.table.json"].read_text())
+    return Shown(recipe, files, table["columns"], table["data"])
 
 
-def test_worst_pictures_go_as_a_table_when_the_recipe_lets_them(shown: Recipe) -> None:
-    metrics = json.loads((shown.run_dir / "evaluation" / "test" / "metrics.json").read_text())
-    columns, rows = read_artifact(shown, "test/worst")
-    assert columns == ["picture", "label", "prediction", "probability", "path"]
-    assert len(rows) == metrics["samples"] - sum(metrics["confusion"][k][k] for k in range(3)) > 0
-    assert all(label != prediction for _, label, prediction, _, _ in rows)
-    assert [row[3] for row in rows] == sorted(row[3] for row in rows)
-    assert all(Path(row[4]).parts[-2] == row[1] for row in rows)  # test/blue/blue.0.jpg is blue
+def test_worst_pictures_go_as_a_table_when_the_recipe_lets_them(shown: Shown) -> None:
+    metrics = json.loads((shown.recipe.run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    assert shown.columns == ["picture", "label", "prediction", "probability", "path"]
+    assert len(shown.rows) == metrics["samples"] - sum(metrics["confusion"][k][k] for k in range(3)) > 0
+    assert all(label != prediction for _, label, prediction, _, _ in shown.rows)
+    assert [row[3] for row in shown.rows] == sorted(row[3] for row in shown.rows)
+    assert all(Path(row[4]).parts[-2] == row[1] for row in shown.rows)  # test/blue/blue.0.jpg is blue
 
 
-def test_picture_in_that_table_is_the_one_of_its_path_as_the_model_saw_it(shown: Recipe) -> None:
-    _, rows = read_artifact(shown, "test/worst")
-    files = list_artifact_files(shown)
-    bundle, split = Bundle.load(shown.run_dir / "bundle"), open_dataset(shown.data).split("test")
+def test_picture_in_that_table_is_the_one_of_its_path_as_the_model_saw_it(shown: Shown) -> None:
+    split = open_dataset(shown.recipe.data).split("test")
+    spec = Bundle.load(shown.recipe.run_dir / "bundle").page.preprocess
     refs = sequential_refs(split.counts, 0, split.num_samples)
     with SampleReader(split) as reader:
         samples = [reader.read_one(*place) for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
     stored = {sample.source: sample.data for sample in samples}
-    for picture, _, _, _, path in rows:
-        expected = prepare(stored[path], bundle.page.preprocess).permute(1, 2, 0).numpy()
-        assert np.array_equal(np.asarray(Image.open(files[picture["path"]])), expected)
+    for picture, _, _, _, path in shown.rows:
+        expected = prepare(stored[path], spec).permute(1, 2, 0).numpy()
+        assert np.array_equal(np.asarray(Image.open(shown.files[picture["path"]])), expected)
 
 
 def log_sheet(recipe: Recipe, dataset: Dataset, path: Path) -> list[Path]:
