@@ -13,7 +13,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from shards.dataset import open_dataset
-from shards.errors import Interrupted
+from shards.errors import Interrupted, UsageError
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.processes import run_processes
@@ -31,6 +31,7 @@ def launch(recipe: Recipe) -> Recipe:
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = recipe.with_absolute_paths()
+    choose_launch(recipe)
     # The most common mistakes are told before any process starts.
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
     for part in ("train", "val", *recipe.evaluate_on):
@@ -94,14 +95,23 @@ def _start(recipe: Recipe) -> Outcome:
         from trainer.ray_launch import run_on_ray  # the only way in for Ray; without it the rest runs
 
         return run_on_ray(recipe)
-    return run_processes(_run_local_rank, (recipe,), recipe.num_ranks)
+    return run_processes(_run_local_rank, (recipe,), recipe.most_ranks)
 
 
 def choose_launch(recipe: Recipe) -> str:
-    """Return local or ray; auto is ray for several ranks or where a cluster is given."""
+    """Return local or ray; auto is ray for several ranks or where a cluster is given.
+
+    Raises:
+        UsageError: A range of ranks without Ray.
+    """
+    if recipe.launch == "local" and recipe.is_elastic:
+        raise UsageError(
+            f"num_ranks={recipe.num_ranks} follows what a Ray cluster has, and launch=local uses none; "
+            "give one number, or launch=ray"
+        )
     if recipe.launch != "auto":
         return recipe.launch
-    return "ray" if recipe.num_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
+    return "ray" if recipe.most_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
 
 
 def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:

@@ -30,7 +30,7 @@ from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, Numbers
 from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
 from trainer.record.track import Tracker
-from trainer.run_dir import SNAPSHOTS, STOP_FILE
+from trainer.run_dir import SAVE_FILE, SNAPSHOTS, STOP_FILE
 from trainer.step.engine import Engine
 from trainer.step.schedule import scale_lr
 
@@ -223,7 +223,8 @@ def _train_step(run: Run, batch: Batch, scale: float, step: int, length: int) ->
     shared[0] = engine.weigh(batch).double().sum()
     if run.ranks.is_first:
         shared[1] = float((run.run_dir / STOP_FILE).exists())
-        shared[2] = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
+        due = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
+        shared[2] = float(due or (run.run_dir / SAVE_FILE).exists())
     total_weight, stop, save = run.ranks.sum(shared.to(device)).unbind()
     loss = engine.step(batch, total_weight.float(), scale, step)
     loss_sum = float(run.ranks.sum(loss.double()))
@@ -249,6 +250,7 @@ def _save(run: Run) -> None:
         run.ledger.flush(run.state.samples_seen)
         run.ranks.barrier()
     if run.ranks.is_first:
+        (run.run_dir / SAVE_FILE).unlink(missing_ok=True)
         run.store.save(run.state, run.engine)
     run.saved_at = time.monotonic()
 

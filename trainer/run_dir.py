@@ -13,6 +13,8 @@ RESULT = "result.json"
 SNAPSHOTS = "snapshots"
 STOP_FILE = "stop"
 """A file of this name asks the run to save its state and end."""
+SAVE_FILE = "save"
+"""A file of this name asks the run to save its state and go on; rank 0 removes it when it does."""
 
 
 def is_finished(run_dir: Path) -> bool:
