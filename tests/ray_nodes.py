@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own; nodes come and go as a test says.
 
-`python ray_nodes.py` reads lines from standard input and answers each with one: `add CPUS`, `kill NUMBER`, `drain NUMBER
-SECONDS`. At the end of its input all nodes end.
+`python ray_nodes.py` reads lines from standard input and answers each with one: `add CPUS`, `kill NUMBER`,
+`drain NUMBER SECONDS`. At the end of its input all nodes end.
 """
 
 from __future__ import annotations
@@ -13,13 +13,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-# A node that vanishes without a word is missed within seconds instead of a minute.
-HEALTH = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
-}
 
 
 class Nodes:
@@ -60,8 +53,7 @@ class Nodes:
 @contextlib.contextmanager
 def run_nodes() -> Iterator[Nodes]:
     """Start a head without CPUs, and end every node with the block."""
-    environment = {**os.environ, **HEALTH}
-    environment.pop("RAY_ADDRESS", None)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__))],
         env=environment,

@@ -20,6 +20,7 @@ from trainer.evaluation.rows import evaluate_split
 from trainer.feed.meter import WELL_FED
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.bring import share
 from trainer.record.logbook import read_metrics
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.run_dir import SNAPSHOTS
@@ -35,7 +36,7 @@ def finish_run(recipe: Recipe, ranks: Ranks) -> list[str]:
     """
     if ranks.is_first:
         make_bundle(recipe)
-    ranks.barrier()
+    share(recipe, ranks, BUNDLE)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)

@@ -19,6 +19,7 @@ from trainer.loop import Outcome
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
@@ -37,14 +38,24 @@ def launch(recipe: Recipe) -> Recipe:
     for part in ("train", "val", *recipe.evaluate_on):
         dataset.split(part)
     claim_run_dir(recipe)
-    if is_finished(recipe.run_dir):
+    if _has_outputs(recipe):
         return recipe
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
     with show_progress(recipe), stop_on_signal(recipe.run_dir):
         outcome = _start(recipe)
     if outcome == "interrupted":
-        raise Interrupted(f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it")
+        raise Interrupted(
+            f"interrupted; the state is saved in {recipe.run_place}, and the same command goes on from it"
+        )
+    _has_outputs(recipe)
     return recipe
+
+
+def _has_outputs(recipe: Recipe) -> bool:
+    """Return whether the run is finished; its outputs are then on this machine, wherever it ran."""
+    if not is_finished(recipe.run_dir):
+        fetch_outputs(recipe)
+    return is_finished(recipe.run_dir)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, Numbers
+from trainer.record.run_store import open_run_store
 from trainer.record.snapshot import Best, RunState, SnapshotStore, name_snapshot
 from trainer.record.track import Tracker
 from trainer.run_dir import SAVE_FILE, SNAPSHOTS, STOP_FILE
@@ -144,7 +145,7 @@ def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
     if ranks.is_first:
         drop_after(folder, state.samples_seen)
     ranks.barrier()
-    return Ledger(folder, ranks.rank, state.samples_seen, done_before)
+    return Ledger(folder, ranks.rank, state.samples_seen, done_before, open_run_store(recipe))
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:

@@ -7,12 +7,12 @@ only after a while.
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-Message = Literal["stop", "save", "refusal", "progress"]
-MESSAGES: tuple[Message, ...] = ("stop", "save", "refusal", "progress")
+Message = Literal["stop", "save", "refusal", "progress", "attempt"]
+MESSAGES: tuple[Message, ...] = get_args(Message)
 _NAMESPACE = "shardline"
 
 

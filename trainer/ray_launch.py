@@ -40,7 +40,7 @@ from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import Ranks
 from trainer.ray_board import Board
-from trainer.ray_watch import CommandSide, FreshView, RankSide, watching
+from trainer.ray_watch import CommandSide, FreshView, RankSide, release_nodes, watching
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
@@ -66,10 +66,11 @@ def run_on_ray(recipe: Recipe) -> Outcome:
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.least_ranks else 0.0
         board = Board(recipe.run_place)
+        _release_earlier(board)
         board.remove()
         try:
             with watching(CommandSide(recipe, board).look, "cluster"):
-                return _fit(recipe, gpus)
+                return _fit(recipe, gpus, board)
         finally:
             board.remove()
 
@@ -173,11 +174,20 @@ def report_to_ray(numbers: Numbers) -> None:
     ray.train.report(dict(numbers))
 
 
-def _fit(recipe: Recipe, gpus: float) -> Outcome:
+def _release_earlier(board: Board) -> None:
+    """Let go of the nodes of an attempt that was killed."""
+    attempt = board.read("attempt")
+    if attempt is not None:
+        release_nodes(attempt)
+
+
+def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:
     """Return how the run ended; when Ray Train's controller dies, begin anew from the last snapshot."""
     deaths = 0
     while True:
-        result = _fit_in_thread(_build_trainer(recipe, gpus))
+        trainer = _build_trainer(recipe, gpus)
+        board.post("attempt", trainer.train_run_context.run_id)
+        result = _fit_in_thread(trainer)
         if not _is_death(result):
             break
         deaths += 1
@@ -188,6 +198,7 @@ def _fit(recipe: Recipe, gpus: float) -> Outcome:
                 "goes on from the last snapshot"
             ) from result
         logger.warning("Ray Train's controller died; the run goes on from its last snapshot")
+        _release_earlier(board)
     if isinstance(result, Exception):
         raise _explain(result, recipe) from result
     kind, _, sentence = str(result).partition(":")

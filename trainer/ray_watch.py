@@ -148,5 +148,14 @@ def refresh_view() -> None:
         logger.info("Ray's view of the cluster was not made anew: %s", err)
 
 
+def release_nodes(run_id: str) -> None:
+    """Have Ray forget what an attempt of Ray Train that was killed has reserved; else that is kept for 3 minutes."""
+    try:
+        coordinator = get_or_create_autoscaling_coordinator()
+        ray.get(coordinator.cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
+    except Exception as err:
+        logger.info("Ray still keeps nodes for an earlier attempt: %s", err)
+
+
 def _list_nodes() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])

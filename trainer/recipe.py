@@ -142,7 +142,10 @@ class Recipe(Section):
 
     def write(self, path: Path) -> None:
         """Save the resolved recipe, every option included."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""
