@@ -8,7 +8,9 @@ import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 # Read by Ray when it is imported, and carried to its controller and workers; what the user has set stays.
@@ -49,6 +51,7 @@ from trainer.run_dir import STOP_FILE
 REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
 COLLECTIVE_TIMEOUT_S = 300
 RAY_FOLDER = "ray"
+_YOUNG_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -163,10 +166,17 @@ def _run_worker(config: dict[str, Any]) -> str:
 @contextlib.contextmanager
 def _listening(recipe: Recipe, board: Board) -> Iterator[None]:
     """Let rank 0 hear what is wanted of it while the block runs."""
-    if board.read("stop") is None:  # on a machine that is not the command's, an earlier start may have left one
-        (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
+    _remove_old_request(recipe.run_dir / STOP_FILE, board)
     with watching(RankSide(recipe, board).look, "requests"):
         yield
+
+
+def _remove_old_request(path: Path, board: Board) -> None:
+    """Remove a wish to stop that an earlier start has left on a machine that is not the command's."""
+    with contextlib.suppress(FileNotFoundError):
+        # One of this start is on the board within a second; a younger file may be on its way there.
+        if board.read("stop") is None and time.time() - path.stat().st_mtime > _YOUNG_S:
+            path.unlink()
 
 
 def report_to_ray(numbers: Numbers) -> None:

@@ -17,11 +17,12 @@ from typing import TypeVar
 from shards.files import TEMPORARY
 from shards.remote.download import download
 from shards.remote.readable import naming, one_line
-from shards.storage import open_readable, open_storage
+from shards.storage import ObjectStorage, open_readable, open_storage
 from trainer.recipe import Recipe
 
 _BACKOFF_S = (0.2, 5.0)  # first and longest
 _COPY_BYTES = 8 << 20
+_POLL_S = 0.5
 
 _jitter = random.Random()  # its own: training seeds the module's
 _log = logging.getLogger(__name__)
@@ -38,7 +39,12 @@ class RunStore:
     """
 
     def __init__(self, uri: str, deadline_s: float) -> None:
-        self._storage, self._readable = open_storage(uri), open_readable(uri)
+        open_storage(uri)  # refuses what cannot be written to
+        # What is made for reading gives up within seconds, and it is here that a call is tried again: a call that is
+        # left behind must not keep the process from ending.
+        objects = open_readable(uri)
+        assert isinstance(objects, ObjectStorage)
+        self._storage = objects
         self.deadline_s = deadline_s
 
     def __str__(self) -> str:
@@ -82,7 +88,7 @@ class RunStore:
         temporary = path.with_name(f"{path.name}{TEMPORARY}-{os.getpid()}")
         try:
             with open(temporary, "w+b") as file:
-                download(self._readable, name, file, sha256=None, size=None, deadline_s=self.deadline_s)
+                download(self._storage, name, file, sha256=None, size=None, deadline_s=self.deadline_s)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -95,10 +101,14 @@ class RunStore:
     def _insist(self, what: str, name: str, act: Callable[[], _T]) -> _T:
         """Return what `act` returns, and call it again until it does or the time is over."""
         where = f"{self}/{name}".rstrip("/")
-        until, failures, cause = time.monotonic() + self.deadline_s, 0, "no answer"
-        while (left := until - time.monotonic()) > 0:
+        started, failures, cause = time.monotonic(), 0, "no answer"
+
+        def left_s() -> float:  # asked anew each time: the deadline comes closer when somebody waits for the end
+            return started + self.deadline_s - time.monotonic()
+
+        while left_s() > 0:
             try:
-                return _call_within(left, act, where)
+                return _call_within(left_s, act, where)
             except (PermissionError, FileNotFoundError):
                 raise
             except OSError as err:
@@ -107,7 +117,7 @@ class RunStore:
             failures += 1
             first, longest = _BACKOFF_S
             pause_s = min(longest, first * 2 ** min(failures - 1, 10)) * _jitter.uniform(0.5, 1)
-            time.sleep(max(0.0, min(pause_s, until - time.monotonic())))
+            time.sleep(max(0.0, min(pause_s, left_s())))
         raise TimeoutError(f"{where} could not {what} within {self.deadline_s:g} s (last cause: {cause})")
 
 
@@ -117,7 +127,7 @@ def open_run_store(recipe: Recipe) -> RunStore | None:
     return RunStore(uri, recipe.storage.deadline_s) if uri else None
 
 
-def _call_within(timeout_s: float, act: Callable[[], _T], where: str) -> _T:
+def _call_within(left_s: Callable[[], float], act: Callable[[], _T], where: str) -> _T:
     """Return what `act` returns; in a daemon thread, because calls into pyarrow may hang for longer than a deadline."""
     answers: queue.Queue[_T | BaseException] = queue.Queue(1)
 
@@ -129,10 +139,10 @@ def _call_within(timeout_s: float, act: Callable[[], _T], where: str) -> _T:
             answers.put(err)
 
     threading.Thread(target=run, name="run-store", daemon=True).start()
-    try:
-        answer = answers.get(timeout=timeout_s)
-    except queue.Empty:
-        raise TimeoutError("no answer") from None
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+    while left_s() > 0:
+        with contextlib.suppress(queue.Empty):
+            answer = answers.get(timeout=min(_POLL_S, max(0.0, left_s())))
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+    raise TimeoutError("no answer")
