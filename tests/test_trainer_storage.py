@@ -22,12 +22,13 @@ from trainer.job import run_rank
 from trainer.launch import launch
 from trainer.loop import Outcome
 from trainer.processes import run_processes
-from trainer.ranks import Ranks
+from trainer.ranks import Ranks, single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
-from trainer.run_dir import STOP_FILE
+from trainer.record.run_store import open_run_store
+from trainer.run_dir import STOP_FILE, claim_run_dir, enter_work_folder
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -192,9 +193,6 @@ def test_upload_that_was_cut_is_no_snapshot(dataset_path: Path, s3: str, straigh
 
 def stop_early(recipe: Recipe) -> Recipe:
     """Take one step and stop, as Ctrl-C does."""
-    from trainer.ranks import single_rank
-    from trainer.run_dir import claim_run_dir
-
     claim_run_dir(recipe)
     (recipe.run_dir / STOP_FILE).touch()
     assert run_rank(recipe, single_rank(), lambda _: None) == "interrupted"
@@ -219,11 +217,17 @@ def test_state_of_a_run_that_was_removed_from_the_store_does_not_come_back(
     recipe = stop_early(make_recipe(dataset_path, s3.format(path="removed"), tmp_path / "work"))
     storage = store_of(recipe)
     storage.delete(list(storage.sizes()))
-    from trainer.run_dir import claim_run_dir
-
     other = recipe.model_copy(update={"seed": 3})
     claim_run_dir(other)  # the same name for another recipe: the old state is neither refused nor used
     assert not (recipe.run_dir / "snapshots").exists()
+
+
+def test_run_is_kept_in_gcs_as_well(dataset_path: Path, gcs: str, tmp_path: Path) -> None:
+    options = ("epochs=2", "batch_size_global=12", "stop.patience=1", "stop.min_delta=1")
+    recipe = launch(make_recipe(dataset_path, gcs.format(path="runs"), tmp_path / "work", *options))
+    names = store_of(recipe).sizes()
+    assert names.keys() >= {"result.json", "report.html", "bundle/weights.safetensors", "metrics.jsonl"}
+    assert stored_snapshots(store_of(recipe)) == [NUM_SAMPLES, 2 * NUM_SAMPLES]  # the best and the last
 
 
 def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_this_machine(
@@ -264,8 +268,6 @@ def run_on_nodes(ranks: Ranks, recipe: Recipe, work: Path, nodes: list[str], sto
 def test_nodes_without_a_common_disk_share_a_run_and_may_change(
     dataset_path: Path, s3: str, straight: Recipe, tmp_path: Path
 ) -> None:
-    from trainer.run_dir import claim_run_dir
-
     recipe = make_recipe(dataset_path, s3.format(path="nodes"), tmp_path / "command")
     claim_run_dir(recipe)
     for node in ("a", "b"):
@@ -279,9 +281,6 @@ def test_nodes_without_a_common_disk_share_a_run_and_may_change(
 
 
 def enter(recipe: Recipe, work: Path) -> None:
-    from trainer.record.run_store import open_run_store
-    from trainer.run_dir import enter_work_folder
-
     store = open_run_store(recipe)
     assert store is not None
     enter_work_folder(move(recipe, work).run_dir, store)

@@ -11,7 +11,7 @@ from shards.errors import UsageError
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.bring import BEFORE_SNAPSHOT, bring_run, is_output
-from trainer.record.position import read_local_position, remove_snapshot, upload_snapshot
+from trainer.record.position import STATE, read_local_position, remove_snapshot, upload_snapshot
 from trainer.record.run_store import RunStore, open_run_store
 from trainer.run_dir import RESULT, SNAPSHOTS, STOP_FILE
 
@@ -52,7 +52,13 @@ class Mirror:
         self._run_dir, self._store = run_dir, store
         self._copied: dict[str, tuple[int, int]] = {}
         """By name, when a file's content was written, and its inode."""
-        self._there = {name.split("/")[1] for name in store.sizes() if name.startswith(f"{SNAPSHOTS}/")}
+        names = store.sizes()
+        self._there = {name.split("/")[1] for name in names if name.startswith(f"{SNAPSHOTS}/")}
+        # The run was just brought here: what both places have whole is the same.
+        for snapshot in self._there:
+            if f"{SNAPSHOTS}/{snapshot}/{STATE}" in names:
+                with contextlib.suppress(FileNotFoundError):
+                    self._copied[snapshot] = _identify(run_dir / SNAPSHOTS / snapshot)
         self._error: Exception | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
