@@ -198,7 +198,9 @@ OTHER = {
     "stream.redeal": "false", "stream.order": "balanced", "stream.fraction": "0.5", "stream.decode": "fast",
     "augment.crop": "random", "augment.crop_scale": "[0.5, 1]", "augment.crop_ratio": "[1, 1]",
     "storage.cache": "/c", "storage.cache_bytes": "1GiB", "storage.deadline_s": "9", "track.wandb": "disabled",
-    "track.project": "p", "track.group": "g", "storage.root": "r",
+    "track.project": "p", "track.group": "g", "storage.root": "r", "storage.work": "/w", "ray.max_failures": "9",
+    "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
+    "ray.preemption_grace_s": "9", "ray.resize_s": "9",
 }  # fmt: skip
 
 
@@ -237,7 +239,7 @@ def test_fingerprint_changes_with_what_is_computed_and_not_with_where(option: st
 def test_placement_options_are_those_that_change_no_weight() -> None:
     assert {
         "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank", "ledger",
-        "evaluate_on", "probes", "snapshot", "track", "storage",
+        "evaluate_on", "probes", "snapshot", "track", "storage", "ray",
     } == PLACEMENT  # fmt: skip
 
 

@@ -67,8 +67,8 @@ def plan_run(recipe: Recipe) -> Plan:
     refuse_other_recipe(recipe)
     free_disk = read_free_disk(recipe.run_dir)
     on_cluster = _check_ranks(recipe)
-    here = 1 if on_cluster else recipe.num_ranks
-    rehearsal = run_processes(rehearse, (recipe, recipe.num_ranks), here)
+    here = 1 if on_cluster else recipe.least_ranks
+    rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks), here)
     snapshot = rehearsal.memory.snapshot
     needed_disk = _KEPT_SNAPSHOTS * snapshot + rehearsal.memory.parameters
     refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
@@ -81,9 +81,9 @@ def _check_ranks(recipe: Recipe) -> bool:
     if choose_launch(recipe) == "ray" and os.environ.get("RAY_ADDRESS"):
         from trainer.ray_launch import connect_ray  # the only way in for Ray
 
-        with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.num_ranks):
+        with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.least_ranks):
             return True
-    refuse_too_many_ranks(recipe.num_ranks, torch.cuda.device_count())
+    refuse_too_many_ranks(recipe.least_ranks, torch.cuda.device_count())
     return False
 
 
@@ -94,11 +94,11 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
         notes.append(
             "steps were timed on this machine with one rank; the cluster's, and what its ranks exchange, differ"
         )
-    elif rehearsal.device == "CPU" and recipe.num_ranks > cpus:
-        notes.append(f"{recipe.num_ranks} ranks share {cpus} CPUs: they take turns")
-    if recipe.num_ranks > recipe.batch_size_global:
+    elif rehearsal.device == "CPU" and recipe.least_ranks > cpus:
+        notes.append(f"{recipe.least_ranks} ranks share {cpus} CPUs: they take turns")
+    if recipe.least_ranks > recipe.batch_size_global:
         notes.append(
-            f"batch_size_global={recipe.batch_size_global} leaves some of {recipe.num_ranks} ranks without work"
+            f"batch_size_global={recipe.batch_size_global} leaves some of {recipe.least_ranks} ranks without work"
         )
     return notes
 
@@ -106,7 +106,7 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
 def _make_plan(
     recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, storage: dict[str, Any], notes: list[str]
 ) -> Plan:
-    per_epoch, ranks = rehearsal.steps_per_epoch, recipe.num_ranks
+    per_epoch, ranks = rehearsal.steps_per_epoch, recipe.least_ranks
     state = SnapshotStore(recipe.run_dir / SNAPSHOTS).read_last() if (recipe.run_dir / SNAPSHOTS).is_dir() else None
     seen = state.samples_seen if state else 0
     done = count_steps(seen, rehearsal.samples_per_epoch, recipe.batch_size_global)
@@ -157,7 +157,7 @@ def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:
 
 def _estimate_time(recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, steps: int) -> dict[str, float]:
     """Return seconds of a step, an epoch with its validation, and of all `steps` that are left."""
-    picture_s = rehearsal.eval_s / recipe.num_ranks
+    picture_s = rehearsal.eval_s / recipe.least_ranks
     val_s = dataset.split("val").num_samples * picture_s
     end_s = sum(dataset.split(part).num_samples for part in recipe.evaluate_on) * picture_s
     epoch_s = rehearsal.steps_per_epoch * rehearsal.step_s + val_s

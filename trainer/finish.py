@@ -23,6 +23,7 @@ from trainer.evaluation.worst import read_worst
 from trainer.feed.meter import WELL_FED
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.bring import share
 from trainer.record.logbook import read_metrics
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.track import Tracker
@@ -40,7 +41,7 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
     """
     if ranks.is_first:
         make_bundle(recipe)
-    ranks.barrier()
+    share(recipe, ranks, BUNDLE)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)

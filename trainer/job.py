@@ -11,6 +11,7 @@ from trainer.finish import finish_run
 from trainer.loop import Outcome, ReportEpoch, train
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.mirror import mirrored
 from trainer.record.track import Tracker
 from trainer.run_dir import RESULT
 
@@ -18,19 +19,24 @@ FAULT = 1
 
 
 def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
-    """Train, and when that came to its end, write bundle, evaluations and report; return how it ended."""
+    """Train, and when that came to its end, write bundle, evaluations and report; return how it ended.
+
+    Raises:
+        UsageError, ShardError, OSError: As `train` and `mirrored` do.
+    """
     if not ranks.is_first:
         logging.getLogger("trainer").setLevel(logging.WARNING)
     recipe = resolve_recipe(recipe)
     tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
     exit_code = FAULT
     try:
-        outcome = train(recipe, ranks, report, tracker)
-        if outcome == "finished":
-            notes = finish_run(recipe, ranks, tracker)
-            if ranks.is_first:
-                result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
-                write_json(recipe.run_dir / RESULT, result)
+        with mirrored(recipe, ranks):
+            outcome = train(recipe, ranks, report, tracker)
+            if outcome == "finished":
+                notes = finish_run(recipe, ranks, tracker)
+                if ranks.is_first:
+                    result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
+                    write_json(recipe.run_dir / RESULT, result)
         exit_code = DONE if outcome == "finished" else INTERRUPTED
     finally:
         if tracker:

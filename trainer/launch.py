@@ -13,7 +13,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
-from shards.errors import Interrupted
+from shards.errors import Interrupted, UsageError
 from trainer.augment.policies import check_augment
 from trainer.build import resolve_recipe, resolve_size
 from trainer.job import run_rank
@@ -21,6 +21,7 @@ from trainer.loop import Outcome
 from trainer.processes import run_processes
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 
@@ -33,16 +34,27 @@ def launch(recipe: Recipe) -> Recipe:
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = resolve_recipe(recipe.with_absolute_paths())
+    choose_launch(recipe)
     open_data(recipe)  # the most common mistakes are told before any process starts
     claim_run_dir(recipe)
-    if is_finished(recipe.run_dir):
+    if _has_outputs(recipe):
         return recipe
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
     with show_progress(recipe), stop_on_signal(recipe.run_dir):
         outcome = _start(recipe)
     if outcome == "interrupted":
-        raise Interrupted(f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it")
+        raise Interrupted(
+            f"interrupted; the state is saved in {recipe.run_place}, and the same command goes on from it"
+        )
+    _has_outputs(recipe)
     return recipe
+
+
+def _has_outputs(recipe: Recipe) -> bool:
+    """Return whether the run is finished; its outputs are then on this machine, wherever it ran."""
+    if not is_finished(recipe.run_dir):
+        fetch_outputs(recipe)
+    return is_finished(recipe.run_dir)
 
 
 def open_data(recipe: Recipe) -> Dataset:
@@ -107,14 +119,23 @@ def _start(recipe: Recipe) -> Outcome:
         from trainer.ray_launch import run_on_ray  # the only way in for Ray; without it the rest runs
 
         return run_on_ray(recipe)
-    return run_processes(_run_local_rank, (recipe,), recipe.num_ranks)
+    return run_processes(_run_local_rank, (recipe,), recipe.most_ranks)
 
 
 def choose_launch(recipe: Recipe) -> str:
-    """Return local or ray; auto is ray for several ranks or where a cluster is given."""
+    """Return local or ray; auto is ray for several ranks or where a cluster is given.
+
+    Raises:
+        UsageError: A range of ranks without Ray.
+    """
+    if recipe.launch == "local" and recipe.is_elastic:
+        raise UsageError(
+            f"num_ranks={recipe.num_ranks} follows what a Ray cluster has, and launch=local uses none; "
+            "give one number, or launch=ray"
+        )
     if recipe.launch != "auto":
         return recipe.launch
-    return "ray" if recipe.num_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
+    return "ray" if recipe.most_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
 
 
 def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:

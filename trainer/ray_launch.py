@@ -3,55 +3,79 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported. A report would wait for a 2 s poll of the controller.
+# Read by Ray when it is imported, and carried to its controller and workers; what the user has set stays.
+# A report would wait for the controller's next look, by default 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# A start of the ranks waits so long for room; the next one asks for as many as there is room for. Default 60 s.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+# Notices that a node will be taken away are looked for so often, by default every 5 s; a spot machine may have 30.
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 
 from shards.ray_cluster import join_or_start  # isort: skip, it quiets Ray
 
 import ray
 import ray.train
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayActorError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    PreemptionError,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shards.errors import ShardError, UsageError
-from shards.files import write_text
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
+from trainer.ray_board import Board
+from trainer.ray_watch import CommandSide, FreshView, RankSide, release_nodes, watching
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
+from trainer.run_dir import STOP_FILE
 
-MAX_FAILURES = 3
-REFUSAL_FILE = "refusal"
 REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
 COLLECTIVE_TIMEOUT_S = 300
+RAY_FOLDER = "ray"
+_YOUNG_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 def run_on_ray(recipe: Recipe) -> Outcome:
     """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
 
     Raises:
-        UsageError: The cluster cannot hold the ranks.
+        UsageError: The cluster cannot hold the ranks, or more was lost than the recipe allows.
         ShardError: What a rank refused.
         OSError: What a rank could not do: reach a store, write to a full disk.
     """
-    refusal = recipe.run_dir / REFUSAL_FILE
-    refusal.unlink(missing_ok=True)
-    with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.num_ranks):
+    with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.least_ranks):
         gpus = recipe.gpus_per_rank
         if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.num_ranks else 0.0
+            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.least_ranks else 0.0
+        board = Board(recipe.run_place)
+        _release_earlier(board)
+        board.remove()
         try:
-            return _fit(_build_trainer(recipe, gpus))
+            with watching(CommandSide(recipe, board).look, "cluster"):
+                return _fit(recipe, gpus, board)
         finally:
-            refusal.unlink(missing_ok=True)
+            board.remove()
 
 
 @contextlib.contextmanager
@@ -89,15 +113,30 @@ def _refuse_too_small(each: dict[str, float], count: int) -> None:
 
 def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
     resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
+    limits, elastic = recipe.ray, (recipe.least_ranks, recipe.most_ranks)
+    # The state of a run is in its snapshots. What Ray Train has written of an earlier start can only be in the way:
+    # a file that was cut by a kill would end every later start.
+    shutil.rmtree(recipe.run_dir / RAY_FOLDER, ignore_errors=True)
     return TorchTrainer(
         _run_worker,
         train_loop_config=recipe.model_dump(mode="json"),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(num_workers=recipe.num_ranks, use_gpu=gpus > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=elastic if recipe.is_elastic else recipe.most_ranks,
+            use_gpu=gpus > 0,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=limits.resize_s,
+        ),
         run_config=RunConfig(
-            name="ray",
+            name=RAY_FOLDER,
             storage_path=str(recipe.run_dir),
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=FailureConfig(
+                max_failures=limits.max_failures,
+                max_preemption_failures=limits.max_preemptions,
+                controller_failure_limit=limits.max_start_failures,
+                preemption_grace_s=limits.preemption_grace_s,
+            ),
+            callbacks=[FreshView()] if recipe.is_elastic else [],
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -106,22 +145,40 @@ def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
 def _run_worker(config: dict[str, Any]) -> str:
     """Run one rank; return its outcome, or the refusal of an earlier attempt, which no restart would heal.
 
-    A refusal raises, so that Ray ends the ranks that wait for this one, and is kept in a file for the restart.
+    A refusal raises, so that Ray ends the ranks that wait for this one, and is kept on the board for the restart.
     """
     recipe = build_recipe(config)
-    refusal = recipe.run_dir / REFUSAL_FILE
-    if refusal.is_file():
-        return refusal.read_text(encoding="utf-8")
+    board = Board(recipe.run_place)
+    refusal = board.read("refusal")
+    if refusal is not None:
+        return refusal
     context = ray.train.get_context()
     ranks = enter_group(
         context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size()
     )
     try:
-        return run_rank(recipe, ranks, report_to_ray)
+        with _listening(recipe, board) if ranks.is_first else contextlib.nullcontext():
+            return run_rank(recipe, ranks, report_to_ray)
     except (UsageError, ShardError, OSError) as err:
         kind = next(name for name, error in REFUSALS.items() if isinstance(err, error))
-        write_text(refusal, f"{kind}:{err}")
+        board.post("refusal", f"{kind}:{err}")
         raise
+
+
+@contextlib.contextmanager
+def _listening(recipe: Recipe, board: Board) -> Iterator[None]:
+    """Let rank 0 hear what is wanted of it while the block runs."""
+    _remove_old_request(recipe.run_dir / STOP_FILE, board)
+    with watching(RankSide(recipe, board).look, "requests"):
+        yield
+
+
+def _remove_old_request(path: Path, board: Board) -> None:
+    """Remove a wish to stop that an earlier start has left on a machine that is not the command's."""
+    with contextlib.suppress(FileNotFoundError):
+        # One of this start is on the board within a second; a younger file may be on its way there.
+        if board.read("stop") is None and time.time() - path.stat().st_mtime > _YOUNG_S:
+            path.unlink()
 
 
 def report_to_ray(numbers: Numbers) -> None:
@@ -129,8 +186,48 @@ def report_to_ray(numbers: Numbers) -> None:
     ray.train.report(dict(numbers))
 
 
-def _fit(trainer: TorchTrainer) -> Outcome:
-    """Return how the run ended. fit runs in a thread, so that Ctrl-C asks the ranks to save instead of killing them."""
+def _release_earlier(board: Board) -> None:
+    """Let go of the nodes of an attempt that was killed."""
+    attempt = board.read("attempt")
+    if attempt is not None:
+        release_nodes(attempt)
+
+
+def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:
+    """Return how the run ended; when Ray Train's controller dies, begin anew from the last snapshot."""
+    deaths = 0
+    while True:
+        trainer = _build_trainer(recipe, gpus)
+        board.post("attempt", trainer.train_run_context.run_id)
+        result = _fit_in_thread(trainer)
+        if not _is_death(result):
+            break
+        deaths += 1
+        if 0 <= recipe.ray.max_controller_failures < deaths:
+            raise UsageError(
+                f"Ray Train's controller died {deaths} times, ray.max_controller_failures allows "
+                f"{recipe.ray.max_controller_failures}; look for a lack of memory on this machine. The same command "
+                "goes on from the last snapshot"
+            ) from result
+        logger.warning("Ray Train's controller died; the run goes on from its last snapshot")
+        _release_earlier(board)
+    if isinstance(result, Exception):
+        raise _explain(result, recipe) from result
+    kind, _, sentence = str(result).partition(":")
+    if kind in REFUSALS:
+        raise REFUSALS[kind](sentence)
+    return "interrupted" if kind == "interrupted" else "finished"
+
+
+def _is_death(result: Any) -> bool:
+    """Say whether Ray Train's controller died, or gave up because a worker died while the ranks were starting."""
+    if isinstance(result, ControllerError):
+        return isinstance(result.controller_failure, RayActorError)
+    return isinstance(result, RayActorError)
+
+
+def _fit_in_thread(trainer: TorchTrainer) -> Any:
+    """Return what rank 0 returned, or the error. A thread, so that Ctrl-C asks the ranks to save."""
     results: list[Any] = []
 
     def fit() -> None:
@@ -143,10 +240,17 @@ def _fit(trainer: TorchTrainer) -> Outcome:
     thread.start()
     while thread.is_alive():
         thread.join(0.5)  # a bare join would not let the signal handler run
-    result = results[0]
-    if isinstance(result, Exception):
-        raise result
-    kind, _, sentence = str(result).partition(":")
-    if kind in REFUSALS:
-        raise REFUSALS[kind](sentence)
-    return "interrupted" if kind == "interrupted" else "finished"
+    return results[0]
+
+
+def _explain(err: Exception, recipe: Recipe) -> Exception:
+    """Return the sentence for what was lost too often; any other error is a fault of ours and stays as it is."""
+    if isinstance(err, WorkerGroupError) and any(isinstance(e, RayActorError) for e in err.worker_failures.values()):
+        what = f"a worker or its node was lost more than ray.max_failures={recipe.ray.max_failures} times"
+    elif isinstance(err, PreemptionError):
+        what = f"nodes were taken away more than ray.max_preemptions={recipe.ray.max_preemptions} times"
+    elif isinstance(err, ControllerError) and recipe.ray.max_start_failures >= 0:
+        what = f"the ranks found no room more than ray.max_start_failures={recipe.ray.max_start_failures} times"
+    else:
+        return err
+    return UsageError(f"{what}; the same command goes on from the last snapshot, or raise that option")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +17,12 @@ from trainer.options.augment import AugmentOptions
 from trainer.options.loss import LossOptions
 from trainer.options.optim import OptimOptions
 from trainer.options.preprocess import PreprocessOptions
-from trainer.options.run import SnapshotOptions, StopOptions, StorageOptions, TrackOptions
+from trainer.options.run import RayOptions, SnapshotOptions, StopOptions, StorageOptions, TrackOptions
 from trainer.options.schedule import ScheduleOptions
 from trainer.options.section import Section
 from trainer.options.step import StepOptions
 from trainer.options.stream import StreamOptions
+from trainer.run_place import find_run_dir, is_remote, join_root, show_location
 
 
 class Recipe(Section):
@@ -55,9 +57,9 @@ class Recipe(Section):
     dtype: Literal["float32", "float64"] = "float32"
     """Of the weights; float64 shows that two runs compute the same but for rounding, at twice the cost."""
     launch: Literal["auto", "local", "ray"] = "auto"
-    """auto: Ray Train when num_ranks is above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
-    num_ranks: int = Field(default=1, ge=1)
-    """Processes that train together."""
+    """auto: Ray Train when num_ranks can be above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
+    num_ranks: int | str = 1
+    """Processes that train together; `2..8` takes what a Ray cluster has, and goes on with fewer or more of them."""
     workers: int | Literal["auto"] = "auto"
     """Threads per rank that decode and augment; 0 does it in the step itself; auto is the rank's share of the CPUs."""
     cpus_per_rank: float = Field(default=1.0, gt=0)
@@ -81,6 +83,15 @@ class Recipe(Section):
     stream: StreamOptions = StreamOptions()
     track: TrackOptions = TrackOptions()
     storage: StorageOptions = StorageOptions()
+    ray: RayOptions = RayOptions()
+
+    @field_validator("num_ranks", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: object) -> object:
+        numbers = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value)) if isinstance(value, int | str) else None
+        if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2] or numbers[1]):
+            raise ValueError("a number of processes, at least 1, or a range of it such as 2..8")
+        return value if numbers[2] else int(numbers[1])
 
     @field_validator("model")
     @classmethod
@@ -108,7 +119,32 @@ class Recipe(Section):
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.storage.root) / self.name
+        """The run's folder on this machine; with a remote root what must outlive the machine is copied from it."""
+        return find_run_dir(self.storage.root, self.storage.work, self.name)
+
+    @property
+    def run_uri(self) -> str | None:
+        """The run's place in an object store, keys included; None where its folder is all there is."""
+        return join_root(self.storage.root, self.name) if is_remote(self.storage.root) else None
+
+    @property
+    def run_place(self) -> str:
+        """Where the run is kept, as people may see it."""
+        return show_location(join_root(self.storage.root, self.name))
+
+    @property
+    def least_ranks(self) -> int:
+        """Ranks without which the run waits."""
+        return int(str(self.num_ranks).partition("..")[0])
+
+    @property
+    def most_ranks(self) -> int:
+        return int(str(self.num_ranks).rpartition("..")[2])
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of ranks follows the cluster."""
+        return isinstance(self.num_ranks, str)
 
     def cache_options(self, on_node: int = 1) -> CacheOptions:
         """Return how shards of a remote dataset are kept on a node, where `on_node` ranks read through one cache."""
@@ -121,21 +157,22 @@ class Recipe(Section):
 
     def write(self, path: Path) -> None:
         """Save the resolved recipe, every option included."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
-        folders = {"root": str(Path(self.storage.root).absolute())}
-        if self.storage.cache:
-            folders["cache"] = str(Path(self.storage.cache).absolute())
-        storage = self.storage.model_copy(update=folders)
+        named = {"root": self.storage.root, "work": self.storage.work, "cache": self.storage.cache}
+        storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
         return self.model_copy(update={"data": _absolute(self.data), "weights": weights, "storage": storage})
 
 
 PLACEMENT = {
     "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
-    "ledger", "evaluate_on", "probes", "snapshot", "track", "storage",
+    "ledger", "evaluate_on", "probes", "snapshot", "track", "storage", "ray",
 }  # fmt: skip
 """Options that say where, how fast and how often; runs that differ in these alone compute the same."""
 

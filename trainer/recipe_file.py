@@ -87,6 +87,11 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         raise UsageError(_explain(err)) from err
 
 
+def parse_recipe(text: str, where: str) -> Recipe:
+    """Return the recipe of a YAML text that stands at `where`; raises UsageError as `load_recipe` does."""
+    return build_recipe(_parse_yaml(text, where))
+
+
 def _explain(err: ValidationError) -> str:
     first = err.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
@@ -127,9 +132,17 @@ def _read_value(text: str) -> Any:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
         raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UsageError(f"{where} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no options; a recipe is a list of `name: value` lines")
+        raise UsageError(f"{where} holds no options; a recipe is a list of `name: value` lines")
     return values

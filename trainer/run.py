@@ -101,6 +101,8 @@ def _tell(recipe: Recipe, was_finished: bool) -> None:
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
+    if recipe.run_uri:
+        print(f"store   {recipe.run_place}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shards.errors import UsageError
+from shards.files import write_json
 from trainer.recipe import PLACEMENT, Recipe
-from trainer.recipe_file import load_recipe
+from trainer.recipe_file import load_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from trainer.record.run_store import RunStore
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
@@ -16,6 +24,10 @@ NONFINITE = "nonfinite"
 """Folder of the samples whose loss was not a finite number."""
 STOP_FILE = "stop"
 """A file of this name asks the run to save its state and end."""
+SAVE_FILE = "save"
+"""A file of this name asks the run to save its state and go on; rank 0 removes it when it does."""
+RUN_ID = "run.json"
+"""In an object store, and in each node's folder for it: which run this is, should another take its name."""
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -24,26 +36,61 @@ def is_finished(run_dir: Path) -> bool:
 
 
 def claim_run_dir(recipe: Recipe) -> None:
-    """Make the run's folder and save the recipe in it.
+    """Make the run's folder, in its store as well where it has one, and save the recipe in it.
 
     Raises:
         UsageError: The folder belongs to a run of another recipe; its first difference is named.
+        OSError: The store does not answer.
     """
+    if recipe.run_uri:
+        _claim_store(recipe)
     refuse_other_recipe(recipe)
     recipe.run_dir.mkdir(parents=True, exist_ok=True)
     recipe.write(recipe.run_dir / RECIPE)
 
 
 def refuse_other_recipe(recipe: Recipe) -> None:
-    """Refuse a folder that belongs to a run of another recipe; raises as `claim_run_dir`."""
+    """Refuse a folder of this machine that belongs to a run of another recipe; raises as `claim_run_dir`."""
     path = recipe.run_dir / RECIPE
     if path.is_file() and (recipe.run_dir / SNAPSHOTS).is_dir():  # without a snapshot there is nothing to mix up
-        there = load_recipe(str(path))
-        if there.fingerprint() != recipe.fingerprint():
-            raise UsageError(
-                f"{recipe.run_dir} holds a run of another recipe ({_first_difference(there, recipe)}); "
-                "choose another name=, or delete that folder"
-            )
+        _refuse_other(load_recipe(str(path)), recipe, str(recipe.run_dir))
+
+
+def _claim_store(recipe: Recipe) -> None:
+    from trainer.record.run_store import open_run_store  # late: a folder needs nothing of it
+
+    store = open_run_store(recipe)
+    assert store is not None
+    names = store.sizes()
+    there = store.read(RECIPE) if any(name.startswith(f"{SNAPSHOTS}/") for name in names) else None
+    if there is not None:
+        _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
+    if RUN_ID not in names:
+        store.write(RUN_ID, json.dumps({"id": uuid.uuid4().hex}).encode())
+    enter_work_folder(recipe.run_dir, store)
+    if RESULT not in names:
+        (recipe.run_dir / RESULT).unlink(missing_ok=True)
+    store.write(RECIPE, recipe.to_yaml().encode())
+
+
+def enter_work_folder(run_dir: Path, store: RunStore) -> None:
+    """Make this machine's folder for a run in a store, and empty it of another run that had the same name."""
+    run_id = json.loads(store.read(RUN_ID) or b"null")
+    path = run_dir / RUN_ID
+    if path.is_file() and json.loads(path.read_bytes()) == run_id:
+        return
+    for old in run_dir.iterdir() if run_dir.is_dir() else ():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, run_id)
+
+
+def _refuse_other(there: Recipe, recipe: Recipe, where: str) -> None:
+    if there.fingerprint() != recipe.fingerprint():
+        raise UsageError(
+            f"{where} holds a run of another recipe ({_first_difference(there, recipe)}); "
+            "choose another name=, or delete that folder"
+        )
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:

@@ -18,6 +18,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook
+from trainer.record.run_store import open_run_store
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.steps import StepLog, count_steps
 from trainer.record.track import Tracker
@@ -142,4 +143,4 @@ def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
     if ranks.is_first:
         drop_after(folder, state.samples_seen)
     ranks.barrier()
-    return Ledger(folder, ranks.rank, state.samples_seen, done_before)
+    return Ledger(folder, ranks.rank, state.samples_seen, done_before, open_run_store(recipe))

@@ -11,7 +11,7 @@ import torch
 from shards.errors import ShardError
 from trainer.feed.feed import Batch
 from trainer.record.steps import StepNumbers
-from trainer.run_dir import STOP_FILE
+from trainer.run_dir import SAVE_FILE, STOP_FILE
 from trainer.session import Run
 from trainer.step.engine import Step
 
@@ -36,7 +36,8 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
     stop, due = 0.0, 0.0
     if run.ranks.is_first:
         stop = float((run.run_dir / STOP_FILE).exists())
-        due = float(time.monotonic() - run.saved_at > run.recipe.snapshot.every_s)
+        late = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
+        due = float(late or (run.run_dir / SAVE_FILE).exists())
     total_weight, stop, due, bad = run.ranks.agree(batch.total_weight, stop, due, float(run.guard.is_bad()))
     if bad:
         _refuse_nonfinite(run)
@@ -122,5 +123,6 @@ def save(run: Run) -> None:
         run.ledger.flush(run.state.samples_seen)
         run.ranks.barrier()
     if run.ranks.is_first:
+        (run.run_dir / SAVE_FILE).unlink(missing_ok=True)
         run.store.save(run.state, run.engine)
     run.saved_at = time.monotonic()

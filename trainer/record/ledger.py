@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shards.files import write_atomically
 from trainer.feed.feed import Batch
+from trainer.record.run_store import RunStore
 
 SCHEMA = pa.schema(
     [
@@ -32,15 +33,17 @@ POSITION = "position"
 class Ledger:
     """Rows of one rank; written with each snapshot, so that what is on disk led to the weights on disk.
 
-    Files are `rank-RRRR-FROM-TO.parquet`, FROM and TO being positions in samples seen.
+    Files are `rank-RRRR-FROM-TO.parquet`, FROM and TO being positions in samples seen. Each is in the run's store as
+    well, where it has one, before the snapshot is.
     """
 
-    def __init__(self, folder: Path, rank: int, start: int, done_before: int) -> None:
+    def __init__(self, folder: Path, rank: int, start: int, done_before: int, store: RunStore | None = None) -> None:
         self._folder = folder
         self._rank = rank
         self._start = start
         self._done_before = done_before
         self._tables: list[pa.Table] = []
+        self._store = store
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, batch: Batch, epoch: int, step: int, position: int) -> None:
@@ -64,6 +67,8 @@ class Ledger:
             name = f"rank-{self._rank:04d}-{self._start:015d}-{position:015d}.parquet"
             with write_atomically(self._folder / name) as file:
                 pq.write_table(pa.concat_tables(self._tables), file)
+            if self._store:
+                self._store.upload(self._folder / name, f"{self._folder.name}/{name}")
         self._start, self._tables = position, []
 
     def _write_position(self, position: int) -> None:

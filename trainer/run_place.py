@@ -1,0 +1,53 @@
+"""Where the folder of a run is: on a disk that every process of it sees, or a folder of each node before a store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+WORK_VARIABLE = "SHARDLINE_WORK"
+
+
+def is_remote(root: str) -> bool:
+    """Say whether runs are kept in an object store."""
+    return "://" in root
+
+
+def join_root(root: str, name: str) -> str:
+    """Return the location of a run below its root, a folder or a URI.
+
+    >>> join_root("s3://bucket/runs/?region=eu-west-1", "ants")
+    's3://bucket/runs/ants?region=eu-west-1'
+    >>> join_root("runs", "ants")
+    'runs/ants'
+    """
+    if not is_remote(root):
+        return str(Path(root) / name)
+    path, question_mark, query = root.partition("?")
+    return f"{path.rstrip('/')}/{name}{question_mark}{query}"
+
+
+def show_location(location: str) -> str:
+    """Return a location as people may see it: without keys and without the query of a URI.
+
+    >>> show_location("s3://key:secret@bucket/runs/ants?region=eu-west-1")
+    's3://bucket/runs/ants'
+    """
+    return re.sub(r"//[^/@]*@", "//", location.partition("?")[0]) if is_remote(location) else location
+
+
+def find_run_dir(root: str, work: str | None, name: str) -> Path:
+    """Return the folder on this machine in which a run's files are written."""
+    if not is_remote(root):
+        return Path(root) / name
+    # Another store may hold a bucket of the same name: the whole URI counts.
+    digest = hashlib.sha256(root.encode()).hexdigest()[:16]
+    return (Path(work) if work else default_work()) / digest / name
+
+
+def default_work() -> Path:
+    """Return the folder of SHARDLINE_WORK, or shardline/runs in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(WORK_VARIABLE) or Path(home) / "shardline" / "runs")
