@@ -67,8 +67,8 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
         return _resize(image, spec.size, spec.size, spec)
     if spec.policy == "crop":
         shorter = max(spec.resize or spec.size, spec.size)
-        sides = [_scale(side, shorter, min(height, width), spec) for side in (height, width)]
-        image = _resize(image, *sides, spec)
+        new_height, new_width = (_scale(side, shorter, min(height, width), spec) for side in (height, width))
+        image = _resize(image, new_height, new_width, spec)
         return transforms.center_crop(image, [spec.size, spec.size]).contiguous()
     scale = spec.size / max(height, width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
