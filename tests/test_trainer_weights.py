@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage
 import sklearn
+import timm
 import torch
-from safetensors.torch import save_file
+import torchvision.models
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import trainer.weights.load
 from shards.errors import ShardError, UsageError
+from shards.storage import open_storage
+from trainer.contract.backbone import build_backbone
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.weights.load import INSTALLED, KeyMap, load_weights, map_efficientnet_pytorch, read_normalisation
+from trainer.recipe import Recipe
+from trainer.weights.installed import INSTALLED
+from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
+from trainer.weights.load import LoadReport, load_weights, read_expectation
+from trainer.weights.published import find_published, list_tags
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -40,8 +50,8 @@ PHOTOGRAPHS = {
 def make_classifier(
     num_classes: int = 1000, weights: str = LITE0, name: str = "timm/tf_efficientnet_lite0"
 ) -> Classifier:
-    mean, std = read_normalisation(weights)
-    return Classifier(ModelSpec(name=name, num_classes=num_classes, mean=mean, std=std)).eval()
+    expects = read_expectation(name, weights)
+    return Classifier(ModelSpec(name=name, num_classes=num_classes, mean=expects.mean, std=expects.std)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +91,8 @@ def test_key_map_with_two_norms_swapped_is_seen_by_the_photographs(monkeypatch: 
         return {key: mapped[partner[key]] for key in mapped}
 
     wrong: KeyMap = swap  # type: ignore[assignment]
-    monkeypatch.setitem(trainer.weights.load.INSTALLED, LITE0, replace(INSTALLED[LITE0], key_map=wrong))
+    key_map = INSTALLED[LITE0].key_map
+    monkeypatch.setitem(KEY_MAPS, key_map, replace(KEY_MAPS[key_map], map=wrong))
     model = make_classifier()
     load_weights(model.backbone, model.spec, LITE0)
     right = [rank_classes(model, photograph)[0] in classes for photograph, classes in PHOTOGRAPHS.items()]
@@ -109,14 +120,17 @@ def test_key_map_pairs_tensors_of_one_shape() -> None:
 
 def test_report_of_a_full_load_counts_every_tensor() -> None:
     model = make_classifier()
-    assert str(load_weights(model.backbone, model.spec, LITE0)) == f"{len(model.backbone.state_dict())} tensors loaded"
+    assert str(load_weights(model.backbone, model.spec, LITE0)) == (
+        f"{len(model.backbone.state_dict())} tensors loaded; names mapped from efficientnet_pytorch"
+    )
 
 
 def test_head_of_another_class_count_is_left_out_and_reported() -> None:
     model = make_classifier(num_classes=3)
     assert str(load_weights(model.backbone, model.spec, LITE0)) == (
-        "294 tensors loaded; left out classifier.weight (shape [1000, 1280], the model has [3, 1280]), "
-        "classifier.bias (shape [1000], the model has [3])"
+        "294 tensors loaded; names mapped from efficientnet_pytorch; left out classifier.weight (shape [1000, 1280], "
+        "the model has [3, 1280]), classifier.bias (shape [1000], the model has [3]); "
+        "nothing for classifier.weight, classifier.bias"
     )
 
 
@@ -180,7 +194,9 @@ def test_installed_weights_are_refused_for_another_model() -> None:
 def test_missing_weights_are_refused_with_the_names_that_exist() -> None:
     model = make_classifier(3, "none", "shufflenet_v2_x0_5")
     with pytest.raises(
-        UsageError, match=r"^no weights 'gone\.pth': neither a file, nor none, nor one of efficientnet-lite0$"
+        UsageError,
+        match=r"^no weights 'gone\.pth': neither a file, nor none, nor one of efficientnet-lite0; "
+        r"shufflenet_v2_x0_5 has IMAGENET1K_V1$",
     ):
         load_weights(model.backbone, model.spec, "gone.pth")
 
@@ -215,9 +231,259 @@ def test_noise_is_refused_as_weights(name: str, tmp_path: Path) -> None:
 
 
 def test_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "model": {}}, tmp_path / "run.pth")
-    model = make_classifier(3, "none", "shufflenet_v2_x0_5")
-    with pytest.raises(
-        ShardError, match=rf"^{tmp_path}/run\.pth does not hold a plain state dict \(names to tensors\)$"
-    ):
+    torch.save({"epoch": 3, "best": 0.5}, tmp_path / "run.pth")
+    model = make_classifier(3, "none", SHUFFLE)
+    with pytest.raises(ShardError) as caught:
         load_weights(model.backbone, model.spec, str(tmp_path / "run.pth"))
+    assert str(caught.value) == (
+        f"{tmp_path}/run.pth holds no state dict (names to tensors), not under any of state_dict, model_state_dict, "
+        "model, module, net, network, weights, params either; it holds a dict of epoch, best"
+    )
+
+
+SHUFFLE = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def shuffle() -> dict[str, Tensor]:
+    """The tensors of a model of three classes."""
+    torch.manual_seed(5)
+    return dict(build_backbone(SHUFFLE, 3).state_dict())
+
+
+def load_shuffle(weights: str, num_classes: int = 3, name: str = SHUFFLE) -> tuple[dict[str, Tensor], LoadReport]:
+    model = make_classifier(num_classes, "none", name)
+    report = load_weights(model.backbone, model.spec, weights)
+    assert report is not None
+    return dict(model.backbone.state_dict()), report
+
+
+def prefix(tensors: dict[str, Tensor], text: str) -> dict[str, Tensor]:
+    return {text + name: tensor for name, tensor in tensors.items()}
+
+
+WRAPPINGS = {
+    "bare": lambda t: t,
+    "state_dict": lambda t: {"state_dict": t, "epoch": 1},
+    "model_state_dict": lambda t: {"model_state_dict": t, "optimizer_state_dict": {"state": {}}},
+    "model": lambda t: {"model": t, "args": argparse.Namespace(lr=0.1)},
+    "nested": lambda t: {"model": {"state_dict": t}},
+    "module.": lambda t: prefix(t, "module."),
+    "model.module.": lambda t: {"state_dict": prefix(t, "model.module.")},
+    "pretrain_": lambda t: prefix(t, "pretrain_"),
+    "backbone.": lambda t: prefix(t, "backbone.") | {"mean": torch.zeros(3)},
+    "numpy score": lambda t: {"state_dict": t, "best": np.float64(0.5)},
+    "counter": lambda t: {**t, "epoch": 7},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("file", ["w.pth", "w.pth.tar.epoch_3"])
+def test_tensors_are_found_however_a_checkpoint_wraps_them(
+    wrapping: str, file: str, shuffle: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(WRAPPINGS[wrapping](shuffle), tmp_path / file)
+    loaded, report = load_shuffle(str(tmp_path / file))
+    torch.testing.assert_close(loaded, shuffle, rtol=0, atol=0)
+    assert (report.matched, report.missing) == (len(shuffle), ())
+
+
+def test_safetensors_are_told_by_content(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(shuffle, tmp_path / "weights.bin")
+    torch.testing.assert_close(load_shuffle(str(tmp_path / "weights.bin"))[0], shuffle, rtol=0, atol=0)
+
+
+def test_report_says_what_was_done_and_what_was_left_out(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(prefix(shuffle, "module.") | {"module.extra": torch.zeros(1)}, tmp_path / "w.pth")
+    assert str(load_shuffle(str(tmp_path / "w.pth"), num_classes=2)[1]) == (
+        f"{len(shuffle) - 2} tensors loaded; prefixes taken off {len(shuffle) + 1} names; left out extra (not in the "
+        "model), fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2]); "
+        "nothing for fc.weight, fc.bias"
+    )
+
+
+def test_two_names_that_would_be_one_are_not_mixed_up(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    """An average beside the plain weights, as some checkpoints keep it: the plain name counts."""
+    torch.save(prefix(dict.fromkeys(shuffle, torch.zeros(1)), "module.") | shuffle, tmp_path / "w.pth")
+    loaded, report = load_shuffle(str(tmp_path / "w.pth"))
+    torch.testing.assert_close(loaded, shuffle, rtol=0, atol=0)
+    assert len(report.left_out) == len(shuffle)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_weights_come_from_a_store(
+    scheme: str, s3: str, http_shards: str, shuffle: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(shuffle, tmp_path / "w.pth")
+    open_storage(s3.format(path="weights")).write("w.pth", (tmp_path / "w.pth").read_bytes())
+    where = (s3 if scheme == "s3" else http_shards).format(path="weights/w.pth")
+    torch.testing.assert_close(load_shuffle(where)[0], shuffle, rtol=0, atol=0)
+
+
+def test_weights_that_a_store_does_not_have_are_told_by_their_uri(s3: str) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        load_shuffle(s3.format(path="weights/gone.pth"))
+    assert str(caught.value.filename).endswith("shards/weights/gone.pth")
+
+
+def test_bundle_gives_its_weights_and_all_that_they_expect(bundle_path: Path) -> None:
+    loaded, report = load_shuffle(str(bundle_path))
+    theirs = load_file(bundle_path / "weights.safetensors")
+    assert torch.equal(loaded["conv1.0.weight"], theirs["backbone.conv1.0.weight"])
+    assert (report.matched, report.left_out) == (len(loaded), {})
+    assert read_expectation(SHUFFLE, str(bundle_path)).size == 64
+
+
+def test_weights_of_another_model_s_bundle_are_refused(bundle_path: Path) -> None:
+    with pytest.raises(ShardError, match="these weights belong to another model, so nothing was loaded"):
+        load_shuffle(str(bundle_path), name="resnet18")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder where the libraries keep their files."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "torch" / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize("tag", ["IMAGENET1K_V1", "DEFAULT", "pretrained", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"])
+def test_published_weights_are_read_from_the_cache_of_torch(tag: str, hub: Path) -> None:
+    theirs = torchvision.models.get_model(SHUFFLE, weights=None)
+    torch.save(theirs.state_dict(), hub / "shufflenetv2_x0.5-f707e7126e.pth")
+    loaded, report = load_shuffle(tag, num_classes=2)
+    assert torch.equal(loaded["conv5.0.weight"], theirs.state_dict()["conv5.0.weight"])
+    assert report.missing == ("fc.weight", "fc.bias")
+    assert not loaded["fc.weight"].any()
+
+
+def test_published_weights_that_are_not_there_are_told_with_url_and_place(hub: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_shuffle("pretrained", name="resnet50")
+    assert str(caught.value) == (
+        "the weights IMAGENET1K_V2 of resnet50 are not on this machine; fetch "
+        f"https://download.pytorch.org/models/resnet50-11ad3fa6.pth and put it at {hub}/resnet50-11ad3fa6.pth, "
+        "or train from scratch with weights=none"
+    )
+
+
+def test_published_weights_of_another_model_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"^ResNet50_Weights\.DEFAULT are weights of another model; resnet18 has IMAGE"
+    ):
+        load_shuffle("ResNet50_Weights.DEFAULT", name="resnet18")
+
+
+def test_every_published_file_of_torchvision_has_a_url_and_a_place(hub: Path) -> None:
+    found = [find_published(name, tag) for name in ("resnet50", "regnet_y_16gf") for tag in list_tags(name)]
+    assert [item and item.put.name for item in found] == [item and item.url.rpartition("/")[2] for item in found]
+    assert len(found) == 6
+
+
+def test_timm_s_weights_are_read_from_where_the_sentence_says(hub: Path) -> None:
+    name = "timm/test_vit"
+    with pytest.raises(UsageError) as caught:
+        load_shuffle("pretrained", name=name)
+    assert str(caught.value).startswith(
+        "the weights r160_in1k of timm/test_vit are not on this machine; fetch "
+        "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors and put it at "
+    )
+    place = Path(str(caught.value).partition(" put it at ")[2].partition(",")[0])
+    theirs = timm.create_model("test_vit").state_dict()
+    save_file(theirs, place)
+    loaded, report = load_shuffle("r160_in1k", name=name)
+    assert torch.equal(loaded["blocks.0.attn.qkv.weight"], theirs["blocks.0.attn.qkv.weight"])
+    assert set(report.missing) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(("name", "table"), [("timm/test_vit", "pos_embed"), ("vit_b_32", "encoder.pos_embedding")])
+def test_position_table_is_interpolated_to_the_size_of_the_recipe(name: str, table: str, hub: Path) -> None:
+    own = find_published(name, "pretrained")
+    assert own is not None
+    theirs = dict(build_backbone(name, None).state_dict())
+    theirs[table] = torch.full_like(theirs[table], 0.25)
+    torch.save(theirs, own.put)
+    spec = ModelSpec(name=name, num_classes=2, image_size=96)
+    model = Classifier(spec)
+    report = load_weights(model.backbone, spec, "pretrained")
+    loaded = model.backbone.get_parameter(table)
+    assert report is not None
+    assert not [name for name in report.missing if "head" not in name]
+    assert loaded.shape[1] < theirs[table].shape[1]
+    torch.testing.assert_close(loaded, torch.full_like(loaded, 0.25))  # a constant stays one, however interpolated
+
+
+def test_pretrained_first_convolution_is_summed_for_one_channel(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(shuffle, tmp_path / "w.pth")
+    spec = ModelSpec(name=SHUFFLE, num_classes=3, in_channels=1)
+    model, colour = Classifier(spec).eval(), make_classifier(3, "none", SHUFFLE)
+    report = load_weights(model.backbone, spec, str(tmp_path / "w.pth"))
+    load_weights(colour.backbone, colour.spec, str(tmp_path / "w.pth"))
+    assert report is not None
+    assert (report.changes, report.missing) == (("conv1.0.weight summed over its channels",), ())
+    gray = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():  # what three equal channels give, one gives
+        ours, theirs = model.backbone.conv1(gray), colour.backbone.conv1(gray.expand(-1, 3, -1, -1))  # type: ignore[operator]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_gray_photographs_are_named_by_the_summed_weights(pretrained: Classifier) -> None:
+    spec = pretrained.spec.model_copy(update={"in_channels": 1, "mean": (0.5,), "std": (0.5,)})
+    model = Classifier(spec).eval()
+    load_weights(model.backbone, spec, LITE0)
+    gray = IMAGENET.model_copy(update={"channels": 1})
+    named = []
+    for photograph, classes in PHOTOGRAPHS.items():
+        with torch.inference_mode():
+            logits: Tensor = model(prepare(photograph.read_bytes(), gray).unsqueeze(0))
+        named.append(int(logits.argmax()) in classes)
+    assert sum(named) >= 4
+
+
+def test_efficientnet_pytorch_file_is_recognised_by_its_names(pretrained: Classifier, tmp_path: Path) -> None:
+    """The same key map as the installed package's, here for a file that somebody saved."""
+    torch.save({"state_dict": prefix(read_lite0(), "module.")}, tmp_path / "lite0.pth")
+    model = make_classifier()
+    report = load_weights(model.backbone, model.spec, str(tmp_path / "lite0.pth"))
+    assert report is not None
+    assert "names mapped from efficientnet_pytorch" in report.changes
+    torch.testing.assert_close(dict(model.backbone.state_dict()), dict(pretrained.backbone.state_dict()))
+
+
+def test_densenet_file_with_the_names_of_old_is_read(hub: Path) -> None:
+    theirs = build_backbone("densenet121", None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): theirs[name] for name in theirs}
+    assert set(old) != set(theirs)
+    torch.save(old, hub / "densenet121-a639ec97.pth")
+    loaded, report = load_shuffle("IMAGENET1K_V1", num_classes=1000, name="densenet121")
+    torch.testing.assert_close(loaded, dict(theirs), rtol=0, atol=0)
+    assert report.changes == ("names mapped from old densenet",)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"<!DOCTYPE html><html>404</html>", "it is a web page, perhaps the error page of a download; fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS; fetch the file itself with"),
+        (pickle.dumps({"weight": [1.0]}), "it is a plain pickle, which runs code when read; save the tensors with"),
+    ],
+)
+def test_what_is_no_weights_file_is_named(data: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(ShardError) as caught:
+        load_shuffle(str(tmp_path / "w.pth"))
+    assert sentence in str(caught.value)
+
+
+def test_plain_pickle_with_code_is_refused_before_the_code_runs(tmp_path: Path) -> None:
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Malice(tmp_path / "was-here")))
+    with pytest.raises(ShardError):
+        load_shuffle(str(tmp_path / "evil.pkl"))
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_recipe_of_a_ray_worker_finds_a_bundle_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    recipe = Recipe.model_validate({"data": "d", "name": "n", "model": SHUFFLE, "weights": "bundle"})
+    assert recipe.with_absolute_paths().weights == str(tmp_path / "bundle")

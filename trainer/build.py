@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -55,10 +56,16 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
 
 
 def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
-    """Return the contract's model: the recipe's backbone with the normalisation of its weights."""
+    """Return the contract's model: the recipe's backbone with the normalisation of its weights.
+
+    Raises:
+        UsageError: The weights are another model's, or a gray backbone is to see colours.
+    """
     expects = read_expectation(recipe.model, recipe.weights)
     # Otherwise the backbone takes three channels: gray pictures are repeated by the normalisation.
-    channels = 1 if recipe.preprocess.gray_backbone else 3
+    channels: Literal[1, 3] = 1 if recipe.preprocess.gray_backbone else 3
+    if channels == 1 and recipe.preprocess.channels != 1:
+        raise UsageError("preprocess.gray_backbone takes pictures of one channel; set preprocess.channels=1 with it")
     if recipe.preprocess.normalise:
         mean, std = NORMALISATIONS[recipe.preprocess.normalise]
         expects = replace(expects, mean=mean, std=std)

@@ -65,7 +65,7 @@ def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str],
         published = find_published(model, weights)
         if published is None or published.classes is None:
             raise UsageError(f"nobody knows the classes of {weights}; give --classes a,b or a file with one a line")
-        pairs = [(name, name) for name in _tell_apart(published.classes)]
+        pairs = [(name, name) for name in published.classes]
     elif Path(said).is_file():
         lines = [line.strip() for line in Path(said).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         pairs = [_split_line(line) for line in lines]
@@ -78,11 +78,6 @@ def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str],
     if wrong is not None:
         raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; answers must differ")
     return classes, [shown for _, shown in pairs]
-
-
-def _tell_apart(names: tuple[str, ...]) -> list[str]:
-    """Return names with a number behind those that stand there twice, as ImageNet's `crane` and `maillot` do."""
-    return [f"{name} {number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
 
 
 def _split_line(line: str) -> tuple[str, str]:
@@ -134,7 +129,7 @@ def _make_preprocess(arguments: argparse.Namespace, expects: Expectation, packin
     said = arguments.preprocess
     if said is None:
         said = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
-    values = parse_preprocess(said) | {"channels": arguments.channels}
+    values = parse_preprocess(said) | {"channels": arguments.channels, "rounding": "down"}
     values["interpolation"] = arguments.interpolation or expects.interpolation
     if packing is not None:
         values |= {"decode": packing.decode, "max_side": packing.max_side}

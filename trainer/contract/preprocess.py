@@ -31,6 +31,8 @@ class PreprocessSpec(BaseModel):
     """stretch: both sides to `size`. crop: shorter side to `resize`, centre square. letterbox: longer side, padded."""
     resize: int | None = Field(default=None, gt=0)
     """crop only: length of the shorter side before the crop, pixels; None means `size`."""
+    rounding: Literal["nearest", "down"] = "nearest"
+    """crop only: of the longer side after the resize; down is what torchvision and timm do."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Always antialiased."""
     channels: Literal[1, 3] = 3
@@ -65,14 +67,19 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
         return _resize(image, spec.size, spec.size, spec)
     if spec.policy == "crop":
         shorter = max(spec.resize or spec.size, spec.size)
-        scale = shorter / min(height, width)
-        image = _resize(image, max(shorter, round(height * scale)), max(shorter, round(width * scale)), spec)
+        new_height, new_width = (_scale(side, shorter, min(height, width), spec) for side in (height, width))
+        image = _resize(image, new_height, new_width, spec)
         return transforms.center_crop(image, [spec.size, spec.size]).contiguous()
     scale = spec.size / max(height, width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = (spec.size - new_height) // 2, (spec.size - new_width) // 2
     padding = [left, top, spec.size - new_width - left, spec.size - new_height - top]
     return transforms.pad(_resize(image, new_height, new_width, spec), padding, fill=spec.fill).contiguous()
+
+
+def _scale(side: int, new: int, old: int, spec: PreprocessSpec) -> int:
+    """Return the length of a side where a side of `old` becomes `new`, the shorter of the two."""
+    return max(new, new * side // old if spec.rounding == "down" else round(side * (new / old)))
 
 
 def _resize(image: Tensor, height: int, width: int, spec: PreprocessSpec) -> Tensor:

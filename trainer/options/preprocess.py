@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trainer.options.section import Section
 
@@ -24,9 +24,3 @@ class PreprocessOptions(Section):
     """With channels=1: the backbone takes one channel, pretrained weights summed, instead of the picture repeated."""
     normalise: Literal["imagenet", "half", "none"] | None = None
     """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', half for scratch."""
-
-    @model_validator(mode="after")
-    def _gray_for_gray(self) -> PreprocessOptions:
-        if self.gray_backbone and self.channels != 1:
-            raise ValueError("gray_backbone takes one channel; set preprocess.channels=1 with it")
-        return self

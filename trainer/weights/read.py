@@ -87,7 +87,7 @@ def _explain(err: Exception, data: bytes) -> str:
         return "it is a pointer of Git LFS; fetch the file itself with `git lfs pull`"
     if data.lstrip()[:1] == b"<":
         return "it is a web page, perhaps the error page of a download; fetch it again"
-    code = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class)\S* (\S+)", str(err))
+    code = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)", str(err))
     if code:
         return (
             f"it holds {code[1] or code[2]}, and reading that would run its code; where you trust the file, save the "
