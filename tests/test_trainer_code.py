@@ -30,6 +30,7 @@ def read_sha_of(path: Path) -> str | None:
 
 def test_sha_is_that_of_the_commit_and_says_when_files_were_changed(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "begin", "--allow-empty")
     assert read_sha_of(tmp_path / "code.py") is None  # not committed: it may be anybody's
     git(tmp_path, "add", "code.py")
     git(tmp_path, "commit", "-qm", "first")
