@@ -32,7 +32,7 @@ _MIXED_ROWS = 2
 _LOOKED_AT = 256
 """Places of the first step among which pictures of different classes are looked for, and steps for some that mix."""
 _CELL, _LEFT, _GAP, _TOP, _BETWEEN, _BOTTOM = 1.3, 1.35, 0.05, 1.15, 0.45, 0.2
-"""Inches: side of a picture, room for names, between pictures, for titles, for words below mixed ones, at the bottom."""
+"""Inches: side of a picture, room for names, between pictures, for titles, below mixed pictures, at the bottom."""
 _DPI = 110
 _INK, _SOFT, _ACCENT = "#1f2933", "#627282", "#2f6f9f"
 

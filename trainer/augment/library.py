@@ -61,7 +61,7 @@ def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # how albumentations tells of what it then ignores
+            warnings.simplefilter("ignore", UserWarning)  # of parameters that it ignores: those were refused above
             return kind(**parameters)
     except Exception as err:
         raise UsageError(f"augment.pipeline: {library.name} refuses {_write(operation)} ({brief(err)})") from err

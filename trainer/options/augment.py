@@ -118,10 +118,14 @@ class AugmentOptions(Section):
     @model_validator(mode="after")
     def _one_of_them(self) -> AugmentOptions:
         if self.pipeline and self.policy != "none":
-            raise ValueError(f"a policy ({self.policy}) and a pipeline: take one, and write the policy's part out")
+            raise ValueError(
+                f"a policy or a pipeline; policy=none leaves the pipeline, got policy={self.policy} and one"
+            )
         if self.backend != "auto" and self.backend not in BACKENDS[self.policy]:
             names = " and ".join(BACKENDS[self.policy])
-            raise ValueError(f"the policy {self.policy} exists for {names} alone; leave out augment.backend")
+            raise ValueError(
+                f"the policy {self.policy} is there for {names} alone; leave backend out, got {self.backend}"
+            )
         return self
 
     @property
