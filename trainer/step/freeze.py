@@ -5,18 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 from shards.errors import UsageError
-from trainer.contract.model import Classifier, find_head
+from trainer.contract.head import find_heads
+from trainer.contract.model import Classifier
 
 Norm = nn.modules.batchnorm._BatchNorm
 
 
 def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
-    """Return the names of the backbone parameters that begin with one of `prefixes`; `backbone` is all but the head.
+    """Return the names of the backbone parameters that begin with one of `prefixes`; `backbone` is all but the heads.
 
     Raises:
         UsageError: A prefix that no parameter has, or nothing left to train.
     """
-    head = find_head(model.backbone)
+    heads = find_heads(model.backbone)
     names = [name for name, _ in model.backbone.named_parameters()]
     for prefix in prefixes:
         if prefix != "backbone" and not any(is_below(name, prefix) for name in names):
@@ -24,7 +25,7 @@ def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
             raise UsageError(
                 f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}"
             )
-    chosen = [name for name in names if _is_chosen(name, prefixes, head)]
+    chosen = [name for name in names if _is_chosen(name, prefixes, heads)]
     if len(chosen) == len(names):
         raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")
     return chosen
@@ -45,9 +46,9 @@ def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[n
         parameter.grad = None  # of the last step, which would move it once more
     if not frozen:
         return []
-    head = find_head(model.backbone)
+    heads = find_heads(model.backbone)
     modules = model.backbone.named_modules()
-    return [module for name, module in modules if isinstance(module, Norm) and _is_chosen(name, prefixes, head)]
+    return [module for name, module in modules if isinstance(module, Norm) and _is_chosen(name, prefixes, heads)]
 
 
 def is_below(name: str, prefix: str) -> bool:
@@ -59,7 +60,7 @@ def is_below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def _is_chosen(name: str, prefixes: list[str], head: str) -> bool:
-    if "backbone" in prefixes and not is_below(name, head):
+def _is_chosen(name: str, prefixes: list[str], heads: list[str]) -> bool:
+    if "backbone" in prefixes and not any(is_below(name, head) for head in heads):
         return True
     return any(is_below(name, prefix) for prefix in prefixes)
