@@ -194,6 +194,12 @@ OTHER = {
     "augment.policy": "none", "loss.name": "bce", "loss.label_smoothing": "0.1", "loss.sample_weights": "false",
     "loss.focal_gamma": "1", "loss.focal_alpha": "0.5", "loss.class_weights": "balanced", "loss.effective_beta": "0.9",
     "loss.teacher": "runs/a/bundle", "loss.teacher_temperature": "2", "loss.teacher_share": "0.9",
+    "freeze_epochs": "2", "limit_samples": "9", "augment.crop_resize": "99", "augment.crop_padding": "9",
+    "augment.backend": "torchvision", "augment.erase": "0.5", "augment.mixup": "0.2", "augment.cutmix": "1",
+    "augment.pipeline": "[{op: RandomRotation, degrees: 9}]", "augment.mix_prob": "0.5", "step.accumulate": "2",
+    "step.tf32": "false", "step.compile": "true", "step.sync_batch_norm": "true", "step.deterministic": "true",
+    "step.ema": "0.9", "step.on_nan": "skip", "stop.mode": "min", "snapshot.keep": "all", "track.job_type": "eval",
+    "track.tags": "[a]", "track.images": "true", "track.tensorboard": "true", "track.every_steps": "5",
     "stop.metric": "log_loss", "stop.patience": "3", "stop.min_delta": "1", "snapshot.every_epochs": "2",
     "snapshot.every_s": "5", "stream.lanes": "3", "stream.window_bytes": "4MiB",
     "stream.redeal": "false", "stream.order": "balanced", "stream.fraction": "0.5", "stream.decode": "fast",
@@ -208,6 +214,7 @@ OTHER = {
 # Options that only some choices use, each beside such a choice.
 BESIDE = {
     "optim.momentum": "optim.name=sgd", "optim.lookahead_steps": "optim.name=ranger",
+    "augment.pipeline": "augment.policy=none",
     "optim.lookahead_share": "optim.name=ranger", "schedule.step_epochs": "schedule.name=step",
     "schedule.gamma": "schedule.name=step", "schedule.staircase": "schedule.name=step",
     "schedule.milestones": "schedule={name: multistep, milestones: [1]}", "schedule.first_epochs": "schedule.name=sgdr",

@@ -23,10 +23,11 @@ from torch import Tensor
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
-from trainer.augment import albumentations_policies, torchvision_policies
-from trainer.augment.policies import augment
+from trainer.augment import albumentations_policies
+from trainer.augment.policies import build_policy
 from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
 from trainer.augment.torch_random import DrawFrom
+from trainer.options.augment import AugmentOptions
 
 TARGET = 0.05
 PICTURES = 40
@@ -67,7 +68,9 @@ def name_parts(jpegs: list[Tensor], crops: list[Tensor]) -> dict[str, Timed]:
         return run
 
     def run_policy(name: str) -> Timed:
-        return lambda number: augment(crops[number % PICTURES], name, keep(number))
+        change = build_policy(AugmentOptions(policy=name)).after
+        assert change is not None
+        return lambda number: change(crops[number % PICTURES], keep(number))
 
     return {
         "decode and crop": lambda number: crop(decode_jpeg(jpegs[number % PICTURES])),
@@ -130,7 +133,6 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
     torch.set_num_threads(1)
-    assert set(BARE) == set(torchvision_policies.POLICIES)
     with tempfile.TemporaryDirectory() as folder:
         files = sorted(make_photographs(Path(folder), PICTURES).glob("c*/*.jpg"))
         jpegs = [torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files]
