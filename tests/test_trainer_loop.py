@@ -31,6 +31,7 @@ from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
 from trainer.record.snapshot import SnapshotStore, name_snapshot
+from trainer.record.steps import read_steps
 from trainer.run_dir import STOP_FILE
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -393,3 +394,15 @@ def test_limit_trains_on_about_as_many_samples(dataset_path: Path, tmp_path: Pat
     recipe = make_recipe(dataset_path, tmp_path, "name=limit", "limit_samples=30", "epochs=1")
     train_quietly(recipe)
     assert read_metrics(recipe.run_dir)[0]["samples_seen"] == 30
+
+
+def test_losses_of_20_steps_are_the_recorded_ones(dataset_path: Path, tmp_path: Path) -> None:
+    """A change that moves them changes what every recipe learns: record them anew with a reason only."""
+    exact = ["model=timm/test_efficientnet_gn", "dtype=float64", "epochs=4", "batch_size_global=15", "seed=3"]
+    shown = ["name=golden", "augment.policy=flip", "optim.peak_lr=0.003", "track.every_steps=1"]
+    recipe = make_recipe(dataset_path, tmp_path, *exact, *shown)
+    train_quietly(recipe)
+    losses = [row["step/loss"] for row in read_steps(recipe.run_dir)]
+    recorded = json.loads((ROOT / "tests/golden/losses.json").read_text())
+    assert len(recorded) == 20
+    assert losses == pytest.approx(recorded, rel=1e-6)

@@ -56,10 +56,22 @@ def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
 
 
 def make_runs(data: Path, wide: Path, root: Path, workers: int) -> dict[str, Recipe]:
-    """A run for each batch size, one without BatchNorm, one on `wide`, and one that is asked to stop at once."""
+    """A run for each batch size, two without BatchNorm, one on `wide`, and one that is asked to stop at once."""
     recipes = [
         *(make_recipe(data, root, f"name={size}", f"batch_size_global={size}") for size in BATCH_SIZES),
         make_recipe(data, root, "name=group-norm", "model=timm/test_efficientnet_gn", "batch_size_global=7"),
+        make_recipe(
+            data,
+            root,
+            "name=mixed",
+            "model=timm/test_efficientnet_gn",
+            "batch_size_global=7",
+            "dtype=float64",
+            "augment.mixup=0.4",
+            "augment.cutmix=1",
+            "loss.class_weights=[1, 2, 3]",
+            "loss.label_smoothing=0.1",
+        ),
         make_recipe(wide, root, "name=wide"),
         make_recipe(data, root, "name=stopped"),
     ]
@@ -257,6 +269,15 @@ def test_weights_of_a_run_without_batch_norm_do_not_depend_on_the_number_of_rank
 ) -> None:
     ours, theirs = (read_weights(runs[number]["group-norm"]) for number in (num_ranks, 1))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_mixed_pictures_and_weighted_classes_give_the_same_weights_on_every_number_of_ranks(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int
+) -> None:
+    """Batches of 7 and a last one of 2: partners on other ranks, unequal slices, an empty one."""
+    ours, theirs = (read_weights(runs[number]["mixed"]) for number in (num_ranks, 1))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 def read_weights(recipe: Recipe) -> dict[str, Tensor]:
