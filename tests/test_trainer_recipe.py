@@ -186,6 +186,8 @@ OTHER = {
     "augment.crop": "random", "augment.crop_scale": "[0.5, 1]", "augment.crop_ratio": "[1, 1]",
     "storage.cache": "/c", "storage.cache_bytes": "1GiB", "storage.deadline_s": "9", "track.wandb": "disabled",
     "track.project": "p", "track.group": "g", "storage.root": "r",
+    "track.job_type": "eval", "track.tags": "[t]", "track.images": "true", "track.tensorboard": "true",
+    "track.every_steps": "10",
 }  # fmt: skip
 
 
