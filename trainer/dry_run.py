@@ -70,7 +70,8 @@ def plan_run(recipe: Recipe) -> Plan:
     here = 1 if on_cluster else recipe.least_ranks
     rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks), here)
     snapshot = rehearsal.memory.snapshot
-    needed_disk = _KEPT_SNAPSHOTS * snapshot + rehearsal.memory.parameters
+    kept = recipe.epochs + 1 if recipe.snapshot.keep == "all" else _KEPT_SNAPSHOTS
+    needed_disk = kept * snapshot + rehearsal.memory.parameters
     refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
     storage = {"folder": str(recipe.run_dir), "free": free_disk, "needed": needed_disk}
     return _make_plan(recipe, dataset, rehearsal, storage, _note(recipe, rehearsal, on_cluster))

@@ -47,11 +47,9 @@ class Tracker:
         if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
         if self._recipe.track.tensorboard:
-            from trainer.record.tensorboard import EventFiles  # late: most runs do not ask for it
-
-            self._events.open(lambda: EventFiles(self._recipe.run_dir, step))
+            self._events.open(lambda: _open_events(self._recipe.run_dir, step))
             for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
-                if row["step"] == step:  # purged with all that an earlier start wrote from here on
+                if row.get("step") == step:  # purged with all that an earlier start wrote from here on
                     self._write_events(row, step)
 
     @property
@@ -74,8 +72,8 @@ class Tracker:
     def log_evaluation(self, judged: Judged) -> None:
         """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
         self._wandb.use(lambda run: run.log_evaluation(judged))
-        last = read_metrics(self._recipe.run_dir)[-1]
-        self._write_events(judged.scalars(), int(last["step"]))
+        last = read_metrics(self._recipe.run_dir)[-1:]
+        self._write_events(judged.scalars(), int(last[0].get("step", 0)) if last else 0)
 
     def log_image(self, name: str, path: Path) -> None:
         """Show a picture file, such as a sheet of augmented samples; nothing without track.images."""
@@ -106,6 +104,12 @@ class Tracker:
                 if kind is not None:
                     self._best[name] = (max if kind == "max" else min)(value, self._best.get(name, value))
         return self._best
+
+
+def _open_events(run_dir: Path, step: int) -> EventFiles:
+    from trainer.record.tensorboard import EventFiles  # late: most runs do not ask for it
+
+    return EventFiles(run_dir, step)
 
 
 class _Guarded(Generic[Outside]):
