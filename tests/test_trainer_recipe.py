@@ -205,7 +205,6 @@ OTHER = {
     "stream.redeal": "false", "stream.order": "balanced", "stream.fraction": "0.5", "stream.decode": "fast",
     "augment.crop": "random", "augment.crop_scale": "[0.5, 1]", "augment.crop_ratio": "[1, 1]",
     "storage.cache": "/c", "storage.cache_bytes": "1GiB", "storage.deadline_s": "9", "track.wandb": "disabled",
-<<<<<<< HEAD
     "track.project": "p", "track.group": "g", "storage.root": "r", "storage.work": "/w", "ray.max_failures": "9",
     "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
     "ray.preemption_grace_s": "9", "ray.resize_s": "9",
@@ -225,11 +224,6 @@ BESIDE = {
     "schedule.threshold": "schedule.name=plateau", "loss.focal_gamma": "loss.name=focal",
     "loss.focal_alpha": "loss.name=focal", "loss.effective_beta": "loss.class_weights=effective",
     "loss.teacher_temperature": "loss.teacher=b", "loss.teacher_share": "loss.teacher=b",
-=======
-    "track.project": "p", "track.group": "g", "storage.root": "r",
-    "track.job_type": "eval", "track.tags": "[t]", "track.images": "true", "track.tensorboard": "true",
-    "track.every_steps": "10",
->>>>>>> track
 }  # fmt: skip
 
 
