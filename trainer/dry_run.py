@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shards.dataset import Dataset
+from trainer.build import resolve_recipe
 from trainer.launch import choose_launch, open_data
 from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
 from trainer.processes import run_processes
@@ -62,7 +63,7 @@ def plan_run(recipe: Recipe) -> Plan:
         ShardError: As the run itself would.
         OSError: Likewise; a folder that cannot be written.
     """
-    recipe = recipe.with_absolute_paths()
+    recipe = resolve_recipe(recipe.with_absolute_paths())
     dataset = open_data(recipe)
     refuse_other_recipe(recipe)
     free_disk = read_free_disk(recipe.run_dir)

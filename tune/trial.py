@@ -11,6 +11,7 @@ from ray import tune
 
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
+from trainer.build import resolve_recipe
 from trainer.job import run_rank
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
@@ -29,7 +30,7 @@ def run_trial(config: dict[str, Any]) -> None:
     The folders of the trials are the truth: a restarted sweep reports their epochs again, so that the scheduler
     judges as before, and trains only what is missing.
     """
-    recipe, sweep_dir = build_recipe(config["recipe"]), Path(config["sweep_dir"])
+    recipe, sweep_dir = resolve_recipe(build_recipe(config["recipe"])), Path(config["sweep_dir"])
     # A reused actor runs each trial in a new thread, and new threads begin with the count that was set last.
     torch.set_num_threads(max(1, int(config["cpus"])))
     # Tune fails the whole sweep over a trial that ends without a report; epoch 0 is on no rung, so that nobody is
