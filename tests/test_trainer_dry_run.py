@@ -125,6 +125,7 @@ def test_text_says_the_same_and_ends_with_the_verdict(
     assert done.out.endswith("\nall checks passed; nothing was written\n")
 
 
+@pytest.mark.slow
 def test_ranks_are_tried_together(dataset_path: Path, tmp_path: Path) -> None:
     found = plan(*options(dataset_path, tmp_path / "runs", "num_ranks=2", "batch_size_global=13", "optim.name=sgd"))
     assert (found["num_ranks"], found["batch_size_rank"], found["launch"]) == (2, [6, 7], "local")

@@ -300,6 +300,7 @@ def test_judged_weights_are_the_average_and_training_goes_on_with_its_own() -> N
 # memory
 
 
+@pytest.mark.slow
 def test_batch_that_does_not_fit_is_computed_in_more_parts_and_gives_the_same_weights(tmp_path: Path) -> None:
     """In a process that may use so little memory that the whole batch cannot be computed."""
     script = Path(__file__).parent / "out_of_memory.py"
