@@ -200,6 +200,7 @@ def stop_early(recipe: Recipe) -> Recipe:
     return recipe
 
 
+@pytest.mark.slow
 def test_state_that_never_reached_the_store_is_gone_on_from(
     dataset_path: Path, s3: str, straight: Recipe, tmp_path: Path
 ) -> None:
@@ -222,6 +223,7 @@ def test_state_of_a_run_that_was_removed_from_the_store_does_not_come_back(
     assert not (recipe.run_dir / "snapshots").exists()
 
 
+@pytest.mark.slow
 def test_run_is_kept_in_gcs_as_well(dataset_path: Path, gcs: str, tmp_path: Path) -> None:
     options = ("epochs=2", "batch_size_global=12", "stop.patience=1", "stop.min_delta=1")
     recipe = launch(make_recipe(dataset_path, gcs.format(path="runs"), tmp_path / "work", *options))
@@ -230,6 +232,7 @@ def test_run_is_kept_in_gcs_as_well(dataset_path: Path, gcs: str, tmp_path: Path
     assert stored_snapshots(store_of(recipe)) == [NUM_SAMPLES, 2 * NUM_SAMPLES]  # the best and the last
 
 
+@pytest.mark.slow
 def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_this_machine(
     dataset_path: Path, straight: Recipe, tmp_path: Path
 ) -> None:
@@ -265,6 +268,7 @@ def run_on_nodes(ranks: Ranks, recipe: Recipe, work: Path, nodes: list[str], sto
     return run_rank(recipe, ranks, lambda _: None)
 
 
+@pytest.mark.slow
 def test_nodes_without_a_common_disk_share_a_run_and_may_change(
     dataset_path: Path, s3: str, straight: Recipe, tmp_path: Path
 ) -> None:
