@@ -16,8 +16,9 @@ from typing import Any
 # Read by Ray when it is imported, and carried to its controller and workers; what the user has set stays.
 # A report would wait for the controller's next look, by default 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# A start of the ranks waits so long for room; the next one asks for as many as there is room for. Default 60 s.
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+# A start of the ranks waits so long for room, by default 60 s. The first after the loss of a node often waits in vain,
+# because it counts on that node; room that is there is found in no time.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
 # Notices that a node will be taken away are looked for so often, by default every 5 s; a spot machine may have 30.
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 
@@ -42,7 +43,7 @@ from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
 from trainer.ray_board import Board
-from trainer.ray_watch import CommandSide, FreshView, RankSide, release_nodes, watching
+from trainer.ray_watch import CommandSide, RankSide, release_nodes, watching
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
@@ -136,7 +137,6 @@ def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
                 controller_failure_limit=limits.max_start_failures,
                 preemption_grace_s=limits.preemption_grace_s,
             ),
-            callbacks=[FreshView()] if recipe.is_elastic else [],
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )

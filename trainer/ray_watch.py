@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
-from ray.train import UserCallback
 from ray.train.v2._internal.execution.context import get_train_context
 
 from shards.files import write_text
@@ -128,19 +127,8 @@ class RankSide:
             self._shown = text
 
 
-class FreshView(UserCallback):
-    """In Ray Train's controller: looks at the cluster anew before it decides with how many ranks to go on.
-
-    Left to itself it goes by a view that is up to 20 s old, asks for ranks on the node that is gone, and waits.
-    """
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        time.sleep(1.0)  # the cluster hears of a dead node a little later than the ranks do
-        refresh_view()
-
-
 def refresh_view() -> None:
-    """Have Ray's record of which nodes there are made anew."""
+    """Have Ray's record of which nodes there are made anew; elastic ranks are started by it."""
     try:
         coordinator = get_or_create_autoscaling_coordinator()
         ray.get(coordinator.get_reserved_resources.remote("shardline", recompute=True), timeout=_REQUEST_TIMEOUT_S)
