@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from shards.errors import UsageError
-from trainer.contract.model import Classifier, ModelSpec, build_backbone, find_head
+from trainer.contract.backbone import build_backbone
+from trainer.contract.head import find_head
+from trainer.contract.model import Classifier, ModelSpec
 from trainer.options.optim import OptimOptions
 from trainer.recipe_file import load_recipe
 from trainer.step.freeze import apply_freeze, list_frozen
@@ -392,7 +394,7 @@ DEPTHS = {
 
 @pytest.mark.parametrize("name", DEPTHS)
 def test_layers_are_counted_from_the_head(name: str) -> None:
-    backbone = build_backbone(ModelSpec(name=name, num_classes=3))
+    backbone = build_backbone(name, 3)
     depths = measure_depths(backbone, find_head(backbone))
     assert set(depths) == {parameter for parameter, _ in backbone.named_parameters()}
     assert {parameter: depths[parameter] for parameter in DEPTHS[name]} == DEPTHS[name]
@@ -401,7 +403,7 @@ def test_layers_are_counted_from_the_head(name: str) -> None:
 
 def test_vision_transformer_has_a_layer_for_each_block() -> None:
     with torch.device("meta"):
-        backbone = build_backbone(ModelSpec(name="vit_b_32", num_classes=3))
+        backbone = build_backbone("vit_b_32", 3)
     depths = measure_depths(backbone, find_head(backbone))
     blocks = [depths[f"encoder.layers.encoder_layer_{i}.mlp.0.weight"] for i in range(12)]
     assert blocks == list(range(12, 0, -1))

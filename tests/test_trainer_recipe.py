@@ -102,7 +102,7 @@ SENTENCES = {
     "evaluate_on=[test, all]": "evaluate_on.1: input should be 'train', 'val' or 'test', got 'all'",
     "augment.policy=mad": (
         "augment.policy: the policies are none, flip, light, square, strong, autoaugment, randaugment, "
-        "trivialaugment, augmix, photometric, got 'mad'"
+        "trivialaugment, augmix, manual, photometric, got 'mad'"
     ),
     "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a part is at most the whole, 1, got [0.5, 2]",
     "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the least comes first and is above 0, got [2, 1]",

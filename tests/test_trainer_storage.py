@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from shards.errors import UsageError
 from shards.storage import Storage, open_storage
+from trainer.build import resolve_recipe
 from trainer.job import run_rank
 from trainer.launch import launch
 from trainer.loop import Outcome
@@ -40,7 +41,8 @@ def make_recipe(data: Path, root: str | Path, work: Path, *options: str) -> Reci
     """Eight epochs of 36 steps of a model with GroupNorm."""
     fixed = [f"data={data}", f"storage.root={root}", f"storage.work={work}", "track.wandb=disabled", "launch=local"]
     small = ["model=timm/test_efficientnet_gn", "epochs=8", "batch_size_global=2", "ledger=true", "evaluate_on=[]"]
-    return load_recipe("smoke", [*fixed, *small, "name=run", "dtype=float64", "workers=1", *options])
+    exact = ["name=run", "dtype=float64", "workers=1"]
+    return resolve_recipe(load_recipe("smoke", [*fixed, *small, *exact, *options]))
 
 
 def command_of(recipe: Recipe, folder: Path) -> list[str]:
@@ -143,8 +145,8 @@ def test_store_holds_what_a_run_leaves_and_nothing_of_its_machine(killed: Recipe
     names = store_of(killed).sizes()
     tops = {name.split("/")[0] for name in names}
     assert tops == {
-        "recipe.yaml", "run.json", "metrics.jsonl", "snapshots", "ledger", "bundle", "curves.png", "report.html",
-        "result.json",
+        "recipe.yaml", "run.json", "metrics.jsonl", "snapshots", "ledger", "bundle", "augment.png", "curves.png",
+        "report.html", "result.json",
     }  # fmt: skip
     assert len(stored_snapshots(store_of(killed))) <= 2
     assert not [name for name in names if ".partial" in name]

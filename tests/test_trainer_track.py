@@ -19,6 +19,7 @@ from shards.dataset import Dataset, open_dataset
 from shards.errors import ShardError
 from shards.plan import sequential_refs
 from shards.read import SampleReader
+from trainer.build import resolve_recipe
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import prepare
 from trainer.job import run_rank
@@ -42,7 +43,7 @@ Record = dict[str, Any]
 
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=offline", "epochs=2", "evaluate_on=[]"]
-    recipe = load_recipe("smoke", [*fixed, *options])
+    recipe = resolve_recipe(load_recipe("smoke", [*fixed, *options]))
     recipe.run_dir.mkdir(parents=True, exist_ok=True)
     return recipe
 
