@@ -349,6 +349,19 @@ def list_hidden(model: Classifier) -> set[str]:
     return {name for name in wide if HEAD not in name} - depthwise
 
 
+def test_muon_of_a_matrix_is_torchs() -> None:
+    model = make_small()
+    backbone: Any = model.backbone
+    optimizer = build_optimizer(model, make_options("muon", peak_lr=0.01), HEAD)
+    matrix = nn.Parameter(backbone.hidden.weight.detach().clone())
+    peer = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for number in range(4):
+        push(model, optimizer, number)
+        matrix.grad = backbone.hidden.weight.grad.clone()
+        peer.step()
+    torch.testing.assert_close(backbone.hidden.weight, matrix, rtol=1e-3, atol=1e-4)
+
+
 def test_muon_leaves_the_rest_to_adamw() -> None:
     """Three steps of torch's own: the first alone does not tell it from NAdamW."""
     model, peer = make_model(), make_model()

@@ -57,8 +57,7 @@ def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: C
             lion: Optimizer = timm.optim.Lion(groups, lr=lr, betas=betas)
             return lion
         case "muon":
-            muon: Optimizer = timm.optim.Muon(groups, lr=lr, betas=betas, momentum=momentum)
-            return muon
+            return _build_muon(groups, lr, betas, momentum)
 
 
 def group_parameters(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> list[Group]:
@@ -99,6 +98,14 @@ def _set_apart(options: OptimOptions, is_wide: bool, is_hidden: bool) -> Group:
     if options.name == "muon":
         return {"use_muon": False, "nesterov": False, "eps": options.eps}
     return {}
+
+
+def _build_muon(groups: list[Group], lr: float, betas: tuple[float, float], momentum: float) -> Optimizer:
+    # torch's Muon takes matrices alone; timm's takes filters, too, and with these settings does the same to a matrix.
+    muon: Optimizer = timm.optim.Muon(
+        groups, lr=lr, betas=betas, momentum=momentum, nesterov=True, ns_coefficients="original"
+    )
+    return muon
 
 
 def _build_lamb(groups: list[Group], lr: float, betas: tuple[float, float], eps: float) -> Optimizer:
