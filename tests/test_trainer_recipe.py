@@ -85,6 +85,11 @@ def test_overrides_in_one_group_keep_each_other_and_the_file() -> None:
     assert (optim.peak_lr, optim.clip_norm, optim.name, optim.weight_decay) == (1.0, 0.5, "adamw", 0.0005)
 
 
+def test_schedule_in_one_word_takes_further_options() -> None:
+    recipe = load("schedule=step-20-0.1", "schedule.warmup_epochs=2")
+    assert (recipe.schedule.name, recipe.schedule.step_epochs, recipe.schedule.warmup_epochs) == ("step", 20, 2)
+
+
 def test_last_override_wins() -> None:
     assert load("epochs=3", "epochs=4").epochs == 4
 

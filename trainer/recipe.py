@@ -167,7 +167,10 @@ class Recipe(Section):
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
         named = {"root": self.storage.root, "work": self.storage.work, "cache": self.storage.cache}
         storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
-        return self.model_copy(update={"data": _absolute(self.data), "weights": weights, "storage": storage})
+        update: dict[str, object] = {"data": _absolute(self.data), "weights": weights, "storage": storage}
+        if self.loss.teacher:
+            update["loss"] = self.loss.model_copy(update={"teacher": _absolute(self.loss.teacher)})
+        return self.model_copy(update=update)
 
 
 PLACEMENT = {

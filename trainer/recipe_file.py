@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from shards.errors import UsageError
+from trainer.options.schedule import parse_schedule
 from trainer.recipe import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -73,10 +74,20 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         raise UsageError(f"an option is written name=value, for example epochs=5, got '{override}'")
     *groups, last = name.split(".")
     for group in groups:
+        if group == "schedule" and isinstance(values.get(group), str):
+            values[group] = _open_schedule(values[group])
         values = values.setdefault(group, {})
         if not isinstance(values, dict):
             raise UsageError(f"'{group}' in '{override}' is an option, not a group of options")
     values[last] = _read_value(text)
+
+
+def _open_schedule(text: str) -> dict[str, Any]:
+    """Return the options of a schedule in one word, so that another may be set beside them."""
+    try:
+        return parse_schedule(text)
+    except ValueError as err:
+        raise UsageError(f"schedule: {err}") from err
 
 
 def build_recipe(values: dict[str, Any]) -> Recipe:

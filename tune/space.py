@@ -81,7 +81,8 @@ def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
     trials: list[Trial] = []
     for chosen in itertools.product(*space.factors.values()):
         levels = dict(zip(space.factors, chosen, strict=True))
-        values = recipe.model_dump(mode="json")
+        # What was not given stays open: a level that changes the optimizer takes that one's defaults.
+        values = recipe.model_dump(mode="json", exclude_unset=True)
         for factor, level in levels.items():
             for option, value in space.factors[factor][level].items():
                 apply_override(
@@ -89,8 +90,8 @@ def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
                 )
         name = "_".join(chosen)
         values |= {"name": name, "launch": "local", "num_ranks": 1, "evaluate_on": []}
-        values["storage"] = {"root": str(sweep_dir / "trials")}
-        values["track"] = {**values["track"], "group": sweep_dir.name}
+        values["storage"] = {**values.get("storage", {}), "root": str(sweep_dir / "trials")}
+        values["track"] = {**values.get("track", {}), "group": sweep_dir.name}
         trials.append(Trial(name, levels, build_recipe(values)))
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
