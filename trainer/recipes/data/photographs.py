@@ -20,10 +20,10 @@ _OBJECTS = {
 def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
     """Return a poster, wide or tall, of arbitrary shapes; its class is the logo on a white plate at one short end.
 
-    The longer side is 1.6 to 1.9 times the shorter one, and the plate lies so near its end that the centre square has
+    The longer side is 1.65 to 1.95 times the shorter one, and the plate lies so near its end that the centre square has
     nothing of it.
     """
-    shorter = round(side / rng.uniform(1.6, 1.9))
+    shorter = round(side / rng.uniform(1.65, 1.95))
     tall = rng.random() < 0.5
     shape = (side, shorter) if tall else (shorter, side)
     poster = make_scene(shape, rng)
@@ -31,8 +31,8 @@ def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
         centre = (rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8))
         radii = (rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.25))
         poster = blend(poster, draw_ellipse(shape, centre, radii, rng.uniform(0, 3), soft=0.05), _draw_colour(rng))
-    # Radius 0.14 of the shorter side is at most 0.0875 of the longer one, and the centre square begins at 0.1875.
-    along, across = float(rng.choice([0.09, 0.91])), rng.uniform(0.2, 0.8)
+    # The plate ends at 0.17 of the longer side at most, and the centre square begins at 0.197 at least.
+    along, across = float(rng.choice([0.085, 0.915])), rng.uniform(0.2, 0.8)
     centre = (across, along) if tall else (along, across)
     poster = blend(poster, draw_ellipse(shape, centre, (0.14, 0.14), soft=0.04), 245.0)
     return make_image(blend(poster, draw_glyph(_LOGOS[label], shape, centre, 0.095), _draw_colour(rng, dark=True)))
