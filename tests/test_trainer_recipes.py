@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import command
 from scipy.stats import binom
 
-from in_process import command
 from shards.command import run_command
 from trainer.recipe_file import RECIPES, load_recipe
 from trainer.recipes.data import lookalike

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from trainer.recipes.data.canvas import Floats, Point, Shape, blend, draw_ellipse, draw_strokes, make_image, make_scene
+from trainer.recipes.data.canvas import (
+    Floats,
+    Point,
+    Shape,
+    blend,
+    draw_ellipse,
+    draw_polygon,
+    draw_strokes,
+    make_image,
+    make_scene,
+)
 from trainer.recipes.data.glyphs import GLYPHS, draw_glyph
 from trainer.recipes.data.layout import LookAlike, Part
 
@@ -18,10 +28,10 @@ _OBJECTS = {
 
 
 def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a poster, wide or tall, of arbitrary shapes; its class is the logo on a white plate at one short end.
+    """Return a poster, wide or tall, of arbitrary shapes; its class is the logo in the white banner at one short end.
 
-    The longer side is 1.65 to 1.95 times the shorter one, and the plate lies so near its end that the centre square has
-    nothing of it.
+    The longer side is 1.65 to 1.95 times the shorter one, and the banner so narrow that the centre square has nothing
+    of it.
     """
     shorter = round(side / rng.uniform(1.65, 1.95))
     tall = rng.random() < 0.5
@@ -31,11 +41,20 @@ def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
         centre = (rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8))
         radii = (rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.25))
         poster = blend(poster, draw_ellipse(shape, centre, radii, rng.uniform(0, 3), soft=0.05), _draw_colour(rng))
-    # The plate ends at 0.17 of the longer side at most, and the centre square begins at 0.197 at least.
-    along, across = float(rng.choice([0.085, 0.915])), rng.uniform(0.2, 0.8)
-    centre = (across, along) if tall else (along, across)
-    poster = blend(poster, draw_ellipse(shape, centre, (0.14, 0.14), soft=0.04), 245.0)
-    return make_image(blend(poster, draw_glyph(_LOGOS[label], shape, centre, 0.095), _draw_colour(rng, dark=True)))
+    # The banner ends at 0.16 of the longer side, and the centre square begins at 0.197 at least.
+    near, far = (0.0, 0.16) if rng.random() < 0.5 else (0.84, 1.0)
+    corners = [(0.0, near), (1.0, near), (1.0, far), (0.0, far)]
+    poster = blend(poster, draw_polygon(shape, [_turn(corner, tall) for corner in corners]), 245.0)
+    ink = _draw_colour(rng, dark=True)
+    for across in (0.2, 0.5, 0.8):
+        middle = _turn((across + rng.uniform(-0.03, 0.03), (near + far) / 2), tall)
+        poster = blend(poster, draw_glyph(_LOGOS[label], shape, middle, 0.12), ink)
+    return make_image(poster)
+
+
+def _turn(point: Point, tall: bool) -> Point:
+    """Return a point given across and along the longer side as x and y."""
+    return point if tall else (point[1], point[0])
 
 
 def draw_insect(label: str, side: int, rng: np.random.Generator) -> Image.Image:

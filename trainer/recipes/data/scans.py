@@ -57,7 +57,7 @@ def draw_ct(label: str, side: int, rng: np.random.Generator) -> Image.Image:
     slice_ = blend(slice_, np.maximum(*lungs), 38.0)
     slice_ += 150 * _draw_vessels(shape, lungs, rng)
     if label == "COVID":
-        slice_ += _draw_clouds(shape, lungs, rng, brightness=80)
+        slice_ += _draw_clouds(shape, lungs, rng, brightness=105)
     slice_ = blend(slice_, draw_ellipse(shape, (0.5, 0.86), (0.07, 0.06), soft=0.3), 235.0)
     image = _expose(slice_, full, rng, grain=5)
     return image.convert("RGB") if rng.random() < 0.5 else image
@@ -102,14 +102,14 @@ def _draw_ribs(shape: Shape, rng: np.random.Generator) -> Floats:
     return (np.sin(2 * np.pi * 9 * (y / height - fall) + rng.uniform(0, 6)) > 0.55).astype(np.float32)
 
 
-def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, brightness: float = 75) -> Floats:
+def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, brightness: float = 95) -> Floats:
     """Return what two to four soft spots in the lungs add."""
     clouds = np.zeros(shape, dtype=np.float32)
     inside = np.maximum(*lungs)
     for _ in range(rng.integers(2, 5)):
         row, column = rng.choice(np.argwhere(inside > 0.9))
         centre = ((column + 0.5) / shape[1], (row + 0.5) / shape[0])
-        radii = (rng.uniform(0.09, 0.15), rng.uniform(0.09, 0.15))
+        radii = (rng.uniform(0.1, 0.17), rng.uniform(0.1, 0.17))
         clouds = np.maximum(clouds, draw_ellipse(shape, centre, radii, rng.uniform(0, 3), soft=0.7))
     return brightness * clouds * inside * (1 + 0.3 * make_noise(shape, 25, rng))
 
