@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,38 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trainer.augment.albumentations_policies import A, Sharpness, build_photometric, seed_transforms
-from trainer.augment.policies import POLICIES, Policy, augment, chain, flip
-from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.augment.library import Change
+from trainer.augment.operations import chain, flip
+from trainer.augment.policies import build_policy
+from trainer.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.augment.torch_random import DrawFrom
+from trainer.augment.torchvision_policies import build_photometric as build_torchvision_photometric
 from trainer.augment.torchvision_policies import seed_transform
-from trainer.options.augment import POLICY_NAMES
+from trainer.options.augment import BACKENDS, AugmentOptions
 
 ROOT = Path(__file__).parent.parent
-RANDOM = [policy for policy in POLICIES if policy != "none"]
+NAMED = {f"{name}/{backend}": {"policy": name, "backend": backend} for name in BACKENDS for backend in BACKENDS[name]}
+WRITTEN = {
+    "erase": {"erase": 0.5},
+    "torchvision pipeline": {
+        "pipeline": [
+            {"op": "RandomRotation", "degrees": 10, "interpolation": "bilinear"},
+            {"op": "RandomApply", "transforms": [{"op": "GaussianBlur", "kernel_size": 3}], "p": 0.5},
+            {"op": "ColorJitter", "brightness": 0.2},
+        ]
+    },
+    "albumentations pipeline": {
+        "backend": "albumentations",
+        "pipeline": [
+            {"op": "Rotate", "limit": 10, "border_mode": "reflect"},
+            {"op": "OneOf", "transforms": [{"op": "Blur"}, {"op": "GaussNoise"}], "p": 0.5},
+            {"op": "RandomBrightnessContrast", "brightness_limit": [-0.2, 0.2]},
+        ],
+    },
+    "erased pipeline": {"pipeline": [{"op": "RandomHorizontalFlip"}], "erase": 0.5},
+}
+POLICIES: dict[str, dict[str, Any]] = {**NAMED, **WRITTEN}
+RANDOM = [policy for policy in POLICIES if not policy.startswith("none")]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +57,27 @@ def image() -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 24, 24), dtype=np.uint8))
 
 
+def change(policy: str) -> Change:
+    """Return what a policy does, before geometry or after it."""
+    options = AugmentOptions.model_validate(POLICIES.get(policy) or {"policy": policy})
+    built = build_policy(options)
+    changes = [part for part in (built.before, built.after) if part is not None]
+    assert len(changes) <= 1
+    return changes[0] if changes else lambda image, _key: image
+
+
+CHANGES: dict[str, Change] = {}
+
+
+def augment(image: Tensor, policy: str, key: SampleKey | tuple[int, int, int]) -> Tensor:
+    if policy not in CHANGES:
+        CHANGES[policy] = change(policy)
+    return CHANGES[policy](image, SampleKey(*key))
+
+
 def draw(image: Tensor, policy: str, count: int, seed: int = 0, epoch: int = 0, copy: int = 0) -> list[bytes]:
     keys = [SampleKey(seed, epoch, sample, copy) for sample in range(count)]
     return [augment(image, policy, key).numpy().tobytes() for key in keys]
-
-
-def test_recipes_may_name_every_policy_and_no_other() -> None:
-    assert set(POLICY_NAMES) == set(POLICIES)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -70,7 +110,7 @@ def test_no_policy_leaves_the_pixels_alone(image: Tensor) -> None:
 
 @pytest.mark.parametrize("policy", RANDOM)
 def test_policy_changes_most_pictures(image: Tensor, policy: str) -> None:
-    """None is the identity; `flip` leaves half of the pictures as they are."""
+    """None is the identity; `flip` and `erase` leave half of the pictures as they are."""
     assert sum(pixels != image.numpy().tobytes() for pixels in draw(image, policy, 200)) > 70
 
 
@@ -78,7 +118,7 @@ def test_policy_changes_most_pictures(image: Tensor, policy: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_policy_keeps_type_and_shape(image: Tensor, policy: str, channels: int) -> None:
     """Over samples enough that each operation comes."""
-    for sample in range(100):
+    for sample in range(60):
         changed = augment(image[:channels], policy, SampleKey(0, 0, sample))
         assert (changed.dtype, changed.shape) == (torch.uint8, (channels, 24, 24))
 
@@ -87,14 +127,14 @@ def test_policy_keeps_type_and_shape(image: Tensor, policy: str, channels: int) 
 def test_pixels_do_not_depend_on_how_the_picture_lies_in_memory(image: Tensor, policy: str) -> None:
     """Geometry hands on whatever layout was cheapest to make, and so does augment; the feed copies once."""
     channels_last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    assert draw(channels_last, policy, 100) == draw(image, policy, 100)
+    assert draw(channels_last, policy, 50) == draw(image, policy, 50)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_policy_leaves_its_input_alone(image: Tensor, policy: str, channels: int) -> None:
     picture = image[:channels].clone()
-    draw(picture, policy, 100)
+    draw(picture, policy, 50)
     assert torch.equal(picture, image[:channels])
 
 
@@ -104,7 +144,7 @@ def test_policy_moves_no_global_generator(image: Tensor, policy: str) -> None:
         return [torch.get_rng_state().numpy().tobytes().hex(), str(np.random.get_state()), str(random.getstate())]
 
     before = states()
-    draw(image, policy, 100)
+    draw(image, policy, 50)
     assert states() == before
 
 
@@ -120,11 +160,11 @@ def hasty_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("hasty_threads")
 @pytest.mark.parametrize("policy", RANDOM)
 def test_pixels_are_the_same_from_8_threads_in_another_order(image: Tensor, policy: str) -> None:
-    order = np.random.default_rng(1).permutation(400).tolist()
+    order = np.random.default_rng(1).permutation(160).tolist()
     with ThreadPoolExecutor(8) as pool:
         shuffled = pool.map(lambda sample: augment(image, policy, SampleKey(0, 0, sample)).numpy().tobytes(), order)
         threaded = dict(zip(order, shuffled, strict=True))
-    assert [threaded[sample] for sample in range(400)] == draw(image, policy, 400)
+    assert [threaded[sample] for sample in range(160)] == draw(image, policy, 160)
 
 
 def chi_square(counts: list[int]) -> float:
@@ -178,10 +218,24 @@ def build_flips() -> list[A.BasicTransform]:
     return [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
 
 
-TWO_FLIPS: dict[str, Policy] = {
+def build_after(**options: Any) -> Change:
+    built = build_policy(AugmentOptions.model_validate(options)).after
+    assert built is not None
+    return built
+
+
+TWO_FLIPS: dict[str, Change] = {
     "own": chain(flip, flip_down),
     "torchvision": seed_transform(v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])),
     "albumentations": seed_transforms(build_flips),
+    "torchvision pipeline": build_after(pipeline=[{"op": "RandomHorizontalFlip"}, {"op": "RandomVerticalFlip"}]),
+    "albumentations pipeline": build_after(
+        backend="albumentations", pipeline=[{"op": "HorizontalFlip"}, {"op": "VerticalFlip"}]
+    ),
+    "nested pipeline": build_after(
+        backend="albumentations",
+        pipeline=[{"op": "Sequential", "transforms": [{"op": "HorizontalFlip"}, {"op": "VerticalFlip"}], "p": 1}],
+    ),
 }
 
 
@@ -198,6 +252,7 @@ PUBLISHED = {
     "randaugment": v2.RandAugment,
     "trivialaugment": v2.TrivialAugmentWide,
     "augmix": v2.AugMix,
+    "manual": v2.AutoAugment,
 }
 
 
@@ -210,7 +265,7 @@ def test_published_policy_gives_the_pixels_of_torchvision_for_the_same_seed(
     with torch.random.fork_rng(devices=[]):
         for sample in range(100):
             key = SampleKey(0, 0, sample)
-            torch.manual_seed(make_torch_rng(key, OPERATIONS).initial_seed())
+            torch.manual_seed(make_torch_rng(key, BEFORE if policy == "manual" else OPERATIONS).initial_seed())
             expected = transform(image[:channels])
             assert torch.equal(augment(image[:channels], policy, key), expected)
 
@@ -309,6 +364,77 @@ def test_photometric_operations_come_half_of_the_time_each_and_in_any_order(scen
     assert float(((np.array([lengths[n] for n in range(7)]) - binomial) ** 2 / binomial).sum()) < 22.5  # 6 degrees
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("number", "name", "reference"), FACTORS, ids=[name for _, name, _ in FACTORS])
+def test_photometric_of_torchvision_draws_the_same_factors(
+    scene: Tensor, number: int, name: str, reference: Callable[[Tensor, float], Tensor], channels: int
+) -> None:
+    operation, factors = build_torchvision_photometric().transforms[number].transforms[0], []
+    for sample in range(200):
+        with DrawFrom(make_torch_rng(SampleKey(0, 0, sample), OPERATIONS)):
+            factors.append(operation.make_params([])["factor"])
+        changed = seed_transform(operation)(scene[:channels], SampleKey(0, 0, sample))
+        assert torch.equal(changed, reference(scene[:channels], factors[-1]))
+    assert 0.5 <= min(factors) < 0.53
+    assert 1.47 < max(factors) <= 1.5
+
+
+def test_photometric_of_torchvision_is_six_operations_of_probability_half_in_random_order() -> None:
+    policy = build_torchvision_photometric()
+    assert isinstance(policy, v2.RandomOrder)
+    assert [(type(one), one.p) for one in policy.transforms] == [(v2.RandomApply, 0.5)] * 6
+    rotation = policy.transforms[4].transforms[0]
+    assert (rotation.degrees, rotation.fill) == ([-30.0, 30.0], 0)
+
+
+def test_noise_of_photometric_of_torchvision_has_sigma_up_to_10_and_comes_half_of_the_time() -> None:
+    """Nothing else makes the middle of a grey picture uneven; sigma below 0.4 leaves it, which is 4 % of them."""
+    grey, middle = torch.full((3, 31, 31), 128, dtype=torch.uint8), slice(13, 18)
+    sigmas = []
+    for sample in range(600):
+        changed = augment(grey, "photometric/torchvision", SampleKey(0, 0, sample))[:, middle, middle]
+        sigmas.append(float(changed.double().std()))
+    assert 0.43 < sum(sigma > 0 for sigma in sigmas) / 600 < 0.53
+    noise = build_torchvision_photometric().transforms[5].transforms[0]
+    with DrawFrom(torch.Generator().manual_seed(0)):
+        drawn = [noise.make_params([])["factor"] * 255 for _ in range(200)]
+    assert 0 <= min(drawn) < 0.5
+    assert 9.5 < max(drawn) <= 10
+
+
+@pytest.mark.parametrize("backend", ["torchvision", "albumentations"])
+def test_light_moves_by_up_to_a_twentieth_and_turns_by_up_to_5_degrees_in_both_libraries(backend: str) -> None:
+    """Two dots tell where the middle went, how far apart they are, and the angle."""
+    dots = torch.zeros(1, 201, 201, dtype=torch.uint8)
+    dots[0, 98:103, 48:53] = dots[0, 98:103, 148:153] = 255
+    rows, columns = torch.meshgrid(torch.arange(201.0) - 100, torch.arange(201.0) - 100, indexing="ij")
+    angles, moves, scales = [], [], []
+    for sample in range(300):
+        moved = augment(dots, f"light/{backend}", SampleKey(0, 0, sample))[0].float()
+        # Halves around the move: at most 10 pixels, so no dot crosses the middle.
+        ends = [moved * (columns < 0), moved * (columns > 0)]
+        places = [[float((end * axis).sum() / end.sum()) for axis in (rows, columns)] for end in ends]
+        (up, left), (down, right) = places
+        angles.append(np.degrees(np.arctan2(down - up, right - left)))
+        scales.append(np.hypot(down - up, right - left) / 100)
+        moves += [(up + down) / 2, (left + right) / 2]
+    assert -5.1 < min(angles) < -4.6
+    assert 4.6 < max(angles) < 5.1
+    assert -10.6 < min(moves) < -9
+    assert 9 < max(moves) < 10.6
+    assert 0.89 < min(scales) < 0.92
+    assert 1.08 < max(scales) < 1.11
+
+
+def test_square_of_albumentations_draws_the_eight_symmetries(image: Tensor) -> None:
+    symmetries = {
+        torch.rot90(side, turns, (1, 2)).numpy().tobytes() for side in (image, image.flip(2)) for turns in range(4)
+    }
+    counts = Counter(draw(image, "square/albumentations", 4000))
+    assert set(counts) == symmetries
+    assert chi_square(list(counts.values())) < 24.3  # p = 0.001 with 7 degrees of freedom
+
+
 def test_sharpness_of_1_changes_nothing(scene: Tensor) -> None:
     pixels = np.ascontiguousarray(scene.permute(1, 2, 0).numpy())
     assert np.array_equal(Sharpness((1.0, 1.0), p=1.0)(image=pixels)["image"], pixels)
@@ -317,7 +443,7 @@ def test_sharpness_of_1_changes_nothing(scene: Tensor) -> None:
 def test_grey_picture_of_three_channels_stays_grey_under_colour_policies(image: Tensor) -> None:
     """Their geometry and light treat the channels alike; photometric's noise alone does not."""
     grey = image[:1].expand(3, -1, -1)
-    for policy in ("autoaugment", "randaugment", "trivialaugment", "augmix", "strong"):
+    for policy in ("autoaugment", "randaugment", "trivialaugment", "augmix", "strong", "strong/albumentations"):
         for sample in range(50):
             changed = augment(grey, policy, SampleKey(0, 0, sample)).int()
             assert (changed.amax(0) - changed.amin(0)).max() <= 1
@@ -331,12 +457,13 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_recipe_that_names_an_albumentations_policy_does_not_import_it() -> None:
+def test_recipe_that_names_an_albumentations_policy_imports_neither_it_nor_torch() -> None:
     code = """
 import sys
 from trainer.options.augment import AugmentOptions
 AugmentOptions(policy="photometric")
-print([name for name in ("albumentations", "cv2") if name in sys.modules])
+AugmentOptions.model_validate({"backend": "albumentations", "pipeline": [{"op": "Blur"}]})
+print([name for name in ("albumentations", "cv2", "torch") if name in sys.modules])
 """
     assert run_python(code) == "[]"
 
@@ -367,16 +494,54 @@ def test_first_use_from_several_threads_at_once_gives_the_same_pixels() -> None:
     code = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-import sys, torch, xxhash
-from trainer.augment.policies import augment
+import torch
+from trainer.augment.policies import build_policy
 from trainer.augment.seeding import SampleKey
+from trainer.options.augment import AugmentOptions
+photometric = build_policy(AugmentOptions(policy="photometric")).after
 barrier, image = Barrier(8, timeout=60), torch.arange(192, dtype=torch.uint8).reshape(3, 8, 8)
 def draw(sample):
     barrier.wait()
-    return augment(image, "photometric", SampleKey(0, 0, sample)).numpy().tobytes()
-assert "albumentations" not in sys.modules
+    return photometric(image, SampleKey(0, 0, sample)).numpy().tobytes()
 with ThreadPoolExecutor(8) as pool:
     together = list(pool.map(draw, range(8)))
-print(together == [augment(image, "photometric", SampleKey(0, 0, sample)).numpy().tobytes() for sample in range(8)])
+print(together == [photometric(image, SampleKey(0, 0, sample)).numpy().tobytes() for sample in range(8)])
 """
     assert run_python(code) == "True"
+
+
+# erasing
+
+
+def test_erasing_fills_one_box_of_allowed_share_and_shape_with_noise_and_leaves_the_rest() -> None:
+    plain, change_all = torch.full((3, 100, 140), 128, dtype=torch.uint8), build_after(erase=1.0)
+    shares, noise = [], []
+    for sample in range(300):
+        erased = change_all(plain, SampleKey(0, 0, sample))
+        hit = (erased != plain).any(0)
+        rows, columns = hit.any(1).nonzero(), hit.any(0).nonzero()
+        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        shares.append((bottom - top) * (right - left) / (100 * 140))
+        assert 0.28 < (right - left) / (bottom - top) < 3.5
+        assert float(hit[top:bottom, left:right].float().mean()) > 0.97
+        noise.append(erased[:, top:bottom, left:right].flatten().double())
+    assert 0.019 < min(shares) < 0.03
+    assert 0.3 < max(shares) < 0.335
+    drawn = torch.cat(noise)
+    assert abs(float(drawn.mean()) - 127.5) < 0.5
+    assert abs(float(drawn.std()) - 255 / 12**0.5) < 0.5
+
+
+def test_erasing_comes_as_often_as_it_was_asked_for(image: Tensor) -> None:
+    quarter = build_after(erase=0.25)
+    count = sum(not torch.equal(quarter(image, SampleKey(0, 0, sample)), image) for sample in range(2000))
+    assert (count - 500) ** 2 / 500 + (count - 500) ** 2 / 1500 < 10.8
+
+
+def test_erasing_does_not_depend_on_what_the_policy_draws(image: Tensor) -> None:
+    """Its own stream: with a policy before it, the same box."""
+    alone, after_flip = build_after(erase=1.0), build_after(erase=1.0, policy="flip")
+    for sample in range(20):
+        key = SampleKey(0, 0, sample)
+        expected = alone(augment(image, "flip", key), key)
+        assert torch.equal(after_flip(image, key), expected)

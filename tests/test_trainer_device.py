@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.augment.mix import Pairs, mix_images
 from trainer.feed.device import feed_device
 from trainer.feed.feed import Batch
 
@@ -50,6 +51,19 @@ def test_memory_that_the_feed_uses_again_is_copied_before_that() -> None:
         torch.cuda._sleep(1_000_000)
         assert batch.images.device == batch.labels.device == device
         assert int(batch.images.min()) == int(batch.images.max()) == number
+
+
+@needs_gpu
+def test_pairs_are_moved_with_their_batch_and_mixed_as_on_the_cpu() -> None:
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    device = torch.device("cuda", 0)
+    for box in (None, (3, 5, 20, 31)):
+        pairs = Pairs(torch.tensor([1, 2, 3, 4]), torch.arange(4), torch.ones(4), torch.full((4,), 0.3125), box)
+        batch = Batch(images, torch.arange(4), torch.ones(4), np.arange(4), [""] * 4, pairs)
+        [moved] = feed_device(iter([batch]), device)
+        assert moved.pairs is not None
+        assert {tensor.device for tensor in (moved.images, *moved.pairs.tensors)} == {device}
+        assert torch.equal(mix_images(moved.images, moved.pairs).cpu(), mix_images(images, pairs))
 
 
 @needs_gpu

@@ -198,6 +198,105 @@ def test_other_formats_are_cropped_as_jpegs_are(kind: str) -> None:
     assert torch.equal(ours, crop_by_the_contract(encoded, box, 64, "bilinear"))
 
 
+# padded crops, and what comes before geometry
+
+PADDED = AugmentOptions(crop="padded", crop_resize=80, crop_padding=6)
+
+
+@pytest.mark.parametrize("policy", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padded_crop_is_a_part_of_evaluations_picture_of_another_size_with_a_border(policy: Any, channels: Any) -> None:
+    """Each is found in it by looking at every place; both sides of both borders are reached, and the middle."""
+    spec, encoded, places = PreprocessSpec(size=64, policy=policy, channels=channels), encode(data.coffee()), set()
+    if policy == "crop":  # the shorter side, and all of the longer one
+        image = torch.from_numpy(decode(encoded)).permute(2, 0, 1)
+        image = transforms.rgb_to_grayscale(image) if channels == 1 else image
+        whole = transforms.resize(image, [80, 120], antialias=True)
+    else:
+        whole = prepare(encoded, spec.model_copy(update={"size": 80}))
+    whole = torch.nn.functional.pad(whole, (6, 6, 6, 6))
+    for number in range(60):
+        part = TrainGeometry(spec, PADDED).load(make_sample(encoded), SampleKey(0, 0, number), Meter())
+        assert (part.dtype, part.shape) == (torch.uint8, (channels, 64, 64))
+        middle = (
+            whole[0, 28:-28, 28:-28].unfold(0, 8, 1).unfold(1, 8, 1) == part[0, 28:36, 28:36]
+        )  # [tops, lefts, 8, 8]
+        found = middle.all(dim=3).all(dim=2).nonzero().tolist()
+        fits = [(top, left) for top, left in found if torch.equal(whole[:, top : top + 64, left : left + 64], part)]
+        assert len(fits) == 1
+        places.add(fits[0])
+    tops, lefts = zip(*places, strict=True)
+    assert len(places) > 40
+    assert min(tops) <= 2
+    assert max(tops) >= whole.shape[1] - 64 - 2
+    assert min(lefts) <= 4
+    assert max(lefts) >= whole.shape[2] - 64 - 6
+
+
+def test_padded_crop_takes_every_place_equally_often() -> None:
+    """Sides of 4 and a border of 1 leave 3 x 3 places for a crop of 4; each pixel has its own value."""
+    spec, options = PreprocessSpec(size=16), AugmentOptions(crop="padded", crop_resize=16, crop_padding=1)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    sample, counts = make_sample(encode(pixels, "PNG")), dict[int, int]()
+    for number in range(1800):
+        middle = int(TrainGeometry(spec, options).load(sample, SampleKey(0, 0, number), Meter())[0, 8, 8])
+        counts[middle] = counts.get(middle, 0) + 1
+    assert sorted(counts) == [119, 120, 121, 135, 136, 137, 151, 152, 153]
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 26.1  # p = 0.001 with 8 degrees of freedom
+
+
+def test_padded_crop_has_imagenets_proportion_where_nothing_else_is_said() -> None:
+    assert [AugmentOptions().crop_side(size) for size in (224, 32, 299)] == [256, 37, 342]
+
+
+def test_manual_takes_a_padded_crop_unless_another_one_is_named() -> None:
+    assert AugmentOptions(policy="manual").chosen_crop == "padded"
+    assert AugmentOptions(policy="manual", crop="none").chosen_crop == "none"
+    assert AugmentOptions(policy="autoaugment").chosen_crop == "none"
+
+
+@pytest.mark.parametrize("crop", ["none", "random", "padded"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_comes_before_geometry_changes_the_decoded_picture_once(crop: Any, channels: Any) -> None:
+    """Of the model's channels and the stored sides; fast decoding leaves it whole."""
+    seen: list[tuple[int, ...]] = []
+
+    def invert(image: Tensor, key: SampleKey) -> Tensor:
+        assert key == KEY
+        seen.append(tuple(image.shape))
+        return 255 - image
+
+    spec, options = PreprocessSpec(size=64, channels=channels), AugmentOptions(crop=crop)
+    encoded = make_sample(encode(data.coffee()))
+    ours = TrainGeometry(spec, options, fast=True, before=invert).load(encoded, KEY, Meter())
+    plain = TrainGeometry(spec, options).load(encoded, KEY, Meter())
+    assert seen == [(channels, 400, 600)]
+    inside = plain != 0 if crop == "padded" else torch.ones_like(plain, dtype=torch.bool)  # the border stays black
+    assert float((ours.int() + plain.int() - 255).abs()[inside].float().mean()) < 0.6
+
+
+def test_manual_is_torchvisions_autoaugment_then_resize_then_a_padded_crop() -> None:
+    """The X-ray tutorial's, written with torchvision for the same draws."""
+    from torchvision.transforms import v2
+
+    from trainer.augment.policies import build_policy
+    from trainer.augment.seeding import BEFORE, make_torch_rng
+
+    options, spec = AugmentOptions(policy="manual"), PreprocessSpec(size=224)
+    policy, encoded = build_policy(options), encode(gray(data.coffee()))
+    image = torch.from_numpy(decode(encoded)).permute(2, 0, 1)
+    assert policy.after is None
+    for number in range(8):
+        key = SampleKey(0, 0, number)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(make_torch_rng(key, BEFORE).initial_seed())
+            augmented = v2.AutoAugment(interpolation=InterpolationMode.BILINEAR)(image)
+        resized = transforms.pad(transforms.resize(augmented, [256, 256], antialias=True), [4])
+        top, left = make_numpy_rng(key, CROP).integers(41, size=2).tolist()
+        ours = TrainGeometry(spec, options, before=policy.before).load(make_sample(encoded), key, Meter())
+        assert torch.equal(ours, transforms.crop(resized, top, left, 224, 224))
+
+
 # boxes
 
 

@@ -1,92 +1,170 @@
 """Random changes of training pictures, the same for every number of ranks, workers and threads.
 
-A policy changes uint8[C, S, S] after geometry, with C of 1 or 3, and draws from generators that the sample's key
-seeds. Nothing draws from a process-wide generator, so threads cannot disturb each other.
+A policy states what happens to the decoded picture, before geometry, and what to the model's input, after it. Each
+part draws from generators that the sample's key seeds; nothing draws from a process-wide generator, so threads cannot
+disturb each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
+from shards.errors import UsageError
 from trainer.augment import torchvision_policies
-from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng
-
-Operation = Callable[[Tensor, np.random.Generator], Tensor]
-Policy = Callable[[Tensor, SampleKey], Tensor]
-
-
-def augment(image: Tensor, policy: str, key: SampleKey | tuple[int, int, int]) -> Tensor:
-    """Return uint8[C, S, S] of any strides, changed by a policy of POLICIES; a tuple is (seed, epoch, sample id)."""
-    return POLICIES[policy](image, SampleKey(*key))
+from trainer.augment.library import Change, Library, brief, build_operation
+from trainer.augment.operations import chain, erase, flip, relight, shift, turn
+from trainer.augment.probe import probe_decoded, probe_input
+from trainer.augment.seeding import BEFORE, OPERATIONS, SampleKey
+from trainer.augment.torchvision_policies import build_photometric, seed_operations, seed_transform
+from trainer.options.augment import AugmentOptions, Backend, Operation
 
 
-def chain(*operations: Operation) -> Policy:
-    """Return operations of our own as a policy: one after the other, all from one generator."""
+@dataclass(frozen=True)
+class Policy:
+    """What changes a training picture; None does nothing.
+
+    before: uint8[C, H, W] of any sides, the decoded picture, with C of the model's input. after: uint8[C, S, S] of any
+    strides, the model's input.
+    """
+
+    before: Change | None = None
+    after: Change | None = None
+
+
+def build_policy(options: AugmentOptions) -> Policy:
+    """Return what a recipe's options make of training pictures, from the sample's key alone.
+
+    Raises:
+        UsageError: A pipeline with an operation that does not exist or a bad parameter.
+    """
+    policy = _build_pipeline(options) if options.pipeline else _build_named(options.policy, options.chosen_backend)
+    if options.erase == 0:
+        return policy
+    return replace(policy, after=_follow(policy.after, erase(options.erase)))
+
+
+def check_augment(options: AugmentOptions, channels: int = 3, size: int = 224) -> None:
+    """Refuse a crop that cannot fit, and a pipeline that cannot change pictures, by trying each operation on noise.
+
+    Args:
+        options: Of the recipe.
+        channels: Of the model's input, 1 or 3.
+        size: Side of the model's input, pixels.
+
+    Raises:
+        UsageError: A crop larger than what it is taken from; an operation that does not exist, a bad parameter, one
+            that fails, gives something else than uint8 or another shape where it must not, or does not depend on the
+            sample's key alone.
+    """
+    side = options.crop_side(size) + 2 * options.crop_padding
+    if options.chosen_crop == "padded" and side < size:
+        raise UsageError(
+            f"augment.crop_resize and twice augment.crop_padding make {side} pixels, less than image_size {size}: no "
+            "crop fits; raise them, or leave them out"
+        )
+    for operation in options.pipeline:
+        library = _open_library(options.chosen_backend)
+        _build_all([operation], library)  # its refusals are told as they are
+        change = library.seed(partial(_build_all, [operation], library), OPERATIONS)
+        probe = probe_input if operation.when == "after" else probe_decoded
+        try:
+            probe(change, channels, size, library.disturb)
+        except ValueError as err:
+            raise UsageError(f"augment.pipeline: {operation.op} {err}") from err
+
+
+def _follow(first: Change | None, second: Change) -> Change:
+    return second if first is None else lambda image, key: second(first(image, key), key)
+
+
+# policies by name
+
+_TORCHVISION: Mapping[str, Callable[[], Policy]] = {
+    "none": Policy,
+    "flip": lambda: Policy(after=chain(flip)),
+    "light": lambda: Policy(after=chain(flip, shift)),
+    "square": lambda: Policy(after=chain(turn)),
+    "strong": lambda: Policy(after=chain(turn, shift, relight)),
+    "photometric": lambda: Policy(after=seed_operations(lambda: [build_photometric()], OPERATIONS)),
+    "manual": lambda: Policy(before=seed_transform(torchvision_policies.PUBLISHED["autoaugment"](), BEFORE)),
+}
+"""flip: mirror; light: mirror and small shifts; square: the eight symmetries, for pictures without an upside; strong:
+all of square, small shifts, brightness and contrast; manual: autoaugment on the decoded picture. See
+torchvision_policies and albumentations_policies for the others."""
+
+
+def _build_named(name: str, backend: Backend) -> Policy:
+    if backend == "torchvision":
+        if name in _TORCHVISION:
+            return _TORCHVISION[name]()
+        return Policy(after=seed_transform(torchvision_policies.PUBLISHED[name]()))
+    if name == "none":
+        return Policy()
+    # late: importing albumentations takes most of a second, which other recipes need not pay
+    from trainer.augment import albumentations_policies
+
+    return Policy(after=albumentations_policies.seed_transforms(albumentations_policies.BUILDERS[name]))
+
+
+# policies written out
+
+
+def _open_library(backend: Backend) -> Library:
+    if backend == "torchvision":
+        return torchvision_policies.LIBRARY
+    from trainer.augment import albumentations_policies  # late, as above
+
+    return albumentations_policies.LIBRARY
+
+
+def _build_pipeline(options: AugmentOptions) -> Policy:
+    library = _open_library(options.chosen_backend)
+
+    def build_stage(when: str, purpose: int) -> Change | None:
+        chosen = [operation for operation in options.pipeline if operation.when == when]
+        if not chosen:
+            return None
+        _build_all(chosen, library)  # refused now, and not in the first thread that needs it
+        change = library.seed(partial(_build_all, chosen, library), purpose)
+        return _name_failures(change, [operation.op for operation in chosen], keeps_shape=when == "after")
+
+    return Policy(build_stage("before", BEFORE), build_stage("after", OPERATIONS))
+
+
+def _build_all(operations: list[Operation], library: Library) -> list[Any]:
+    return [build_operation(operation, library, partial(_find_elsewhere, library)) for operation in operations]
+
+
+def _find_elsewhere(library: Library, name: str) -> str:
+    """Return where a name that a library lacks is at home; empty where nowhere."""
+    other: Backend = "albumentations" if library.name == "torchvision" else "torchvision"
+    if name not in _open_library(other).kinds:
+        return ""
+    return f"; {other} has: set augment.backend={other}, where its parameters may be other ones"
+
+
+def _name_failures(change: Change, names: list[str], keeps_shape: bool) -> Change:
+    """Return a change whose failures on some picture say that it is the recipe's pipeline that does not fit it."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
-        rng = make_numpy_rng(key, OPERATIONS)
-        for operation in operations:
-            image = operation(image, rng)
-        return image
+        try:
+            changed: Tensor = change(image, key)
+        except Exception as err:
+            raise UsageError(f"{_describe(names, image, key)} ({brief(err)})") from err
+        if keeps_shape and changed.shape != image.shape:
+            raise UsageError(f"{_describe(names, image, key)}: it became {tuple(changed.shape)}")
+        return changed
 
     return apply
 
 
-def leave(image: Tensor, _key: SampleKey) -> Tensor:
-    """Return the picture as it is."""
-    return image
-
-
-def photometric(image: Tensor, key: SampleKey) -> Tensor:
-    """Brightness, contrast, colour, sharpness, rotation and noise; see albumentations_policies."""
-    # late: importing albumentations takes most of a second, and a recipe that only names the policy needs none of it
-    from trainer.augment import albumentations_policies
-
-    return albumentations_policies.POLICIES["photometric"](image, key)
-
-
-def flip(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mirror left and right with probability 1/2."""
-    return image.flip(2) if rng.random() < 0.5 else image
-
-
-def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Apply one of the eight symmetries of the square, each with probability 1/8."""
-    quarter_turns, mirrored = divmod(int(rng.integers(8)), 2)
-    image = torch.rot90(image, quarter_turns, (1, 2))
-    return image.flip(2) if mirrored else image
-
-
-def shift(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Rotate by up to 5 degrees, move by up to 5 % of the side and scale by 0.9 to 1.1."""
-    angle, x, y, scale = rng.uniform((-5, -0.05, -0.05, 0.9), (5, 0.05, 0.05, 1.1)).tolist()
-    side = image.shape[-1]
-    return transforms.affine(
-        image, angle, [round(x * side), round(y * side)], scale, [0.0, 0.0], InterpolationMode.BILINEAR
+def _describe(names: list[str], image: Tensor, key: SampleKey) -> str:
+    return (
+        f"augment.pipeline: {', '.join(names)} failed on sample {key.sample_id} in epoch {key.epoch + 1}, a picture of "
+        f"{tuple(image.shape)}; leave out what does not fit every picture"
     )
-
-
-def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change brightness and contrast by factors of 0.8 to 1.2."""
-    brightness, contrast = rng.uniform(0.8, 1.2, 2).tolist()
-    return transforms.adjust_contrast(transforms.adjust_brightness(image, brightness), contrast)
-
-
-POLICIES: dict[str, Policy] = {
-    "none": leave,
-    "flip": chain(flip),
-    "light": chain(flip, shift),
-    "square": chain(turn),
-    "strong": chain(turn, shift, relight),
-    **torchvision_policies.POLICIES,
-    "photometric": photometric,
-}
-"""none; flip: mirror; light: mirror and small shifts; square: the eight symmetries, for pictures without an
-upside; strong: all of square, small shifts, brightness and contrast; autoaugment, randaugment, trivialaugment and
-augmix as torchvision has them; photometric: light, colour, sharpness, rotation by up to 30 degrees and noise."""

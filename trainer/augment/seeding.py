@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 # What a stream is for. Others seed with (seed, epoch, purpose, ...) as well: shards.plan has 0, 1, 3 and 4,
-# shards.draws 6 and 7.
-OPERATIONS, CROP = 2, 5
+# shards.draws 6 and 7, trainer.augment.mix 10.
+OPERATIONS, CROP, ERASE, BEFORE = 2, 5, 8, 9
 
 # Added to the purpose, so that the libraries' streams differ from each other. SeedSequence.spawn would not do:
 # child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), which is another copy of the sample.
@@ -33,7 +33,7 @@ class SampleKey(NamedTuple):
 
 
 def make_numpy_rng(key: SampleKey, purpose: int) -> np.random.Generator:
-    """Return numpy's generator of a sample for OPERATIONS or CROP, at the start of its stream.
+    """Return numpy's generator of a sample for one purpose, at the start of its stream.
 
     >>> first, again = (make_numpy_rng(SampleKey(0, 1, 7), CROP) for _ in range(2))
     >>> first.random() == again.random()
@@ -43,13 +43,13 @@ def make_numpy_rng(key: SampleKey, purpose: int) -> np.random.Generator:
 
 
 def make_python_rng(key: SampleKey, purpose: int) -> random.Random:
-    """Return the standard library's generator of a sample for OPERATIONS or CROP."""
+    """Return the standard library's generator of a sample for one purpose."""
     state = np.random.SeedSequence(_words(key, purpose + _PYTHON)).generate_state(2, np.uint64)
     return random.Random(int(state[0]) << 64 | int(state[1]))
 
 
 def make_torch_rng(key: SampleKey, purpose: int) -> torch.Generator:
-    """Return torch's CPU generator of a sample for OPERATIONS or CROP.
+    """Return torch's CPU generator of a sample for one purpose.
 
     torch keeps 32 bits of a CPU generator's seed: in a run of millions of samples some two showings share their
     draws by chance, as harmless as two equal throws of dice, but not impossible as with the other two.

@@ -12,7 +12,7 @@ from trainer.feed.feed import Batch
 
 
 def feed_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield the batches with images and labels on `device`; on CUDA the next one is copied while one is computed."""
+    """Yield the batches with what a step computes on `device`; on CUDA the next is copied while one is computed."""
     return _copy_ahead(batches, device) if device.type == "cuda" else batches
 
 
@@ -28,6 +28,7 @@ def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batc
                 batch,
                 images=batch.images.to(device, non_blocking=True),
                 labels=batch.labels.to(device, non_blocking=True),
+                pairs=batch.pairs.to(device, non_blocking=True) if batch.pairs else None,
             )
         side.synchronize()  # the feed may write into the batch's memory as soon as the next one is asked for
         return moved
@@ -38,6 +39,6 @@ def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batc
         while (batch := coming.result()) is not None:
             coming = mover.submit(copy_next)
             # The allocator must not give the memory to the side stream's next copy while the step still reads it.
-            batch.images.record_stream(torch.cuda.current_stream(device))
-            batch.labels.record_stream(torch.cuda.current_stream(device))
+            for tensor in (batch.images, batch.labels, *(batch.pairs.tensors if batch.pairs else ())):
+                tensor.record_stream(torch.cuda.current_stream(device))
             yield batch

@@ -17,6 +17,7 @@ from shards.dataset import Split
 from shards.errors import DecodeError, ShardError
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
+from trainer.augment.mix import Pairs
 from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
@@ -31,7 +32,8 @@ Load = Callable[[Sample, int, Meter], Tensor]
 class Batch:
     """The part of a global batch that one rank computes; it may be empty.
 
-    images: uint8[n, C, S, S]; labels: int64[n]; weights: float32[n]; ids: int64[n] sample ids.
+    images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n]; weights:
+    float32[n]; ids: int64[n] sample ids; pairs: what the step mixes, None where it does not.
     """
 
     images: Tensor
@@ -39,6 +41,7 @@ class Batch:
     weights: Tensor
     ids: npt.NDArray[np.int64]
     sources: list[str]
+    pairs: Pairs | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import simplejpeg
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.decode import decode
 from shards.read import Sample
+from trainer.augment.library import Change
 from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.contract.preprocess import PreprocessSpec, fit
 from trainer.feed.meter import Meter
@@ -48,34 +51,57 @@ class Box:
 
 @dataclass(frozen=True)
 class TrainGeometry:
-    """What a training picture is before random operations: evaluation's geometry, or a random part of the picture.
+    """What a training picture is before the changes that follow: evaluation's geometry, or a random part of it.
 
     fast: decode large JPEGs at half, a quarter or an eighth of their resolution where the part is that much larger than
-        the input. Against the whole: 0.5 of 255 on average, 3 at the 99th percentile (tests/bench/README.md).
+        the input. Against the whole: 0.5 of 255 on average, 3 at the 99th percentile (tests/bench/README.md). Not where
+        `before` changes the decoded picture.
+    before: what changes the decoded picture.
     """
 
     spec: PreprocessSpec
     options: AugmentOptions
     fast: bool = False
+    before: Change | None = None
 
     def load(self, sample: Sample, key: SampleKey, meter: Meter) -> Tensor:
-        """Return uint8[C, S, S] of a sample.
+        """Return uint8[C, S, S] of a sample, of any strides.
 
         Raises:
             DecodeError: The bytes are not one complete picture.
         """
-        if self.options.crop == "none":
+        crop = self._crop
+        with meter.timing("decode"):
+            if crop == "random" and self.before is None:
+                return self._load_part(sample, make_numpy_rng(key, CROP), meter)
             image = decode_sample(sample, self.spec)
             meter.count_side(max(image.shape[1:]))
-            return fit(image.expand(3, -1, -1), self.spec)
-        return self._load_part(sample, make_numpy_rng(key, CROP), meter)
+            image = self._as_input(image)
+        if self.before is not None:
+            with meter.timing("augment"):
+                image = self.before(image, key)
+        with meter.timing("decode"):
+            if crop == "none":
+                return fit(image, self.spec)
+            rng = make_numpy_rng(key, CROP)
+            if crop == "padded":
+                return self._crop_padded(image, rng)
+            height, width = image.shape[1:]
+            return self._resize_part(image, draw_box(height, width, self.options, rng))
+
+    @cached_property
+    def _crop(self) -> str:
+        return self.options.chosen_crop
+
+    def _as_input(self, image: Tensor) -> Tensor:
+        """Return a decoded picture with the channels of the model's input."""
+        image = image.expand(3, -1, -1)
+        return transforms.rgb_to_grayscale(image) if self.spec.channels == 1 else image
 
     def _load_part(self, sample: Sample, rng: np.random.Generator, meter: Meter) -> Tensor:
-        size = self.spec.size
-        plain = sample.audited and sample.data.startswith(_JPEG)
-        if self.fast and plain:
+        if self.fast and _is_plain(sample):
             height, width = simplejpeg.decode_jpeg_header(sample.data)[:2]
-            box = draw_box(height, width, self.options, rng)
+            box, size = draw_box(height, width, self.options, rng), self.spec.size
             scale = next((scale for scale in _SCALES if min(box.height, box.width) >= scale * size), 1)
             image = decode_sample(sample, self.spec, scale)
             box = box.snap(round(height / image.shape[1]))
@@ -84,11 +110,34 @@ class TrainGeometry:
             height, width = image.shape[1:]
             box = draw_box(height, width, self.options, rng)
         meter.count_side(max(height, width))
+        return self._as_input(self._resize_part(image, box))
+
+    def _resize_part(self, image: Tensor, box: Box) -> Tensor:
         part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
-        resized = resize(part, size, self.spec.interpolation)
-        if self.spec.channels == 1:
-            return transforms.rgb_to_grayscale(resized.expand(3, -1, -1))
-        return resized.expand(3, -1, -1)
+        return resize(part, self.spec.size, self.spec.interpolation)
+
+    @cached_property
+    def _padded(self) -> PreprocessSpec:
+        """Evaluation's preprocessing with the side of a padded crop's picture for its size."""
+        side = self.options.crop_side(self.spec.size)
+        return self.spec.model_copy(update={"size": side, "resize": None})
+
+    def _crop_padded(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        spec, size, padding = self._padded, self.spec.size, self.options.crop_padding
+        if spec.policy == "crop":  # the shorter side, and the longer one whole
+            scale = spec.size / min(image.shape[1:])
+            sides = [max(spec.size, round(side * scale)) for side in image.shape[1:]]
+            image = transforms.resize(image, sides, InterpolationMode(spec.interpolation), antialias=True)
+        else:
+            image = fit(image, spec)
+        image = transforms.pad(image, [padding], fill=spec.fill)
+        top, left = (int(rng.integers(side - size, endpoint=True)) for side in image.shape[1:])
+        return image[:, top : top + size, left : left + size]
+
+
+def _is_plain(sample: Sample) -> bool:
+    """Say whether simplejpeg may decode it: a JPEG that was decoded when it was packed."""
+    return sample.audited and sample.data.startswith(_JPEG)
 
 
 def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tensor:
@@ -99,7 +148,7 @@ def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tenso
     Raises:
         DecodeError: The bytes are not one complete picture.
     """
-    if sample.audited and sample.data.startswith(_JPEG):
+    if _is_plain(sample):
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(sample.data)
             kind = "GRAY" if colorspace == "Gray" else "RGB"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from shards.dataset import Split
 from shards.draws import DrawOptions, count_draws
 from shards.mixing import bound_clustering
-from shards.plan import EpochPlan, OrderOptions, ShardSizes
+from shards.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
 from shards.read import Sample, SampleReader
-from trainer.augment.policies import augment
+from trainer.augment.mix import MixPlan, Pairs, find_missing, plan_mix
+from trainer.augment.policies import build_policy
 from trainer.augment.seeding import SampleKey
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.device import feed_device
@@ -63,8 +68,49 @@ class TrainStream:
             ShardError: A sample that cannot be read or decoded.
             OSError: A remote shard that cannot be fetched.
         """
+        batches = self._iterate_mixed if self._recipe.augment.mixes else self._iterate_plain
+        return feed_device(batches(epoch, first_step, make_load(self._recipe, self._spec, epoch)), self._ranks.device)
+
+    def _iterate_plain(self, epoch: int, first_step: int, load: Load) -> Iterator[Batch]:
         slices = self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks)
-        return feed_device(self._feed.iterate(slices, self._make_load(epoch)), self._ranks.device)
+        return self._feed.iterate(slices, load)
+
+    def _iterate_mixed(self, epoch: int, first_step: int, load: Load) -> Iterator[Batch]:
+        mixes: deque[_Mix | None] = deque()
+
+        def arrange() -> Iterator[Refs]:
+            plan = self.plan(epoch)
+            for step in range(first_step, plan.num_steps):
+                refs, mix = self._arrange(plan, epoch, step)
+                mixes.append(mix)
+                yield refs
+
+        for batch in self._feed.iterate(arrange(), load):
+            mix = mixes.popleft()
+            yield batch if mix is None else _pair(batch, mix, self._spec.size)
+
+    def _arrange(self, plan: EpochPlan, epoch: int, step: int) -> tuple[Refs, _Mix | None]:
+        """Return what this rank reads for a step, its own samples first, and how it mixes them."""
+        own = plan.slice(step, self._ranks.rank, self._ranks.num_ranks)
+        mine = slice_rank(plan.step_size(step), self._ranks.rank, self._ranks.num_ranks)
+        return self._add_partners(plan, epoch, step, own, mine)
+
+    def _add_partners(self, plan: EpochPlan, epoch: int, step: int, own: Refs, mine: slice) -> tuple[Refs, _Mix | None]:
+        """Return the samples of a part of a step with the partners that it lacks behind them, and how they mix."""
+        size = plan.step_size(step)
+        mix = plan_mix(self._recipe.augment, self._recipe.seed, epoch, step, size)
+        if mix is None:
+            return own, None
+        rows, missing = find_missing(mix.partners, mine)
+        return concat_refs([own, _pick(plan, step, missing.tolist())]), _Mix(mix, rows)
+
+    def peek(self, epoch: int, step: int, count: int) -> Batch:
+        """Return the first `count` samples of a step of all ranks, as the step sees them; raises as `iterate`."""
+        plan = self.plan(epoch)
+        mine = slice(0, min(count, plan.step_size(step)))
+        refs, mix = self._add_partners(plan, epoch, step, _pick(plan, step, range(mine.stop)), mine)
+        batch = next(self._feed.iterate([refs], make_load(self._recipe, self._spec, epoch)))
+        return batch if mix is None else _pair(batch, mix, self._spec.size)
 
     def read_meter(self) -> Readings:
         """Return what this rank read so far, and how long each stage took."""
@@ -73,21 +119,54 @@ class TrainStream:
     def close(self) -> None:
         self._feed.close()
 
-    def _make_load(self, epoch: int) -> Load:
-        recipe = self._recipe
-        geometry = TrainGeometry(self._spec, recipe.augment, fast=recipe.stream.decode == "fast")
-
-        def load(sample: Sample, copy: int, meter: Meter) -> Tensor:
-            key = SampleKey(recipe.seed, epoch, sample.sample_id, copy)
-            with meter.timing("decode"):
-                image = geometry.load(sample, key, meter)
-            with meter.timing("augment"):
-                return augment(image, recipe.augment.policy, key)
-
-        return load
-
     def _column(self, name: str) -> np.ndarray:
         if name not in self._columns:
             with SampleReader(self._split) as reader:
                 self._columns[name] = reader.read_column(name)
         return self._columns[name]
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """How a step mixes; rows: int64[n], where the partners of this rank's samples stand in its batch."""
+
+    plan: MixPlan
+    rows: npt.NDArray[np.int64]
+
+
+def _pick(plan: EpochPlan, step: int, places: Iterable[int]) -> Refs:
+    """Return the samples at some places of a global batch; only their lanes are worked out."""
+    size = plan.step_size(step)  # of as many ranks as samples, each has one
+    return concat_refs([plan.slice(step, place, size) for place in places])
+
+
+def _pair(batch: Batch, mix: _Mix, size: int) -> Batch:
+    """Return the batch of a rank's own samples, with all pictures that were read and what to mix of them."""
+    count, rows = len(mix.rows), torch.from_numpy(mix.rows)
+    lam = torch.full((count,), mix.plan.share(size), dtype=torch.float32)
+    box = mix.plan.box.place(size) if mix.plan.box else None
+    pairs = Pairs(rows, batch.labels[rows], batch.weights[rows], lam, box)
+    return Batch(
+        batch.images, batch.labels[:count], batch.weights[:count], batch.ids[:count], batch.sources[:count], pairs
+    )
+
+
+def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Load:
+    """Return what makes the model's input of a sample in an epoch: decoded, changed, cropped, changed.
+
+    Raises:
+        UsageError: A pipeline that cannot be built.
+    """
+    policy, seed = build_policy(recipe.augment), recipe.seed
+    geometry = TrainGeometry(spec, recipe.augment, recipe.stream.decode == "fast", policy.before)
+    after = policy.after
+
+    def load(sample: Sample, copy: int, meter: Meter) -> Tensor:
+        key = SampleKey(seed, epoch, sample.sample_id, copy)
+        image = geometry.load(sample, key, meter)
+        if after is None:
+            return image
+        with meter.timing("augment"):
+            return after(image, key)
+
+    return load

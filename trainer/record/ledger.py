@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+from torch import Tensor
 
 from shards.files import write_atomically
 from trainer.feed.feed import Batch
@@ -50,7 +51,7 @@ class Ledger:
             np.full(count, step, np.int64),
             np.full(count, self._rank, np.int32),
             batch.ids,
-            np.array([xxhash.xxh3_64_intdigest(image.numpy().tobytes()) for image in batch.images], np.uint64),
+            np.array([_hash_image(image) for image, _ in zip(batch.images[:count], batch.ids, strict=True)], np.uint64),
             np.full(count, position < self._done_before, np.bool_),
         ]
         self._tables.append(pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA))
@@ -70,6 +71,10 @@ class Ledger:
         temporary = self._folder / f"{POSITION}.partial"
         temporary.write_text(str(position))
         temporary.replace(self._folder / POSITION)
+
+
+def _hash_image(image: Tensor) -> int:
+    return xxhash.xxh3_64_intdigest(image.numpy().tobytes())
 
 
 def read_position(folder: Path) -> int:

@@ -1,0 +1,43 @@
+"""`python -m trainer.augment RECIPE [name=value ...]`: a contact sheet of pictures before and after augmentation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from shards.command import run_command
+from shards.errors import UsageError
+from trainer.recipe_file import load_recipe
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_intermixed_args(argv)
+    if arguments.samples < 1:
+        raise UsageError(f"--samples is a number of pictures and must be at least 1, got {arguments.samples}")
+    recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
+    out = arguments.out or Path(f"{recipe.name}-augment.png")
+    from shards.dataset import open_dataset
+    from trainer.augment.policies import check_augment
+    from trainer.contact_sheet import write_contact_sheet  # late: torch takes seconds, and mistakes are told before
+
+    dataset = open_dataset(recipe.data, recipe.cache_options())
+    check_augment(recipe.augment, recipe.preprocess.channels, recipe.image_size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_contact_sheet(recipe, dataset, out, arguments.samples)
+    print(f"sheet   {out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    style = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m trainer.augment", description=__doc__, formatter_class=style)
+    parser.add_argument("recipe", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: augment.policy=light")
+    parser.add_argument("--out", type=Path, help="PNG to write; NAME-augment.png where not given")
+    parser.add_argument("--samples", type=int, default=6, help="training pictures to show")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
