@@ -1,0 +1,144 @@
+"""Make a set that looks like a recipe's real data: same folders, names, sizes and modes; nothing is downloaded.
+
+`python -m trainer.recipes.data.lookalike NAME OUT` writes a folder, or a zip where OUT ends in .zip. The classes differ
+by what the real task is about, never by plain brightness or colour. The same arguments give the same pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shards.command import run_command
+from shards.errors import UsageError
+from shards.files import write_atomically
+from trainer.recipes.data.digits import DIGITS, write_real_digits
+from trainer.recipes.data.layout import LookAlike, Planned, plan_pictures
+from trainer.recipes.data.photographs import ANTS_BEES, IMAGENET, POSTERS
+from trainer.recipes.data.scans import CHEST_XRAY, COVID_CT, ELPV
+
+LOOK_ALIKES: dict[str, LookAlike] = {
+    "ants_bees": ANTS_BEES,
+    "chest_xray": CHEST_XRAY,
+    "covid_ct": COVID_CT,
+    "digits": DIGITS,
+    "elpv": ELPV,
+    "imagenet": IMAGENET,
+    "posters": POSTERS,
+}
+REAL_DIGITS = "digits_sklearn"
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_STAMP = (1980, 1, 1, 0, 0, 0)
+"""Of every file in a zip, so that the same pictures give the same bytes."""
+
+
+def make_pictures(
+    look: LookAlike, samples: int, seed: int, side: int, shuffle_labels: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Yield path and encoded bytes of every picture, in the order of its plan."""
+    for planned in plan_pictures(look, samples, seed, shuffle_labels):
+        yield planned.path, _encode(_draw(look, planned, seed, side), Path(planned.path).suffix.lower())
+
+
+def write_folder(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
+    """Write the pictures below `out`, published by one rename; return their number."""
+
+    def fill(folder: Path) -> int:
+        count = 0
+        for path, data in pictures:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+            count += 1
+        return count
+
+    return _publish(out, fill)
+
+
+def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
+    """Write the pictures into one zip in a folder of its name, as downloads have it; return their number."""
+    count = 0
+    with write_atomically(out) as file, zipfile.ZipFile(file, "w") as archive:
+        for path, data in pictures:
+            archive.writestr(zipfile.ZipInfo(f"{out.stem}/{path}", _STAMP), data)
+            count += 1
+    return count
+
+
+def _publish(out: Path, fill: Callable[[Path], int]) -> int:
+    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        count = fill(temporary)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return count
+
+
+def _draw(look: LookAlike, planned: Planned, seed: int, side: int) -> Image.Image:
+    return look.draw(planned.drawn, side, np.random.default_rng((seed, planned.number)))
+
+
+def _encode(image: Image.Image, ending: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, _FORMATS[ending], **({"quality": 90} if _FORMATS[ending] == "JPEG" else {}))
+    return file.getvalue()
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    out: Path = arguments.out
+    if out.exists():
+        raise UsageError(f"{out} exists and nothing was written; name another place, or delete it")
+    if arguments.name == REAL_DIGITS:
+        count = _make_real_digits(out, arguments)
+    else:
+        look = LOOK_ALIKES[arguments.name]
+        samples, side = arguments.samples or look.samples, arguments.size or look.side
+        pictures = make_pictures(look, samples, arguments.seed, side, arguments.shuffle_labels)
+        count = write_zip(pictures, out) if out.suffix == ".zip" else write_folder(pictures, out)
+    print(f"{out}: {count:,} pictures")
+    return 0
+
+
+def _make_real_digits(out: Path, arguments: argparse.Namespace) -> int:
+    if arguments.size is not None or out.suffix == ".zip":
+        raise UsageError(f"{REAL_DIGITS} are 8x8 pixels in a folder as they are; leave --size out and name a folder")
+    labels = np.random.default_rng(arguments.seed) if arguments.shuffle_labels else None
+    return _publish(out, lambda folder: write_real_digits(folder, arguments.samples, labels))
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.recipes.data.lookalike", description=summary, epilog=rest.strip()
+    )
+    parser.add_argument("name", choices=sorted([*LOOK_ALIKES, REAL_DIGITS]), help="the recipe whose data is meant")
+    parser.add_argument("out", type=Path, help="folder to make, or a file that ends in .zip")
+    parser.add_argument("--samples", type=_positive, help="pictures in all (default: about as many as a run needs)")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other pictures (default: 0)")
+    parser.add_argument("--size", type=_positive, metavar="PIXELS", help="longer side (default: as the real ones)")
+    parser.add_argument(
+        "--shuffle-labels", action="store_true", help="deal the classes at random: what is learnt then is chance"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a number above 0, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,158 @@
+"""Colour look-alikes: posters with a logo, insects, and objects of ImageNet's kind."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from trainer.recipes.data.canvas import (
+    Floats,
+    Point,
+    Shape,
+    blend,
+    draw_ellipse,
+    draw_polygon,
+    draw_strokes,
+    make_image,
+    make_scene,
+)
+from trainer.recipes.data.glyphs import GLYPHS, draw_glyph
+from trainer.recipes.data.layout import LookAlike, Part
+
+_LOGOS = {"acme": "disc", "globex": "cross", "initech": "bars"}
+_OBJECTS = {
+    "n01440764": "disc", "n02102040": "cross", "n02979186": "ring", "n03000684": "bars", "n03028079": "triangle",
+    "n03394916": "star", "n03417042": "chevron", "n03425413": "square", "n03445777": "moon", "n03888257": "grid",
+}  # fmt: skip
+"""WordNet ids of ten classes of ImageNet, each shown by a shape of its own."""
+
+
+def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
+    """Return a poster, wide or tall, of arbitrary shapes; its class is the logo in the white banner at one short end.
+
+    The longer side is 1.65 to 1.95 times the shorter one, and the banner so narrow that the centre square has nothing
+    of it.
+    """
+    shorter = round(side / rng.uniform(1.65, 1.95))
+    tall = rng.random() < 0.5
+    shape = (side, shorter) if tall else (shorter, side)
+    poster = make_scene(shape, rng)
+    for _ in range(rng.integers(3, 7)):
+        centre = (rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8))
+        radii = (rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.25))
+        poster = blend(poster, draw_ellipse(shape, centre, radii, rng.uniform(0, 3), soft=0.05), _draw_colour(rng))
+    # The banner ends at 0.16 of the longer side, and the centre square begins at 0.197 at least.
+    near, far = (0.0, 0.16) if rng.random() < 0.5 else (0.84, 1.0)
+    corners = [(0.0, near), (1.0, near), (1.0, far), (0.0, far)]
+    poster = blend(poster, draw_polygon(shape, [_turn(corner, tall) for corner in corners]), 245.0)
+    ink = _draw_colour(rng, dark=True)
+    for across in (0.2, 0.5, 0.8):
+        middle = _turn((across + rng.uniform(-0.03, 0.03), (near + far) / 2), tall)
+        poster = blend(poster, draw_glyph(_LOGOS[label], shape, middle, 0.12), ink)
+    return make_image(poster)
+
+
+def _turn(point: Point, tall: bool) -> Point:
+    """Return a point given across and along the longer side as x and y."""
+    return point if tall else (point[1], point[0])
+
+
+def draw_insect(label: str, side: int, rng: np.random.Generator) -> Image.Image:
+    """Return an ant or a bee anywhere on grass, bark or sand, turned at random.
+
+    Both are dark or light alike: an ant has a narrow waist and long legs, a bee stripes and wings.
+    """
+    shape = (round(side * 0.75), side)
+    scene = make_scene(shape, rng)
+    body = _Body(shape, (rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)), rng.uniform(0.22, 0.32), rng)
+    colour = (rng.uniform(10, 60) + rng.uniform(-8, 8, 3)).tolist()
+    if label == "bees":
+        return make_image(_paint_bee(scene, body, colour))
+    return make_image(_paint_ant(scene, body, colour))
+
+
+def draw_object(label: str, side: int, rng: np.random.Generator) -> Image.Image:
+    """Return an object of the class's shape, in any colour, size and place, on any ground."""
+    shape = (round(side * 0.75), side)
+    centre, radius = (rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)), rng.uniform(0.2, 0.35)
+    mask = draw_glyph(_OBJECTS[label], shape, centre, radius, rng.uniform(-0.3, 0.3))
+    scene = make_scene(shape, rng)
+    least, most = (175, 250) if scene.mean() < 128 else (5, 80)
+    return make_image(blend(scene, mask, rng.uniform(least, most, 3).tolist()))
+
+
+class _Body:
+    """Where an insect lies: its own axes, x towards the head, in parts of its half length."""
+
+    def __init__(self, shape: Shape, centre: Point, length: float, rng: np.random.Generator) -> None:
+        self.shape, self._centre, self._length = shape, centre, length
+        self._angle = rng.uniform(0, 2 * np.pi)
+
+    def find(self, x: float, y: float) -> Point:
+        """Return a place on the body as parts of the picture."""
+        cos, sin, unit = np.cos(self._angle), np.sin(self._angle), min(self.shape) * self._length
+        along, down = unit * (x * cos - y * sin), unit * (x * sin + y * cos)
+        return self._centre[0] + along / self.shape[1], self._centre[1] + down / self.shape[0]
+
+    def draw_oval(self, x: float, y: float, radii: Point, turn: float = 0.0, soft: float = 0.15) -> Floats:
+        scaled = (radii[0] * self._length, radii[1] * self._length)
+        return draw_ellipse(self.shape, self.find(x, y), scaled, self._angle + turn, soft)
+
+    def draw_lines(self, lines: list[list[Point]], width: float) -> Floats:
+        return draw_strokes(self.shape, [[self.find(*point) for point in line] for line in lines], width * self._length)
+
+
+def _paint_ant(scene: Floats, body: _Body, colour: list[float]) -> Floats:
+    legs = [[(0.1, 0.0), (0.1 + lean / 2, side * 0.45), (0.1 + lean, side * 0.95)]
+            for lean in (-0.6, 0.05, 0.7) for side in (-1, 1)]  # fmt: skip
+    legs += [[(0.75, 0.0), (1.05, side * 0.25), (1.25, side * 0.5)] for side in (-1, 1)]
+    scene = blend(scene, body.draw_lines(legs, 0.06), colour)
+    for x, radii in ((-0.65, (0.38, 0.26)), (0.1, (0.3, 0.13)), (0.7, (0.2, 0.19))):
+        scene = blend(scene, body.draw_oval(x, 0.0, radii), colour)
+    return scene
+
+
+def _paint_bee(scene: Floats, body: _Body, colour: list[float]) -> Floats:
+    for side in (-1, 1):
+        wing = body.draw_oval(-0.1, side * 0.6, (0.62, 0.26), side * 1.0)
+        scene = blend(scene, 0.75 * wing, 225.0)
+    scene = blend(scene, body.draw_oval(0.0, 0.0, (0.9, 0.48)), colour)
+    trunk = body.draw_oval(0.0, 0.0, (0.86, 0.44))
+    stripes = body.draw_lines([[(x, -0.5), (x, 0.5)] for x in (-0.6, -0.25, 0.1)], 0.16)
+    return blend(scene, trunk * stripes, (225.0, 175.0, 45.0))
+
+
+def _draw_colour(rng: np.random.Generator, dark: bool = False) -> list[float]:
+    colour: list[float] = rng.uniform(0, 90 if dark else 255, 3).tolist()
+    return colour
+
+
+def _name_object(part: str, label: str, number: int) -> str:
+    return f"{label}_{number}.JPEG" if part == "train" else f"ILSVRC2012_val_{number:08d}.JPEG"
+
+
+POSTERS = LookAlike(
+    classes=dict.fromkeys(_LOGOS, 1.0),
+    parts=(Part("", 1.0),),
+    samples=1500,
+    side=700,
+    draw=lambda label, side, rng: draw_poster(label, round(side * rng.uniform(0.8, 1.2)), rng),
+    name_file=lambda _part, label, number: f"{label}-{number:05d}.jpg",
+)
+ANTS_BEES = LookAlike(
+    classes={"ants": 0.5, "bees": 0.5},
+    parts=(Part("train", 0.61), Part("val", 0.39)),
+    samples=397,
+    side=500,
+    draw=draw_insect,
+    name_file=lambda _part, _label, number: f"{10_000_000 + 7919 * number}_{number:010x}.jpg",
+)
+IMAGENET = LookAlike(
+    classes=dict.fromkeys(_OBJECTS, 1.0),
+    parts=(Part("train", 0.9), Part("val", 0.1)),
+    samples=4000,
+    side=500,
+    draw=draw_object,
+    name_file=_name_object,
+)
+assert set(_OBJECTS.values()) == set(GLYPHS)
