@@ -309,6 +309,13 @@ def test_training_that_stopped_early_does_not_go_on(stopped_early: Recipe) -> No
     assert final_weights(stopped_early) == before
 
 
+def train_stopped_in_every_step(recipe: Recipe) -> None:
+    recipe.run_dir.mkdir()
+    (recipe.run_dir / STOP_FILE).touch()
+    while train_quietly(recipe) == "interrupted":
+        pass
+
+
 def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=wild", "optim.peak_lr=1e30")
     sentence = r"^step \d+: the loss of \d+ of 12 samples is not a finite number \(ids .*\): training diverged or a pic"
@@ -355,10 +362,7 @@ def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Pat
         for name in ("straight", "cut")
     )
     train_quietly(straight)
-    cut.run_dir.mkdir()
-    (cut.run_dir / STOP_FILE).touch()
-    while train_quietly(cut) == "interrupted":
-        pass
+    train_stopped_in_every_step(cut)
     assert final_weights(cut) == final_weights(straight)
 
 
@@ -366,10 +370,7 @@ def test_resume_is_exact_across_the_release_of_what_was_frozen(dataset_path: Pat
     frozen = ["freeze=[backbone]", "freeze_epochs=1", "schedule=default-0.5-3", "batch_size_global=18"]
     straight, cut = (make_recipe(dataset_path, tmp_path, f"name={name}", *frozen) for name in ("straight", "cut"))
     train_quietly(straight)
-    cut.run_dir.mkdir()
-    (cut.run_dir / STOP_FILE).touch()
-    while train_quietly(cut) == "interrupted":
-        pass
+    train_stopped_in_every_step(cut)
     assert final_weights(cut) == final_weights(straight)
 
 
