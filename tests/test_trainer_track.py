@@ -374,6 +374,7 @@ print(run_rank(recipe, single_rank(), kill_wandb))
 """
 
 
+@pytest.mark.slow
 def test_death_of_wandb_in_the_middle_does_not_stop_the_run(dataset_path: Path, tmp_path: Path) -> None:
     options = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=lost", "track.wandb=offline", "epochs=2"]
     command = [sys.executable, "-c", KILLED, *options]
