@@ -251,6 +251,7 @@ def train_command(data: str, root: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "trainer.run", "smoke", "name=run", *fixed, *small]
 
 
+@pytest.mark.slow
 def test_run_on_two_ranks_trains_from_a_store_through_one_cache(store: SeaweedFS, local: Path, tmp_path: Path) -> None:
     with FaultProxy(store.http_port) as proxy:
         arguments = train_command(store.http_at(proxy.port).format(path="set"), tmp_path, "num_ranks=2")
@@ -283,6 +284,7 @@ def wait_for_end(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_no_partial_file_and_a_run_that_goes_on(store: SeaweedFS, tmp_path: Path) -> None:
     before = set(os.listdir("/dev/shm"))
     arguments = train_command(store.http.format(path="set"), tmp_path, "num_ranks=2", "epochs=40")

@@ -121,6 +121,7 @@ def killed(dataset_path: Path, s3: str, tmp_path_factory: pytest.TempPathFactory
     return launch(recipe)
 
 
+@pytest.mark.slow
 def test_weights_of_a_run_that_lost_its_machine_are_those_of_an_uninterrupted_one(
     killed: Recipe, straight: Recipe, tmp_path: Path
 ) -> None:
@@ -129,10 +130,12 @@ def test_weights_of_a_run_that_lost_its_machine_are_those_of_an_uninterrupted_on
     )
 
 
+@pytest.mark.slow
 def test_ledger_in_the_store_is_that_of_an_uninterrupted_run(killed: Recipe, straight: Recipe, tmp_path: Path) -> None:
     assert seen_in_store(killed, tmp_path / "ledger") == seen(straight.run_dir / "ledger")
 
 
+@pytest.mark.slow
 def test_metrics_in_the_store_are_those_of_an_uninterrupted_run(
     killed: Recipe, straight: Recipe, tmp_path: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_metrics_in_the_store_are_those_of_an_uninterrupted_run(
     assert ours == pytest.approx(theirs, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_store_holds_what_a_run_leaves_and_nothing_of_its_machine(killed: Recipe) -> None:
     names = store_of(killed).sizes()
     tops = {name.split("/")[0] for name in names}
@@ -152,6 +156,7 @@ def test_store_holds_what_a_run_leaves_and_nothing_of_its_machine(killed: Recipe
     assert not [name for name in names if ".partial" in name]
 
 
+@pytest.mark.slow
 def test_another_machine_that_repeats_the_command_gets_the_outputs_and_trains_nothing(
     killed: Recipe, tmp_path: Path
 ) -> None:
@@ -168,6 +173,7 @@ def move(recipe: Recipe, work: Path) -> Recipe:
     return recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"work": str(work)})})
 
 
+@pytest.mark.slow
 def test_run_of_another_recipe_in_the_store_is_refused_with_the_first_difference(
     killed: Recipe, tmp_path: Path
 ) -> None:
@@ -180,6 +186,7 @@ def test_run_of_another_recipe_in_the_store_is_refused_with_the_first_difference
     )
 
 
+@pytest.mark.slow
 def test_upload_that_was_cut_is_no_snapshot(dataset_path: Path, s3: str, straight: Recipe, tmp_path: Path) -> None:
     """A snapshot without its state.json, which goes up last, is passed over, and later removed."""
     recipe = stop_early(make_recipe(dataset_path, s3.format(path="cut"), tmp_path / "work"))
