@@ -171,6 +171,7 @@ def test_rank_that_is_killed_ends_the_run_with_a_sentence(dataset_path: Path, tm
     assert are_gone(ranks)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_the_command_that_started_them(dataset_path: Path, tmp_path: Path) -> None:
     process = start(dataset_path, tmp_path, "orphans", 2, "float32")
     ranks = find_ranks(process, tmp_path, "orphans")

@@ -223,6 +223,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     assert final_weights(recipe) == final_weights(long_run)
 
 
+@pytest.mark.slow
 def test_kill_in_an_epoch_loses_nothing_but_time(long_run: Recipe, dataset_path: Path, tmp_path: Path) -> None:
     options = ("name=killed", "batch_size_global=2", "evaluate_on=[]", "snapshot.every_s=0.2")
     recipe = make_recipe(dataset_path, tmp_path, *options)

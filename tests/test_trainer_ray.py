@@ -167,16 +167,19 @@ def lost_worker(dataset_path: Path, ray_cluster: str, tmp_path_factory: pytest.T
     return run
 
 
+@pytest.mark.slow
 def test_run_that_lost_a_worker_holds_every_sample_once_an_epoch(lost_worker: Run) -> None:
     seen = lost_worker.seen()
     assert (len(seen), every_sample_once(seen)) == (12 * NUM_SAMPLES, True)
 
 
+@pytest.mark.slow
 def test_steps_since_the_last_snapshot_were_taken_again(lost_worker: Run) -> None:
     redone = read_ledger(lost_worker.run_dir / "ledger")["redone"].to_pylist()
     assert BATCH <= sum(redone) < 12 * NUM_SAMPLES
 
 
+@pytest.mark.slow
 def test_weights_of_the_run_that_lost_a_worker_are_those_of_one_process(lost_worker: Run, tmp_path: Path) -> None:
     options = [*lost_worker.options, "launch=local", "num_ranks=1", f"storage.root={tmp_path}"]
     straight = launch(load_recipe("smoke", options))
