@@ -23,14 +23,15 @@ from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
-from trainer.build import resolve_recipe
+from trainer.build import build_preprocess, resolve_recipe
+from trainer.feed.stream import TrainStream
 from trainer.finish import finish_run, make_bundle
 from trainer.loop import Outcome, train
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger
-from trainer.record.logbook import read_metrics
+from trainer.record.logbook import read_metrics, read_progress
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
 from trainer.run_dir import STOP_FILE
@@ -324,6 +325,53 @@ def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> No
         train_quietly(recipe)
     saved = sorted((recipe.run_dir / "nonfinite").iterdir())
     assert [path.name.partition("-rank-")[2] for path in saved] == ["0000.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def spoilt_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with samples whose weight is at the end of float32: times an untrained model's loss it is infinite."""
+    root = tmp_path_factory.mktemp("spoilt")
+    pictures = make_pictures(root / "pictures", {"train": 24, "val": 4, "test": 1})
+    heavy = [f"train/red/{path.name},3.4e38" for path in sorted((pictures / "train/red").iterdir())]
+    (pictures / "samples.csv").write_text("\n".join(["path,weight", *heavy, ""]))
+    pack(find_sources(pictures), root / "shards", PackOptions())
+    return root / "shards"
+
+
+def test_pictures_that_are_saved_are_those_of_the_step_although_the_feed_has_gone_on(
+    spoilt_path: Path, tmp_path: Path
+) -> None:
+    """It is told one step later, when the next batch is there and others are being read into memory used before."""
+    recipe = make_recipe(
+        spoilt_path, tmp_path, "name=spoilt", "batch_size_global=4", "augment.policy=none", "workers=2"
+    )
+    with pytest.raises(ShardError, match="is not a finite number"):
+        train_quietly(recipe)
+    (path,) = (recipe.run_dir / "nonfinite").iterdir()
+    saved = load_file(path)
+    dataset = open_dataset(spoilt_path)
+    stream = TrainStream(dataset.split("train"), recipe, build_preprocess(recipe, dataset), single_rank())
+    step = int(path.name.split("-")[1])
+    batch = next(stream.iterate(0, step))
+    places = [batch.ids.tolist().index(number) for number in saved["ids"].tolist()]
+    assert torch.equal(saved["images"], batch.images[places])
+    stream.close()
+
+
+def test_progress_tells_the_mean_loss_of_the_epoch_so_far(dataset_path: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "name=shown", "epochs=1")
+    train_quietly(recipe)
+    shown = read_progress(recipe.run_dir)["numbers"]["loss"]
+    assert shown == pytest.approx(read_metrics(recipe.run_dir)[0]["train/loss"], rel=1e-6)
+
+
+def test_metric_that_the_validation_part_cannot_give_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path / "pictures", {"train": 4, "val": 2, "test": 1})
+    shutil.rmtree(pictures / "val/red")
+    pack(find_sources(pictures), tmp_path / "shards", PackOptions())
+    recipe = make_recipe(tmp_path / "shards", tmp_path, "name=auroc", "stop.metric=auroc", "evaluate_on=[]")
+    with pytest.raises(UsageError, match=r"^stop\.metric=auroc needs every class in the validation part"):
+        train_quietly(recipe)
 
 
 def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path: Path) -> None:

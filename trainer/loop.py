@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from shards.errors import ShardError
+from shards.errors import ShardError, UsageError
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.feed.meter import Readings, judge
@@ -60,6 +60,11 @@ def _judge_epoch(run: Run) -> Numbers:
         rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
     _refuse_divergence(rows, run)
     metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
+    if run.recipe.stop.metric not in metrics:
+        raise UsageError(
+            f"stop.metric={run.recipe.stop.metric} needs every class in the validation part, and one is missing there; "
+            "take another metric, or pack again with a larger val"
+        )
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
     return numbers | {"val/time_s": time.monotonic() - started}
 
@@ -134,10 +139,15 @@ def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
 
 def _show(run: Run, wait_frac: float) -> None:
     """Tell where the run stands, and which share of its last step it waited for data."""
+
+    def number() -> Numbers:
+        # Of what the ranks have not yet added up, this rank's stands for all: asking them would hold up every step.
+        loss = run.state.loss_sum + float(run.loss_here) * run.ranks.num_ranks
+        mean = loss / max(run.state.weight_sum, 1e-12)
+        return {"loss": mean, "epoch": run.state.epochs_done + 1, "wait_frac": round(wait_frac, 3)}
+
     if run.logbook:
-        loss = run.state.loss_sum / max(run.state.weight_sum, 1e-12)
-        numbers = {"loss": loss, "epoch": run.state.epochs_done + 1, "wait_frac": round(wait_frac, 3)}
-        run.logbook.show(run.state.samples_seen, run.total_samples, numbers)
+        run.logbook.show(run.state.samples_seen, run.total_samples, number)
 
 
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:

@@ -66,8 +66,8 @@ class Feed:
         split: What to read.
         shape: (C, S, S) of a picture.
         workers: Threads; 0 works when a batch is asked for, in the thread that asks.
-        held: Batches whose memory stays theirs: with 1, the pictures of a batch are overwritten some time after the
-            next one was asked for.
+        held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
+            overwritten some time after the second one behind it was asked for.
         pinned: Page-locked memory, which CUDA copies from beside the computation.
     """
 

@@ -55,9 +55,9 @@ class TrainStream:
         self._fraction = min(recipe.stream.fraction, limit / split.num_samples)
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
-        self._feed = Feed(
-            split, (spec.channels, spec.size, spec.size), self.workers, pinned=ranks.device.type == "cuda"
-        )
+        # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
+        shape = (spec.channels, spec.size, spec.size)
+        self._feed = Feed(split, shape, self.workers, held=1, pinned=ranks.device.type == "cuda")
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
         """How often two samples of one shard meet in a batch at most, against a full shuffle."""

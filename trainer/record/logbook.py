@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,13 @@ class Logbook:
         with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(numbers | {"feed/verdict": verdict}) + "\n")
 
-    def show(self, samples_seen: int, total: int, numbers: Numbers) -> None:
-        """Tell how far the run is, at most twice a second."""
+    def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> None:
+        """Tell how far the run is, at most twice a second; `number` is asked then alone: it may wait for the device."""
         now = time.monotonic()
         if now - self._shown_at >= _PROGRESS_EVERY_S or samples_seen == total:
             self._shown_at = now
-            write_text(
-                self._run_dir / PROGRESS, json.dumps({"samples_seen": samples_seen, "total": total, "numbers": numbers})
-            )
+            progress = {"samples_seen": samples_seen, "total": total, "numbers": number()}
+            write_text(self._run_dir / PROGRESS, json.dumps(progress))
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
