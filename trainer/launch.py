@@ -24,6 +24,7 @@ from trainer.recipe import Recipe
 from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
+from trainer.watching import watching
 
 
 def launch(recipe: Recipe) -> Recipe:
@@ -95,23 +96,16 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def show_progress(recipe: Recipe) -> Iterator[None]:
     """Show a bar that follows progress.json, wherever the ranks run."""
-    done = threading.Event()
+    with tqdm(unit="picture", disable=None, desc=recipe.name, leave=False) as bar:
 
-    def follow() -> None:
-        with tqdm(unit="picture", disable=None, desc=recipe.name, leave=False) as bar:
-            while not done.wait(0.5):
-                progress = read_progress(recipe.run_dir)
-                bar.total = progress["total"] or None
-                bar.set_postfix(progress["numbers"], refresh=False)
-                bar.update(progress["samples_seen"] - bar.n)
+        def follow() -> None:
+            progress = read_progress(recipe.run_dir)
+            bar.total = progress["total"] or None
+            bar.set_postfix(progress["numbers"], refresh=False)
+            bar.update(progress["samples_seen"] - bar.n)
 
-    thread = threading.Thread(target=follow, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+        with watching(follow, "progress", 0.5):
+            yield
 
 
 def _start(recipe: Recipe) -> Outcome:

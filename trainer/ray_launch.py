@@ -43,11 +43,12 @@ from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
 from trainer.ray_board import Board
-from trainer.ray_watch import CommandSide, RankSide, release_nodes, watching
+from trainer.ray_watch import TICK_S, CommandSide, RankSide, release_nodes
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
 from trainer.run_dir import STOP_FILE
+from trainer.watching import watching
 
 REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
 COLLECTIVE_TIMEOUT_S = 300
@@ -73,7 +74,7 @@ def run_on_ray(recipe: Recipe) -> Outcome:
         _release_earlier(board)
         board.remove()
         try:
-            with watching(CommandSide(recipe, board).look, "cluster"):
+            with watching(CommandSide(recipe, board).look, "cluster", TICK_S):
                 return _fit(recipe, gpus, board)
         finally:
             board.remove()
@@ -169,7 +170,7 @@ def _run_worker(config: dict[str, Any]) -> str:
 def _listening(recipe: Recipe, board: Board) -> Iterator[None]:
     """Let rank 0 hear what is wanted of it while the block runs."""
     _remove_old_request(recipe.run_dir / STOP_FILE, board)
-    with watching(RankSide(recipe, board).look, "requests"):
+    with watching(RankSide(recipe, board).look, "requests", TICK_S):
         yield
 
 

@@ -6,11 +6,8 @@ files in the run's folder, which the loop obeys in its next step.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -23,34 +20,13 @@ from trainer.recipe import Recipe
 from trainer.record.logbook import PROGRESS
 from trainer.run_dir import SAVE_FILE, STOP_FILE
 
-_TICK_S = 0.3
+TICK_S = 0.3
 _NODES_EVERY_S = 2.0
 _REQUEST_TIMEOUT_S = 5.0
 _NOTICE_S = 120.0  # Ray Train's own guess where a notice names no time
 _LAST_SAVE_S = 4.0  # a snapshot that is begun later may not be whole in time
 
 logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def watching(look: Callable[[], None], name: str) -> Iterator[None]:
-    """Call `look` every 0.3 s in a thread while the block runs; an error is logged, and the next look may work."""
-    done = threading.Event()
-
-    def run() -> None:
-        while not done.wait(_TICK_S):
-            try:
-                look()
-            except Exception as err:  # Ray's calls raise many kinds; none is worth the run
-                logger.info("%s: %s", name, err)
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class CommandSide:
@@ -77,7 +53,7 @@ class CommandSide:
             return
         if self._nodes - before:  # ranks are added by starting all of them from the last snapshot: make it a new one
             self._board.post("save")
-            time.sleep(_TICK_S * 3)
+            time.sleep(TICK_S * 3)
         refresh_view()
 
 

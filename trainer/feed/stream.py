@@ -34,7 +34,7 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 class TrainStream:
     """Epochs of training batches; what they hold does not depend on ranks and workers.
 
-    weigh: makes the weights in the loss of those that the dataset gives its samples; None leaves them.
+    weigh: makes the weights in the loss of those that the dataset gives its samples; left out, they are the same.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TrainStream:
     def _read(self, batches: Iterable[Refs], load: Load) -> Iterator[Batch]:
         """Yield what the feed reads, its samples weighed for the loss."""
         for batch in self._feed.iterate(batches, load):
-            yield batch if self._weigh is None else replace(batch, weights=self._weigh(batch.labels, batch.weights))
+            yield replace(batch, weights=self._weigh(batch.labels, batch.weights))
 
     def _iterate_mixed(self, epoch: int, first_step: int, load: Load) -> Iterator[Batch]:
         mixes: deque[_Mix | None] = deque()

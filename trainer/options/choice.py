@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
+
+from pydantic import ModelWrapValidatorHandler, model_validator
 
 from trainer.options.section import Section
 
@@ -50,7 +52,27 @@ def _is_default(given: object, default: object) -> bool:
     return given == (list(default) if isinstance(default, tuple) and isinstance(given, list) else default)
 
 
-def mark_given(group: Section, given: object) -> None:
-    """Let `exclude_unset` leave out what was filled in, so that another choice can be made in what remains."""
-    named = {name for name, value in given.items() if value is not None} if isinstance(given, dict) else set()
-    object.__setattr__(group, "__pydantic_fields_set__", named & set(type(group).model_fields))
+class ChoiceSection(Section):
+    """A group with such options. What was filled in is no set field: `exclude_unset` leaves it out, so that another
+    choice can be made in what remains."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        given = cls._open(given)
+        if not isinstance(given, dict):
+            return build(given)
+        group = build(cls._settle(given))
+        named = {name for name, value in given.items() if value is not None}
+        object.__setattr__(group, "__pydantic_fields_set__", named & set(cls.model_fields))
+        return group
+
+    @classmethod
+    def _open(cls, given: Any) -> Any:
+        """Return a group that is written in another form as its options; others as they are."""
+        return given
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the options with those that their choices use filled in; raises ValueError as `settle`."""
+        raise NotImplementedError

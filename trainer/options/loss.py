@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from trainer.options.choice import Uses, mark_given, settle
-from trainer.options.section import Section
+from trainer.options.choice import ChoiceSection, Uses, settle
 
 _USES: Final[Uses] = {
     "cross_entropy": {"label_smoothing": 0.0, "teacher": None},
@@ -26,7 +25,7 @@ _USES_OF_TEACHER: Final[Uses] = {
 }
 
 
-class LossOptions(Section):
+class LossOptions(ChoiceSection):
     """The loss of a sample, and its weight; options below that the loss does not use are null."""
 
     name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
@@ -51,15 +50,6 @@ class LossOptions(Section):
     """What logits of both are divided by (4) before they are compared."""
     teacher_share: float | None = Field(default=None, gt=0, le=1)
     """Share (0.5) of the loss that is the distance to the teacher; the rest is to the labels."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(given, dict):
-            return build(given)
-        group = build(cls._settle(given))
-        mark_given(group, given)
-        return group
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:

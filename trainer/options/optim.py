@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from trainer.options.choice import Uses, mark_given, settle
-from trainer.options.section import Section
+from trainer.options.choice import ChoiceSection, Uses, settle
 
 _ADAM: Final = {"betas": (0.9, 0.999), "eps": 1e-8}
 _USES: Final[Uses] = {
@@ -23,7 +22,7 @@ _USES: Final[Uses] = {
 }
 
 
-class OptimOptions(Section):
+class OptimOptions(ChoiceSection):
     """The optimizer; options below that it does not use are null."""
 
     name: Literal["sgd", "adam", "adamw", "adabelief", "radam", "ranger", "lamb", "lion", "muon"] = "adamw"
@@ -48,15 +47,6 @@ class OptimOptions(Section):
     """Each layer's rate is this share of that of the layer above it; the head has peak_lr. 1 has one rate for all."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest gradient norm; None does not clip."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(given, dict):
-            return build(given)
-        group = build(cls._settle(given))
-        mark_given(group, given)
-        return group
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, model_validator
 
-from trainer.options.choice import REQUIRED, Uses, mark_given, settle
-from trainer.options.section import Section
+from trainer.options.choice import REQUIRED, ChoiceSection, Uses, settle
 
 _USES: Final[Uses] = {
     "constant": {},
@@ -34,7 +33,7 @@ _FORMS: Final = {
 }
 
 
-class ScheduleOptions(Section):
+class ScheduleOptions(ChoiceSection):
     """Learning rate as a function of samples seen; as one word, too: step-20-0.1, see parse_schedule."""
 
     name: Literal[
@@ -76,16 +75,9 @@ class ScheduleOptions(Section):
     """Share of the peak that is left: at the end of cosine and polynomial, and of each period of sgdr; at least by
     plateau."""
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
-        if isinstance(given, str):
-            given = parse_schedule(given)
-        if not isinstance(given, dict):
-            return build(given)
-        group = build(cls._settle(given))
-        mark_given(group, given)
-        return group
+    def _open(cls, given: Any) -> Any:
+        return parse_schedule(given) if isinstance(given, str) else given
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from shards.errors import UsageError
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.bring import BEFORE_SNAPSHOT, bring_run, is_output
-from trainer.record.position import STATE, read_local_position, remove_snapshot, upload_snapshot
+from trainer.record.position import read_local_position, remove_snapshot, upload_snapshot
 from trainer.record.run_store import RunStore, open_run_store
+from trainer.record.snapshot import STATE
 from trainer.run_dir import RESULT, SNAPSHOTS, STOP_FILE
 
 _EVERY_S = 0.5

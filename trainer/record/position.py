@@ -9,10 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from trainer.record.run_store import RunStore
+from trainer.record.snapshot import STATE, name_snapshot
 from trainer.run_dir import SNAPSHOTS
-
-STATE = "state.json"
-"""Of a snapshot in a store: goes up last and is removed first, so that a snapshot without it is none."""
 
 
 class _Best(BaseModel):
@@ -34,7 +32,7 @@ class Position(BaseModel):
     @property
     def snapshots(self) -> list[str]:
         """Names of the snapshots that a run in this position needs: the best epoch's, then its own."""
-        own = f"{self.samples_seen:015d}"
+        own = name_snapshot(self.samples_seen)
         return [self.best.snapshot, own] if self.best and self.best.snapshot != own else [own]
 
 
@@ -55,7 +53,10 @@ def read_stored_position(store: RunStore) -> Position | None:
 
 
 def upload_snapshot(run_dir: Path, name: str, store: RunStore) -> None:
-    """Copy a snapshot to a store; raises FileNotFoundError when a newer one takes its place meanwhile."""
+    """Copy a snapshot to a store; raises FileNotFoundError when a newer one takes its place meanwhile.
+
+    Its state goes up last, and is removed first: a snapshot without it is none.
+    """
     folder = run_dir / SNAPSHOTS / name
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == STATE, path.name)):
         store.upload(path, f"{SNAPSHOTS}/{name}/{path.name}")

@@ -19,7 +19,7 @@ from shards.files import TEMPORARY, write_text
 from trainer.step.engine import Engine
 from trainer.step.schedule import PlateauState
 
-MODEL, AVERAGE = "model.safetensors", "average.safetensors"
+STATE, MODEL, AVERAGE = "state.json", "model.safetensors", "average.safetensors"
 
 
 class Best(BaseModel):
@@ -115,7 +115,7 @@ class SnapshotStore:
         return sorted(path.name for path in self._folder.glob("*") if path.is_dir() and TEMPORARY not in path.name)
 
     def _read_state(self, name: str) -> RunState:
-        path = self._folder / name / "state.json"
+        path = self._folder / name / STATE
         try:
             return RunState.model_validate(json.loads(path.read_bytes()))
         except (OSError, json.JSONDecodeError, ValidationError) as err:
@@ -134,7 +134,7 @@ class SnapshotStore:
         if average is not None:
             save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
         torch.save(optimizer, temporary / "optimizer.pt")
-        write_text(temporary / "state.json", state.model_dump_json(indent=2) + "\n")
+        write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
         for path in temporary.iterdir():
             _sync(path)
         shutil.rmtree(self._folder / name, ignore_errors=True)

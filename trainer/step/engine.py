@@ -76,7 +76,8 @@ class Engine:
     def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
         """Find in how many parts a slice of `slice_size` pictures uint8[C, S, S] fits; every rank calls it."""
         if self._recipe.step.accumulate == "auto":
-            parts = fit_parts(lambda size: self._try_part(size, shape), max(1, slice_size))
+            size = max(1, slice_size)
+            parts = fit_parts(lambda parts: self._try_part(-(-size // parts), shape), size)
             self.parts = int(max(self._ranks.gather(parts)))
 
     def step(self, batch: Batch, total_weight: float, lr_scale: float, step: int) -> Step:
@@ -91,7 +92,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = self._recipe.optim.peak_lr * lr_scale * group.get("lr_scale", 1.0)
         skips = self._recipe.step.on_nan == "skip"
-        before = [buffer.clone() for buffer in self.model.buffers()] if skips else []
+        before = self._copy_buffers() if skips else []
         try:
             losses = self._backward(batch, total_weight, step)
         except RuntimeError as err:
@@ -99,8 +100,7 @@ class Engine:
                 raise
             losses = self._backward_in_more_parts(batch, total_weight, step, err)
         if skips and self._ranks.agree(float(not losses.isfinite().all()))[0]:
-            for buffer, old in zip(self.model.buffers(), before, strict=True):  # what BatchNorm saw of it
-                buffer.copy_(old)
+            self._restore_buffers(before)  # what BatchNorm saw of it
             return Step(losses, moved=False, left_out=True)
         return Step(losses, moved=self._apply(step))
 
@@ -132,18 +132,15 @@ class Engine:
                 f"rank {self._ranks.rank} ran out of memory in step {step}; give step.accumulate=auto, or a number "
                 f"above {self.parts}, and run the command again under another name="
             ) from err
-        while True:
-            if self.parts >= len(batch):
-                raise UsageError(
-                    "memory runs out with a single sample; take a smaller image_size or model, or another device"
-                ) from err
-            self.parts *= 2
-            release()
-            try:
-                return self._backward(batch, total_weight, step)
-            except RuntimeError as again:
-                if not is_out_of_memory(again):
-                    raise
+        losses: list[Tensor] = []
+
+        def compute(parts: int) -> None:
+            self.parts = parts
+            losses.append(self._backward(batch, total_weight, step))
+
+        release()
+        fit_parts(compute, len(batch), first=2 * self.parts)
+        return losses[0]
 
     def _compute_losses(
         self, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
@@ -212,7 +209,7 @@ class Engine:
     def _try_part(self, size: int, shape: tuple[int, ...]) -> None:
         """Compute a part of black pictures, forward and backward, and leave nothing of it but the memory it took."""
         device = self._ranks.device
-        kept = [buffer.clone() for buffer in self.model.buffers()]
+        kept = self._copy_buffers()
         reserve = [torch.empty_like(p) for p in self.model.parameters() if p.requires_grad for _ in range(2)]
         self.model.train()
         try:
@@ -226,14 +223,18 @@ class Engine:
         finally:
             del reserve
             self.optimizer.zero_grad(set_to_none=True)
-            for buffer, old in zip(self.model.buffers(), kept, strict=True):
-                buffer.copy_(old)
+            self._restore_buffers(kept)
 
-    @contextlib.contextmanager
-    def judged_weights(self) -> Iterator[None]:
-        """Have the model hold the weights that count: their average where the recipe keeps one."""
-        with self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext():
-            yield
+    def _copy_buffers(self) -> list[Tensor]:
+        return [buffer.clone() for buffer in self.model.buffers()]
+
+    def _restore_buffers(self, kept: list[Tensor]) -> None:
+        for buffer, old in zip(self.model.buffers(), kept, strict=True):
+            buffer.copy_(old)
+
+    def judged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Return where the model holds the weights that count: their average where the recipe keeps one."""
+        return self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state beside the model's own: optimizer, scaler, average of the weights."""

@@ -29,28 +29,27 @@ def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
     """Return the least of first, 2 first, 4 first, ... parts in which a slice of `size` samples can be computed.
 
     Args:
-        compute: Computes one part of so many samples, forward and backward; raises where memory runs out.
+        compute: Computes the slice, or a part of it, cut into so many parts; raises where memory runs out.
         size: Samples of the slice.
         first: Parts to begin with.
 
     Raises:
         UsageError: One sample alone does not fit.
 
-    >>> def up_to_three(samples):
-    ...     if samples > 3:
+    >>> def three_at_most(parts):
+    ...     if 16 / parts > 3:
     ...         raise MemoryError
-    >>> fit_parts(up_to_three, 16)
+    >>> fit_parts(three_at_most, 16)
     8
     """
     parts = first
     while True:
-        samples = -(-size // parts)
         try:
-            compute(samples)
+            compute(parts)
         except Exception as err:
             if not is_out_of_memory(err):
                 raise
-            if samples <= 1:
+            if parts >= size:
                 raise UsageError(
                     "memory runs out with a single sample; take a smaller image_size or model, or another device"
                 ) from err

@@ -1,0 +1,31 @@
+"""Looking at something now and then beside what a block does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def watching(look: Callable[[], None], name: str, every_s: float) -> Iterator[None]:
+    """Call `look` every `every_s` seconds in a thread while the block runs; an error is logged, not raised."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(every_s):
+            try:
+                look()
+            except Exception as err:  # of Ray, a terminal, a file that is just being written: none is worth the run
+                logger.info("%s: %s", name, err)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
