@@ -36,6 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         data = make_data(Path(name))
         recipe = make_recipe(data, Path(name), arguments.model)
+        recipe.run_dir.mkdir()
         run = open_run(recipe, single_rank())
         batches = [copy(batch) for _, batch in zip(range(STEPS), run.stream.iterate(0, 0), strict=False)]
         bare = make_bare(recipe, len(open_dataset(data).classes))
