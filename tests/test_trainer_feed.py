@@ -170,9 +170,9 @@ def test_fraction_trains_on_a_part_of_each_class(dataset_path: Path) -> None:
 
 def test_held_batches_keep_their_pictures(dataset_path: Path) -> None:
     split = open_dataset(dataset_path).split("train")
-    feed = Feed(split, SHAPE, 2, held=3)
+    feed = Feed(split, 2, held=3)
     held: list[tuple[Batch, Tensor]] = []
-    for batch in feed.iterate(in_order(split, 5), load):
+    for batch in feed.iterate(in_order(split, 5), load, SHAPE):
         held = [*held[-2:], (batch, batch.images.clone())]
         assert all(torch.equal(kept.images, copy) for kept, copy in held)
     feed.close()
@@ -180,8 +180,8 @@ def test_held_batches_keep_their_pictures(dataset_path: Path) -> None:
 
 def test_memory_of_batches_is_used_in_turn(dataset_path: Path) -> None:
     split = open_dataset(dataset_path).split("train")
-    feed = Feed(split, SHAPE, 2)
-    places = [batch.images.data_ptr() for batch in feed.iterate(in_order(split, 4), load)]
+    feed = Feed(split, 2)
+    places = [batch.images.data_ptr() for batch in feed.iterate(in_order(split, 4), load, SHAPE)]
     feed.close()
     assert len(places) == 18
     assert len(set(places)) <= BATCHES_AHEAD + 2
@@ -192,8 +192,8 @@ def test_batches_grow_and_shrink_and_may_be_empty(dataset_path: Path) -> None:
     sizes = [2, 0, 7, 1, 0, 30, 3]
     starts = np.cumsum([0, *sizes])
     batches = [sequential_refs(split.counts, int(a), int(b)) for a, b in itertools.pairwise(starts)]
-    feed = Feed(split, SHAPE, 2, held=len(sizes))
-    found = list(feed.iterate(batches, load))
+    feed = Feed(split, 2, held=len(sizes))
+    found = list(feed.iterate(batches, load, SHAPE))
     feed.close()
     assert [tuple(batch.images.shape) for batch in found] == [(size, *SHAPE) for size in sizes]
     assert [number for batch in found for number in batch.ids.tolist()] == list(range(sum(sizes)))

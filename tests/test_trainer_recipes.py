@@ -64,7 +64,20 @@ SLOW_CASES = {
     "covid_ct": Case("covid_ct", "covid_ct", 900, 112, ("image_size=32", "epochs=4")),
     "chest_xray": Case("chest_xray", "chest_xray", 640, 100, ("image_size=32", "epochs=8", "batch_size_global=16")),
     "elpv": Case("elpv", "elpv", 300, 150, ("image_size=96", "epochs=3")),
-    "imagenet_resnet50": Case("imagenet_resnet50", "imagenet", 700, 96, ("image_size=32", "epochs=8")),
+    "imagenet_resnet50": Case(
+        "imagenet_resnet50",
+        "imagenet",
+        700,
+        96,
+        (
+            "image_size=32",
+            "preprocess.resize=36",
+            "epochs=10",
+            "batch_size_global=16",
+            f"optim.peak_lr={1.7 * 16 / 4096}",
+            "augment.progressive={start_size: 24, from_epoch: 6, to_epoch: 8, multiple: 4}",
+        ),
+    ),
 }
 CASES = SMALL_CASES | SLOW_CASES
 ELSEWHERE = {"demo", "smoke"}
@@ -159,8 +172,18 @@ SIZES = {"data", "name", "image_size", "epochs", "batch_size_global", "weights",
 
 @pytest.mark.parametrize("case", list_cases(CASES))
 def test_a_smaller_run_keeps_what_the_recipe_learns_with(case: Case) -> None:
-    whole, small = (load_recipe(case.recipe, options).model_dump() for options in ((), case.options))
-    assert {name for name in whole if whole[name] != small[name]} <= SIZES
+    whole, small = (load_recipe(case.recipe, options) for options in ((), case.options))
+    scale = small.batch_size_global / whole.batch_size_global
+    assert small.optim.peak_lr in (whole.optim.peak_lr, whole.optim.peak_lr * scale)  # linear scaling
+    assert bool(small.augment.progressive) == bool(whole.augment.progressive)
+    plain = {
+        "optim": {"peak_lr": small.optim.peak_lr},
+        "augment": {"progressive": small.augment.progressive and small.augment.progressive.model_dump()},
+    }
+    expected = whole.model_dump()
+    for group, values in plain.items():
+        expected[group] |= values
+    assert {name for name, value in small.model_dump().items() if value != expected[name]} <= SIZES
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -46,7 +46,8 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
         ShardError: Weights that do not fit.
     """
     spec = build_model_spec(recipe, num_classes)
-    check_size(spec, resolve_size(recipe))
+    for size in {recipe.augment.train_size(0, resolve_size(recipe)), resolve_size(recipe)}:
+        check_size(spec, size)
     torch.manual_seed(recipe.seed)
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, recipe.weights)
@@ -93,6 +94,32 @@ def resolve_size(recipe: Recipe) -> int:
     size = resolve_recipe(recipe).image_size
     assert size is not None
     return size
+
+
+def check_growth(recipe: Recipe) -> None:
+    """Refuse training pictures that grow otherwise than to image_size within the run, or for a model of one size.
+
+    Raises:
+        UsageError: One sentence that says which.
+    """
+    growth, size = recipe.augment.progressive, resolve_size(recipe)
+    if growth is None:
+        return
+    if growth.start_size >= size:
+        raise UsageError(
+            f"augment.progressive.start_size is {growth.start_size} and image_size {size}: pictures would not grow; "
+            "take a smaller start_size, or leave progressive out"
+        )
+    if growth.to_epoch >= recipe.epochs:
+        raise UsageError(
+            f"augment.progressive.to_epoch is {growth.to_epoch} and the run's last epoch {recipe.epochs - 1} (they "
+            "count from 0): training would never see image_size; take a smaller to_epoch, or more epochs"
+        )
+    if is_size_fixed(recipe.model):
+        raise UsageError(
+            f"{recipe.model} is built for one size, {size}, and augment.progressive would show it smaller pictures; "
+            "take a convolutional model, or leave progressive out"
+        )
 
 
 def check_size(spec: ModelSpec, size: int) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, UsageError
 from trainer.augment.policies import check_augment
-from trainer.build import resolve_recipe, resolve_size
+from trainer.build import check_growth, resolve_recipe, resolve_size
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.processes import run_processes
@@ -63,9 +63,11 @@ def open_data(recipe: Recipe) -> Dataset:
 
     Raises:
         UsageError: No dataset there, several labels a sample, a part that the run needs is missing, or pictures cannot
-            be changed as the recipe says.
+            be changed or grow as the recipe says.
     """
-    check_augment(recipe.augment, recipe.preprocess.channels, resolve_size(recipe))
+    check_growth(recipe)
+    for size in {recipe.augment.train_size(0, resolve_size(recipe)), resolve_size(recipe)}:
+        check_augment(recipe.augment, recipe.preprocess.channels, size)
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
     for part in ("train", "val", *recipe.evaluate_on):
         dataset.split(part)

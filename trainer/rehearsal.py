@@ -96,7 +96,8 @@ def rehearse(ranks: Ranks, recipe: Recipe, num_ranks: int) -> Rehearsal:
     place = ranks if ranks.num_ranks == num_ranks else replace(ranks, num_ranks=num_ranks)
     engine, stream = open_engine(recipe, dataset, build_preprocess(recipe, dataset), ranks, place)
     try:
-        batches = stream.iterate(0, 0)
+        # Pictures that grow with the epochs are largest in the last.
+        batches = stream.iterate(recipe.epochs - 1 if recipe.augment.progressive else 0, 0)
         first = next(batches)
         largest = -(-min(recipe.batch_size_global, stream.samples_per_epoch) // num_ranks)
         memory = _share_largest(ranks, _measure_memory(engine, ranks, first, largest))

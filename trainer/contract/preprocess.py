@@ -43,6 +43,11 @@ class PreprocessSpec(BaseModel):
     max_side: int | None = Field(default=None, gt=0)
     """Longer side to which the dataset's larger pictures were shrunk, and so every picture is; None shrinks none."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of the model's input."""
+        return self.channels, self.size, self.size
+
 
 def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
     """Return uint8[C, S, S] of an encoded picture.

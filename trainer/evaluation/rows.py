@@ -38,9 +38,9 @@ def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks:
     """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode."""
     model.eval()
     threads = torch.get_num_threads() if ranks.device.type == "cpu" else 1
-    feed = Feed(split, (spec.channels, spec.size, spec.size), workers, held=threads + 1)
+    feed = Feed(split, workers, held=threads + 1)
     try:
-        batches = feed.iterate(_chunks(split, ranks), _make_load(spec))
+        batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
         parts = list(_compute_chunks(model, batches, ranks.device, threads))
     finally:
         feed.close()

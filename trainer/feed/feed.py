@@ -24,6 +24,8 @@ BATCHES_AHEAD = 3
 _CHUNK = 4
 """Samples that a thread takes at a time: fewer cost more in handing over, more let threads idle at a batch's end."""
 
+Shape = tuple[int, int, int]
+
 Load = Callable[[Sample, int, Meter], Tensor]
 """Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
 
@@ -64,26 +66,28 @@ class Feed:
 
     Args:
         split: What to read.
-        shape: (C, S, S) of a picture.
         workers: Threads; 0 works when a batch is asked for, in the thread that asks.
         held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
             overwritten some time after the second one behind it was asked for.
         pinned: Page-locked memory, which CUDA copies from beside the computation.
     """
 
-    def __init__(
-        self, split: Split, shape: tuple[int, int, int], workers: int, *, held: int = 1, pinned: bool = False
-    ) -> None:
+    def __init__(self, split: Split, workers: int, *, held: int = 1, pinned: bool = False) -> None:
         self._reader = SampleReader(split)
         self._meter = Meter()
-        self._buffers = _Buffers(shape, BATCHES_AHEAD + 1 + held, pinned)
+        self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
         # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
         self._pool = (
             ThreadPoolExecutor(workers, "feed", initializer=torch.set_num_threads, initargs=(1,)) if workers else None
         )
 
-    def iterate(self, batches: Iterable[Refs], load: Load) -> Iterator[Batch]:
-        """Yield one batch for each of `batches`, in order, working three ahead; `load` runs in the threads.
+    def iterate(self, batches: Iterable[Refs], load: Load, shape: Shape) -> Iterator[Batch]:
+        """Yield one batch for each of `batches`, in order, working three ahead.
+
+        Args:
+            batches: Samples of each.
+            load: Makes a picture of a sample; it runs in the threads.
+            shape: (C, S, S) of a picture.
 
         Raises:
             ShardError: A sample that cannot be read or decoded; named by shard and key, never replaced.
@@ -92,7 +96,7 @@ class Feed:
         ahead: deque[_Filling] = deque()
         try:
             for refs in look_ahead(batches, self._reader, kept=BATCHES_AHEAD + 2):
-                ahead.append(self._begin(refs, load))
+                ahead.append(self._begin(refs, load, shape))
                 if len(ahead) > (BATCHES_AHEAD if self._pool else 0):
                     yield ahead.popleft().finish()
             while ahead:
@@ -116,8 +120,8 @@ class Feed:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self, refs: Refs, load: Load) -> _Filling:
-        images = self._buffers.take(len(refs))
+    def _begin(self, refs: Refs, load: Load, shape: Shape) -> _Filling:
+        images = self._buffers.take(len(refs), shape)
         places = list(zip(refs.shards.tolist(), refs.rows.tolist(), refs.copies.tolist(), strict=True))
         parts: list[Future[list[Sample]]] = []
         for first in range(0, len(places), _CHUNK):
@@ -165,21 +169,20 @@ class _Filling:
 class _Buffers:
     """Memory for batches, used in turn: taken anew it would cost a page fault for each 4 KiB of every batch."""
 
-    def __init__(self, shape: tuple[int, int, int], number: int, pinned: bool) -> None:
-        self._shape = shape
+    def __init__(self, number: int, pinned: bool) -> None:
         self._pinned = pinned
-        self._free = deque(torch.empty((0, *shape), dtype=torch.uint8) for _ in range(number))
+        self._free = deque(torch.empty(0, dtype=torch.uint8) for _ in range(number))
 
-    def take(self, size: int) -> Tensor:
+    def take(self, size: int, shape: Shape) -> Tensor:
         """Return uint8[size, C, S, S]; its memory is given out again `number` takes later."""
+        channels, height, width = shape
+        wanted = size * channels * height * width
         buffer = self._free.popleft()
-        if len(buffer) < size:
-            # Channels last, as decoders give them and the model takes them: copies then go straight through memory.
-            channels, height, width = self._shape
-            buffer = torch.empty((size, height, width, channels), dtype=torch.uint8, pin_memory=self._pinned)
-            buffer = buffer.permute(0, 3, 1, 2)
+        if len(buffer) < wanted:
+            buffer = torch.empty(wanted, dtype=torch.uint8, pin_memory=self._pinned)
         self._free.append(buffer)
-        return buffer[:size]
+        # Channels last, as decoders give them and the model takes them: copies then go straight through memory.
+        return buffer[:wanted].view(size, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _done(samples: list[Sample]) -> Future[list[Sample]]:

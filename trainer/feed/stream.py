@@ -56,8 +56,7 @@ class TrainStream:
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
-        shape = (spec.channels, spec.size, spec.size)
-        self._feed = Feed(split, shape, self.workers, held=1, pinned=ranks.device.type == "cuda")
+        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda")
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
         """How often two samples of one shard meet in a batch at most, against a full shuffle."""
@@ -85,18 +84,23 @@ class TrainStream:
             OSError: A remote shard that cannot be fetched.
         """
         batches = self._iterate_mixed if self._recipe.augment.mixes else self._iterate_plain
-        return feed_device(batches(epoch, first_step, make_load(self._recipe, self._spec, epoch)), self._ranks.device)
+        return feed_device(batches(epoch, first_step), self._ranks.device)
 
-    def _iterate_plain(self, epoch: int, first_step: int, load: Load) -> Iterator[Batch]:
-        slices = self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks)
-        return self._read(slices, load)
+    def _iterate_plain(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        return self._read(self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks), epoch)
 
-    def _read(self, batches: Iterable[Refs], load: Load) -> Iterator[Batch]:
-        """Yield what the feed reads, its samples weighed for the loss."""
-        for batch in self._feed.iterate(batches, load):
+    def _spec_of(self, epoch: int) -> PreprocessSpec:
+        """Return what makes the pictures of an epoch, whose size it may set."""
+        size = self._recipe.augment.train_size(epoch, self._spec.size)
+        return self._spec if size == self._spec.size else self._spec.model_copy(update={"size": size})
+
+    def _read(self, batches: Iterable[Refs], epoch: int) -> Iterator[Batch]:
+        """Yield what the feed reads in an epoch, its samples weighed for the loss."""
+        spec = self._spec_of(epoch)
+        for batch in self._feed.iterate(batches, make_load(self._recipe, spec, epoch), spec.shape):
             yield replace(batch, weights=self._weigh(batch.labels, batch.weights))
 
-    def _iterate_mixed(self, epoch: int, first_step: int, load: Load) -> Iterator[Batch]:
+    def _iterate_mixed(self, epoch: int, first_step: int) -> Iterator[Batch]:
         mixes: deque[_Mix | None] = deque()
 
         def arrange() -> Iterator[Refs]:
@@ -106,9 +110,9 @@ class TrainStream:
                 mixes.append(mix)
                 yield refs
 
-        for batch in self._read(arrange(), load):
+        for batch in self._read(arrange(), epoch):
             mix = mixes.popleft()
-            yield batch if mix is None else _pair(batch, mix, self._spec.size)
+            yield batch if mix is None else _pair(batch, mix)
 
     def _arrange(self, plan: EpochPlan, epoch: int, step: int) -> tuple[Refs, _Mix | None]:
         """Return what this rank reads for a step, its own samples first, and how it mixes them."""
@@ -130,8 +134,8 @@ class TrainStream:
         plan = self.plan(epoch)
         mine = slice(0, min(count, plan.step_size(step)))
         refs, mix = self._add_partners(plan, epoch, step, _pick(plan, step, range(mine.stop)), mine)
-        batch = next(self._read([refs], make_load(self._recipe, self._spec, epoch)))
-        return batch if mix is None else _pair(batch, mix, self._spec.size)
+        batch = next(self._read([refs], epoch))
+        return batch if mix is None else _pair(batch, mix)
 
     def read_meter(self) -> Readings:
         """Return what this rank read so far, and how long each stage took."""
@@ -161,9 +165,9 @@ def _pick(plan: EpochPlan, step: int, places: Iterable[int]) -> Refs:
     return concat_refs([plan.slice(step, place, size) for place in places])
 
 
-def _pair(batch: Batch, mix: _Mix, size: int) -> Batch:
+def _pair(batch: Batch, mix: _Mix) -> Batch:
     """Return the batch of a rank's own samples, with all pictures that were read and what to mix of them."""
-    count, rows = len(mix.rows), torch.from_numpy(mix.rows)
+    count, rows, size = len(mix.rows), torch.from_numpy(mix.rows), batch.images.shape[-1]
     lam = torch.full((count,), mix.plan.share(size), dtype=torch.float32)
     box = mix.plan.box.place(size) if mix.plan.box else None
     pairs = Pairs(rows, batch.labels[rows], batch.weights[rows], lam, box)

@@ -14,6 +14,7 @@ from trainer.recipes.data.canvas import (
     draw_polygon,
     draw_strokes,
     make_image,
+    make_noise,
     make_scene,
 )
 from trainer.recipes.data.glyphs import GLYPHS, draw_glyph
@@ -25,6 +26,10 @@ _OBJECTS = {
     "n03394916": "star", "n03417042": "chevron", "n03425413": "square", "n03445777": "moon", "n03888257": "grid",
 }  # fmt: skip
 """WordNet ids of ten classes of ImageNet, each shown by a shape of its own."""
+
+_RED_GREEN = np.array([1, -1, 0], dtype=np.float32) / np.sqrt(np.float32(2))
+_YELLOW_BLUE = np.array([1, 1, -2], dtype=np.float32) / np.sqrt(np.float32(6))
+"""Directions of colour without brightness."""
 
 
 def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
@@ -72,11 +77,17 @@ def draw_insect(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_object(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return an object of the class's shape, in any colour, size and place, on any ground."""
+    """Return an object of the class's shape, in any colour, size and place, on ground of any colour.
+
+    The ground is speckled in two opposite hues of the class, so that a random crop tells it by its texture, as crops of
+    photographs do (Geirhos et al. 2019); the mean colour does not.
+    """
     shape = (round(side * 0.75), side)
     centre, radius = (rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)), rng.uniform(0.2, 0.35)
     mask = draw_glyph(_OBJECTS[label], shape, centre, radius, rng.uniform(-0.3, 0.3))
-    scene = make_scene(shape, rng)
+    turn = np.pi * list(_OBJECTS).index(label) / len(_OBJECTS)
+    hues = np.cos(turn) * _RED_GREEN + np.sin(turn) * _YELLOW_BLUE
+    scene = make_scene(shape, rng) + 80 * make_noise(shape, 23, rng)[..., None] * hues
     least, most = (175, 250) if scene.mean() < 128 else (5, 80)
     return make_image(blend(scene, mask, rng.uniform(least, most, 3).tolist()))
 
