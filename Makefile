@@ -38,7 +38,7 @@ test: lint  ## all that CI runs
 	$(PY) -m pytest -m "not slow"
 
 test-slow: $(STAMP)  ## what is too long for CI
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
 
 clean:  ## remove the demo's data and runs
 	rm -rf data runs

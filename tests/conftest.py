@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from object_stores import SeaweedFS, run_gcs, run_seaweedfs
 from PIL import Image
 
@@ -40,6 +41,11 @@ from trainer.contract.probes import synthesise_pictures
 
 # A shell ignores Ctrl-C for what it starts in the background, and so would every command that a test stops by it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no reason to fail: speed lives in tests/bench. `make test-slow` takes the thorough ones.
+for name, examples in (("quick", 24), ("thorough", 200)):
+    settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quick")
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (200, 50, 40)}
 PER_SPLIT = {"train": 24, "val": 8, "test": 8}

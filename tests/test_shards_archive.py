@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import ShardError, UsageError
@@ -460,7 +460,6 @@ def fits_on_disk(tree: dict[str, Any]) -> bool:
     return not folders & set(tree) and all(len(part.encode()) < 250 for name in tree for part in name.split("/"))
 
 
-@settings(deadline=None)
 @given(trees().filter(fits_on_disk))
 def test_any_tree_comes_back_exactly_from_folder_and_archives(tree: dict[str, tuple[str, str | None, bytes]]) -> None:
     expected = [(name, (label,), split, len(data), data) for name, (label, split, data) in sorted(tree.items())]

@@ -17,7 +17,7 @@ import pytest
 import scipy.fft
 import xxhash
 from data.make_hostile import HOSTILE, Hostile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -217,7 +217,6 @@ def test_published_pictures_stay_whatever_they_equal() -> None:
     assert set(drop(["train", "test"], link((0, 1)), "ab", published=1)) == {1}
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     pictures=st.lists(
         st.tuples(st.sampled_from(["train", "val", "test", ""]), st.sampled_from("ab")), min_size=2, max_size=12

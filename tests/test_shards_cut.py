@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import ShardError
@@ -27,7 +27,6 @@ def flatten(plan: list[ShardPlan]) -> list[tuple[str, str, int, list[int]]]:
     return [(shard.split, shard.name, shard.first_id, shard.members.tolist()) for shard in plan]
 
 
-@settings(deadline=None)
 @given(PICTURES, st.integers(0, 9), SHARD_BYTES)
 def test_every_picture_of_a_split_is_in_one_shard_of_it(
     pictures: list[tuple[int, str]], seed: int, shard_bytes: int
@@ -37,7 +36,6 @@ def test_every_picture_of_a_split_is_in_one_shard_of_it(
     assert placed == [(row, split) for row, (_, split) in enumerate(pictures) if split]
 
 
-@settings(deadline=None)
 @given(PICTURES, st.integers(0, 9), SHARD_BYTES)
 def test_a_shard_holds_one_picture_or_no_more_than_its_bytes_and_the_next_one_would_not_have_fitted(
     pictures: list[tuple[int, str]], seed: int, shard_bytes: int
@@ -49,7 +47,6 @@ def test_a_shard_holds_one_picture_or_no_more_than_its_bytes_and_the_next_one_wo
         assert shard.split != follower.split or sum(sizes) + more[0] > shard_bytes
 
 
-@settings(deadline=None)
 @given(PICTURES, st.integers(0, 9), SHARD_BYTES, st.integers(0, 99), st.integers(0, 5), st.integers(0, 3))
 def test_ids_and_names_run_on_from_where_they_start(
     pictures: list[tuple[int, str]], seed: int, shard_bytes: int, first_id: int, first_shard: int, update: int
@@ -62,7 +59,6 @@ def test_ids_and_names_run_on_from_where_they_start(
         assert names == [f"{split}/{first_shard + number:06d}.tar" for number in range(len(names))]
 
 
-@settings(deadline=None)
 @given(PICTURES, st.integers(0, 9), SHARD_BYTES)
 def test_the_plan_is_a_function_of_its_arguments(pictures: list[tuple[int, str]], seed: int, shard_bytes: int) -> None:
     assert flatten(cut(pictures, seed, shard_bytes)) == flatten(cut(pictures, seed, shard_bytes))

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shards import draws
@@ -60,7 +60,6 @@ def test_samples_of_one_class_are_shown_equally_often_to_the_draw(labels: list[i
         assert int(members.max()) - int(members.min()) <= 1
 
 
-@settings(max_examples=50)
 @given(st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60), st.integers(0, 1000))
 def test_weighted_count_is_the_expected_one_rounded_down_or_up(weights: list[float], seed: int) -> None:
     values = np.array(weights, dtype=np.float32).astype(np.float64)

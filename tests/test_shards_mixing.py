@@ -32,9 +32,9 @@ def test_order_of_the_shards_as_they_lie_has_the_figure_of_batches_of_one_shard(
     assert measure_clustering(batches, np.full(50, 20)) == pytest.approx(999 / 19)
 
 
-@pytest.mark.parametrize("batch", [7, 20, 64])
+@pytest.mark.parametrize("batch", [7, 64])
 @pytest.mark.parametrize("window", [1, 3, 40])
-@pytest.mark.parametrize("lanes", [1, 4, 8, 30])
+@pytest.mark.parametrize("lanes", [1, 8, 30])
 def test_plans_stay_within_their_bound(lanes: int, window: int, batch: int) -> None:
     """The bound is on the mean over seeds; the mean of 40 is some 2 % off."""
     plans = [make_plan(seed, lanes, window, batch) for seed in range(40)]

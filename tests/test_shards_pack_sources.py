@@ -140,7 +140,7 @@ def list_with_tar(path: Path) -> list[str]:
     return subprocess.run(["tar", "tf", path], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(TREES, st.integers(0, 3), st.sampled_from([1, 300, 1 << 20]))
 def test_any_tree_is_packed_into_exactly_its_pictures_from_folder_and_archives(
     tree: dict[tuple[str, ...], None], seed: int, shard_bytes: int
@@ -173,7 +173,7 @@ PICTURES = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(PICTURES, st.integers(0, 5), st.sampled_from(["none", "full"]))
 def test_any_split_is_disjoint_complete_and_keeps_groups_together(
     pictures: list[tuple[str, int, str | None]], seed: int, audit: str

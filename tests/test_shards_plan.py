@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.plan import EpochPlan, OrderOptions, Refs, ShardSizes, sequential_refs, slice_rank
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
-
-# A busy machine is no reason to fail: speed lives in tests/bench.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 COUNTS = st.lists(st.integers(0, 30), min_size=1, max_size=20)
 PLANS = st.fixed_dictionaries(
@@ -178,7 +174,6 @@ def test_window_smaller_than_a_shard_holds_one() -> None:
     assert [len(set(plan.step(step).shards.tolist())) for step in range(6)] == [1] * 6
 
 
-@settings(max_examples=40)
 @given(PLANS, st.integers(0, 2**32))
 def test_an_epoch_shows_each_sample_as_often_as_it_is_told(options: dict[str, Any], seed: int) -> None:
     repeats = np.random.default_rng(seed).integers(0, 4, sum(options["counts"])).tolist()
@@ -223,7 +218,6 @@ def test_empty_split_has_no_steps() -> None:
     assert make_plan(counts=[0, 0]).num_steps == 0
 
 
-@settings(max_examples=20)
 @given(st.integers(1, 64))
 def test_the_order_inside_an_epoch_does_not_depend_on_the_batch_size_with_one_lane(batch_size_global: int) -> None:
     whole = make_plan(counts=[7] * 9, lanes=1, batch_size_global=63)

@@ -100,7 +100,7 @@ def pictures(draw: st.DrawFn) -> tuple[bytes, bool]:
     return encode(image, kind, **options), plain
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(pictures())
 def test_probe_says_plain_of_just_the_plain_pictures_and_agrees_with_pillow(made: tuple[bytes, bool]) -> None:
     data, plain = made

@@ -10,7 +10,6 @@ from shards.errors import UsageError
 from shards.plan import sequential_refs
 from shards.read import SampleReader
 from trainer.build import build_model_spec, build_preprocess
-from trainer.contact_sheet import write_contact_sheet
 from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
@@ -134,6 +133,8 @@ def _show_augmentation(recipe: Recipe, dataset: Dataset, tracker: Tracker | None
     """Write a contact sheet of what training saw, where that is not what evaluation sees."""
     if not recipe.augment.changes:
         return
+    from trainer.contact_sheet import write_contact_sheet  # it draws, and every start would wait for matplotlib
+
     path = recipe.run_dir / AUGMENTED
     write_contact_sheet(recipe, dataset, path)
     if tracker:

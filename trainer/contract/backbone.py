@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-import timm
 import torch
 import torchvision.models
 from torch import Tensor, nn
@@ -79,6 +78,8 @@ def check_timm_name(name: str) -> None:
     Raises:
         UsageError: No such model, a tag that it does not have, or a name that timm has given up.
     """
+    import timm  # here and below: half a second that models of torchvision need not wait for
+
     bare = name.removeprefix(TIMM_PREFIX)
     old_names = timm.models.get_deprecated_models()
     if bare in old_names:
@@ -95,6 +96,8 @@ def check_timm_name(name: str) -> None:
 
 
 def _build_timm(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
+    import timm
+
     # 1,000 also where the published model is a feature extractor without a head: replacing needs one.
     model: nn.Module = timm.create_model(name, num_classes=OWN_CLASSES, in_chans=in_channels, **options)
     return model
@@ -147,6 +150,8 @@ def is_size_fixed(name: str) -> bool:
     """Say whether a model is built for one size of input."""
     if not name.startswith(TIMM_PREFIX):
         return name.startswith(("vit_", "maxvit_"))
+    import timm
+
     cfg = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX))
     return bool(cfg and cfg.fixed_input_size)
 
@@ -154,6 +159,8 @@ def is_size_fixed(name: str) -> bool:
 def own_size(name: str) -> int:
     """Return the side of the input that a model's authors give it, pixels."""
     if name.startswith(TIMM_PREFIX):
+        import timm
+
         cfg = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX))
         return int(cfg.input_size[-1]) if cfg else 224
     weights = torchvision.models.get_model_weights(name).DEFAULT

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from timm.models import group_parameters
 from torch import nn
 
 from trainer.step.freeze import is_below
@@ -26,6 +25,8 @@ def measure_depths(backbone: nn.Module, head: str) -> dict[str, int]:
 
 
 def _rank_by_timm(backbone: nn.Module) -> dict[str, int]:
+    from timm.models import group_parameters  # here alone: models of torchvision need not wait for it
+
     matcher: Any = backbone.group_matcher
     ranks: dict[str, int] = group_parameters(backbone, matcher(coarse=False), reverse=True)
     return ranks

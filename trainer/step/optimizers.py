@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import timm.optim
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -49,12 +48,16 @@ def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: C
             assert options.lookahead_share is not None
             return Ranger(groups, lr, betas, eps, options.lookahead_steps, options.lookahead_share)
         case "adabelief":
-            belief: Optimizer = timm.optim.AdaBelief(groups, lr=lr, betas=betas, eps=eps)
+            from timm.optim import AdaBelief  # here and below: the others need not wait for timm
+
+            belief: Optimizer = AdaBelief(groups, lr=lr, betas=betas, eps=eps)
             return belief
         case "lamb":
             return _build_lamb(groups, lr, betas, eps)
         case "lion":
-            lion: Optimizer = timm.optim.Lion(groups, lr=lr, betas=betas)
+            from timm.optim import Lion
+
+            lion: Optimizer = Lion(groups, lr=lr, betas=betas)
             return lion
         case "muon":
             return _build_muon(groups, lr, betas, momentum)
@@ -101,16 +104,18 @@ def _set_apart(options: OptimOptions, is_wide: bool, is_hidden: bool) -> Group:
 
 
 def _build_muon(groups: list[Group], lr: float, betas: tuple[float, float], momentum: float) -> Optimizer:
+    from timm.optim import Muon
+
     # torch's Muon takes matrices alone; timm's takes filters, too, and with these settings does the same to a matrix.
-    muon: Optimizer = timm.optim.Muon(
-        groups, lr=lr, betas=betas, momentum=momentum, nesterov=True, ns_coefficients="original"
-    )
+    muon: Optimizer = Muon(groups, lr=lr, betas=betas, momentum=momentum, nesterov=True, ns_coefficients="original")
     return muon
 
 
 def _build_lamb(groups: list[Group], lr: float, betas: tuple[float, float], eps: float) -> Optimizer:
+    from timm.optim import Lamb
+
     # The paper does not clip; timm's default does, as NVIDIA's does. Here it is optim.clip_norm that clips.
-    lamb: Optimizer = timm.optim.Lamb(groups, lr=lr, betas=betas, eps=eps, max_grad_norm=None)
+    lamb: Optimizer = Lamb(groups, lr=lr, betas=betas, eps=eps, max_grad_norm=None)
     lamb.register_step_post_hook(_restart_count)
     return lamb
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 from safetensors.torch import load_file
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -90,7 +88,11 @@ def read_own_expectation(model: str) -> Expectation:
 def _read_own(model: str) -> Expectation | None:
     if published := find_published(model, "pretrained"):
         return published.expects
-    cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX)) if model.startswith(TIMM_PREFIX) else None
+    if not model.startswith(TIMM_PREFIX):
+        return None
+    import timm  # here and below: models of torchvision need not wait for it
+
+    cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX))
     return read_timm_cfg(cfg) if cfg else None
 
 
@@ -144,6 +146,8 @@ def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
     Raises:
         ShardError: timm cannot make them fit.
     """
+    import timm
+
     options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size and is_size_fixed(spec.name) else {}
     try:
         model = timm.create_model(
@@ -237,6 +241,8 @@ def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes:
     own, fitted = backbone.state_dict(), dict(tensors)
     for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
         if spec.in_channels == 1 and name in fitted and fitted[name].shape != own[name].shape:
+            from timm.models import adapt_input_conv
+
             fitted[name] = adapt_input_conv(1, fitted[name])
             changes.append(f"{name} summed over its channels")
     table = fitted.get("encoder.pos_embedding") if spec.name.startswith("vit_") else None

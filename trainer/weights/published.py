@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 import torch
 import torchvision.models
 
@@ -60,6 +59,8 @@ class Published:
 def list_tags(model: str) -> list[str]:
     """Return the tags of the weights that a library publishes for a model, its default first."""
     if model.startswith(TIMM_PREFIX):
+        import timm  # here and below: models of torchvision need not wait for it
+
         tags = _list_timm_tags().get(model.removeprefix(TIMM_PREFIX).partition(".")[0], [])
         cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX))
         return sorted(tags, key=lambda tag: cfg is None or tag != cfg.tag)
@@ -71,6 +72,8 @@ def list_tags(model: str) -> list[str]:
 
 @functools.cache
 def _list_timm_tags() -> dict[str, list[str]]:
+    import timm
+
     tags: dict[str, list[str]] = {}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")
@@ -120,6 +123,8 @@ def _describe_torchvision(model: str, item: Any) -> Published:
 
 
 def _describe_timm(model: str, tag: str) -> Published:
+    import timm
+
     architecture = model.removeprefix(TIMM_PREFIX).partition(".")[0]
     cfg = timm.get_pretrained_cfg(f"{architecture}.{tag}")
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
