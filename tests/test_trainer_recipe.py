@@ -138,6 +138,15 @@ def test_recipe_without_data_says_how_to_give_it(tmp_path: Path) -> None:
     assert str(caught.value) == "the recipe does not say 'data'; write it into the file or give data=VALUE"
 
 
+@pytest.mark.parametrize("weights", ["balanced", "effective"])
+def test_classes_are_balanced_by_the_order_or_by_the_loss_and_not_by_both(weights: str) -> None:
+    assert refusal("stream.order=balanced", f"loss.class_weights={weights}") == (
+        f"stream.order=balanced shows each class equally often, and loss.class_weights={weights} would weigh rare "
+        "classes up once more; leave out one of them"
+    )
+    load("stream.order=balanced", "loss.class_weights=[1, 3, 1]")
+
+
 def test_unknown_recipe_is_refused_with_the_shipped_ones() -> None:
     shipped = "ants_bees, chest_xray, covid_ct, demo, digits, elpv, imagenet_resnet50, posters, smoke"
     with pytest.raises(UsageError, match=f"^no recipe 'smoek': neither a file nor one of {shipped}$"):
@@ -201,6 +210,7 @@ OTHER = {
     "loss.focal_gamma": "1", "loss.focal_alpha": "0.5", "loss.class_weights": "balanced", "loss.effective_beta": "0.9",
     "loss.teacher": "runs/a/bundle", "loss.teacher_temperature": "2", "loss.teacher_share": "0.9",
     "freeze_epochs": "2", "limit_samples": "9", "augment.crop_resize": "99", "augment.crop_padding": "9",
+    "augment.progressive": "{start_size: 16, to_epoch: 2}",
     "augment.backend": "torchvision", "augment.erase": "0.5", "augment.mixup": "0.2", "augment.cutmix": "1",
     "augment.pipeline": "[{op: RandomRotation, degrees: 9}]", "augment.mix_prob": "0.5", "step.accumulate": "2",
     "step.tf32": "false", "step.compile": "true", "step.sync_batch_norm": "true", "step.deterministic": "true",

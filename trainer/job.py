@@ -12,8 +12,10 @@ from trainer.loop import Outcome, ReportEpoch, train
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.mirror import mirrored
+from trainer.record.parts import write_parts
 from trainer.record.track import Tracker
 from trainer.run_dir import RESULT
+from trainer.step.memory import RankMemoryError
 
 FAULT = 1
 
@@ -22,6 +24,7 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     """Train, and when that came to its end, write bundle, evaluations and report; return how it ended.
 
     Raises:
+        RankMemoryError: Memory ran out on one rank of several; the run goes on when all are started anew.
         UsageError, ShardError, OSError: As `train` and `mirrored` do.
     """
     if not ranks.is_first:
@@ -38,6 +41,9 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
                     result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
                     write_json(recipe.run_dir / RESULT, result)
         exit_code = DONE if outcome == "finished" else INTERRUPTED
+    except RankMemoryError as err:
+        write_parts(recipe, err.parts)
+        raise
     finally:
         if tracker:
             tracker.close(exit_code)

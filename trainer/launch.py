@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -24,7 +25,10 @@ from trainer.recipe import Recipe
 from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
+from trainer.step.memory import RankMemoryError
 from trainer.watching import watching
+
+logger = logging.getLogger(__name__)
 
 
 def launch(recipe: Recipe) -> Recipe:
@@ -115,7 +119,16 @@ def _start(recipe: Recipe) -> Outcome:
         from trainer.ray_launch import run_on_ray  # the only way in for Ray; without it the rest runs
 
         return run_on_ray(recipe)
-    return run_processes(_run_local_rank, (recipe,), recipe.most_ranks)
+    return run_until_it_fits(recipe, _run_local_rank)
+
+
+def run_until_it_fits(recipe: Recipe, run_local: Callable[[Ranks, Recipe], Outcome]) -> Outcome:
+    """Return how the run ended on processes of this machine, begun anew whenever memory ran out on one of several."""
+    while True:
+        try:
+            return run_processes(run_local, (recipe,), recipe.most_ranks)
+        except RankMemoryError as err:
+            logger.warning("%s", err)
 
 
 def choose_launch(recipe: Recipe) -> str:

@@ -48,6 +48,7 @@ from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
 from trainer.run_dir import STOP_FILE
+from trainer.step.memory import RankMemoryError
 from trainer.watching import watching
 
 REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
@@ -160,6 +161,8 @@ def _run_worker(config: dict[str, Any]) -> str:
     try:
         with _listening(recipe, board) if ranks.is_first else contextlib.nullcontext():
             return run_rank(recipe, ranks, report_to_ray)
+    except RankMemoryError:
+        raise  # no refusal: the restart heals it, and counts as a failure
     except (UsageError, ShardError, OSError) as err:
         kind = next(name for name, error in REFUSALS.items() if isinstance(err, error))
         board.post("refusal", f"{kind}:{err}")
@@ -246,7 +249,10 @@ def _fit_in_thread(trainer: TorchTrainer) -> Any:
 
 def _explain(err: Exception, recipe: Recipe) -> Exception:
     """Return the sentence for what was lost too often; any other error is a fault of ours and stays as it is."""
-    if isinstance(err, WorkerGroupError) and any(isinstance(e, RayActorError) for e in err.worker_failures.values()):
+    failures = err.worker_failures.values() if isinstance(err, WorkerGroupError) else ()
+    if any(isinstance(getattr(each, "_base_exc", each), RankMemoryError) for each in failures):
+        what = f"memory ran out, or a worker was lost, more than ray.max_failures={recipe.ray.max_failures} times"
+    elif any(isinstance(each, RayActorError) for each in failures):
         what = f"a worker or its node was lost more than ray.max_failures={recipe.ray.max_failures} times"
     elif isinstance(err, PreemptionError):
         what = f"nodes were taken away more than ray.max_preemptions={recipe.ray.max_preemptions} times"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from shards.access import CacheOptions, default_cache
 from shards.files import write_text
@@ -116,6 +116,15 @@ class Recipe(Section):
     @classmethod
     def _off_is_a_word(cls, value: object) -> object:
         return "off" if value is False else value  # YAML 1.1 reads off as false
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Recipe:
+        if self.stream.order == "balanced" and self.loss.class_weights in ("balanced", "effective"):
+            raise ValueError(
+                "stream.order=balanced shows each class equally often, and loss.class_weights="
+                f"{self.loss.class_weights} would weigh rare classes up once more; leave out one of them"
+            )
+        return self
 
     @property
     def run_dir(self) -> Path:

@@ -111,6 +111,8 @@ def _explain(err: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
     message = first["msg"].removeprefix("Value error, ")
+    if not name:  # of several groups: the sentence names their options
+        return str(message)
     got = "" if ", got " in message else f", got {first['input']!r}"
     return f"{name}: {message[0].lower()}{message[1:]}{got}"
 

@@ -18,6 +18,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook
+from trainer.record.parts import read_parts
 from trainer.record.run_store import open_run_store
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.steps import StepLog, count_steps
@@ -112,7 +113,8 @@ def open_engine(
     split = dataset.split("train")
     loss = build_loss(recipe.loss, split.class_counts.sum(axis=0), dataset.classes)
     teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
-    engine = Engine(build_model(recipe, len(dataset.classes)), recipe, ranks, loss, teacher)
+    model = build_model(recipe, len(dataset.classes))
+    engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe))
     engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:

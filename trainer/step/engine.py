@@ -22,7 +22,7 @@ from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
 from trainer.step.freeze import Norm, apply_freeze, list_frozen
 from trainer.step.loss import Loss
-from trainer.step.memory import fit_parts, is_out_of_memory, release
+from trainer.step.memory import RankMemoryError, fit_parts, is_out_of_memory, refuse_single_sample, release
 from trainer.step.optimizers import build_optimizer
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,7 +46,13 @@ class Engine:
     """Takes steps whose gradient is that of the global batch, however it is cut into ranks and parts."""
 
     def __init__(
-        self, model: Classifier, recipe: Recipe, ranks: Ranks, loss: Loss, teacher: Distillation | None = None
+        self,
+        model: Classifier,
+        recipe: Recipe,
+        ranks: Ranks,
+        loss: Loss,
+        teacher: Distillation | None = None,
+        least_parts: int = 1,
     ) -> None:
         self._recipe = recipe
         self._ranks = ranks
@@ -62,22 +68,29 @@ class Engine:
         self.ema = Ema(self.model, recipe.step.ema) if recipe.step.ema is not None else None
         self._syncs_norms = recipe.step.sync_batch_norm
         self._own_norms = find_own_norms(self.model)
-        self.parts = 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate
+        self.parts = max(least_parts, 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate)
+        self._largest: tuple[int, tuple[int, ...]] | None = None
         self._parallel = self._wrap()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Release what is frozen for the first epochs alone, once they are over; every rank calls it."""
+        """Release what is frozen for the first epochs alone, once they are over; every rank calls it.
+
+        More is kept for the backward pass then, so that parts that fitted may no longer do.
+        """
         release_at = self._recipe.freeze_epochs
         if self.frozen and release_at is not None and epoch >= release_at:
             self.frozen = False
             self._frozen_norms = apply_freeze(self.model, self._recipe.freeze, frozen=False)
             self._parallel = self._wrap()  # DDP waits for the gradients that it knew of when it was made
+            if self._largest is not None:
+                self.fit(*self._largest)
 
     def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
         """Find in how many parts a slice of `slice_size` pictures uint8[C, S, S] fits; every rank calls it."""
         if self._recipe.step.accumulate == "auto":
+            self._largest = slice_size, shape
             size = max(1, slice_size)
-            parts = fit_parts(lambda parts: self._try_part(-(-size // parts), shape), size)
+            parts = fit_parts(lambda parts: self._try_part(-(-size // parts), shape), size, first=self.parts)
             self.parts = int(max(self._ranks.gather(parts)))
 
     def step(self, batch: Batch, total_weight: float, lr_scale: float, step: int) -> Step:
@@ -126,11 +139,17 @@ class Engine:
         return torch.cat(losses)
 
     def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int, err: RuntimeError) -> Tensor:
-        """Compute a step again in twice as many parts, and all later ones; where one rank is all there is."""
-        if self._ranks.num_ranks > 1:  # the others are in a collective that this rank has left
-            raise UsageError(
-                f"rank {self._ranks.rank} ran out of memory in step {step}; give step.accumulate=auto, or a number "
-                f"above {self.parts}, and run the command again under another name="
+        """Compute a step again in twice as many parts, and all later ones; where one rank is all there is.
+
+        Raises:
+            RankMemoryError: There are several; the others are in a collective that this rank has left.
+        """
+        if self._ranks.num_ranks > 1:
+            refuse_single_sample(self.parts, len(batch), err)
+            raise RankMemoryError(
+                f"rank {self._ranks.rank} ran out of memory in step {step}; from the last snapshot on every rank "
+                f"computes its slice in {2 * self.parts} parts",
+                2 * self.parts,
             ) from err
         losses: list[Tensor] = []
 

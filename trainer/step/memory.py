@@ -18,6 +18,17 @@ _CPU_SAYS = (
 """The last two are oneDNN's words for it."""
 
 
+class RankMemoryError(UsageError):
+    """Memory ran out on one rank of several; all of them must begin anew from the last snapshot with `parts`."""
+
+    def __init__(self, message: str, parts: int) -> None:
+        super().__init__(message, parts)  # both: it crosses processes
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def is_out_of_memory(err: BaseException) -> bool:
     """Return whether an error says that memory ran out, on a device or on the host."""
     if isinstance(err, torch.OutOfMemoryError | MemoryError):
@@ -49,14 +60,23 @@ def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
         except Exception as err:
             if not is_out_of_memory(err):
                 raise
-            if parts >= size:
-                raise UsageError(
-                    "memory runs out with a single sample; take a smaller image_size or model, or another device"
-                ) from err
+            refuse_single_sample(parts, size, err)
             release()
             parts *= 2
             continue
         return parts
+
+
+def refuse_single_sample(parts: int, size: int, err: BaseException) -> None:
+    """Refuse where memory ran out although every part holds one sample.
+
+    Raises:
+        UsageError: It did.
+    """
+    if parts >= size:
+        raise UsageError(
+            "memory runs out with a single sample; take a smaller image_size or model, or another device"
+        ) from err
 
 
 def release() -> None:

@@ -1,0 +1,83 @@
+"""Memory that runs out on one rank of two: both begin anew from the last snapshot in more parts, same weights."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.job import run_rank
+from trainer.launch import claim_run_dir, run_until_it_fits
+from trainer.loop import Outcome
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.recipe_file import load_recipe
+from trainer.record.logbook import read_metrics
+from trainer.record.parts import read_parts, write_parts
+from trainer.record.snapshot import SnapshotStore
+from trainer.run_dir import SNAPSHOTS
+from trainer.step.memory import RankMemoryError
+
+ROOM = 1200 << 20
+"""Bytes beyond what the process holds already: enough for the activations of some pictures, not of 32."""
+
+
+def make_recipe(data: Path, root: Path, name: str, *options: str) -> Recipe:
+    fixed = [
+        f"data={data}", f"name={name}", f"storage.root={root}", "model=timm/test_efficientnet_gn", "image_size=224",
+        "batch_size_global=64", "epochs=1", "optim.name=sgd", "num_ranks=2", "launch=local", "workers=0",
+        "track.wandb=disabled",
+    ]  # fmt: skip
+    return load_recipe("smoke", [*fixed, *options])
+
+
+def run_limited(ranks: Ranks, recipe: Recipe) -> Outcome:
+    """Run a rank of two; the second may use so little memory that its whole slice cannot be computed."""
+    torch.set_num_threads(1)
+    if ranks.rank == 1:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, resource.RLIM_INFINITY))
+    return run_rank(recipe, ranks, lambda _numbers: None)
+
+
+def run_free(ranks: Ranks, recipe: Recipe) -> Outcome:
+    torch.set_num_threads(1)
+    return run_rank(recipe, ranks, lambda _numbers: None)
+
+
+def read_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    state = store.read_last()
+    store.close()
+    assert state is not None
+    assert state.best is not None
+    return store.read_model(state.best.snapshot)
+
+
+@pytest.mark.slow
+def test_two_ranks_begin_anew_in_more_parts_when_memory_runs_out_on_one(dataset_path: Path, tmp_path: Path) -> None:
+    free, limited = (make_recipe(dataset_path, tmp_path, name) for name in ("free", "limited"))
+    for recipe, run in ((free, run_free), (limited, run_limited)):
+        claim_run_dir(recipe)
+        assert run_until_it_fits(recipe, run) == "finished"
+        assert len(read_metrics(recipe.run_dir)) == 1
+    assert read_parts(free) == 1
+    assert read_parts(limited) > 1
+    expected, found = read_weights(free), read_weights(limited)
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-5
+
+
+def test_parts_are_kept_with_the_run(dataset_path: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(dataset_path, tmp_path, "kept")
+    claim_run_dir(recipe)
+    assert read_parts(recipe) == 1
+    write_parts(recipe, 4)
+    assert read_parts(recipe) == 4
+
+
+def test_the_wish_for_more_parts_crosses_processes() -> None:
+    again = pickle.loads(pickle.dumps(RankMemoryError("rank 1 ran out of memory", 8)))
+    assert (str(again), again.parts) == ("rank 1 ran out of memory", 8)
