@@ -16,7 +16,7 @@ from cluster.client.__main__ import main
 from shards.command import run_command
 from shards.errors import UsageError
 
-ANSWER = {"label": "blue", "probability": 0.5}
+ANSWER = {"label": "blue", "labels": ["blue"], "probability": 0.5}
 
 
 def write_response(status: str, body: str, *headers: str) -> bytes:
