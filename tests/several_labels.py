@@ -20,12 +20,12 @@ SETS = [labels for size in (1, 2, 3) for labels in itertools.combinations(SHAPES
 
 def draw_shapes(labels: tuple[str, ...], rng: np.random.Generator, side: int = 32) -> Image.Image:
     """Return a picture of these shapes, each in a third of its own so that none hides another."""
-    pixels = rng.normal(128, 30, (side, side, 3)).astype(np.float32)
+    pixels = rng.normal(128, 20, (side, side, 3)).astype(np.float32)
     thirds = rng.permutation(3)
     for place, name in zip(thirds.tolist(), SHAPES, strict=True):
         centre = ((place + 0.5) / 3, rng.uniform(0.2, 0.8))
         if name in labels:
-            pixels = blend(pixels, draw_glyph(name, (side, side), centre, 0.16), SHAPES[name])
+            pixels = blend(pixels, draw_glyph(name, (side, side), centre, 0.18), SHAPES[name])
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
