@@ -149,13 +149,18 @@ def test_a_broken_picture_is_refused_and_the_others_of_its_burst_are_answered_in
 
 
 def test_a_bundle_of_several_labels_answers_with_all_that_are_there(
-    bundle_path: Path, bundle: Bundle, files: list[Path], tmp_path: Path
+    bundle_path: Path, bundle: Bundle, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The replica and its pages as Ray Serve runs them, without its proxy."""
+    """The replica and its pages as Ray Serve runs them, but for its proxy and its gathering of batches."""
     page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
     text = page.read_text().replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
     page.write_text(text)
     replica = Replica(read_options({"bundle": page.parent, **OPTIONS}))
+
+    async def compute(image: torch.Tensor) -> torch.Tensor | Exception:
+        return compute_each(replica._bundle, [image])[0]
+
+    monkeypatch.setattr(replica, "_compute", compute)
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())

@@ -330,7 +330,8 @@ REFUSED = {
     ("loss.name=cross_entropy",): "loss.name=cross_entropy takes one label a picture; set loss.name=bce",
     ("loss.name=focal",): "loss.name=focal takes one label a picture; set loss.name=bce",
     ("loss.name=bce", "loss.class_weights=effective"): (
-        "loss.class_weights=effective weighs pictures by their one class; take balanced, or give a number for each class"
+        "loss.class_weights=effective weighs pictures by their one class; take balanced, or give a number for each "
+        "class"
     ),
     ("loss.name=bce", "stream.order=balanced"): (
         "stream.order=balanced shows each class equally often, which pictures of several classes cannot be; take plain "
@@ -390,7 +391,7 @@ def test_loop_itself_refuses_what_a_command_would(multi_path: Path, tmp_path: Pa
     """A trial of a sweep comes to it without one; torch would take the ones and zeros for shares of one label."""
     recipe = load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "stop.metric=map"])
     recipe.run_dir.mkdir()
-    with pytest.raises(UsageError, match="takes one label a picture; set loss.name=bce"):
+    with pytest.raises(UsageError, match=r"takes one label a picture; set loss\.name=bce$"):
         train(recipe, single_rank(), lambda _: None)
 
 
