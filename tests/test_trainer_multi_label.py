@@ -286,10 +286,10 @@ def test_answer_of_one_label_is_a_list_of_it() -> None:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of bars and disc, and of nothing."""
+    """A picture of each set of shapes, and one of nothing."""
     root, rng = tmp_path_factory.mktemp("asked"), np.random.default_rng(7)
-    draw_shapes(("bars", "disc"), rng).save(root / "both.png")
-    draw_shapes((), rng).save(root / "none.png")
+    for labels in [(), *SETS]:
+        draw_shapes(labels, rng).save(root / f"{'-'.join(labels) or 'none'}.png")
     return root
 
 
@@ -301,7 +301,8 @@ def test_predict_gives_json_with_all_labels(trained: Path, asked: Path) -> None:
         logits = bundle.compute_logits(bundle.prepare(Path(row["path"]).read_bytes())[None])[0]
         expected = [name for name, logit in zip(CLASSES, logits.tolist(), strict=True) if logit >= 0]
         assert row["labels"] == expected
-        assert row["probabilities"] == pytest.approx(dict(zip(CLASSES, torch.sigmoid(logits).tolist(), strict=True)))
+        p = dict(zip(CLASSES, torch.sigmoid(logits).tolist(), strict=True))
+        assert row["probabilities"] == pytest.approx(p, rel=1e-3)  # in a batch of another size the last bits differ
         assert row["label"] == (CLASSES[int(logits.argmax())] if expected else None)
 
 
@@ -309,9 +310,10 @@ def test_predict_gives_csv_that_can_be_packed_as_a_list(trained: Path, asked: Pa
     code, _, err = run(trainer.predict.main, trained / "bundle", asked, "--out", tmp_path / "answers.csv")
     assert code == 0, err
     with open(tmp_path / "answers.csv", newline="", encoding="utf-8") as file:
-        rows = {Path(row["path"]).stem: row for row in csv.DictReader(file)}
-    assert list(rows["both"]) == ["path", "label", "probability", *(f"probability_{name}" for name in CLASSES)]
-    for row in rows.values():
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "probability", *(f"probability_{name}" for name in CLASSES)]
+    assert max(row["label"].count(";") for row in rows) > 0
+    for row in rows:
         there = [name for name in CLASSES if float(row[f"probability_{name}"]) >= 0.5]
         assert row["label"] == ";".join(there)
         assert float(row["probability"]) == max(float(row[f"probability_{name}"]) for name in CLASSES)

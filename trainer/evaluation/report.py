@@ -79,6 +79,8 @@ def _evaluation(folder: Path) -> str:
         for name, row in metrics["per_class"].items()
     ]
     warning = f"<p><strong>{html.escape(metrics['warning'])}</strong></p>" if "warning" in metrics else ""
+    for name, classes in metrics.get("undefined", {}).items():
+        warning += f"<p>{name} is not defined for {html.escape(', '.join(classes))}: its mean is without them.</p>"
     return (
         f"<h2>Evaluation on {html.escape(folder.name)}</h2>{warning}"
         f"<p class=big>{describe_headline(metrics)} on {metrics['samples']:,} pictures</p>"
