@@ -15,7 +15,7 @@ from shards.access import CacheOptions
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_bytes
 from shards.index import SHARD_SCHEMA, index_name, parse_table
-from shards.manifest import Manifest, find_manifest
+from shards.manifest import Manifest, Task, find_manifest
 from shards.remote.cache import Wanted
 from shards.remote.download import fetch
 from shards.remote.readable import Readable
@@ -30,6 +30,7 @@ class Split:
     name: str
     table: pa.Table
     cache: CacheOptions = field(default_factory=CacheOptions)
+    task: Task = "single-label"
 
     @property
     def where(self) -> str:
@@ -50,6 +51,10 @@ class Split:
     def class_counts(self) -> npt.NDArray[np.int64]:
         """int64[num_shards, num_classes]."""
         return np.array(self.table["class_counts"].to_pylist(), dtype=np.int64)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.class_counts.shape[1])
 
     @cached_property
     def shard_names(self) -> list[str]:
@@ -95,16 +100,16 @@ class Dataset:
     def fingerprint(self) -> str:
         return self.manifest.fingerprint()
 
-    def require_single_label(self) -> Dataset:
-        """Return this dataset when each of its samples has one label.
+    def require_labels(self) -> Dataset:
+        """Return this dataset when somebody said what its pictures show.
 
         Raises:
-            UsageError: Its samples have several labels or none.
+            UsageError: It was packed without labels.
         """
-        if self.manifest.task != "single-label":
+        if self.manifest.task == "unlabelled":
             raise UsageError(
-                f"{shorten(self.location)} is {self.manifest.task}; training and evaluation take pictures with one "
-                "label each so far"
+                f"{shorten(self.location)} is unlabelled; training and evaluation need labels: pack it with them, or "
+                "ask trainer.predict about its pictures"
             )
         return self
 
@@ -119,7 +124,7 @@ class Dataset:
                 f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
                 "Pack again with --split val=0.1,test=0.1 to make the missing ones"
             )
-        return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache)
+        return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache, self.manifest.task)
 
 
 def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dataset:

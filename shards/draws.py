@@ -7,7 +7,7 @@ number of draws, so that a position in samples seen means the same in every epoc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import UsageError
+from shards.strata import choose_fraction
 
-Labels = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.int32] | Sequence[tuple[int, ...]]
 Weights = npt.NDArray[np.float32]
 Repeats = npt.NDArray[np.uint32]
 
@@ -28,7 +29,8 @@ _CHUNK = 1 << 20  # what is worked on in float64 at a time
 class DrawOptions:
     """Which samples an epoch shows, and how often.
 
-    order: plain: each once. balanced: each class equally often, to the draw. weighted: by the dataset's weights.
+    order: plain: each once. balanced: each class equally often, to the draw; of several labels a sample there is no
+    such order. weighted: by the dataset's weights.
     fraction: share of each class that takes part, the same in every epoch; a smaller one is part of a larger one.
     """
 
@@ -50,7 +52,7 @@ def count_draws(
     Args:
         options: Which samples, and how often.
         epoch: Whole passes so far.
-        labels: Gives int32[N], one label a sample; called where it is needed.
+        labels: Gives int32[N], one label a sample, or N tuples of labels; called where it is needed.
         weights: Gives float32[N], at least 0; called where it is needed.
 
     Raises:
@@ -58,19 +60,15 @@ def count_draws(
     """
     if options.is_plain:
         return None
-    by_class = _group(labels()) if options.order == "balanced" or options.fraction < 1 else []
-    if options.fraction < 1:
-        by_class = [
-            _keep(members, options.fraction, (options.seed, _FRACTION, number))
-            for number, members in enumerate(by_class)
-        ]
+    stored = labels() if options.order == "balanced" or options.fraction < 1 else []
+    by_class = _choose(options, stored) if len(stored) else []
     rng = np.random.default_rng((options.seed, epoch, _DRAWS))
     if options.order == "balanced":
-        repeats = np.zeros(len(labels()), dtype=np.uint32)
+        repeats = np.zeros(len(stored), dtype=np.uint32)
         _draw_balanced([members for members in by_class if len(members)], rng, repeats)
         return repeats
     if options.order == "plain":
-        repeats = np.zeros(len(labels()), dtype=np.uint32)
+        repeats = np.zeros(len(stored), dtype=np.uint32)
         for members in by_class:
             repeats[members] = 1
         return repeats
@@ -131,7 +129,20 @@ def _sum(weights: Weights, members: npt.NDArray[np.int64]) -> float:
     return float(sum(weights[part].astype(np.float64).sum() for part in parts))
 
 
-def _group(labels: Labels) -> list[npt.NDArray[np.int64]]:
+def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]:
+    """Return the samples that take part, by class; those of several labels, which are of several, all together."""
+    if not isinstance(labels, np.ndarray):
+        assert options.order != "balanced"  # trainer.task refuses it
+        seed = int(np.random.SeedSequence((options.seed, _FRACTION)).generate_state(1)[0])
+        return [np.flatnonzero(choose_fraction(labels, options.fraction, seed))]
+    by_class = _group(labels)
+    if options.fraction == 1:
+        return by_class
+    keys = ((options.seed, _FRACTION, number) for number in range(len(by_class)))
+    return [_keep(members, options.fraction, key) for members, key in zip(by_class, keys, strict=True)]
+
+
+def _group(labels: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
     """Return the samples of each class, in stored order."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

@@ -25,6 +25,10 @@ INDEXED = "indexed-"
 VERSION: Final = 2
 
 
+Task = Literal["single-label", "multi-label", "unlabelled"]
+"""What each picture of a dataset has: one of the classes, any number of them, or nobody said."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,7 +80,7 @@ class Manifest(_Frozen):
     classes: list[str]
     """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
     display_names: list[str]
-    task: Literal["single-label", "multi-label", "unlabelled"] = "single-label"
+    task: Task = "single-label"
     splits: dict[str, SplitSummary]
     packing: Packing
     audited: Audited

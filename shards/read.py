@@ -29,7 +29,7 @@ class Sample:
     """One encoded sample of a shard.
 
     label: -1 where the sample has none or several. pixels_xxh3: of the decoded picture, empty where no audit decoded
-    it. source: the file it came from. offset: of the bytes in the tar.
+    it. source: the file it came from. offset: of the bytes in the tar. labels: all of them, as class numbers.
     """
 
     sample_id: int
@@ -41,6 +41,7 @@ class Sample:
     shard: str
     key: str
     offset: int
+    labels: tuple[int, ...] = ()
 
     @property
     def audited(self) -> bool:
@@ -157,6 +158,7 @@ class _OpenShard:
             index[name].to_numpy() for name in ("sample_id", "offset", "length", "label", "weight")
         )
         self._keys, self._sources, self._hashes = index["key"], index["source"], index["pixels_xxh3"]
+        self._several = index["labels"]
         self._lease = reader._access.lease(split.wanted_shard(shard))
         try:
             self._file = open(self._lease.path, "rb", buffering=0)  # noqa: SIM115, lives as long as this object
@@ -166,7 +168,7 @@ class _OpenShard:
             ) from err
 
     def read_row(self, row: int) -> Sample:
-        offset, length = int(self._offsets[row]), int(self._lengths[row])
+        offset, length, label = int(self._offsets[row]), int(self._lengths[row]), int(self._labels[row])
         key = self._keys[row].as_py()
         data = os.pread(self._file.fileno(), length, offset)
         if len(data) != length:
@@ -176,7 +178,7 @@ class _OpenShard:
             )
         return Sample(
             sample_id=int(self._ids[row]),
-            label=int(self._labels[row]),
+            label=label,
             weight=float(self._weights[row]),
             data=data,
             pixels_xxh3=self._hashes[row].as_py(),
@@ -184,6 +186,7 @@ class _OpenShard:
             shard=self._name,
             key=key,
             offset=offset,
+            labels=(label,) if label >= 0 else tuple(self._several[row].as_py()),
         )
 
     def __del__(self) -> None:

@@ -39,7 +39,7 @@ def share_out(count: int, shares: Mapping[str, float]) -> dict[str, int]:
     return taken
 
 
-def choose_fraction(labels: Sequence[tuple[str, ...]], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def choose_fraction(labels: Sequence[tuple[Any, ...]], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Return bool[n]: a random fraction of the pictures of each class, at least one of each.
 
     Every picture has a rank in (0, 1) among those of its labels, and those below `fraction` are chosen; so with the
@@ -57,7 +57,7 @@ def choose_fraction(labels: Sequence[tuple[str, ...]], fraction: float, seed: in
     return chosen
 
 
-def _rank_in_strata(labels: Sequence[tuple[str, ...]], seed: int) -> npt.NDArray[np.float64]:
+def _rank_in_strata(labels: Sequence[tuple[Any, ...]], seed: int) -> npt.NDArray[np.float64]:
     ranks = np.zeros(len(labels))
     several = any(len(names) > 1 for names in labels)
     for number, (_, members) in enumerate(list_strata(labels)):

@@ -29,6 +29,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from object_stores import SeaweedFS, run_gcs, run_seaweedfs
 from PIL import Image
+from several_labels import write_shapes
 
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
@@ -77,6 +78,15 @@ def dataset_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("dataset") / "colours"
     pack(find_sources(pictures), out, PackOptions(shard_bytes=40_000))
     return out
+
+
+@pytest.fixture(scope="session")
+def multi_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multi-label dataset of bars, discs and squares with 112, 56 and 56 pictures, each set of them equally often."""
+    root = tmp_path_factory.mktemp("multi")
+    listed = write_shapes(root / "shapes", {"train": 16, "val": 8, "test": 8})
+    pack(find_sources(listed), root / "shards", PackOptions(shard_bytes=40_000))
+    return root / "shards"
 
 
 @pytest.fixture(scope="session")

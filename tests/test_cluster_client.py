@@ -16,7 +16,7 @@ from cluster.client.__main__ import main
 from shards.command import run_command
 from shards.errors import UsageError
 
-ANSWER = {"label": "blue", "probability": 0.5}
+ANSWER = {"label": "blue", "labels": ["blue"], "probability": 0.5}
 
 
 def write_response(status: str, body: str, *headers: str) -> bytes:
@@ -67,6 +67,23 @@ def read_request(connection: socket.socket) -> None:
     sizes = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     while len(body) < sum(sizes):
         body += connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (ANSWER, "blue  0.5000"),
+        ({"label": "red", "labels": ["blue", "red"], "probability": 0.75}, "blue;red  0.7500"),
+        ({"label": None, "labels": [], "probability": 0.25}, "none  0.2500"),
+    ],
+)
+def test_the_command_prints_all_labels_of_an_answer(
+    answer: dict[str, object], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    with serving(write_response("200 OK", json.dumps(answer))) as (url, _):
+        assert run_command(main, [url, str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/a.png  {line}\n"
 
 
 @pytest.mark.parametrize("trouble", [BUSY, TOO_MANY, REPLICA_DIED, CUT])

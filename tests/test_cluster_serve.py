@@ -25,9 +25,10 @@ from fastapi import HTTPException, Request
 from cluster.client import Client
 from cluster.serve import endpoint
 from cluster.serve.__main__ import main
-from cluster.serve.app import build
+from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
+from cluster.serve.options import read_options
 from shards.command import run_command
 from shards.errors import UsageError
 from shards.ray_cluster import join_or_start
@@ -145,6 +146,38 @@ def test_a_broken_picture_is_refused_and_the_others_of_its_burst_are_answered_in
     assert after["pictures"] - before["pictures"] == 15  # the broken one entered no batch
     assert after["batches"] - before["batches"] < 15
     assert 2 <= after["largest_batch"] <= OPTIONS["max_batch_size"]
+
+
+def test_a_bundle_of_several_labels_answers_with_all_that_are_there(
+    bundle_path: Path, bundle: Bundle, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replica and its pages as Ray Serve runs them, but for its proxy and its gathering of batches."""
+    page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
+    text = page.read_text().replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
+    page.write_text(text)
+    replica = Replica(read_options({"bundle": page.parent, **OPTIONS}))
+
+    async def compute(image: torch.Tensor) -> torch.Tensor | Exception:
+        return compute_each(replica._bundle, [image])[0]
+
+    monkeypatch.setattr(replica, "_compute", compute)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            bodies = [path.read_bytes() for path in files[::8]]
+            return [await client.get("/v1/model"), *[await client.post("/v1/predict", content=body) for body in bodies]]
+
+    model, *answers = asyncio.run(ask())
+    assert (model.json()["task"], model.json()["decision"]["rule"]) == ("multi-label", "each")
+    for path, response in zip(files[::8], answers, strict=True):
+        said = response.json()
+        logits = bundle.compute_logits(bundle.prepare(path.read_bytes())[None])[0]
+        p = torch.sigmoid(logits.double()).tolist()
+        assert list(said["probabilities"].values()) == pytest.approx(p, rel=1e-3)
+        assert said["labels"] == [name for name, each in zip(bundle.page.classes, p, strict=True) if each >= 0.5]
+        assert said["label"] == (bundle.page.classes[int(logits.argmax())] if said["labels"] else None)
+        assert said["probability"] == max(said["probabilities"].values())
 
 
 def test_an_exception_in_a_batch_stays_with_its_own_picture(bundle: Bundle, files: list[Path]) -> None:

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,6 @@ from in_process import command
 from PIL import Image
 
 from shards.__main__ import main
-from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.decode import DecodeOptions, decode
 from shards.manifest import MANIFEST_NAME
@@ -424,20 +422,6 @@ def test_several_labels_are_in_index_and_json_and_counted(multi: Path) -> None:
         if int(facts["source"].split(".")[0]) % 3 == 1:
             assert facts["labels"] == ["mass", "fluid"]
             assert "cls" not in sample
-
-
-def test_training_on_several_labels_is_refused_in_one_sentence(multi: Path, tmp_path: Path) -> None:
-    from trainer.run import main as train
-
-    error = io.StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with contextlib.redirect_stderr(error):
-            code = run_command(train, ["smoke", f"data={multi}", f"storage.root={tmp_path}"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    says = f"{multi} is multi-label; training and evaluation take pictures with one label each so far"
-    assert (code, error.getvalue()) == (2, f"error: {says}\n")
 
 
 def test_classes_are_shown_by_the_names_given(tmp_path: Path) -> None:

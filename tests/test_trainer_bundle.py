@@ -111,6 +111,32 @@ def test_bundle_of_a_checkpoint_is_evaluated(theirs: nn.Module, dataset_path: Pa
     assert (result["samples"], "warning" in result) == (72, False)  # nobody knows that it was trained on these
 
 
+def test_checkpoint_of_several_labels_answers_by_the_sigmoid_of_each(
+    theirs: nn.Module, pictures: Path, multi_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    bundle = make_bundle(tmp_path / "w.pt", tmp_path / "bundle", "--task", "multi-label")
+    path = sorted((pictures / "val" / "red").glob("*.png"))[0]
+    capsys.readouterr()
+    assert run_command(predict_main, [str(bundle), str(path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    odds = [p / (1 - p) for p in said["probabilities"].values()]
+    by_hand = predict_by_hand(theirs, path).tolist()
+    assert [p / sum(odds) for p in odds] == pytest.approx(by_hand, abs=5e-3)  # exp(logit) is what the softmax divides
+    assert said["labels"] == [name for name, p in said["probabilities"].items() if p >= 0.5]
+
+
+def test_task_is_that_of_the_dataset_that_is_named(
+    theirs: nn.Module, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    said = [str(tmp_path / "w.pt"), "--model", NAME, "--classes", "blue,green,red", "--out", str(tmp_path / "bundle")]
+    assert run_command(main, [*said, "--task", "multi-label", "--dataset", str(dataset_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --task is multi-label, {dataset_path} is single-label; name the task of its labels\n"
+    )
+
+
 def test_dataset_that_is_named_is_recorded_and_decodes(theirs: nn.Module, dataset_path: Path, tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     page = read_bundle_page(make_bundle(tmp_path / "w.pt", tmp_path / "bundle", "--dataset", str(dataset_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from trainer.options.loss import LossOptions
 from trainer.recipe_file import load_recipe
 from trainer.step.distillation import Distillation, load_distillation
 from trainer.step.loss import Loss, build_loss
+from trainer.step.multi_label_loss import MultiLabelLoss, build_multi_label_loss
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -91,17 +93,58 @@ def test_one_vs_all_is_timms(smoothing: float) -> None:
     torch.testing.assert_close(loss.per_sample(draw_logits(), LABELS), peer(draw_logits(), LABELS).mean(1))
 
 
-def test_one_vs_all_takes_pictures_of_several_labels_and_of_none() -> None:
-    labels = torch.tensor([[1.0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]])
-    p = draw_logits().sigmoid()
-    expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).mean(1)
-    torch.testing.assert_close(build(name="bce").per_sample(draw_logits(), labels), expected)
+SEVERAL = torch.tensor([[1.0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]])
+"""Pictures of several labels and of none."""
 
 
-def test_one_vs_all_of_one_label_is_that_of_its_row_of_ones_and_zeros() -> None:
-    rows = torch.nn.functional.one_hot(LABELS, 3).float()
-    loss = build(name="bce", label_smoothing=0.2)
-    assert torch.equal(loss.per_sample(draw_logits(), LABELS), loss.per_sample(draw_logits(), rows))
+def build_several(**options: object) -> MultiLabelLoss:
+    """The loss of 200 pictures whose classes are in 10, 40 and 150 of them."""
+    given = LossOptions.model_validate({"name": "bce", **options})
+    return build_multi_label_loss(given, COUNTS, 200, CLASSES)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_of_several_labels_is_the_mean_over_questions_of_yes_and_no(smoothing: float) -> None:
+    p, target = draw_logits().sigmoid(), SEVERAL * (1 - smoothing) + smoothing / 2
+    expected = -(target * p.log() + (1 - target) * (1 - p).log()).mean(1)
+    loss = build_several(label_smoothing=smoothing)
+    torch.testing.assert_close(loss.per_sample(draw_logits(), SEVERAL), expected)
+
+
+def test_balanced_classes_of_several_labels_count_as_much_where_they_are_as_where_they_are_not() -> None:
+    """190, 160 and 50 pictures are without them: torch's own loss with these numbers over their counts."""
+    peer = torch.nn.BCEWithLogitsLoss(reduction="none", pos_weight=torch.tensor([19, 4, 1 / 3]))
+    loss = build_several(class_weights="balanced")
+    torch.testing.assert_close(loss.per_sample(draw_logits(), SEVERAL), peer(draw_logits(), SEVERAL).mean(1))
+    assert loss.weigh(SEVERAL).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("given", [[0.5, 1, 4], {"wasps": 4, "ants": 0.5}])
+def test_given_weights_of_several_labels_are_those_of_what_is_there(given: object) -> None:
+    alone = build_several().per_sample(torch.zeros(3, 3), torch.eye(3))
+    weighted = build_several(class_weights=given).per_sample(torch.zeros(3, 3), torch.eye(3))
+    torch.testing.assert_close(weighted / alone, torch.tensor([2.5 / 3, 1, 2]))
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 of 200"), (200, "200 of 200")])
+def test_class_of_all_or_no_pictures_has_no_balanced_weight(count: int, told: str) -> None:
+    options = LossOptions(name="bce", class_weights="balanced")
+    with pytest.raises(UsageError) as caught:
+        build_multi_label_loss(options, np.array([10, count, 20]), 200, CLASSES)
+    assert str(caught.value) == (
+        f"class 'bees' has {told} samples in the training part, so that loss.class_weights=balanced has no weight for "
+        "it; give a number for each class"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_of_several_labels_are_those_of_the_batchs_parts(dtype: torch.dtype) -> None:
+    loss, logits = build_several(class_weights="balanced", label_smoothing=0.1), draw_logits().to(dtype)
+    whole = loss.per_sample(logits, SEVERAL)
+    parts = [loss.per_sample(logits[part], SEVERAL[part]) for part in (slice(0, 2), slice(2, 2), slice(2, 5))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert whole.dtype == dtype
+    assert loss.weigh(SEVERAL[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "bce"])
@@ -155,11 +198,6 @@ def test_classes_that_are_numbers_are_given_weights_by_number() -> None:
     assert recipe.loss.class_weights == {"0": 2.0, "7": 0.1}
     weights = build_loss(recipe.loss, np.ones(2, dtype=np.int64), ["0", "7"]).weigh(torch.tensor([1, 0]))
     assert weights.tolist() == pytest.approx([0.1, 2.0])
-
-
-def test_picture_of_several_labels_has_their_mean_weight() -> None:
-    loss = build(name="bce", class_weights=[1, 2, 6])
-    assert loss.weigh(torch.tensor([[0.0, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]])).tolist() == [2, 4, 3, 1]
 
 
 def test_weighted_mean_is_torchs() -> None:
@@ -353,6 +391,16 @@ def test_teacher_of_other_classes_is_refused(teacher_path: Path) -> None:
         f"the teacher {teacher_path} answers for 3 classes (ants, bees, wasps), the dataset has 3 classes "
         "(ants, wasps, bees); take a teacher that was trained on these classes, in this order"
     )
+
+
+def test_teacher_of_several_labels_is_refused(teacher_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(teacher_path, tmp_path / "several")
+    text = (tmp_path / "several/bundle.json").read_text(encoding="utf-8")
+    changed = text.replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
+    (tmp_path / "several/bundle.json").write_text(changed, encoding="utf-8")
+    options = LossOptions.model_validate({"teacher": str(tmp_path / "several")})
+    with pytest.raises(UsageError, match=r"is multi-label, so that its answers are no shares of one label; take a tea"):
+        load_distillation(options, CLASSES, STUDENT, "cpu")
 
 
 def test_teacher_that_reads_other_values_is_refused(teacher_path: Path) -> None:

@@ -55,8 +55,8 @@ def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     return load_recipe("smoke", [*fixed, *small, *options])
 
 
-def make_runs(data: Path, wide: Path, root: Path, workers: int) -> dict[str, Recipe]:
-    """A run for each batch size, two without BatchNorm, one on `wide`, and one that is asked to stop at once."""
+def make_runs(data: Path, wide: Path, multi: Path, root: Path, workers: int) -> dict[str, Recipe]:
+    """A run for each batch size, three without BatchNorm, one of them on `multi`; one on `wide`, one to be stopped."""
     recipes = [
         *(make_recipe(data, root, f"name={size}", f"batch_size_global={size}") for size in BATCH_SIZES),
         make_recipe(data, root, "name=group-norm", "model=timm/test_efficientnet_gn", "batch_size_global=7"),
@@ -71,6 +71,22 @@ def make_runs(data: Path, wide: Path, root: Path, workers: int) -> dict[str, Rec
             "augment.cutmix=1",
             "loss.class_weights=[1, 2, 3]",
             "loss.label_smoothing=0.1",
+        ),
+        make_recipe(
+            multi,
+            root,
+            "name=several",
+            "model=timm/test_efficientnet_gn",
+            "batch_size_global=9",
+            "epochs=1",
+            "limit_samples=28",
+            "dtype=float64",
+            "augment.mixup=0.4",
+            "augment.cutmix=1",
+            "loss.name=bce",
+            "loss.class_weights=balanced",
+            "loss.label_smoothing=0.1",
+            "stop.metric=map",
         ),
         make_recipe(wide, root, "name=wide"),
         make_recipe(data, root, "name=stopped"),
@@ -166,9 +182,14 @@ def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(dataset_path: Path, wide_path: Path, folders: dict[int, Path]) -> dict[int, dict[str, Recipe]]:
+def runs(
+    dataset_path: Path, wide_path: Path, multi_path: Path, folders: dict[int, Path]
+) -> dict[int, dict[str, Recipe]]:
     """By number of ranks and name; with as many feed threads as ranks."""
-    return {num_ranks: make_runs(dataset_path, wide_path, folder, num_ranks) for num_ranks, folder in folders.items()}
+    return {
+        num_ranks: make_runs(dataset_path, wide_path, multi_path, folder, num_ranks)
+        for num_ranks, folder in folders.items()
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -272,12 +293,23 @@ def test_weights_of_a_run_without_batch_norm_do_not_depend_on_the_number_of_rank
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("name", ["mixed", "several"])
 def test_mixed_pictures_and_weighted_classes_give_the_same_weights_on_every_number_of_ranks(
+    runs: dict[int, dict[str, Recipe]], num_ranks: int, name: str
+) -> None:
+    """Last batches of 2 and of 1: partners on other ranks, unequal slices, empty ones."""
+    ours, theirs = (read_weights(runs[number][name]) for number in (num_ranks, 1))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_several_labels_are_judged_alike_on_every_number_of_ranks(
     runs: dict[int, dict[str, Recipe]], num_ranks: int
 ) -> None:
-    """Batches of 7 and a last one of 2: partners on other ranks, unequal slices, an empty one."""
-    ours, theirs = (read_weights(runs[number]["mixed"]) for number in (num_ranks, 1))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    ours, theirs = (read_metrics(runs[number]["several"].run_dir)[-1] for number in (num_ranks, 1))
+    scores = [name for name in theirs if name.startswith("val/") and name != "val/time_s"]
+    assert "val/map" in scores
+    assert {name: ours[name] for name in scores} == pytest.approx({name: theirs[name] for name in scores}, abs=1e-9)
 
 
 def read_weights(recipe: Recipe) -> dict[str, Tensor]:

@@ -35,11 +35,11 @@ def main(argv: list[str]) -> int:
     name = resolve_alias(arguments.model)
     expects = read_expectation(name, arguments.weights)
     classes, display_names = read_classes(arguments.classes, name, arguments.weights)
-    facts = _read_dataset(arguments.dataset, classes)
+    facts = _read_dataset(arguments.dataset, classes, arguments.task)
     preprocess = _make_preprocess(arguments, expects, facts.pop("packing"))
     spec = _make_spec(arguments, name, len(classes), expects, preprocess.size)
     model, report, origin = _load(spec, arguments.weights, preprocess.size)
-    facts |= {"classes": classes, "display_names": display_names, "origin": origin}
+    facts |= {"classes": classes, "display_names": display_names, "origin": origin, "task": arguments.task}
     _save(out, model, preprocess, facts)
     if arguments.json:
         print(json.dumps({"bundle": str(out), "tensors": report.matched, "changes": report.changes, "origin": origin}))
@@ -108,7 +108,7 @@ def parse_preprocess(text: str) -> dict[str, Any]:
     return {"policy": match[1], "resize": None, "size": int(match[2])}
 
 
-def _read_dataset(location: str | None, classes: list[str]) -> dict[str, Any]:
+def _read_dataset(location: str | None, classes: list[str], task: str) -> dict[str, Any]:
     """Return the dataset's fingerprint and packing options, both None without one."""
     if location is None:
         return {"dataset": None, "packing": None}
@@ -120,6 +120,8 @@ def _read_dataset(location: str | None, classes: list[str]) -> dict[str, Any]:
             f"--classes are {', '.join(classes)}, {location} has {', '.join(dataset.classes)}; name them in the order "
             "of the model's outputs, and name a dataset only where it has the same"
         )
+    if dataset.manifest.task != task:
+        raise UsageError(f"--task is {task}, {location} is {dataset.manifest.task}; name the task of its labels")
     return {"dataset": dataset.fingerprint(), "packing": dataset.manifest.packing}
 
 
@@ -210,7 +212,7 @@ def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[
         model,
         synthesise_pictures(),
         preprocess=preprocess,
-        decision=Decision(),
+        decision=Decision(rule="each" if facts["task"] == "multi-label" else "argmax"),
         probes="synthetic",
         recipe=None,
         metrics=None,
@@ -250,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1: pictures become gray (default: 3)")
     parser.add_argument(
         "--backbone-channels", type=int, choices=(1, 3), default=3, help="of the first convolution (default: 3)"
+    )
+    parser.add_argument(
+        "--task",
+        choices=("single-label", "multi-label"),
+        default="single-label",
+        help="multi-label: each output is a class for itself, by its sigmoid (default: single-label, a softmax)",
     )
     parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
     parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")

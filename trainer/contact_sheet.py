@@ -77,7 +77,7 @@ def collect_pictures(recipe: Recipe, dataset: Dataset, samples: int) -> Sheet:
         mixed = list(_mix_some(stream, recipe, dataset.classes))
     finally:
         stream.close()
-    return Sheet([_name_class(dataset.classes, sample.label) for sample, _ in chosen], rows, mixed)
+    return Sheet([_name_labels(dataset.classes, sample.labels) for sample, _ in chosen], rows, mixed)
 
 
 def describe_augment(options: AugmentOptions, spec: PreprocessSpec) -> str:
@@ -114,11 +114,11 @@ def _describe_crop(options: AugmentOptions, spec: PreprocessSpec) -> str:
 def _choose_samples(stream: TrainStream, reader: SampleReader, wanted: int) -> list[tuple[Sample, int]]:
     """Return samples of the first step with their copies: each class in turn, in the order in which they come."""
     first = stream.plan(0).step(0)[slice(0, _LOOKED_AT)]
-    by_class: dict[int, list[tuple[Sample, int]]] = {}
+    by_class: dict[tuple[int, ...], list[tuple[Sample, int]]] = {}
     for sample, copy in _read(reader, first):
-        by_class.setdefault(sample.label, []).append((sample, copy))
+        by_class.setdefault(sample.labels, []).append((sample, copy))
     turns = sorted(
-        (turn, label, pair) for label, pairs in by_class.items() for turn, pair in enumerate(pairs) if turn < wanted
+        (turn, labels, pair) for labels, pairs in by_class.items() for turn, pair in enumerate(pairs) if turn < wanted
     )
     return [pair for _, _, pair in sorted(turns[:wanted], key=lambda one: (one[1], one[0]))]
 
@@ -145,14 +145,19 @@ def _mix_some(stream: TrainStream, recipe: Recipe, classes: list[str]) -> Iterat
         batch = stream.peek(0, step, 1)
         assert batch.pairs is not None  # the plan says that this step mixes
         lam, kind = float(batch.pairs.lam[0]), "mixup" if batch.pairs.box is None else "cutmix"
-        names = [_name_class(classes, int(labels[0])) for labels in (batch.labels, batch.pairs.labels)]
+        names = [_name_labels(classes, _read_labels(each[0])) for each in (batch.labels, batch.pairs.labels)]
         caption = f"{kind}, step {step + 1}\n{lam:.2f} {_cut(names[0])}\n{1 - lam:.2f} {_cut(names[1])}"
         yield Cell(mix_images(batch.images, batch.pairs)[0].clone(), caption)
         found += 1
 
 
-def _name_class(classes: list[str], label: int) -> str:
-    return classes[label] if label >= 0 else "several labels"
+def _read_labels(label: Tensor) -> tuple[int, ...]:
+    """Return the classes of one sample: int64[], or float32[K] of 0 and 1."""
+    return tuple(label.nonzero().flatten().tolist()) if label.ndim else (int(label),)
+
+
+def _name_labels(classes: list[str], labels: tuple[int, ...]) -> str:
+    return ", ".join(classes[label] for label in labels) or "none"
 
 
 def _cut(name: str, length: int = 15) -> str:

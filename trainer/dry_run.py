@@ -64,7 +64,7 @@ def plan_run(recipe: Recipe) -> Plan:
         OSError: Likewise; a folder that cannot be written.
     """
     recipe = resolve_recipe(recipe.with_absolute_paths())
-    dataset = open_data(recipe)
+    recipe, dataset = open_data(recipe)
     refuse_other_recipe(recipe)
     free_disk = read_free_disk(recipe.run_dir)
     on_cluster = _check_ranks(recipe)
@@ -122,6 +122,7 @@ def _make_plan(
             "location": recipe.data,
             "fingerprint": dataset.fingerprint(),
             "classes": dataset.classes,
+            "task": dataset.manifest.task,
             "samples": {name: part.num_samples for name, part in parts.items()},
             "shards": {name: len(part.counts) for name, part in parts.items()},
             "lanes": recipe.stream.lanes,
@@ -175,7 +176,7 @@ def describe(plan: Plan) -> str:
     held = {name: size for name, size in plan.memory.items() if name not in ("needed_per_rank", "free")}
     lines = {
         "run": f"{plan.run} ({plan.state})",
-        "data": f"{plan.data['location']}: {samples}; {len(plan.data['classes'])} classes",
+        "data": f"{plan.data['location']}: {samples}; {len(plan.data['classes'])} classes, {plan.data['task']}",
         "order": f"{plan.data['shards']['train']:,} shards in {plan.data['lanes']} lanes",
         "model": f"{plan.model['name']}, {plan.model['parameters'] / 1e6:.2f} M parameters, "
         f"{plan.model['trained'] / 1e6:.2f} M of them trained; weights {plan.model['weights']}",

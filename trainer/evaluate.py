@@ -22,12 +22,14 @@ def main(argv: list[str]) -> int:
     if arguments.workers < 1:
         raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
     read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
-    open_dataset(location).require_single_label().split(part)
+    open_dataset(location).require_labels().split(part)
     result = run_processes(evaluate, (arguments.bundle, location, part, out, arguments.workers), arguments.num_ranks)
     if arguments.json:
         print(json.dumps(result))
         return 0
-    numbers = f"accuracy {result['accuracy']:.4f}, log loss {result['log_loss']:.4f}"
+    from trainer.evaluation.answers import describe_headline
+
+    numbers = f"{describe_headline(result)}, log loss {result['log_loss']:.4f}"
     print(f"{part}: {numbers} on {result['samples']:,} pictures")
     if "warning" in result:
         print(f"note: {result['warning']}")

@@ -15,7 +15,6 @@ from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.files import write_evaluation
-from trainer.evaluation.metrics import softmax
 from trainer.evaluation.report import AUGMENTED, write_report
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
@@ -67,6 +66,7 @@ def make_bundle(recipe: Recipe) -> Path:
     state = store.read_last()
     if state is None or state.best is None:
         raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
+    several = dataset.manifest.task == "multi-label"
     model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
     save_bundle(
@@ -76,7 +76,8 @@ def make_bundle(recipe: Recipe) -> Path:
         preprocess=build_preprocess(recipe, dataset),
         classes=dataset.classes,
         display_names=dataset.manifest.display_names,
-        decision=Decision(),
+        task="multi-label" if several else "single-label",
+        decision=Decision(rule="each" if several else "argmax"),
         probes=recipe.probes,
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),
@@ -105,8 +106,14 @@ def evaluate_bundle(
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
     Raises:
-        UsageError: The dataset has other classes, or no such part.
+        UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
+            way round), or no such part.
     """
+    if bundle.page.task != dataset.manifest.task:
+        raise UsageError(
+            f"the bundle is {bundle.page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so "
+            "nothing was evaluated; take a dataset of the bundle's kind"
+        )
     if bundle.page.classes != dataset.classes:
         raise UsageError(
             f"the bundle knows the classes {', '.join(bundle.page.classes)}, the dataset has "
@@ -124,7 +131,7 @@ def evaluate_bundle(
 
 def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
     """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
-    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, softmax(rows.logits), page.classes))
+    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, rows.probabilities, page.classes))
     if tracker.takes_images:
         tracker.log_pictures(f"{split.name}/worst", read_worst(rows, split, page.preprocess, page.classes))
 

@@ -26,6 +26,7 @@ from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
 from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
 from trainer.step.memory import RankMemoryError
+from trainer.task import refuse_misfit, settle_metric
 from trainer.watching import watching
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def launch(recipe: Recipe) -> Recipe:
     """
     recipe = resolve_recipe(recipe.with_absolute_paths())
     choose_launch(recipe)
-    open_data(recipe)  # the most common mistakes are told before any process starts
+    recipe, _ = open_data(recipe)  # the most common mistakes are told before any process starts
     claim_run_dir(recipe)
     if _has_outputs(recipe):
         return recipe
@@ -62,20 +63,22 @@ def _has_outputs(recipe: Recipe) -> bool:
     return is_finished(recipe.run_dir)
 
 
-def open_data(recipe: Recipe) -> Dataset:
-    """Return the recipe's dataset when a run can use it.
+def open_data(recipe: Recipe) -> tuple[Recipe, Dataset]:
+    """Return the recipe with what its dataset decides, and the dataset, when a run can use it.
 
     Raises:
-        UsageError: No dataset there, several labels a sample, a part that the run needs is missing, or pictures cannot
-            be changed or grow as the recipe says.
+        UsageError: No dataset there, none with labels or with other ones than the recipe can learn from, a part that
+            the run needs is missing, or pictures cannot be changed or grow as the recipe says.
     """
     check_growth(recipe)
     for size in {recipe.augment.train_size(0, resolve_size(recipe)), resolve_size(recipe)}:
         check_augment(recipe.augment, recipe.preprocess.channels, size)
-    dataset = open_dataset(recipe.data, recipe.cache_options()).require_single_label()
+    dataset = open_dataset(recipe.data, recipe.cache_options())
+    recipe = settle_metric(recipe, dataset)
+    refuse_misfit(recipe, dataset)
     for part in ("train", "val", *recipe.evaluate_on):
         dataset.split(part)
-    return dataset
+    return recipe, dataset
 
 
 @contextlib.contextmanager

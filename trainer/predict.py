@@ -1,4 +1,7 @@
-"""`python -m trainer.predict BUNDLE PATH...`: label pictures that have no label; one CSV row a picture."""
+"""`python -m trainer.predict BUNDLE PATH...`: label pictures that have no label; one CSV row a picture.
+
+Several labels of a picture are joined by `;`; none are an empty cell, or an empty list with --json.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 
 def predict(bundle: Bundle, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any] | DecodeError]]:
-    """Yield each path with its label, probability and probabilities, or with the reason why it cannot be read."""
+    """Yield each path with label, labels, probability and probabilities, or with the reason why it cannot be read."""
     import torch
 
     for start in range(0, len(paths), BATCH):
@@ -54,7 +57,7 @@ def predict(bundle: Bundle, paths: list[Path]) -> Iterator[tuple[Path, dict[str,
                 yield path, image
             else:
                 answer = bundle.answer(next(logits))
-                yield path, answer.model_dump(include={"label", "probability", "probabilities"})
+                yield path, answer.model_dump(include={"label", "labels", "probability", "probabilities"})
 
 
 def _prepare(bundle: Bundle, path: Path) -> Any:
@@ -77,7 +80,7 @@ def _open_writer(out: Path | None, as_json: bool, classes: list[str]) -> Iterato
         yield lambda row: writer.writerow(
             [
                 row["path"],
-                row["label"],
+                ";".join(row["labels"]),
                 f"{row['probability']:.6f}",
                 *(f"{p:.6f}" for p in row["probabilities"].values()),
             ]

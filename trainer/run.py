@@ -92,12 +92,14 @@ def _collect(run_dir: Path) -> dict[str, object]:
 
 
 def _tell(recipe: Recipe, was_finished: bool) -> None:
+    from trainer.evaluation.answers import describe_headline
+
     folder = recipe.run_dir
     if was_finished:
         print(f"{folder} was finished before; choose another name= to train again")
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
-        print(f"{path.parent.name}: accuracy {metrics['accuracy']:.4f} on {metrics['samples']:,} pictures")
+        print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")

@@ -27,7 +27,9 @@ from trainer.run_dir import NONFINITE, SNAPSHOTS
 from trainer.step.distillation import load_distillation
 from trainer.step.engine import Engine
 from trainer.step.guard import Guard
-from trainer.step.loss import build_loss
+from trainer.step.loss import Loss, build_loss
+from trainer.step.multi_label_loss import build_multi_label_loss
+from trainer.task import refuse_misfit
 
 
 @dataclass
@@ -110,8 +112,9 @@ def open_engine(
 
     place: Whose batches they are, where that is not the rank that computes them.
     """
+    refuse_misfit(recipe, dataset)
     split = dataset.split("train")
-    loss = build_loss(recipe.loss, split.class_counts.sum(axis=0), dataset.classes)
+    loss = _build_loss(recipe, dataset.classes, split)
     teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
     model = build_model(recipe, len(dataset.classes))
     engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe))
@@ -123,6 +126,13 @@ def open_engine(
         return loss.weigh(labels) * (weights if counts else 1.0)
 
     return engine, TrainStream(split, recipe, preprocess, place or ranks, weigh)
+
+
+def _build_loss(recipe: Recipe, classes: list[str], split: Split) -> Loss:
+    counts = split.class_counts.sum(axis=0)
+    if split.task == "multi-label":
+        return build_multi_label_loss(recipe.loss, counts, split.num_samples, classes)
+    return build_loss(recipe.loss, counts, classes)
 
 
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:

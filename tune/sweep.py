@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from tqdm import tqdm
 
-from shards.dataset import open_dataset
+from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
 from shards.files import write_json, write_text
 from trainer.launch import stop_on_signal
@@ -24,6 +24,7 @@ from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.run_dir import RESULT, STOP_FILE
+from trainer.task import refuse_misfit, settle_metric
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table
 from tune.trial import run_trial
@@ -42,8 +43,11 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
         Interrupted: Stopped by Ctrl-C; the same command goes on.
         ShardError: No trial finished.
     """
-    open_dataset(recipe.data, recipe.cache_options()).require_single_label().split("val")
+    dataset = open_dataset(recipe.data, recipe.cache_options()).require_labels()
+    dataset.split("val")
+    recipe = settle_metric(recipe, dataset)
     trials = make_trials(recipe, space, sweep_dir)
+    _refuse_misfits(trials, dataset)
     _claim(sweep_dir, recipe, space)
     if (sweep_dir / RESULT).is_file():
         return read_table(trials, {})
@@ -61,6 +65,18 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
     _copy_bundle(sweep_dir / "trials" / table.best.trial / "bundle", sweep_dir / BEST)
     write_json(sweep_dir / RESULT, {"best": table.best.trial})
     return table
+
+
+def _refuse_misfits(trials: list[Trial], dataset: Dataset) -> None:
+    """Refuse a sweep none of whose trials can learn from the dataset; where some can, each speaks for itself."""
+    refusals = []
+    for trial in trials:
+        try:
+            refuse_misfit(trial.recipe, dataset)
+        except UsageError as err:
+            refusals.append(err)
+    if len(refusals) == len(trials):
+        raise refusals[0]
 
 
 def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:

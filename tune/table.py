@@ -53,7 +53,7 @@ class Table:
 def read_table(trials: list[Trial], crashes: dict[str, str]) -> Table:
     """Return what the folders of the trials hold; `crashes` are last words by name, of trials that left no sentence."""
     metric = trials[0].recipe.stop.metric
-    sign = 1 if metric == "log_loss" else -1
+    sign = 1 if trials[0].recipe.stop.lower_is_better else -1
     rows = [row for trial in trials if (row := _read_row(trial)) is not None]
     failures = dict(crashes)
     for trial in trials:

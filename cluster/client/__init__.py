@@ -58,7 +58,7 @@ class Client:
         self._http.close()
 
     def predict(self, data: bytes) -> dict[str, Any]:
-        """Return label, probability, probabilities, logits and the bundle's fingerprint for an encoded picture.
+        """Return label, labels, probability, probabilities, logits and the bundle's fingerprint for an encoded picture.
 
         Raises:
             PictureRefusedError: Broken, empty, too large.

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from cluster.client import Client, PictureRefusedError
 from shards.command import DONE, REFUSED, run_command
@@ -41,10 +42,15 @@ def _ask(client: Client, path: Path, as_json: bool) -> bool:
     line = (
         json.dumps({"path": str(path), **answer})
         if as_json
-        else f"{path}  {answer['label']}  {answer['probability']:.4f}"
+        else f"{path}  {_name(answer)}  {answer['probability']:.4f}"
     )
     print(line, flush=True)
     return True
+
+
+def _name(answer: dict[str, Any]) -> str:
+    """Return the classes of an answer in words."""
+    return ";".join(answer["labels"]) or "none"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -80,7 +80,7 @@ class Replica:
     def describe_model(self) -> dict[str, Any]:
         """Return what is served and how, as JSON."""
         page = self._bundle.page.model_dump(mode="json")
-        wanted = ("model", "preprocess", "classes", "display_names", "decision", "metrics")
+        wanted = ("model", "preprocess", "classes", "display_names", "task", "decision", "metrics")
         return {
             **{name: page[name] for name in wanted},
             "fingerprints": {"bundle": self._fingerprint, "dataset": page["dataset"], "recipe": page["recipe"]},

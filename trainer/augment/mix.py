@@ -70,8 +70,9 @@ class MixPlan:
 class Pairs:
     """What a rank's batch mixes: pictures i and rows[i] of its images, for the first n.
 
-    rows: int64[n]. labels: int64[n] and weights: float32[n], of the partners. lam: float32[n], share of a sample's own
-    picture and label. box: top, left, bottom, right in pixels of the part that is the partner's; None blends.
+    rows: int64[n]. labels: int64[n] or float32[n, K], and weights: float32[n], of the partners. lam: float32[n], share
+    of a sample's own picture and labels. box: top, left, bottom, right in pixels of the part that is the partner's;
+    None blends.
     """
 
     rows: Tensor

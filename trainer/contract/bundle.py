@@ -7,10 +7,10 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -39,6 +39,8 @@ class BundlePage(BaseModel):
     preprocess: PreprocessSpec
     classes: list[str]
     display_names: list[str]
+    task: Literal["single-label", "multi-label"] = "single-label"
+    """Whether a picture is of one of the classes, or of any number of them."""
     decision: Decision
     probes: Literal["real", "synthetic"]
     """Whether the probes are pictures of the dataset or made ones."""
@@ -53,6 +55,12 @@ class BundlePage(BaseModel):
     versions: dict[str, str]
     """Library versions that made it."""
     weights_sha256: str
+
+    @model_validator(mode="after")
+    def _decides_by_task(self) -> Self:
+        if (self.task == "multi-label") != (self.decision.rule == "each"):
+            raise ValueError(f"a {self.task} bundle does not decide by the rule {self.decision.rule}")
+        return self
 
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
+
+THRESHOLD: Final = 0.5
+"""Least probability at which a class counts as there, where each is asked for."""
 
 
 class Decision(BaseModel):
@@ -14,8 +17,9 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["argmax"] = "argmax"
-    """argmax: the most probable class; the lower class number wins a tie."""
+    rule: Literal["argmax", "each"] = "argmax"
+    """argmax: the most probable class; the lower class number wins a tie. each: every class whose own probability, the
+    sigmoid of its logit, is at least 0.5."""
 
 
 class Answer(BaseModel):
@@ -23,20 +27,26 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    label: str
+    label: str | None
+    """The most probable class; None where each is asked for and none is there."""
+    labels: list[str]
+    """All classes that are there, in class order: `label` alone, or any number where each is asked for."""
     probability: float
-    """Softmax probability of `label`, 0..1."""
+    """Of the most probable class, 0..1."""
     probabilities: dict[str, float]
+    """Softmax of all classes, which sum to 1; where each is asked for, the sigmoid of each."""
     logits: list[float]
 
 
 def answer(logits: Tensor, classes: list[str], decision: Decision) -> Answer:
     """Return the answer for one picture's logits float32[K]."""
-    assert decision.rule == "argmax"  # the only rule of this version; another would not have validated
-    probabilities = torch.softmax(logits.double(), dim=0).tolist()
-    best = int(logits.argmax())
+    best, each = int(logits.argmax()), decision.rule == "each"
+    wide = logits.double()
+    probabilities = (torch.sigmoid(wide) if each else torch.softmax(wide, dim=0)).tolist()
+    there = [k for k, probability in enumerate(probabilities) if probability >= THRESHOLD] if each else [best]
     return Answer(
-        label=classes[best],
+        label=classes[best] if best in there else None,
+        labels=[classes[k] for k in there],
         probability=probabilities[best],
         probabilities=dict(zip(classes, probabilities, strict=True)),
         logits=logits.tolist(),

@@ -69,8 +69,10 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
 
     plot(loss, "train/loss", "train")
     plot(loss, "val/log_loss", "validation")
-    plot(score, "val/accuracy", "accuracy")
-    plot(score, "val/balanced_accuracy", "balanced accuracy")
+    several = {"map": "mAP", "macro_f1": "macro F1"}
+    shown = several if "val/map" in rows[0] else {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+    for name, label in shown.items():
+        plot(score, f"val/{name}", label)
     plot(rate, "train/lr", "end of epoch")
     plot(feed, "feed/img_s", "training")
     loss.set(title="loss (nats)")

@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 
 from shards.files import write_atomically, write_json
 from trainer.contract.bundle import BundlePage
+from trainer.evaluation.answers import name_answers
 from trainer.evaluation.figures import draw_confusion, draw_scores
-from trainer.evaluation.metrics import compute_metrics, softmax
+from trainer.evaluation.metrics import compute_metrics
+from trainer.evaluation.multi_label_figures import draw_confusions, draw_label_scores
 from trainer.evaluation.rows import Rows
 
 
@@ -32,20 +34,29 @@ def write_evaluation(out: Path, rows: Rows, page: BundlePage, dataset: str, part
         pq.write_table(table, file)
     with write_atomically(out / "predictions.csv") as file:
         pyarrow.csv.write_csv(table, file)
-    draw_confusion(out / "confusion.png", np.array(metrics["confusion"]), page.display_names)
-    draw_scores(out / "curves.png", rows.labels, softmax(rows.logits), page.display_names)
+    if rows.is_multi_label:
+        tables = np.array(list(metrics["confusion_per_class"].values()))
+        draw_confusions(out / "confusion.png", tables, page.display_names)
+        draw_label_scores(out / "curves.png", rows.labels, rows.logits, page.display_names)
+    else:
+        draw_confusion(out / "confusion.png", np.array(metrics["confusion"]), page.display_names)
+        draw_scores(out / "curves.png", rows.labels, rows.probabilities, page.display_names)
     write_json(out / "metrics.json", result)
     return result
 
 
 def tabulate_predictions(rows: Rows, classes: list[str]) -> pa.Table:
-    """Return a row a sample: sample_id, path, label, prediction, and a logit and a probability for each class."""
-    probabilities = softmax(rows.logits)
+    """Return a row a sample: sample_id, path, label, prediction, and a logit and a probability for each class.
+
+    Several labels of a picture are joined by `;`, as in the lists that are packed.
+    """
+    probabilities = rows.probabilities
+    labels, predictions = name_answers(rows, classes)
     columns: dict[str, Any] = {
         "sample_id": rows.ids,
         "path": rows.sources,
-        "label": [classes[label] for label in rows.labels],
-        "prediction": [classes[label] for label in rows.logits.argmax(axis=1)],
+        "label": labels,
+        "prediction": predictions,
     }
     columns |= {f"logit_{name}": rows.logits[:, number] for number, name in enumerate(classes)}
     columns |= {f"probability_{name}": probabilities[:, number] for number, name in enumerate(classes)}

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 from sklearn import metrics as sk
 
+from trainer.evaluation.multi_label import compute_multi_label_metrics
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -19,7 +21,11 @@ def compute_metrics(labels: Ints, logits: npt.NDArray[np.float32], classes: list
     Scalars: samples, accuracy, balanced_accuracy, macro_f1, log_loss (nats) and auroc (binary: of class 1; more
     classes: macro one-versus-rest; absent where a class has no samples). Tables: per_class with precision,
     recall, f1 and support; confusion as counts, rows true and columns predicted.
+
+    Labels int64[N, K] of 0 and 1 are those of samples that have several: see `compute_multi_label_metrics`.
     """
+    if labels.ndim == 2:
+        return compute_multi_label_metrics(labels, logits, classes)
     probabilities = softmax(logits)
     own = logits[np.arange(len(labels)), labels].astype(np.float64)
     predicted = logits.argmax(axis=1)

@@ -13,6 +13,7 @@ import yaml
 from shards.dataset import Dataset
 from shards.files import write_text
 from trainer.contract.bundle import read_versions
+from trainer.evaluation.answers import describe_headline
 from trainer.evaluation.figures import draw_training
 from trainer.recipe import Recipe
 from trainer.record.logbook import read_metrics
@@ -70,23 +71,29 @@ def _dataset(dataset: Dataset) -> str:
 def _evaluation(folder: Path) -> str:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     scalars = [[name, f"{value:.4f}"] for name, value in metrics.items() if isinstance(value, float)]
+    columns = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    if "subset_accuracy" in metrics:
+        columns |= {"average_precision": "average precision", "auroc": "AUROC"}
     per_class = [
-        [name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), row["support"]]
+        [name, *("" if row[key] is None else f"{row[key]:.4f}" for key in columns), row["support"]]
         for name, row in metrics["per_class"].items()
     ]
     warning = f"<p><strong>{html.escape(metrics['warning'])}</strong></p>" if "warning" in metrics else ""
+    for name, classes in metrics.get("undefined", {}).items():
+        warning += f"<p>{name} is not defined for {html.escape(', '.join(classes))}: its mean is without them.</p>"
     return (
         f"<h2>Evaluation on {html.escape(folder.name)}</h2>{warning}"
-        f"<p class=big>accuracy {metrics['accuracy']:.4f} on {metrics['samples']:,} pictures</p>"
+        f"<p class=big>{describe_headline(metrics)} on {metrics['samples']:,} pictures</p>"
         + _table(["metric", "value"], scalars)
-        + _table(["class", "precision", "recall", "F1", "support"], per_class)
+        + _table(["class", *columns.values(), "support"], per_class)
         + _picture(folder / "confusion.png")
         + _picture(folder / "curves.png")
     )
 
 
 def _epochs(rows: list[dict[str, Any]]) -> str:
-    names = ["epoch", "train/loss", "val/log_loss", "val/accuracy", "train/lr", "feed/img_s", "feed/wait_frac"]
+    score = "val/map" if "val/map" in rows[0] else "val/accuracy"
+    names = ["epoch", "train/loss", "val/log_loss", score, "train/lr", "feed/img_s", "feed/wait_frac"]
     return _table(names, [[f"{row[name]:.4g}" for name in names] for row in rows])
 
 

@@ -16,6 +16,8 @@ from shards.plan import Refs, sequential_refs
 from shards.read import Sample
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.evaluation.metrics import softmax
+from trainer.evaluation.multi_label import sigmoid
 from trainer.feed.feed import Batch, Feed, Load
 from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
@@ -26,12 +28,24 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Rows:
-    """A row a sample in the order of sample ids: ids int64[N], labels int64[N], logits float32[N, K], source files."""
+    """A row a sample in the order of sample ids: ids int64[N], labels, logits float32[N, K], source files.
+
+    labels: int64[N], or where samples have several int64[N, K] of 0 and 1.
+    """
 
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     sources: list[str]
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """float64[N, K]; of each class for itself where samples have several."""
+        return sigmoid(self.logits) if self.is_multi_label else softmax(self.logits)
 
 
 def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks: Ranks, workers: int) -> Rows:
@@ -76,7 +90,7 @@ def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.d
 @torch.inference_mode()
 def _compute_rows(model: Classifier, batch: Batch, device: torch.device) -> Rows:
     logits = model(batch.images.to(device)).float().cpu().numpy()
-    return Rows(batch.ids, batch.labels.numpy(), logits, batch.sources)
+    return Rows(batch.ids, batch.labels.long().numpy(), logits, batch.sources)
 
 
 def _chunks(split: Split, ranks: Ranks) -> Iterator[Refs]:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from shards.dataset import Split
 from shards.read import SampleReader
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.evaluation.metrics import softmax
+from trainer.evaluation.answers import name_answers
+from trainer.evaluation.multi_label import compute_log_losses, predict_labels
 from trainer.evaluation.rows import Rows
 from trainer.record.wandb_run import Picture
 
@@ -16,13 +17,20 @@ MOST = 50
 
 
 def find_worst(rows: Rows, most: int = MOST) -> npt.NDArray[np.int64]:
-    """Return int64[n], positions in `rows` of wrong answers, that with the lowest probability of its class first."""
-    probabilities = softmax(rows.logits)
-    own = probabilities[np.arange(len(rows.labels)), rows.labels]
-    order = np.argsort(own, kind="stable")
-    wrong = rows.logits.argmax(axis=1) != rows.labels
+    """Return int64[n], positions in `rows` of wrong answers, that with the lowest probability of the truth first."""
+    order = np.argsort(_rate_truth(rows), kind="stable")
+    predicted = predict_labels(rows.logits) if rows.is_multi_label else rows.logits.argmax(axis=1)
+    wrong = (predicted != rows.labels).reshape(len(rows.labels), -1).any(axis=1)
     worst: npt.NDArray[np.int64] = order[wrong[order]][:most]
     return worst
+
+
+def _rate_truth(rows: Rows) -> npt.NDArray[np.float64]:
+    """Return float64[N], the probability of each sample's class; of several, the geometric mean over right answers."""
+    if rows.is_multi_label:
+        rates: npt.NDArray[np.float64] = np.exp(-compute_log_losses(rows.labels, rows.logits).mean(axis=1))
+        return rates
+    return rows.probabilities[np.arange(len(rows.labels)), rows.labels]
 
 
 def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str], most: int = MOST) -> list[Picture]:
@@ -31,18 +39,17 @@ def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str
     Raises:
         ShardError: A sample that cannot be read any more.
     """
-    probabilities = softmax(rows.logits)
+    rates, (labels, predictions) = _rate_truth(rows), name_answers(rows, classes)
     pictures = []
     with SampleReader(split) as reader:
         for position in find_worst(rows, most).tolist():
-            label, prediction = int(rows.labels[position]), int(rows.logits[position].argmax())
             sample = reader.read_one(*_locate(split, int(rows.ids[position])))
             pictures.append(
                 Picture(
                     prepare(sample.data, spec).permute(1, 2, 0).numpy(),
-                    classes[label],
-                    classes[prediction],
-                    float(probabilities[position, label]),
+                    labels[position],
+                    predictions[position],
+                    float(rates[position]),
                     sample.source,
                 )
             )

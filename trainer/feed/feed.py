@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -34,8 +34,9 @@ Load = Callable[[Sample, int, Meter], Tensor]
 class Batch:
     """The part of a global batch that one rank computes; it may be empty.
 
-    images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n]; weights:
-    float32[n]; ids: int64[n] sample ids; pairs: what the step mixes, None where it does not.
+    images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n], or where
+    samples have several float32[n, K] of 0 and 1; weights: float32[n]; ids: int64[n] sample ids; pairs: what the step
+    mixes, None where it does not.
     """
 
     images: Tensor
@@ -74,6 +75,7 @@ class Feed:
 
     def __init__(self, split: Split, workers: int, *, held: int = 1, pinned: bool = False) -> None:
         self._reader = SampleReader(split)
+        self._num_classes = split.num_classes if split.task == "multi-label" else None
         self._meter = Meter()
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
         # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
@@ -127,7 +129,7 @@ class Feed:
         for first in range(0, len(places), _CHUNK):
             part = places[first : first + _CHUNK], images[first : first + _CHUNK]
             parts.append(self._pool.submit(self._fill, *part, load) if self._pool else _done(self._fill(*part, load)))
-        return _Filling(images, parts)
+        return _Filling(images, parts, self._num_classes)
 
     def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> list[Sample]:
         """Load samples into their places in a batch; return them without their bytes' pictures."""
@@ -146,16 +148,17 @@ class Feed:
 
 @dataclass(frozen=True)
 class _Filling:
-    """A batch that threads are filling."""
+    """A batch that threads are filling; num_classes: where samples have several labels, else None."""
 
     images: Tensor
     parts: list[Future[list[Sample]]]
+    num_classes: int | None
 
     def finish(self) -> Batch:
         samples = [sample for part in self.parts for sample in part.result()]
         return Batch(
             self.images,
-            torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            stack_labels(samples, self.num_classes),
             torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
             np.array([sample.sample_id for sample in samples], dtype=np.int64),
             [sample.source for sample in samples],
@@ -164,6 +167,15 @@ class _Filling:
     def cancel(self) -> None:
         for part in self.parts:
             part.cancel()
+
+
+def stack_labels(samples: Sequence[Sample], num_classes: int | None) -> Tensor:
+    """Return int64[n], the label of each sample; with `num_classes` K float32[n, K], 1 for each of its labels."""
+    if num_classes is None:
+        return torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+    pairs = [(row, label) for row, sample in enumerate(samples) for label in sample.labels]
+    rows, columns = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
+    return torch.zeros((len(samples), num_classes)).index_put((rows, columns), torch.tensor(1.0))
 
 
 class _Buffers:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shards.dataset import Split
-from shards.draws import DrawOptions, count_draws
+from shards.draws import DrawOptions, Labels, count_draws
 from shards.mixing import bound_clustering
 from shards.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
 from shards.read import Sample, SampleReader
@@ -66,7 +66,7 @@ class TrainStream:
         if self._plan is None or self._plan[0] != epoch:
             recipe, options = self._recipe, self._recipe.stream
             draws = DrawOptions(recipe.seed, options.order, self._fraction)
-            repeats = count_draws(draws, epoch, lambda: self._column("label"), lambda: self._column("weight"))
+            repeats = count_draws(draws, epoch, self._read_labels, lambda: self._column("weight"))
             order = OrderOptions(
                 recipe.seed, recipe.batch_size_global, options.lanes, options.window_bytes, options.redeal
             )
@@ -143,6 +143,12 @@ class TrainStream:
 
     def close(self) -> None:
         self._feed.close()
+
+    def _read_labels(self) -> Labels:
+        """Return the label of every sample, or all of its labels."""
+        if self._split.task != "multi-label":
+            return self._column("label")
+        return [tuple(labels.tolist()) for labels in self._column("labels")]
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._columns:

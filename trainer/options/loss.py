@@ -29,9 +29,9 @@ class LossOptions(ChoiceSection):
     """The loss of a sample, and its weight; options below that the loss does not use are null."""
 
     name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
-    """bce asks of each class whether it is there, alone: for pictures of several labels, or of none."""
+    """bce asks of each class whether it is there, alone; pictures of several labels, or of none, take no other."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
-    """cross_entropy, bce: share (0) of the target spread over all classes."""
+    """cross_entropy, bce: share (0) of the target spread over all classes; of several labels, over yes and no each."""
     focal_gamma: float | None = Field(default=None, ge=0)
     """focal: how much (2) easy samples fade; 0 is cross-entropy."""
     focal_alpha: float | list[float] | None = None
@@ -39,7 +39,8 @@ class LossOptions(ChoiceSection):
     Unlike class_weights it is no part of the mean's divisor."""
     class_weights: str | list[float] | dict[str, float] = "none"
     """none; balanced (inverse to the class's samples); effective (inverse to its effective number of samples); a number
-    for each class, in class order; or class: number, where classes that are not named weigh 1."""
+    for each class, in class order; or class: number, where classes that are not named weigh 1. Of several labels they
+    weigh a class where it is there; balanced is then the samples without it over those with it."""
     effective_beta: float | None = Field(default=None, gt=0, lt=1)
     """class_weights=effective: 0.999; towards 1 it nears balanced, towards 0 none."""
     sample_weights: bool = True

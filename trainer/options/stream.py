@@ -23,7 +23,7 @@ class StreamOptions(Section):
     serves its share again."""
     order: Literal["plain", "balanced", "weighted"] = "plain"
     """plain shows each sample once an epoch; balanced each class equally often; weighted by the dataset's weights,
-    which then do not count in the loss."""
+    which then do not count in the loss. Pictures of several labels have no balanced order."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of each class that takes part, for learning curves; a smaller one is part of a larger one."""
     decode: Literal["faithful", "fast"] = "faithful"

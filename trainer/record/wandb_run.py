@@ -121,6 +121,10 @@ class WandbRun:
         }
         if "confusion" in judged.metrics:
             charts[f"{part}/confusion"] = self._draw_cells(list_cells(judged.metrics["confusion"], judged.classes))
+        if "confusion_per_class" in judged.metrics:
+            rows = [[name, *no, *yes] for name, (no, yes) in judged.metrics["confusion_per_class"].items()]
+            columns = ["class", "true negatives", "false positives", "false negatives", "true positives"]
+            charts[f"{part}/confusion"] = self._wandb.Table(columns=columns, data=rows)
         self._run.log(charts)
 
     def log_image(self, name: str, path: Path) -> None:

@@ -73,7 +73,8 @@ def load_distillation(
         device: As torch names it.
 
     Raises:
-        UsageError: No bundle there, or one that answers for other classes or reads other pixel values.
+        UsageError: No bundle there, or one that answers for other classes or several at once, or reads other pixel
+            values.
         ShardError: A damaged bundle.
     """
     if options.teacher is None:
@@ -81,6 +82,11 @@ def load_distillation(
     assert options.teacher_temperature is not None  # LossOptions fills both in
     assert options.teacher_share is not None
     bundle = Bundle.load(options.teacher, device)
+    if bundle.page.task != "single-label":
+        raise UsageError(
+            f"the teacher {options.teacher} is {bundle.page.task}, so that its answers are no shares of one label; "
+            "take a teacher that was trained on one label a picture"
+        )
     if bundle.page.classes != classes:
         raise UsageError(
             f"the teacher {options.teacher} answers for {_describe(bundle.page.classes)}, the dataset has "

@@ -31,7 +31,7 @@ class Loss:
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return float32[n], the unweighted losses, of logits float32[n, K].
 
-        labels: int64[n]; bce takes float32[n, K], too, 1 for each class that is there and 0 for the others.
+        labels: int64[n].
         """
         if self._options.name == "focal":
             return self._compute_focal(logits, labels)
@@ -41,18 +41,11 @@ class Loss:
         return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
     def weigh(self, labels: Tensor) -> Tensor:
-        """Return float32[n], the class weight of each sample.
-
-        labels: int64[n]; or float32[n, K], of which a sample takes the mean weight of its labels, 1 where it has none.
-        """
+        """Return float32[n], the class weight of each sample of these labels."""
         if self._class_weights is None:
             return torch.ones(len(labels), device=labels.device)
         self._class_weights = self._class_weights.to(labels.device)
-        if labels.ndim == 1:
-            return self._class_weights[labels]
-        total = labels @ self._class_weights.to(labels.dtype)
-        count = labels.sum(1)
-        return torch.where(count > 0, total / count.clamp(min=1), torch.ones_like(total)).float()
+        return self._class_weights[labels]
 
     def _compute_focal(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = compute_focal(logits, labels, self._options.focal_gamma or 0.0)
@@ -156,11 +149,10 @@ def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 def compute_one_vs_all(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Return float32[n], the binary cross-entropy of each class against the others, its mean over classes.
 
-    labels: int64[n], or float32[n, K]. Smoothed, they are smoothing / K, plus 1 - smoothing for what is there.
+    labels: int64[n]. Smoothed, the targets are smoothing / K, plus 1 - smoothing for the label.
 
     Source: Wightman et al. 2021, ResNet strikes back, section 3.1; smoothed as in timm.
     """
     num_classes = logits.shape[1]
-    targets = (one_hot(labels, num_classes) if labels.ndim == 1 else labels).to(logits.dtype)
-    targets = targets * (1 - smoothing) + smoothing / num_classes
+    targets = one_hot(labels, num_classes).to(logits.dtype) * (1 - smoothing) + smoothing / num_classes
     return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)

@@ -1,0 +1,37 @@
+"""An evaluation in words: what each row says, and the result in a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluation.multi_label import predict_labels
+from trainer.evaluation.rows import Rows
+
+SEPARATOR = ";"
+"""Between the labels of one picture, as in the lists that are packed."""
+
+
+def name_answers(rows: Rows, classes: list[str]) -> tuple[list[str], list[str]]:
+    """Return for each row its labels and those that the model gives; several are joined, none are empty."""
+    if rows.is_multi_label:
+        return _join(rows.labels, classes), _join(predict_labels(rows.logits), classes)
+    return [classes[label] for label in rows.labels], [classes[label] for label in rows.logits.argmax(axis=1)]
+
+
+def _join(flags: npt.NDArray[np.int64], classes: list[str]) -> list[str]:
+    return [SEPARATOR.join(classes[k] for k in np.flatnonzero(row)) for row in flags]
+
+
+def describe_headline(metrics: dict[str, Any]) -> str:
+    """Return the numbers by which a result is told first.
+
+    >>> describe_headline({"subset_accuracy": 0.5, "map": 0.75, "macro_f1": 0.6})
+    'mAP 0.7500, macro F1 0.6000, all labels right 0.5000'
+    """
+    if "accuracy" in metrics:
+        return f"accuracy {metrics['accuracy']:.4f}"
+    names = {"map": "mAP", "macro_f1": "macro F1", "subset_accuracy": "all labels right"}
+    return ", ".join(f"{shown} {metrics[name]:.4f}" for name, shown in names.items() if name in metrics)
