@@ -1,0 +1,66 @@
+"""What a bundle's model says of one part of a dataset, features included, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shards.dataset import Dataset, Split
+from trainer.contract.bundle import Bundle
+from trainer.contract.features import FeatureTap
+from trainer.contract.model import Classifier, split_outputs
+from trainer.evaluation.rows import evaluate_split
+from trainer.fitting.decision import Part, Seen
+from trainer.ranks import Ranks
+
+REFERENCE_SAMPLES = 20_000
+"""Pictures of train that give class means and covariance, about; more change little and take their time."""
+
+
+class _WithFeatures(nn.Module):
+    """Gives logits and, behind them, what entered the head: float32[B, K + D]."""
+
+    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
+        super().__init__()
+        self.model, self.tap = model, tap
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, _ = split_outputs(self.model(images))
+        return torch.cat([logits.float(), self.tap.take()], dim=1)
+
+
+def see_part(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, most: int | None = None) -> Seen:
+    """Return what the model says of a part, with features.
+
+    Args:
+        bundle: Its classes are the dataset's.
+        dataset: One label a picture.
+        part: Which part.
+        ranks: One rank.
+        workers: Threads that decode.
+        most: Stop after the shard that makes so many pictures; None: all.
+
+    Raises:
+        UsageError: No such part.
+    """
+    split = dataset.split(part)
+    if most is not None:
+        split = take_shards(split, most)
+    tap = FeatureTap(bundle.model)
+    try:
+        model = cast(Classifier, _WithFeatures(bundle.model, tap))  # rows need no more of it than a call
+        rows = evaluate_split(model, bundle.page.preprocess, split, ranks, workers)
+    finally:
+        tap.close()
+    logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
+    return Seen(dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features)
+
+
+def take_shards(split: Split, most: int) -> Split:
+    """Return the first shards of a split that hold `most` samples, or all; any shard is a fair mix of its classes."""
+    enough = int(np.searchsorted(np.cumsum(split.counts), most)) + 1
+    return replace(split, table=split.table.slice(0, enough))
