@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--point",
         metavar="GOAL",
-        help="recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: the most probable class)",
+        help="recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: most probable class)",
     )
     parser.add_argument("--positive", metavar="CLASS", help="the class that --point is about")
     parser.add_argument(

@@ -48,7 +48,8 @@ def build_api(endpoint: Endpoint) -> FastAPI:
     """Return the application whose pages `endpoint` answers."""
     api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers())
 
-    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY})
+    # What the bundle's decision does not give is left out, not null.
+    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY}, response_model_exclude_none=True)
     async def predict(request: Request) -> Prediction:
         return await endpoint.predict(await read_picture(request, endpoint.max_bytes))
 

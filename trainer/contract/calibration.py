@@ -65,8 +65,8 @@ def parse_shares(option: str, text: str, classes: list[str], rest: list[float] |
     Raises:
         UsageError: Another form, an unknown class, one named twice, or shares that do not sum to 1.
 
-    >>> parse_shares("--deploy-prior", "b=0.5", ["a", "b", "c"], [0.2, 0.2, 0.6])
-    [0.125, 0.5, 0.375]
+    >>> parse_shares("--deploy-prior", "b=0.5", ["a", "b", "c"], [0.25, 0.5, 0.25])
+    [0.25, 0.5, 0.25]
     """
     named = _read_shares(option, text, classes)
     left, unnamed = 1 - sum(named.values()), [name for name in classes if name not in named]

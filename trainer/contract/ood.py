@@ -67,10 +67,14 @@ class Detector:
 
     def score(self, features: Tensor) -> Tensor:
         """Return float32[B], on the CPU, of features float32[B, D] as they enter the head."""
-        whitened = (scale_to_length_one(features) - self.centre) @ self.whitening
+        return self.measure(scale_to_length_one(features)).cpu()
+
+    def measure(self, points: Tensor) -> Tensor:
+        """Return float32[B], the squared Mahalanobis distance of points float32[B, D] to the nearest mean."""
+        whitened = (points - self.centre) @ self.whitening
         # Through a matrix product, as cdist does by default for many rows, small distances lose their digits.
         distances = torch.cdist(whitened, self.means, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.min(dim=1).values.square().cpu()
+        return distances.min(dim=1).values.square()
 
 
 def scale_to_length_one(features: Tensor) -> Tensor:
