@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -246,6 +247,40 @@ def test_the_sets_hold_the_true_class_as_often_as_promised(decided: Path, gray_p
     assert {len(row["set"]) for row in said} > {1}
 
 
+def test_a_check_counts_what_predict_says(decided: Path, data: Path, gray_pictures: Path) -> None:
+    """At the class shares of use: medium is 0.2 instead of a third, the other two 0.4."""
+    checked = json.loads(decide(decided, f"{data}:train", "--check", "--json"))
+    said = predict(decided, gray_pictures / "train")
+    true = [Path(row["path"]).parent.name for row in said]
+    weights = np.array([0.2 if name == "medium" else 0.4 for name in true])
+
+    def mean(hits: list[bool], among: npt.NDArray[np.bool_] | None = None) -> float:
+        return float(np.average(hits, weights=weights if among is None else weights * among))
+
+    pairs = list(zip(said, true, strict=True))
+    sure = np.array([not row["abstain"] for row in said])
+    expected = {
+        "right": mean([row["label"] == name for row, name in pairs]),
+        "covered": mean([name in row["set"] for row, name in pairs]),
+        "empty": mean([not row["set"] for row in said]),
+        "abstains": mean([row["abstain"] for row in said]),
+        "right_where_sure": mean([row["label"] == name for row, name in pairs], sure),
+        "precision": mean([name == "medium" for name in true], np.array([row["label"] == "medium" for row in said])),
+    }
+    assert checked["samples"] == len(said) == 120
+    assert {name: checked[name]["value"] for name in expected} == pytest.approx(expected)
+    assert all(checked[name]["low"] <= value <= checked[name]["high"] for name, value in expected.items())
+    assert checked["notes"] == ["the weights were fitted to these pictures; the numbers flatter them"]
+
+
+def test_a_check_of_the_part_that_was_fitted_to_says_so_and_agrees_with_the_fit(decided: Path, data: Path) -> None:
+    told, point = decide(decided, f"{data}:val", "--check"), read_bundle_page(decided).decision.point
+    assert point
+    assert f"\ndecision     recall {point.recall.value:.3f} [{point.recall.low:.3f}, " in told
+    assert "\nnote: the decision was fitted to these pictures" in told
+    assert "note" not in decide(decided, data, "--check")  # test
+
+
 def predict(folder: Path, pictures: Path) -> list[dict[str, Any]]:
     code, out, err = run(trainer.predict.main, folder, pictures, "--json")
     assert code == 0, err
@@ -331,7 +366,10 @@ def test_fitting_on_train_or_test_is_told(bundle: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("BUNDLE", "name the dataset whose validation part is fitted to, such as data/elpv-shards:val"),
+        ("BUNDLE", "name the dataset and its part, such as data/elpv-shards:val"),
+        ("BUNDLE --check", "name the dataset and its part, such as data/elpv-shards:val"),
+        ("BUNDLE DATA --check", "has no decision to check; fit one first, or ask trainer.evaluate"),
+        ("BUNDLE DATA --check --ood 0.9", "--check goes without --ood; leave one of the two out"),
         ("BUNDLE DATA --point max-f1", "--point says nothing alone; give --positive CLASS with it"),
         ("BUNDLE DATA --positive dark", "--positive says nothing alone; give --point 'recall>=0.98' with it"),
         ("BUNDLE DATA --point max-f1 --positive red", "--positive red is none of the classes dark, light, medium"),

@@ -15,7 +15,7 @@ from trainer.contract.ood import Detector
 from trainer.contract.operating_point import OperatingPoint, choose_threshold, list_candidates, parse_rule
 from trainer.fitting.decision import Seen, fit_decision, is_in_first_half
 from trainer.fitting.gaussians import fit_gaussians
-from trainer.fitting.proportions import bound_precision, bound_share, bound_specificity
+from trainer.fitting.proportions import bound_precision, bound_rate, bound_share
 from trainer.fitting.temperature import fit_temperature
 from trainer.fitting.wish import Wish
 
@@ -152,8 +152,9 @@ def test_precision_at_other_class_shares_is_that_of_bayes() -> None:
 
 
 def test_specificity_of_several_classes_goes_by_their_shares_in_use() -> None:
-    flagged, totals = np.array([10, 50, 90]), np.array([100, 100, 100])
-    specificity = bound_specificity(flagged, totals, np.array([1.5, 0.5, 1.0]), positive=2)
+    spared, totals = np.array([90, 50, 0]), np.array([100, 100, 0])  # the third is the positive class
+    specificity = bound_rate(spared, totals, np.array([1.5, 0.5, 1.0]))
+    assert specificity
     assert specificity.value == pytest.approx((0.9 * 1.5 + 0.5 * 0.5) / 2)
     assert specificity.low < specificity.value < specificity.high
 

@@ -7,6 +7,7 @@ What is fitted is stored in the bundle and used by trainer.predict and the endpo
   trainer.decide runs/demo/bundle data/elpv-shards --point 'cost fn=5,fp=1' --positive DEFECTIVE \\
       --deploy-prior DEFECTIVE=0.02
   trainer.decide runs/demo/bundle data/elpv-shards --conformal 0.9 --ood 0.95 --out runs/demo/careful
+  trainer.decide runs/demo/bundle data/elpv-shards:test --check
   trainer.decide runs/demo/bundle --show
   trainer.decide runs/demo/bundle --reset
 
@@ -26,6 +27,7 @@ from shards.command import run_command
 from shards.errors import UsageError
 
 if TYPE_CHECKING:
+    from shards.dataset import Dataset
     from trainer.contract.bundle import BundlePage
 
 _SHARES = ("conformal", "ood", "abstain_below")
@@ -37,6 +39,8 @@ _COMPANIONS = (
     ("train_prior", "deploy_prior", "--deploy-prior CLASS=SHARE"),
 )
 """An option that was given, the one that it needs, and how to write that."""
+_ALONE = {"show": set[str](), "reset": {"out"}, "check": {"data", "workers"}}
+"""What does no fitting, and what else it takes."""
 
 
 def main(argv: list[str]) -> int:
@@ -46,9 +50,14 @@ def main(argv: list[str]) -> int:
     from trainer.contract.decision import Decision
 
     page = read_bundle_page(arguments.bundle)
+    if page.decision.rule != "argmax" and not arguments.show:
+        raise UsageError(f"the bundle decides by {page.decision.rule}; trainer.decide takes bundles of one label each")
     if arguments.out is not None and arguments.out.exists():
         raise UsageError(f"{arguments.out} exists; choose another --out, or delete it first")
     losses: list[float] = []
+    if arguments.check:
+        _check(arguments, page)
+        return 0
     if arguments.reset:
         page = store_decision(arguments.bundle, Decision(rule="argmax"), out=arguments.out)
     elif not arguments.show:
@@ -59,20 +68,14 @@ def main(argv: list[str]) -> int:
 
 def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage, list[float]]:
     """Fit a decision and store it; return the bundle's page, and log losses before and after the temperature."""
-    from shards.dataset import open_dataset
     from trainer.contract.bundle import Bundle, score_probes, store_decision
-    from trainer.evaluate import split_location
     from trainer.fitting.decision import fit_decision
     from trainer.fitting.seeing import REFERENCE_SAMPLES, see_part
-    from trainer.fitting.wish import check_dataset, read_wish
+    from trainer.fitting.wish import read_wish
     from trainer.ranks import single_rank
 
-    if page.decision.rule != "argmax":
-        raise UsageError(f"the bundle decides by {page.decision.rule}; trainer.decide takes bundles of one label each")
-    location, part = split_location(arguments.data, "val")
-    dataset = open_dataset(location).require_single_label()
-    notes, wish = check_dataset(page, dataset), read_wish(arguments, page, dataset)
-    dataset.split(part)  # before anything is loaded
+    dataset, part, notes = _open_part(arguments, page)
+    wish = read_wish(arguments, page, dataset)
     ranks, reference, workers = single_rank(), None, arguments.workers or 2
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     seen = see_part(bundle, dataset, part, ranks, workers)
@@ -85,6 +88,34 @@ def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage
     return store_decision(arguments.bundle, decided.decision, detector, arguments.out), losses
 
 
+def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
+    """Print what the stored decision gives on a part."""
+    from trainer.contract.bundle import Bundle
+    from trainer.fitting.check import check_decision, describe_check
+    from trainer.fitting.seeing import see_part
+    from trainer.ranks import single_rank
+
+    if page.decision.fitted is None:
+        raise UsageError(f"{arguments.bundle} has no decision to check; fit one first, or ask trainer.evaluate")
+    dataset, part, _ = _open_part(arguments, page)
+    ranks = single_rank()
+    bundle = Bundle.load(arguments.bundle, str(ranks.device))
+    checked = check_decision(bundle, see_part(bundle, dataset, part, ranks, arguments.workers or 2))
+    print(checked.model_dump_json() if arguments.json else "\n".join(describe_check(checked, page.decision)))
+
+
+def _open_part(arguments: argparse.Namespace, page: BundlePage) -> tuple[Dataset, str, list[str]]:
+    """Return the dataset, the name of a part that it has, and what its user must know of it."""
+    from shards.dataset import open_dataset
+    from trainer.evaluate import split_location
+    from trainer.fitting.wish import check_dataset
+
+    location, part = split_location(arguments.data, "test" if arguments.check else "val")
+    dataset = open_dataset(location).require_single_label()
+    dataset.split(part)
+    return dataset, part, check_dataset(page, dataset)
+
+
 def _check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that contradict one another, before anything is read.
 
@@ -94,14 +125,13 @@ def _check_options(arguments: argparse.Namespace) -> None:
     from trainer.contract.operating_point import parse_rule
 
     given = {name for name, value in vars(arguments).items() if value is not None}
-    does = next((name for name in ("show", "reset") if name in given), None)
-    if does is not None:
-        alone = {"bundle", "json", does} | ({"out"} if does == "reset" else set())
-        if other := next(iter(sorted(given - alone)), None):
-            raise UsageError(f"--{does} goes without {_spell(other)}; leave one of the two out")
+    does = next((name for name in _ALONE if name in given), None)
+    if does is not None and (other := next(iter(sorted(given - {"bundle", "json", does} - _ALONE[does])), None)):
+        raise UsageError(f"--{does} goes without {_spell(other)}; leave one of the two out")
+    if does in ("show", "reset"):
         return
     if arguments.data is None:
-        raise UsageError("name the dataset whose validation part is fitted to, such as data/elpv-shards:val")
+        raise UsageError("name the dataset and its part, such as data/elpv-shards:val")
     for name, needed, spelt in _COMPANIONS:
         if name in given and needed not in given:
             raise UsageError(f"{_spell(name)} says nothing alone; give {spelt} with it")
@@ -195,6 +225,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", default=None, help="print the decision as one JSON object")
     parser.add_argument(
         "--show", action="store_true", default=None, help="print the stored decision and change nothing"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=None,
+        help="count what the stored decision gives on DATA (default: its test part), change nothing",
     )
     parser.add_argument(
         "--reset", action="store_true", default=None, help="go back to the most probable class, by plain softmax"

@@ -83,7 +83,7 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     temperature = found.temperature if found else None
     calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
     probabilities = torch.softmax(calibrated, dim=1).numpy()
-    ratios = _weigh_classes(wish.priors, classes, seen)
+    ratios = weigh_classes(wish.priors, classes, seen)
     point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
     rows = ~first if halved else everything
     sets = None
@@ -124,8 +124,12 @@ def _fit_temperature(seen: Seen, rows: Mask, notes: list[str]) -> TemperatureFit
     return found
 
 
-def _weigh_classes(priors: PriorShift | None, classes: list[str], seen: Seen) -> Floats | None:
-    """Return float64[K], by how much each class is more frequent in use than in the part; None: as frequent."""
+def weigh_classes(priors: PriorShift | None, classes: list[str], seen: Seen) -> Floats | None:
+    """Return float64[K], by how much each class is more frequent in use than in the part; None: as frequent.
+
+    Raises:
+        ShardError: The part lacks a class.
+    """
     if priors is None:
         return None
     counts = np.bincount(seen.labels, minlength=len(classes))
@@ -154,7 +158,7 @@ def _fit_point(
     if wish.point.goal != "recall":
         notes.append(
             "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
-            "judge it on test"
+            "--check on test tells what they are worth"
         )
     return fit_point(wish.point, classes, positive, probabilities, seen.labels, ratios)
 

@@ -12,7 +12,7 @@ from trainer.contract.operating_point import (
     choose_threshold,
     list_candidates,
 )
-from trainer.fitting.proportions import bound_precision, bound_share, bound_specificity
+from trainer.fitting.proportions import bound_precision, bound_rate
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,28 +41,40 @@ def fit_point(
     scores = probabilities[:, positive]
     weights = np.ones(len(labels)) if ratios is None else ratios[labels]
     threshold = choose_threshold(rule, list_candidates(scores, labels == positive, weights), classes[positive])
-    totals = np.bincount(labels, minlength=len(classes))
-    flagged = np.bincount(labels[scores >= threshold], minlength=len(classes))
-    precision, specificity = _bound_others(flagged, totals, ratios, positive)
+    recall, precision, specificity = measure_point(scores >= threshold, labels, positive, len(classes), ratios)
+    assert recall is not None
+    assert specificity is not None
     return OperatingPoint(
         rule=rule.text,
         positive=classes[positive],
         threshold=threshold,
-        recall=bound_share(int(flagged[positive]), int(totals[positive])),
+        recall=recall,
         precision=precision,
         specificity=specificity,
         bayes_threshold=rule.bayes_threshold,
     )
 
 
-def _bound_others(
-    flagged: npt.NDArray[np.int64], totals: npt.NDArray[np.int64], ratios: Floats | None, positive: int
-) -> tuple[Interval | None, Interval]:
+def measure_point(
+    flagged: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int64],
+    positive: int,
+    num_classes: int,
+    ratios: Floats | None,
+) -> tuple[Interval | None, Interval | None, Interval | None]:
+    """Return recall, precision and specificity of bool[N], which pictures are decided positive; None: without pictures.
+
+    Args:
+        flagged: bool[N].
+        labels: int64[N].
+        positive: Number of the class that matters.
+        num_classes: K.
+        ratios: As for fit_point.
+    """
+    totals, alarms = (np.bincount(part, minlength=num_classes) for part in (labels, labels[flagged]))
+    wanted = np.arange(num_classes) == positive
+    recall = bound_rate(alarms * wanted, totals * wanted, None)
+    specificity = bound_rate((totals - alarms) * ~wanted, totals * ~wanted, ratios)
     if ratios is not None:
-        return (
-            bound_precision(flagged, totals, ratios, positive),
-            bound_specificity(flagged, totals, ratios, positive),
-        )
-    alarms, others = int(flagged.sum()), int(totals.sum() - totals[positive])
-    precision = bound_share(int(flagged[positive]), alarms) if alarms else None
-    return precision, bound_share(others - alarms + int(flagged[positive]), others)
+        return recall, bound_precision(alarms, totals, ratios, positive), specificity
+    return recall, bound_rate(alarms * wanted, alarms, None), specificity

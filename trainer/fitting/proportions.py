@@ -45,12 +45,22 @@ def bound_precision(flagged: Counts, totals: Counts, weights: Floats, positive: 
     )
 
 
-def bound_specificity(flagged: Counts, totals: Counts, weights: Floats, positive: int) -> Interval:
-    """Return the interval of the share of the classes other than `positive` that is not flagged; as bound_precision."""
-    mass = totals * weights * (np.arange(len(totals)) != positive)
-    spared = _draw_rates(totals - flagged, totals) @ mass / mass.sum()
-    value = float((1 - flagged / totals) @ mass / mass.sum())
-    return _bound(spared, value, int(totals.sum() - totals[positive]))
+def bound_rate(hits: Counts, totals: Counts, weights: Floats | None) -> Interval | None:
+    """Return the interval of the share of pictures that are hits, over classes; None where there are no pictures.
+
+    Args:
+        hits: int64[K], hits of each class.
+        totals: int64[K], pictures of each class; those of a class that does not count are 0.
+        weights: As for bound_precision; None: as frequent as here.
+    """
+    if not totals.any():
+        return None
+    if weights is None:
+        return bound_share(int(hits.sum()), int(totals.sum()))
+    counted = totals > 0
+    mass = (totals * weights)[counted] / (totals * weights).sum()
+    draws = _draw_rates(hits[counted], totals[counted]) @ mass
+    return _bound(draws, float((hits[counted] / totals[counted]) @ mass), int(totals.sum()))
 
 
 def _draw_rates(hits: Counts, totals: Counts) -> Floats:
