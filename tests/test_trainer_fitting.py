@@ -246,6 +246,25 @@ def test_class_shares_of_use_move_precision_but_not_recall() -> None:
     assert rare.threshold == pytest.approx(odds / (1 + odds), rel=1e-3)
 
 
+def test_logits_that_are_not_finite_are_refused() -> None:
+    logits = MANY[0].copy()
+    logits[[3, 5]] = np.nan
+    with pytest.raises(ShardError, match="the logits of 2 of 400 pictures of val are not finite"):
+        decide(Wish(), make_seen(logits, MANY[1]))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_model_that_learned_other_class_shares_than_train_has_is_told(balanced: bool) -> None:
+    """Of 21 to 29 pictures the exact model says so on average; one trained on equal classes overdoes the rarer."""
+    logits, labels = make_exact([[9, 1], [14, 6], [4, 6]], repeats=5)
+    priors = PriorShift(train=[27 / 40, 13 / 40], deploy=[0.9, 0.1])
+    learned = logits + np.float32(balanced) * np.log([1 / 27, 1 / 13]).astype(np.float32)
+    fitted = decide(Wish(temperature=False, priors=priors), make_seen(learned, labels)).fitted
+    assert fitted
+    sentence = "the model gives b 0.47 on average where its share is 0.33: it seems to have learned other class shares"
+    assert [note.startswith(sentence) for note in fitted.notes] == [True] * balanced
+
+
 @pytest.mark.parametrize(
     ("part", "words"),
     [

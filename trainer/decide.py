@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shards.dataset import Dataset
     from trainer.contract.bundle import BundlePage
 
+WORKERS = 2
 _SHARES = ("conformal", "ood", "abstain_below")
 _COMPANIONS = (
     ("positive", "point", "--point 'recall>=0.98'"),
@@ -70,17 +71,18 @@ def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage
     """Fit a decision and store it; return the bundle's page, and log losses before and after the temperature."""
     from trainer.contract.bundle import Bundle, score_probes, store_decision
     from trainer.fitting.decision import fit_decision
-    from trainer.fitting.seeing import REFERENCE_SAMPLES, see_part
+    from trainer.fitting.seeing import REFERENCE_SAMPLES, Viewer, see_part
     from trainer.fitting.wish import read_wish
     from trainer.ranks import single_rank
 
     dataset, part, notes = _open_part(arguments, page)
     wish = read_wish(arguments, page, dataset)
-    ranks, reference, workers = single_rank(), None, arguments.workers or 2
+    ranks, reference = single_rank(), None
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
-    seen = see_part(bundle, dataset, part, ranks, workers)
+    viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
+    seen = see_part(viewer, part, with_features=wish.kept is not None)
     if wish.needs_train and part != "train":
-        reference = see_part(bundle, dataset, "train", ranks, workers, REFERENCE_SAMPLES)
+        reference = see_part(viewer, "train", True, REFERENCE_SAMPLES)
     decided = fit_decision(wish, page.classes, seen, reference, notes)
     detector = decided.detector and score_probes(arguments.bundle, bundle, decided.detector)
     found = decided.temperature
@@ -92,7 +94,7 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     """Print what the stored decision gives on a part."""
     from trainer.contract.bundle import Bundle
     from trainer.fitting.check import check_decision, describe_check
-    from trainer.fitting.seeing import see_part
+    from trainer.fitting.seeing import Viewer, see_part
     from trainer.ranks import single_rank
 
     if page.decision.fitted is None:
@@ -100,7 +102,8 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     dataset, part, _ = _open_part(arguments, page)
     ranks = single_rank()
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
-    checked = check_decision(bundle, see_part(bundle, dataset, part, ranks, arguments.workers or 2))
+    viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
+    checked = check_decision(bundle, see_part(viewer, part, with_features=bundle.detector is not None))
     print(checked.model_dump_json() if arguments.json else "\n".join(describe_check(checked, page.decision)))
 
 

@@ -25,7 +25,7 @@ from trainer.contract.bundle import Bundle
 from trainer.contract.features import FeatureTap
 from trainer.fitting.decision import Seen
 from trainer.fitting.gaussians import fit_gaussians
-from trainer.fitting.seeing import see_part
+from trainer.fitting.seeing import Viewer, see_part
 from trainer.ranks import single_rank
 from trainer.recipes.data.lookalike import LOOK_ALIKES, make_pictures
 
@@ -115,9 +115,8 @@ def compare(bundle: Bundle, data: Path, pictures: Path) -> list[list[str]]:
     """Rows (others, then AUROC / rate of others that 95 % of own leave in, for each score)."""
     from trainer.contract.head import find_head
 
-    dataset, ranks = open_dataset(data), single_rank()
-    train = see_part(bundle, dataset, "train", ranks, 2)
-    own = see_part(bundle, dataset, "test", ranks, 2)
+    viewer = Viewer(bundle, open_dataset(data), single_rank(), 2)
+    train, own = (see_part(viewer, part, with_features=True) for part in ("train", "test"))
     scores = make_scores(train, bundle.model.backbone.get_submodule(find_head(bundle.model.backbone)))
     inside = {
         name: score(own.logits.astype(np.float64), own.features.astype(np.float64)) for name, score in scores.items()

@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Part = Literal["train", "val", "test"]
 
+_SHARES_APART = 0.1
 _PARTS = {
     "train": [
         "fitted on train, the pictures that the weights were fitted to: probabilities will be too sure of new pictures "
@@ -73,8 +74,7 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     Raises:
         ShardError: Too few pictures, a class without any that matters, or a goal that cannot be reached.
     """
-    if len(seen.labels) == 0:
-        raise ShardError(f"{seen.part} has no pictures to fit to")
+    _require_numbers(seen)
     first = is_in_first_half(seen.ids)
     everything = np.ones(len(first), dtype=np.bool_)
     halved = wish.temperature and wish.level is not None
@@ -83,6 +83,7 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     temperature = found.temperature if found else None
     calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
     probabilities = torch.softmax(calibrated, dim=1).numpy()
+    notes += _compare_shares(wish.priors, classes, seen, temperature)
     ratios = weigh_classes(wish.priors, classes, seen)
     point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
     rows = ~first if halved else everything
@@ -101,6 +102,32 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
         fitted=Fitted(dataset=seen.dataset, part=seen.part, samples=len(seen.labels), notes=notes),
     )
     return Decided(decision, detector, found)
+
+
+def _require_numbers(seen: Seen) -> None:
+    if len(seen.labels) == 0:
+        raise ShardError(f"{seen.part} has no pictures to fit to")
+    broken = int((~np.isfinite(seen.logits).all(axis=1)).sum())
+    if broken:
+        raise ShardError(
+            f"the logits of {broken:,} of {len(seen.labels):,} pictures of {seen.part} are not finite; the weights "
+            "overflow, so nothing was fitted"
+        )
+
+
+def _compare_shares(priors: PriorShift | None, classes: list[str], seen: Seen, temperature: float | None) -> list[str]:
+    """Return a note where the model plainly learned other class shares than the prior shift takes for granted."""
+    if priors is None:
+        return []
+    plain = torch.softmax(calibrate(torch.from_numpy(seen.logits), temperature, None), dim=1).numpy()
+    given, there = plain.mean(axis=0), np.bincount(seen.labels, minlength=len(classes)) / len(seen.labels)
+    worst = int(np.abs(given - there).argmax())
+    if abs(given[worst] - there[worst]) <= _SHARES_APART or not np.abs(there - priors.train).max() <= _SHARES_APART:
+        return []
+    return [
+        f"the model gives {classes[worst]} {given[worst]:.2f} on average where its share is {there[worst]:.2f}: it "
+        "seems to have learned other class shares than train has, as balanced training does; --train-prior tells them"
+    ]
 
 
 def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:

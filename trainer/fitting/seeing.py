@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -33,31 +33,40 @@ class _WithFeatures(nn.Module):
         return torch.cat([logits.float(), self.tap.take()], dim=1)
 
 
-def see_part(bundle: Bundle, dataset: Dataset, part: str, ranks: Ranks, workers: int, most: int | None = None) -> Seen:
-    """Return what the model says of a part, with features.
+@dataclass(frozen=True)
+class Viewer:
+    """A bundle's model that is shown parts of a dataset of its classes; workers: threads that decode."""
+
+    bundle: Bundle
+    dataset: Dataset
+    ranks: Ranks
+    workers: int
+
+
+def see_part(viewer: Viewer, part: str, with_features: bool, most: int | None = None) -> Seen:
+    """Return what the model says of a part.
 
     Args:
-        bundle: Its classes are the dataset's.
-        dataset: One label a picture.
+        viewer: Who looks.
         part: Which part.
-        ranks: One rank.
-        workers: Threads that decode.
+        with_features: Keep what enters the head; otherwise features are float32[N, 0].
         most: Stop after the shard that makes so many pictures; None: all.
 
     Raises:
         UsageError: No such part.
     """
-    split = dataset.split(part)
+    bundle, split = viewer.bundle, viewer.dataset.split(part)
     if most is not None:
         split = take_shards(split, most)
     tap = FeatureTap(bundle.model)
+    # Rows need no more of a model than a call.
+    model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
     try:
-        model = cast(Classifier, _WithFeatures(bundle.model, tap))  # rows need no more of it than a call
-        rows = evaluate_split(model, bundle.page.preprocess, split, ranks, workers)
+        rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers)
     finally:
         tap.close()
     logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
-    return Seen(dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features)
+    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features)
 
 
 def take_shards(split: Split, most: int) -> Split:
