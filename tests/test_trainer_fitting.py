@@ -218,9 +218,12 @@ def _decide_ood(seen: Seen, reference: Seen | None) -> tuple[Decision, Detector]
 def test_without_a_reference_gaussians_and_threshold_come_from_different_halves() -> None:
     rng, labels = np.random.default_rng(6), np.arange(400) % 3
     features = rng.normal(size=(400, 5)).astype(np.float32)
-    decision, _ = _decide_ood(make_seen(MANY[0][:400], labels, features), None)
+    first = is_in_first_half(np.arange(400))
+    decision, detector = _decide_ood(make_seen(MANY[0][:400], labels, features), None)
     assert decision.ood
-    assert (decision.ood.samples, decision.ood.fitted_on) == (int(is_in_first_half(np.arange(400)).sum()), "val")
+    assert (decision.ood.samples, decision.ood.fitted_on) == (int(first.sum()), "val")
+    ranked = np.sort(detector.score(torch.from_numpy(features[~first])).numpy())
+    assert decision.ood.threshold == ranked[int(np.ceil(0.9 * (len(ranked) + 1))) - 1]
 
 
 def decide_point(wish: Wish, seen: Seen) -> OperatingPoint:
