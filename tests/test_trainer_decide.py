@@ -215,7 +215,7 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
         with monkeypatch.context() as patch:
             patch.setattr(trainer.contract.bundle, step, die)
             with pytest.raises(SystemExit):
-                trainer.decide.main([str(bundle), str(data), "--ood", "0.8", "--no-temperature"])
+                trainer.decide.main([str(bundle), str(data), "--ood", "0.8", "--ood-fit", "same"])
         page = Bundle.load(bundle).page  # with all files that it names, and the probes as recorded
         assert page.decision.ood
         assert page.decision.ood.kept == (0.8 if (step, when) == ("write_text", "after") else 0.9)

@@ -56,8 +56,8 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
     def share(hits: Mask, among: Mask | None = None) -> Interval | None:
         labels = seen.labels if among is None else seen.labels[among]
         hits = hits if among is None else hits[among]
-        counts = (np.bincount(part, minlength=len(page.classes)) for part in (labels[hits], labels))
-        return bound_rate(*counts, ratios)
+        found, totals = (np.bincount(part, minlength=len(page.classes)) for part in (labels[hits], labels))
+        return bound_rate(found, totals, ratios)
 
     true = np.array(page.classes)[seen.labels]
     right = np.array([one.label for one in answers]) == true
