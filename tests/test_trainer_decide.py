@@ -192,6 +192,13 @@ def test_deciding_again_replaces_all_of_the_decision(bundle: Path, data: Path) -
     Bundle.load(bundle)
 
 
+def test_what_killed_decides_have_left_goes_with_the_next(bundle: Path, data: Path, made: Path) -> None:
+    for name in ("ood-0.safetensors", "ood-1.safetensors.partial-7", "bundle.json.partial-7"):
+        (bundle / name).write_bytes(b"half")
+    decide(bundle, data)
+    assert list_files(bundle).keys() == list_files(made).keys()
+
+
 def test_a_copy_leaves_the_bundle_alone(made: Path, decided: Path) -> None:
     assert not list(made.glob("ood-*"))
     assert read_bundle_page(made).decision == Decision()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -16,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError, UsageError
-from shards.files import write_text
+from shards.files import TEMPORARY, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.ood import Detector, check_scores, read_detector, write_detector
+from trainer.contract.ood import DETECTOR, Detector, check_scores, read_detector, write_detector
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 
@@ -216,15 +219,31 @@ def store_decision(
 
 
 def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
-    old = read_bundle_page(folder)
-    if decision.ood is not None and detector is not None:
-        name, digest = write_detector(folder, detector)
-        decision = decision.model_copy(update={"ood": decision.ood.model_copy(update={"file": name, "sha256": digest})})
-    page = old.model_copy(update={"decision": decision})
-    write_text(folder / _PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
-    if old.decision.ood is not None and (decision.ood is None or decision.ood.file != old.decision.ood.file):
-        (folder / old.decision.ood.file).unlink(missing_ok=True)
-    return read_bundle_page(folder)
+    with _locked(folder):
+        old = read_bundle_page(folder)
+        if decision.ood is not None and detector is not None:
+            name, digest = write_detector(folder, detector)
+            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
+            decision = decision.model_copy(update={"ood": ood})
+        page = old.model_copy(update={"decision": decision})
+        write_text(folder / _PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+        kept = decision.ood.file if decision.ood else None
+        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{_PAGE}{TEMPORARY}-*")]:
+            if path.name != kept:
+                path.unlink(missing_ok=True)
+    return page
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to change a bundle; the kernel frees what a killed process held."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,8 @@ from shards.errors import ShardError
 from shards.files import write_atomically
 from shards.fingerprint import fingerprint_bytes, fingerprint_file
 
+DETECTOR: Final = "ood-"
+"""How names of detectors' files begin."""
 _SAME_BACK_END, _OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
 
 
@@ -102,7 +104,7 @@ def write_detector(folder: Path, detector: Detector) -> tuple[str, str]:
     data = save({name: tensor.contiguous() for name, tensor in vars(detector).items()})
     digest = fingerprint_bytes(data)
     # A name by content: what the bundle's page names so far stays as it is until another page takes its place.
-    name = f"ood-{digest[:16]}.safetensors"
+    name = f"{DETECTOR}{digest[:16]}.safetensors"
     with write_atomically(folder / name) as file:
         file.write(data)
     return name, digest
