@@ -401,6 +401,13 @@ def test_a_mistake_is_one_sentence(arguments: str, sentence: str, made: Path, da
     assert sentence in refusal(2, *filled)
 
 
+def test_unlabelled_pictures_are_refused(made: Path, gray_pictures: Path, tmp_path: Path) -> None:
+    pack(find_sources(gray_pictures / "test", unlabelled=True), tmp_path / "data", PackOptions())
+    assert refusal(2, made, tmp_path / "data").endswith(
+        "is unlabelled; a decision is fitted to pictures of one label each"
+    )
+
+
 def test_a_dataset_of_other_classes_is_refused(made: Path, dataset_path: Path) -> None:
     assert refusal(2, made, dataset_path) == (
         "the bundle knows the classes dark, light, medium, the dataset has blue, green, red; "

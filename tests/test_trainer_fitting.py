@@ -181,6 +181,10 @@ def test_temperature_and_sets_are_fitted_to_different_halves() -> None:
     first = is_in_first_half(np.arange(len(labels)))
     wish = Wish(level=0.8)
     plain = decide(wish, make_seen(logits, labels))
+    assert plain.fitted
+    assert plain.fitted.notes[0].startswith(
+        "the set's promise holds on average over pictures like those of val, not for"
+    )
     second_spoilt = decide(wish, make_seen(logits, np.where(first, labels, (labels + 1) % 3)))
     assert second_spoilt.temperature == plain.temperature
     assert plain.conformal

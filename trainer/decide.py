@@ -114,7 +114,11 @@ def _open_part(arguments: argparse.Namespace, page: BundlePage) -> tuple[Dataset
     from trainer.fitting.wish import check_dataset
 
     location, part = split_location(arguments.data, "test" if arguments.check else "val")
-    dataset = open_dataset(location).require_single_label()
+    dataset = open_dataset(location)
+    if dataset.manifest.task != "single-label":
+        raise UsageError(
+            f"{arguments.data} is {dataset.manifest.task}; a decision is fitted to pictures of one label each"
+        )
     dataset.split(part)
     return dataset, part, check_dataset(page, dataset)
 

@@ -90,6 +90,10 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     sets = None
     if wish.level is not None:
         sets = fit_sets(probabilities[rows], seen.labels[rows], wish.level, wish.score, ratios)
+        notes.append(
+            f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
+            "of them, and not for pictures from elsewhere"
+        )
     ood, detector = _fit_ood(wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
     decision = Decision(
         rule="argmax",
