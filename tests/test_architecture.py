@@ -28,7 +28,7 @@ MAY_IMPORT = {
 # `shards`.
 ROOMS = {
     "shards": ("sources", "audit", "packing", "commands"),
-    "trainer": ("contract", "options", "weights", "augment", "feed", "step", "record", "evaluation"),
+    "trainer": ("contract", "options", "weights", "augment", "feed", "step", "record", "evaluation", "fitting"),
 }
 STREAM = (
     "access", "ahead", "dataset", "decode", "dicom", "deep", "draws", "index", "manifest", "pages", "plan", "read",

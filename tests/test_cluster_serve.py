@@ -15,16 +15,19 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import torch
 from fastapi import HTTPException, Request
+from fastapi.testclient import TestClient
 
+import trainer.decide
 from cluster.client import Client
 from cluster.serve import endpoint
 from cluster.serve.__main__ import main
+from cluster.serve.api import Endpoint, Prediction, build_api
 from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
@@ -48,20 +51,29 @@ def find_free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster: str, bundle_path: Path) -> Iterator[str]:
+def decided_path(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with all that a decision can have but a temperature, which its untrained model does not give."""
+    out = tmp_path_factory.mktemp("decided") / "bundle"
+    wish = ["--no-temperature", "--point", "recall>=0.5", "--positive", "red", "--conformal", "0.8", "--ood", "0.9"]
+    assert run_command(trainer.decide.main, [str(bundle_path), str(dataset_path), *wish, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: str, decided_path: Path) -> Iterator[str]:
     """The address of an endpoint in the session's cluster."""
     from ray import serve
 
     port = find_free_port()
-    endpoint.deploy(build({"bundle": bundle_path, **OPTIONS}), "127.0.0.1", port, name="tested")
+    endpoint.deploy(build({"bundle": decided_path, **OPTIONS}), "127.0.0.1", port, name="tested")
     yield f"http://127.0.0.1:{port}"
     endpoint.remove(everything=False, name="tested")
     serve.shutdown()
 
 
 @pytest.fixture(scope="module")
-def bundle(bundle_path: Path) -> Bundle:
-    return Bundle.load(bundle_path)
+def bundle(decided_path: Path) -> Bundle:
+    return Bundle.load(decided_path)
 
 
 @pytest.fixture
@@ -79,12 +91,16 @@ def copy_bundle(bundle_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle_path, tmp_path / "copy"))
 
 
-def assert_equal_logits(answer: dict[str, Any], bundle: Bundle, data: bytes) -> None:
-    expected = bundle.compute_logits(bundle.prepare(data)[None])[0]
+def assert_equal_answer(answer: dict[str, Any], bundle: Bundle, data: bytes) -> None:
+    expected = bundle.compute(bundle.prepare(data)[None])[0]
     torch.testing.assert_close(
-        torch.tensor(answer["logits"]), expected, rtol=0, atol=1e-4 * float(expected.abs().max())
+        torch.tensor(answer["logits"]), expected.logits, rtol=0, atol=1e-4 * float(expected.logits.abs().max())
     )
-    assert answer["label"] == bundle.answer(expected).label
+    assert expected.ood_score is not None
+    assert answer["ood_score"] == pytest.approx(expected.ood_score, rel=1e-3)
+    said = bundle.answer(*expected).model_dump()
+    for name in ("label", "decision", "abstain", "set"):
+        assert answer[name] == said[name]
 
 
 def read_error(response: httpx.Response) -> str:
@@ -110,7 +126,7 @@ def test_http_gives_the_logits_of_the_bundle_for_raw_bodies(
         for headers in ({"content-type": kind}, {"content-type": "application/octet-stream"}, {}):
             response = http.post("/v1/predict", content=data, headers=headers)
             assert response.status_code == 200, response.text
-            assert_equal_logits(response.json(), bundle, data)
+            assert_equal_answer(response.json(), bundle, data)
 
 
 def test_http_gives_the_logits_of_the_bundle_for_multipart_bodies(
@@ -119,7 +135,7 @@ def test_http_gives_the_logits_of_the_bundle_for_multipart_bodies(
     for path in files[1::6]:
         data = path.read_bytes()
         answer = http.post("/v1/predict", files={"file": (path.name, data)}).json()
-        assert_equal_logits(answer, bundle, data)
+        assert_equal_answer(answer, bundle, data)
         assert answer["probability"] == answer["probabilities"][answer["label"]]
         assert answer["bundle"] == bundle.page.fingerprint()
 
@@ -141,7 +157,7 @@ def test_a_broken_picture_is_refused_and_the_others_of_its_burst_are_answered_in
     assert "cannot be decoded" in read_error(refused)
     for data, response in zip(good, responses, strict=True):
         assert response.status_code == 200, response.text
-        assert_equal_logits(response.json(), bundle, data)
+        assert_equal_answer(response.json(), bundle, data)
     after = http.get("/v1/stats").json()
     assert after["pictures"] - before["pictures"] == 15  # the broken one entered no batch
     assert after["batches"] - before["batches"] < 15
@@ -186,8 +202,8 @@ def test_an_exception_in_a_batch_stays_with_its_own_picture(bundle: Bundle, file
     results = compute_each(bundle, images)
     assert isinstance(results[3], Exception)
     for image, result in zip(images[:3] + images[4:], results[:3] + results[4:], strict=True):
-        assert isinstance(result, torch.Tensor)
-        torch.testing.assert_close(result, bundle.compute_logits(image[None])[0], rtol=1e-4, atol=1e-6)
+        assert not isinstance(result, Exception)
+        torch.testing.assert_close(result.logits, bundle.compute_logits(image[None])[0], rtol=1e-4, atol=1e-6)
 
 
 def test_more_requests_than_may_wait_are_turned_away_and_a_patient_client_is_answered(
@@ -274,10 +290,25 @@ def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> N
     assert read_error(wrong).startswith("GET is not possible at /v1/predict; the endpoint has")
 
 
-def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: Bundle, bundle_path: Path) -> None:
+def test_an_answer_without_a_decision_has_no_words_for_one(bundle_path: Path, files: list[Path]) -> None:
+    plain = Bundle.load(bundle_path)
+
+    class Inside:
+        max_bytes = int(MAX_BYTES)
+
+        async def predict(self, data: bytes) -> Prediction:
+            said = plain.answer(*plain.compute(plain.prepare(data)[None])[0])
+            return Prediction(**said.model_dump(), bundle=plain.page.fingerprint())
+
+    page = TestClient(build_api(cast(Endpoint, Inside()))).post("/v1/predict", content=files[0].read_bytes()).json()
+    assert list(page) == ["label", "labels", "probability", "probabilities", "logits", "bundle"]
+
+
+def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: Bundle, decided_path: Path) -> None:
     health = http.get("/healthz")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
-    page, recorded = http.get("/v1/model").json(), json.loads((bundle_path / "bundle.json").read_bytes())
+    page, recorded = http.get("/v1/model").json(), json.loads((decided_path / "bundle.json").read_bytes())
+    assert recorded["decision"]["point"]["positive"] == "red"
     for name in ("model", "preprocess", "classes", "display_names", "decision", "metrics"):
         assert page[name] == recorded[name]
     assert page["fingerprints"] == {"bundle": bundle.page.fingerprint(), "dataset": "0" * 64, "recipe": "0" * 64}

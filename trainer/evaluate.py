@@ -37,8 +37,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def split_location(text: str) -> tuple[str, str]:
-    """Return location and part of `FOLDER:PART` or `URI:PART`; the part is test where none is named.
+def split_location(text: str, default: str = "test") -> tuple[str, str]:
+    """Return location and part of `FOLDER:PART` or `URI:PART`; the part is `default` where none is named.
 
     >>> split_location("data/cells:val")
     ('data/cells', 'val')
@@ -50,7 +50,7 @@ def split_location(text: str) -> tuple[str, str]:
         return location, part
     if colon and "/" not in part and "?" not in location:  # a port may stand in a URI's query
         raise UsageError(f"{text}: a dataset has the parts train, val and test, got '{part}'")
-    return text, "test"
+    return text, default
 
 
 def evaluate(ranks: object, bundle: Path, location: str, part: str, out: Path, workers: int) -> dict[str, object]:

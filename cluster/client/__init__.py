@@ -60,6 +60,8 @@ class Client:
     def predict(self, data: bytes) -> dict[str, Any]:
         """Return label, labels, probability, probabilities, logits and the bundle's fingerprint for an encoded picture.
 
+        Of a bundle that trainer.decide has changed also decision, abstain, and where it has them ood_score and set.
+
         Raises:
             PictureRefusedError: Broken, empty, too large.
             OSError: The endpoint is not reachable, stays busy, or failed.

@@ -42,7 +42,7 @@ def _ask(client: Client, path: Path, as_json: bool) -> bool:
     line = (
         json.dumps({"path": str(path), **answer})
         if as_json
-        else f"{path}  {_name(answer)}  {answer['probability']:.4f}"
+        else f"{path}  {_name(answer)}  {answer['probability']:.4f}{'  abstains' if answer.get('abstain') else ''}"
     )
     print(line, flush=True)
     return True

@@ -48,9 +48,10 @@ def build_api(endpoint: Endpoint) -> FastAPI:
     """Return the application whose pages `endpoint` answers."""
     api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers())
 
-    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY})
-    async def predict(request: Request) -> Prediction:
-        return await endpoint.predict(await read_picture(request, endpoint.max_bytes))
+    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY}, response_model=Prediction)
+    async def predict(request: Request) -> JSONResponse:
+        prediction = await endpoint.predict(await read_picture(request, endpoint.max_bytes))
+        return JSONResponse(prediction.describe())
 
     @api.get("/v1/model")
     async def model() -> dict[str, Any]:

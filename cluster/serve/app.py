@@ -17,7 +17,7 @@ from torch import Tensor
 from cluster.serve.api import Prediction, build_api
 from cluster.serve.forward import compute_each
 from cluster.serve.options import ServeOptions, read_options
-from trainer.contract.bundle import Bundle, read_versions
+from trainer.contract.bundle import Bundle, Output, read_versions
 
 RETRY_AFTER_S = 1
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
@@ -63,15 +63,15 @@ class Replica:
             HTTPException: 500, the model gave no finite logits.
         """
         image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._bundle.prepare, data)
-        logits = await self._compute(image)
-        if isinstance(logits, Exception):
-            raise logits
-        if not bool(logits.isfinite().all()):
+        output = await self._compute(image)
+        if isinstance(output, Exception):
+            raise output
+        if not bool(output.logits.isfinite().all()):
             raise HTTPException(500, "the model's logits for this picture are not finite; its weights overflow")
-        return Prediction(**self._bundle.answer(logits).model_dump(), bundle=self._fingerprint)
+        return Prediction(**self._bundle.answer(*output).model_dump(), bundle=self._fingerprint)
 
     @serve.batch
-    async def _compute(self, images: list[Tensor]) -> list[Tensor | Exception]:
+    async def _compute(self, images: list[Tensor]) -> list[Output | Exception]:
         self._stats.batches += 1
         self._stats.pictures += len(images)
         self._stats.largest_batch = max(self._stats.largest_batch, len(images))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -16,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError, UsageError
-from shards.files import write_text
+from shards.files import TEMPORARY, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
 from trainer.contract.decision import Answer, Decision, answer
+from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
+from trainer.contract.ood import DETECTOR, Detector, check_scores, read_detector, write_detector
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 
@@ -62,10 +67,28 @@ class BundlePage(BaseModel):
             raise ValueError(f"a {self.task} bundle does not decide by the rule {self.decision.rule}")
         return self
 
+    @model_validator(mode="after")
+    def _decision_is_of_these_classes(self) -> Self:
+        decision, wanted = self.decision, len(self.classes)
+        lists = [decision.priors.train, decision.priors.deploy] if decision.priors else []
+        lists += [decision.conformal.thresholds] if decision.conformal else []
+        if any(len(numbers) != wanted for numbers in lists):
+            raise ValueError(f"the decision has not a number for each of {wanted} classes")
+        if decision.point and decision.point.positive not in self.classes:
+            raise ValueError(f"the decision is about {decision.point.positive}, which is none of the classes")
+        return self
+
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
         # What its file says: a field that a later version adds must not change the bundles that are there.
         return fingerprint_json(self.model_dump(mode="json", exclude_unset=True))
+
+
+class Output(NamedTuple):
+    """What the model says of one picture: logits float32[K], and its score where the decision has `ood`."""
+
+    logits: Tensor
+    ood_score: float | None
 
 
 @dataclass
@@ -75,6 +98,11 @@ class Bundle:
     page: BundlePage
     model: Classifier
     device: torch.device
+    detector: Detector | None = None
+    """Where the decision has `ood`."""
+
+    def __post_init__(self) -> None:
+        self._tap = None if self.detector is None else FeatureTap(self.model)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Bundle:
@@ -91,13 +119,17 @@ class Bundle:
             if fingerprint_file(root / WEIGHTS) != page.weights_sha256:
                 raise ShardError(f"{root / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
             model.load_state_dict(load_file(root / WEIGHTS))
+            detector = read_detector(root, page.decision.ood).to(torch.device(device)) if page.decision.ood else None
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
             raise ShardError(f"{root} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
-        bundle = cls(page, model.eval().to(device), torch.device(device))
+        bundle = cls(page, model.eval().to(device), torch.device(device), detector)
         check_images(pictures, images, page.preprocess)
+        actual, scores = bundle.compute_batch(images)
         # The probes were computed on a CPU; convolutions on another device sum in another order.
-        check_logits(bundle.compute_logits(images), logits, SAME_BACK_END if device == "cpu" else OTHER_BACK_END)
+        check_logits(actual, logits, SAME_BACK_END if device == "cpu" else OTHER_BACK_END)
+        if detector is not None and scores is not None:
+            check_scores(scores, detector.probe_scores.cpu(), same_back_end=device == "cpu")
         return bundle
 
     def prepare(self, data: bytes) -> Tensor:
@@ -105,14 +137,32 @@ class Bundle:
         return prepare(data, self.page.preprocess)
 
     @torch.inference_mode()
+    def compute_batch(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits float32[B, K], and scores float32[B] where the decision has `ood`, of one forward pass.
+
+        Args:
+            images: uint8[B, C, S, S]; what comes back is on the CPU.
+        """
+        logits, _ = split_outputs(self.model(images.to(self.device)))
+        scores = self.detector.score(self._tap.take()) if self.detector and self._tap else None
+        return logits.cpu(), scores
+
+    def compute(self, images: Tensor) -> list[Output]:
+        """Return what `answer` takes for each of images uint8[B, C, S, S]."""
+        logits, scores = self.compute_batch(images)
+        return list(map(Output, logits, [None] * len(logits) if scores is None else scores.tolist()))
+
     def compute_logits(self, images: Tensor) -> Tensor:
         """Return float32[B, K] on the CPU of images uint8[B, C, S, S]."""
-        logits, _ = split_outputs(self.model(images.to(self.device)))
-        return logits.cpu()
+        return self.compute_batch(images)[0]
 
-    def answer(self, logits: Tensor) -> Answer:
-        """Return the answer for one picture's logits float32[K]."""
-        return answer(logits, self.page.classes, self.page.decision)
+    def answer(self, logits: Tensor, ood_score: float | None = None) -> Answer:
+        """Return the answer for one picture: `bundle.answer(*output)` for each of `compute`.
+
+        Raises:
+            ValueError: The decision has `ood`, and there is no score.
+        """
+        return answer(logits, self.page.classes, self.page.decision, ood_score)
 
 
 def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts: Any) -> BundlePage:
@@ -142,6 +192,75 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_bundle_page(folder)
+
+
+def store_decision(
+    folder: Path, decision: Decision, detector: Detector | None = None, out: Path | None = None
+) -> BundlePage:
+    """Store another decision in a bundle, or in a copy of it, and return the page that has it.
+
+    Whoever reads the bundle sees the old decision or the new one: the rename of bundle.json publishes it, that of the
+    folder a copy.
+
+    Args:
+        folder: The bundle.
+        decision: The file and sha256 of its `ood` are filled in here.
+        detector: What belongs to its `ood`, scores of the probes included.
+        out: The copy's folder; None changes the bundle itself.
+
+    Raises:
+        UsageError: `out` exists.
+    """
+    if out is None:
+        return _replace_decision(folder, decision, detector)
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another --out, or delete it first")
+    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(folder, temporary)
+        _replace_decision(temporary, decision, detector)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_bundle_page(out)
+
+
+def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
+    with _locked(folder):
+        old = read_bundle_page(folder)
+        if decision.ood is not None and detector is not None:
+            name, digest = write_detector(folder, detector)
+            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
+            decision = decision.model_copy(update={"ood": ood})
+        page = old.model_copy(update={"decision": decision})
+        write_text(folder / _PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+        kept = decision.ood.file if decision.ood else None
+        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{_PAGE}{TEMPORARY}-*")]:
+            if path.name != kept:
+                path.unlink(missing_ok=True)
+    return page
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to change a bundle; the kernel frees what a killed process held."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
+    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
+    _, images, _ = read_probes(folder / _PROBES)
+    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector)
+    _, scores = scoring.compute_batch(images)
+    assert scores is not None  # there is a detector
+    return replace(detector, probe_scores=scores)
 
 
 def read_versions() -> dict[str, str]:

@@ -1,15 +1,50 @@
-"""From logits to an answer."""
+"""From logits to an answer.
+
+The order is fixed: logits are divided by the temperature; the probabilities that these give are re-weighted to the
+class shares of the place of use; then the operating point and the conformal set look at these probabilities. All of it
+is fitted by `trainer.decide` and stored in the bundle. What an answer says:
+
+- probability, probabilities: after temperature and class shares.
+- label: the class finally given. It is the operating point's class where the bundle has one, else the most probable.
+- decision: the same class again where `trainer.decide` has run, absent otherwise: who reads it knows that a rule was
+  chosen on purpose.
+- ood_score: squared Mahalanobis distance of the penultimate features, >= 0; absent where none was fitted.
+- set: the classes that the picture may be of, the most probable first; it may be empty. It holds the true class with
+  the level's probability; the operating point minds costs instead, so that `label` may lie outside. Absent where none
+  was fitted.
+- abstain: somebody else should look. True where the score is above its threshold, the set does not have exactly one
+  class, or no class has the probability `abstain_below` (Chow 1970, On Optimum Recognition Error and Reject Tradeoff).
+  `label` is given all the same. Absent where `trainer.decide` has not run.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
+
+from trainer.contract.calibration import PriorShift, calibrate
+from trainer.contract.conformal import ConformalSets, find_members
+from trainer.contract.ood import OodRule
+from trainer.contract.operating_point import OperatingPoint, decide_class
 
 THRESHOLD: Final = 0.5
 """Least probability at which a class counts as there, where each is asked for."""
+
+
+class Fitted(BaseModel):
+    """What a decision was fitted to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    """Fingerprint of the dataset."""
+    part: Literal["train", "val", "test"]
+    samples: int
+    notes: list[str]
+    """What its user must know."""
 
 
 class Decision(BaseModel):
@@ -19,11 +54,28 @@ class Decision(BaseModel):
 
     rule: Literal["argmax", "each"] = "argmax"
     """argmax: the most probable class; the lower class number wins a tie. each: every class whose own probability, the
-    sigmoid of its logit, is at least 0.5."""
+    sigmoid of its logit, is at least 0.5; nothing of what follows is fitted then."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Logits are divided by it; None is 1."""
+    priors: PriorShift | None = None
+    """Class shares in training and where the model is used; None where they are the same."""
+    point: OperatingPoint | None = None
+    """Replaces the most probable class by one that is decided from a probability on."""
+    conformal: ConformalSets | None = None
+    ood: OodRule | None = None
+    abstain_below: float | None = Field(default=None, gt=0, lt=1)
+    """Abstain where no class has this probability."""
+    fitted: Fitted | None = None
+    """None where `trainer.decide` has not run."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A bundle that was never decided keeps the page, and so the fingerprint, that it had before there was more.
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Answer(BaseModel):
-    """What is said of one picture."""
+    """What is said of one picture; the module's text has the meaning of each."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,22 +84,83 @@ class Answer(BaseModel):
     labels: list[str]
     """All classes that are there, in class order: `label` alone, or any number where each is asked for."""
     probability: float
-    """Of the most probable class, 0..1."""
+    """Probability of `label`, 0..1."""
     probabilities: dict[str, float]
     """Softmax of all classes, which sum to 1; where each is asked for, the sigmoid of each."""
     logits: list[float]
+    """As the model gave them."""
+    decision: str | None = None
+    abstain: bool | None = None
+    ood_score: float | None = None
+    set: list[str] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to say, for people and JSON: fields that nothing was fitted for are left out."""
+        return {name: value for name, value in self.model_dump().items() if value is not None or name == "label"}
 
 
-def answer(logits: Tensor, classes: list[str], decision: Decision) -> Answer:
-    """Return the answer for one picture's logits float32[K]."""
-    best, each = int(logits.argmax()), decision.rule == "each"
-    wide = logits.double()
-    probabilities = (torch.sigmoid(wide) if each else torch.softmax(wide, dim=0)).tolist()
-    there = [k for k, probability in enumerate(probabilities) if probability >= THRESHOLD] if each else [best]
+def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: float | None = None) -> Answer:
+    """Return the answer for one picture.
+
+    Args:
+        logits: float32[K].
+        classes: K names.
+        decision: What the bundle says.
+        ood_score: Of the same forward pass, where the decision has `ood`.
+
+    Raises:
+        ValueError: The decision needs a score, and there is none.
+    """
+    if decision.rule == "each":
+        return _answer_each(logits, classes)
+    if decision.ood is not None and ood_score is None:
+        raise ValueError("this bundle scores how far pictures are from training's; use Bundle.compute, which gives it")
+    calibrated = calibrate(logits, decision.temperature, decision.priors)
+    probabilities = torch.softmax(calibrated, dim=0)
+    best = int(calibrated.argmax())
+    if decision.point is not None:
+        positive = classes.index(decision.point.positive)
+        best = decide_class(probabilities.numpy(), decision.point.threshold, positive)
+    shares = probabilities.tolist()
     return Answer(
-        label=classes[best] if best in there else None,
-        labels=[classes[k] for k in there],
-        probability=probabilities[best],
-        probabilities=dict(zip(classes, probabilities, strict=True)),
+        label=classes[best],
+        labels=[classes[best]],
+        probability=shares[best],
+        probabilities=dict(zip(classes, shares, strict=True)),
+        logits=logits.tolist(),
+        **_judge(probabilities, classes, decision, best, ood_score),
+    )
+
+
+def _answer_each(logits: Tensor, classes: list[str]) -> Answer:
+    """Return the answer where each class is a question of its own."""
+    shares = torch.sigmoid(logits.double()).tolist()
+    there = [name for name, share in zip(classes, shares, strict=True) if share >= THRESHOLD]
+    best = int(logits.argmax())
+    return Answer(
+        label=classes[best] if there else None,
+        labels=there,
+        probability=shares[best],
+        probabilities=dict(zip(classes, shares, strict=True)),
         logits=logits.tolist(),
     )
+
+
+def _judge(
+    probabilities: Tensor, classes: list[str], decision: Decision, best: int, ood_score: float | None
+) -> dict[str, Any]:
+    """Return what only a decision that was fitted adds to an answer."""
+    if decision.fitted is None:
+        return {}
+    members = find_members(probabilities.numpy(), decision.conformal) if decision.conformal else None
+    reasons = (
+        decision.ood is not None and not (ood_score or 0.0) <= decision.ood.threshold,
+        members is not None and len(members) != 1,
+        decision.abstain_below is not None and float(probabilities.max()) < decision.abstain_below,
+    )
+    return {
+        "decision": classes[best],
+        "abstain": any(reasons),
+        "ood_score": ood_score if decision.ood else None,
+        "set": None if members is None else [classes[member] for member in members],
+    }

@@ -1,0 +1,130 @@
+"""Conformal sets: the classes that a picture may be of, so that the true one is among them as often as promised.
+
+The promise is marginal: over pictures that are exchangeable with those of the fit, the set holds the true class with at
+least the chosen probability. It says nothing of one class or one group of pictures alone, and nothing where pictures
+come from elsewhere. A set may be empty: then no class conforms, and the answer abstains. Filling it with the most
+probable class would keep the promise, and would hide what is known of that picture.
+
+Source: Vovk, Gammerman, Shafer 2005 (Algorithmic Learning in a Random World); Angelopoulos and Bates 2021 (A Gentle
+Introduction to Conformal Prediction, section 1). Scores: lac of Sadinle, Lei, Wasserman 2019 (Least Ambiguous
+Set-Valued Classifiers with Bounded Error Levels), aps of Romano, Sesia, Candes 2020 (Classification with Valid and
+Adaptive Coverage), here without its random part, so that a picture gets the same answer each time; that makes sets
+larger. Other class shares at the place of use: Podkopaev and Ramdas 2021 (Distribution-Free Uncertainty Quantification
+for Classification Under Label Shift, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from shards.errors import ShardError
+
+Floats = npt.NDArray[np.float64]
+Kind = Literal["lac", "aps"]
+
+_SLACK: Final = 1e-9
+"""A score that is computed again may differ in its last bits; the class then belongs to the set."""
+
+
+class ConformalSets(BaseModel):
+    """Which classes belong to a picture's set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level: float = Field(gt=0, lt=1)
+    """Probability with which the true class is in the set, over pictures like those of the fit."""
+    score: Kind
+    """lac: 1 - p(k), smallest sets on average. aps: sum of the probabilities down to that of k, larger sets where the
+    model hesitates, smaller ones where it does not."""
+    thresholds: list[float]
+    """For each class: it belongs to the set when its score is at most this. All equal where class shares stay."""
+    samples: int
+    """Pictures that the thresholds were fitted to."""
+    mean_size: float
+    """Mean number of classes in the sets of these pictures."""
+
+
+def score_classes(probabilities: Floats, kind: Kind) -> Floats:
+    """Return float64[N, K]: how little each class conforms, from probabilities float64[N, K].
+
+    >>> score_classes(np.array([[0.5, 0.25, 0.25]]), "aps").tolist()
+    [[0.5, 0.75, 1.0]]
+    """
+    if kind == "lac":
+        return 1 - probabilities
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    scores = np.empty_like(probabilities)
+    np.put_along_axis(scores, order, np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1), axis=1)
+    return scores
+
+
+def find_quantile(scores: Floats, level: float, weights: Floats | None = None, own_weight: float = 1.0) -> float:
+    """Return the least of `scores` that a new one does not exceed with probability `level`.
+
+    With equal weights it is the ceil((n + 1) * level)-th smallest of n.
+
+    Args:
+        scores: float64[n], exchangeable with the new one but for the weights.
+        level: 0..1.
+        weights: float64[n], likelihood ratios of where the new score comes from to where these do; None is 1 for all.
+        own_weight: That of the new score.
+
+    Raises:
+        ShardError: Too few scores for the level; it says how many are needed.
+
+    >>> find_quantile(np.arange(1.0, 20.0), 0.9)
+    18.0
+    """
+    order = np.argsort(scores, kind="stable")
+    weights = np.ones(len(scores)) if weights is None else weights
+    reached = np.cumsum(weights[order])
+    needed = level * (weights.sum() + own_weight)
+    rank = int(np.searchsorted(reached, needed - _SLACK * max(needed, 1.0)))
+    if rank >= len(scores):
+        mean = float(weights.mean()) if len(scores) else 1.0
+        enough = math.ceil(level / (1 - level) * own_weight / mean - _SLACK)
+        raise ShardError(
+            f"{len(scores)} pictures are too few for a level of {level:g}: {enough} are needed; "
+            "lower the level, or fit on a larger part"
+        )
+    return float(scores[order[rank]])
+
+
+def fit_sets(
+    probabilities: Floats, labels: npt.NDArray[np.int64], level: float, kind: Kind, ratios: Floats | None
+) -> ConformalSets:
+    """Return the sets that hold the true class with probability `level`.
+
+    Args:
+        probabilities: float64[N, K], calibrated on other pictures than these.
+        labels: int64[N].
+        level: 0..1.
+        kind: The score.
+        ratios: float64[K], share of each class where the sets are used over its share here; None: the same shares.
+
+    Raises:
+        ShardError: Too few pictures for the level.
+    """
+    scores = score_classes(probabilities, kind)
+    own = scores[np.arange(len(labels)), labels]
+    num_classes = probabilities.shape[1]
+    if ratios is None:
+        thresholds = [find_quantile(own, level)] * num_classes
+    else:
+        thresholds = [find_quantile(own, level, ratios[labels], float(ratios[k])) for k in range(num_classes)]
+    sizes = (scores <= np.array(thresholds) + _SLACK).sum(axis=1)
+    return ConformalSets(
+        level=level, score=kind, thresholds=thresholds, samples=len(labels), mean_size=float(sizes.mean())
+    )
+
+
+def find_members(probabilities: Floats, sets: ConformalSets) -> list[int]:
+    """Return the classes in the set of one picture with probabilities float64[K], the most probable first."""
+    scores = score_classes(probabilities[None], sets.score)[0]
+    members = np.flatnonzero(scores <= np.array(sets.thresholds) + _SLACK)
+    return [int(k) for k in sorted(members.tolist(), key=lambda k: -probabilities[k])]

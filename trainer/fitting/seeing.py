@@ -1,0 +1,75 @@
+"""What a bundle's model says of one part of a dataset, features included, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shards.dataset import Dataset, Split
+from trainer.contract.bundle import Bundle
+from trainer.contract.features import FeatureTap
+from trainer.contract.model import Classifier, split_outputs
+from trainer.evaluation.rows import evaluate_split
+from trainer.fitting.decision import Part, Seen
+from trainer.ranks import Ranks
+
+REFERENCE_SAMPLES = 20_000
+"""Pictures of train that give class means and covariance, about; more change little and take their time."""
+
+
+class _WithFeatures(nn.Module):
+    """Gives logits and, behind them, what entered the head: float32[B, K + D]."""
+
+    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
+        super().__init__()
+        self.model, self.tap = model, tap
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, _ = split_outputs(self.model(images))
+        return torch.cat([logits.float(), self.tap.take()], dim=1)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A bundle's model that is shown parts of a dataset of its classes; workers: threads that decode."""
+
+    bundle: Bundle
+    dataset: Dataset
+    ranks: Ranks
+    workers: int
+
+
+def see_part(viewer: Viewer, part: str, with_features: bool, most: int | None = None) -> Seen:
+    """Return what the model says of a part.
+
+    Args:
+        viewer: Who looks.
+        part: Which part.
+        with_features: Keep what enters the head; otherwise features are float32[N, 0].
+        most: Stop after the shard that makes so many pictures; None: all.
+
+    Raises:
+        UsageError: No such part.
+    """
+    bundle, split = viewer.bundle, viewer.dataset.split(part)
+    if most is not None:
+        split = take_shards(split, most)
+    tap = FeatureTap(bundle.model)
+    # Rows need no more of a model than a call.
+    model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
+    try:
+        rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers)
+    finally:
+        tap.close()
+    logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
+    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features)
+
+
+def take_shards(split: Split, most: int) -> Split:
+    """Return the first shards of a split that hold `most` samples, or all; any shard is a fair mix of its classes."""
+    enough = int(np.searchsorted(np.cumsum(split.counts), most)) + 1
+    return replace(split, table=split.table.slice(0, enough))

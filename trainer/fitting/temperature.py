@@ -1,0 +1,60 @@
+"""The temperature under which a classifier's probabilities are most likely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import logsumexp, softmax
+
+from shards.errors import ShardError
+
+_WIDEST = 1e3
+"""How far from the spread of the logits a temperature is looked for, as a factor in both directions."""
+
+
+@dataclass(frozen=True)
+class TemperatureFit:
+    """temperature: None where every picture is told rightly, so that none is best; log losses in nats."""
+
+    temperature: float | None
+    log_loss_before: float
+    log_loss_after: float
+
+
+def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> TemperatureFit:
+    """Return the temperature of the least log loss of logits float32[N, K] against labels int64[N].
+
+    The loss is convex in 1 / T, so its slope has one root at most.
+
+    Raises:
+        ShardError: The logits say nothing of the labels, so that only equal probabilities for all classes are right.
+
+    Source: Guo et al. 2017 (On Calibration of Modern Neural Networks, section 4.2).
+    """
+    centred = logits.astype(np.float64) - logits.mean(axis=1, keepdims=True, dtype=np.float64)
+    own = centred[np.arange(len(labels)), labels]
+
+    def slope(log_inverse: float) -> float:
+        shares = softmax(centred * np.exp(log_inverse), axis=1)
+        return float(np.einsum("nk,nk->n", shares, centred).mean() - own.mean())
+
+    spread = float(np.sqrt((centred**2).mean()))
+    if not spread > 0 or slope(low := -np.log(spread * _WIDEST)) >= 0:
+        raise ShardError(
+            f"the logits say nothing of the labels of these {len(labels)} pictures, no temperature is too high; train "
+            "the model, see that its classes are the dataset's, or give --no-temperature"
+        )
+    high = -np.log(spread / _WIDEST)
+    before = compute_log_loss(centred, own)
+    if slope(high) <= 0:
+        return TemperatureFit(None, before, before)
+    inverse = np.exp(brentq(slope, low, high, xtol=1e-10))
+    return TemperatureFit(float(1 / inverse), before, compute_log_loss(centred * inverse, own * inverse))
+
+
+def compute_log_loss(logits: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> float:
+    """Return the mean log loss, nats, of logits float64[N, K] whose entries of the true classes are own float64[N]."""
+    return float((logsumexp(logits, axis=1) - own).mean())

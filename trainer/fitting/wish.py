@@ -1,0 +1,91 @@
+"""What a decision shall have, and how a command line says so."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from shards.dataset import Dataset
+from shards.errors import UsageError
+from trainer.contract.bundle import BundlePage
+from trainer.contract.calibration import PriorShift, parse_shares
+from trainer.contract.conformal import Kind
+from trainer.contract.operating_point import PointRule, parse_rule
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a decision shall have.
+
+    positive: Class of `point`. level, score: Of conformal sets. kept: Share of pictures like the part's that are not
+    out of distribution; needs_train: these are compared with train's. priors: Class shares in training and in use.
+    """
+
+    temperature: bool = True
+    point: PointRule | None = None
+    positive: str | None = None
+    level: float | None = None
+    score: Kind = "lac"
+    kept: float | None = None
+    needs_train: bool = False
+    abstain_below: float | None = None
+    priors: PriorShift | None = None
+
+
+def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset) -> Wish:
+    """Return what the options of `trainer.decide` wish for.
+
+    Raises:
+        UsageError: They do not fit the classes, or class shares in training are not known.
+    """
+    classes = page.classes
+    if arguments.positive is not None and arguments.positive not in classes:
+        raise UsageError(f"--positive {arguments.positive} is none of the classes {', '.join(classes)}")
+    needs_train = arguments.ood is not None and arguments.ood_fit != "same"
+    if needs_train and "train" not in dataset.manifest.splits:
+        raise UsageError("--ood compares with the train part, and the dataset has none; give --ood-fit same")
+    return Wish(
+        temperature=arguments.temperature is not False,
+        point=None if arguments.point is None else parse_rule(arguments.point),
+        positive=arguments.positive,
+        level=arguments.conformal,
+        score=arguments.conformal_score or "lac",
+        kept=arguments.ood,
+        needs_train=needs_train,
+        abstain_below=arguments.abstain_below,
+        priors=_read_priors(arguments, classes, dataset),
+    )
+
+
+def check_dataset(page: BundlePage, dataset: Dataset) -> list[str]:
+    """Return what the user of a decision must know of the dataset that it is fitted to.
+
+    Raises:
+        UsageError: It has other classes than the bundle.
+    """
+    if page.classes != dataset.classes:
+        raise UsageError(
+            f"the bundle knows the classes {', '.join(page.classes)}, the dataset has {', '.join(dataset.classes)}; "
+            "labels would not mean the same, so nothing was decided"
+        )
+    if page.dataset is None or page.dataset == dataset.fingerprint():
+        return []
+    return ["the dataset is not the one that the bundle was trained on; it should be of the place of use"]
+
+
+def _read_priors(arguments: argparse.Namespace, classes: list[str], dataset: Dataset) -> PriorShift | None:
+    """Return class shares in use, and in training: those of the train part where none are given."""
+    if arguments.deploy_prior is None:
+        return None
+    if arguments.train_prior is not None:
+        train = parse_shares("--train-prior", arguments.train_prior, classes, None)
+    else:
+        split = dataset.manifest.splits.get("train")
+        counts = split.class_counts if split else [0] * len(classes)
+        if min(counts) == 0:
+            raise UsageError(
+                "the dataset's train part does not have all classes, so their shares in training are not known; "
+                "give --train-prior CLASS=SHARE,..."
+            )
+        train = [count / sum(counts) for count in counts]
+    return PriorShift(train=train, deploy=parse_shares("--deploy-prior", arguments.deploy_prior, classes, train))
