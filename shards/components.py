@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from shards.strata import share_out
 
@@ -34,6 +32,9 @@ def join_components(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> I
     >>> join_components(["p1", "", "p1", "", ""], [(1, 2)]).tolist()
     [0, 0, 0, 1, 2]
     """
+    from scipy.sparse import coo_array  # late: whoever opens a dataset imports this module, packing alone needs it
+    from scipy.sparse.csgraph import connected_components
+
     first: dict[str, int] = {}
     heads = [first.setdefault(group, row) if group else row for row, group in enumerate(groups)]
     pairs = np.array(ties, dtype=np.int64).reshape(-1, 2)
