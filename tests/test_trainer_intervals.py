@@ -172,6 +172,14 @@ def test_of_many_samples_and_classes_there_are_fewer_resamples_by_order_and_at_l
     assert found["interval"]["notes"]["auroc"] == "too many samples and classes to resample in time"
 
 
+def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, groups = make_answers(60, 3), [str(number // 3) for number in range(60)]
+    units = find_units(60, groups)
+    together = bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)
+    monkeypatch.setattr(intervals, "_BLOCK", 60 * 7)
+    assert (bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)) == together
+
+
 @pytest.mark.parametrize(("right", "number"), [(0, 10), (3, 10), (10, 10), (812, 1000)])
 def test_interval_of_a_proportion_is_where_the_score_test_turns(right: int, number: int) -> None:
     """At the bounds p, the share lies 1.96 standard deviations of p away."""

@@ -6,6 +6,7 @@ answers are the same in all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ _BLOCK = 1 << 18
 _DRAWS = 100_000_000
 """Weights that are drawn in all; beyond it there are fewer resamples, FEWEST at least."""
 _RANKED_DRAWS = 20_000_000
-"""The same for metrics by order of the scores, which cost ten times as much; over all classes."""
+"""The same for metrics by order of the scores, over all classes, and for slices: they cost several times as much."""
 _RANKED_MOST = 2_000_000
 """Samples times classes beyond which those have no intervals."""
 _FEW_GROUPS = 20
@@ -144,9 +145,11 @@ def bound_accuracy(right: npt.NDArray[np.bool_], units: Units, resamples: int = 
         return None
     rng = np.random.default_rng(_SEED)
     totals = np.bincount(units.of, minlength=units.number), np.bincount(units.of, right, minlength=units.number)
-    drawn = rng.integers(0, units.number, (resamples, units.number))
-    shares = totals[1][drawn].sum(axis=1) / totals[0][drawn].sum(axis=1)
-    low, high = np.quantile(shares, _tails())
+    shares = []
+    for size in _cut_blocks(min(resamples, max(FEWEST, _RANKED_DRAWS // units.number)), units.number):
+        drawn = rng.integers(0, units.number, (size, units.number))
+        shares.append(totals[1][drawn].sum(axis=1) / totals[0][drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(shares), _tails())
     if low == high:
         return wilson(round(float(low) * units.number), units.number)
     return [float(low), float(high)]
@@ -172,16 +175,25 @@ def _resample(answers: Answers, rule: Rule, units: Units, resamples: int, ranks:
     """Return each metric's values float64[resamples, ...]; the names of those by class begin with `class/`."""
     rng = np.random.default_rng(_SEED)
     means = _list_means(answers)
-    block = max(1, _BLOCK // max(len(answers.labels), answers.num_classes**2))
     parts: list[Values] = []
-    for start in range(0, resamples, block):
-        weights = units.draw(rng, min(block, resamples - start))
+    left = ranks.resamples if ranks.classes else 0
+    for size in _cut_blocks(resamples, max(len(answers.labels), answers.num_classes**2)):
+        weights = units.draw(rng, size)
         values = _judge_confusion(_weigh_confusion(answers, weights), rule)
-        values |= {name: weights @ mean / weights.sum(axis=1) for name, mean in means.items()}
-        if ranks.classes and start < ranks.resamples:
-            values |= _judge_order(ranks.classes, weights[: ranks.resamples - start], rule)
+        # Not by BLAS: it adds in another order for another number of threads, which depends on that of ranks.
+        values |= {name: np.einsum("bn,n->b", weights, mean) / weights.sum(axis=1) for name, mean in means.items()}
+        if left > 0:
+            values |= _judge_order(ranks.classes, weights[:left], rule)
+        left -= size
         parts.append(values)
     return {name: np.concatenate([part[name] for part in parts if name in part]) for name in parts[0]}
+
+
+def _cut_blocks(resamples: int, width: int) -> Iterator[int]:
+    """Yield the resamples of each block, so many that `width` numbers for each stay in a CPU's cache."""
+    block = max(1, _BLOCK // width)
+    for start in range(0, resamples, block):
+        yield min(block, resamples - start)
 
 
 def _list_means(answers: Answers) -> Values:
