@@ -231,6 +231,14 @@ def test_saved_rows_keep_what_they_are_of(saved: Saved, tmp_path: Path) -> None:
     assert (tmp_path / "predictions.parquet").read_bytes() == saved.path.read_bytes()
 
 
+def test_rows_with_a_label_that_is_no_class_are_refused(saved: Saved, tmp_path: Path) -> None:
+    table = pq.read_table(saved.path)
+    names = pa.array(["sick"] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("label"), "label", names), tmp_path / "edited.parquet")
+    told = refusal(trainer.evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
+    assert "edited.parquet holds no rows of an evaluation (120 rows have labels that are no classes)" in told
+
+
 def test_positive_class_can_be_the_first(saved: Saved, tmp_path: Path) -> None:
     result = judge_rows(saved, tmp_path, "--threshold", "0.8", "--positive", "NORMAL")
     said = 1 - saved.scores >= 0.8
@@ -276,6 +284,22 @@ def test_groups_may_come_from_somebody_elses_table(saved: Saved, tmp_path: Path)
     assert (interval["by"], interval["units"]) == ("group", 40)
     again = Saved(tmp_path / "out" / "predictions.parquet", saved.truth, saved.scores, saved.sites)
     assert judge_rows(again, tmp_path / "again")["interval"] == interval
+
+
+def test_columns_of_a_file_are_sliced_by_for_a_bundle_as_well(
+    bundle_path: Path, dataset_path: Path, tmp_path: Path
+) -> None:
+    sites = tmp_path / "sites.csv"
+    paths = [f"val/{name}/{name}.{number}.{'png' if number % 2 else 'jpg'}" for name in CLASSES for number in range(8)]
+    sites.write_text("site,path\n" + "".join(f"{number % 2},{path}\n" for number, path in enumerate(paths)))
+    arguments = [bundle_path, f"{dataset_path}:val", "--columns", sites, "--by", "site", "--out", tmp_path / "out"]
+    code, printed, err = run(trainer.evaluate.main, *arguments)
+    assert code == 0, err
+    rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert {row["path"]: row["site"] for row in rows} == {path: number % 2 for number, path in enumerate(paths)}
+    right = [[row["label"] == row["prediction"] for row in rows if row["site"] == site] for site in (0, 1)]
+    for site in (0, 1):
+        assert f"  site {site}: accuracy {np.mean(right[site]):.4f} on 12\n" in printed
 
 
 def test_slices_of_an_earlier_evaluation_go(saved: Saved, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
@@ -29,7 +30,7 @@ def make_answers(samples: int, num_classes: int, seed: int = 0) -> Answers:
 
 def bound(answers: Answers, groups: list[str] | None = None, resamples: int = 1000) -> dict[str, Any]:
     classes = [f"c{number}" for number in range(answers.num_classes)]
-    units = find_units(len(answers.labels), groups)
+    units = find_units(len(answers.labels), pa.array(groups) if groups else None)
     return compute_intervals(answers, classes, find_rule(classes), units, resamples)
 
 
@@ -128,8 +129,10 @@ def test_how_it_was_done_is_told() -> None:
 
 
 def test_groups_of_one_sample_each_are_samples() -> None:
-    assert find_units(3, ["a", "b", ""]).by == "sample"
-    assert find_units(3, ["a", "b", "a"]).of.tolist() == [0, 1, 0]
+    assert find_units(3, pa.array(["a", "b", ""])).by == "sample"
+    assert find_units(3, pa.array(["a", "b", "a"])).of.tolist() == [0, 1, 0]
+    mixed = find_units(6, pa.array(["", "b", None, "a", "b", ""]))
+    assert (mixed.of.tolist(), mixed.number) == ([2, 0, 3, 1, 0, 4], 5)
 
 
 def test_few_groups_are_told() -> None:
@@ -174,7 +177,7 @@ def test_of_many_samples_and_classes_there_are_fewer_resamples_by_order_and_at_l
 
 def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, groups = make_answers(60, 3), [str(number // 3) for number in range(60)]
-    units = find_units(60, groups)
+    units = find_units(60, pa.array(groups))
     together = bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)
     monkeypatch.setattr(intervals, "_BLOCK", 60 * 7)
     assert (bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)) == together

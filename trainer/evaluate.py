@@ -66,14 +66,17 @@ def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     out = arguments.out or Path("evaluations") / part
     from shards.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
+    from trainer.evaluation.columns import check_samples
     from trainer.processes import run_processes
 
     if arguments.workers < 1:
         raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
     page = read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
-    open_dataset(location).require_single_label().split(part)
+    split = open_dataset(location).require_single_label().split(part)
     judging = _read_judging(arguments)
     judging.check(page.classes)
+    if judging.columns is not None:
+        check_samples(judging.columns, split)
     task = (arguments.bundle, location, part, out, arguments.workers, judging)
     return run_processes(evaluate, task, arguments.num_ranks), out
 

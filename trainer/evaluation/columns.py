@@ -9,10 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from shards.dataset import Split
 from shards.errors import UsageError
+from shards.read import SampleReader
 from trainer.evaluation.predictions import Predictions
 
 _KEYS = {"sample_id": pa.int64(), "path": pa.string()}
+_INDEXED = {"sample_id": "sample_id", "path": "source"}
+"""What the keys are called in the index of a dataset."""
 _TAKEN = ("label", "prediction")
 
 
@@ -43,20 +47,35 @@ def read_columns(path: Path) -> pa.Table:
     return table
 
 
+def check_samples(table: pa.Table, split: Split) -> None:
+    """Raise UsageError where a table as of `read_columns` knows no sample of a split: before hours of evaluation."""
+    key = _find_key(table)
+    with SampleReader(split) as reader:
+        _find_rows(reader.read_columns([_INDEXED[key]])[_INDEXED[key]], table)
+
+
 def join_columns(predictions: Predictions, table: pa.Table) -> tuple[Predictions, str | None]:
     """Return predictions with the columns of a table as of `read_columns`, and a note on samples that it lacks.
 
     Raises:
         UsageError: It knows none of the samples.
     """
-    key = next(name for name in _KEYS if name in table.column_names)
-    places = pc.index_in(predictions.known[key], table[key].combine_chunks())
-    missing = pc.sum(pc.is_null(places)).as_py()
-    if missing == len(places):
-        raise UsageError(
-            f"none of the {len(places):,} samples is in --columns by its {key}, "
-            f"for example {predictions.known[key][0].as_py()}"
-        )
+    places = _find_rows(predictions.known[_find_key(table)], table)
     more = table.drop_columns([name for name in _KEYS if name in table.column_names]).take(places)
-    note = f"{missing:,} of {len(places):,} samples are not in --columns" if missing else None
+    note = f"{places.null_count:,} of {len(places):,} samples are not in --columns" if places.null_count else None
     return predictions.with_columns(more), note
+
+
+def _find_key(table: pa.Table) -> str:
+    return next(name for name in _KEYS if name in table.column_names)
+
+
+def _find_rows(keys: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
+    """Return for each key its row in the table, null where it has none."""
+    key = _find_key(table)
+    places = pc.index_in(keys, table[key].combine_chunks())
+    if places.null_count == len(places):
+        raise UsageError(
+            f"none of the {len(places):,} samples is in --columns by its {key}, for example {keys[0].as_py()}"
+        )
+    return places

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainer.evaluation.calibration import brier_scores, log_losses
 from trainer.evaluation.metrics import SPECIFICITIES, TOP, is_in_top, softmax
@@ -68,14 +70,20 @@ class Answers:
         return self.logits.shape[1]
 
 
-def find_units(num_samples: int, groups: list[str] | None) -> Units:
+def find_units(num_samples: int, groups: pa.Array | None) -> Units:
     """Return groups as units where any two samples share one, samples otherwise; one without a group is its own."""
+    own = np.arange(num_samples)
     if groups is None:
-        return Units("sample", np.arange(num_samples), num_samples)
-    names = np.array([name or f"\0{number}" for number, name in enumerate(groups)], dtype=object)
-    _, of = np.unique(names.astype(str), return_inverse=True)
-    number = int(of.max()) + 1
-    return Units("sample", np.arange(num_samples), num_samples) if number == num_samples else Units("group", of, number)
+        return Units("sample", own, num_samples)
+    named = pc.if_else(pc.equal(groups, ""), pa.scalar(None, pa.string()), groups).dictionary_encode()
+    codes, number = (
+        pc.fill_null(named.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64),
+        len(named.dictionary),
+    )
+    alone = codes < 0
+    codes[alone] = number + own[: int(alone.sum())]
+    number += int(alone.sum())
+    return Units("sample", own, num_samples) if number == num_samples else Units("group", codes, number)
 
 
 def compute_intervals(

@@ -52,11 +52,12 @@ class Predictions:
         return softmax(self.logits)
 
     @property
-    def groups(self) -> list[str] | None:
-        """The group of each sample, empty where it has none; None where no sample has one."""
-        groups = self.known["group"] if "group" in self.known.column_names else pa.array([], pa.string())
-        named = pc.sum(pc.greater(pc.utf8_length(groups.cast(pa.string())), 0)).as_py()
-        return pc.fill_null(groups.cast(pa.string()), "").to_pylist() if named else None
+    def groups(self) -> pa.Array | None:
+        """The group of each sample, empty or null where it has none; None where no sample has one."""
+        if "group" not in self.known.column_names:
+            return None
+        groups = self.known["group"].cast(pa.string()).combine_chunks()
+        return groups if pc.any(pc.not_equal(groups, "")).as_py() else None
 
     @property
     def columns(self) -> list[str]:
@@ -108,7 +109,10 @@ def read_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
         facts = json.loads((table.schema.metadata or {})[_FACTS])
         classes, display_names = facts.pop("classes"), facts.pop("display_names")
-        labels = pc.index_in(table["label"], pa.array(classes)).to_numpy().astype(np.int64)
+        found = pc.index_in(table["label"], pa.array(classes))
+        if found.null_count:
+            raise ValueError(f"{found.null_count} rows have labels that are no classes")
+        labels = found.to_numpy().astype(np.int64)
         logits = np.stack([table[_LOGIT + name].to_numpy() for name in classes], axis=1).astype(np.float32)
         known = table.drop_columns(_list_answers(classes)).replace_schema_metadata(None)
     except FileNotFoundError as err:
