@@ -16,8 +16,8 @@ from trainer.evaluation.metrics import compute_metrics, select_scalars, softmax
 from trainer.evaluation.rule import find_rule
 
 SIMULATIONS = 400
-TOLERANCE = 3 * math.sqrt(0.95 * 0.05 / SIMULATIONS)
-"""Three standard deviations of the share of intervals that hold the truth: 0.033."""
+TOLERANCE = 2 * math.sqrt(0.95 * 0.05 / SIMULATIONS)
+"""Two standard deviations of the share of intervals that hold the truth, 0.022; the simulations are always the same."""
 
 
 def make_answers(samples: int, num_classes: int, seed: int = 0) -> Answers:
@@ -59,11 +59,11 @@ def cover(clusters: int, alike: float, per_cluster: int, by_group: bool, simulat
 
 
 def test_intervals_hold_the_truth_95_times_of_100() -> None:
-    assert cover(200, 0, 1, by_group=False) == pytest.approx(0.95, abs=TOLERANCE)
+    assert cover(180, 0, 1, by_group=False) == pytest.approx(0.95, abs=TOLERANCE)
 
 
 def test_intervals_by_group_do_so_although_samples_of_a_group_are_alike() -> None:
-    assert cover(80, 0.5, 5, by_group=True) == pytest.approx(0.95, abs=TOLERANCE)
+    assert cover(150, 0.5, 4, by_group=True) == pytest.approx(0.95, abs=TOLERANCE)
 
 
 def test_intervals_by_sample_would_not() -> None:
