@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,14 @@ def apply_fonts(families: list[str]) -> Iterator[None]:
     """Make figures that are built and saved inside use these fonts, and take no text for a formula."""
     import matplotlib
 
-    with matplotlib.rc_context({"font.family": families, "text.parse_math": False}):
-        yield
+    log = logging.getLogger("matplotlib.font_manager")
+    before = log.level
+    log.setLevel(logging.ERROR)  # a font that has no bold letters lends ordinary ones, which nobody need be told
+    try:
+        with matplotlib.rc_context({"font.family": families, "text.parse_math": False}):
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def letter_texts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
