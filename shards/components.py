@@ -32,7 +32,7 @@ def join_components(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> I
     >>> join_components(["p1", "", "p1", "", ""], [(1, 2)]).tolist()
     [0, 0, 0, 1, 2]
     """
-    from scipy.sparse import coo_array  # here alone: opening a dataset need not wait for it
+    from scipy.sparse import coo_array  # late: whoever opens a dataset imports this module, packing alone needs it
     from scipy.sparse.csgraph import connected_components
 
     first: dict[str, int] = {}

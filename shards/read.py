@@ -105,15 +105,19 @@ class SampleReader:
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
         """Return one column of the index of all shards, in stored order; raises as `read`."""
+        return np.concatenate([column.to_numpy(zero_copy_only=False) for column in self.read_columns([name])[name].chunks])
+
+    def read_columns(self, names: list[str]) -> pa.Table:
+        """Return columns of the index of all shards, in stored order; raises as `read`."""
         wanted = [self._split.wanted_index(shard) for shard in range(len(self._split.counts))]
-        columns = []
+        tables = []
         for first in range(0, len(wanted), _SHARDS_KEPT):
             part = wanted[first : first + _SHARDS_KEPT]
             self._access.prefetch(part)
             for index in part:
                 with self._access.lease(index) as lease:
-                    columns.append(read_table(lease.path, INDEX_SCHEMA)[name].to_numpy())
-        return np.concatenate(columns)
+                    tables.append(read_table(lease.path, INDEX_SCHEMA).select(names))
+        return pa.concat_tables(tables)
 
     def counts(self) -> CacheCounts:
         """Return what the cache did so far; zeros for shards of this machine."""

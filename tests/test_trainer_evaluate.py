@@ -10,12 +10,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from sklearn import metrics as sk
 
 import trainer.evaluate
 import trainer.predict
@@ -27,6 +32,9 @@ from shards.plan import sequential_refs
 from shards.read import SampleReader
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
+from trainer.evaluation.files import write_evaluation
+from trainer.evaluation.predictions import Predictions
+from trainer.evaluation.slices import VALUES, _cut_values
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -70,9 +78,41 @@ def test_predictions_name_the_file_that_a_sample_came_from(out: Path, pictures: 
 
 def test_csv_and_parquet_hold_the_same(out: Path) -> None:
     table = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert list(table[0]) == [
+        "sample_id", "path", "group", "width", "height", "mode", "bytes", "label", "prediction",
+        *(f"{kind}_{name}" for kind in ("logit", "probability") for name in CLASSES),
+    ]  # fmt: skip
     rows = read_rows(out / "predictions.csv")
     assert [row["path"] for row in table] == [row["path"] for row in rows]
     assert [row["logit_red"] for row in table] == [np.float32(row["logit_red"]) for row in rows]
+
+
+def test_predictions_know_each_picture_as_it_lies_in_the_folder(out: Path, pictures: Path) -> None:
+    for row in pq.read_table(out / "predictions.parquet").to_pylist():
+        with Image.open(pictures / row["path"]) as image:
+            assert (row["width"], row["height"], row["mode"]) == (*image.size, image.mode)
+        assert row["bytes"] == (pictures / row["path"]).stat().st_size
+
+
+def test_text_has_probabilities_then_truth_and_prediction_one_hot_then_the_path(out: Path) -> None:
+    lines = (out / "predictions.txt").read_text(encoding="utf-8").splitlines()
+    rows = read_rows(out / "predictions.csv")
+    for line, row in zip(lines, rows, strict=True):
+        words = line.split(" ")
+        assert [float(word) for word in words[:3]] == pytest.approx(
+            [float(row[f"probability_{name}"]) for name in CLASSES], abs=5.1e-7
+        )
+        assert words[3:] == [*one_hot(row["label"]), *one_hot(row["prediction"]), row["path"]]
+
+
+def one_hot(label: str) -> list[str]:
+    return ["1" if name == label else "0" for name in CLASSES]
+
+
+def test_evaluation_leaves_the_files_that_the_readme_names(out: Path) -> None:
+    figures = {"confusion.png", "confusion_normalised.png", "curves.png", "reliability.png", "thresholds.png"}
+    rows = {"predictions.parquet", "predictions.csv", "predictions.txt"}
+    assert {path.name for path in out.iterdir()} == {"metrics.json", *rows, *figures}
 
 
 def test_metrics_are_those_of_the_predictions(out: Path) -> None:
@@ -119,6 +159,215 @@ def test_evaluation_is_a_command(bundle_path: Path, dataset_path: Path, tmp_path
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "metrics.json").read_text())
     assert json.loads(done.stdout)["part"] == "test"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Rows of a binary classifier, saved by an evaluation; 30 groups of four, a warning, and a CSV of their sites."""
+
+    path: Path
+    truth: np.ndarray
+    scores: np.ndarray
+    sites: Path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folder = tmp_path_factory.mktemp("saved")
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 3 == 0
+    logits = np.stack([np.zeros(120), rng.normal(truth * 1.5, 1)], axis=1).astype(np.float32)
+    known = pa.table(
+        {
+            "sample_id": np.arange(120),
+            "path": [f"test/a b/{number}.png" for number in range(120)],
+            "group": [f"patient {number // 4}" for number in range(120)],
+            "width": np.arange(120) + 100,
+        }
+    )
+    facts = {"part": "train", "bundle": "0" * 64, "dataset": "1" * 64, "warning": "flattered"}
+    predictions = Predictions(["NORMAL", "SICK"], ["正常肺部", "新冠肺炎"], truth.astype(int), logits, known, facts)
+    write_evaluation(folder, predictions)
+    sites = folder / "sites.csv"
+    sites.write_text("path,site\n" + "".join(f"test/a b/{n}.png,{'east' if n < 80 else 'west'}\n" for n in range(110)))
+    return Saved(folder / "predictions.parquet", truth, predictions.probabilities[:, 1], sites)
+
+
+def judge_rows(saved: Saved, out: Path, *options: str | Path) -> dict[str, Any]:
+    code, printed, err = run(trainer.evaluate.main, "--rows", saved.path, "--out", out, "--json", *options)
+    assert code == 0, err
+    result: dict[str, Any] = json.loads(printed)
+    assert result == json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return result
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+def test_threshold_on_saved_rows_gives_the_metrics_of_that_threshold(
+    saved: Saved, tmp_path: Path, threshold: float
+) -> None:
+    """There is no bundle and no dataset in this test at all."""
+    result = judge_rows(saved, tmp_path, "--threshold", str(threshold))
+    said = saved.scores >= threshold
+    assert result["confusion"] == sk.confusion_matrix(saved.truth, said).tolist()
+    expected = {
+        "accuracy": sk.accuracy_score(saved.truth, said),
+        "sensitivity": sk.recall_score(saved.truth, said),
+        "specificity": sk.recall_score(~saved.truth, ~said),
+        "macro_f1": sk.f1_score(saved.truth, said, average="macro"),
+        "mcc": sk.matthews_corrcoef(saved.truth, said),
+        "auroc": sk.roc_auc_score(saved.truth, saved.scores),
+    }
+    assert {name: result[name] for name in expected} == pytest.approx(expected)
+    assert result["decision"] == {"rule": "threshold", "threshold": threshold, "positive": "SICK"}
+    assert [row["prediction"] for row in read_rows(tmp_path / "predictions.csv")] == [
+        "SICK" if each else "NORMAL" for each in said
+    ]
+
+
+def test_saved_rows_keep_what_they_are_of(saved: Saved, tmp_path: Path) -> None:
+    before = json.loads((saved.path.parent / "metrics.json").read_text(encoding="utf-8"))
+    assert judge_rows(saved, tmp_path) == before
+    assert (before["part"], before["warning"], before["interval"]["by"]) == ("train", "flattered", "group")
+    assert (tmp_path / "predictions.parquet").read_bytes() == saved.path.read_bytes()
+
+
+def test_rows_with_a_label_that_is_no_class_are_refused(saved: Saved, tmp_path: Path) -> None:
+    table = pq.read_table(saved.path)
+    names = pa.array(["sick"] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("label"), "label", names), tmp_path / "edited.parquet")
+    told = refusal(trainer.evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
+    assert "edited.parquet holds no rows of an evaluation (120 rows have labels that are no classes)" in told
+
+
+def test_positive_class_can_be_the_first(saved: Saved, tmp_path: Path) -> None:
+    result = judge_rows(saved, tmp_path, "--threshold", "0.8", "--positive", "NORMAL")
+    said = 1 - saved.scores >= 0.8
+    assert result["sensitivity"] == pytest.approx(sk.recall_score(~saved.truth, said))
+    assert result["auprc"] == pytest.approx(sk.average_precision_score(~saved.truth, 1 - saved.scores))
+
+
+def test_slices_hold_the_metrics_of_their_samples(saved: Saved, tmp_path: Path) -> None:
+    result = judge_rows(saved, tmp_path, "--by", "site,width", "--by", "group", "--columns", saved.sites)
+    said, number = saved.scores > 0.5, np.arange(120)
+    parts = {"east": number < 80, "west": (number >= 80) & (number < 110), "(none)": number >= 110}
+    sites = {row["value"]: row for row in result["slices"]["site"]}
+    assert {name: row["samples"] for name, row in sites.items()} == {"east": 80, "west": 30, "(none)": 10}
+    for name, part in parts.items():
+        assert sites[name]["accuracy"] == pytest.approx(sk.accuracy_score(saved.truth[part], said[part]))
+        assert sites[name]["auroc"] == pytest.approx(sk.roc_auc_score(saved.truth[part], saved.scores[part]))
+        low, high = sites[name]["interval"]
+        assert low < sites[name]["accuracy"] < high
+    assert result["notes"] == {"columns": "10 of 120 samples are not in --columns"}
+    assert len(result["slices"]["group"]) == 30
+    assert all("interval" not in row for row in result["slices"]["group"])
+    rows = read_rows(tmp_path / "slices.csv")
+    assert [row["column"] for row in rows] == ["site"] * 3 + ["width"] * 4 + ["group"] * 30
+    assert float(rows[0]["accuracy"]) == sites["east"]["accuracy"]
+
+
+def test_numbers_are_sliced_into_quarters(saved: Saved, tmp_path: Path) -> None:
+    rows = judge_rows(saved, tmp_path, "--by", "width")["slices"]["width"]
+    assert [(row["value"], row["samples"]) for row in rows] == [
+        ("100 to below 129.75", 30),
+        ("129.75 to below 159.5", 30),
+        ("159.5 to below 189.25", 30),
+        ("189.25 to 219", 30),
+    ]
+    right = (saved.scores > 0.5) == saved.truth
+    assert [row["accuracy"] for row in rows] == pytest.approx([part.mean() for part in np.split(right, 4)])
+
+
+def test_groups_may_come_from_somebody_elses_table(saved: Saved, tmp_path: Path) -> None:
+    table = tmp_path / "groups.parquet"
+    pq.write_table(pa.table({"sample_id": np.arange(120), "group": [f"h{n % 40}" for n in range(120)]}), table)
+    interval = judge_rows(saved, tmp_path / "out", "--columns", table)["interval"]
+    assert (interval["by"], interval["units"]) == ("group", 40)
+    again = Saved(tmp_path / "out" / "predictions.parquet", saved.truth, saved.scores, saved.sites)
+    assert judge_rows(again, tmp_path / "again")["interval"] == interval
+
+
+def test_columns_of_a_file_are_sliced_by_for_a_bundle_as_well(
+    bundle_path: Path, dataset_path: Path, tmp_path: Path
+) -> None:
+    sites = tmp_path / "sites.csv"
+    paths = [f"val/{name}/{name}.{number}.{'png' if number % 2 else 'jpg'}" for name in CLASSES for number in range(8)]
+    sites.write_text("site,path\n" + "".join(f"{number % 2},{path}\n" for number, path in enumerate(paths)))
+    arguments = [bundle_path, f"{dataset_path}:val", "--columns", sites, "--by", "site", "--out", tmp_path / "out"]
+    code, printed, err = run(trainer.evaluate.main, *arguments)
+    assert code == 0, err
+    rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert {row["path"]: row["site"] for row in rows} == {path: number % 2 for number, path in enumerate(paths)}
+    right = [[row["label"] == row["prediction"] for row in rows if row["site"] == site] for site in (0, 1)]
+    for site in (0, 1):
+        assert f"  site {site}: accuracy {np.mean(right[site]):.4f} on 12\n" in printed
+
+
+def test_slices_of_an_earlier_evaluation_go(saved: Saved, tmp_path: Path) -> None:
+    judge_rows(saved, tmp_path, "--by", "group")
+    assert (tmp_path / "slices.csv").exists()
+    judge_rows(saved, tmp_path)
+    assert not (tmp_path / "slices.csv").exists()
+
+
+def test_column_of_many_values_ends_in_one_slice_of_the_others() -> None:
+    column = pa.chunked_array([[f"v{number // 2:03}" for number in range(240)] + ["v000"]])
+    cut = list(_cut_values(column))
+    assert [name for name, _ in cut[:2]] == ["v000", "v001"]
+    assert (len(cut), cut[-1][0], int(cut[-1][1].sum())) == (VALUES + 1, "(20 others)", 40)
+    assert sum(chosen.astype(int) for _, chosen in cut).tolist() == [1] * 241
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--rows", "gone.parquet"],
+            "gone.parquet does not exist; an evaluation leaves its rows in",
+        ),
+        (["--rows", "SITES"], "sites.csv holds no rows of an evaluation ("),
+        (["--rows", "ROWS", "BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or"),
+        (["BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone"),
+        (["--rows", "ROWS", "--by", "age"], "--by age: the samples have the columns group, width; give others with"),
+        (["--rows", "ROWS", "--positive", "ILL"], "--positive ILL is no class; the classes are NORMAL, SICK"),
+        (["--rows", "ROWS", "--threshold", "30"], "--threshold is a probability and must be in 0..1, got 30"),
+        (["--rows", "ROWS", "--columns", "TWICE"], "twice.csv has 1 samples twice, for example sample_id 3"),
+        (["--rows", "ROWS", "--columns", "ALONE"], "alone.csv has the column path alone, so there is nothing to slice"),
+        (["--rows", "ROWS", "--columns", "TAKEN"], "taken.csv has the column label, which an evaluation fills itself"),
+        (
+            ["--rows", "ROWS", "--columns", "KEYLESS"],
+            "keyless.csv has the columns site, age; it needs",
+        ),
+        (
+            ["--rows", "ROWS", "--columns", "STRANGE"],
+            "none of the 120 samples is in --columns by its path",
+        ),
+        (["--rows", "ROWS", "--out", "HERE"], "is the folder of --rows, whose files would be lost; name another one"),
+        (
+            ["BUNDLE", "DATA:val", "--by", "age"],
+            "--by age: the samples have the columns group, width, height, mode",
+        ),
+        (
+            ["BUNDLE", "DATA:val", "--threshold", "0.5"],
+            "--threshold 0.5 is for the probability of one class",
+        ),
+    ],
+)
+def test_mistake_about_rows_is_one_sentence(
+    options: list[str], sentence: str, saved: Saved, bundle_path: Path, dataset_path: Path, tmp_path: Path
+) -> None:
+    tables = {
+        "TWICE": "sample_id,site\n3,a\n3,b\n",
+        "ALONE": "path\na\n",
+        "TAKEN": "path,label\na,b\n",
+        "KEYLESS": "site,age\na,1\n",
+        "STRANGE": "path,site\na,b\n",
+    }
+    places = {"BUNDLE": bundle_path, "ROWS": saved.path, "SITES": saved.sites, "HERE": saved.path.parent}
+    for name, text in tables.items():
+        places[name] = tmp_path / f"{name.lower()}.csv"
+        places[name].write_text(text)
+    filled = [str(places.get(word, word)).replace("DATA", str(dataset_path)) for word in options]
+    assert sentence in refusal(trainer.evaluate.main, *filled)
 
 
 def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:

@@ -23,6 +23,7 @@ from shards.sources.find import find_sources
 from trainer.build import build_model, build_preprocess
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.evaluate import evaluate
+from trainer.evaluation.files import Judging
 from trainer.evaluation.metrics import compute_metrics
 from trainer.evaluation.rows import CHUNK, evaluate_split
 from trainer.feed.feed import Batch
@@ -43,10 +44,13 @@ from trainer.step.loss import build_loss
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
 NUM_SAMPLES = 72
+TRAINED = (1, 2, 3)
+"""Numbers of ranks of all runs here; 4 evaluate as well."""
 # 72 samples: full steps only; a last step of 2; a last step of 1, which leaves a rank of two and two of three empty.
 BATCH_SIZES = (12, 7, 71)
 LARGE = 300_000
 """Bytes of a result that no pipe holds."""
+SLICED = Judging(by=("width", "mode"))
 
 
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
@@ -139,7 +143,7 @@ def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Pat
         "weighted": take_steps(ranks, runs["12"], weighted=True),
         "clipped": take_steps(ranks, runs["12"], weighted=True, clip_norm=0.1),
         "in parts": take_steps(ranks, runs["12"], weighted=True, accumulate=2),
-        "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1),
+        "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1, SLICED),
         "epochs": read_epochs(ranks, data),
         "large": bytes(LARGE),
     }
@@ -169,7 +173,7 @@ def hash_image(image: Tensor) -> int:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    return {num_ranks: tmp_path_factory.mktemp("ranks") for num_ranks in (1, 2, 3)}
+    return {num_ranks: tmp_path_factory.mktemp("ranks") for num_ranks in (*TRAINED, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +193,7 @@ def runs(
     return {
         num_ranks: make_runs(dataset_path, wide_path, multi_path, folder, num_ranks)
         for num_ranks, folder in folders.items()
+        if num_ranks in TRAINED
     }
 
 
@@ -202,6 +207,7 @@ def results(
             do_everything, (runs[num_ranks], bundle_path, dataset_path, folder / "evaluation"), num_ranks
         )
         for num_ranks, folder in folders.items()
+        if num_ranks in TRAINED
     }
 
 
@@ -250,6 +256,12 @@ def epochs(results: dict[int, dict[str, Any]], dataset_path: Path) -> dict[int, 
     """By number of ranks, then of workers."""
     five = run_processes(read_epochs, (dataset_path,), 5)
     return {**{num_ranks: result["epochs"] for num_ranks, result in results.items()}, 5: five}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def four(dataset_path: Path, bundle_path: Path, folders: dict[int, Path]) -> None:
+    """An evaluation on 4 ranks, the last of which has no sample."""
+    run_processes(evaluate, (bundle_path, str(dataset_path), "train", folders[4] / "evaluation", 1, SLICED), 4)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -329,8 +341,10 @@ def test_validation_in_training_is_that_of_the_snapshot_although_ranks_have_thei
     assert read_metrics(recipe.run_dir)[-1]["val/log_loss"] == metrics["log_loss"]
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "metrics.json"])
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize(
+    "name", ["predictions.parquet", "predictions.csv", "predictions.txt", "metrics.json", "slices.csv", "curves.png"]
+)
+@pytest.mark.parametrize("num_ranks", [2, 3, 4])
 def test_evaluation_files_are_the_same_bytes_for_every_number_of_ranks(
     folders: dict[int, Path], num_ranks: int, name: str
 ) -> None:

@@ -71,10 +71,15 @@ def test_nothing_is_mixed_where_the_recipe_mixes_nothing(dataset_path: Path) -> 
     assert collect_pictures(make_recipe(dataset_path), open_dataset(dataset_path), 1).mixed == []
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sheet_is_a_png_that_shows_the_pictures(dataset_path: Path, tmp_path: Path, channels: int) -> None:
-    """Cells hold the classes' colours, or their luminance; a blank page would have none."""
-    recipe = make_recipe(dataset_path, f"preprocess.channels={channels}", "augment.mixup=1")
+@pytest.mark.parametrize(("channels", "name"), [(1, "新冠肺炎"), (3, "of a character that no font has, \ue123")])
+def test_sheet_is_a_png_that_shows_the_pictures(
+    dataset_path: Path, tmp_path: Path, channels: int, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cells hold the classes' colours, or their luminance; a blank page would have none.
+
+    A glyph that is missing in a name would be a warning, which is an error here.
+    """
+    recipe = make_recipe(dataset_path, f"preprocess.channels={channels}", "augment.mixup=1", f"name={name}")
     write_contact_sheet(recipe, open_dataset(dataset_path), tmp_path / "sheet.png", 3)
     with Image.open(tmp_path / "sheet.png") as file:
         pixels = np.asarray(file.convert("RGB")).astype(int)
@@ -82,6 +87,7 @@ def test_sheet_is_a_png_that_shows_the_pictures(dataset_path: Path, tmp_path: Pa
     assert 0.2 < float((pixels.min(axis=2) < 200).mean()) < 0.9
     coloured = float((pixels.max(axis=2) - pixels.min(axis=2) > 100).mean())
     assert (coloured > 0.1) == (channels == 3)
+    assert caplog.text == ""
 
 
 DESCRIBED = {

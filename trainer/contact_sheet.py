@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from shards.dataset import Dataset, shorten
-from shards.files import write_atomically
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
 from trainer.augment.mix import mix_images, plan_mix
 from trainer.build import build_preprocess
 from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.evaluation.figures import new_figure, save_figure
+from trainer.evaluation.fonts import apply_fonts, letter_texts
 from trainer.feed.meter import Meter
 from trainer.feed.stream import TrainStream, make_load
 from trainer.options.augment import AugmentOptions
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DRAWS = 5
 """Epochs that are shown of each picture, and mixed pictures in a row."""
@@ -33,7 +34,6 @@ _LOOKED_AT = 256
 """Places of the first step among which pictures of different classes are looked for, and steps for some that mix."""
 _CELL, _LEFT, _GAP, _TOP, _BETWEEN, _BOTTOM = 1.3, 1.35, 0.05, 1.15, 0.45, 0.2
 """Inches: side of a picture, room for names, between pictures, for titles, below mixed pictures, at the bottom."""
-_DPI = 110
 _INK, _SOFT, _ACCENT = "#1f2933", "#627282", "#2f6f9f"
 
 
@@ -168,13 +168,21 @@ def _cut(name: str, length: int = 15) -> str:
 
 
 def _write_sheet(path: Path, title: str, caption: str, sheet: Sheet) -> None:
+    families, spell = letter_texts([title, caption, *sheet.names, *(cell.caption for cell in sheet.mixed)])
+    mixed = [Cell(cell.image, spell(cell.caption)) for cell in sheet.mixed]
+    lettered = Sheet([spell(name) for name in sheet.names], sheet.rows, mixed)
+    with apply_fonts(families):
+        save_figure(_draw_sheet(spell(title), spell(caption), lettered), path)
+
+
+def _draw_sheet(title: str, caption: str, sheet: Sheet) -> Figure:
     rows, mixed = sheet.rows, sheet.mixed
     columns, mixed_rows = _DRAWS + 1, -(-len(mixed) // (_DRAWS + 1))
     width = _LEFT + columns * (_CELL + _GAP) + 0.35
     pitch = _CELL + _GAP
     below = mixed_rows * (pitch + _BETWEEN) + (0.3 if mixed else 0)
     height = _TOP + len(rows) * pitch + below + _BOTTOM
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = new_figure(width, height, layout=None)
 
     def place(cell: Cell, left: float, top: float) -> None:
         axes = figure.add_axes((left / width, 1 - (top + _CELL) / height, _CELL / width, _CELL / height))
@@ -199,10 +207,7 @@ def _write_sheet(path: Path, title: str, caption: str, sheet: Sheet) -> None:
         write("mixed", _LEFT - 0.12, start + _CELL / 2, ha="right", va="center", fontsize=9, weight="bold")
     for number, cell in enumerate(mixed):
         place(cell, _LEFT + (number % columns) * pitch, start + (number // columns) * (pitch + _BETWEEN))
-    FigureCanvasAgg(figure)
-    with write_atomically(path) as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a class name in a script that no font here has
-        figure.savefig(file, dpi=_DPI, format="png")
+    return figure
 
 
 def _left(column: int) -> float:

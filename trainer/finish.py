@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
-from trainer.evaluation.files import write_evaluation
+from trainer.evaluation.files import Judging, write_evaluation
+from trainer.evaluation.predictions import gather_predictions
 from trainer.evaluation.report import AUGMENTED, write_report
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
@@ -102,8 +104,11 @@ def evaluate_bundle(
     workers: int,
     out: Path,
     tracker: Tracker | None = None,
+    judging: Judging | None = None,
 ) -> dict[str, Any]:
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
+
+    A part named train is the one that the weights were fitted to; the result says so.
 
     Raises:
         UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
@@ -123,7 +128,13 @@ def evaluate_bundle(
     rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers)
     if not ranks.is_first:
         return {}
-    metrics = write_evaluation(out, rows, bundle.page, dataset.fingerprint(), part)
+    predictions = gather_predictions(rows, split, bundle.page.classes, bundle.page.display_names)
+    facts = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
+    if part == "train" and facts["dataset"] == bundle.page.dataset:
+        facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
+    if bundle.page.task == "multi-label":
+        facts["task"] = bundle.page.task
+    metrics = write_evaluation(out, replace(predictions, facts=facts), judging)
     if tracker:
         _track(tracker, bundle.page, split, rows, metrics)
     return metrics

@@ -58,8 +58,12 @@ def test_a_run_leaves_all_outputs_that_the_readme_names(line: Path) -> None:
         "metrics.json",
         "predictions.parquet",
         "predictions.csv",
+        "predictions.txt",
         "confusion.png",
+        "confusion_normalised.png",
         "curves.png",
+        "reliability.png",
+        "thresholds.png",
     }
 
 

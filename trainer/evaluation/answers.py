@@ -16,13 +16,30 @@ SEPARATOR = ";"
 
 def name_answers(rows: Rows, classes: list[str]) -> tuple[list[str], list[str]]:
     """Return for each row its labels and those that the model gives; several are joined, none are empty."""
-    if rows.is_multi_label:
-        return _join(rows.labels, classes), _join(predict_labels(rows.logits), classes)
-    return [classes[label] for label in rows.labels], [classes[label] for label in rows.logits.argmax(axis=1)]
+    predicted = predict_labels(rows.logits) if rows.is_multi_label else rows.logits.argmax(axis=1)
+    return name_labels(rows.labels, classes), name_labels(predicted, classes)
 
 
-def _join(flags: npt.NDArray[np.int64], classes: list[str]) -> list[str]:
-    return [SEPARATOR.join(classes[k] for k in np.flatnonzero(row)) for row in flags]
+def name_labels(labels: npt.NDArray[np.int64], classes: list[str]) -> list[str]:
+    """Return the class name of each of int64[N], or the joined names of each row of int64[N, K] of 0 and 1."""
+    if labels.ndim == 1:
+        return [classes[label] for label in labels.tolist()]
+    return [SEPARATOR.join(classes[k] for k in np.flatnonzero(row)) for row in labels]
+
+
+def read_labels(names: list[str], classes: list[str]) -> npt.NDArray[np.int64]:
+    """Return int64[N, K] of 0 and 1 of joined names, as `name_labels` joins them.
+
+    Raises:
+        ValueError: A name that is no class.
+
+    >>> read_labels(["a;c", ""], ["a", "b", "c"]).tolist()
+    [[1, 0, 1], [0, 0, 0]]
+    """
+    flags = np.zeros((len(names), len(classes)), dtype=np.int64)
+    for row, joined in enumerate(names):
+        flags[row, [classes.index(name) for name in filter(None, joined.split(SEPARATOR))]] = 1
+    return flags
 
 
 def describe_headline(metrics: dict[str, Any]) -> str:

@@ -1,66 +1,102 @@
-"""Figures as PNG files."""
+"""Figures as PNG files: confusion matrices, and the course of a run. matplotlib is imported where it is used."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from sklearn import metrics as sk
 
 from shards.files import write_atomically
+from trainer.evaluation.fonts import Lettering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 110
+_WRITTEN = 12
+"""Classes up to which cells of a confusion matrix hold their numbers."""
+_TICKS = 40
+"""Names along an axis at most."""
+_LETTERS = 18
+"""Of a name, at most."""
 
 
-def draw_confusion(path: Path, counts: npt.NDArray[np.int64], names: list[str]) -> None:
-    """Draw a confusion matrix int64[K, K], rows true and columns predicted, shaded by the share of its row."""
-    side = max(3.5, 1.0 + 0.7 * len(names))
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.6 else "black"
-        text = f"{count:,}\n{shares[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 4 else 0)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true")
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
-    _save(figure, path)
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return an empty figure, inches; layout: who places what is in it, None where its maker does."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
 
 
-def draw_scores(
-    path: Path, labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], names: list[str]
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with write_atomically(path) as file:
+        figure.savefig(file, dpi=_DPI, format="png")
+
+
+def shorten_name(name: str) -> str:
+    """Return at most 18 letters of a name.
+
+    >>> shorten_name("a very long name of a class")
+    'a very long name …'
+    """
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+
+
+def draw_confusion(
+    path: Path, counts: npt.NDArray[np.int64], lettering: Lettering, *, normalised: bool = False
 ) -> None:
-    """Draw ROC and precision-recall of each class against the rest."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    roc, pr = figure.subplots(1, 2)
-    shown = [1] if len(names) == 2 else range(len(names))
-    for number in shown:
-        truth = labels == number
-        if 0 < truth.sum() < len(truth):
-            fpr, tpr, _ = sk.roc_curve(truth, probabilities[:, number])
-            roc.plot(fpr, tpr, label=f"{names[number]}  AUROC {sk.auc(fpr, tpr):.3f}")
-            precision, recall, _ = sk.precision_recall_curve(truth, probabilities[:, number])
-            area = sk.average_precision_score(truth, probabilities[:, number])
-            pr.plot(recall, precision, label=f"{names[number]}  AP {area:.3f}")
-    roc.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
-    pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
-    for axes in (roc, pr):
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="lower right" if axes is roc else "lower left", fontsize=8)
-    _save(figure, path)
+    """Draw a confusion matrix int64[K, K], rows true and columns predicted.
+
+    Shaded by the count, or normalised: by the share of the true class. Of many classes cells are not written in, and
+    not every one is named.
+    """
+    from matplotlib.colors import Normalize, PowerNorm
+
+    number = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Square roots: the cells of rare classes are seen beside those of frequent ones.
+    scale = Normalize(0, 1) if normalised else PowerNorm(0.5, 0, max(1, int(counts.max())))
+    side = min(10.0, 2.6 + 0.62 * number)
+    with lettering.applied():
+        figure = new_figure(side + 1, side)
+        axes = figure.add_subplot()
+        image = axes.imshow(shares if normalised else counts, cmap="Blues", norm=scale)
+        if number <= _WRITTEN:
+            _write_cells(axes, counts, shares, normalised, scale)
+        _name_ticks(axes, [shorten_name(name) for name in lettering.names])
+        axes.set(xlabel="predicted", ylabel="true")
+        figure.colorbar(image, label="share of the true class" if normalised else "samples", shrink=0.8)
+        save_figure(figure, path)
+
+
+def _write_cells(
+    axes: Any, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], normalised: bool, scale: Any
+) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        shade = scale(shares[row, column] if normalised else count)
+        text = f"{shares[row, column]:.2f}" if normalised else f"{count:,}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if shade > 0.6 else "black", fontsize=9)
+
+
+def _name_ticks(axes: Any, names: list[str]) -> None:
+    """Write the names along both axes, every n-th where there are too many to read."""
+    shown = range(0, len(names), -(-len(names) // _TICKS))
+    size = 9 if len(names) <= _WRITTEN else 7
+    slanted = len(names) > 4 or max(map(len, names)) > 10
+    style = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(shown, [names[number] for number in shown], fontsize=size, **style)
+    axes.set_yticks(shown, [names[number] for number in shown], fontsize=size)
 
 
 def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
     """Draw the course of a run from the rows of metrics.jsonl."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = new_figure(10, 6)
     loss, score, rate, feed = figure.subplots(2, 2).flat
     epochs = [row["epoch"] for row in rows]
 
@@ -84,10 +120,4 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
     for axes in (loss, score, rate, feed):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    with write_atomically(path) as file:
-        figure.savefig(file, dpi=_DPI, format="png")
+    save_figure(figure, path)

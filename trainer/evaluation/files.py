@@ -1,63 +1,134 @@
-"""The files of an evaluation: metrics.json, predictions.parquet and .csv, confusion.png, curves.png."""
+"""The files of an evaluation: predictions, metrics, slices, figures."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from shards.errors import UsageError
 from shards.files import write_atomically, write_json
-from trainer.contract.bundle import BundlePage
-from trainer.evaluation.answers import name_answers
-from trainer.evaluation.figures import draw_confusion, draw_scores
-from trainer.evaluation.metrics import compute_metrics
-from trainer.evaluation.multi_label_figures import draw_confusions, draw_label_scores
-from trainer.evaluation.rows import Rows
+from trainer.contract.decision import THRESHOLD
+from trainer.evaluation.columns import join_columns
+from trainer.evaluation.figures import draw_confusion
+from trainer.evaluation.fonts import Lettering, letter_classes
+from trainer.evaluation.intervals import Answers, compute_intervals, find_units
+from trainer.evaluation.metrics import compute_metrics, select_scalars
+from trainer.evaluation.multi_label import predict_labels
+from trainer.evaluation.multi_label_figures import draw_confusions
+from trainer.evaluation.predictions import INDEX_COLUMNS, Predictions, write_predictions
+from trainer.evaluation.rule import Rule, find_rule
+from trainer.evaluation.score_figures import draw_reliability, draw_scores, draw_thresholds
+from trainer.evaluation.slices import check_columns, slice_metrics, tabulate_slices
+
+Ints = npt.NDArray[np.int64]
+
+METRICS, SLICES = "metrics.json", "slices.csv"
+FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliability.png", "thresholds.png")
 
 
-def write_evaluation(out: Path, rows: Rows, page: BundlePage, dataset: str, part: str) -> dict[str, Any]:
-    """Write all files of an evaluation into `out` and return the metrics.
+@dataclass(frozen=True)
+class Judging:
+    """What is asked of the rows of an evaluation.
 
-    A part named train is the one that the weights were fitted to; the result says so.
+    positive: class that is looked for; threshold: on its probability; by: columns to slice by; columns: a table of
+    more of them.
     """
+
+    positive: str | None = None
+    threshold: float | None = None
+    by: tuple[str, ...] = ()
+    columns: pa.Table | None = None
+
+    def check(self, classes: list[str], known: list[str] | None = None, multi_label: bool = False) -> None:
+        """Raise UsageError where it does not fit the classes and the columns, by default those of an index."""
+        if multi_label and (self.by or self.positive is not None or self.threshold is not None):
+            raise UsageError(
+                "--positive, --threshold and --by ask about the one label of a picture, and these have several; their "
+                "metrics are those of each class, in metrics.json"
+            )
+        find_rule(classes, self.positive, self.threshold)
+        more = self.columns.column_names if self.columns is not None else []
+        check_columns(list(self.by), list(dict.fromkeys([*(known or INDEX_COLUMNS.values()), *more])))
+
+
+def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
+    """Write all files of an evaluation into `out` and return what metrics.json holds.
+
+    Raises:
+        UsageError: Columns or classes that the rows do not have.
+    """
+    judging = judging or Judging()
+    notes: dict[str, str] = {}
+    if judging.columns is not None:
+        predictions, note = join_columns(predictions, judging.columns)
+        if note:
+            notes["columns"] = note
+    judging.check(predictions.classes, predictions.columns, predictions.is_multi_label)
     out.mkdir(parents=True, exist_ok=True)
-    metrics = compute_metrics(rows.labels, rows.logits, page.classes)
-    result = {"part": part, "bundle": page.fingerprint(), "dataset": dataset, **metrics}
-    if part == "train" and dataset == page.dataset:
-        result["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
-    table = tabulate_predictions(rows, page.classes)
-    with write_atomically(out / "predictions.parquet") as file:
-        pq.write_table(table, file)
-    with write_atomically(out / "predictions.csv") as file:
-        pyarrow.csv.write_csv(table, file)
-    if rows.is_multi_label:
-        tables = np.array(list(metrics["confusion_per_class"].values()))
-        draw_confusions(out / "confusion.png", tables, page.display_names)
-        draw_label_scores(out / "curves.png", rows.labels, rows.logits, page.display_names)
-    else:
-        draw_confusion(out / "confusion.png", np.array(metrics["confusion"]), page.display_names)
-        draw_scores(out / "curves.png", rows.labels, rows.probabilities, page.display_names)
-    write_json(out / "metrics.json", result)
+    if predictions.is_multi_label:
+        return _write_multi_label(out, predictions)
+    rule = find_rule(predictions.classes, judging.positive, judging.threshold)
+    predicted = rule.predict(predictions.logits, predictions.probabilities)
+    write_predictions(out, predictions, predicted)
+    lettering = letter_classes(predictions.display_names, predictions.classes)
+    if lettering.note:
+        notes["figures"] = lettering.note
+    result = _judge(predictions, predicted, rule, judging, notes)
+    _draw(out, predictions, np.array(result["confusion"]), lettering, rule)
+    (out / SLICES).unlink(missing_ok=True)  # of an earlier evaluation
+    if "slices" in result:
+        with write_atomically(out / SLICES) as file:
+            pyarrow.csv.write_csv(tabulate_slices(result["slices"]), file)
+    write_json(out / METRICS, result)
     return result
 
 
-def tabulate_predictions(rows: Rows, classes: list[str]) -> pa.Table:
-    """Return a row a sample: sample_id, path, label, prediction, and a logit and a probability for each class.
+def _write_multi_label(out: Path, predictions: Predictions) -> dict[str, Any]:
+    """Write the files of an evaluation whose samples have several labels; there are no intervals."""
+    labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
+    write_predictions(out, predictions, predict_labels(logits))
+    metrics = compute_metrics(labels, logits, classes)
+    result = {**predictions.facts, "decision": {"rule": "each", "threshold": THRESHOLD}, **metrics}
+    lettering = letter_classes(predictions.display_names, classes)
+    if lettering.note:
+        result["notes"] = {"figures": lettering.note}
+    draw_confusions(out / "confusion.png", np.array(list(metrics["confusion_per_class"].values())), lettering)
+    draw_scores(out / "curves.png", labels, predictions.probabilities, lettering, Rule())
+    write_json(out / METRICS, result)
+    return result
 
-    Several labels of a picture are joined by `;`, as in the lists that are packed.
-    """
-    probabilities = rows.probabilities
-    labels, predictions = name_answers(rows, classes)
-    columns: dict[str, Any] = {
-        "sample_id": rows.ids,
-        "path": rows.sources,
-        "label": labels,
-        "prediction": predictions,
-    }
-    columns |= {f"logit_{name}": rows.logits[:, number] for number, name in enumerate(classes)}
-    columns |= {f"probability_{name}": probabilities[:, number] for number, name in enumerate(classes)}
-    return pa.table(columns)
+
+def _judge(
+    predictions: Predictions, predicted: Ints, rule: Rule, judging: Judging, notes: dict[str, str]
+) -> dict[str, Any]:
+    """Return what metrics.json holds."""
+    labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
+    units = find_units(len(labels), predictions.groups)
+    metrics = compute_metrics(labels, logits, classes, rule)
+    scalars = select_scalars(metrics)
+    bounded = compute_intervals(Answers(labels, predicted, logits), classes, rule, units)
+    for part in (bounded["interval"]["notes"], bounded["intervals"]):
+        for name in [name for name in part if name not in scalars and name not in ("per_class", "groups")]:
+            del part[name]  # the metric itself is absent, and its note says why
+    result = {**predictions.facts, "decision": rule.describe(classes), **metrics, **bounded}
+    if notes := metrics.get("notes", {}) | notes:
+        result["notes"] = notes
+    if judging.by:
+        result["slices"] = slice_metrics(predictions, predicted == labels, rule, units, list(judging.by))
+    return result
+
+
+def _draw(out: Path, predictions: Predictions, confusion: Ints, lettering: Lettering, rule: Rule) -> None:
+    """Draw all figures of an evaluation, FIGURES."""
+    labels, probabilities = predictions.labels, predictions.probabilities
+    draw_confusion(out / "confusion.png", confusion, lettering)
+    draw_confusion(out / "confusion_normalised.png", confusion, lettering, normalised=True)
+    draw_scores(out / "curves.png", labels, probabilities, lettering, rule)
+    draw_reliability(out / "reliability.png", labels, probabilities)
+    draw_thresholds(out / "thresholds.png", labels, probabilities, lettering, rule)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from sklearn import metrics as sk
 
 from trainer.contract.decision import THRESHOLD
 
@@ -28,6 +26,8 @@ def compute_multi_label_metrics(labels: Ints, logits: npt.NDArray[np.float32], c
     Tables: per_class with precision, recall, f1, support, average_precision and auroc (None where undefined);
     confusion_per_class as [[true negatives, false positives], [false negatives, true positives]].
     """
+    from sklearn import metrics as sk  # late: it takes seconds, and most processes of a run never evaluate
+
     predicted = predict_labels(logits)
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         labels, predicted, average=None, zero_division=0.0
@@ -78,6 +78,8 @@ def _score(metric: Any, labels: Ints, logits: npt.NDArray[np.float32], defined: 
 
 def sigmoid(logits: npt.NDArray[np.float32]) -> Floats:
     """Return float64[N, K], the probability of each class."""
+    from scipy.special import expit
+
     probabilities: Floats = expit(logits.astype(np.float64))
     return probabilities
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sk
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +35,8 @@ def trace_roc(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str])
         scores: float64[N, K].
         classes: K names. Of two classes only the second is traced; a class with no sample, or all, has no curve.
     """
+    from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
+
     rows: list[list[str | float]] = []
     for name, truth, score in _each_class(labels, scores, classes):
         false, true, _ = sk.roc_curve(truth, score)
@@ -45,6 +46,8 @@ def trace_roc(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str])
 
 def trace_pr(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]) -> list[list[str | float]]:
     """Return (class, recall, precision) of each class against the rest; arguments as of trace_roc."""
+    from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
+
     rows: list[list[str | float]] = []
     for name, truth, score in _each_class(labels, scores, classes):
         precision, recall, _ = sk.precision_recall_curve(truth, score)

@@ -1,0 +1,53 @@
+"""Whether probabilities are what they say: log loss, Brier score, calibration error."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+BINS = 15
+"""Of equal width, as in Guo et al. 2017."""
+
+
+def log_losses(labels: Ints, logits: npt.NDArray[np.float32]) -> Floats:
+    """Return float64[N], -log of the probability of each sample's class in nats; from logits, so never cut off."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    own = shifted[np.arange(len(labels)), labels]
+    losses: Floats = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - own
+    return losses
+
+
+def brier_scores(labels: Ints, probabilities: Floats) -> Floats:
+    """Return float64[N], the squared distance of each sample's probabilities from certainty of its class.
+
+    In 0..2; of two classes half of it, in 0..1, which is the usual form and scikit-learn's.
+
+    Source: Brier 1950, sum over classes k of (p_k - y_k)^2.
+    """
+    own = probabilities[np.arange(len(labels)), labels]
+    scores: Floats = np.einsum("nk,nk->n", probabilities, probabilities) - 2 * own + 1
+    return scores / 2 if probabilities.shape[1] == 2 else scores
+
+
+def bin_confidences(probabilities: Floats) -> tuple[Floats, Ints]:
+    """Return the highest probability of each sample, float64[N], and its bin, int64[N]; bins are open below."""
+    confidences: Floats = probabilities.max(axis=1)
+    bins = np.ceil(confidences * BINS).astype(np.int64) - 1
+    return confidences, bins.clip(0, BINS - 1)
+
+
+def calibration_error(right: npt.NDArray[np.bool_], confidences: Floats, bins: Ints) -> float:
+    """Return the expected calibration error of the most probable class, 0..1.
+
+    Args:
+        right: bool[N], whether the most probable class is the true one.
+        confidences: float64[N], its probability.
+        bins: int64[N], as of bin_confidences.
+
+    Source: Guo et al. 2017, equation 3: sum over bins of n_bin / N * |accuracy - mean confidence|.
+    """
+    gaps = np.bincount(bins, weights=right - confidences, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))

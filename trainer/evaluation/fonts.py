@@ -1,0 +1,129 @@
+"""Letters for figures: a font that has them, or names that any font can write. Never empty boxes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontProperties
+
+_PACKAGE = "pylopdf_fonts_zh_cn"
+"""Noto Sans SC (SIL OFL 1.1); the extra `fonts` installs it."""
+_REGULAR = range(350, 550)
+"""Weights of ordinary text."""
+
+
+def choose_font(texts: Iterable[str]) -> FontProperties | None:
+    """Return fonts that together have every character of the texts, or None where this machine has none such.
+
+    matplotlib's own font comes first, so that what it has looks as in every other figure; then one that has the rest:
+    the package's, else an installed one.
+    """
+    from matplotlib.font_manager import FontProperties, findfont
+
+    needed = {ord(letter) for text in texts for letter in text if not letter.isspace()}
+    usual = FontProperties()
+    rest = needed - _read_characters(findfont(usual))
+    if not rest:
+        return usual
+    for name, path in _list_fonts():
+        if rest <= _read_characters(path):
+            return FontProperties(family=[usual.get_name(), name])
+    return None
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """What classes are called in figures, in which fonts; note: why it is not their display names."""
+
+    names: list[str]
+    families: list[str]
+    note: str | None = None
+
+    def applied(self) -> contextlib.AbstractContextManager[None]:
+        """As apply_fonts."""
+        return apply_fonts(self.families)
+
+
+@contextlib.contextmanager
+def apply_fonts(families: list[str]) -> Iterator[None]:
+    """Make figures that are built and saved inside use these fonts, and take no text for a formula."""
+    import matplotlib
+
+    log = logging.getLogger("matplotlib.font_manager")
+    before = log.level
+    log.setLevel(logging.ERROR)  # a font that has no bold letters lends ordinary ones, which nobody need be told
+    try:
+        with matplotlib.rc_context({"font.family": families, "text.parse_math": False}):
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def letter_texts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
+    """Return fonts for texts, and how each of them is to be written: as it is, or with escapes for what no font has."""
+    from matplotlib.font_manager import FontProperties, findfont
+
+    font = choose_font(texts)
+    if font is not None:
+        return font.get_family(), str
+    usual = FontProperties()
+    known = _read_characters(findfont(usual)) | {ord("\n")}
+
+    def escape(text: str) -> str:
+        return "".join(letter if ord(letter) in known else ascii(letter)[1:-1] for letter in text)
+
+    return usual.get_family(), escape
+
+
+def letter_classes(display_names: list[str], classes: list[str]) -> Lettering:
+    """Return display names where a font has them, else the names of the classes, else their numbers."""
+    for names in (display_names, classes):
+        font = choose_font(names)
+        if font is not None:
+            note = None if names is display_names else _explain(display_names, "their keys")
+            return Lettering(names, font.get_family(), note)
+    font = choose_font("class 0123456789")
+    assert font is not None  # matplotlib brings one that has these
+    numbers = [f"class {number}" for number in range(len(classes))]
+    return Lettering(numbers, font.get_family(), _explain(display_names, "numbers"))
+
+
+def _explain(display_names: list[str], instead: str) -> str:
+    lacking = next((name for name in display_names if choose_font([name]) is None), display_names[0])
+    return (
+        f"figures name the classes by {instead}: no font on this machine has all characters of the display names, "
+        f"such as '{lacking}'; pip install 'shardline[fonts]' brings one for Chinese"
+    )
+
+
+def _list_fonts() -> Iterator[tuple[str, str]]:
+    """Yield name and path of upright fonts of ordinary weight, the package's first, then in order of their names."""
+    from matplotlib import get_data_path
+    from matplotlib.font_manager import fontManager
+
+    with contextlib.suppress(ModuleNotFoundError):
+        path = str(importlib.import_module(_PACKAGE).sans_path())
+        if all(entry.fname != path for entry in fontManager.ttflist):
+            fontManager.addfont(path)
+        yield next((entry.name, path) for entry in fontManager.ttflist if entry.fname == path)
+    # What matplotlib brings beside its usual font: mathematical symbols under letters' codes, and boxes for everything.
+    own = get_data_path()
+    upright = [entry for entry in fontManager.ttflist if entry.style == "normal" and _is_regular(entry.weight)]
+    regular = [entry for entry in upright if not entry.fname.startswith(own) and "Last Resort" not in entry.name]
+    yield from sorted({entry.name: entry.fname for entry in regular}.items())
+
+
+def _is_regular(weight: Any) -> bool:
+    return weight in ("normal", "regular", "book", "medium") or (isinstance(weight, int) and weight in _REGULAR)
+
+
+def _read_characters(path: str) -> set[int]:
+    from matplotlib.font_manager import get_font
+
+    return set(get_font(path).get_charmap())

@@ -1,0 +1,68 @@
+"""How logits become predictions in an evaluation, and which class is the one that is looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import UsageError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The most probable class, or the positive class wherever its probability reaches a threshold.
+
+    positive: number of the class whose sensitivity and specificity are told; None where there is none.
+    threshold: 0..1, on the positive class's probability; None takes the most probable class.
+    """
+
+    positive: int | None = None
+    threshold: float | None = None
+
+    def predict(self, logits: npt.NDArray[np.float32], probabilities: Floats) -> Ints:
+        """Return int64[N], a class for each of logits float32[N, K], which give probabilities float64[N, K].
+
+        Below the threshold it is the most probable of the other classes; the lower number wins a tie.
+        """
+        if self.threshold is None:
+            best: Ints = logits.argmax(axis=1)
+            return best
+        assert self.positive is not None  # find_rule sees to it
+        others = logits.copy()
+        others[:, self.positive] = -np.inf
+        reached = probabilities[:, self.positive] >= self.threshold
+        return np.where(reached, self.positive, others.argmax(axis=1))
+
+    def describe(self, classes: list[str]) -> dict[str, object]:
+        """Return the rule for metrics.json."""
+        positive = {} if self.positive is None else {"positive": classes[self.positive]}
+        if self.threshold is None:
+            return {"rule": "argmax", **positive}
+        return {"rule": "threshold", "threshold": self.threshold, **positive}
+
+
+def find_rule(classes: list[str], positive: str | None = None, threshold: float | None = None) -> Rule:
+    """Return the rule that a user means; of two classes the second is positive unless `positive` names the first.
+
+    Raises:
+        UsageError: An unknown class, a threshold that is no probability, or one without a class that it is for.
+    """
+    if positive is not None and positive not in classes:
+        raise UsageError(f"--positive {positive} is no class; the classes are {', '.join(classes)}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is a probability and must be in 0..1, got {threshold:g}")
+    if positive is not None:
+        return Rule(classes.index(positive), threshold)
+    if len(classes) == 2:
+        return Rule(1, threshold)
+    if threshold is not None:
+        raise UsageError(
+            f"--threshold {threshold:g} is for the probability of one class, and there are {len(classes)}; "
+            "name it with --positive CLASS"
+        )
+    return Rule()
