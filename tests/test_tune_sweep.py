@@ -15,8 +15,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shards.dataset import open_dataset
+from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
+from trainer.recipe_file import load_recipe
 from trainer.record.logbook import read_metrics
+from trainer.task import settle_metric
+from tune.space import Space, make_trials
+from tune.sweep import _refuse_misfits, run_sweep
+from tune.table import read_table
 
 EPOCHS = 3
 # The rate decides: at 1e-9 nothing is learnt, and the log loss, which has no ties, says so after each epoch.
@@ -61,13 +68,13 @@ def sweep(ray_cluster: str, dataset_path: Path, tmp_path_factory: pytest.TempPat
     return Sweep(command, root / "sweep", json.loads(done.stdout.splitlines()[-1]))
 
 
-def read_table(folder: Path) -> list[dict[str, str]]:
+def read_csv(folder: Path) -> list[dict[str, str]]:
     with open(folder / "table.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def test_the_table_has_a_row_for_every_trial_that_could_train(sweep: Sweep) -> None:
-    rows = read_table(sweep.folder)
+    rows = read_csv(sweep.folder)
     assert {(row["rate"], row["model"]) for row in rows} == {
         (rate, model) for rate in ("good", "hopeless") for model in ("tiny", "flipped")
     }
@@ -79,14 +86,14 @@ def test_a_trial_that_cannot_train_is_named_with_its_sentence_and_costs_no_other
 
 
 def test_asha_stops_what_learns_nothing_and_the_table_says_so(sweep: Sweep) -> None:
-    stopped = [row for row in read_table(sweep.folder) if row["status"] == "stopped by ASHA"]
+    stopped = [row for row in read_csv(sweep.folder) if row["status"] == "stopped by ASHA"]
     assert {row["rate"] for row in stopped} == {"hopeless"}
     assert all(int(row["epochs"]) < EPOCHS for row in stopped)
     assert "were trained for fewer epochs" in (sweep.folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_the_best_bundle_is_that_of_the_best_finished_trial(sweep: Sweep) -> None:
-    finished = [row for row in read_table(sweep.folder) if row["status"] == "finished"]
+    finished = [row for row in read_csv(sweep.folder) if row["status"] == "finished"]
     best = min(finished, key=lambda row: float(row["val log_loss"]))
     name = f"{best['rate']}_{best['model']}"
     bundle = Bundle.load(sweep.folder / "best")
@@ -114,6 +121,33 @@ def test_another_space_in_the_same_folder_is_refused(sweep: Sweep) -> None:
     done = run([*sweep.command, "seed=7"])
     assert done.returncode == 2
     assert "holds a sweep of another recipe or space" in done.stderr
+
+
+LOSSES = {"focal": {"loss.name": "focal"}, "ce": {"loss.name": "cross_entropy"}, "bce": {"loss.name": "bce"}}
+
+
+def test_sweep_none_of_whose_trials_fits_the_labels_is_refused_before_it_starts(
+    multi_path: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "name=sweep"])
+    space = Space(factors={"loss": {name: LOSSES[name] for name in ("focal", "ce")}})
+    with pytest.raises(UsageError, match=r"is multi-label and loss\.name=focal takes one label a picture"):
+        run_sweep(recipe, space, recipe.run_dir)
+    assert not recipe.run_dir.exists()
+    dataset = open_dataset(multi_path)
+    one_fits = make_trials(settle_metric(recipe, dataset), Space(factors={"loss": LOSSES}), tmp_path)
+    _refuse_misfits(one_fits, dataset)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("map", "high"), ("hamming_loss", "low"), ("log_loss", "low")])
+def test_best_trial_is_that_of_the_better_value_whatever_the_metric(metric: str, best: str, tmp_path: Path) -> None:
+    recipe = load_recipe("smoke", ["data=x", f"storage.root={tmp_path}", f"stop.metric={metric}"])
+    trials = make_trials(recipe, Space(factors={"seed": {"high": {"seed": 1}, "low": {"seed": 2}}}), tmp_path)
+    for trial, value in zip(trials, (0.9, 0.1), strict=True):
+        trial.recipe.run_dir.mkdir(parents=True)
+        row = {"epoch": 1, "samples_seen": 8, "train/time_s": 1.0, f"val/{metric}": value}
+        (trial.recipe.run_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert read_table(trials, {}).rows[0].trial == best
 
 
 @pytest.mark.slow
