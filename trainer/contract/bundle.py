@@ -19,6 +19,7 @@ from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
+from trainer.contract.backends import Backend
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -67,6 +68,8 @@ class Bundle:
     page: BundlePage
     model: Classifier
     device: torch.device
+    backend: Backend | None = None
+    """What computes the logits in place of the model itself; `trainer.contract.choice` sets it."""
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Bundle:
@@ -99,6 +102,8 @@ class Bundle:
     @torch.inference_mode()
     def compute_logits(self, images: Tensor) -> Tensor:
         """Return float32[B, K] on the CPU of images uint8[B, C, S, S]."""
+        if self.backend is not None:
+            return self.backend.compute(images)[0]
         logits, _ = split_outputs(self.model(images.to(self.device)))
         return logits.cpu()
 
@@ -158,3 +163,8 @@ def read_bundle_page(root: Path) -> BundlePage:
         what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"
         raise UsageError(f"{root} {what}; a finished run keeps its bundle in runs/NAME/bundle")
     return read_page(path, BundlePage, "restore the bundle from a backup or train again")
+
+
+def read_bundle_probes(root: Path) -> tuple[list[bytes], Tensor, Tensor]:
+    """Return a bundle's probes: pictures as bytes, images uint8[N, C, S, S] and logits float32[N, K]."""
+    return read_probes(root / _PROBES)
