@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=int,
         default=len(os.sched_getaffinity(0)),
-        help="of the model, and threads that decode (default: the CPUs of this process)",
+        help="of the model, and that decode; for --choose as many as a replica has (default: the CPUs of this process)",
     )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     add("--choose", action="store_true", help="record the fastest in the bundle, for this kind of CPU")

@@ -76,6 +76,13 @@ def explain_missing(name: BackendName, device: torch.device) -> str | None:
     return None
 
 
+def warm_up(backend: Backend, images: Tensor) -> None:
+    """Return when a back end is ready for batches of any size, of images uint8[B, C, S, S], B >= 1."""
+    # A compiler makes a program for one picture, one for a fixed number, and then one for any number.
+    for size in (1, 2, 3):
+        backend.compute(images[:1].repeat(size, 1, 1, 1))
+
+
 class TorchBackend:
     """PyTorch: eager or compiled, in float32 or under bf16 autocast; channels-last, as `Classifier` always is."""
 
@@ -88,7 +95,9 @@ class TorchBackend:
         options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
         self._module = torch.compile(module, options=options) if name.startswith("compiled") else module
 
-    @torch.no_grad()  # not inference mode: freezing takes no tensors of it
+    # Never in the caller's inference mode: freezing takes no tensors of it, and would compile for each mode anew.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """As `Backend.compute`."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):

@@ -43,7 +43,7 @@ class Standing(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     start_s: float
-    """Until its first answer, compiling included."""
+    """Until it is ready for batches of any size, compiling included."""
     parity: Parity
     keeps_parity: bool
     """Near enough for serving."""
@@ -106,7 +106,7 @@ def draw_table(page: BenchPage) -> str:
     ]
     lines += [_draw_row(row) for row in page.rows]
     lines += ["", "Whole is decode, geometry, batch assembly and the model, from encoded bytes on.", ""]
-    lines += ["| back end | first answer after, s | max \\|dp\\| | top-1 agreement | logits, relative | keeps parity |"]
+    lines += ["| back end | ready after, s | max \\|dp\\| | top-1 agreement | logits, relative | keeps parity |"]
     lines += ["|---|---|---|---|---|---|"]
     for name, standing in page.back_ends.items():
         parity = standing.parity

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from shards.errors import ShardError, UsageError
-from trainer.contract.backends import OF_A_FILE, Backend, explain_missing, make_backend
+from trainer.contract.backbone import one_line
+from trainer.contract.backends import OF_A_FILE, Backend, explain_missing, make_backend, warm_up
 from trainer.contract.bundle import Bundle
 from trainer.contract.exported import default_path, find_onnx
 from trainer.contract.names import BackendName
@@ -23,7 +24,7 @@ from trainer.deploy.export import export_bundle, require_libraries
 
 @dataclass
 class Contender:
-    """A back end that has given its first answer.
+    """A back end that is ready.
 
     start_s: until then, compiling included. parity: with the bundle, on all pictures. keeps: None where that is near
     enough for serving, else the sentence that says what differs.
@@ -66,10 +67,12 @@ def line_up(names: Sequence[BackendName], folder: Path, bundle: Bundle, images: 
             file = find_or_export(folder, bundle, workplace) if name in OF_A_FILE else None
             started = time.perf_counter()
             backend = make_backend(name, bundle.model, bundle.device, file)
-            backend.compute(images[:1])
+            warm_up(backend, images)
             line.contenders.append(_judge(backend, time.perf_counter() - started, images, expected))
         except (ShardError, UsageError) as err:
             line.absent[name] = str(err)
+        except Exception as err:  # a library's own; the others are measured all the same
+            line.absent[name] = f"back end {name} fails on this model ({type(err).__name__}: {one_line(err)})"
     if not line.contenders:
         raise UsageError(f"no back end to measure: {'; '.join(line.absent.values())}")
     return line

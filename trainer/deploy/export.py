@@ -18,6 +18,7 @@ from trainer.contract.exported import ExportPage, describe_steps, describe_tenso
 from trainer.contract.names import ExportKind
 from trainer.contract.outputs import FeatureClassifier
 from trainer.contract.parity import TOLERANCE, Parity, require_parity
+from trainer.contract.probes import OTHER_BACK_END
 from trainer.deploy.pictures import Pictures
 from trainer.deploy.writers import Compute, open_model, write_model
 
@@ -67,7 +68,9 @@ def export_bundle(
             _, features = model(probes[:1])
         page = _describe(bundle, kind, features.shape[1])
         write_model(kind, model, probes[0].shape, page, file)
-        parity = _compare(open_model(kind, file), bundle, probes, pictures, kind, tolerance)
+        compute = open_model(kind, file)
+        _compare_features(compute, model, probes, kind)
+        parity = _compare(compute, bundle, probes, pictures, kind, tolerance)
         page = page.model_copy(update={"file": path.name, "sha256": fingerprint_file(file), "parity": parity})
         _publish(file, path, page)
     finally:
@@ -94,6 +97,17 @@ def _describe(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage
         steps=describe_steps(page.preprocess),
         versions=read_versions(),
     )
+
+
+def _compare_features(compute: Compute, model: FeatureClassifier, probes: Tensor, kind: ExportKind) -> None:
+    with torch.inference_mode():
+        actual, expected = compute(probes)[1], model(probes)[1]
+    worst = float((actual - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
+    if not worst <= OTHER_BACK_END:
+        raise ShardError(
+            f"{kind} on probes: features differ from the bundle's by {worst:.1e} of the largest, the limit is "
+            f"{OTHER_BACK_END:g}"
+        )
 
 
 def _compare(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from shards.errors import ShardError
+from trainer.contract.backbone import one_line
 from trainer.contract.exported import INPUT, OUTPUTS, ExportPage
 from trainer.contract.names import ExportKind
 from trainer.contract.outputs import FeatureClassifier
@@ -43,10 +44,8 @@ def write_model(kind: ExportKind, model: FeatureClassifier, size: torch.Size, pa
     except (OSError, ShardError):
         raise
     except Exception as err:  # exporters raise anything
-        first = (str(err).splitlines() or [type(err).__name__])[0][:200]
-        raise ShardError(
-            f"{page.model.name} cannot become {kind} with torch {torch.__version__} ({first}); take another format"
-        ) from err
+        why = f"torch {torch.__version__}: {one_line(err)}"
+        raise ShardError(f"{page.model.name} cannot be exported to {kind} ({why}); take another format") from err
 
 
 def _write_onnx(model: FeatureClassifier, example: Tensor, page: ExportPage, path: Path) -> None:
