@@ -254,12 +254,18 @@ def test_features_are_what_the_head_gets(name: str) -> None:
     assert logits.shape == (2, 3)
 
 
+@pytest.fixture(scope="module")
+def inception_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # In training, its auxiliary head takes no smaller pictures.
+    folder = tmp_path_factory.mktemp("inception") / "bundle"
+    return make_bundle(folder, pictures, "inception_v3", PreprocessSpec(size=299))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_a_model_with_auxiliary_heads_exports_its_own_logits_alone(
-    pictures: Path, tmp_path: Path, kind: ExportKind
+    inception_path: Path, tmp_path: Path, kind: ExportKind
 ) -> None:
-    folder = make_bundle(tmp_path / "bundle", pictures, "inception_v3", PreprocessSpec(size=75))
-    page = export_bundle(folder, kind, tmp_path / "model")
+    page = export_bundle(inception_path, kind, tmp_path / "model")
     assert [tensor.name for tensor in page.outputs] == ["logits", "features"]
     assert page.outputs[0].shape == ["batch", 3]
