@@ -255,17 +255,16 @@ def test_features_are_what_the_head_gets(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def inception_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # In training, its auxiliary head takes no smaller pictures.
-    folder = tmp_path_factory.mktemp("inception") / "bundle"
-    return make_bundle(folder, pictures, "inception_v3", PreprocessSpec(size=299))
+def googlenet_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("googlenet") / "bundle"
+    return make_bundle(folder, pictures, "googlenet", PreprocessSpec(size=64))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPORT_KINDS)
 def test_a_model_with_auxiliary_heads_exports_its_own_logits_alone(
-    inception_path: Path, tmp_path: Path, kind: ExportKind
+    googlenet_path: Path, tmp_path: Path, kind: ExportKind
 ) -> None:
-    page = export_bundle(inception_path, kind, tmp_path / "model")
+    page = export_bundle(googlenet_path, kind, tmp_path / "model")
     assert [tensor.name for tensor in page.outputs] == ["logits", "features"]
     assert page.outputs[0].shape == ["batch", 3]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from trainer.deploy.pictures import Pictures
     from trainer.deploy.rounds import Row
 
-_SAMPLES = 256
-"""Pictures of --data, at most."""
+_SAMPLES, _COMPARED = 256, 64
+"""Pictures of --data at most, and those on which parity is measured."""
 
 
 def main(argv: list[str]) -> int:
@@ -63,8 +63,9 @@ def run_bench(bundle: Bundle, folder: Path, pictures: Pictures, arguments: argpa
     load = read_load()
     usable, images = prepare_all(bundle, pictures)
     with tempfile.TemporaryDirectory() as temporary:
-        _say("starting the back ends")
-        line = line_up(arguments.backend, folder, bundle, images, folder if arguments.choose else Path(temporary))
+        line = line_up(
+            arguments.backend, folder, bundle, images[:_COMPARED], folder if arguments.choose else Path(temporary), _say
+        )
         rows: list[Row] = []
         for size in arguments.batch_size:
             rows += measure(line.contenders, bundle, usable.data, size, arguments.seconds, arguments.threads, _say)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,14 @@ class Line:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def line_up(names: Sequence[BackendName], folder: Path, bundle: Bundle, images: Tensor, workplace: Path) -> Line:
+def line_up(
+    names: Sequence[BackendName],
+    folder: Path,
+    bundle: Bundle,
+    images: Tensor,
+    workplace: Path,
+    tell: Callable[[str], None],
+) -> Line:
     """Return the back ends that this machine has, each compared with the bundle.
 
     Args:
@@ -53,6 +60,7 @@ def line_up(names: Sequence[BackendName], folder: Path, bundle: Bundle, images: 
         bundle: Loaded from there, without a back end of its own.
         images: Pictures uint8[N, C, S, S] to compare on.
         workplace: Folder for an ONNX file where the bundle has none.
+        tell: Is told of progress.
 
     Raises:
         UsageError: None of them is here.
@@ -64,6 +72,7 @@ def line_up(names: Sequence[BackendName], folder: Path, bundle: Bundle, images: 
         try:
             if reason:
                 raise UsageError(reason)
+            tell(f"starting {name}")
             file = find_or_export(folder, bundle, workplace) if name in OF_A_FILE else None
             started = time.perf_counter()
             backend = make_backend(name, bundle.model, bundle.device, file)
