@@ -43,6 +43,8 @@ class Row(BaseModel):
     """Forward pass alone, of a batch in memory to logits in memory."""
     whole: Clock
     """Decode, geometry, batch assembly and forward pass, of encoded bytes to logits."""
+    cpu_ms_per_picture: float
+    """CPU time of the forward pass alone, all threads, median: what others do on the machine changes it least."""
     prepare_ms: float
     """Of `whole`: decode and geometry of the batch, median."""
     assemble_ms: float
@@ -54,6 +56,7 @@ class _Times:
     """Seconds, a number a round."""
 
     model: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     prepare: list[float] = field(default_factory=list)
     assemble: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
@@ -92,9 +95,10 @@ def measure(
         until = time.perf_counter() + seconds * len(contenders)
         while len(times[0].model) < LEAST_ROUNDS or time.perf_counter() < until:
             for contender, taken in zip(contenders, times, strict=True):
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), time.process_time()
                 contender.backend.compute(images)
                 taken.model.append(time.perf_counter() - start)
+                taken.cpu.append(time.process_time() - cpu)
                 _run_whole(contender, bundle, batch, pool, taken)
             batch = [next(turn) for _ in range(batch_size)]
     return [_summarise(each, batch_size, taken) for each, taken in zip(contenders, times, strict=True)]
@@ -121,6 +125,7 @@ def _summarise(contender: Contender, batch_size: int, taken: _Times) -> Row:
         rounds=len(taken.model),
         model=_clock(taken.model, batch_size),
         whole=_clock(taken.whole, batch_size),
+        cpu_ms_per_picture=1000 * float(np.median(taken.cpu)) / batch_size,
         prepare_ms=1000 * float(np.median(taken.prepare)),
         assemble_ms=1000 * float(np.median(taken.assemble)),
     )
