@@ -48,7 +48,8 @@ def test_the_table_shows_the_numbers_of_the_json(out: Path, page: dict[str, Any]
         model, whole = row["model"], row["whole"]
         cells = [float(cell) for cell in shown[row["backend"], str(row["batch_size"])]]
         expected = [
-            model["p50_ms"], model["p95_ms"], model["p50_ms_per_picture"], row["cpu_ms_per_picture"], model["images_per_s"],
+            model["p50_ms"], model["p95_ms"], model["p50_ms_per_picture"], row["cpu_ms_per_picture"],
+            model["images_per_s"],
             whole["p50_ms"], whole["p95_ms"], whole["images_per_s"],
             row["prepare_ms"], row["assemble_ms"], row["rounds"],
         ]  # fmt: skip

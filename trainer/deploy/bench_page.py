@@ -100,8 +100,8 @@ def draw_table(page: BenchPage) -> str:
         f"- pictures: {page.pictures}",
         f"- {', '.join(f'{library} {version}' for library, version in page.versions.items())}",
         "",
-        "| back end | batch | model p50, ms | p95 | a picture, ms | CPU time, ms | images/s | whole p50, ms | p95 | images/s "
-        "| of it decode + geometry, ms | batch assembly, ms | rounds |",
+        "| back end | batch | model p50, ms | p95 | a picture, ms | CPU time, ms | images/s | whole p50, ms | p95 "
+        "| images/s | of it decode + geometry, ms | batch assembly, ms | rounds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_draw_row(row) for row in page.rows]
@@ -125,9 +125,9 @@ def draw_table(page: BenchPage) -> str:
 def _draw_row(row: Row) -> str:
     return (
         f"| {row.backend} | {row.batch_size} | {row.model.p50_ms:.1f} | {row.model.p95_ms:.1f} "
-        f"| {row.model.p50_ms_per_picture:.2f} | {row.cpu_ms_per_picture:.2f} | {row.model.images_per_s:.1f} | {row.whole.p50_ms:.1f} "
-        f"| {row.whole.p95_ms:.1f} | {row.whole.images_per_s:.1f} | {row.prepare_ms:.1f} | {row.assemble_ms:.2f} "
-        f"| {row.rounds} |"
+        f"| {row.model.p50_ms_per_picture:.2f} | {row.cpu_ms_per_picture:.2f} | {row.model.images_per_s:.1f} "
+        f"| {row.whole.p50_ms:.1f} | {row.whole.p95_ms:.1f} | {row.whole.images_per_s:.1f} "
+        f"| {row.prepare_ms:.1f} | {row.assemble_ms:.2f} | {row.rounds} |"
     )
 
 
