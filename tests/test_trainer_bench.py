@@ -14,7 +14,7 @@ from PIL import Image
 from shards.command import run_command
 from trainer.bench import main
 from trainer.contract.choice import load_with_backend
-from trainer.deploy.bench_page import PUBLISHED, BenchPage, draw_table
+from trainer.deploy.bench_page import PUBLISHED, BenchPage, draw_figure, draw_table
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,16 @@ def test_the_figure_has_a_line_for_each_back_end(out: Path) -> None:
     pixels = np.asarray(Image.open(out / "bench.png").convert("RGB"))
     for colour in ((31, 119, 180), (255, 127, 14)):  # the first two of matplotlib's cycle
         assert (np.abs(pixels.astype(int) - colour).max(axis=2) < 8).sum() > 100
+
+
+def test_no_line_of_the_figure_is_cut_off(page: dict[str, Any]) -> None:
+    content = BenchPage.model_validate(page)
+    slow, quick = (row.model_copy(update={"batch_size": size}) for row, size in zip(content.rows, (1, 8), strict=False))
+    quick = quick.model_copy(update={"whole": slow.model.model_copy(update={"images_per_s": 1e6})})
+    for axes in draw_figure(content.model_copy(update={"rows": [slow, quick]})).axes:
+        highest = max(float(max(line.get_ydata(), default=0)) for line in axes.get_lines())
+        assert 0 < highest < axes.get_ylim()[1]
+        assert axes.get_ylim()[0] == 0
 
 
 def test_what_was_chosen_is_what_serving_takes(folder: Path, page: dict[str, Any]) -> None:

@@ -86,7 +86,8 @@ def write_page(folder: Path, page: BenchPage) -> None:
     """Write bench.json, table.md and bench.png."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.md", draw_table(page))
-    draw_figure(folder / "bench.png", page)
+    with write_atomically(folder / "bench.png") as file:
+        draw_figure(page).savefig(file, format="png", dpi=_DPI)
     write_text(folder / "bench.json", page.model_dump_json(indent=2) + "\n")
 
 
@@ -137,9 +138,10 @@ def _draw_published(page: BenchPage) -> list[str]:
             "| hardware | batch | images/s |", "|---|---|---|", *lines] if lines else []  # fmt: skip
 
 
-def draw_figure(path: Path, page: BenchPage) -> None:
-    """Draw throughput by batch size: the model alone, and from encoded bytes on."""
+def draw_figure(page: BenchPage) -> Figure:
+    """Return throughput by batch size: the model alone, and from encoded bytes on."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
     figure.suptitle(f"{page.model} at {page.image_size} pixels, {page.device}, {page.threads} threads ({page.cpu})")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, title in ((left, "model alone"), (right, "decode + geometry + batch assembly + model")):
@@ -148,13 +150,12 @@ def draw_figure(path: Path, page: BenchPage) -> None:
             speeds = [(row.model if axes is left else row.whole).images_per_s for row in rows]
             style = "o-" if page.back_ends[name].keeps_parity else "x:"
             axes.plot([row.batch_size for row in rows], speeds, style, label=name)
-        axes.set(title=title, xlabel="batch size", xscale="log", ylim=(0, None))
+        axes.set(title=title, xlabel="batch size", xscale="log")
         sizes = sorted({row.batch_size for row in page.rows})
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    left.set_ylabel("images/s")
+    # Set once both are drawn: they share the axis, and a limit ends its scaling.
+    left.set(ylabel="images/s", ylim=(0, None))
     right.legend(title="dotted: no parity" if not all(s.keeps_parity for s in page.back_ends.values()) else None)
-    with write_atomically(path) as file:
-        FigureCanvasAgg(figure)
-        figure.savefig(file, format="png", dpi=_DPI)
+    return figure
