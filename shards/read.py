@@ -105,7 +105,8 @@ class SampleReader:
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
         """Return one column of the index of all shards, in stored order; raises as `read`."""
-        return np.concatenate([column.to_numpy(zero_copy_only=False) for column in self.read_columns([name])[name].chunks])
+        chunks = self.read_columns([name])[name].chunks
+        return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in chunks])
 
     def read_columns(self, names: list[str]) -> pa.Table:
         """Return columns of the index of all shards, in stored order; raises as `read`."""

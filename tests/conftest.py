@@ -89,23 +89,20 @@ def multi_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
-@pytest.fixture(scope="session")
-def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a small untrained model with three classes, its BatchNorm settled on the training pictures.
+def make_bundle(folder: Path, pictures: Path, name: str, preprocess: PreprocessSpec) -> Path:
+    """Save a bundle of a small untrained model with three classes, its BatchNorm settled on the training pictures.
 
     With the statistics of a new model the signal dies out layer by layer: a mirrored picture gets the same logits
     as the picture itself, and no comparison of logits could fail.
     """
     torch.manual_seed(0)
-    model = Classifier(ModelSpec(name="shufflenet_v2_x0_5", num_classes=3))
-    preprocess = PreprocessSpec(size=64)
+    model = Classifier(ModelSpec(name=name, num_classes=3))
     images = torch.stack([prepare(path.read_bytes(), preprocess) for path in sorted((pictures / "train").glob("*/*"))])
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = None  # plain average
     with torch.no_grad():
         model.train()(images)
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
     save_bundle(
         folder,
         model,
@@ -119,6 +116,25 @@ def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         recipe="0" * 64,
         metrics={},
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `make_bundle`."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    return make_bundle(folder, pictures, "shufflenet_v2_x0_5", PreprocessSpec(size=64))
+
+
+@pytest.fixture(scope="session")
+def exported_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose `exports` hold it as an ONNX file; its pictures are cropped. To be copied by who changes it."""
+    from trainer.contract.exported import default_path
+    from trainer.deploy.export import export_bundle
+
+    preprocess = PreprocessSpec(size=40, policy="crop", resize=48, rounding="down", interpolation="bicubic")
+    folder = make_bundle(tmp_path_factory.mktemp("exported") / "bundle", pictures, "timm/test_resnet", preprocess)
+    export_bundle(folder, "onnx", default_path(folder, "onnx"))
     return folder
 
 

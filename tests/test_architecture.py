@@ -28,7 +28,18 @@ MAY_IMPORT = {
 # `shards`.
 ROOMS = {
     "shards": ("sources", "audit", "packing", "commands"),
-    "trainer": ("contract", "options", "weights", "augment", "feed", "step", "record", "evaluation", "fitting"),
+    "trainer": (
+        "contract",
+        "options",
+        "weights",
+        "augment",
+        "feed",
+        "step",
+        "record",
+        "evaluation",
+        "fitting",
+        "deploy",
+    ),
 }
 STREAM = (
     "access", "ahead", "dataset", "decode", "dicom", "deep", "draws", "index", "manifest", "pages", "plan", "read",
@@ -45,6 +56,8 @@ DOORS = {
     "albumentations": ("trainer/augment/albumentations_policies.py",),
     "webdataset": (),
     "pydicom": ("shards/dicom.py",),
+    "onnxruntime": ("trainer/contract/onnx_backend.py",),
+    "openvino": ("trainer/contract/openvino_backend.py",),
 }
 
 

@@ -314,6 +314,7 @@ def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: B
     assert page["fingerprints"] == {"bundle": bundle.page.fingerprint(), "dataset": "0" * 64, "recipe": "0" * 64}
     assert page["versions"]["endpoint"]["torch"] == torch.__version__.partition("+")[0]
     assert (page["device"], page["options"]["max_batch_size"]) == ("cpu", 8)
+    assert page["backend"].startswith("computes with eager: no choice is recorded for ")
 
 
 def test_an_unknown_option_is_refused_with_a_suggestion(bundle_path: Path) -> None:
@@ -420,6 +421,33 @@ def test_the_command_serves_until_ctrl_c_and_leaves_no_process(bundle_path: Path
     assert (server.returncode, out.splitlines()[-1]) == (0, "stopped")
     assert err.splitlines()[1:] == ["", "stopping ..."]  # not a word of Ray's
     wait_until_gone(family)
+
+
+@pytest.mark.slow
+def test_the_endpoint_computes_with_the_back_end_that_is_asked_for(exported_path: Path, files: list[Path]) -> None:
+    port = find_free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cluster.serve", str(exported_path), "--port", str(port), "--backend", "onnx"],
+        env=without_cluster(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    bundle = Bundle.load(exported_path)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("ready")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            assert http.get("/v1/model").json()["backend"] == "computes with onnx, as asked for"
+            for path in files[::4]:
+                answer = http.post("/v1/predict", content=path.read_bytes()).json()
+                expected = bundle.compute_logits(bundle.prepare(path.read_bytes())[None])[0]
+                limit = 1e-3 * float(expected.abs().max())
+                assert answer["logits"] == pytest.approx(expected.tolist(), rel=0, abs=limit)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=60) == 0
+    finally:
+        server.kill()
+        server.wait()
 
 
 def without_cluster() -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import REFUSED, run_command
 from shards.errors import DecodeError
+from trainer.contract.names import AUTO, BACKENDS
 
 if TYPE_CHECKING:
     from trainer.contract.bundle import Bundle, BundlePage
@@ -30,10 +31,10 @@ BATCH = 32
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     from shards.sources.folder import list_pictures
-    from trainer.contract.bundle import Bundle
+    from trainer.contract.choice import load_with_backend
 
     paths = list_pictures(arguments.paths)
-    bundle = Bundle.load(arguments.bundle)
+    bundle, _ = load_with_backend(arguments.bundle, backend=arguments.backend)
     unreadable = 0
     with _open_writer(arguments.out, arguments.json, bundle.page) as write:
         for path, row in predict(bundle, paths):
@@ -120,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="pictures, or folders of pictures")
     parser.add_argument("--out", type=Path, help="write here instead of to standard output")
+    parser.add_argument(
+        "--backend",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="what computes; auto is the one that `trainer.bench --choose` recorded for this CPU, or eager",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
     return parser
 

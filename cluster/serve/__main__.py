@@ -13,6 +13,7 @@ from typing import Any
 from cluster.serve.options import ServeOptions, read_options
 from shards.command import DONE, run_command
 from shards.ray_cluster import join_or_start, read_address
+from trainer.contract.names import AUTO, BACKENDS
 
 
 def main(argv: list[str]) -> int:
@@ -54,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_option(parser, fields, "max_mib", float, "size of a picture file above which it is refused, MiB")
     _add_option(parser, fields, "cpus_per_replica", int, "threads of a replica's model, and CPUs reserved for it")
     _add_option(parser, fields, "gpus_per_replica", float, "GPUs reserved for a replica; 0 computes on the CPU")
+    parser.add_argument(
+        "--backend",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="what computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager",
+    )
     return parser
 
 

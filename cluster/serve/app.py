@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,7 +18,11 @@ from torch import Tensor
 from cluster.serve.api import Prediction, build_api
 from cluster.serve.forward import compute_each
 from cluster.serve.options import ServeOptions, read_options
-from trainer.contract.bundle import Bundle, Output, read_versions
+from trainer.contract.backends import OF_A_FILE
+from trainer.contract.bundle import Output, read_versions
+from trainer.contract.choice import load_with_backend
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
@@ -41,7 +46,8 @@ class Replica:
         device = "cuda" if options.gpus_per_replica and torch.cuda.is_available() else "cpu"
         self.max_bytes = options.max_bytes
         self._options = options
-        self._bundle = Bundle.load(options.bundle, device)
+        self._bundle, self._why = load_with_backend(options.bundle, device, options.backend)
+        logger.info("the replica %s", self._why)
         self._fingerprint = self._bundle.page.fingerprint()
         self._stats = Stats()
         # Both keep the event loop free. Two, so that one huge picture does not hold up all others; the model's
@@ -86,6 +92,7 @@ class Replica:
             "fingerprints": {"bundle": self._fingerprint, "dataset": page["dataset"], "recipe": page["recipe"]},
             "versions": {"bundle": page["versions"], "endpoint": read_versions()},
             "device": str(self._bundle.device),
+            "backend": self._why,
             "options": self._options.model_dump(mode="json"),
         }
 
@@ -104,7 +111,8 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         ShardError: A damaged bundle, or one whose probes come out differently here.
     """
     options = read_options(args)
-    Bundle.load(options.bundle)
+    # Of those of a file: they may lack a library or the file. The replica's own CPU or GPU decides the rest.
+    load_with_backend(options.bundle, backend=options.backend if options.backend in OF_A_FILE else "eager")
     deployment = serve.deployment(
         name="Replica",
         logging_config=_LOGGING,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shards.errors import UsageError
+from trainer.contract.names import BackendName
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2
@@ -34,6 +35,8 @@ class ServeOptions(BaseModel):
     """Threads of the model, and CPUs that Ray reserves."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves; 0 computes on the CPU, 0.5 lets two replicas share one."""
+    backend: Literal["auto", BackendName] = "auto"
+    """What computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
     @field_validator("bundle")
     @classmethod
@@ -68,7 +71,7 @@ def read_options(arguments: Mapping[str, Any]) -> ServeOptions:
     >>> read_options({"bundle": "/b", "replica": 2})
     Traceback (most recent call last):
     shards.errors.UsageError: no option 'replica': did you mean 'replicas'? the endpoint has bundle, replicas, \
-max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica
+max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, backend
     """
     for name in arguments:
         if name not in ServeOptions.model_fields:

@@ -22,6 +22,7 @@ from shards.errors import ShardError, UsageError
 from shards.files import TEMPORARY, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
+from trainer.contract.backends import Backend
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
@@ -98,6 +99,8 @@ class Bundle:
     page: BundlePage
     model: Classifier
     device: torch.device
+    backend: Backend | None = None
+    """What computes the logits in place of the model itself; `trainer.contract.choice` sets it."""
     detector: Detector | None = None
     """Where the decision has `ood`."""
 
@@ -123,7 +126,7 @@ class Bundle:
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
             raise ShardError(f"{root} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
-        bundle = cls(page, model.eval().to(device), torch.device(device), detector)
+        bundle = cls(page, model.eval().to(device), torch.device(device), detector=detector)
         check_images(pictures, images, page.preprocess)
         actual, scores = bundle.compute_batch(images)
         # The probes were computed on a CPU; convolutions on another device sum in another order.
@@ -143,6 +146,9 @@ class Bundle:
         Args:
             images: uint8[B, C, S, S]; what comes back is on the CPU.
         """
+        if self.backend is not None:
+            logits, features = self.backend.compute(images)
+            return logits, self.detector.score(features.to(self.device)) if self.detector else None
         logits, _ = split_outputs(self.model(images.to(self.device)))
         scores = self.detector.score(self._tap.take()) if self.detector and self._tap else None
         return logits.cpu(), scores
@@ -257,7 +263,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
     """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
     _, images, _ = read_probes(folder / _PROBES)
-    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector)
+    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector=detector)
     _, scores = scoring.compute_batch(images)
     assert scores is not None  # there is a detector
     return replace(detector, probe_scores=scores)
@@ -285,3 +291,8 @@ def read_bundle_page(root: Path) -> BundlePage:
         what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"
         raise UsageError(f"{root} {what}; a finished run keeps its bundle in runs/NAME/bundle")
     return read_page(path, BundlePage, "restore the bundle from a backup or train again")
+
+
+def read_bundle_probes(root: Path) -> tuple[list[bytes], Tensor, Tensor]:
+    """Return a bundle's probes: pictures as bytes, images uint8[N, C, S, S] and logits float32[N, K]."""
+    return read_probes(root / _PROBES)

@@ -1,14 +1,22 @@
-"""Names of models: what people type, and what the libraries call it. Read without importing torch."""
+"""Names that people type: models, and what the libraries call them; back ends; formats. Needs no torch."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal, get_args
 
 from shards.errors import UsageError
 
 TIMM_PREFIX: Final = "timm/"
+
+BackendName = Literal["eager", "bf16", "compiled", "compiled-bf16", "onnx", "openvino", "openvino-bf16"]
+BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+"""Ways to compute a bundle's model."""
+AUTO: Final = "auto"
+"""The back end that was chosen for this kind of CPU, or eager."""
+ExportKind = Literal["onnx", "torch-export", "torchscript"]
+EXPORT_KINDS: Final[tuple[ExportKind, ...]] = get_args(ExportKind)
 
 ALIASES: Final = {
     "mobilenetv3": "mobilenet_v3_large",

@@ -1,0 +1,72 @@
+"""Parity: how near another way to compute a model comes to the bundle's own."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from shards.errors import ShardError
+from trainer.contract.probes import OTHER_BACK_END, check_logits
+
+TOLERANCE = 1e-3
+"""Of a probability, for an export in float32."""
+
+
+class Parity(BaseModel):
+    """What differs on some pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pictures: int
+    max_dp: float
+    """Largest difference of a softmax probability, 0..1."""
+    top1_agreement: float
+    """Share of pictures that get the same label, 0..1."""
+    max_logit: float
+    """Largest difference of a logit, relative to the largest logit."""
+
+    def __str__(self) -> str:
+        return (
+            f"max |dp| {self.max_dp:.1e}, top-1 agreement {self.top1_agreement:.2%}, "
+            f"logits within {self.max_logit:.1e} of the largest, on {self.pictures:,} pictures"
+        )
+
+
+def compare(actual: Tensor, expected: Tensor) -> Parity:
+    """Return the parity of logits float32[N, K] with the expected ones.
+
+    Raises:
+        ShardError: A number that is not finite.
+
+    >>> import torch
+    >>> compare(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]])).max_logit
+    0.5
+    """
+    if not bool(actual.isfinite().all() and expected.isfinite().all()):
+        raise ShardError("logits are not finite, and nothing can be compared with them; the weights overflow")
+    scale = max(float(expected.abs().max()), 1e-6)
+    return Parity(
+        pictures=len(expected),
+        max_dp=float((actual.double().softmax(1) - expected.double().softmax(1)).abs().max()),
+        top1_agreement=float((actual.argmax(1) == expected.argmax(1)).double().mean()),
+        max_logit=float((actual - expected).abs().max()) / scale,
+    )
+
+
+def require_parity(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> Parity:
+    """Return the parity where it is near enough.
+
+    Args:
+        actual: Logits float32[N, K] of the other way.
+        expected: Logits float32[N, K] of the bundle's own.
+        tolerance: Largest |dp| that is let pass.
+        what: Names the other way and the pictures, for the message.
+
+    Raises:
+        ShardError: A probability differs by more than `tolerance`, or logits by more than other back ends may.
+    """
+    parity = compare(actual, expected)
+    if not parity.max_dp <= tolerance:
+        raise ShardError(f"{what} differs from the bundle: {parity}; the limit of |dp| is {tolerance:g}")
+    check_logits(actual, expected, OTHER_BACK_END)
+    return parity

@@ -1,0 +1,1 @@
+"""Out of the house: exports of a bundle, and what each way to compute it costs."""
