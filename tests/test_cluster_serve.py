@@ -123,7 +123,12 @@ def test_http_gives_the_logits_of_the_bundle_for_raw_bodies(
     for path in files[::4]:
         data = path.read_bytes()
         kind = {".png": "image/png", ".jpg": "image/jpeg"}[path.suffix]
-        for headers in ({"content-type": kind}, {"content-type": "application/octet-stream"}, {}):
+        curl = "application/x-www-form-urlencoded"  # of `curl --data-binary`
+        for headers in (
+            {"content-type": kind},
+            *({"content-type": it} for it in ("application/octet-stream", curl)),
+            {},
+        ):
             response = http.post("/v1/predict", content=data, headers=headers)
             assert response.status_code == 200, response.text
             assert_equal_answer(response.json(), bundle, data)

@@ -13,6 +13,8 @@ FIELD = "file"
 # A request holds its place in the replica while its body arrives; a stalled one must not hold it for ever.
 TIMEOUT_S = 60.0
 _MULTIPART = "multipart/form-data"
+# The last is what `curl --data-binary` says of any file.
+_RAW = ("application/octet-stream", "application/x-www-form-urlencoded")
 _FRAMING_BYTES = 64 * 1024  # boundaries and part headers around the picture
 
 
@@ -33,7 +35,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == _MULTIPART:
         return await _read_file_field(request, max_bytes)
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+    if kind and not kind.startswith("image/") and kind not in _RAW:
         raise HTTPException(
             415,
             f"content type {kind} is not taken; send the picture as image/*, as application/octet-stream, "
