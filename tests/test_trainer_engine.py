@@ -34,11 +34,12 @@ def make_recipe(*options: str) -> Recipe:
     return load_recipe("smoke", ["data=nowhere", f"model={MODEL}", "optim.peak_lr=0.05", *options])
 
 
-def make_engine(*options: str) -> Engine:
+def make_engine(*options: str, samples_per_epoch: int | None = None) -> Engine:
     torch.manual_seed(0)
     recipe = make_recipe(*options)
     loss = build_loss(recipe.loss, np.array([5, 5, 5]), ["a", "b", "c"])
-    return Engine(Classifier(ModelSpec(name=recipe.model, num_classes=3)), recipe, single_rank(), loss)
+    model = Classifier(ModelSpec(name=recipe.model, num_classes=3))
+    return Engine(model, recipe, single_rank(), loss, samples_per_epoch=samples_per_epoch)
 
 
 def make_batch(size: int) -> Batch:
@@ -65,18 +66,27 @@ def changed(engine: Engine, before: dict[str, Tensor]) -> set[str]:
     return {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
 
 
-@pytest.mark.parametrize("size", [0, 1])
-def test_slice_without_a_second_picture_leaves_norm_statistics_alone(size: int) -> None:
-    engine = make_engine()
+@pytest.mark.parametrize(("size", "batch"), [(0, 12), (1, 12), (2, 12), (1, 4), (3, 16)])
+def test_slice_below_two_pictures_or_a_quarter_of_the_batch_leaves_norm_statistics_alone(size: int, batch: int) -> None:
+    engine = make_engine(f"batch_size_global={batch}")
     before = copy_state(engine, "running_", "num_batches_tracked")
     take_step(engine, make_batch(size))
     assert changed(engine, before) == set()
 
 
-def test_slice_of_two_pictures_moves_all_norm_statistics() -> None:
-    engine = make_engine()
+@pytest.mark.parametrize(("size", "batch", "samples"), [(2, 8, None), (4, 16, None), (5, 64, 5), (2, 64, 7)])
+def test_slice_of_a_quarter_of_the_batch_moves_all_norm_statistics(size: int, batch: int, samples: int | None) -> None:
+    """A batch that is larger than the epoch is never whole: a quarter is that of the epoch."""
+    engine = make_engine(f"batch_size_global={batch}", samples_per_epoch=samples)
     before = copy_state(engine, "running_mean")
-    take_step(engine, make_batch(2))
+    take_step(engine, make_batch(size))
+    assert changed(engine, before) == set(before)
+
+
+def test_parts_of_a_slice_have_a_quarter_of_their_own() -> None:
+    engine = make_engine("batch_size_global=16", "step.accumulate=2")
+    before = copy_state(engine, "running_mean")
+    take_step(engine, make_batch(4))  # in two parts of 2, of ordinary parts of 8
     assert changed(engine, before) == set(before)
 
 

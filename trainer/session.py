@@ -117,15 +117,16 @@ def open_engine(
     loss = _build_loss(recipe, dataset.classes, split)
     teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
     model = build_model(recipe, len(dataset.classes))
-    engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe))
-    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), (preprocess.channels, preprocess.size, preprocess.size))
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:
         # An order by weights has used the samples' up.
         counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
         return loss.weigh(labels) * (weights if counts else 1.0)
 
-    return engine, TrainStream(split, recipe, preprocess, place or ranks, weigh)
+    stream = TrainStream(split, recipe, preprocess, place or ranks, weigh)
+    engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe), stream.samples_per_epoch)
+    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), preprocess.shape)
+    return engine, stream
 
 
 def _build_loss(recipe: Recipe, classes: list[str], split: Split) -> Loss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Engine:
         loss: Loss,
         teacher: Distillation | None = None,
         least_parts: int = 1,
+        samples_per_epoch: int | None = None,
     ) -> None:
         self._recipe = recipe
         self._ranks = ranks
@@ -69,6 +71,7 @@ class Engine:
         self._syncs_norms = recipe.step.sync_batch_norm
         self._own_norms = find_own_norms(self.model)
         self.parts = max(least_parts, 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate)
+        self._slice_size = -(-min(recipe.batch_size_global, samples_per_epoch or sys.maxsize) // ranks.num_ranks)
         self._largest: tuple[int, tuple[int, ...]] | None = None
         self._parallel = self._wrap()
 
@@ -206,12 +209,21 @@ class Engine:
 
     @contextlib.contextmanager
     def _training(self, size: int) -> Iterator[None]:
-        """Training mode; norms that are frozen, or would see no or one picture, keep their statistics."""
+        """Training mode; norms that are frozen, or would see too few pictures, keep their statistics and go by them."""
         self._parallel.train()
-        norms = self._own_norms if size < 2 else self._frozen_norms
+        norms = self._own_norms if size < self._least_for_norms else self._frozen_norms
         for norm in norms:
             norm.eval()
         yield
+
+    @property
+    def _least_for_norms(self) -> int:
+        """Pictures of a part from which on BatchNorm goes by them: 2, and a quarter of an ordinary part.
+
+        The end of an epoch may be 2 pictures. Where their features are nearly the same, each BatchNorm multiplies their
+        gradient by up to 1 / sqrt(eps), 316; one such step has made a ResNet-50's outputs infinite.
+        """
+        return max(2, -(-self._slice_size // (4 * self.parts)))
 
     def _synced(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Return where gradients are summed over ranks: in the last part alone."""
