@@ -151,9 +151,8 @@ def choose_form(out: Path | None, as_json: bool) -> Form:
         return "jsonl" if as_json else "csv"
     form = next((form for form in FORMS if out.name.lower().endswith(f".{form}")), None)
     if form is None:
-        raise UsageError(
-            f"--out {out} must end in {', '.join(f'.{form}' for form in FORMS)}, which says what is written"
-        )
+        endings = ", ".join(f".{form}" for form in FORMS)
+        raise UsageError(f"--out {out} must end in one of {endings}, which says what is written")
     if as_json and form != "jsonl":
         raise UsageError(f"--json and --out {out} contradict each other; name a file that ends in .jsonl")
     return form
