@@ -29,6 +29,7 @@ from PIL import Image
 
 import trainer.predict
 from shards.command import run_command
+from shards.errors import UsageError
 from shards.sources.folder import list_pictures, walk_pictures
 from shards.storage import open_storage
 from trainer.answering.answer import AHEAD, Row, Speed, answer_stream
@@ -592,6 +593,7 @@ def test_titles_say_prediction_probability_and_truth_where_it_is_known(small_pat
 # a cluster
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_rows_in_the_same_order(
     ray_cluster: str, small_path: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -608,6 +610,11 @@ def test_a_cluster_gives_the_same_rows_in_the_same_order(
         assert float(one["probability"]) == pytest.approx(float(two["probability"]), abs=2e-5)
     assert f"{tmp_path}/cut.jpg: " in err
     assert len(read_csv(tmp_path / "there.csv.unreadable.csv")) == 1
+    from trainer.ray_predict import Asking, answer_on_ray
+
+    asked = find_asked([str(pictures)])
+    with pytest.raises(UsageError, match=f"{tmp_path}/unseen does not exist"):  # no folder that the nodes see
+        next(answer_on_ray(Asking(f"{tmp_path}/unseen", "eager", asked), asked.list(), 32, 1))
 
 
 def test_what_is_read_from_its_beginning_alone_is_not_spread(small_path: Path, pictures: Path, tmp_path: Path) -> None:

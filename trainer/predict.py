@@ -103,11 +103,13 @@ def _write_rows(
     arguments: argparse.Namespace, asked: Asked, page: BundlePage, form: Form, columns: Columns, tally: _Tally
 ) -> None:
     from trainer.answering.partial import open_partial
+    from trainer.answering.parts import write_name
     from trainer.answering.tables import write_rows, write_unreadable
 
+    paths = [*arguments.paths, *map(str, arguments.list)]
     said = {
         "bundle": page.fingerprint(),
-        "PATH": [*arguments.paths, *map(str, arguments.list)],
+        "PATH": [write_name(path if "://" in path else os.path.abspath(path)) for path in paths],
         "--batch-size": arguments.batch_size,
         "--backend": arguments.backend,
     }
@@ -144,15 +146,17 @@ def _answer(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place]
 
 
 def _compute(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place]) -> Iterator[list[Row]]:
+    from trainer.contract.choice import load_with_backend
+
+    # For a cluster as well: what is wrong with a bundle is told before actors start.
+    bundle, _ = load_with_backend(arguments.bundle, backend=arguments.backend)
     if arguments.on == "ray":
         from trainer.ray_predict import Asking, answer_on_ray  # the only way in for Ray
 
         asking = Asking(str(arguments.bundle.absolute()), arguments.backend, asked)
         return answer_on_ray(asking, places, arguments.batch_size, arguments.workers)
     from trainer.answering.answer import Speed, answer_stream
-    from trainer.contract.choice import load_with_backend
 
-    bundle, _ = load_with_backend(arguments.bundle, backend=arguments.backend)
     workers = arguments.workers or len(os.sched_getaffinity(0))
     return answer_stream(bundle, asked, places, Speed(workers, arguments.batch_size))
 

@@ -6,6 +6,8 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from shards.ray_cluster import join_or_start  # isort: skip, it quiets Ray
@@ -18,10 +20,11 @@ from ray.exceptions import RayError
 from shards.errors import ShardError, UsageError
 from trainer.answering.answer import Row, compute_rows, cut_batches, read_picture
 from trainer.answering.asked import Asked, Place
+from trainer.contract.bundle import Bundle
 from trainer.contract.choice import load_with_backend
 
-_BLOCK = 64
-"""Batches whose places are handed out together."""
+_ALONE, _BLOCK = 64, 16
+"""Blocks of places that are of one batch each, so that few pictures keep many actors busy; batches of later blocks."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,26 @@ def _run(asking: Asking, places: Iterable[Place], batch_size: int, workers: int 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    blocks = [ray.put(_make_block(block)) for block in cut_batches(places, _BLOCK * batch_size)]
+    context.raise_original_map_exception = True
+    blocks = [ray.put(_make_block(block)) for block in _cut_blocks(iter(places), batch_size)]
     if not blocks:
         return
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     answered = ray.data.from_arrow_refs(blocks).map_batches(
         _Answerer,
         batch_size=batch_size,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=workers or 1, max_size=workers or cpus),
+        compute=ray.data.ActorPoolStrategy(min_size=min(workers or 1, len(blocks)), max_size=most),
         fn_constructor_args=(pickle.dumps(asking),),
         num_cpus=1,
     )
     for batch in answered.iter_batches(batch_size=batch_size, batch_format="pyarrow"):
         yield [Row(**json.loads(row)) for row in batch["row"].to_pylist()]
+
+
+def _cut_blocks(places: Iterator[Place], batch_size: int) -> Iterator[list[Place]]:
+    yield from islice(cut_batches(places, batch_size), _ALONE)
+    yield from cut_batches(places, _BLOCK * batch_size)
 
 
 def _make_block(places: list[Place]) -> pa.Table:
@@ -91,7 +100,11 @@ class _Answerer:
 
     def __init__(self, asking: bytes) -> None:
         self._asking: Asking = pickle.loads(asking)
-        self._bundle, _ = load_with_backend(self._asking.bundle, backend=self._asking.backend)
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        # Loaded late: what a constructor raises is tried again, and comes to the driver as a text of many lines.
+        return load_with_backend(self._asking.bundle, backend=self._asking.backend)[0]
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         places: list[Place] = [pickle.loads(place) for place in batch["place"].to_pylist()]
