@@ -433,22 +433,27 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(Partial, "append", stopping)
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(("form", "kind"), [("csv", "folder"), ("parquet", "folder"), ("jsonl", "tar.gz")])
 def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
-    form: str, small_path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, kind: str, small_path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [small_path, pictures / "test", "--batch-size", 5, "--out"]
+    path = pictures / "test"
+    if kind == "tar.gz":  # stored in another order than that of the names
+        path = tmp_path / "test.tar.gz"
+        with tarfile.open(path, "w:gz") as file:
+            for picture in sorted((pictures / "test").glob("*/*"), reverse=True):
+                file.add(picture, picture.name)
+    arguments = [small_path, path, "--batch-size", 5, "--out"]
     assert predict(*arguments, tmp_path / f"whole.{form}")[0] == 0
     out = tmp_path / f"a.{form}"
     with monkeypatch.context() as patch:
-        stop_after(patch, 2)
+        stop_after(patch, 3)
         code, _, err = predict(*arguments, out)
     assert (code, out.exists()) == (130, False)
     assert "the same command goes on where this one stopped" in err
-    with open(name_partial(out), "ab") as file:
-        file.write(b'{"path": "half a li')
+    os.truncate(name_partial(out), name_partial(out).stat().st_size - 9)  # killed in the middle of its 15th row
     code, _, err = predict(*arguments, out)
-    assert (code, err) == (0, "10 pictures are done already; going on from there\n")
+    assert (code, err) == (0, "10 pictures are done already; going on from there\n")  # what is computed together stays
     assert out.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
     assert not name_partial(out).exists()
 
@@ -520,6 +525,16 @@ def test_other_pictures_than_before_are_refused(stopped: list[object], tmp_path:
     code, _, err = predict(*stopped)
     assert code == 2
     assert "as number 9, and there are no more pictures" in err
+
+
+def test_answers_to_pictures_that_have_gone_are_not_kept(stopped: list[object], tmp_path: Path) -> None:
+    with open(name_partial(tmp_path / "a.csv"), "rb+") as file:
+        lines = file.readlines()
+        file.truncate(sum(map(len, lines[:-1])))  # 9 of 10 answers: the last 4 are computed again
+    for path in sorted((tmp_path / "asked").glob("*/*"))[7:]:
+        path.unlink()
+    assert predict(*stopped)[0] == 0
+    assert len(read_csv(tmp_path / "a.csv")) == 7
 
 
 def test_two_commands_do_not_write_one_output(stopped: list[object], tmp_path: Path) -> None:
