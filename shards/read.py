@@ -108,9 +108,10 @@ class SampleReader:
         chunks = self.read_columns([name])[name].chunks
         return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in chunks])
 
-    def read_columns(self, names: list[str]) -> pa.Table:
-        """Return columns of the index of all shards, in stored order; raises as `read`."""
-        wanted = [self._split.wanted_index(shard) for shard in range(len(self._split.counts))]
+    def read_columns(self, names: list[str], shards: Sequence[int] | None = None) -> pa.Table:
+        """Return columns of the index of these shards, None for all, in stored order; raises as `read`."""
+        chosen = range(len(self._split.counts)) if shards is None else shards
+        wanted = [self._split.wanted_index(shard) for shard in chosen]
         tables = []
         for first in range(0, len(wanted), _SHARDS_KEPT):
             part = wanted[first : first + _SHARDS_KEPT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,6 +111,33 @@ class _Walk:
                 else:
                     self._take(prefix + found.name, found)
         return sorted(folders)
+
+
+def walk_pictures(root: str) -> Iterator[str]:
+    """Yield the pictures below a folder by name, in the order of `list_pictures`, holding one folder's names at a time.
+
+    As in `scan_folder`, links are followed and a real folder is visited once. A link to nowhere is yielded as well.
+
+    Raises:
+        OSError: A folder that cannot be listed.
+    """
+    absolute = Path(root).absolute()
+    return _walk_lazily(root, "", {_identify(os.fspath(folder)) for folder in absolute.parents})
+
+
+def _walk_lazily(folder: str, prefix: str, seen: set[_Identity]) -> Iterator[str]:
+    identity = _identify(folder)
+    if identity in seen:
+        return
+    seen.add(identity)
+    with os.scandir(folder) as listing:
+        found = sorted((entry.name, entry.is_dir()) for entry in listing if not is_ignored(entry.name))
+    for name, is_folder in found:
+        path = f"{folder}/{name}"
+        if is_folder:
+            yield from _walk_lazily(path, f"{prefix}{name}/", seen)
+        elif read_ending(name) in ENDINGS and (os.path.isfile(path) or not os.path.exists(path)):
+            yield prefix + name
 
 
 def _identify(folder: str) -> _Identity:

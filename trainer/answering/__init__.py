@@ -1,0 +1,1 @@
+"""Prediction: what is asked about, the answers as a stream, and what becomes of them."""
