@@ -39,6 +39,7 @@ ROOMS = {
         "evaluation",
         "fitting",
         "deploy",
+        "report",
     ),
 }
 STREAM = (
