@@ -8,6 +8,7 @@ from typing import Any
 
 from shards.files import write_text
 from trainer.contract.names import TIMM_PREFIX
+from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
 from trainer.report.data import describe_audit
 from trainer.report.judged import list_metrics, spell_metric, tell_headline, tell_intervals
@@ -46,7 +47,7 @@ def describe_model(run: Finished) -> str:
         f"## Not intended\n\n{_OWNER}",
         f"## Licence of the model and of its data\n\n{_OWNER}",
         f"## Data\n\n{_describe_data(run)}",
-        f"## Preprocessing\n\n{_table(['', ''], page.preprocess.model_dump(mode='json').items())}",
+        f"## Preprocessing\n\n{_table(['', ''], _list_preprocess(page.preprocess))}",
         *(_describe_part(run, number) for number in range(len(run.evaluations))),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in list_limits(run)),
         f"## Fingerprints\n\n{_table(['', 'sha256'], list_fingerprints(run).items())}",
@@ -63,14 +64,21 @@ def _describe_data(run: Finished) -> str:
     return f"{_table(['class', *manifest.splits], [*classes, samples])}\n\n{audit}"
 
 
+def _list_preprocess(spec: PreprocessSpec) -> list[tuple[str, Any]]:
+    """Return name and value of what is set, that of decoding among it."""
+    told = spec.model_dump(mode="json")
+    return [(name, value) for name, value in (told | told.pop("decode")).items() if value is not None]
+
+
 def _describe_part(run: Finished, number: int) -> str:
     evaluation = run.evaluations[number]
     metrics = evaluation.metrics
     body = [[spell_metric(name), *rest] for name, *rest in list_metrics(metrics)]
+    header = ["metric", "value", "95 % interval"][: len(body[0])]
     warning = f"**{metrics['warning']}.**\n\n" if "warning" in metrics else ""
     return (
         f"## Results on {evaluation.part}\n\n{warning}{tell_headline(metrics)} on {metrics['samples']:,} pictures. "
-        f"{tell_intervals(metrics)}\n\n{_table(['metric', 'value', '95 % interval'], body)}"
+        f"{tell_intervals(metrics)}\n\n{_table(header, body)}"
     )
 
 

@@ -59,7 +59,7 @@ def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
             words = [
                 answers[position] or "none",
                 f"labels {labels[position] or 'none'}",
-                f"worst on {names[asked]}, {probabilities[position, asked]:.3f}",
+                f"map: {names[asked]} {probabilities[position, asked]:.3f}",
             ]
         shown.append(Shown(position, asked, words))
     return shown
@@ -116,11 +116,10 @@ def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> s
     for each, image, heat in zip(shown, images, maps, strict=True):
         pixels = _to_colours(image)
         path = str(paths[each.position].as_py())
-        name = predictions.display_names[each.asked]
-        pair = embed_pixels(pixels, path, _SIDE) + embed_pixels(lay_over(pixels, heat), f"map of {name}", _SIDE)
+        pair = embed_pixels(pixels, path, _SIDE) + embed_pixels(lay_over(pixels, heat), f"map on {path}", _SIDE)
         first, *rest = map(escape, each.words)
         words = "<br>".join([f"<b>{first}</b>", *rest])
-        caption = f"{words}<br>map: {escape(name)}<br><span class=path>{escape(path)}</span>"
+        caption = f"{words}<br><span class=path>{escape(path)}</span>"
         figures.append(f"<figure><div class=pair>{pair}</div><figcaption>{caption}</figcaption></figure>")
     return f"<div class=gallery>{''.join(figures)}</div>"
 

@@ -27,10 +27,13 @@ def spell_metric(name: str) -> str:
     return _SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
 
 
-def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, value and 95 % interval of each metric that is one number; no interval is a dash."""
-    bounds = metrics.get("intervals", {})
-    return [(name, f"{value:.4f}", _bound(bounds.get(name))) for name, value in metrics.items() if type(value) is float]
+def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return name, value and, where the part has any, 95 % interval of each metric that is one number; - is none."""
+    bounds = metrics.get("intervals")
+    numbers = [(name, value) for name, value in metrics.items() if type(value) is float]
+    if bounds is None:
+        return [(name, f"{value:.4f}") for name, value in numbers]
+    return [(name, f"{value:.4f}", _bound(bounds.get(name))) for name, value in numbers]
 
 
 def tell_headline(metrics: dict[str, Any]) -> str:
@@ -62,7 +65,7 @@ def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
     listed = list_metrics(metrics)
     main = [(spell_metric(name), *rest) for name, *rest in listed if name not in _CALIBRATION]
     calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in _CALIBRATION]
-    header = ["metric", "value", "95 % interval"]
+    header = ["metric", "value", *(["95 % interval"] if "intervals" in metrics else [])]
     blocks = [
         ("Metrics", f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics)}"),
         ("Confusion", show_figures(folder / "confusion.png", folder / "confusion_normalised.png")),
@@ -91,7 +94,7 @@ def _notes(metrics: dict[str, Any]) -> str:
     decided = metrics["decision"]
     if "threshold" in decided:
         at = f"{decided['positive']} from" if "positive" in decided else "each class from"
-        notes.append(f"predictions here: {at} probability {decided['threshold']:g} on")
+        notes.append(f"predictions: {at} probability {decided['threshold']:g} on")
     return f"<p class=soft>{'<br>'.join(escape(f'{note}.') for note in notes)}</p>" if notes else ""
 
 
@@ -130,7 +133,8 @@ def _tell_worst(run: Finished, evaluation: Evaluation) -> str:
         return _WITHHELD
     text = (
         f"At most {MOST} wrong answers, that with the lowest probability of the truth first. Beside each picture, as "
-        "the model sees it: where it sees what speaks for the named class (LayerCAM; red the most)."
+        "the model sees it: where it sees what speaks for the class in bold, or named after “map” (LayerCAM; red the "
+        "most). Numbers are probabilities."
     )
     return f"<p class=soft>{text}</p>{draw_gallery(run, evaluation, shown)}"
 

@@ -32,10 +32,12 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:1rem 0;font-size:.9rem}
 .note{background:var(--warn);padding:.5rem .8rem;border-radius:6px}
 .scroll{overflow-x:auto;margin:.5rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
-td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-td:first-child,th:first-child{text-align:left;white-space:normal;padding-left:0}th{color:var(--soft);font-weight:600;vertical-align:bottom}
-.words td{text-align:left;white-space:normal}.words td:first-child{color:var(--soft);overflow-wrap:normal;
-white-space:nowrap;vertical-align:top}
+td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;
+overflow-wrap:break-word}
+td:first-child,th:first-child{text-align:left;white-space:normal;padding-left:0;min-width:6em}
+th{color:var(--soft);font-weight:600;vertical-align:bottom}
+.words td{text-align:left;white-space:normal;overflow-wrap:anywhere}
+.words td:first-child{color:var(--soft);overflow-wrap:normal;white-space:nowrap;vertical-align:top}
 img{max-width:100%;height:auto;border-radius:4px;background:#fff}
 .plots.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:1rem}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:1rem}
@@ -45,7 +47,8 @@ pre{background:var(--tint);padding:.8rem;border-radius:6px;overflow-x:auto;font-
 summary{cursor:pointer;color:var(--accent)}
 @media print{@page{margin:15mm}body{margin:0;max-width:none;font-size:10.5pt}nav{display:none}
 h2,h3{break-after:avoid}img,tr,.note{break-inside:avoid}.plots img{max-height:120mm}
-.plots.two{grid-template-columns:1fr 1fr}thead{display:table-header-group;break-after:avoid}td,th{white-space:normal}
+.plots.two{grid-template-columns:1fr 1fr}thead{display:table-header-group;break-after:avoid}
+td,th{white-space:normal;font-size:8pt;padding:.15rem .5rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}
 .gallery{grid-template-columns:repeat(4,1fr);gap:.6rem}.gallery figcaption{font-size:7.5pt;line-height:1.3}}
 """
