@@ -29,26 +29,32 @@ PROBE = """<script>addEventListener('load', () => {
     headings: all('h2,h3').map(each => each.textContent), links: all('nav a').map(each => each.hash.slice(1)),
     ids: all('section').map(each => each.id),
   };
-  const out = document.createElement('output');
-  out.id = 'seen';
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
+  parent.postMessage(JSON.stringify(seen), '*');
 });</script>"""
+# A window of headless Chromium is at least 500 pixels wide; a frame in it is as narrow as a phone.
+FRAME = """<!doctype html><meta charset=utf-8><output id=seen></output>
+<script>addEventListener('message', event => document.getElementById('seen').textContent = event.data)</script>
+<iframe src=page.html style="border:0;width:{width}px;height:3000px"></iframe>"""
 
 
 def browse(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Chromium without a window and without a network."""
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    quiet += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
     words = [CHROMIUM, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={home / 'profile'}", *arguments]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
 
 
 def look(page: str, home: Path, width: int) -> dict[str, Any]:
-    """Return what a browser makes of a page in a window so wide."""
-    path = home / "page.html"
-    path.write_text(page + PROBE, encoding="utf-8")
-    dumped = browse(home, f"--window-size={width},3000", "--dump-dom", path.as_uri()).stdout
+    """Return what a browser makes of a page in so many pixels of width."""
+    (home / "page.html").write_text(page + PROBE, encoding="utf-8")
+    (home / "frame.html").write_text(FRAME.format(width=width), encoding="utf-8")
+    dumped = browse(home, "--virtual-time-budget=10000", "--dump-dom", (home / "frame.html").as_uri()).stdout
     found = re.search(r'<output id="seen">(.*?)</output>', dumped, re.DOTALL)
     assert found, dumped[-2000:]
     seen: dict[str, Any] = json.loads(html.unescape(found[1]))
