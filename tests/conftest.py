@@ -89,6 +89,40 @@ def multi_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
+def train_smoke(data: Path, root: Path, *options: str) -> Path:
+    """Train one epoch of the smoke recipe in this process and return the run's folder."""
+    from trainer.launch import launch
+    from trainer.recipe_file import load_recipe
+
+    named = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "epochs=1", "name=run"]
+    return launch(load_recipe("smoke", [*named, *options])).run_dir
+
+
+@pytest.fixture(scope="session")
+def named_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose classes and files have Chinese names and signs of HTML; the dataset's source is `named`, beside it.
+
+    A third of its test pictures lie in the wrong class.
+    """
+    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("named")
+    classes = {"新冠肺炎": (200, 60, 60), "<i>x & 'y'": (60, 60, 200)}
+    for split, count in {"train": 18, "val": 6, "test": 12}.items():
+        for name, other in zip(classes, reversed(classes), strict=True):
+            (root / "named" / split / name).mkdir(parents=True)
+            for number in range(count):
+                colour = classes[other if split == "test" and number % 3 == 0 else name]
+                pixels = rng.normal(colour, 30, (40, 40, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / "named" / split / name / f"病人<i>x{number}.png")
+    pack(find_sources(root / "named"), root / "shards", PackOptions())
+    return train_smoke(root / "shards", root / "runs")
+
+
+@pytest.fixture(scope="session")
+def several_run(multi_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pictures of several labels."""
+    return train_smoke(multi_path, tmp_path_factory.mktemp("several"), "loss.name=bce")
+
+
 def make_bundle(folder: Path, pictures: Path, name: str, preprocess: PreprocessSpec) -> Path:
     """Save a bundle of a small untrained model with three classes, its BatchNorm settled on the training pictures.
 

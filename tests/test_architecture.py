@@ -40,6 +40,7 @@ ROOMS = {
         "fitting",
         "deploy",
         "answering",
+        "report",
     ),
 }
 STREAM = (

@@ -107,8 +107,8 @@ def test_evaluation_of_the_bundle_on_val_is_what_training_said(finished: tuple[l
 def test_report_is_one_page_without_outside_parts(finished: tuple[list[str], Done, Path]) -> None:
     page = (finished[2] / "report.html").read_text()
     assert "http" not in page
-    # Two figures for each of two parts, pictures as training saw them, and the course of training.
-    assert page.count("data:image/png;base64,") == 6
+    # Five figures for each of two parts, pictures as training saw them, and the course of training.
+    assert page.count("data:image/png;base64,") == 12
 
 
 def test_real_probes_are_validation_pictures(finished: tuple[list[str], Done, Path], pictures: Path) -> None:

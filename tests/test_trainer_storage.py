@@ -150,7 +150,7 @@ def test_store_holds_what_a_run_leaves_and_nothing_of_its_machine(killed: Recipe
     tops = {name.split("/")[0] for name in names}
     assert tops == {
         "recipe.yaml", "run.json", "metrics.jsonl", "snapshots", "ledger", "bundle", "augment.png", "curves.png",
-        "report.html", "result.json",
+        "report.html", "model_card.md", "environment.json", "result.json",
     }  # fmt: skip
     assert len(stored_snapshots(store_of(killed))) <= 2
     assert not [name for name in names if ".partial" in name]

@@ -17,7 +17,6 @@ from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.files import Judging, write_evaluation
 from trainer.evaluation.predictions import gather_predictions
-from trainer.evaluation.report import AUGMENTED, write_report
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
 from trainer.feed.meter import WELL_FED
@@ -28,6 +27,9 @@ from trainer.record.logbook import read_metrics
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.track import Tracker
 from trainer.record.wandb_run import Judged
+from trainer.report.card import write_card
+from trainer.report.page import AUGMENTED, write_report
+from trainer.report.sources import Finished, record_environment
 from trainer.run_dir import SNAPSHOTS
 from trainer.step.engine import describe_local_norms
 
@@ -52,7 +54,9 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
     if ranks.is_first:
         notes += _read_verdict(recipe)
         _show_augmentation(recipe, dataset, tracker)
-        write_report(recipe, dataset, notes)
+        run = Finished(recipe.run_dir, recipe, dataset, bundle, notes, record_environment(recipe, ranks))
+        write_report(run)
+        write_card(run)
         _drop_snapshots(recipe)
     return notes
 

@@ -17,7 +17,7 @@ from trainer.options.augment import AugmentOptions
 from trainer.options.loss import LossOptions
 from trainer.options.optim import OptimOptions
 from trainer.options.preprocess import PreprocessOptions
-from trainer.options.run import RayOptions, SnapshotOptions, StopOptions, StorageOptions, TrackOptions
+from trainer.options.run import RayOptions, ReportOptions, SnapshotOptions, StopOptions, StorageOptions, TrackOptions
 from trainer.options.schedule import ScheduleOptions
 from trainer.options.section import Section
 from trainer.options.step import StepOptions
@@ -82,6 +82,7 @@ class Recipe(Section):
     snapshot: SnapshotOptions = SnapshotOptions()
     stream: StreamOptions = StreamOptions()
     track: TrackOptions = TrackOptions()
+    report: ReportOptions = ReportOptions()
     storage: StorageOptions = StorageOptions()
     ray: RayOptions = RayOptions()
 
@@ -184,7 +185,7 @@ class Recipe(Section):
 
 PLACEMENT = {
     "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
-    "ledger", "evaluate_on", "probes", "snapshot", "track", "storage", "ray",
+    "ledger", "evaluate_on", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
 """Options that say where, how fast and how often; runs that differ in these alone compute the same."""
 

@@ -96,8 +96,8 @@ def _name_ticks(axes: Any, names: list[str]) -> None:
 
 def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
     """Draw the course of a run from the rows of metrics.jsonl."""
-    figure = new_figure(10, 6)
-    loss, score, rate, feed = figure.subplots(2, 2).flat
+    figure = new_figure(10, 8.4)
+    loss, score, rate, feed, wait, time = figure.subplots(3, 2).flat
     epochs = [row["epoch"] for row in rows]
 
     def plot(axes: Any, name: str, label: str) -> None:
@@ -111,13 +111,18 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
         plot(score, f"val/{name}", label)
     plot(rate, "train/lr", "end of epoch")
     plot(feed, "feed/img_s", "training")
+    plot(wait, "feed/wait_frac", "training")
+    plot(time, "train/time_s", "training")
+    plot(time, "val/time_s", "validation")
     loss.set(title="loss (nats)")
     score.set(title="validation")
-    rate.set(title="learning rate", xlabel="epoch")
-    feed.set(title="pictures/s", xlabel="epoch", ylim=(0, None))
-    for axes in (loss, score):
+    rate.set(title="learning rate")
+    feed.set(title="images/s", ylim=(0, None))
+    wait.set(title="share of the time that waits for data", xlabel="epoch", ylim=(0, 1))
+    time.set(title="seconds an epoch", xlabel="epoch", ylim=(0, None))
+    for axes in (loss, score, time):
         axes.legend(fontsize=8)
-    for axes in (loss, score, rate, feed):
+    for axes in (loss, score, rate, feed, wait, time):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)

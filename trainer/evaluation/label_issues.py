@@ -39,3 +39,25 @@ def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
     margin = own[issues] - probabilities[issues, guess[issues]]
     found: Ints = issues[np.argsort(margin, kind="stable")]
     return found
+
+
+def find_multi_label_issues(labels: Ints, probabilities: Floats) -> Ints:
+    """Return int64[n, 2], sample and class of labels that are likely mistakes, the surest first.
+
+    Each class is a question of its own, answered as `find_label_issues` does for yes and no.
+
+    Args:
+        labels: int64[N, K] of 0 and 1, as given.
+        probabilities: float64[N, K] of a model that was not fitted to these samples, of each class for itself.
+
+    >>> said = [[0.9, 0.2], [0.8, 0.1], [0.1, 0.9], [0.2, 0.95], [0.9, 0.8]]
+    >>> find_multi_label_issues(np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]), np.array(said)).tolist()
+    [[4, 0]]
+    """
+    found = [
+        (abs(float(yes[sample]) - float(given[sample])), sample, number)
+        for number, (given, yes) in enumerate(zip(labels.T, probabilities.T, strict=True))
+        for sample in find_label_issues(given, np.stack([1 - yes, yes], axis=1)).tolist()
+    ]
+    found.sort(key=lambda issue: (-issue[0], *issue[1:]))
+    return np.array([issue[1:] for issue in found], dtype=np.int64).reshape(-1, 2)

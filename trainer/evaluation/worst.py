@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from shards.dataset import Split
 from shards.read import SampleReader
@@ -18,14 +19,14 @@ MOST = 50
 
 def find_worst(rows: Rows, most: int = MOST) -> npt.NDArray[np.int64]:
     """Return int64[n], positions in `rows` of wrong answers, that with the lowest probability of the truth first."""
-    order = np.argsort(_rate_truth(rows), kind="stable")
+    order = np.argsort(rate_truth(rows), kind="stable")
     predicted = predict_labels(rows.logits) if rows.is_multi_label else rows.logits.argmax(axis=1)
     wrong = (predicted != rows.labels).reshape(len(rows.labels), -1).any(axis=1)
     worst: npt.NDArray[np.int64] = order[wrong[order]][:most]
     return worst
 
 
-def _rate_truth(rows: Rows) -> npt.NDArray[np.float64]:
+def rate_truth(rows: Rows) -> npt.NDArray[np.float64]:
     """Return float64[N], the probability of each sample's class; of several, the geometric mean over right answers."""
     if rows.is_multi_label:
         rates: npt.NDArray[np.float64] = np.exp(-compute_log_losses(rows.labels, rows.logits).mean(axis=1))
@@ -39,21 +40,24 @@ def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str
     Raises:
         ShardError: A sample that cannot be read any more.
     """
-    rates, (labels, predictions) = _rate_truth(rows), name_answers(rows, classes)
-    pictures = []
+    rates, (labels, predictions) = rate_truth(rows), name_answers(rows, classes)
+    worst = find_worst(rows, most)
+    return [
+        Picture(
+            image.permute(1, 2, 0).numpy(),
+            labels[position],
+            predictions[position],
+            float(rates[position]),
+            rows.sources[position],
+        )
+        for position, image in zip(worst.tolist(), read_images(split, rows.ids[worst], spec), strict=True)
+    ]
+
+
+def read_images(split: Split, ids: npt.NDArray[np.int64], spec: PreprocessSpec) -> list[Tensor]:
+    """Return the samples of these ids as the model sees them, uint8[C, S, S] each; raises as `read_worst`."""
     with SampleReader(split) as reader:
-        for position in find_worst(rows, most).tolist():
-            sample = reader.read_one(*_locate(split, int(rows.ids[position])))
-            pictures.append(
-                Picture(
-                    prepare(sample.data, spec).permute(1, 2, 0).numpy(),
-                    labels[position],
-                    predictions[position],
-                    float(rates[position]),
-                    sample.source,
-                )
-            )
-    return pictures
+        return [prepare(reader.read_one(*_locate(split, sample_id)).data, spec) for sample_id in ids.tolist()]
 
 
 def _locate(split: Split, sample_id: int) -> tuple[int, int]:

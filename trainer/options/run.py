@@ -88,6 +88,13 @@ class TrackOptions(Section):
     """Global steps between rows of steps.jsonl; 0 writes none."""
 
 
+class ReportOptions(Section):
+    """What report.html shows; it stays in the run's folder, and goes where that is taken."""
+
+    images: bool = True
+    """Pictures of the dataset: worst errors, likely label mistakes, augmented ones. They may show patients."""
+
+
 class StorageOptions(Section):
     """Where runs are kept; on several machines an object store, or a folder that all of them see."""
 

@@ -21,6 +21,8 @@ class InstalledWeights:
     expects: Expectation
     key_map: str
     """Name in `trainer.weights.key_maps.KEY_MAPS`."""
+    licence: str
+    """As their package states it."""
 
 
 INSTALLED: Final[dict[str, InstalledWeights]] = {
@@ -30,6 +32,7 @@ INSTALLED: Final[dict[str, InstalledWeights]] = {
         model="timm/tf_efficientnet_lite0",
         expects=Expectation(HALF, HALF, 224, "bicubic"),
         key_map="efficientnet_pytorch",
+        licence="Apache-2.0",
     ),
 }
 """Names that a recipe's `weights` may give."""

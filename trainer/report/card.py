@@ -1,0 +1,126 @@
+"""model_card.md: what a model is, what it was judged by, and what it is not known to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from shards.files import write_text
+from trainer.contract.names import TIMM_PREFIX
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.recipe import Recipe
+from trainer.report.data import describe_audit
+from trainer.report.judged import list_metrics, spell_metric, tell_headline, tell_intervals
+from trainer.report.page import list_fingerprints
+from trainer.report.sources import Finished
+from trainer.weights.installed import INSTALLED
+
+CARD = "model_card.md"
+_OWNER = "*To be filled in by the owner of the model; nothing in a run's files says it.*"
+
+
+def write_card(run: Finished) -> Path:
+    """Write model_card.md into the run's folder and into its bundle, and return the first one's path."""
+    text = describe_model(run)
+    for folder in (run.folder, run.folder / "bundle"):
+        write_text(folder / CARD, text)
+    return run.folder / CARD
+
+
+def describe_model(run: Finished) -> str:
+    """Return the card, Markdown."""
+    recipe, page = run.recipe, run.page
+    facts = {
+        "model": page.model.name,
+        "task": page.task,
+        "classes": ", ".join(page.display_names),
+        "starting weights": f"{recipe.weights}; licence: {find_licence(recipe)}",
+        "training": f"{len(run.rows)} epochs, {recipe.optim.name}, {recipe.loss.name}, seed {recipe.seed}",
+        "best epoch": f"{run.rows[-1]['val/best_epoch']:.0f}, by {recipe.stop.metric} on val",
+        "decides by": "each class from 0.5 on" if page.decision.rule == "each" else "the most probable class",
+    }
+    blocks = [
+        f"# Model card: {recipe.name}",
+        _table(["", ""], facts.items()),
+        f"## Intended use\n\n{_OWNER}",
+        f"## Not intended\n\n{_OWNER}",
+        f"## Licence of the model and of its data\n\n{_OWNER}",
+        f"## Data\n\n{_describe_data(run)}",
+        f"## Preprocessing\n\n{_table(['', ''], _list_preprocess(page.preprocess))}",
+        *(_describe_part(run, number) for number in range(len(run.evaluations))),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in list_limits(run)),
+        f"## Fingerprints\n\n{_table(['', 'sha256'], list_fingerprints(run).items())}",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _describe_data(run: Finished) -> str:
+    manifest = run.dataset.manifest
+    counts = zip(*(split.class_counts for split in manifest.splits.values()), strict=True)
+    classes = [[name, *row] for name, row in zip(manifest.display_names, counts, strict=True)]
+    samples = ["all pictures", *(split.samples for split in manifest.splits.values())]
+    audit = _table(["", ""], describe_audit(run).items())
+    return f"{_table(['class', *manifest.splits], [*classes, samples])}\n\n{audit}"
+
+
+def _list_preprocess(spec: PreprocessSpec) -> list[tuple[str, Any]]:
+    """Return name and value of what is set, that of decoding among it."""
+    told = spec.model_dump(mode="json")
+    return [(name, value) for name, value in (told | told.pop("decode")).items() if value is not None]
+
+
+def _describe_part(run: Finished, number: int) -> str:
+    evaluation = run.evaluations[number]
+    metrics = evaluation.metrics
+    body = [[spell_metric(name), *rest] for name, *rest in list_metrics(metrics)]
+    header = ["metric", "value", "95 % interval"][: len(body[0])]
+    warning = f"**{metrics['warning']}.**\n\n" if "warning" in metrics else ""
+    return (
+        f"## Results on {evaluation.part}\n\n{warning}{tell_headline(metrics)} on {metrics['samples']:,} pictures. "
+        f"{tell_intervals(metrics)}\n\n{_table(header, body)}"
+    )
+
+
+def list_limits(run: Finished) -> list[str]:
+    """Return what a user of the model must not take for granted."""
+    groups = describe_audit(run)["groups"]
+    limits = [
+        "Results hold for pictures that are made as those of the dataset were: another device, place or time, or other "
+        "shares of the classes, may change them, and nothing here measured that.",
+        f"Groups (patients, devices): {groups}.",
+    ]
+    decision = run.page.decision
+    if decision.temperature is None:
+        limits.append("Probabilities are as the network gives them, fitted to nothing.")
+    if decision.ood is None:
+        limits.append(
+            "A picture of none of the classes gets an answer all the same: there is no out-of-distribution score."
+        )
+    return [*limits, *(f"{note}." for note in run.notes)]
+
+
+def find_licence(recipe: Recipe) -> str:
+    """Return the licence of the starting weights as their library or package states it."""
+    if recipe.weights == "none":
+        return "none needed, the run began with random weights"
+    if recipe.weights in INSTALLED:
+        return INSTALLED[recipe.weights].licence
+    if recipe.model.startswith(TIMM_PREFIX) and not Path(recipe.weights).exists() and "://" not in recipe.weights:
+        from timm.models import get_pretrained_cfg
+
+        tag = "" if recipe.weights in ("pretrained", "DEFAULT") else f".{recipe.weights}"
+        known = get_pretrained_cfg(recipe.model.removeprefix(TIMM_PREFIX) + tag, allow_unregistered=True)
+        if known is not None and known.license:
+            return f"{known.license}, as timm states it"
+    return "not known here; ask where the weights came from"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+
+
+def _escape(cell: object) -> str:
+    """Return text for a cell of a table: bars and line ends would end it."""
+    return str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

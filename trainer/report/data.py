@@ -1,0 +1,58 @@
+"""What a report says of the dataset: what it holds, what its audit found, whether its splits keep groups apart."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from trainer.report.markup import show_facts, show_table
+from trainer.report.sources import Finished
+
+
+def tell_dataset(run: Finished) -> str:
+    """Return what the dataset holds, and what its audit found."""
+    manifest = run.dataset.manifest
+    splits = manifest.splits
+    names = manifest.display_names
+    counts = [[name, *row] for name, row in zip(names, _transpose(splits), strict=True)]
+    total = ["samples", *(f"{split.samples:,}" for split in splits.values())]
+    return (
+        show_table(["class", *splits], [*counts, total])
+        + show_facts(describe_audit(run))
+        + (f"<p class=soft>{_COUNTED_TWICE}</p>" if manifest.task == "multi-label" else "")
+    )
+
+
+_COUNTED_TWICE = "A picture of several labels counts for each of them."
+
+
+def _transpose(splits: dict[str, Any]) -> list[tuple[str, ...]]:
+    columns = [[f"{count:,}" for count in split.class_counts] for split in splits.values()]
+    return list(itertools.zip_longest(*columns, fillvalue="0"))
+
+
+def describe_audit(run: Finished) -> dict[str, str]:
+    """Return in words what the audit found and whether the splits keep groups apart."""
+    manifest, audited = run.dataset.manifest, run.dataset.manifest.audited
+    told = {
+        "audit": "every picture was decoded and compared" if audited.level == "full" else "none: nothing was checked",
+        "quarantined": f"{manifest.quarantined:,} pictures that cannot be used",
+    }
+    if audited.level == "full":
+        told |= {
+            "duplicates": f"{audited.duplicates:,} copies inside of a split, {audited.dropped:,} left out",
+            "leaks": f"{audited.leaks:,} groups of equal pictures in more than one split",
+            "label conflicts": f"{audited.conflicts:,} groups of equal pictures with different labels",
+        }
+    return told | {"groups": _describe_groups(run), "fingerprint": run.dataset.fingerprint()}
+
+
+def _describe_groups(run: Finished) -> str:
+    crossing = run.dataset.manifest.audited.crossing_groups
+    if crossing:
+        return f"NOT group-safe: {crossing:,} groups lie in more than one split, so results may flatter"
+    if not run.evaluations:
+        return "not looked at: no part was evaluated"
+    if all(each.predictions.groups is None for each in run.evaluations):
+        return "none recorded: pictures of one patient or device may lie in more than one split"
+    return "recorded; none was found in more than one split"

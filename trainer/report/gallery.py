@@ -1,0 +1,148 @@
+"""Pictures with what the model made of them: its worst errors, and labels that are likely mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.contract.bundle import Bundle
+from trainer.contract.cam import explain
+from trainer.evaluation.answers import name_labels
+from trainer.evaluation.label_issues import find_label_issues, find_multi_label_issues
+from trainer.evaluation.multi_label import compute_log_losses, predict_labels
+from trainer.evaluation.predictions import Predictions
+from trainer.evaluation.rows import Rows
+from trainer.evaluation.worst import find_worst, rate_truth, read_images
+from trainer.report.markup import embed_pixels, escape
+from trainer.report.sources import Evaluation, Finished
+
+MOST = 24
+"""Pictures of a gallery."""
+_SIDE = 160
+"""Pixels of a thumbnail at most."""
+_TOGETHER = 4
+"""Pictures that are explained in one pass: its activations are all kept for the gradients."""
+_OPAQUE = 0.6
+"""Of the map, where it is 1."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture to be shown: its row, the class whose map is laid over it, and the words about it."""
+
+    position: int
+    asked: int
+    words: list[str]
+
+
+def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
+    """Return wrong answers, the worst first, asking about the class that was wrongly given (or wrongly missed)."""
+    rows, names = _read_rows(predictions), predictions.display_names
+    rates, probabilities = rate_truth(rows), predictions.probabilities
+    labels, answers = _name_answers(predictions)
+    losses = compute_log_losses(rows.labels, rows.logits) if rows.is_multi_label else None
+    shown = []
+    for position in find_worst(rows, most).tolist():
+        if losses is None:
+            asked = int(rows.logits[position].argmax())
+            words = [
+                f"{answers[position]} {probabilities[position, asked]:.3f}",
+                f"label {labels[position]} {rates[position]:.3f}",
+            ]
+        else:
+            asked = int(losses[position].argmax())
+            words = [
+                answers[position] or "none",
+                f"labels {labels[position] or 'none'}",
+                f"map: {names[asked]} {probabilities[position, asked]:.3f}",
+            ]
+        shown.append(Shown(position, asked, words))
+    return shown
+
+
+def select_issues(predictions: Predictions, most: int = MOST) -> tuple[list[Shown], int]:
+    """Return likely label mistakes, the surest first, and how many there are beside."""
+    labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.display_names
+    if predictions.is_multi_label:
+        pairs = find_multi_label_issues(labels, probabilities)
+        told = [
+            Shown(k, asked, [f"{names[asked]} {_say(labels[k, asked])}", f"model {probabilities[k, asked]:.3f}"])
+            for k, asked in pairs[:most].tolist()
+        ]
+        return told, len(pairs)
+    issues = find_label_issues(labels, probabilities)
+    told = []
+    for k in issues[:most].tolist():
+        others = probabilities[k].copy()
+        others[labels[k]] = -1
+        asked = int(others.argmax())
+        words = [f"{names[asked]} {probabilities[k, asked]:.3f}"]
+        told.append(Shown(k, asked, [*words, f"label {names[labels[k]]} {probabilities[k, labels[k]]:.3f}"]))
+    return told, len(issues)
+
+
+def _say(label: int) -> str:
+    return "is in the labels" if label else "is not in the labels"
+
+
+def _read_rows(predictions: Predictions) -> Rows:
+    ids = predictions.known["sample_id"].to_numpy()
+    return Rows(ids, predictions.labels, predictions.logits, predictions.known["path"].to_pylist())
+
+
+def _name_answers(predictions: Predictions) -> tuple[list[str], list[str]]:
+    logits, names = predictions.logits, predictions.display_names
+    predicted = predict_labels(logits) if predictions.is_multi_label else logits.argmax(axis=1)
+    return name_labels(predictions.labels, names), name_labels(predicted, names)
+
+
+def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:
+    """Return the pictures as the model sees them, each beside itself under the map of the class it is asked about.
+
+    Raises:
+        ShardError, OSError: A picture that cannot be read any more.
+    """
+    predictions = evaluation.predictions
+    ids = predictions.known["sample_id"].to_numpy()[[each.position for each in shown]]
+    images = read_images(run.dataset.split(evaluation.part), ids, run.page.preprocess)
+    paths = predictions.known["path"]
+    maps = explain_images(run.bundle, images, [each.asked for each in shown])
+    figures = []
+    for each, image, heat in zip(shown, images, maps, strict=True):
+        pixels = _to_colours(image)
+        path = str(paths[each.position].as_py())
+        pair = embed_pixels(pixels, path, _SIDE) + embed_pixels(lay_over(pixels, heat), f"map on {path}", _SIDE)
+        first, *rest = map(escape, each.words)
+        words = "<br>".join([f"<b>{first}</b>", *rest])
+        caption = f"{words}<br><span class=path>{escape(path)}</span>"
+        figures.append(f"<figure><div class=pair>{pair}</div><figcaption>{caption}</figcaption></figure>")
+    return f"<div class=gallery>{''.join(figures)}</div>"
+
+
+def explain_images(bundle: Bundle, images: list[Tensor], asked: list[int]) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield float32[S, S] of each image uint8[C, S, S], 0..1: what speaks for the class that is asked about."""
+    for start in range(0, len(images), _TOGETHER):
+        batch = torch.stack(images[start : start + _TOGETHER]).to(bundle.device)
+        classes = torch.tensor(asked[start : start + _TOGETHER], device=bundle.device)
+        yield from explain(bundle.model, batch, classes).cpu().numpy()
+
+
+def _to_colours(image: Tensor) -> npt.NDArray[np.uint8]:
+    """Return uint8[H, W, 3] of uint8[C, H, W]."""
+    pixels: npt.NDArray[np.uint8] = image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    return pixels
+
+
+def lay_over(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return uint8[H, W, 3], the picture under the colours of a map float32[H, W]; where it is 0, the picture."""
+    from matplotlib import colormaps
+
+    share = _OPAQUE * heat[..., None]
+    colours = 255 * colormaps["turbo"](heat)[..., :3]
+    mixed: npt.NDArray[np.uint8] = ((1 - share) * pixels + share * colours).round().astype(np.uint8)
+    return mixed

@@ -1,0 +1,157 @@
+"""What a report says of one evaluated part: metrics with intervals, figures, classes, and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.evaluation.answers import describe_headline
+from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
+from trainer.report.markup import escape, show_figures, show_note, show_table
+from trainer.report.sources import Evaluation, Finished
+
+_SPELT = {
+    "auroc": "AUROC", "auprc": "AUPRC (average precision)", "mcc": "MCC", "kappa": "Cohen's kappa", "map": "mAP",
+    "ece": "ECE, expected calibration error", "brier": "Brier score", "log_loss": "log loss (nats)",
+    "micro_auroc": "micro AUROC", "subset_accuracy": "all labels right", "average_precision": "average precision",
+}  # fmt: skip
+_CALIBRATION = ("log_loss", "brier", "ece")
+_COLUMNS = ("precision", "recall", "f1", "specificity", "average_precision", "auprc", "auroc")
+
+
+def spell_metric(name: str) -> str:
+    """Return a metric's name as people write it.
+
+    >>> spell_metric("macro_f1"), spell_metric("auroc")
+    ('macro F1', 'AUROC')
+    """
+    return _SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
+
+
+def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return name, value and, where the part has any, 95 % interval of each metric that is one number; - is none."""
+    bounds = metrics.get("intervals")
+    numbers = [(name, value) for name, value in metrics.items() if type(value) is float]
+    if bounds is None:
+        return [(name, f"{value:.4f}") for name, value in numbers]
+    return [(name, f"{value:.4f}", _bound(bounds.get(name))) for name, value in numbers]
+
+
+def tell_headline(metrics: dict[str, Any]) -> str:
+    """Return the first numbers of a part, the interval of accuracy with them."""
+    bounds = metrics.get("intervals", {}).get("accuracy")
+    return describe_headline(metrics) + (f" {_bound(bounds)}" if bounds else "")
+
+
+def tell_intervals(metrics: dict[str, Any]) -> str:
+    """Return how the intervals of a part were made, or that it has none."""
+    if "interval" not in metrics:
+        return "No intervals: they are computed for pictures of one label each."
+    made = metrics["interval"]
+    groups = "of groups, which stay whole" if made["by"] == "group" else "of single pictures"
+    return (
+        f"Intervals: {made['level']:.0%}, {made['method']} {groups}, {made['units']:,} {made['by']}s drawn anew "
+        f"{made['resamples']:,} times."
+    )
+
+
+def _bound(bounds: list[float] | None) -> str:
+    return f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "-"
+
+
+def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
+    """Return the section of one part."""
+    metrics, folder = evaluation.metrics, evaluation.folder
+    head = f"<p class=big>{escape(tell_headline(metrics))} on {metrics['samples']:,} pictures</p>"
+    listed = list_metrics(metrics)
+    main = [(spell_metric(name), *rest) for name, *rest in listed if name not in _CALIBRATION]
+    calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in _CALIBRATION]
+    header = ["metric", "value", *(["95 % interval"] if "intervals" in metrics else [])]
+    blocks = [
+        ("Metrics", f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics)}"),
+        ("Confusion", show_figures(folder / "confusion.png", folder / "confusion_normalised.png")),
+        ("ROC, precision and recall", show_figures(folder / "curves.png")),
+        ("Calibration", show_table(header, calibration) + show_figures(folder / "reliability.png")),
+        ("Thresholds", show_figures(folder / "thresholds.png")),
+        ("By class", _tell_classes(run, metrics)),
+        *_tell_slices(metrics),
+        ("Worst errors", _tell_worst(run, evaluation)),
+        ("Likely label mistakes", _tell_issues(run, evaluation)),
+    ]
+    return head + _warn(metrics) + "".join(f"<h3>{name}</h3>{content}" for name, content in blocks if content)
+
+
+def _warn(metrics: dict[str, Any]) -> str:
+    return show_note(metrics["warning"]) if "warning" in metrics else ""
+
+
+def _notes(metrics: dict[str, Any]) -> str:
+    """Return what is to be known of the numbers: what is not defined, what has no interval, and why."""
+    notes = [f"{spell_metric(name)}: {note}" for name, note in metrics.get("notes", {}).items()]
+    made = metrics.get("interval", {}).get("notes", {})
+    notes += [f"interval of {spell_metric(name)}: {note}" for name, note in made.items()]
+    for name, classes in metrics.get("undefined", {}).items():
+        notes.append(f"{spell_metric(name)} is not defined for {', '.join(classes)}: its mean is without them")
+    decided = metrics["decision"]
+    if "threshold" in decided:
+        at = f"{decided['positive']} from" if "positive" in decided else "each class from"
+        notes.append(f"predictions: {at} probability {decided['threshold']:g} on")
+    return f"<p class=soft>{'<br>'.join(escape(f'{note}.') for note in notes)}</p>" if notes else ""
+
+
+def _tell_classes(run: Finished, metrics: dict[str, Any]) -> str:
+    per_class = metrics["per_class"]
+    bounds = metrics.get("intervals", {}).get("per_class", {})
+    columns = [name for name in _COLUMNS if any(name in row for row in per_class.values())]
+
+    def show(name: str, column: str) -> str:
+        value = per_class[name].get(column)
+        bound = bounds.get(name, {}).get(column)
+        return "-" if value is None else f"{value:.3f}" + (f" [{bound[0]:.3f}, {bound[1]:.3f}]" if bound else "")
+
+    body = [
+        [run.display_names.get(name, name), row["support"], *(show(name, column) for column in columns)]
+        for name, row in per_class.items()
+    ]
+    return show_table(["class", "pictures", *map(spell_metric, columns)], body)
+
+
+def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a table for each column that the part was cut by."""
+    tables = []
+    for name, rows in metrics.get("slices", {}).items():
+        body = [[row["value"], row["samples"], f"{row['accuracy']:.4f}", _bound(row.get("interval"))] for row in rows]
+        header = [name, "pictures", "accuracy", "95 % interval"]
+        tables.append((f"By {escape(name)}", show_table(header, body)))
+    return tables
+
+
+def _tell_worst(run: Finished, evaluation: Evaluation) -> str:
+    shown = select_worst(evaluation.predictions)
+    if not shown:
+        return "<p>No picture of this part was answered wrongly.</p>"
+    if not run.recipe.report.images:
+        return _WITHHELD
+    text = (
+        f"At most {MOST} wrong answers, that with the lowest probability of the truth first. Beside each picture, as "
+        "the model sees it: where it sees what speaks for the class in bold, or named after “map” (LayerCAM; red the "
+        "most). Numbers are probabilities."
+    )
+    return f"<p class=soft>{text}</p>{draw_gallery(run, evaluation, shown)}"
+
+
+def _tell_issues(run: Finished, evaluation: Evaluation) -> str:
+    if "warning" in evaluation.metrics:
+        return "<p>Not looked for: the model was fitted to these labels, and agrees with them.</p>"
+    shown, number = select_issues(evaluation.predictions)
+    if not shown:
+        return "<p>None: where the model is confident, it agrees with the labels.</p>"
+    text = (
+        f"{number:,} labels that the model, which never saw them, is confident against (confident learning, Northcutt "
+        f"et al. 2021), the surest first{f', the first {MOST} shown' if number > MOST else ''}. A wrong model is "
+        "confident, too: look before you change a label."
+    )
+    pictures = draw_gallery(run, evaluation, shown) if run.recipe.report.images else _WITHHELD
+    return f"<p class=soft>{text}</p>{pictures}"
+
+
+_WITHHELD = "<p>Pictures are left out (report.images=false); predictions.csv has the paths.</p>"

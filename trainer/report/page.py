@@ -1,0 +1,111 @@
+"""report.html: one self-contained page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from shards.files import write_text
+from trainer.evaluation.figures import draw_training
+from trainer.fitting.telling import describe_decision
+from trainer.report.data import tell_dataset
+from trainer.report.judged import tell_evaluation, tell_headline
+from trainer.report.markup import (
+    escape,
+    show_code,
+    show_facts,
+    show_figures,
+    show_note,
+    show_table,
+    write_page,
+)
+from trainer.report.reproduce import list_commands
+from trainer.report.sources import Finished
+
+AUGMENTED = "augment.png"
+"""A contact sheet of what training sees, in the run's folder."""
+REPORT = "report.html"
+_EPOCHS = ("epoch", "train/loss", "val/log_loss", "train/lr", "feed/img_s", "feed/wait_frac", "train/time_s")
+
+
+def write_report(run: Finished) -> Path:
+    """Write curves.png and report.html into the run's folder and return the page's path.
+
+    Raises:
+        ShardError, OSError: Pictures of the dataset that cannot be read any more.
+    """
+    draw_training(run.folder / "curves.png", run.rows)
+    sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each)) for each in run.evaluations]
+    sections += [("Decision", _tell_decision(run)), ("Course of training", _tell_training(run))]
+    if run.recipe.report.images and (run.folder / AUGMENTED).is_file():
+        sections.append(("Pictures as training sees them", show_figures(run.folder / AUGMENTED)))
+    sections += [
+        ("Dataset", tell_dataset(run)),
+        ("Environment", show_facts(run.environment) if run.environment else "<p>Not recorded.</p>"),
+        ("Fingerprints", show_facts(list_fingerprints(run))),
+        ("To reproduce", _reproduce(run)),
+    ]
+    write_text(run.folder / REPORT, write_page(run.recipe.name, sections, _tell_head(run)))
+    return run.folder / REPORT
+
+
+def _tell_head(run: Finished) -> str:
+    recipe, last = run.recipe, run.rows[-1]
+    told = (
+        f"{recipe.model}, weights {recipe.weights}, {recipe.image_size} pixels; {len(run.rows)} of {recipe.epochs} "
+        f"epochs, number {last['val/best_epoch']:.0f} kept: best validation {recipe.stop.metric} {last['val/best']:.4f}"
+    )
+    parts = [f"<header><h1>{escape(recipe.name)}</h1>"]
+    if run.evaluations:
+        first = run.evaluations[0]
+        text = f"{tell_headline(first.metrics)} on {first.part}, {first.metrics['samples']:,} pictures"
+        parts.append(f"<p class=big>{escape(text)}</p>")
+    parts.append(f"<p>{escape(told)}</p>")
+    if run.recipe.report.images:
+        parts.append(
+            "<p class=soft>This page contains pictures of the dataset and names of its files: they may show patients. "
+            "report.images=false leaves pictures out.</p>"
+        )
+    return "".join(parts) + "</header>" + "".join(show_note(f"{note}.") for note in run.notes)
+
+
+def _tell_decision(run: Finished) -> str:
+    """Return how the bundle decides."""
+    decision = run.page.decision
+    if decision.rule == "each":
+        return "<p>Every class whose own probability, the sigmoid of its logit, is at least 0.5.</p>"
+    if decision.fitted is None:
+        return "<p>The most probable class, by plain softmax; <code>trainer.decide</code> fits more to validation.</p>"
+    lines = describe_decision(decision, run.page.classes)
+    return show_code("\n".join(lines)) + (
+        "<p class=soft>The metrics above are those of the evaluation, which decided as they say.</p>"
+    )
+
+
+def _tell_training(run: Finished) -> str:
+    rows = run.rows
+    score = "val/map" if "val/map" in rows[0] else "val/accuracy"
+    names = [*_EPOCHS[:3], score, *_EPOCHS[3:]]
+    table = show_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows])
+    return show_figures(run.folder / "curves.png") + table
+
+
+def list_fingerprints(run: Finished) -> dict[str, str]:
+    """Return the identities by which what belongs together is known."""
+    return {
+        "dataset": run.dataset.fingerprint(),
+        "recipe": run.recipe.fingerprint(),
+        "bundle": run.page.fingerprint(),
+        "weights": run.page.weights_sha256,
+    }
+
+
+def _reproduce(run: Finished) -> str:
+    recipe = yaml.safe_dump(run.describe_recipe(), sort_keys=False, allow_unicode=True)
+    return (
+        show_code("\n".join(list_commands(run)))
+        + "<p class=soft>SOURCE, where the pictures came from, is not recorded with the dataset, nor are the regular "
+        "expression of groups and the file of class names, where there were any.</p>"
+        + f"<details><summary>The resolved recipe, every option</summary>{show_code(recipe)}</details>"
+    )

@@ -1,0 +1,135 @@
+"""What a report is made of: a finished run's folder, its dataset, its bundle, and where it ran."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shards.dataset import Dataset
+from shards.files import write_json
+from trainer.contract.bundle import Bundle, BundlePage, read_versions
+from trainer.contract.choice import read_cpu
+from trainer.evaluation.files import METRICS
+from trainer.evaluation.predictions import Predictions, read_predictions
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.record.code import read_git_sha
+from trainer.record.logbook import read_metrics
+from trainer.run_place import show_location
+
+ENVIRONMENT = "environment.json"
+"""Where a run ended, in its folder."""
+PARTS = ("test", "val", "train")
+"""In the order in which they are told."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One part as the run evaluated it: its folder, and what metrics.json holds."""
+
+    part: str
+    folder: Path
+    metrics: dict[str, Any]
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        return read_predictions(self.folder / "predictions.parquet")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run with bundle and evaluations; recipe: resolved; notes: sentences that its user must know."""
+
+    folder: Path
+    recipe: Recipe
+    dataset: Dataset
+    bundle: Bundle
+    notes: list[str]
+    environment: dict[str, str]
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    """Those that the report is about, where they were evaluated."""
+
+    @property
+    def page(self) -> BundlePage:
+        return self.bundle.page
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row an epoch."""
+        return read_metrics(self.folder)
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        found = []
+        for part in PARTS:
+            path = self.folder / "evaluation" / part / METRICS
+            if part in self.parts and path.is_file():
+                found.append(Evaluation(part, path.parent, json.loads(path.read_text(encoding="utf-8"))))
+        return found
+
+    @cached_property
+    def display_names(self) -> dict[str, str]:
+        """What each class is called, by its name."""
+        return dict(zip(self.page.classes, self.page.display_names, strict=True))
+
+    def describe_recipe(self) -> dict[str, Any]:
+        """Return the recipe as people may see it: URIs without keys."""
+        told: dict[str, Any] = _hide_keys(self.recipe.model_dump(mode="json"))
+        return told
+
+
+def _hide_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _hide_keys(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_hide_keys(each) for each in value]
+    return show_location(value) if isinstance(value, str) else value
+
+
+def record_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
+    """Write environment.json into the run's folder and return what it holds."""
+    told = describe_environment(recipe, ranks)
+    write_json(recipe.run_dir / ENVIRONMENT, told)
+    return told
+
+
+def read_environment(folder: Path) -> dict[str, str]:
+    """Return what environment.json holds; nothing where a run of an earlier version left none."""
+    path = folder / ENVIRONMENT
+    told: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return told
+
+
+def describe_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
+    """Return in words where a run ends: processors, ranks, precision, versions, the code's commit."""
+    device = "CPU"
+    if ranks.device.type == "cuda":
+        device = f"{torch.cuda.get_device_name(ranks.device)}, CUDA {torch.version.cuda}"
+    told = {
+        "ranks": f"{ranks.num_ranks}, {ranks.on_node} of them on this machine",
+        "device of a rank": device,
+        "processor": f"{read_cpu()}, {len(os.sched_getaffinity(0))} CPUs for this process",
+        "precision": f"weights {recipe.dtype}, amp {recipe.amp}",
+        "system": f"{platform.system()} {platform.release()}, Python {sys.version.split()[0]}",
+        "libraries": ", ".join(f"{name} {version}" for name, version in _list_versions().items()),
+    }
+    commit = read_git_sha()
+    return told | ({"code": f"commit {commit}"} if commit else {})
+
+
+def _list_versions() -> dict[str, str]:
+    versions = read_versions()
+    for name in ("ray", "shardline"):  # code that a cluster was handed is not installed there
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
