@@ -383,6 +383,15 @@ def test_parquet_holds_what_csv_says(kind: str, pictures: Path, tmp_path: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.parquet", "a.jsonl"}
 
 
+def test_parquet_is_written_a_row_group_at_a_time(
+    small_path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.answering.tables._GROUP", 10)
+    assert predict(small_path, pictures / "test", "--out", tmp_path / "a.parquet")[0] == 0
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10, 10, 4]
+
+
 def test_the_ending_says_what_is_written(small_path: Path, pictures: Path, tmp_path: Path) -> None:
     code, _, err = predict(small_path, pictures, "--out", tmp_path / "answers.xlsx")
     assert code == 2
