@@ -46,7 +46,7 @@ img{max-width:100%;height:auto;border-radius:4px;background:#fff}
 pre{background:var(--tint);padding:.8rem;border-radius:6px;overflow-x:auto;font-size:.85rem;overflow-wrap:normal}
 summary{cursor:pointer;color:var(--accent)}
 @media print{@page{margin:15mm}body{margin:0;max-width:none;font-size:10.5pt}nav{display:none}
-h2,h3{break-after:avoid}img,tr,.note{break-inside:avoid}.plots img{max-height:120mm}
+h2,h3,h3+.soft{break-after:avoid}img,tr,.note{break-inside:avoid}.plots img{max-height:120mm}
 .plots.two{grid-template-columns:1fr 1fr}thead{display:table-header-group;break-after:avoid}
 td,th{white-space:normal;font-size:8pt;padding:.15rem .5rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}
