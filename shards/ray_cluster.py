@@ -19,6 +19,10 @@ for _name, _value in {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Ray will stop hiding GPUs from actors that ask for none; it warns until one of the two is chosen.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # On a busy machine Serve's proxy takes longer to start than the 5 s after which it is killed and started anew, and
+    # a replica longer to answer than the 0.1 s after which a warning is printed.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
 }.items():
     os.environ.setdefault(_name, _value)
 
