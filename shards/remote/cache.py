@@ -239,11 +239,12 @@ class ShardCache:
                 until=until,
                 cancelled=self._closed,
             )
+            # Before others see it: who has read the file finds its bytes counted.
+            with self._wake:
+                again = wanted.key in self._had
+                self._had.add(wanted.key)
+            self._count(bytes_downloaded=received, refetched=int(again))
             self._folder.publish(entry, file, awaited=awaited)
-        with self._wake:
-            again = wanted.key in self._had
-            self._had.add(wanted.key)
-        self._count(bytes_downloaded=received, refetched=int(again))
 
     @contextlib.contextmanager
     def _discarding(self, entry: Entry, file: BinaryIO) -> Iterator[None]:
