@@ -136,6 +136,7 @@ def test_refusal_of_a_ray_task_is_our_sentence(pictures: Path, tmp_path: Path) -
         os.utime(victim, ns=(listed.sources[7].stamp, listed.sources[7].stamp))
 
 
+@pytest.mark.slow
 def test_command_packs_on_ray(ray_cluster: str, pictures: Path, dataset_path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "shards", "pack", str(pictures), str(tmp_path / "out"), "--shard-bytes", "40000"]
     done = subprocess.run([*command, "--on", "ray"], cwd=ROOT, capture_output=True, text=True, timeout=200)
