@@ -20,9 +20,10 @@ from trainer.feed.feed import Batch
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.step.engine import Engine, describe_local_norms
+from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import build_loss
+from trainer.step.norms import describe_local_norms
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -46,7 +46,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
         ShardError: Weights that do not fit.
     """
     spec = build_model_spec(recipe, num_classes)
-    for size in {recipe.augment.train_size(0, resolve_size(recipe)), resolve_size(recipe)}:
+    for size in list_train_sizes(recipe):
         check_size(spec, size)
     torch.manual_seed(recipe.seed)
     model = Classifier(spec)
@@ -94,6 +94,12 @@ def resolve_size(recipe: Recipe) -> int:
     size = resolve_recipe(recipe).image_size
     assert size is not None
     return size
+
+
+def list_train_sizes(recipe: Recipe) -> set[int]:
+    """Return the sides of training's pictures in the first and the last epoch, pixels; one where they do not grow."""
+    size = resolve_size(recipe)
+    return {recipe.augment.train_size(0, size), size}
 
 
 def check_growth(recipe: Recipe) -> None:

@@ -181,6 +181,27 @@ def _parser() -> argparse.ArgumentParser:
     # None is what was not given: --show and --reset refuse the rest.
     parser.add_argument("bundle", type=Path, help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("data", nargs="?", help="folder of a dataset, and the part (default: val)")
+    _add_wishes(parser)
+    parser.add_argument("--out", type=Path, help="write a copy of the bundle there (default: change the bundle itself)")
+    parser.add_argument("--workers", type=int, help="threads that decode (default: 2)")
+    parser.add_argument("--json", action="store_true", default=None, help="print the decision as one JSON object")
+    parser.add_argument(
+        "--show", action="store_true", default=None, help="print the stored decision and change nothing"
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=None,
+        help="count what the stored decision gives on DATA (default: its test part), change nothing",
+    )
+    parser.add_argument(
+        "--reset", action="store_true", default=None, help="go back to the most probable class, by plain softmax"
+    )
+    return parser
+
+
+def _add_wishes(parser: argparse.ArgumentParser) -> None:
+    """Add what a decision may have."""
     parser.add_argument(
         "--temperature",
         action=argparse.BooleanOptionalAction,
@@ -227,22 +248,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CLASS=SHARE,...",
         help="class shares that the model learned; equal ones after stream.order=balanced (default: the train part's)",
     )
-    parser.add_argument("--out", type=Path, help="write a copy of the bundle there (default: change the bundle itself)")
-    parser.add_argument("--workers", type=int, help="threads that decode (default: 2)")
-    parser.add_argument("--json", action="store_true", default=None, help="print the decision as one JSON object")
-    parser.add_argument(
-        "--show", action="store_true", default=None, help="print the stored decision and change nothing"
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        default=None,
-        help="count what the stored decision gives on DATA (default: its test part), change nothing",
-    )
-    parser.add_argument(
-        "--reset", action="store_true", default=None, help="go back to the most probable class, by plain softmax"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from trainer.report.card import write_card
 from trainer.report.page import AUGMENTED, write_report
 from trainer.report.sources import Finished, record_environment
 from trainer.run_dir import SNAPSHOTS
-from trainer.step.engine import describe_local_norms
+from trainer.step.norms import describe_local_norms
 
 BUNDLE = "bundle"
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, UsageError
 from trainer.augment.policies import check_augment
-from trainer.build import check_growth, resolve_recipe, resolve_size
+from trainer.build import check_growth, list_train_sizes, resolve_recipe
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.processes import run_processes
@@ -71,7 +71,7 @@ def open_data(recipe: Recipe) -> tuple[Recipe, Dataset]:
             the run needs is missing, or pictures cannot be changed or grow as the recipe says.
     """
     check_growth(recipe)
-    for size in {recipe.augment.train_size(0, resolve_size(recipe)), resolve_size(recipe)}:
+    for size in list_train_sizes(recipe):
         check_augment(recipe.augment, recipe.preprocess.channels, size)
     dataset = open_dataset(recipe.data, recipe.cache_options())
     recipe = settle_metric(recipe, dataset)

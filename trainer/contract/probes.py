@@ -56,7 +56,7 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec) 
         ShardError: A pixel differs by more than 1 of 255, or the mean by more than 0.01.
     """
     images = [prepare(data, spec) for data in pictures]
-    shape = [spec.channels, spec.size, spec.size]
+    shape = list(spec.shape)
     if len(images) != len(expected) or list(expected.shape[1:]) != shape:
         raise ShardError(
             f"the bundle has {len(images)} probes and says that they become {shape}, recorded are {len(expected)} of "

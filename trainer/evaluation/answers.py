@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.multi_label import predict_labels
 from trainer.evaluation.rows import Rows
 
 SEPARATOR = ";"
@@ -16,8 +15,7 @@ SEPARATOR = ";"
 
 def name_answers(rows: Rows, classes: list[str]) -> tuple[list[str], list[str]]:
     """Return for each row its labels and those that the model gives; several are joined, none are empty."""
-    predicted = predict_labels(rows.logits) if rows.is_multi_label else rows.logits.argmax(axis=1)
-    return name_labels(rows.labels, classes), name_labels(predicted, classes)
+    return name_labels(rows.labels, classes), name_labels(rows.predicted, classes)
 
 
 def name_labels(labels: npt.NDArray[np.int64], classes: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from shards.read import Sample
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluation.metrics import softmax
-from trainer.evaluation.multi_label import sigmoid
+from trainer.evaluation.multi_label import predict_labels, sigmoid
 from trainer.feed.feed import Batch, Feed, Load
 from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
@@ -46,6 +46,11 @@ class Rows:
     def probabilities(self) -> npt.NDArray[np.float64]:
         """float64[N, K]; of each class for itself where samples have several."""
         return sigmoid(self.logits) if self.is_multi_label else softmax(self.logits)
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """int64[N], the most probable class; where samples have several int64[N, K] of 0 and 1."""
+        return predict_labels(self.logits) if self.is_multi_label else self.logits.argmax(axis=1)
 
 
 def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks: Ranks, workers: int) -> Rows:

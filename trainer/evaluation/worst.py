@@ -10,7 +10,7 @@ from shards.dataset import Split
 from shards.read import SampleReader
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluation.answers import name_answers
-from trainer.evaluation.multi_label import compute_log_losses, predict_labels
+from trainer.evaluation.multi_label import compute_log_losses
 from trainer.evaluation.rows import Rows
 from trainer.record.wandb_run import Picture
 
@@ -20,8 +20,7 @@ MOST = 50
 def find_worst(rows: Rows, most: int = MOST) -> npt.NDArray[np.int64]:
     """Return int64[n], positions in `rows` of wrong answers, that with the lowest probability of the truth first."""
     order = np.argsort(rate_truth(rows), kind="stable")
-    predicted = predict_labels(rows.logits) if rows.is_multi_label else rows.logits.argmax(axis=1)
-    wrong = (predicted != rows.labels).reshape(len(rows.labels), -1).any(axis=1)
+    wrong = (rows.predicted != rows.labels).reshape(len(rows.labels), -1).any(axis=1)
     worst: npt.NDArray[np.int64] = order[wrong[order]][:most]
     return worst
 

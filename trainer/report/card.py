@@ -10,7 +10,7 @@ from shards.files import write_text
 from trainer.contract.names import TIMM_PREFIX
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
-from trainer.report.data import describe_audit
+from trainer.report.data import count_classes, describe_audit
 from trainer.report.judged import list_metrics, spell_metric, tell_headline, tell_intervals
 from trainer.report.page import list_fingerprints
 from trainer.report.sources import Finished
@@ -57,8 +57,7 @@ def describe_model(run: Finished) -> str:
 
 def _describe_data(run: Finished) -> str:
     manifest = run.dataset.manifest
-    counts = zip(*(split.class_counts for split in manifest.splits.values()), strict=True)
-    classes = [[name, *row] for name, row in zip(manifest.display_names, counts, strict=True)]
+    classes = [[name, *row] for name, row in count_classes(run)]
     samples = ["all pictures", *(split.samples for split in manifest.splits.values())]
     audit = _table(["", ""], describe_audit(run).items())
     return f"{_table(['class', *manifest.splits], [*classes, samples])}\n\n{audit}"

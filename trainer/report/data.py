@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 from trainer.report.markup import show_facts, show_table
 from trainer.report.sources import Finished
 
@@ -13,8 +10,7 @@ def tell_dataset(run: Finished) -> str:
     """Return what the dataset holds, and what its audit found."""
     manifest = run.dataset.manifest
     splits = manifest.splits
-    names = manifest.display_names
-    counts = [[name, *row] for name, row in zip(names, _transpose(splits), strict=True)]
+    counts = [[name, *(f"{count:,}" for count in row)] for name, row in count_classes(run)]
     total = ["samples", *(f"{split.samples:,}" for split in splits.values())]
     return (
         show_table(["class", *splits], [*counts, total])
@@ -26,9 +22,11 @@ def tell_dataset(run: Finished) -> str:
 _COUNTED_TWICE = "A picture of several labels counts for each of them."
 
 
-def _transpose(splits: dict[str, Any]) -> list[tuple[str, ...]]:
-    columns = [[f"{count:,}" for count in split.class_counts] for split in splits.values()]
-    return list(itertools.zip_longest(*columns, fillvalue="0"))
+def count_classes(run: Finished) -> list[tuple[str, tuple[int, ...]]]:
+    """Return each class with its samples in every split."""
+    manifest = run.dataset.manifest
+    counts = zip(*(split.class_counts for split in manifest.splits.values()), strict=True)
+    return list(zip(manifest.display_names, counts, strict=True))
 
 
 def describe_audit(run: Finished) -> dict[str, str]:

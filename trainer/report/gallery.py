@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trainer.contract.bundle import Bundle
 from trainer.contract.cam import explain
-from trainer.evaluation.answers import name_labels
+from trainer.evaluation.answers import name_answers
 from trainer.evaluation.label_issues import find_label_issues, find_multi_label_issues
-from trainer.evaluation.multi_label import compute_log_losses, predict_labels
+from trainer.evaluation.multi_label import compute_log_losses
 from trainer.evaluation.predictions import Predictions
 from trainer.evaluation.rows import Rows
 from trainer.evaluation.worst import find_worst, rate_truth, read_images
@@ -44,7 +44,7 @@ def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
     """Return wrong answers, the worst first, asking about the class that was wrongly given (or wrongly missed)."""
     rows, names = _read_rows(predictions), predictions.display_names
     rates, probabilities = rate_truth(rows), predictions.probabilities
-    labels, answers = _name_answers(predictions)
+    labels, answers = name_answers(rows, names)
     losses = compute_log_losses(rows.labels, rows.logits) if rows.is_multi_label else None
     shown = []
     for position in find_worst(rows, most).tolist():
@@ -93,12 +93,6 @@ def _say(label: int) -> str:
 def _read_rows(predictions: Predictions) -> Rows:
     ids = predictions.known["sample_id"].to_numpy()
     return Rows(ids, predictions.labels, predictions.logits, predictions.known["path"].to_pylist())
-
-
-def _name_answers(predictions: Predictions) -> tuple[list[str], list[str]]:
-    logits, names = predictions.logits, predictions.display_names
-    predicted = predict_labels(logits) if predictions.is_multi_label else logits.argmax(axis=1)
-    return name_labels(predictions.labels, names), name_labels(predicted, names)
 
 
 def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:

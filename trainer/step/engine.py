@@ -21,9 +21,10 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
-from trainer.step.freeze import Norm, apply_freeze, list_frozen
+from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.loss import Loss
 from trainer.step.memory import RankMemoryError, fit_parts, is_out_of_memory, refuse_single_sample, release
+from trainer.step.norms import find_own_norms
 from trainer.step.optimizers import build_optimizer
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -305,18 +306,3 @@ def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:
             )
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(ranks.device)
-
-
-def find_own_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the BatchNorms whose statistics are those of a rank alone."""
-    return [m for m in model.modules() if isinstance(m, Norm) and not isinstance(m, nn.SyncBatchNorm)]
-
-
-def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
-    """Return what must be said of BatchNorm, the one thing that depends on the number of ranks; None without it."""
-    if num_ranks == 1 or not find_own_norms(model):
-        return None
-    return (
-        f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
-        f"num_ranks={num_ranks}. A model with GroupNorm does not; step.sync_batch_norm=true would not either, on CUDA"
-    )

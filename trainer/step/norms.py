@@ -1,0 +1,23 @@
+"""BatchNorms whose statistics are those of a rank alone, and what that means for a run."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from trainer.contract.model import Classifier
+from trainer.step.freeze import Norm
+
+
+def find_own_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the BatchNorms whose statistics are those of a rank alone."""
+    return [m for m in model.modules() if isinstance(m, Norm) and not isinstance(m, nn.SyncBatchNorm)]
+
+
+def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
+    """Return what must be said of BatchNorm, the one thing that depends on the number of ranks; None without it."""
+    if num_ranks == 1 or not find_own_norms(model):
+        return None
+    return (
+        f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
+        f"num_ranks={num_ranks}. A model with GroupNorm does not; step.sync_batch_norm=true would not either, on CUDA"
+    )
