@@ -34,8 +34,9 @@ lint: $(STAMP)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# Two processes, each with whole modules; those that share the Ray cluster run in one of them, one after another.
 test: lint  ## all that CI runs
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## what is too long for CI
 	$(PY) -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough

@@ -66,6 +66,14 @@ def make_pictures(root: Path, per_split: dict[str, int] = PER_SPLIT, size: int =
     return root
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module, and all that use the Ray cluster, in one of the processes of `make test`."""
+    for item in items:
+        shares_ray = "ray_cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder train|val|test / blue|green|red with 24, 8 and 8 pictures a class."""
