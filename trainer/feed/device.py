@@ -25,7 +25,7 @@ def feed_device(batches: Iterator[Batch], device: torch.device, meter: Meter) ->
 def _decode_here(batches: Iterator[Batch], meter: Meter) -> Iterator[Batch]:
     for batch in batches:
         decode_into(batch.images, batch.encoded, meter)
-        yield batch
+        yield replace(batch, encoded={}) if batch.encoded else batch
 
 
 def _copy_ahead(batches: Iterator[Batch], device: torch.device, meter: Meter) -> Iterator[Batch]:

@@ -48,8 +48,8 @@ def decode_into(images: Tensor, encoded: Mapping[int, Encoded], meter: Meter) ->
     Raises:
         ShardError: Neither the device's decoder nor the CPU's can decode one; named by shard and key.
     """
-    with meter.timing("device"):
-        for rows in _share_out(encoded):
+    for rows in _share_out(encoded):
+        with meter.timing("device"):
             pictures = [encoded[row] for row in rows]
             for row, picture, decoded in zip(rows, pictures, _decode(pictures, images.device), strict=True):
                 images[row].copy_(_load(picture) if decoded is None else picture.finish(decoded))

@@ -28,6 +28,6 @@ class StreamOptions(Section):
     """Share of each class that takes part, for learning curves; a smaller one is part of a larger one."""
     decode: Literal["faithful", "fast", "device"] = "faithful"
     """fast decodes large JPEGs at a part of their resolution where the crop allows it: sharper edges differ. device
-    leaves audited JPEGs to the rank's GPU, by nvJPEG: the same crops, and colours of 4:2:0 pictures that are sharper at
-    edges; for pictures that nothing or flip, square and erase alone change. Other pictures, and those that nvJPEG
-    refuses, are decoded as by faithful. It cannot see all damage, so each shard is hashed when it is first opened."""
+    leaves audited JPEGs to the rank's GPU (nvJPEG): the same crops, and pixels that its decoder rounds in its own way;
+    with policy none, flip or square, erase and mixing. What is no plain JPEG, or is refused there, is decoded as by
+    faithful. A GPU's decoder does not see all damage, so each shard is hashed when it is first opened."""
