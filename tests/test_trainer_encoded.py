@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def open_stream(recipe: Recipe, ranks: Ranks = HERE) -> TrainStream:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 96 to 160 pixels: JPEGs in colour, gray, CMYK and 4:2:0, progressive ones, and PNGs."""
+    """Pictures of 96 to 160 pixels: JPEGs in colour, gray, CMYK (which pack rewrites), 4:2:0, progressive; and PNGs."""
     root, rng = tmp_path_factory.mktemp("mixed"), np.random.default_rng(0)
     for split, count in {"train": 24, "val": 2, "test": 2}.items():
         for name, photograph in {"cat": data.chelsea(), "cup": data.coffee()}.items():
@@ -159,10 +160,26 @@ def test_plain_jpegs_alone_are_left_to_the_device_and_by_default_none(mixed: Pat
     assert count_encoded(make_recipe(mixed)) == 0
 
 
-def test_jpegs_that_nobody_audited_are_not_left_to_the_device() -> None:
-    load, encoded = make_late_load(make_recipe("somewhere"), SPEC, 0), encode(data.coffee())
-    assert isinstance(load(make_sample(encoded), 0, Meter()), Encoded)
-    assert isinstance(load(make_sample(encoded, audited=False), 0, Meter()), Tensor)
+def encode_cmyk() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(data.coffee()).convert("CMYK").save(file, "JPEG")
+    return file.getvalue()
+
+
+ODD = {
+    "CMYK": make_sample(encode_cmyk()),
+    "RGB": make_sample(encode(data.coffee(), keep_rgb=True)),
+    "WebP": make_sample(encode(data.coffee(), "WEBP")),
+    "unaudited": make_sample(encode(data.coffee()), audited=False),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_pictures_are_not_left_to_the_device(kind: str) -> None:
+    """Decoders guess colours that are not YCbCr; and who was not audited may be anything."""
+    load = make_late_load(make_recipe("somewhere"), SPEC, 0)
+    assert isinstance(load(make_sample(encode(data.coffee())), 0, Meter()), Encoded)
+    assert isinstance(load(ODD[kind], 0, Meter()), Tensor)
 
 
 def test_pictures_are_decoded_in_parts_that_a_device_has_room_for(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

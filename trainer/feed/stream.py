@@ -218,7 +218,7 @@ def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Whole:
 def make_late_load(
     recipe: Recipe, spec: PreprocessSpec, epoch: int
 ) -> Callable[[Sample, int, Meter], Tensor | Encoded]:
-    """Return the same for a feed that leaves plain JPEGs to the device: the draws, and so the pixels, are equal."""
+    """Return the same for a feed that leaves plain JPEGs to the device; the draws are equal. Raises as `make_load`."""
     whole, after = make_load(recipe, spec, epoch), build_policy(recipe.augment).after
     seed, geometry = recipe.seed, TrainGeometry(spec, recipe.augment)
 
