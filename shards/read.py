@@ -55,11 +55,14 @@ class Sample:
 
 
 class SampleReader:
-    """Reads samples of a split; safe to share between threads. Keeps at most 256 shards open."""
+    """Reads samples of a split; safe to share between threads. Keeps at most 256 shards open.
 
-    def __init__(self, split: Split) -> None:
+    checked: hash each file once before it is used.
+    """
+
+    def __init__(self, split: Split, checked: bool = False) -> None:
         self._split = split
-        self._access = open_access(split.location, split.cache)
+        self._access = open_access(split.location, split.cache, checked)
         self._local = isinstance(self._access, FolderAccess)
         self._open: OrderedDict[int, Future[_OpenShard]] = OrderedDict()
         self._lock = threading.Lock()

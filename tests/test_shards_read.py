@@ -222,3 +222,49 @@ def test_opening_reads_no_shard_and_no_index(copy: Path) -> None:
     for path in copy.glob("*/*"):
         path.unlink()
     assert open_dataset(copy).split("train").num_samples == 72
+
+
+# checked readers
+
+
+def flip_bit(path: Path) -> None:
+    """Change one bit in the last sample's bytes, where no other sample is."""
+    data = bytearray(path.read_bytes())
+    last = pq.read_table(path.with_suffix(".index.parquet")).to_pylist()[-1]
+    data[last["offset"] + last["length"] // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_checked_reader_refuses_a_shard_of_which_one_bit_changed(copy: Path) -> None:
+    """Before the first of its samples is read, whichever; of the other shards nothing is refused."""
+    split = train(copy)
+    flip_bit(shard_path(split, 0))
+    with SampleReader(split) as unchecked:
+        assert len(unchecked.read_one(0, 0).data) > 0
+    with SampleReader(split, checked=True) as reader:
+        with pytest.raises(ShardError) as caught:
+            reader.read_one(0, 0)
+        assert len(reader.read_one(1, 0).data) > 0
+    path = shard_path(split, 0)
+    assert str(caught.value) == (
+        f"{path}: sha256 differs from the shard table ({path.stat().st_size:,} bytes); "
+        "the file changed after packing. Pack again, or restore it from a backup"
+    )
+
+
+def test_checked_reader_hashes_a_shard_once(copy: Path) -> None:
+    """Also when it was closed meanwhile: an epoch opens every shard anew."""
+    split = train(copy)
+    with SampleReader(split, checked=True) as reader:
+        reader.read_one(0, 0)
+        reader.announce([1])
+        flip_bit(shard_path(split, 0))
+        assert len(reader.read_one(0, 0).data) > 0
+
+
+def test_checked_reader_names_a_missing_shard_as_others_do(copy: Path) -> None:
+    split = train(copy)
+    shard_path(split, 0).unlink()
+    with SampleReader(split, checked=True) as reader, pytest.raises(ShardError) as caught:
+        reader.read_one(0, 0)
+    assert str(caught.value) == refusal(split)

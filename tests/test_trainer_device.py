@@ -13,6 +13,7 @@ import torch
 from trainer.augment.mix import Pairs, mix_images
 from trainer.feed.device import feed_device
 from trainer.feed.feed import Batch
+from trainer.feed.meter import Meter
 
 BENCH = Path(__file__).parent / "bench" / "feed_gpu.py"
 
@@ -25,7 +26,7 @@ def make_batches(memory: torch.Tensor, number: int) -> list[Batch]:
 
 def test_on_a_cpu_batches_are_handed_on_as_they_are() -> None:
     batches = make_batches(torch.zeros((4, 3, 8, 8), dtype=torch.uint8), 3)
-    assert list(feed_device(iter(batches), torch.device("cpu"))) == batches
+    assert list(feed_device(iter(batches), torch.device("cpu"), Meter())) == batches
 
 
 def test_the_gpu_bench_skips_itself_with_a_sentence_where_there_is_no_gpu(dataset_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_memory_that_the_feed_uses_again_is_copied_before_that() -> None:
             yield Batch(memory, torch.full((64,), number), torch.ones(64), np.arange(64), [""] * 64)
 
     device = torch.device("cuda", 0)
-    for number, batch in enumerate(feed_device(batches(), device)):  # type: ignore[arg-type]
+    for number, batch in enumerate(feed_device(batches(), device, Meter())):  # type: ignore[arg-type]
         torch.cuda._sleep(1_000_000)
         assert batch.images.device == batch.labels.device == device
         assert int(batch.images.min()) == int(batch.images.max()) == number
@@ -60,7 +61,7 @@ def test_pairs_are_moved_with_their_batch_and_mixed_as_on_the_cpu() -> None:
     for box in (None, (3, 5, 20, 31)):
         pairs = Pairs(torch.tensor([1, 2, 3, 4]), torch.arange(4), torch.ones(4), torch.full((4,), 0.3125), box)
         batch = Batch(images, torch.arange(4), torch.ones(4), np.arange(4), [""] * 4, pairs)
-        [moved] = feed_device(iter([batch]), device)
+        [moved] = feed_device(iter([batch]), device, Meter())
         assert moved.pairs is not None
         assert {tensor.device for tensor in (moved.images, *moved.pairs.tensors)} == {device}
         assert torch.equal(mix_images(moved.images, moved.pairs).cpu(), mix_images(images, pairs))
@@ -73,4 +74,4 @@ def test_error_of_the_feed_comes_through() -> None:
         raise OSError("the store is gone")
 
     with pytest.raises(OSError, match="the store is gone"):
-        list(feed_device(batches(), torch.device("cuda", 0)))  # type: ignore[arg-type]
+        list(feed_device(batches(), torch.device("cuda", 0), Meter()))  # type: ignore[arg-type]

@@ -101,6 +101,19 @@ def test_memory_of_parameters_gradients_and_optimizer_is_that_of_adamw(
     assert memory["batches"] == 5 * 13 * 3 * 32 * 32
 
 
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says nothing where there is a GPU")
+def test_plan_says_that_nothing_is_gained_by_decoding_on_a_device_that_is_the_cpu(
+    planned: tuple[dict[str, Any], Path], dataset_path: Path, tmp_path: Path
+) -> None:
+    found = plan(*options(dataset_path, tmp_path / "runs", "stream.decode=device", "augment.policy=none"))
+    assert planned[0]["notes"] == []
+    assert found["notes"] == [
+        "stream.decode=device: torch sees no GPU here, so that one thread of each rank decodes on the CPU; "
+        "stream.decode=faithful takes all loader threads"
+    ]
+
+
 def test_time_is_that_of_its_parts(planned: tuple[dict[str, Any], Path]) -> None:
     """Steps and validation for two epochs, and the test part, which is as large as the validation part."""
     time = planned[0]["time"]

@@ -11,7 +11,7 @@ from trainer.feed.meter import Meter, Readings, judge
 
 
 def make_readings(side: int = 500, **seconds: float) -> Readings:
-    stages: Any = {"fetch": 0.0, "read": 0.0, "decode": 0.0, "augment": 0.0, **seconds}
+    stages: Any = {"fetch": 0.0, "read": 0.0, "decode": 0.0, "augment": 0.0, "device": 0.0, **seconds}
     return Readings(images=100, bytes_read=1, sides=100 * side, seconds=stages)
 
 
@@ -46,6 +46,13 @@ def make_readings(side: int = 500, **seconds: float) -> Readings:
             "waits 50% for data: download bound; raise storage.cache_bytes so that more is fetched ahead, or bring "
             "the dataset nearer",
         ),
+        (  # of one thread, beside two that took 9 seconds each
+            make_readings(device=10, decode=18),
+            0.5,
+            2,
+            "waits 50% for data: device decode bound; take stream.decode=faithful, which decodes on the CPUs",
+        ),
+        (make_readings(device=8, decode=18), 0.5, 2, "waits 50% for data: decode bound; add workers"),
     ],
 )
 def test_verdict_names_what_is_waited_for_and_what_would_help(

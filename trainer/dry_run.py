@@ -98,6 +98,11 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
         )
     elif rehearsal.device == "CPU" and recipe.least_ranks > cpus:
         notes.append(f"{recipe.least_ranks} ranks share {cpus} CPUs: they take turns")
+    if recipe.stream.decode == "device" and rehearsal.device == "CPU":
+        notes.append(
+            "stream.decode=device: torch sees no GPU here, so that one thread of each rank decodes on the CPU; "
+            "stream.decode=faithful takes all loader threads"
+        )
     if recipe.least_ranks > recipe.batch_size_global:
         notes.append(
             f"batch_size_global={recipe.batch_size_global} leaves some of {recipe.least_ranks} ranks without work"

@@ -127,6 +127,17 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _decoded_where_changed(self) -> Recipe:
+        if self.stream.decode == "device" and not self.augment.only_moves:
+            chosen = "pipeline" if self.augment.pipeline else f"policy={self.augment.policy}"
+            raise ValueError(
+                f"stream.decode=device makes pictures on the GPU, and augment.{chosen} of "
+                f"{self.augment.chosen_backend} changes them on the CPU; take policy none, or torchvision's flip or "
+                "square, or stream.decode=faithful"
+            )
+        return self
+
     @property
     def run_dir(self) -> Path:
         """The run's folder on this machine; with a remote root what must outlive the machine is copied from it."""

@@ -1,4 +1,4 @@
-"""Batches on their way to the accelerator, one ahead of the step that computes them."""
+"""Batches on their way to the accelerator, one ahead of the step that computes them, and whole when they come."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ from dataclasses import replace
 
 import torch
 
+from trainer.feed.encoded import decode_into
 from trainer.feed.feed import Batch
+from trainer.feed.meter import Meter
 
 
-def feed_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield the batches with what a step computes on `device`; on CUDA the next is copied while one is computed."""
-    return _copy_ahead(batches, device) if device.type == "cuda" else batches
+def feed_device(batches: Iterator[Batch], device: torch.device, meter: Meter) -> Iterator[Batch]:
+    """Yield the batches whole, with what a step computes on `device`; on CUDA the next is made while one is computed.
+
+    Raises:
+        ShardError: A picture that is decoded there, and cannot be.
+    """
+    return _copy_ahead(batches, device, meter) if device.type == "cuda" else _decode_here(batches, meter)
 
 
-def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _decode_here(batches: Iterator[Batch], meter: Meter) -> Iterator[Batch]:
+    for batch in batches:
+        decode_into(batch.images, batch.encoded, meter)
+        yield replace(batch, encoded={}) if batch.encoded else batch
+
+
+def _copy_ahead(batches: Iterator[Batch], device: torch.device, meter: Meter) -> Iterator[Batch]:
     side = torch.cuda.Stream(device)
 
     def copy_next() -> Batch | None:
@@ -24,12 +36,15 @@ def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batc
         if batch is None:
             return None
         with torch.cuda.stream(side):
+            images = batch.images.to(device, non_blocking=True)
+            decode_into(images, batch.encoded, meter)
             moved = replace(
                 batch,
-                images=batch.images.to(device, non_blocking=True),
+                images=images,
                 labels=batch.labels.to(device, non_blocking=True),
                 pairs=batch.pairs.to(device, non_blocking=True) if batch.pairs else None,
                 known_weight=batch.total_weight,
+                encoded={},
             )
         side.synchronize()  # the feed may write into the batch's memory as soon as the next one is asked for
         return moved

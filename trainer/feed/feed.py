@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from shards.ahead import look_ahead
 from shards.dataset import Split
-from shards.errors import DecodeError, ShardError
+from shards.errors import DecodeError
 from shards.plan import Refs
 from shards.read import Sample, SampleReader
 from trainer.augment.mix import Pairs
+from trainer.feed.encoded import Encoded, name_broken
 from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
@@ -26,8 +27,10 @@ _CHUNK = 4
 
 Shape = tuple[int, int, int]
 
-Load = Callable[[Sample, int, Meter], Tensor]
-"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
+Load = Callable[[Sample, int, Meter], Tensor | Encoded]
+"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S], or what becomes that on the batch's device."""
+
+_Filled = list[tuple[Sample, Encoded | None]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Batch:
 
     images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n], or where
     samples have several float32[n, K] of 0 and 1; weights: float32[n]; ids: int64[n] sample ids; pairs: what the step
-    mixes, None where it does not.
+    mixes, None where it does not; encoded: rows of images that are still to be written, see `feed_device`.
     """
 
     images: Tensor
@@ -47,6 +50,7 @@ class Batch:
     pairs: Pairs | None = None
     known_weight: float | None = None
     """total_weight, once it has been worked out: on a device the host would wait for it."""
+    encoded: Mapping[int, Encoded] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,12 +75,15 @@ class Feed:
         held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
             overwritten some time after the second one behind it was asked for.
         pinned: Page-locked memory, which CUDA copies from beside the computation.
+        checked: Hash each shard before its first sample, for decoders that do not see all damage.
     """
 
-    def __init__(self, split: Split, workers: int, *, held: int = 1, pinned: bool = False) -> None:
-        self._reader = SampleReader(split)
+    def __init__(
+        self, split: Split, workers: int, *, held: int = 1, pinned: bool = False, checked: bool = False
+    ) -> None:
+        self._reader = SampleReader(split, checked)
         self._num_classes = split.num_classes if split.task == "multi-label" else None
-        self._meter = Meter()
+        self.meter = Meter()
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
         # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
         self._pool = (
@@ -109,7 +116,7 @@ class Feed:
 
     def read_meter(self) -> Readings:
         """Return what was read so far, and how long each stage took."""
-        readings, counts = self._meter.read(), self._reader.counts()
+        readings, counts = self.meter.read(), self._reader.counts()
         readings.cache_hits, readings.cache_misses = counts.hits, counts.misses
         readings.bytes_downloaded = counts.bytes_downloaded
         readings.seconds["fetch"] = counts.wait_s
@@ -125,25 +132,27 @@ class Feed:
     def _begin(self, refs: Refs, load: Load, shape: Shape) -> _Filling:
         images = self._buffers.take(len(refs), shape)
         places = list(zip(refs.shards.tolist(), refs.rows.tolist(), refs.copies.tolist(), strict=True))
-        parts: list[Future[list[Sample]]] = []
+        parts: list[Future[_Filled]] = []
         for first in range(0, len(places), _CHUNK):
             part = places[first : first + _CHUNK], images[first : first + _CHUNK]
             parts.append(self._pool.submit(self._fill, *part, load) if self._pool else _done(self._fill(*part, load)))
         return _Filling(images, parts, self._num_classes)
 
-    def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> list[Sample]:
-        """Load samples into their places in a batch; return them without their bytes' pictures."""
-        samples = []
+    def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> _Filled:
+        """Load samples into their places in a batch; return them with what is left to be done."""
+        filled: _Filled = []
         for (shard, row, copy), image in zip(places, images, strict=True):
-            with self._meter.timing("read"):
+            with self.meter.timing("read"):
                 sample = self._reader.read_one(shard, row)
             try:
-                image.copy_(load(sample, copy, self._meter))
+                made = load(sample, copy, self.meter)
             except DecodeError as err:
-                raise ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again") from err
-            samples.append(sample)
-        self._meter.count(len(samples), sum(len(sample.data) for sample in samples))
-        return samples
+                raise name_broken(sample, err) from err
+            if isinstance(made, Tensor):
+                image.copy_(made)
+            filled.append((sample, made if isinstance(made, Encoded) else None))
+        self.meter.count(len(filled), sum(len(sample.data) for sample, _ in filled))
+        return filled
 
 
 @dataclass(frozen=True)
@@ -151,17 +160,19 @@ class _Filling:
     """A batch that threads are filling; num_classes: where samples have several labels, else None."""
 
     images: Tensor
-    parts: list[Future[list[Sample]]]
+    parts: list[Future[_Filled]]
     num_classes: int | None
 
     def finish(self) -> Batch:
-        samples = [sample for part in self.parts for sample in part.result()]
+        filled = [pair for part in self.parts for pair in part.result()]
+        samples = [sample for sample, _ in filled]
         return Batch(
             self.images,
             stack_labels(samples, self.num_classes),
             torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
             np.array([sample.sample_id for sample in samples], dtype=np.int64),
             [sample.source for sample in samples],
+            encoded={row: encoded for row, (_, encoded) in enumerate(filled) if encoded},
         )
 
     def cancel(self) -> None:
@@ -197,7 +208,7 @@ class _Buffers:
         return buffer[:wanted].view(size, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _done(samples: list[Sample]) -> Future[list[Sample]]:
-    future: Future[list[Sample]] = Future()
-    future.set_result(samples)
+def _done(filled: _Filled) -> Future[_Filled]:
+    future: Future[_Filled] = Future()
+    future.set_result(filled)
     return future

@@ -70,24 +70,33 @@ class TrainGeometry:
         Raises:
             DecodeError: The bytes are not one complete picture.
         """
-        crop = self._crop
         with meter.timing("decode"):
-            if crop == "random" and self.before is None:
-                return self._load_part(sample, make_numpy_rng(key, CROP), meter)
+            if self.fast and self._crop == "random" and self.before is None and _is_plain(sample):
+                return self._load_scaled(sample, key, meter)
             image = decode_sample(sample, self.spec)
             meter.count_side(max(image.shape[1:]))
+            if self.before is None:
+                return self.shape(image, key)
             image = self._as_input(image)
-        if self.before is not None:
-            with meter.timing("augment"):
-                image = self.before(image, key)
+        with meter.timing("augment"):
+            image = self.before(image, key)
         with meter.timing("decode"):
-            if crop == "none":
-                return fit(image, self.spec)
-            rng = make_numpy_rng(key, CROP)
-            if crop == "padded":
-                return self._crop_padded(image, rng)
-            height, width = image.shape[1:]
-            return self._resize_part(image, draw_box(height, width, self.options, rng))
+            return self._cut(image, key)
+
+    def shape(self, image: Tensor, key: SampleKey) -> Tensor:
+        """Return uint8[C, S, S] of a decoded picture uint8[1 or 3, H, W] that nothing changes before, on its device."""
+        if self._crop == "random":  # a part is less to convert, and gray to resize
+            return self._as_input(self._cut(image, key))
+        return self._cut(self._as_input(image), key)
+
+    def _cut(self, image: Tensor, key: SampleKey) -> Tensor:
+        if self._crop == "none":
+            return fit(image, self.spec)
+        rng = make_numpy_rng(key, CROP)
+        if self._crop == "padded":
+            return self._crop_padded(image, rng)
+        height, width = image.shape[1:]
+        return self._resize_part(image, draw_box(height, width, self.options, rng))
 
     @cached_property
     def _crop(self) -> str:
@@ -98,19 +107,13 @@ class TrainGeometry:
         image = image.expand(3, -1, -1)
         return transforms.rgb_to_grayscale(image) if self.spec.channels == 1 else image
 
-    def _load_part(self, sample: Sample, rng: np.random.Generator, meter: Meter) -> Tensor:
-        if self.fast and _is_plain(sample):
-            height, width = simplejpeg.decode_jpeg_header(sample.data)[:2]
-            box, size = draw_box(height, width, self.options, rng), self.spec.size
-            scale = next((scale for scale in _SCALES if min(box.height, box.width) >= scale * size), 1)
-            image = decode_sample(sample, self.spec, scale)
-            box = box.snap(round(height / image.shape[1]))
-        else:
-            image = decode_sample(sample, self.spec)
-            height, width = image.shape[1:]
-            box = draw_box(height, width, self.options, rng)
+    def _load_scaled(self, sample: Sample, key: SampleKey, meter: Meter) -> Tensor:
+        height, width = simplejpeg.decode_jpeg_header(sample.data)[:2]
         meter.count_side(max(height, width))
-        return self._as_input(self._resize_part(image, box))
+        box, size = draw_box(height, width, self.options, make_numpy_rng(key, CROP)), self.spec.size
+        scale = next((scale for scale in _SCALES if min(box.height, box.width) >= scale * size), 1)
+        image = decode_sample(sample, self.spec, scale)
+        return self._as_input(self._resize_part(image, box.snap(round(height / image.shape[1]))))
 
     def _resize_part(self, image: Tensor, box: Box) -> Tensor:
         part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
@@ -138,6 +141,17 @@ class TrainGeometry:
 def _is_plain(sample: Sample) -> bool:
     """Say whether simplejpeg may decode it: a JPEG that was decoded when it was packed."""
     return sample.audited and sample.data.startswith(_JPEG)
+
+
+def measure_plain(sample: Sample) -> tuple[int, int] | None:
+    """Return height and width of a JPEG that every decoder of them knows: audited, gray or YCbCr; else None."""
+    if not _is_plain(sample):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(sample.data)
+    except ValueError:
+        return None
+    return (height, width) if colorspace in ("Gray", "YCbCr") else None
 
 
 def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Literal
 
-Stage = Literal["fetch", "read", "decode", "augment"]
+Stage = Literal["fetch", "read", "decode", "augment", "device"]
 
 WELL_FED = "well fed"
 _WAITS_LITTLE = 0.05
@@ -20,7 +20,8 @@ _MUCH_LARGER, _ROOM = 3, 2
 class Readings:
     """Sums over the workers of one feed.
 
-    seconds: by stage, of all workers together. fetch: waiting for files of a remote dataset; read: bytes out of shards.
+    seconds: by stage, of all workers together. fetch: waiting for files of a remote dataset; read: bytes out of shards;
+    device: what is left to decode on the batch's device, of the one thread that does it.
     """
 
     images: int = 0
@@ -28,7 +29,7 @@ class Readings:
     sides: int = 0
     """Longer sides of the stored pictures, pixels."""
     seconds: dict[Stage, float] = field(
-        default_factory=lambda: {"fetch": 0.0, "read": 0.0, "decode": 0.0, "augment": 0.0}
+        default_factory=lambda: {"fetch": 0.0, "read": 0.0, "decode": 0.0, "augment": 0.0, "device": 0.0}
     )
     cache_hits: int = 0
     cache_misses: int = 0
@@ -108,11 +109,13 @@ def judge(readings: Readings, wait_frac: float, workers: int, cpus: int, image_s
     share = f"waits {wait_frac:.0%} for data"
     if wait_frac < _WAITS_LITTLE:
         return f"{share}: {WELL_FED}"
-    bound = max(readings.seconds, key=lambda stage: readings.seconds[stage])
+    bound = max(readings.seconds, key=lambda stage: readings.seconds[stage] * (workers if stage == "device" else 1))
     return f"{share}: {_NAMES[bound]} bound; {_advise(bound, readings, workers < cpus, image_size)}"
 
 
-_NAMES: dict[Stage, str] = {"fetch": "download", "read": "disk", "decode": "decode", "augment": "augmentation"}
+_NAMES: dict[Stage, str] = {
+    "fetch": "download", "read": "disk", "decode": "decode", "augment": "augmentation", "device": "device decode",
+}  # fmt: skip
 
 
 def _advise(bound: Stage, readings: Readings, idle: bool, image_size: int) -> str:
@@ -120,6 +123,8 @@ def _advise(bound: Stage, readings: Readings, idle: bool, image_size: int) -> st
         return "raise storage.cache_bytes so that more is fetched ahead, or bring the dataset nearer"
     if bound == "read":
         return "copy the dataset to a faster disk"
+    if bound == "device":
+        return "take stream.decode=faithful, which decodes on the CPUs"
     advice = ["add workers" if idle else "give the rank more CPUs"]
     if bound == "decode" and readings.sides > _MUCH_LARGER * image_size * readings.images:
         advice.append(f"pack with --max-side {_ROOM * image_size}")

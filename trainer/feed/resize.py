@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
 _LANES = 4
 """Channels that torch's fast kernel for uint8 works on side by side; it has none for a single one."""
@@ -18,6 +20,8 @@ def resize(image: Tensor, size: int, mode: str) -> Tensor:
 
     mode: bilinear or bicubic.
     """
+    if image.is_cuda:  # torch resizes bytes on the CPU alone: torchvision goes through float32, and rounds
+        return transforms.resize(image, [size, size], InterpolationMode(mode), antialias=True)
     if image.shape[0] == 1 and mode == "bilinear" and size % _LANES == 0 and min(image.shape[1:]) >= _LANES:
         return _resize_one(image[0], size)[None]
     packed = image[None].contiguous(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,18 @@ from trainer.augment.policies import build_policy
 from trainer.augment.seeding import SampleKey
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.device import feed_device
-from trainer.feed.feed import Batch, Feed, Load
-from trainer.feed.geometry import TrainGeometry
+from trainer.feed.encoded import Encoded
+from trainer.feed.feed import Batch, Feed
+from trainer.feed.geometry import TrainGeometry, measure_plain
 from trainer.feed.meter import Meter, Readings
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """Labels and weights of the dataset -> float32[n], weights in the loss."""
+
+Whole = Callable[[Sample, int, Meter], Tensor]
+"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
 
 
 class TrainStream:
@@ -56,7 +61,9 @@ class TrainStream:
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
-        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda")
+        late = recipe.stream.decode == "device"
+        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda", checked=late)
+        self._make_load = make_late_load if late else make_load
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
         """How often two samples of one shard meet in a batch at most, against a full shuffle."""
@@ -84,7 +91,7 @@ class TrainStream:
             OSError: A remote shard that cannot be fetched.
         """
         batches = self._iterate_mixed if self._recipe.augment.mixes else self._iterate_plain
-        return feed_device(batches(epoch, first_step), self._ranks.device)
+        return feed_device(batches(epoch, first_step), self._ranks.device, self._feed.meter)
 
     def _iterate_plain(self, epoch: int, first_step: int) -> Iterator[Batch]:
         return self._read(self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks), epoch)
@@ -97,7 +104,7 @@ class TrainStream:
     def _read(self, batches: Iterable[Refs], epoch: int) -> Iterator[Batch]:
         """Yield what the feed reads in an epoch, its samples weighed for the loss."""
         spec = self._spec_of(epoch)
-        for batch in self._feed.iterate(batches, make_load(self._recipe, spec, epoch), spec.shape):
+        for batch in self._feed.iterate(batches, self._make_load(self._recipe, spec, epoch), spec.shape):
             yield replace(batch, weights=self._weigh(batch.labels, batch.weights))
 
     def _iterate_mixed(self, epoch: int, first_step: int) -> Iterator[Batch]:
@@ -134,7 +141,7 @@ class TrainStream:
         plan = self.plan(epoch)
         mine = slice(0, min(count, plan.step_size(step)))
         refs, mix = self._add_partners(plan, epoch, step, _pick(plan, step, range(mine.stop)), mine)
-        batch = next(self._read([refs], epoch))
+        batch = next(feed_device(self._read([refs], epoch), torch.device("cpu"), self._feed.meter))
         return batch if mix is None else _pair(batch, mix)
 
     def read_meter(self) -> Readings:
@@ -177,12 +184,17 @@ def _pair(batch: Batch, mix: _Mix) -> Batch:
     lam = torch.full((count,), mix.plan.share(size), dtype=torch.float32)
     box = mix.plan.box.place(size) if mix.plan.box else None
     pairs = Pairs(rows, batch.labels[rows], batch.weights[rows], lam, box)
-    return Batch(
-        batch.images, batch.labels[:count], batch.weights[:count], batch.ids[:count], batch.sources[:count], pairs
+    return replace(
+        batch,
+        labels=batch.labels[:count],
+        weights=batch.weights[:count],
+        ids=batch.ids[:count],
+        sources=batch.sources[:count],
+        pairs=pairs,
     )
 
 
-def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Load:
+def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Whole:
     """Return what makes the model's input of a sample in an epoch: decoded, changed, cropped, changed.
 
     Raises:
@@ -199,5 +211,28 @@ def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Load:
             return image
         with meter.timing("augment"):
             return after(image, key)
+
+    return load
+
+
+def make_late_load(
+    recipe: Recipe, spec: PreprocessSpec, epoch: int
+) -> Callable[[Sample, int, Meter], Tensor | Encoded]:
+    """Return the same for a feed that leaves plain JPEGs to the device; the draws are equal. Raises as `make_load`."""
+    whole, after = make_load(recipe, spec, epoch), build_policy(recipe.augment).after
+    seed, geometry = recipe.seed, TrainGeometry(spec, recipe.augment)
+
+    def load(sample: Sample, copy: int, meter: Meter) -> Tensor | Encoded:
+        sides = measure_plain(sample)
+        if sides is None:
+            return whole(sample, copy, meter)
+        key = SampleKey(seed, epoch, sample.sample_id, copy)
+
+        def finish(decoded: Tensor) -> Tensor:
+            meter.count_side(max(sides))
+            image = geometry.shape(decoded, key)
+            return image if after is None else after(image, key)
+
+        return Encoded(sample, sides, finish, partial(whole, sample, copy, meter))
 
     return load

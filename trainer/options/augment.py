@@ -134,6 +134,12 @@ class AugmentOptions(Section):
         """Whether training sees pictures otherwise than evaluation."""
         return self.chosen_crop != "none" or self.policy != "none" or bool(self.pipeline or self.erase) or self.mixes
 
+    @property
+    def only_moves(self) -> bool:
+        """Whether all that follows the crop moves or fills pixels, which any device does alike."""
+        moves = self.policy == "none" or (self.policy in ("flip", "square") and self.chosen_backend == "torchvision")
+        return moves and not self.pipeline
+
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
     def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:

@@ -26,5 +26,8 @@ class StreamOptions(Section):
     which then do not count in the loss. Pictures of several labels have no balanced order."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of each class that takes part, for learning curves; a smaller one is part of a larger one."""
-    decode: Literal["faithful", "fast"] = "faithful"
-    """fast decodes large JPEGs at a part of their resolution where the crop allows it: sharper edges differ."""
+    decode: Literal["faithful", "fast", "device"] = "faithful"
+    """fast decodes large JPEGs at a part of their resolution where the crop allows it: sharper edges differ. device
+    leaves audited JPEGs to the rank's GPU (nvJPEG): the same crops, and pixels that its decoder rounds in its own way;
+    with policy none, flip or square, erase and mixing. What is no plain JPEG, or is refused there, is decoded as by
+    faithful. A GPU's decoder does not see all damage, so each shard is hashed when it is first opened."""
