@@ -67,7 +67,7 @@ SLOW_CASES = {
         "chest_xray",
         640,
         100,
-        ("image_size=32", "epochs=8", "batch_size_global=16", "optim.peak_lr=0.001"),
+        ("image_size=48", "epochs=24", "batch_size_global=16", "optim.peak_lr=0.0025"),
     ),
     "elpv": Case("elpv", "elpv", 300, 150, ("image_size=96", "epochs=3")),
     "imagenet_resnet50": Case(
@@ -76,12 +76,12 @@ SLOW_CASES = {
         700,
         96,
         (
-            "image_size=32",
-            "preprocess.resize=36",
-            "epochs=10",
+            "image_size=64",
+            "preprocess.resize=73",
+            "epochs=14",
             "batch_size_global=32",
-            "optim.peak_lr=0.002",
-            "augment.progressive={start_size: 24, from_epoch: 6, to_epoch: 8, multiple: 4}",
+            "optim.peak_lr=0.013",
+            "augment.progressive={start_size: 48, from_epoch: 8, to_epoch: 11, multiple: 16}",
         ),
     ),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
@@ -22,7 +24,7 @@ _COARSE = 256
 
 
 def draw_chest(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a frontal chest X-ray, gray; PNEUMONIA has clouded parts of the lungs.
+    """Return a frontal chest X-ray, gray; PNEUMONIA has clouded, mottled parts of the lungs.
 
     Exposure and contrast differ between pictures by more than the clouds brighten one.
     """
@@ -33,7 +35,7 @@ def draw_chest(label: str, side: int, rng: np.random.Generator) -> Image.Image:
     body -= 85 * np.maximum(*lungs) * (1 + 0.15 * make_noise(shape, 10, rng))
     body += 16 * _draw_ribs(shape, rng) * np.maximum(*lungs)
     if label == "PNEUMONIA":
-        body += _draw_clouds(shape, lungs, rng)
+        body += _draw_clouds(shape, lungs, rng, _PNEUMONIA)
     spine = draw_ellipse(shape, (0.5, 0.5), (0.07, 0.9), soft=0.6)
     heart = draw_ellipse(shape, (0.56, rng.uniform(0.62, 0.68)), (0.19, 0.17), rng.uniform(0.4, 0.7), soft=0.4)
     body += 45 * spine + 60 * heart * (1 - spine)
@@ -57,7 +59,7 @@ def draw_ct(label: str, side: int, rng: np.random.Generator) -> Image.Image:
     slice_ = blend(slice_, np.maximum(*lungs), 38.0)
     slice_ += 150 * _draw_vessels(shape, lungs, rng)
     if label == "COVID":
-        slice_ += _draw_clouds(shape, lungs, rng, brightness=105)
+        slice_ += _draw_clouds(shape, lungs, rng, _COVID)
     slice_ = blend(slice_, draw_ellipse(shape, (0.5, 0.86), (0.07, 0.06), soft=0.3), 235.0)
     image = _expose(slice_, full, rng, grain=5)
     return image.convert("RGB") if rng.random() < 0.5 else image
@@ -102,16 +104,37 @@ def _draw_ribs(shape: Shape, rng: np.random.Generator) -> Floats:
     return (np.sin(2 * np.pi * 9 * (y / height - fall) + rng.uniform(0, 6)) > 0.55).astype(np.float32)
 
 
-def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, brightness: float = 95) -> Floats:
-    """Return what two to four soft spots in the lungs add."""
+@dataclass(frozen=True)
+class _Clouds:
+    """How soft spots in the lungs look.
+
+    number: least and most of them; radius: the same, in parts of the shorter side. speckle: strength of what they
+    are mottled with, against their brightness. cells: of it along the longer side.
+    """
+
+    number: tuple[int, int]
+    radius: tuple[float, float]
+    brightness: float
+    speckle: float
+    cells: int
+
+
+# Mottled as consolidated lungs with air in them are: a mean brightness would not be told through AutoAugment's inverted
+# and equalised pictures.
+_PNEUMONIA = _Clouds((4, 7), (0.13, 0.2), brightness=95, speckle=1.3, cells=20)
+_COVID = _Clouds((2, 4), (0.1, 0.17), brightness=105, speckle=0.3, cells=25)
+
+
+def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, look: _Clouds) -> Floats:
+    """Return what the spots add."""
     clouds = np.zeros(shape, dtype=np.float32)
     inside = np.maximum(*lungs)
-    for _ in range(rng.integers(2, 5)):
+    for _ in range(rng.integers(*look.number, endpoint=True)):
         row, column = rng.choice(np.argwhere(inside > 0.9))
         centre = ((column + 0.5) / shape[1], (row + 0.5) / shape[0])
-        radii = (rng.uniform(0.1, 0.17), rng.uniform(0.1, 0.17))
+        radii = (rng.uniform(*look.radius), rng.uniform(*look.radius))
         clouds = np.maximum(clouds, draw_ellipse(shape, centre, radii, rng.uniform(0, 3), soft=0.7))
-    return brightness * clouds * inside * (1 + 0.3 * make_noise(shape, 25, rng))
+    return look.brightness * clouds * inside * (1 + look.speckle * make_noise(shape, look.cells, rng))
 
 
 def _draw_vessels(shape: Shape, lungs: list[Floats], rng: np.random.Generator) -> Floats:
