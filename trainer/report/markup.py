@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trainer.evaluation.extras import try_extra
 
 _PNG_BYTES = 200_000
 """Size up to which a figure goes in as it is; larger ones (of pictures) are packed as WebP."""
@@ -105,9 +108,16 @@ def show_code(text: str) -> str:
 
 def show_figures(*paths: Path) -> str:
     """Return the figures that are there, side by side where they have room; empty where none is."""
-    there = [_embed_figure(path) for path in paths if path.is_file()]
+    there = [show_extra(path.name, partial(_embed_figure, path)) for path in paths if path.is_file()]
     kind = "'plots two'" if len(there) > 1 else "plots"
     return f"<div class={kind}>{''.join(there)}</div>" if there else ""
+
+
+def show_extra(what: str, make: Callable[[], str]) -> str:
+    """Return a piece of a page that it can do without; where making it fails, a note on why it is left out."""
+    notes: list[str] = []
+    shown = try_extra(what, make, notes.append)
+    return show_note(f"{notes[0]}.") if shown is None else shown
 
 
 def _embed_figure(path: Path) -> str:
