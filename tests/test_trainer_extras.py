@@ -18,6 +18,7 @@ from shards.dataset import open_dataset
 from shards.errors import ShardError
 from trainer.build import resolve_recipe
 from trainer.contract.bundle import Bundle
+from trainer.evaluation.files import FIGURES, METRICS, write_evaluation
 from trainer.finish import finish_run
 from trainer.ranks import single_rank
 from trainer.recipe_file import load_recipe
@@ -101,6 +102,17 @@ def test_picture_that_vanished_from_the_shards_is_left_out_and_the_others_stay(
     assert 0 < count_pictures(page) < whole
     assert "pictures cannot be read any more and are left out (" in page
     assert "pictures cannot be read any more and are left out (" in caplog.text
+
+
+def test_figure_that_cannot_be_written_is_left_out_and_the_others_stay(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (evaluation,) = open_run(trained[1]).evaluations
+    (tmp_path / "reliability.png" / "in the way").mkdir(parents=True)
+    result = write_evaluation(tmp_path, evaluation.predictions)
+    assert result["notes"]["figures"].startswith("reliability.png is left out (IsADirectoryError: ")
+    assert {name for name in FIGURES if (tmp_path / name).is_file()} == set(FIGURES) - {"reliability.png"}
+    assert json.loads((tmp_path / METRICS).read_text()) == result
 
 
 def test_run_ends_well_without_the_pictures_of_its_contact_sheet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,8 @@ def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rul
     """Draw all figures of an evaluation that can be drawn, and add to the notes of the result what is to be known."""
     told: list[str] = []
     for name in FIGURES:  # an earlier evaluation's would pass for this one's
-        (out / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be removed cannot be replaced either, and that is told
+            (out / name).unlink()
     display_names, classes = predictions.display_names, predictions.classes
     lettering = try_extra("every figure", lambda: letter_classes(display_names, classes), told.append)
     if lettering is not None:
