@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from trainer.report.__main__ import main
 from trainer.report.card import describe_model, find_licence
 from trainer.report.gallery import explain_images, lay_over, select_issues, select_worst
 from trainer.report.markup import escape
-from trainer.report.reproduce import list_commands
+from trainer.report.reproduce import list_commands, list_packing, tell_unrecorded
 from trainer.report.sources import Finished
 
 
@@ -126,6 +127,34 @@ def test_packing_command_of_the_page_makes_the_same_dataset(named_run: Path, tmp
     done = command(*(places.get(word, word) for word in words[3:]))
     assert done.returncode == 0, done.stderr
     assert open_dataset(out).fingerprint() == run.dataset.fingerprint()
+
+
+def test_recorded_commands_of_the_page_make_the_same_dataset_again(
+    named_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Groups, names, and an update: what no manifest tells. The class of a picture is a word of its name as well."""
+    part, out = tmp_path / "part of it", tmp_path / "out"
+    shutil.copytree(pictures, part)
+    for path in part.glob("*/*/*.1.*"):
+        path.unlink()
+    (tmp_path / "names.json").write_text('{"blue": "青", "green": "绿", "red": "红"}')
+    options = ["--class-names", str(tmp_path / "names.json"), "--group-regex", r"([a-z]+\.\d+)", "--allow-leaks"]
+    for words in ([part, out, *options], [pictures, out, *options, "--update"]):
+        done = command("pack", *words)
+        assert done.returncode == 0, done.stderr
+    run = replace(open_run(named_run), dataset=open_dataset(out))
+    again = str(tmp_path / "again")
+    commands = list_packing(run)
+    for line in commands:
+        words = shlex.split(line)
+        assert words[:4] == ["python", "-m", "shards", "pack"]
+        assert command(*(again if word == str(out) else word for word in words[3:])).returncode == 0
+    assert open_dataset(again).fingerprint() == open_dataset(out).fingerprint()
+    assert len(commands) == 2
+    assert tell_unrecorded(run) == ""
+    (out / "origin.json").unlink()
+    assert [line.split()[4] for line in list_packing(run)] == ["SOURCE", "SOURCE"]
+    assert tell_unrecorded(run).startswith("SOURCE, where the pictures came from, is not recorded")
 
 
 def test_recipe_on_the_page_has_no_keys_of_a_store(named_run: Path) -> None:

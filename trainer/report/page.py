@@ -21,7 +21,7 @@ from trainer.report.markup import (
     show_table,
     write_page,
 )
-from trainer.report.reproduce import list_commands
+from trainer.report.reproduce import list_commands, tell_unrecorded
 from trainer.report.sources import Finished
 
 AUGMENTED = "augment.png"
@@ -112,9 +112,9 @@ def list_fingerprints(run: Finished) -> dict[str, str]:
 
 def _reproduce(run: Finished) -> str:
     recipe = yaml.safe_dump(run.describe_recipe(), sort_keys=False, allow_unicode=True)
+    unrecorded = tell_unrecorded(run)
     return (
         show_code("\n".join(list_commands(run)))
-        + "<p class=soft>SOURCE, where the pictures came from, is not recorded with the dataset, nor are the regular "
-        "expression of groups and the file of class names, where there were any.</p>"
+        + (f"<p class=soft>{escape(unrecorded)}</p>" if unrecorded else "")
         + f"<details><summary>The resolved recipe, every option</summary>{show_code(recipe)}</details>"
     )
