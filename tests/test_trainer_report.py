@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import io
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from fontTools.ttLib import TTFont
 from in_process import command
 
 from shards.command import run_command
@@ -23,6 +25,7 @@ from shards.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.contract.cam import explain
+from trainer.evaluation.fonts import find_package_font
 from trainer.evaluation.predictions import Predictions
 from trainer.recipe_file import load_recipe
 from trainer.report.__main__ import main
@@ -79,9 +82,24 @@ def test_metrics_stand_with_their_intervals(named_run: Path) -> None:
 
 def test_page_needs_nothing_from_outside(named_run: Path) -> None:
     page = read_page(named_run)
-    assert re.findall(r"<script|<link|url\(|https?:", page) == []
+    assert re.findall(r"<script|<link|url\((?!data:)|https?:", page) == []
     assert set(re.findall(r"src='([a-z]+):", page)) == {"data"}
     assert len(page) < 3_000_000
+
+
+def test_font_of_the_page_has_the_chinese_letters_that_it_uses_and_no_others(named_run: Path) -> None:
+    page = read_page(named_run)
+    (data,) = re.findall(r"url\(data:font/woff;base64,([^)]*)\)", page)
+    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+        letters, changed = {chr(code) for code in font.getBestCmap()}, font["head"].modified
+    assert letters == set("新冠肺炎病人")
+    assert len(data) < 10_000
+    with TTFont(find_package_font()) as whole:
+        assert changed == whole["head"].modified  # the same page always has the same bytes
+
+
+def test_page_without_chinese_letters_has_no_font(several_run: Path) -> None:
+    assert "@font-face" not in read_page(several_run)
 
 
 def test_without_images_the_page_has_figures_alone(named_run: Path, tmp_path: Path) -> None:
