@@ -288,6 +288,31 @@ def test_a_check_of_the_part_that_was_fitted_to_says_so_and_agrees_with_the_fit(
     assert "note" not in decide(decided, data, "--check")  # test
 
 
+def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_pictures: Path, tmp_path: Path) -> None:
+    """Groups of the ten pictures of a class whose numbers have the same tens: six of each class in val."""
+    sources = find_sources(gray_pictures, group_regex=r"(\w+/\w+/\d?)\d\.png")
+    pack(sources, tmp_path / "grouped", PackOptions())
+    point = ("--point", "recall>=0.9", "--positive", "medium")
+    told = decide(bundle, tmp_path / "grouped", *point)
+    by_group = read_bundle_page(bundle).decision
+    assert by_group.fitted
+    assert by_group.point
+    assert by_group.fitted.groups == 18
+    assert "180 pictures of val in 18 groups (intervals are of groups)" in told
+    assert "note: intervals of 18 groups are too narrow; take at least 20" in told
+    checked = json.loads(decide(bundle, f"{tmp_path / 'grouped'}:val", "--check", "--json"))
+    assert checked["groups"] == 18
+    assert checked["recall"] == by_group.point.recall.model_dump()
+    assert "counted      180 pictures in 18 groups" in decide(bundle, f"{tmp_path / 'grouped'}:val", "--check")
+    alone = [checked[name] for name in ("right", "abstains")]
+    assert [each["count"] for each in alone] == [180, 180]
+
+
+def test_decision_without_groups_is_written_as_before_there_were_any(decided: Path) -> None:
+    page = json.loads((decided / "bundle.json").read_text())
+    assert page["decision"]["fitted"].keys() == {"dataset", "part", "samples", "notes"}
+
+
 def predict(folder: Path, pictures: Path) -> list[dict[str, Any]]:
     code, out, err = run(trainer.predict.main, folder, pictures, "--json")
     assert code == 0, err

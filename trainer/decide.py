@@ -80,7 +80,7 @@ def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage
     ranks, reference = single_rank(), None
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
-    seen = see_part(viewer, part, with_features=wish.kept is not None)
+    seen = see_part(viewer, part, with_features=wish.kept is not None, with_groups=True)
     if wish.needs_train and part != "train":
         reference = see_part(viewer, "train", True, REFERENCE_SAMPLES)
     decided = fit_decision(wish, page.classes, seen, reference, notes)
@@ -103,7 +103,8 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     ranks = single_rank()
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
-    checked = check_decision(bundle, see_part(viewer, part, with_features=bundle.detector is not None))
+    seen = see_part(viewer, part, with_features=bundle.detector is not None, with_groups=True)
+    checked = check_decision(bundle, seen)
     print(checked.model_dump_json() if arguments.json else "\n".join(describe_check(checked, page.decision)))
 
 

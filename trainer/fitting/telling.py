@@ -26,7 +26,10 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
         lines.append(f"abstains     where no class has probability {decision.abstain_below:g}")
     if decision.fitted is not None:
         fitted = decision.fitted
-        lines.append(f"fitted on    {fitted.samples:,} pictures of {fitted.part}, dataset {fitted.dataset[:12]}")
+        groups = "" if fitted.groups is None else f" in {fitted.groups:,} groups (intervals are of groups)"
+        lines.append(
+            f"fitted on    {fitted.samples:,} pictures of {fitted.part}{groups}, dataset {fitted.dataset[:12]}"
+        )
         lines += [f"note: {note}" for note in fitted.notes]
     return lines
 
