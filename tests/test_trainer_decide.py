@@ -36,6 +36,7 @@ from trainer.contract.head import find_head
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
+from trainer.fitting.proportions import bound_share
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -304,8 +305,9 @@ def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_
     assert checked["groups"] == 18
     assert checked["recall"] == by_group.point.recall.model_dump()
     assert "counted      180 pictures in 18 groups" in decide(bundle, f"{tmp_path / 'grouped'}:val", "--check")
-    alone = [checked[name] for name in ("right", "abstains")]
-    assert [each["count"] for each in alone] == [180, 180]
+    by_picture = bound_share(round(180 * checked["right"]["value"]), 180)
+    assert (checked["right"]["value"], checked["right"]["count"]) == (by_picture.value, by_picture.count)
+    assert checked["right"]["low"] != by_picture.low
 
 
 def test_decision_without_groups_is_written_as_before_there_were_any(decided: Path) -> None:
@@ -430,6 +432,16 @@ def test_unlabelled_pictures_are_refused(made: Path, gray_pictures: Path, tmp_pa
     pack(find_sources(gray_pictures / "test", unlabelled=True), tmp_path / "data", PackOptions())
     assert refusal(2, made, tmp_path / "data").endswith(
         "is unlabelled; a decision is fitted to pictures of one label each"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--reset"], ["--check"]])
+def test_a_bundle_of_several_labels_is_refused_and_shown(several_run: Path, multi_path: Path, more: list[str]) -> None:
+    data = [] if more == ["--reset"] else [multi_path]
+    said = refusal(2, several_run / "bundle", *data, *more)
+    assert "gives each picture any number of labels, each class from probability 0.5 on" in said
+    assert decide(several_run / "bundle", "--show").startswith(
+        "decision     every class from its own probability 0.5 on"
     )
 
 

@@ -51,8 +51,12 @@ def main(argv: list[str]) -> int:
     from trainer.contract.decision import Decision
 
     page = read_bundle_page(arguments.bundle)
-    if page.decision.rule != "argmax" and not arguments.show:
-        raise UsageError(f"the bundle decides by {page.decision.rule}; trainer.decide takes bundles of one label each")
+    if page.task == "multi-label" and not arguments.show:
+        raise UsageError(
+            f"{arguments.bundle} gives each picture any number of labels, each class from probability 0.5 on, and a "
+            "decision is fitted for one label a picture alone; nothing was changed. predictions.parquet of "
+            "trainer.evaluate has the probabilities for a threshold of your own"
+        )
     if arguments.out is not None and arguments.out.exists():
         raise UsageError(f"{arguments.out} exists; choose another --out, or delete it first")
     losses: list[float] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.contract.conformal import ConformalSets
-from trainer.contract.decision import Decision
+from trainer.contract.decision import THRESHOLD, Decision
 from trainer.contract.operating_point import NEVER, Interval, OperatingPoint
 
 
@@ -13,6 +13,8 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     >>> describe_decision(Decision(), ["a", "b"])
     ['decision     the most probable class']
     """
+    if decision.rule == "each":
+        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
     lines = _describe_probabilities(decision, classes) + _describe_point(decision.point)
     if decision.conformal is not None:
         lines += _describe_sets(decision.conformal)
