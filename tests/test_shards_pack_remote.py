@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import command as local_command
 
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.manifest import MANIFEST_NAME
+from shards.origin import ORIGIN_NAME
 from shards.packing.options import PackOptions
 from shards.packing.pack import Run, pack
 from shards.pools import open_pool
@@ -33,6 +35,17 @@ def listed(pictures: Path) -> SourceList:
 def digests(target: str | Path) -> dict[str, str]:
     storage = open_storage(target)
     return {name: hashlib.sha256(storage.read(name)).hexdigest() for name in storage.sizes()}
+
+
+@pytest.fixture(scope="module")
+def commanded(pictures: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the command makes on this disk: the dataset as a program packs it, and the record of the command."""
+    out = tmp_path_factory.mktemp("commanded") / "out"
+    done = local_command("pack", pictures, out, "--shard-bytes", "40000")
+    assert done.returncode == 0, done.stderr
+    made = digests(out)
+    assert {name: digest for name, digest in made.items() if name != ORIGIN_NAME} == digests(dataset_path)
+    return made
 
 
 def stop_after(count: int) -> Run:
@@ -90,12 +103,12 @@ def test_copy_of_a_dataset_from_a_store_opens_and_verifies(listed: SourceList, t
     assert verify_dataset(tmp_path / "copy").pictures == len(listed.sources)
 
 
-def test_command_packs_to_s3(pictures: Path, dataset_path: Path, s3: str, tmp_path: Path) -> None:
+def test_command_packs_to_s3(pictures: Path, commanded: dict[str, str], s3: str, tmp_path: Path) -> None:
     target = s3.format(path=f"command/{tmp_path.name}")
     command = [sys.executable, "-m", "shards", "pack", str(pictures), target, "--shard-bytes", "40000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert digests(target) == digests(dataset_path)
+    assert digests(target) == commanded
 
 
 def test_store_that_refuses_the_key_is_told_in_one_sentence(pictures: Path, s3: str) -> None:
@@ -137,9 +150,11 @@ def test_refusal_of_a_ray_task_is_our_sentence(pictures: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_command_packs_on_ray(ray_cluster: str, pictures: Path, dataset_path: Path, tmp_path: Path) -> None:
+def test_command_packs_on_ray(
+    ray_cluster: str, pictures: Path, commanded: dict[str, str], dataset_path: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "shards", "pack", str(pictures), str(tmp_path / "out"), "--shard-bytes", "40000"]
     done = subprocess.run([*command, "--on", "ray"], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "out") == digests(dataset_path)
+    assert digests(tmp_path / "out") == commanded
     assert open_dataset(tmp_path / "out").fingerprint() == open_dataset(dataset_path).fingerprint()

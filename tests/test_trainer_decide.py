@@ -36,6 +36,7 @@ from trainer.contract.head import find_head
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
+from trainer.fitting.proportions import bound_share
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -288,6 +289,32 @@ def test_a_check_of_the_part_that_was_fitted_to_says_so_and_agrees_with_the_fit(
     assert "note" not in decide(decided, data, "--check")  # test
 
 
+def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_pictures: Path, tmp_path: Path) -> None:
+    """Groups of the ten pictures of a class whose numbers have the same tens: six of each class in val."""
+    sources = find_sources(gray_pictures, group_regex=r"(\w+/\w+/\d?)\d\.png")
+    pack(sources, tmp_path / "grouped", PackOptions())
+    point = ("--point", "recall>=0.9", "--positive", "medium")
+    told = decide(bundle, tmp_path / "grouped", *point)
+    by_group = read_bundle_page(bundle).decision
+    assert by_group.fitted
+    assert by_group.point
+    assert by_group.fitted.groups == 18
+    assert "180 pictures of val in 18 groups (intervals are of groups)" in told
+    assert "note: intervals of 18 groups are too narrow; take at least 20" in told
+    checked = json.loads(decide(bundle, f"{tmp_path / 'grouped'}:val", "--check", "--json"))
+    assert checked["groups"] == 18
+    assert checked["recall"] == by_group.point.recall.model_dump()
+    assert "counted      180 pictures in 18 groups" in decide(bundle, f"{tmp_path / 'grouped'}:val", "--check")
+    by_picture = bound_share(round(180 * checked["right"]["value"]), 180)
+    assert (checked["right"]["value"], checked["right"]["count"]) == (by_picture.value, by_picture.count)
+    assert checked["right"]["low"] != by_picture.low
+
+
+def test_decision_without_groups_is_written_as_before_there_were_any(decided: Path) -> None:
+    page = json.loads((decided / "bundle.json").read_text())
+    assert page["decision"]["fitted"].keys() == {"dataset", "part", "samples", "notes"}
+
+
 def predict(folder: Path, pictures: Path) -> list[dict[str, Any]]:
     code, out, err = run(trainer.predict.main, folder, pictures, "--json")
     assert code == 0, err
@@ -405,6 +432,16 @@ def test_unlabelled_pictures_are_refused(made: Path, gray_pictures: Path, tmp_pa
     pack(find_sources(gray_pictures / "test", unlabelled=True), tmp_path / "data", PackOptions())
     assert refusal(2, made, tmp_path / "data").endswith(
         "is unlabelled; a decision is fitted to pictures of one label each"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--reset"], ["--check"]])
+def test_a_bundle_of_several_labels_is_refused_and_shown(several_run: Path, multi_path: Path, more: list[str]) -> None:
+    data = [] if more == ["--reset"] else [multi_path]
+    said = refusal(2, several_run / "bundle", *data, *more)
+    assert "gives each picture any number of labels, each class from probability 0.5 on" in said
+    assert decide(several_run / "bundle", "--show").startswith(
+        "decision     every class from its own probability 0.5 on"
     )
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 import torch
-from scipy.stats import beta, chi2
+from scipy.stats import beta, binom, chi2
 
 from shards.errors import ShardError
 from trainer.contract.calibration import PriorShift
 from trainer.contract.decision import Decision
 from trainer.contract.ood import Detector
 from trainer.contract.operating_point import OperatingPoint, choose_threshold, list_candidates, parse_rule
+from trainer.evaluation.intervals import Units, find_units
 from trainer.fitting.decision import Seen, fit_decision, is_in_first_half
 from trainer.fitting.gaussians import fit_gaussians
+from trainer.fitting.grouped import bound_by_group
+from trainer.fitting.point import measure_point
 from trainer.fitting.proportions import bound_precision, bound_rate, bound_share
 from trainer.fitting.temperature import fit_temperature
 from trainer.fitting.wish import Wish
@@ -157,6 +161,65 @@ def test_specificity_of_several_classes_goes_by_their_shares_in_use() -> None:
     assert specificity
     assert specificity.value == pytest.approx((0.9 * 1.5 + 0.5 * 0.5) / 2)
     assert specificity.low < specificity.value < specificity.high
+
+
+def make_groups(count: int, hits: int, size: int) -> tuple[Ints, npt.NDArray[np.bool_], Units]:
+    """Return labels, what is flagged, and groups of `size` positives and as many negatives, which go all one way.
+
+    Of `hits` of `count` groups every positive is flagged; of a quarter of the groups every negative is.
+    """
+    number = np.repeat(np.arange(count), 2 * size)
+    labels = np.tile(np.repeat([1, 0], size), count)
+    flagged = np.where(labels == 1, number < hits, number % 4 == 0)
+    return labels, flagged, find_units(len(labels), pa.array([str(each) for each in number]))
+
+
+def test_pictures_of_a_group_that_go_one_way_count_as_one() -> None:
+    """Each group has as many positives, so a resample's recall is binomial, of groups; a picture more adds nothing."""
+    for size in (1, 25):
+        labels, flagged, units = make_groups(40, 32, size)
+        recall, _, specificity = measure_point(flagged, labels, 1, 2, None, units)
+        for found, share in ((recall, 0.8), (specificity, 0.75)):
+            assert found
+            assert (found.value, found.count) == (pytest.approx(share), 40 * size)
+            expected = binom.ppf([0.025, 0.975], 40, share) / 40
+            assert (found.low, found.high) == pytest.approx(expected, abs=1.01 / 40)
+
+
+def test_interval_of_a_recall_by_groups_holds_where_that_by_pictures_does_not() -> None:
+    """Groups of 4 pictures that go one way, the true recall 0.8."""
+    rng, held = np.random.default_rng(4), []
+    for _ in range(200):
+        labels, flagged, units = make_groups(60, int(rng.binomial(60, 0.8)), 4)
+        true = labels == 1
+        by_group = bound_by_group(flagged & true, true, labels, None, units)
+        assert by_group
+        by_picture = bound_share(int((flagged & true).sum()), int(true.sum()))
+        held.append([each.low <= 0.8 <= each.high for each in (by_group, by_picture)])
+    share_by_group, share_by_picture = np.mean(held, axis=0)
+    assert share_by_group > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert share_by_picture < 0.8
+
+
+def test_class_shares_of_use_count_by_groups_as_they_do_by_pictures() -> None:
+    """Precision of 40 groups at 10 % positives: 0.08 of 0.08 + 0.9 / 4; a share of 1/2, as here, changes nothing."""
+    labels, flagged, units = make_groups(40, 32, 5)
+    rare, plain, same = (
+        measure_point(flagged, labels, 1, 2, ratios, units)[1]
+        for ratios in (np.array([1.8, 0.2]), None, np.array([1.0, 1.0]))
+    )
+    assert rare
+    assert rare.value == pytest.approx(0.08 / (0.08 + 0.9 / 4))
+    assert rare.low < rare.value < rare.high
+    assert plain == same
+
+
+def test_recall_of_all_groups_has_the_exact_interval_of_their_number() -> None:
+    labels, flagged, units = make_groups(12, 12, 30)
+    recall, _, _ = measure_point(flagged, labels, 1, 2, None, units)
+    assert recall
+    assert (recall.low, recall.high) == pytest.approx((beta.ppf(0.025, 12, 1), 1.0))
+    assert recall.count == 360
 
 
 def make_seen(logits: Floats32, labels: Ints, features: Floats32 | None = None, part: str = "val") -> Seen:

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -146,8 +147,8 @@ def make_glob(_root: Path, pictures: Path, _s3: Callable[[], str]) -> list[str]:
     return [str(pictures / "test" / "*" / "*.jpg"), str(pictures / "te*" / "**" / "*.png")]
 
 
-def make_prefix(_root: Path, pictures: Path, s3: Callable[[], str]) -> list[str]:
-    uri = s3().format(path="plain")
+def make_prefix(_root: Path, pictures: Path, store: Callable[[], str]) -> list[str]:
+    uri = store().format(path="plain")
     storage = open_storage(uri)
     for path in (pictures / "test").glob("*/*"):
         storage.write(str(path.relative_to(pictures)), path.read_bytes())
@@ -165,6 +166,7 @@ KINDS = {
     "text": make_text,
     "glob": make_glob,
     "s3": make_prefix,
+    "gcs": make_prefix,
 }
 
 
@@ -177,7 +179,7 @@ def test_whatever_holds_the_pictures_the_answers_are_those_of_the_folder(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    arguments = KINDS[kind](tmp_path, pictures, lambda: str(request.getfixturevalue("s3")))
+    arguments = KINDS[kind](tmp_path, pictures, lambda: str(request.getfixturevalue(kind)))
     check_same(ask(small_path, *arguments), of_folder)
     if "--list" not in arguments:
         check_travels(arguments)
@@ -203,7 +205,7 @@ def check_same(rows: list[dict[str, Any]], expected: dict[str, dict[str, Any]]) 
 
 
 def test_a_split_of_a_packed_dataset_is_answered_here_and_from_a_store(
-    small_path: Path, dataset_path: Path, of_folder: dict[str, dict[str, Any]], s3: str
+    small_path: Path, dataset_path: Path, of_folder: dict[str, dict[str, Any]], s3: str, http_shards: str
 ) -> None:
     check_same(ask(small_path, f"{dataset_path}:test"), of_folder)
     uri = s3.format(path="packed")
@@ -212,9 +214,63 @@ def test_a_split_of_a_packed_dataset_is_answered_here_and_from_a_store(
         if path.is_file():
             storage.write(str(path.relative_to(dataset_path)), path.read_bytes())
     check_same(ask(small_path, f"{uri}:test"), of_folder)
+    check_same(ask(small_path, f"{http_shards.format(path='packed')}:test"), of_folder)
     check_travels([f"{uri}:test"])
     check_travels([f"{dataset_path}:test"])
     assert len(ask(small_path, uri)) == 120  # all splits
+
+
+@pytest.mark.parametrize("store", ["s3", "gcs", "http_shards"])
+def test_one_picture_of_a_store_is_answered_by_its_name(
+    store: str, small_path: Path, pictures: Path, request: pytest.FixtureRequest
+) -> None:
+    """Its name has a blank and Chinese letters, which a URL encodes."""
+    path = next((pictures / "test" / "red").iterdir())
+    written = request.getfixturevalue("s3" if store == "http_shards" else store).format(path="single")
+    name = f"病人 1{path.suffix}"
+    open_storage(written).write(name, path.read_bytes())
+    where = request.getfixturevalue(store).format(path="single")
+    folder, question_mark, query = where.partition("?")
+    asked = f"{folder}/{quote(name) if store == 'http_shards' else name}{question_mark}{query}"
+    (row,) = ask(small_path, asked)
+    (expected,) = ask(small_path, path)
+    assert row["path"] == f"{folder}/{name}"
+    assert row["probabilities"] == pytest.approx(expected["probabilities"], rel=1e-4)
+    part = pickle.loads(pickle.dumps(find_asked([asked]).parts[0]))  # what another machine is sent
+    assert part.read(name) == path.read_bytes()
+
+
+def test_list_may_hold_urls_beside_paths_and_those_that_are_gone_are_unreadable(
+    small_path: Path, pictures: Path, s3: str, http_shards: str, tmp_path: Path
+) -> None:
+    here, there = sorted((pictures / "test" / "red").iterdir())[:2]
+    open_storage(s3.format(path="listed")).write(there.name, there.read_bytes())
+    urls = [f"{http_shards.format(path='listed')}/{name}" for name in (there.name, "gone.png")]
+    (tmp_path / "list.txt").write_text("\n".join([str(here), *urls, str(there)]))
+    code, _, err = predict(small_path, "--list", tmp_path / "list.txt", "--out", tmp_path / "a.csv")
+    assert code == 0, err
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [str(here), urls[0], str(there)]
+    assert rows[1]["label"] == rows[2]["label"]
+    assert f"{urls[1]},no such object" in (tmp_path / "a.csv.unreadable.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("plain", "is no packed dataset (it has no dataset.json), and what else a web server has cannot be listed"),
+        ("plain:test", "is no packed dataset (it has no dataset.json); drop the split"),
+        ("plain/test.zip", "archives and lists are read from disk alone; fetch it first"),
+        ("plain/list.csv", "archives and lists are read from disk alone; fetch it first"),
+    ],
+)
+def test_what_a_web_server_cannot_give_is_refused_in_a_sentence(
+    name: str, sentence: str, small_path: Path, http_shards: str
+) -> None:
+    code, out, err = predict(small_path, http_shards.format(path=name))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert sentence in err
 
 
 def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_path: Path) -> None:
@@ -239,6 +295,7 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),
         ("ftp://host/a", "not ftp://"),
+        ("ftp://host/a/b.png", "are read from a folder, s3://, gs:// or http(s)://, not ftp://"),
     ],
 )
 def test_what_holds_no_pictures_is_refused_in_a_sentence(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import io
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from fontTools.ttLib import TTFont
 from in_process import command
 
 from shards.command import run_command
@@ -22,13 +25,14 @@ from shards.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.contract.cam import explain
+from trainer.evaluation.fonts import find_package_font
 from trainer.evaluation.predictions import Predictions
 from trainer.recipe_file import load_recipe
 from trainer.report.__main__ import main
 from trainer.report.card import describe_model, find_licence
 from trainer.report.gallery import explain_images, lay_over, select_issues, select_worst
 from trainer.report.markup import escape
-from trainer.report.reproduce import list_commands
+from trainer.report.reproduce import list_commands, list_packing, tell_unrecorded
 from trainer.report.sources import Finished
 
 
@@ -78,9 +82,24 @@ def test_metrics_stand_with_their_intervals(named_run: Path) -> None:
 
 def test_page_needs_nothing_from_outside(named_run: Path) -> None:
     page = read_page(named_run)
-    assert re.findall(r"<script|<link|url\(|https?:", page) == []
+    assert re.findall(r"<script|<link|url\((?!data:)|https?:", page) == []
     assert set(re.findall(r"src='([a-z]+):", page)) == {"data"}
     assert len(page) < 3_000_000
+
+
+def test_font_of_the_page_has_the_chinese_letters_that_it_uses_and_no_others(named_run: Path) -> None:
+    page = read_page(named_run)
+    (data,) = re.findall(r"url\(data:font/woff;base64,([^)]*)\)", page)
+    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+        letters, changed = {chr(code) for code in font.getBestCmap()}, font["head"].modified
+    assert letters == set("新冠肺炎病人")
+    assert len(data) < 10_000
+    with TTFont(find_package_font()) as whole:
+        assert changed == whole["head"].modified  # the same page always has the same bytes
+
+
+def test_page_without_chinese_letters_has_no_font(several_run: Path) -> None:
+    assert "@font-face" not in read_page(several_run)
 
 
 def test_without_images_the_page_has_figures_alone(named_run: Path, tmp_path: Path) -> None:
@@ -126,6 +145,34 @@ def test_packing_command_of_the_page_makes_the_same_dataset(named_run: Path, tmp
     done = command(*(places.get(word, word) for word in words[3:]))
     assert done.returncode == 0, done.stderr
     assert open_dataset(out).fingerprint() == run.dataset.fingerprint()
+
+
+def test_recorded_commands_of_the_page_make_the_same_dataset_again(
+    named_run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Groups, names, and an update: what no manifest tells. The class of a picture is a word of its name as well."""
+    part, out = tmp_path / "part of it", tmp_path / "out"
+    shutil.copytree(pictures, part)
+    for path in part.glob("*/*/*.1.*"):
+        path.unlink()
+    (tmp_path / "names.json").write_text('{"blue": "青", "green": "绿", "red": "红"}')
+    options = ["--class-names", str(tmp_path / "names.json"), "--group-regex", r"([a-z]+\.\d+)", "--allow-leaks"]
+    for words in ([part, out, *options], [pictures, out, *options, "--update"]):
+        done = command("pack", *words)
+        assert done.returncode == 0, done.stderr
+    run = replace(open_run(named_run), dataset=open_dataset(out))
+    again = str(tmp_path / "again")
+    commands = list_packing(run)
+    for line in commands:
+        words = shlex.split(line)
+        assert words[:4] == ["python", "-m", "shards", "pack"]
+        assert command(*(again if word == str(out) else word for word in words[3:])).returncode == 0
+    assert open_dataset(again).fingerprint() == open_dataset(out).fingerprint()
+    assert len(commands) == 2
+    assert tell_unrecorded(run) == ""
+    (out / "origin.json").unlink()
+    assert [line.split()[4] for line in list_packing(run)] == ["SOURCE", "SOURCE"]
+    assert tell_unrecorded(run).startswith("SOURCE, where the pictures came from, is not recorded")
 
 
 def test_recipe_on_the_page_has_no_keys_of_a_store(named_run: Path) -> None:

@@ -51,8 +51,12 @@ def main(argv: list[str]) -> int:
     from trainer.contract.decision import Decision
 
     page = read_bundle_page(arguments.bundle)
-    if page.decision.rule != "argmax" and not arguments.show:
-        raise UsageError(f"the bundle decides by {page.decision.rule}; trainer.decide takes bundles of one label each")
+    if page.task == "multi-label" and not arguments.show:
+        raise UsageError(
+            f"{arguments.bundle} gives each picture any number of labels, each class from probability 0.5 on, and a "
+            "decision is fitted for one label a picture alone; nothing was changed. predictions.parquet of "
+            "trainer.evaluate has the probabilities for a threshold of your own"
+        )
     if arguments.out is not None and arguments.out.exists():
         raise UsageError(f"{arguments.out} exists; choose another --out, or delete it first")
     losses: list[float] = []
@@ -80,7 +84,7 @@ def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage
     ranks, reference = single_rank(), None
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
-    seen = see_part(viewer, part, with_features=wish.kept is not None)
+    seen = see_part(viewer, part, with_features=wish.kept is not None, with_groups=True)
     if wish.needs_train and part != "train":
         reference = see_part(viewer, "train", True, REFERENCE_SAMPLES)
     decided = fit_decision(wish, page.classes, seen, reference, notes)
@@ -103,7 +107,8 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     ranks = single_rank()
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
-    checked = check_decision(bundle, see_part(viewer, part, with_features=bundle.detector is not None))
+    seen = see_part(viewer, part, with_features=bundle.detector is not None, with_groups=True)
+    checked = check_decision(bundle, seen)
     print(checked.model_dump_json() if arguments.json else "\n".join(describe_check(checked, page.decision)))
 
 

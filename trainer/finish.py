@@ -15,6 +15,7 @@ from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
+from trainer.evaluation.extras import try_extra
 from trainer.evaluation.files import Judging, write_evaluation
 from trainer.evaluation.predictions import gather_predictions
 from trainer.evaluation.rows import Rows, evaluate_split
@@ -39,7 +40,8 @@ BUNDLE = "bundle"
 def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> list[str]:
     """Write bundle, evaluations and report of a trained run; return what its user must know of it.
 
-    Every rank calls it, rank 0 writes.
+    Every rank calls it, rank 0 writes. A figure, map or picture that fails is left out of the report; a bundle or an
+    evaluation that fails is an error.
     """
     if ranks.is_first:
         make_bundle(recipe)
@@ -148,18 +150,23 @@ def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics
     """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
     tracker.log_evaluation(Judged(split.name, metrics, rows.labels, rows.probabilities, page.classes))
     if tracker.takes_images:
-        tracker.log_pictures(f"{split.name}/worst", read_worst(rows, split, page.preprocess, page.classes))
+        worst = try_extra(f"{split.name}/worst in W&B", lambda: read_worst(rows, split, page.preprocess, page.classes))
+        tracker.log_pictures(f"{split.name}/worst", worst or [])
 
 
 def _show_augmentation(recipe: Recipe, dataset: Dataset, tracker: Tracker | None) -> None:
     """Write a contact sheet of what training saw, where that is not what evaluation sees."""
     if not recipe.augment.changes:
         return
-    from trainer.contact_sheet import write_contact_sheet  # it draws, and every start would wait for matplotlib
-
     path = recipe.run_dir / AUGMENTED
-    write_contact_sheet(recipe, dataset, path)
-    if tracker:
+
+    def draw() -> None:
+        from trainer.contact_sheet import write_contact_sheet  # it draws, and every start would wait for matplotlib
+
+        write_contact_sheet(recipe, dataset, path)
+
+    try_extra(AUGMENTED, draw)
+    if tracker and path.is_file():
         tracker.log_image("augment", path)
 
 

@@ -24,6 +24,8 @@ from shards.splits import SplitOptions, parse_merge, parse_shares
 Model = TypeVar("Model", bound=BaseModel)
 STYLE = argparse.ArgumentDefaultsHelpFormatter
 DEFAULT_SHARES = "val=0.1,test=0.1"
+_NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "on", "json")
+"""Of what a command line holds: what the command itself puts there, places, and what changes no byte of a dataset."""
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,28 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--workers", type=int, help="processes, or Ray tasks at a time (default: one for each CPU)")
     group.add_argument("--on", choices=["local", "ray"], default="local", help="ray: on the cluster of RAY_ADDRESS")
     group.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def spell_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the words of the options that are not at their defaults and that a dataset depends on."""
+    parser: argparse.ArgumentParser = arguments.parser
+    words: list[str] = []
+    for name, value in vars(arguments).items():
+        if name in _NO_OPTIONS or value == parser.get_default(name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        else:
+            text = spell_path(value)
+            # A value that begins with a dash would be taken for an option.
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return words
+
+
+def spell_path(path: object) -> str:
+    """Return a path, or any other word, as text that every file can hold: bytes that are no UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def read_sources(arguments: argparse.Namespace) -> SourceList:

@@ -12,9 +12,12 @@ from shards.commands.arguments import (
     choose_pool,
     read_options,
     read_sources,
+    spell_options,
+    spell_path,
 )
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
+from shards.origin import PackCommand
 from shards.packing.claim import QUARANTINE
 from shards.packing.pack import Run, pack
 
@@ -34,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--allow-leaks", action="store_true", help="pack although pictures leak or labels conflict")
     group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
     add_run_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,8 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         drop_duplicates=arguments.drop_duplicates,
     )
     listed = read_sources(arguments)
+    command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))
     with choose_pool(arguments) as pool, show_progress() as progress:
-        manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update)
+        manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update, command)
     if arguments.json:
         print(manifest.model_dump_json())
         return 0

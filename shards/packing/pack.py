@@ -14,6 +14,7 @@ from shards.audit.examine import Progress
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.manifest import MANIFEST_NAME, Manifest, Packing, parse_manifest
+from shards.origin import PackCommand, record_command
 from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
 from shards.packing.estimate import estimate_sizes
@@ -42,7 +43,12 @@ class Run:
 
 
 def pack(
-    listed: SourceList, target: str | Path, options: PackOptions = PackOptions(), run: Run = Run(), update: bool = False
+    listed: SourceList,
+    target: str | Path,
+    options: PackOptions = PackOptions(),
+    run: Run = Run(),
+    update: bool = False,
+    command: PackCommand | None = None,
 ) -> Manifest:
     """Write a dataset and return its manifest.
 
@@ -52,6 +58,7 @@ def pack(
     Args:
         target: Folder, s3:// or gs:// of the dataset.
         update: Add the pictures that a finished dataset does not have; its shards are left alone.
+        command: What asks for it, to be recorded beside the dataset.
 
     Raises:
         UsageError: The target holds something else.
@@ -65,10 +72,12 @@ def pack(
         if MANIFEST_NAME in sizes and not update:
             return _compare(listed, storage, options, run)
         base = read_base(storage, options) if update else Base()
-        return _grow(leave_out(base, listed), base, storage, options, run)
+        return _grow(leave_out(base, listed), base, storage, options, run, command)
 
 
-def _grow(listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run) -> Manifest:
+def _grow(
+    listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
+) -> Manifest:
     if base.manifest and not listed.sources:
         return _add_nothing(base.manifest, base.rows, storage, run)
     chosen, plan = _plan(listed, base, storage, options, run)
@@ -83,7 +92,9 @@ def _grow(listed: SourceList, base: Base, storage: Storage, options: PackOptions
     warning = compare_mix(base, rows)
     if warning:
         run.say(warning)
-    return publish(storage, [*base.rows, *rows], _draft(listed, base, chosen, identity, options))
+    draft = _draft(listed, base, chosen, identity, options)
+    record_command(storage, draft.updates, command)
+    return publish(storage, [*base.rows, *rows], draft)
 
 
 def _add_nothing(manifest: Manifest, rows: list[dict[str, Any]], storage: Storage, run: Run) -> Manifest:

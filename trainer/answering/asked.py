@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from shards.dataset import Dataset, open_dataset, shorten
 from shards.errors import UsageError
@@ -55,15 +56,18 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = ()) -> Asked:
 
     Args:
         paths: Files, folders, globs, archives, CSV or Parquet lists, WebDataset tars, packed datasets or one of their
-            splits (`DATASET:test`), s3:// or gs:// prefixes, and http(s):// for packed datasets.
-        lists: Files with a path a line, relative to the folder of the list, or .csv and .parquet lists.
+            splits (`DATASET:test`), s3:// or gs:// prefixes, and http(s):// for packed datasets and
+            single pictures.
+        lists: Files with a path or URI a line, paths relative to the folder of the list, or .csv and .parquet lists.
 
     Raises:
         UsageError: Something that is none of these, or no pictures at all.
         ShardError: A damaged archive or dataset.
         OSError: A store that cannot be reached.
     """
-    parts = _join_files([*(part for path in paths for part in _find(path)), *map(_read_list, lists)])
+    parts = _join_files(
+        [*(part for path in paths for part in _find(path)), *(part for path in lists for part in _read_list(path))]
+    )
     if next(Asked(parts).list(), None) is None:
         asked = ", ".join([*map(shorten, paths), *map(str, lists)])
         raise UsageError(f"no pictures in {asked} (looked for {', '.join(sorted(ENDINGS))})")
@@ -102,25 +106,27 @@ def _open_packed(dataset: Dataset, split: str | None) -> Packed:
 
 
 def _find_objects(uri: str, split: str | None) -> Part:
+    ending = read_ending(shorten(uri))
+    if split is None and ending in ENDINGS:
+        folder, _, name = shorten(uri).rpartition("/")
+        folder += uri[len(shorten(uri)) :]
+        open_readable(folder)  # is it a place that can be read?
+        return Objects(folder, [unquote(name)])  # the name of an object is not encoded, that in a URL is
     storage = open_readable(uri)
-    web = uri.startswith(("http://", "https://"))
+    if split is None and (is_archive(Path(shorten(uri))) or ending in LIST_ENDINGS):
+        raise UsageError(f"{storage}: archives and lists are read from disk alone; fetch it first")
     try:
         storage.size(MANIFEST_NAME)
     except FileNotFoundError:
-        if web or split is not None:
+        if split is not None:
+            raise UsageError(f"{storage} is no packed dataset (it has no {MANIFEST_NAME}); drop the split") from None
+        if uri.startswith(("http://", "https://")):
             raise UsageError(
-                f"{storage} is no packed dataset (it has no {MANIFEST_NAME}); "
-                + ("plain pictures are read from s3:// and gs:// alone: fetch them first" if web else "drop the split")
+                f"{storage} is no packed dataset (it has no {MANIFEST_NAME}), and what else a web server has cannot be "
+                "listed; name each picture's URL, in a file for --list where there are many, or fetch them first"
             ) from None
-    else:
-        return _open_packed(open_dataset(uri), split)
-    ending = read_ending(shorten(uri))
-    if ending in ENDINGS:
-        folder, _, name = shorten(uri).rpartition("/")
-        return Objects(folder + uri[len(shorten(uri)) :], [name])
-    if is_archive(Path(shorten(uri))) or ending in LIST_ENDINGS:
-        raise UsageError(f"{storage}: archives and lists are read from disk alone; fetch it first")
-    return Objects(uri)
+        return Objects(uri)
+    return _open_packed(open_dataset(uri), split)
 
 
 def _find_in_folder(path: str) -> Part:
@@ -157,13 +163,18 @@ def _find_matches(pattern: str) -> Iterable[Part]:
     return parts
 
 
-def _read_list(path: Path) -> Part:
+def _read_list(path: Path) -> Iterable[Part]:
     if not path.is_file():
         raise UsageError(f"--list: no such file: {path}; give a file with the path of a picture a line, or a .csv")
     if read_ending(path.name) in LIST_ENDINGS:
-        return _store(str(path), os.path.dirname(path))
+        return [_store(str(path), os.path.dirname(path))]
     lines = (line.strip() for line in read_text(path).splitlines())
-    return Files([os.path.join(path.parent, line) for line in lines if line])
+    return [
+        part
+        for line in lines
+        if line
+        for part in (_find(line) if "://" in line else [Files([os.path.join(path.parent, line)])])
+    ]
 
 
 def _join_files(parts: Iterable[Part]) -> list[Part]:

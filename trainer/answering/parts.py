@@ -16,7 +16,7 @@ from shards.remote.readable import naming
 from shards.sources.folder import walk_pictures
 from shards.sources.layout import ENDINGS, is_ignored, read_ending
 from shards.sources.model import Source, Store
-from shards.storage import ObjectStorage, open_storage
+from shards.storage import ObjectStorage, Readable, open_readable, open_storage
 
 
 class Picture(NamedTuple):
@@ -200,7 +200,10 @@ class Packed(_ByKey):
 
 
 class Objects(_ByKey):
-    """Plain pictures below a prefix of an object store; their names are held, a listing has no order of its own."""
+    """Plain pictures below a prefix of an object store; their names are held, a listing has no order of its own.
+
+    Where the names are given, nothing is listed, and they may lie on a web server.
+    """
 
     def __init__(self, uri: str, names: Sequence[str] | None = None) -> None:
         self._uri, self._given = uri, names
@@ -212,7 +215,10 @@ class Objects(_ByKey):
         }
 
     @cached_property
-    def _storage(self) -> ObjectStorage:
+    def _storage(self) -> ObjectStorage | Readable:
+        return open_readable(self._uri) if self._uri.startswith(("http://", "https://")) else self._open_objects()
+
+    def _open_objects(self) -> ObjectStorage:
         storage = open_storage(self._uri)
         assert isinstance(storage, ObjectStorage)  # it is a URI
         return storage
@@ -222,7 +228,7 @@ class Objects(_ByKey):
         if self._given is not None:
             return self._given
         with naming(self.where):
-            names = self._storage.sizes()
+            names = self._open_objects().sizes()
         return sorted(
             name
             for name in names

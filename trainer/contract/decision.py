@@ -43,8 +43,14 @@ class Fitted(BaseModel):
     """Fingerprint of the dataset."""
     part: Literal["train", "val", "test"]
     samples: int
+    groups: int | None = None
+    """What belongs together (patients, modules), counted by the intervals; None: they count pictures."""
     notes: list[str]
     """What its user must know."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class Decision(BaseModel):

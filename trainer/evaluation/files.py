@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from shards.errors import UsageError
 from shards.files import write_atomically, write_json
 from trainer.contract.decision import THRESHOLD
 from trainer.evaluation.columns import join_columns
+from trainer.evaluation.extras import try_extra
 from trainer.evaluation.figures import draw_confusion
 from trainer.evaluation.fonts import Lettering, letter_classes
 from trainer.evaluation.intervals import Answers, compute_intervals, find_units
@@ -27,6 +31,7 @@ from trainer.evaluation.score_figures import draw_reliability, draw_scores, draw
 from trainer.evaluation.slices import check_columns, slice_metrics, tabulate_slices
 
 Ints = npt.NDArray[np.int64]
+Drawing = Callable[[Path], None]
 
 METRICS, SLICES = "metrics.json", "slices.csv"
 FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliability.png", "thresholds.png")
@@ -60,6 +65,8 @@ class Judging:
 def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
     """Write all files of an evaluation into `out` and return what metrics.json holds.
 
+    A figure that cannot be drawn is absent, with the reason in `notes`.
+
     Raises:
         UsageError: Columns or classes that the rows do not have.
     """
@@ -76,11 +83,8 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
     rule = find_rule(predictions.classes, judging.positive, judging.threshold)
     predicted = rule.predict(predictions.logits, predictions.probabilities)
     write_predictions(out, predictions, predicted)
-    lettering = letter_classes(predictions.display_names, predictions.classes)
-    if lettering.note:
-        notes["figures"] = lettering.note
     result = _judge(predictions, predicted, rule, judging, notes)
-    _draw(out, predictions, np.array(result["confusion"]), lettering, rule)
+    _draw(out, predictions, result, rule)
     (out / SLICES).unlink(missing_ok=True)  # of an earlier evaluation
     if "slices" in result:
         with write_atomically(out / SLICES) as file:
@@ -95,11 +99,7 @@ def _write_multi_label(out: Path, predictions: Predictions) -> dict[str, Any]:
     write_predictions(out, predictions, predict_labels(logits))
     metrics = compute_metrics(labels, logits, classes)
     result = {**predictions.facts, "decision": {"rule": "each", "threshold": THRESHOLD}, **metrics}
-    lettering = letter_classes(predictions.display_names, classes)
-    if lettering.note:
-        result["notes"] = {"figures": lettering.note}
-    draw_confusions(out / "confusion.png", np.array(list(metrics["confusion_per_class"].values())), lettering)
-    draw_scores(out / "curves.png", labels, predictions.probabilities, lettering, Rule())
+    _draw(out, predictions, result, Rule())
     write_json(out / METRICS, result)
     return result
 
@@ -124,11 +124,44 @@ def _judge(
     return result
 
 
-def _draw(out: Path, predictions: Predictions, confusion: Ints, lettering: Lettering, rule: Rule) -> None:
-    """Draw all figures of an evaluation, FIGURES."""
+def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule) -> None:
+    """Draw all figures of an evaluation that can be drawn, and add to the notes of the result what is to be known."""
+    told: list[str] = []
+    for name in FIGURES:  # an earlier evaluation's would pass for this one's
+        with contextlib.suppress(OSError):  # what cannot be removed cannot be replaced either, and that is told
+            (out / name).unlink()
+    display_names, classes = predictions.display_names, predictions.classes
+    lettering = try_extra("every figure", lambda: letter_classes(display_names, classes), told.append)
+    if lettering is not None:
+        told += [lettering.note] if lettering.note else []
+        draw = _draw_multi_label if predictions.is_multi_label else _draw_single_label
+        for name, figure in draw(predictions, result, lettering, rule).items():
+            try_extra(name, partial(figure, out / name), told.append)
+    if told:
+        result["notes"] = result.get("notes", {}) | {"figures": "; ".join(told)}
+
+
+def _draw_single_label(
+    predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
+) -> dict[str, Drawing]:
+    """Return what draws each of FIGURES into a path."""
+    labels, probabilities, confusion = predictions.labels, predictions.probabilities, np.array(result["confusion"])
+    return {
+        "confusion.png": lambda path: draw_confusion(path, confusion, lettering),
+        "confusion_normalised.png": lambda path: draw_confusion(path, confusion, lettering, normalised=True),
+        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
+        "reliability.png": lambda path: draw_reliability(path, labels, probabilities),
+        "thresholds.png": lambda path: draw_thresholds(path, labels, probabilities, lettering, rule),
+    }
+
+
+def _draw_multi_label(
+    predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
+) -> dict[str, Drawing]:
+    """Return what draws each figure of pictures with several labels into a path."""
+    confusions = np.array(list(result["confusion_per_class"].values()))
     labels, probabilities = predictions.labels, predictions.probabilities
-    draw_confusion(out / "confusion.png", confusion, lettering)
-    draw_confusion(out / "confusion_normalised.png", confusion, lettering, normalised=True)
-    draw_scores(out / "curves.png", labels, probabilities, lettering, rule)
-    draw_reliability(out / "reliability.png", labels, probabilities)
-    draw_thresholds(out / "thresholds.png", labels, probabilities, lettering, rule)
+    return {
+        "confusion.png": lambda path: draw_confusions(path, confusions, lettering),
+        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
+    }

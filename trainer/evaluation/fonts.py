@@ -65,6 +65,13 @@ def apply_fonts(families: list[str]) -> Iterator[None]:
         log.setLevel(before)
 
 
+def find_package_font() -> str | None:
+    """Return the path of the font that the extra `fonts` brings, which may be handed on; None where it is not there."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return str(importlib.import_module(_PACKAGE).sans_path())
+    return None
+
+
 def letter_texts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
     """Return fonts for texts, and how each of them is to be written: as it is, or with escapes for what no font has."""
     from matplotlib.font_manager import FontProperties, findfont
@@ -107,8 +114,8 @@ def _list_fonts() -> Iterator[tuple[str, str]]:
     from matplotlib import get_data_path
     from matplotlib.font_manager import fontManager
 
-    with contextlib.suppress(ModuleNotFoundError):
-        path = str(importlib.import_module(_PACKAGE).sans_path())
+    path = find_package_font()
+    if path is not None:
         if all(entry.fname != path for entry in fontManager.ttflist):
             fontManager.addfont(path)
         yield next((entry.name, path) for entry in fontManager.ttflist if entry.fname == path)

@@ -35,7 +35,7 @@ _RANKED_DRAWS = 20_000_000
 """The same for metrics by order of the scores, over all classes, and for slices: they cost several times as much."""
 _RANKED_MOST = 2_000_000
 """Samples times classes beyond which those have no intervals."""
-_FEW_GROUPS = 20
+FEWEST_GROUPS = 20
 _UNDEFINED_MOST = 0.1
 """Share of the resamples that may leave a metric undefined, for want of a class."""
 _SAME = "every resample gives the same value"
@@ -102,8 +102,8 @@ def compute_intervals(
     how: dict[str, Any] = {"method": "percentile bootstrap", "level": LEVEL, "by": units.by, "units": units.number}
     how |= {"resamples": most}
     notes: dict[str, str] = {"ece": "resampling would bias it upward"}
-    if units.by == "group" and units.number < _FEW_GROUPS:
-        notes["groups"] = f"intervals of {units.number} groups are too narrow; take at least {_FEW_GROUPS}"
+    if units.by == "group" and units.number < FEWEST_GROUPS:
+        notes["groups"] = f"intervals of {units.number} groups are too narrow; take at least {FEWEST_GROUPS}"
     if size * len(ranked) > _RANKED_MOST:
         ranked = {}
         notes |= dict.fromkeys(("auroc", "auprc", *SPECIFICITIES), "too many samples and classes to resample in time")
@@ -154,7 +154,7 @@ def bound_accuracy(right: npt.NDArray[np.bool_], units: Units, resamples: int = 
     rng = np.random.default_rng(_SEED)
     totals = np.bincount(units.of, minlength=units.number), np.bincount(units.of, right, minlength=units.number)
     shares = []
-    for size in _cut_blocks(min(resamples, max(FEWEST, _RANKED_DRAWS // units.number)), units.number):
+    for size in cut_blocks(min(resamples, max(FEWEST, _RANKED_DRAWS // units.number)), units.number):
         drawn = rng.integers(0, units.number, (size, units.number))
         shares.append(totals[1][drawn].sum(axis=1) / totals[0][drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(shares), _tails())
@@ -185,7 +185,7 @@ def _resample(answers: Answers, rule: Rule, units: Units, resamples: int, ranks:
     means = _list_means(answers)
     parts: list[Values] = []
     left = ranks.resamples if ranks.classes else 0
-    for size in _cut_blocks(resamples, max(len(answers.labels), answers.num_classes**2)):
+    for size in cut_blocks(resamples, max(len(answers.labels), answers.num_classes**2)):
         weights = units.draw(rng, size)
         values = _judge_confusion(_weigh_confusion(answers, weights), rule)
         # Not by BLAS: it adds in another order for another number of threads, which depends on that of ranks.
@@ -197,7 +197,7 @@ def _resample(answers: Answers, rule: Rule, units: Units, resamples: int, ranks:
     return {name: np.concatenate([part[name] for part in parts if name in part]) for name in parts[0]}
 
 
-def _cut_blocks(resamples: int, width: int) -> Iterator[int]:
+def cut_blocks(resamples: int, width: int) -> Iterator[int]:
     """Yield the resamples of each block, so many that `width` numbers for each stay in a CPU's cache."""
     block = max(1, _BLOCK // width)
     for start in range(0, resamples, block):

@@ -56,11 +56,11 @@ def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str
 def read_images(split: Split, ids: npt.NDArray[np.int64], spec: PreprocessSpec) -> list[Tensor]:
     """Return the samples of these ids as the model sees them, uint8[C, S, S] each; raises as `read_worst`."""
     with SampleReader(split) as reader:
-        return [prepare(reader.read_one(*_locate(split, sample_id)).data, spec) for sample_id in ids.tolist()]
+        return [read_image(reader, split, sample_id, spec) for sample_id in ids.tolist()]
 
 
-def _locate(split: Split, sample_id: int) -> tuple[int, int]:
-    """Return shard and row of a sample."""
+def read_image(reader: SampleReader, split: Split, sample_id: int, spec: PreprocessSpec) -> Tensor:
+    """Return a sample of the reader's split as the model sees it, uint8[C, S, S]; raises as `read_worst`."""
     rows = sample_id - split.first_ids
     shard = int(np.flatnonzero((rows >= 0) & (rows < split.counts))[0])
-    return shard, int(rows[shard])
+    return prepare(reader.read_one(shard, int(rows[shard])).data, spec)

@@ -11,6 +11,7 @@ from trainer.contract.bundle import Bundle
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.operating_point import Interval
 from trainer.fitting.decision import Seen, weigh_classes
+from trainer.fitting.grouped import bound_by_group, describe_few
 from trainer.fitting.point import measure_point
 from trainer.fitting.proportions import bound_rate
 
@@ -22,10 +23,12 @@ class Checked(BaseModel):
 
     right: labels that are true; right_where_sure: those of them where it does not abstain. covered: sets that hold the
     true class; empty: sets without a class. kept: pictures that are not out of distribution.
+    groups: What belongs together, counted by the intervals; None: they count pictures.
     """
 
     part: str
     samples: int
+    groups: int | None
     right: Interval | None
     recall: Interval | None = None
     precision: Interval | None = None
@@ -54,6 +57,9 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
     ratios = weigh_classes(decision.priors, page.classes, seen)
 
     def share(hits: Mask, among: Mask | None = None) -> Interval | None:
+        if seen.units.by == "group":
+            whole = np.ones(len(hits), np.bool_) if among is None else among
+            return bound_by_group(hits & whole, whole, seen.labels, ratios, seen.units)
         labels = seen.labels if among is None else seen.labels[among]
         hits = hits if among is None else hits[among]
         found, totals = (np.bincount(part, minlength=len(page.classes)) for part in (labels[hits], labels))
@@ -66,7 +72,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
     if decision.point is not None:
         positive = page.classes.index(decision.point.positive)
         flagged = np.array([one.label == decision.point.positive for one in answers])
-        found = measure_point(flagged, seen.labels, positive, len(page.classes), ratios)
+        found = measure_point(flagged, seen.labels, positive, len(page.classes), ratios, seen.units)
         checked |= dict(zip(("recall", "precision", "specificity"), found, strict=True))
     if decision.conformal is not None:
         checked["covered"] = share(np.array([name in (one.set or []) for name, one in zip(true, answers, strict=True)]))
@@ -76,6 +82,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
     return Checked(
         part=seen.part,
         samples=len(answers),
+        groups=seen.units.number if seen.units.by == "group" else None,
         mean_size=_mean_size(answers, decision, seen, ratios),
         notes=_note(decision, seen),
         **checked,
@@ -92,12 +99,13 @@ def _mean_size(
 
 
 def _note(decision: Decision, seen: Seen) -> list[str]:
+    few = describe_few(seen.units)
     if seen.part == "train":
-        return ["the weights were fitted to these pictures; the numbers flatter them"]
+        return ["the weights were fitted to these pictures; the numbers flatter them", *few]
     fitted = decision.fitted
     if fitted is not None and (fitted.dataset, fitted.part) == (seen.dataset, seen.part):
-        return ["the decision was fitted to these pictures; the numbers flatter it"]
-    return []
+        return ["the decision was fitted to these pictures; the numbers flatter it", *few]
+    return few
 
 
 def describe_check(checked: Checked, decision: Decision) -> list[str]:
@@ -121,5 +129,9 @@ def describe_check(checked: Checked, decision: Decision) -> list[str]:
         lines.append(f"ood          near enough {tell(checked.kept)} (expected {decision.ood.kept:g})")
     sure = tell(checked.right_where_sure)
     lines.append(f"abstains     for {tell(checked.abstains)}; where not, the label is true for {sure}")
+    if checked.groups is not None:
+        lines.append(
+            f"counted      {checked.samples:,} pictures in {checked.groups:,} groups (intervals are of groups)"
+        )
     lines += [f"note: {note}" for note in checked.notes]
     return lines

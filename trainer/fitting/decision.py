@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from shards.errors import ShardError
@@ -16,7 +18,9 @@ from trainer.contract.conformal import find_quantile, fit_sets
 from trainer.contract.decision import Decision, Fitted
 from trainer.contract.ood import Detector, OodRule, scale_to_length_one
 from trainer.contract.operating_point import OperatingPoint
+from trainer.evaluation.intervals import Units, find_units
 from trainer.fitting.gaussians import fit_gaussians
+from trainer.fitting.grouped import describe_few
 from trainer.fitting.point import fit_point
 from trainer.fitting.temperature import TemperatureFit, fit_temperature
 from trainer.fitting.wish import Wish
@@ -37,7 +41,10 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of one part: ids, labels int64[N], logits float32[N, K], features float32[N, D] or [N, 0]."""
+    """What a model says of one part: ids, labels int64[N], logits float32[N, K], features float32[N, D] or [N, 0].
+
+    groups: Of each picture, empty where it has none; None where nobody asked.
+    """
 
     dataset: str
     part: Part
@@ -45,6 +52,12 @@ class Seen:
     labels: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     features: npt.NDArray[np.float32]
+    groups: pa.Array | None = None
+
+    @cached_property
+    def units(self) -> Units:
+        """What intervals count: groups where any two pictures share one, pictures otherwise."""
+        return find_units(len(self.labels), self.groups)
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,13 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
         conformal=sets,
         ood=ood,
         abstain_below=wish.abstain_below,
-        fitted=Fitted(dataset=seen.dataset, part=seen.part, samples=len(seen.labels), notes=notes),
+        fitted=Fitted(
+            dataset=seen.dataset,
+            part=seen.part,
+            samples=len(seen.labels),
+            groups=seen.units.number if seen.units.by == "group" else None,
+            notes=notes,
+        ),
     )
     return Decided(decision, detector, found)
 
@@ -191,7 +210,8 @@ def _fit_point(
             "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
             "--check on test tells what they are worth"
         )
-    return fit_point(wish.point, classes, positive, probabilities, seen.labels, ratios)
+    notes += describe_few(seen.units)
+    return fit_point(wish.point, classes, positive, probabilities, seen.labels, ratios, seen.units)
 
 
 def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:

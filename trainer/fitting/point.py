@@ -12,6 +12,8 @@ from trainer.contract.operating_point import (
     choose_threshold,
     list_candidates,
 )
+from trainer.evaluation.intervals import Units
+from trainer.fitting.grouped import bound_by_group
 from trainer.fitting.proportions import bound_precision, bound_rate
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +26,7 @@ def fit_point(
     probabilities: Floats,
     labels: npt.NDArray[np.int64],
     ratios: Floats | None,
+    units: Units,
 ) -> OperatingPoint:
     """Return the operating point that `rule` asks for.
 
@@ -34,6 +37,7 @@ def fit_point(
         probabilities: float64[N, K], calibrated.
         labels: int64[N].
         ratios: float64[K], share of each class where the model is used over its share here; None: the same shares.
+        units: What the intervals count: pictures, or groups of them.
 
     Raises:
         ShardError: No threshold reaches it.
@@ -41,7 +45,7 @@ def fit_point(
     scores = probabilities[:, positive]
     weights = np.ones(len(labels)) if ratios is None else ratios[labels]
     threshold = choose_threshold(rule, list_candidates(scores, labels == positive, weights), classes[positive])
-    recall, precision, specificity = measure_point(scores >= threshold, labels, positive, len(classes), ratios)
+    recall, precision, specificity = measure_point(scores >= threshold, labels, positive, len(classes), ratios, units)
     assert recall is not None
     assert specificity is not None
     return OperatingPoint(
@@ -61,6 +65,7 @@ def measure_point(
     positive: int,
     num_classes: int,
     ratios: Floats | None,
+    units: Units,
 ) -> tuple[Interval | None, Interval | None, Interval | None]:
     """Return recall, precision and specificity of bool[N], which pictures are decided positive; None: without pictures.
 
@@ -69,8 +74,15 @@ def measure_point(
         labels: int64[N].
         positive: Number of the class that matters.
         num_classes: K.
-        ratios: As for fit_point.
+        ratios, units: As for fit_point.
     """
+    if units.by == "group":
+        true = labels == positive
+        return (
+            bound_by_group(flagged & true, true, labels, None, units),
+            bound_by_group(flagged & true, flagged, labels, ratios, units),
+            bound_by_group(~flagged & ~true, ~true, labels, ratios, units),
+        )
     totals, alarms = (np.bincount(part, minlength=num_classes) for part in (labels, labels[flagged]))
     wanted = np.arange(num_classes) == positive
     recall = bound_rate(alarms * wanted, totals * wanted, None)

@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
 from shards.dataset import Dataset, Split
+from shards.read import SampleReader
 from trainer.contract.bundle import Bundle
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, split_outputs
@@ -43,13 +47,16 @@ class Viewer:
     workers: int
 
 
-def see_part(viewer: Viewer, part: str, with_features: bool, most: int | None = None) -> Seen:
+def see_part(
+    viewer: Viewer, part: str, with_features: bool, most: int | None = None, with_groups: bool = False
+) -> Seen:
     """Return what the model says of a part.
 
     Args:
         viewer: Who looks.
         part: Which part.
         with_features: Keep what enters the head; otherwise features are float32[N, 0].
+        with_groups: Read which pictures belong together.
         most: Stop after the shard that makes so many pictures; None: all.
 
     Raises:
@@ -66,7 +73,17 @@ def see_part(viewer: Viewer, part: str, with_features: bool, most: int | None = 
     finally:
         tap.close()
     logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
-    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features)
+    groups = _read_groups(split, rows.ids) if with_groups else None
+    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features, groups)
+
+
+def _read_groups(split: Split, ids: npt.NDArray[np.int64]) -> pa.Array:
+    """Return the group of each sample, in order of the ids."""
+    with SampleReader(split) as reader:
+        index = reader.read_columns(["sample_id", "group"])
+    index = index.take(pc.sort_indices(index["sample_id"])).combine_chunks()
+    assert np.array_equal(index["sample_id"].to_numpy(), ids)
+    return index["group"].cast(pa.string()).combine_chunks()
 
 
 def take_shards(split: Split, most: int) -> Split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.contract.conformal import ConformalSets
-from trainer.contract.decision import Decision
+from trainer.contract.decision import THRESHOLD, Decision
 from trainer.contract.operating_point import NEVER, Interval, OperatingPoint
 
 
@@ -13,6 +13,8 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     >>> describe_decision(Decision(), ["a", "b"])
     ['decision     the most probable class']
     """
+    if decision.rule == "each":
+        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
     lines = _describe_probabilities(decision, classes) + _describe_point(decision.point)
     if decision.conformal is not None:
         lines += _describe_sets(decision.conformal)
@@ -26,7 +28,10 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
         lines.append(f"abstains     where no class has probability {decision.abstain_below:g}")
     if decision.fitted is not None:
         fitted = decision.fitted
-        lines.append(f"fitted on    {fitted.samples:,} pictures of {fitted.part}, dataset {fitted.dataset[:12]}")
+        groups = "" if fitted.groups is None else f" in {fitted.groups:,} groups (intervals are of groups)"
+        lines.append(
+            f"fitted on    {fitted.samples:,} pictures of {fitted.part}{groups}, dataset {fitted.dataset[:12]}"
+        )
         lines += [f"note: {note}" for note in fitted.notes]
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,16 +11,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.errors import ShardError
+from shards.read import SampleReader
 from trainer.contract.bundle import Bundle
 from trainer.contract.cam import explain
 from trainer.evaluation.answers import name_answers
+from trainer.evaluation.extras import describe_error, try_extra
 from trainer.evaluation.label_issues import find_label_issues, find_multi_label_issues
 from trainer.evaluation.multi_label import compute_log_losses
 from trainer.evaluation.predictions import Predictions
 from trainer.evaluation.rows import Rows
-from trainer.evaluation.worst import find_worst, rate_truth, read_images
-from trainer.report.markup import embed_pixels, escape
+from trainer.evaluation.worst import find_worst, rate_truth, read_image
+from trainer.report.markup import embed_pixels, escape, show_note
 from trainer.report.sources import Evaluation, Finished
+
+logger = logging.getLogger(__name__)
 
 MOST = 24
 """Pictures of a gallery."""
@@ -98,24 +104,48 @@ def _read_rows(predictions: Predictions) -> Rows:
 def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:
     """Return the pictures as the model sees them, each beside itself under the map of the class it is asked about.
 
-    Raises:
-        ShardError, OSError: A picture that cannot be read any more.
+    Pictures that cannot be read any more are left out, and the maps where one fails; a sentence says so.
     """
-    predictions = evaluation.predictions
-    ids = predictions.known["sample_id"].to_numpy()[[each.position for each in shown]]
-    images = read_images(run.dataset.split(evaluation.part), ids, run.page.preprocess)
-    paths = predictions.known["path"]
-    maps = explain_images(run.bundle, images, [each.asked for each in shown])
-    figures = []
-    for each, image, heat in zip(shown, images, maps, strict=True):
-        pixels = _to_colours(image)
+    found, notes = _read_shown(run, evaluation, shown)
+    images = [_to_colours(image) for _, image in found]
+    asked = [each.asked for each, _ in found]
+
+    def overlay() -> list[npt.NDArray[np.uint8]]:
+        heats = explain_images(run.bundle, [image for _, image in found], asked)
+        return [lay_over(pixels, heat) for pixels, heat in zip(images, heats, strict=True)]
+
+    maps = try_extra("the map beside each picture", overlay, notes.append)
+    paths, figures = evaluation.predictions.known["path"], []
+    for number, (each, _) in enumerate(found):
         path = str(paths[each.position].as_py())
-        pair = embed_pixels(pixels, path, _SIDE) + embed_pixels(lay_over(pixels, heat), f"map on {path}", _SIDE)
+        views = embed_pixels(images[number], path, _SIDE)
+        views += embed_pixels(maps[number], f"map on {path}", _SIDE) if maps is not None else ""
         first, *rest = map(escape, each.words)
         words = "<br>".join([f"<b>{first}</b>", *rest])
         caption = f"{words}<br><span class=path>{escape(path)}</span>"
-        figures.append(f"<figure><div class=pair>{pair}</div><figcaption>{caption}</figcaption></figure>")
-    return f"<div class=gallery>{''.join(figures)}</div>"
+        figures.append(f"<figure><div class=pair>{views}</div><figcaption>{caption}</figcaption></figure>")
+    told = "".join(show_note(f"{note}.") for note in notes)
+    return told + (f"<div class=gallery>{''.join(figures)}</div>" if figures else "")
+
+
+def _read_shown(
+    run: Finished, evaluation: Evaluation, shown: list[Shown]
+) -> tuple[list[tuple[Shown, Tensor]], list[str]]:
+    """Return what can still be read with its image, and a sentence about the rest, if there is any."""
+    split, ids = run.dataset.split(evaluation.part), evaluation.predictions.known["sample_id"].to_numpy()
+    found: list[tuple[Shown, Tensor]] = []
+    lost: list[Exception] = []
+    with SampleReader(split) as reader:
+        for each in shown:
+            try:
+                found.append((each, read_image(reader, split, int(ids[each.position]), run.page.preprocess)))
+            except (ShardError, OSError) as err:
+                lost.append(err)
+    if not lost:
+        return found, []
+    note = f"{len(lost)} of {len(shown)} pictures cannot be read any more and are left out ({describe_error(lost[0])})"
+    logger.warning("the report on %s: %s", evaluation.part, note)
+    return found, [note]
 
 
 def explain_images(bundle: Bundle, images: list[Tensor], asked: list[int]) -> Iterator[npt.NDArray[np.float32]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.evaluation.answers import describe_headline
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
-from trainer.report.markup import escape, show_figures, show_note, show_table
+from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
 from trainer.report.sources import Evaluation, Finished
 
 _SPELT = {
@@ -74,8 +74,8 @@ def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
         ("Thresholds", show_figures(folder / "thresholds.png")),
         ("By class", _tell_classes(run, metrics)),
         *_tell_slices(metrics),
-        ("Worst errors", _tell_worst(run, evaluation)),
-        ("Likely label mistakes", _tell_issues(run, evaluation)),
+        ("Worst errors", show_extra("the gallery", lambda: _tell_worst(run, evaluation))),
+        ("Likely label mistakes", show_extra("the gallery", lambda: _tell_issues(run, evaluation))),
     ]
     return head + _warn(metrics) + "".join(f"<h3>{name}</h3>{content}" for name, content in blocks if content)
 

@@ -5,25 +5,31 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.evaluation.extras import try_extra
+from trainer.report.letters import embed_letters
+
 _PNG_BYTES = 200_000
 """Size up to which a figure goes in as it is; larger ones (of pictures) are packed as WebP."""
 _FOLDED_ROWS = 40
 """Rows above which a table is folded away."""
 
-# Page fonts are those of the reader's system; the Chinese ones of Linux, macOS and Windows are named.
+# Page fonts are those of the reader's system; what it lacks of Chinese letters travels with the page (letters.py), and
+# where that cannot be, the Chinese fonts of Linux, macOS and Windows are named.
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--paper:#fff;--tint:#f6f8fa;--accent:#0b5cad;--warn:#fff4d6}
 @media (prefers-color-scheme:dark){@media screen{:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;--paper:#0d1117;
 --tint:#161b22;--accent:#6cb0ff;--warn:#3a2f0b}}}
 *{box-sizing:border-box}
-body{font:16px/1.5 system-ui,"Noto Sans SC","Noto Sans CJK SC","PingFang SC","Microsoft YaHei",sans-serif;
+body{font:16px/1.5 "Letters of this page",system-ui,"Noto Sans SC","Noto Sans CJK SC","PingFang SC","Microsoft YaHei",
+sans-serif;
 max-width:62rem;margin:1.5rem auto;padding:0 1rem;color:var(--ink);background:var(--paper);overflow-wrap:anywhere}
 h1{font-size:1.7rem;margin:0}h2{font-size:1.3rem;margin:2.4rem 0 .6rem;border-bottom:2px solid var(--line)}
 h3{font-size:1.05rem;margin:1.6rem 0 .4rem}a{color:var(--accent)}p{margin:.5rem 0}
@@ -43,6 +49,7 @@ img{max-width:100%;height:auto;border-radius:4px;background:#fff}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:1rem}
 .gallery figure{margin:0;break-inside:avoid}.pair{display:flex;gap:3px}.pair img{width:50%;aspect-ratio:1}
 .gallery b{color:var(--ink)}.path{font-size:.75rem}
+pre,code{font-family:"Letters of this page",ui-monospace,monospace}code{font-size:.9em}
 pre{background:var(--tint);padding:.8rem;border-radius:6px;overflow-x:auto;font-size:.85rem;overflow-wrap:normal}
 summary{cursor:pointer;color:var(--accent)}
 @media print{@page{margin:15mm}body{margin:0;max-width:none;font-size:10.5pt}nav{display:none}
@@ -56,6 +63,10 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}
 
 def write_page(title: str, sections: Sequence[tuple[str, str]], head: str) -> str:
     """Return a page: its head, links to the sections, and (heading, content) of each section."""
+    notes: list[str] = []
+    used = "".join([title, head, *(text for section in sections for text in section)])
+    letters = try_extra("the font of Chinese letters", lambda: embed_letters(used), notes.append)
+    head += "".join(show_note(f"{note}.") for note in notes)
     links = "".join(f"<a href='#{number}'>{escape(name)}</a>" for number, (name, _) in enumerate(sections))
     body = "".join(
         f"<section id='{number}'><h2>{escape(name)}</h2>{content}</section>"
@@ -64,7 +75,7 @@ def write_page(title: str, sections: Sequence[tuple[str, str]], head: str) -> st
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>{head}<nav>{links}</nav>{body}</html>\n"
+        f"<title>{escape(title)}</title><style>{letters or ''}{_STYLE}</style>{head}<nav>{links}</nav>{body}</html>\n"
     )
 
 
@@ -105,9 +116,16 @@ def show_code(text: str) -> str:
 
 def show_figures(*paths: Path) -> str:
     """Return the figures that are there, side by side where they have room; empty where none is."""
-    there = [_embed_figure(path) for path in paths if path.is_file()]
+    there = [show_extra(path.name, partial(_embed_figure, path)) for path in paths if path.is_file()]
     kind = "'plots two'" if len(there) > 1 else "plots"
     return f"<div class={kind}>{''.join(there)}</div>" if there else ""
+
+
+def show_extra(what: str, make: Callable[[], str]) -> str:
+    """Return a piece of a page that it can do without; where making it fails, a note on why it is left out."""
+    notes: list[str] = []
+    shown = try_extra(what, make, notes.append)
+    return show_note(f"{notes[0]}.") if shown is None else shown
 
 
 def _embed_figure(path: Path) -> str:

@@ -14,32 +14,36 @@ from trainer.report.judged import tell_evaluation, tell_headline
 from trainer.report.markup import (
     escape,
     show_code,
+    show_extra,
     show_facts,
     show_figures,
     show_note,
     show_table,
     write_page,
 )
-from trainer.report.reproduce import list_commands
+from trainer.report.reproduce import list_commands, tell_unrecorded
 from trainer.report.sources import Finished
 
 AUGMENTED = "augment.png"
 """A contact sheet of what training sees, in the run's folder."""
+CURVES = "curves.png"
 REPORT = "report.html"
+_NO_SHEET = show_note(
+    f"{AUGMENTED} is not in the run's folder: drawing it failed when the run ended, and the log has the reason, or it "
+    "was removed. `python -m trainer.augment` draws such a sheet."
+)
 _EPOCHS = ("epoch", "train/loss", "val/log_loss", "train/lr", "feed/img_s", "feed/wait_frac", "train/time_s")
 
 
 def write_report(run: Finished) -> Path:
     """Write curves.png and report.html into the run's folder and return the page's path.
 
-    Raises:
-        ShardError, OSError: Pictures of the dataset that cannot be read any more.
+    Figures, maps and pictures that cannot be drawn or read any more are left out; the page and the log say so.
     """
-    draw_training(run.folder / "curves.png", run.rows)
     sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each)) for each in run.evaluations]
     sections += [("Decision", _tell_decision(run)), ("Course of training", _tell_training(run))]
-    if run.recipe.report.images and (run.folder / AUGMENTED).is_file():
-        sections.append(("Pictures as training sees them", show_figures(run.folder / AUGMENTED)))
+    if run.recipe.report.images and run.recipe.augment.changes:
+        sections.append(("Pictures as training sees them", show_figures(run.folder / AUGMENTED) or _NO_SHEET))
     sections += [
         ("Dataset", tell_dataset(run)),
         ("Environment", show_facts(run.environment) if run.environment else "<p>Not recorded.</p>"),
@@ -88,7 +92,12 @@ def _tell_training(run: Finished) -> str:
     score = "val/map" if "val/map" in rows[0] else "val/accuracy"
     names = [*_EPOCHS[:3], score, *_EPOCHS[3:]]
     table = show_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows])
-    return show_figures(run.folder / "curves.png") + table
+
+    def draw() -> str:
+        draw_training(run.folder / CURVES, rows)
+        return show_figures(run.folder / CURVES)
+
+    return show_extra(CURVES, draw) + table
 
 
 def list_fingerprints(run: Finished) -> dict[str, str]:
@@ -103,9 +112,9 @@ def list_fingerprints(run: Finished) -> dict[str, str]:
 
 def _reproduce(run: Finished) -> str:
     recipe = yaml.safe_dump(run.describe_recipe(), sort_keys=False, allow_unicode=True)
+    unrecorded = tell_unrecorded(run)
     return (
         show_code("\n".join(list_commands(run)))
-        + "<p class=soft>SOURCE, where the pictures came from, is not recorded with the dataset, nor are the regular "
-        "expression of groups and the file of class names, where there were any.</p>"
+        + (f"<p class=soft>{escape(unrecorded)}</p>" if unrecorded else "")
         + f"<details><summary>The resolved recipe, every option</summary>{show_code(recipe)}</details>"
     )

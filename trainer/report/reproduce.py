@@ -8,33 +8,72 @@ from pathlib import Path
 from shards.dataset import shorten
 from shards.decode import DecodeOptions
 from shards.manifest import INDEXED, Packing
+from shards.origin import PackCommand, read_origin
 from shards.splits import SplitOptions
+from shards.storage import open_readable
 from trainer.report.sources import Finished
 
+SOURCE = "SOURCE"
 Words = list[str | Path | int | float]
 
 
 def list_commands(run: Finished) -> list[str]:
     """Return commands for a shell, in the order of the work; SOURCE and PICTURES stand for what nobody recorded."""
+    return list_packing(run) + list_training(run)
+
+
+def list_packing(run: Finished) -> list[str]:
+    """Return the commands that make the dataset: as they are recorded with it, else as far as its manifest tells."""
+    data, manifest = shorten(run.dataset.location), run.dataset.manifest
+    if manifest.packing.plan.startswith(INDEXED):
+        return _spell([["shards", "index", data]])
+    lines: list[Words] = []
+    for number, known in enumerate(_read_packing(run)):
+        words = [known.source, data, *known.options] if known else [SOURCE, data, *_tell_options(manifest.packing)]
+        lines.append(["shards", "pack", *words, *(["--update"] if number else [])])
+    return _spell(lines)
+
+
+def tell_unrecorded(run: Finished) -> str:
+    """Return what of the packing nobody recorded; empty where all of it is."""
+    if run.dataset.manifest.packing.plan.startswith(INDEXED):
+        return "The file of class names, where there was any, is not recorded with the dataset."
+    if None not in _read_packing(run):
+        return ""
+    return (
+        f"{SOURCE}, where the pictures came from, is not recorded with the dataset, nor are the regular expression of "
+        "groups and the file of class names, where there were any: a program packed it, or an earlier version."
+    )
+
+
+def _read_packing(run: Finished) -> list[PackCommand | None]:
+    """Return by what a dataset was packed and then updated; None for what is not recorded."""
+    known = {each.update: each for each in read_origin(open_readable(run.dataset.location)).commands}
+    return [known.get(number) for number in range(run.dataset.manifest.updates + 1)]
+
+
+def list_training(run: Finished) -> list[str]:
+    """Return the commands that make the run out of the dataset, and those that use it."""
     folder, data = run.folder, shorten(run.dataset.location)
     evaluations: list[Words] = [["trainer.evaluate", folder / "bundle", f"{data}:{e.part}"] for e in run.evaluations]
     lines: list[Words] = [
-        ["shards", *_pack(run.dataset.manifest.packing, data)],
         ["trainer.run", folder / "recipe.yaml", "name=again"],
         *evaluations,
         ["trainer.report", folder],
         ["trainer.predict", folder / "bundle", "PICTURES"],
         ["cluster.serve", folder / "bundle"],
     ]
+    return _spell(lines)
+
+
+def _spell(lines: list[Words]) -> list[str]:
     return ["python -m " + " ".join(shlex.quote(str(word)) for word in line) for line in lines]
 
 
-def _pack(packing: Packing, data: str) -> Words:
-    """Return the words of the command that makes such a dataset; options that have their defaults are left out."""
-    if packing.plan.startswith(INDEXED):
-        return ["index", data]
+def _tell_options(packing: Packing) -> Words:
+    """Return the words of the options that a dataset was packed with, as far as it tells; those at defaults are out."""
     usual = SplitOptions()
-    split, words = packing.split, Words(["pack", "SOURCE", data])
+    split, words = packing.split, Words()
     if split.seed:
         words += ["--seed", split.seed]
     if split.every:
