@@ -78,10 +78,10 @@ SLOW_CASES = {
         (
             "image_size=64",
             "preprocess.resize=73",
-            "epochs=14",
+            "epochs=20",
             "batch_size_global=32",
             "optim.peak_lr=0.013",
-            "augment.progressive={start_size: 48, from_epoch: 8, to_epoch: 11, multiple: 16}",
+            "augment.progressive={start_size: 48, from_epoch: 12, to_epoch: 16, multiple: 16}",
         ),
     ),
 }

@@ -79,6 +79,12 @@ def test_first_showing_keeps_the_stream_of_runs_from_before_copies() -> None:
     assert make_numpy_rng(SampleKey(1, 2, 3), OPERATIONS).random() == np.random.default_rng((1, 2, 2, 3)).random()
 
 
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**70 + 3])
+def test_stream_is_that_of_numpy_for_the_numbers_of_the_key(seed: int) -> None:
+    key = SampleKey(seed, 2, 2**32 - 1, 7)
+    assert make_numpy_rng(key, CROP).random() == np.random.default_rng((seed, 2, CROP, 2**32 - 1, 7)).random()
+
+
 def test_torch_keeps_32_bits_of_a_seed() -> None:
     """When this fails, torch has healed: give make_torch_rng 64 bits and drop its warning."""
     low, high = (torch.Generator().manual_seed(5 + add) for add in (0, 2**32))

@@ -18,6 +18,7 @@ OPERATIONS, CROP, ERASE, BEFORE = 2, 5, 8, 9
 # Added to the purpose, so that the libraries' streams differ from each other. SeedSequence.spawn would not do:
 # child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), which is another copy of the sample.
 _NUMPY, _PYTHON, _TORCH = 0, 16, 32
+_WORD = 2**32 - 1
 
 
 class SampleKey(NamedTuple):
@@ -39,12 +40,12 @@ def make_numpy_rng(key: SampleKey, purpose: int) -> np.random.Generator:
     >>> first.random() == again.random()
     True
     """
-    return np.random.default_rng(_words(key, purpose + _NUMPY))
+    return np.random.default_rng(_sequence(key, purpose + _NUMPY))
 
 
 def make_python_rng(key: SampleKey, purpose: int) -> random.Random:
     """Return the standard library's generator of a sample for one purpose."""
-    state = np.random.SeedSequence(_words(key, purpose + _PYTHON)).generate_state(2, np.uint64)
+    state = _sequence(key, purpose + _PYTHON).generate_state(2, np.uint64)
     return random.Random(int(state[0]) << 64 | int(state[1]))
 
 
@@ -54,12 +55,14 @@ def make_torch_rng(key: SampleKey, purpose: int) -> torch.Generator:
     torch keeps 32 bits of a CPU generator's seed: in a run of millions of samples some two showings share their
     draws by chance, as harmless as two equal throws of dice, but not impossible as with the other two.
     """
-    state = np.random.SeedSequence(_words(key, purpose + _TORCH)).generate_state(1)
+    state = _sequence(key, purpose + _TORCH).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
 
 
-def _words(key: SampleKey, purpose: int) -> tuple[int, ...]:
+def _sequence(key: SampleKey, purpose: int) -> np.random.SeedSequence:
     # A first showing goes without its copy, so that runs from before copies existed keep their pixels. Numpy pads
     # short seeds with zeros up to four words: from there on another length is another stream.
     words = (key.seed, key.epoch, purpose, key.sample_id)
-    return (*words, key.copy) if key.copy else words
+    words = (*words, key.copy) if key.copy else words
+    # Numpy takes the words of an array as they are, and else looks at them one by one, for a third of the whole cost.
+    return np.random.SeedSequence(np.array(words, dtype=np.uint32) if key.seed <= _WORD else words)
