@@ -62,7 +62,6 @@ def make_torch_rng(key: SampleKey, purpose: int) -> torch.Generator:
 def _sequence(key: SampleKey, purpose: int) -> np.random.SeedSequence:
     # A first showing goes without its copy, so that runs from before copies existed keep their pixels. Numpy pads
     # short seeds with zeros up to four words: from there on another length is another stream.
-    words = (key.seed, key.epoch, purpose, key.sample_id)
-    words = (*words, key.copy) if key.copy else words
+    words = [key.seed, key.epoch, purpose, key.sample_id, *([key.copy] if key.copy else [])]
     # Numpy takes the words of an array as they are, and else looks at them one by one, for a third of the whole cost.
     return np.random.SeedSequence(np.array(words, dtype=np.uint32) if key.seed <= _WORD else words)
