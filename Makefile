@@ -34,12 +34,14 @@ lint: $(STAMP)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# Two processes, each with whole modules; those that share the Ray cluster run in one of them, one after another.
+# Two processes; what shares a module or the Ray cluster runs in one of them, in the order of its name.
+PYTEST := $(PY) -m pytest -n 2 --no-loadscope-reorder
+
 test: lint  ## all that CI runs
-	$(PY) -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)  ## what is too long for CI
-	$(PY) -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
 
 clean:  ## remove the demo's data and runs
 	rm -rf data runs

@@ -22,6 +22,7 @@ os.environ.pop("RAY_ADDRESS", None)
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from hypothesis import HealthCheck, settings
 from object_stores import SeaweedFS, run_gcs, run_seaweedfs
 from PIL import Image
 from several_labels import write_shapes
+from xdist.scheduler import LoadScopeScheduling
 
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
@@ -66,12 +68,16 @@ def make_pictures(root: Path, per_split: dict[str, int] = PER_SPLIT, size: int =
     return root
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module, and all that use the Ray cluster, in one of the processes of `make test`."""
-    for item in items:
-        shares_ray = "ray_cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if shares_ray else item.nodeid.partition("::")[0]))
+class ByModule(LoadScopeScheduling):
+    """Keeps the tests of a module, and all modules that use the Ray cluster, in one of the processes of `make test`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "ray" if "ray_cluster" in (self.config.rootpath / module).read_text(encoding="utf-8") else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

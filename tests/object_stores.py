@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,9 +19,13 @@ BUCKET = "shards"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return free TCP ports whose number plus 10000, which SeaweedFS takes for gRPC, is one as well."""
+    """Return free TCP ports whose number plus 10000, which SeaweedFS takes for gRPC, is one as well.
+
+    Each process of a parallel run has numbers of its own: a port is free also while its store is killed for a moment.
+    """
     ports: list[int] = []
-    for port in range(21000, 40000):
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in range(21000 + 1000 * process, 40000):
         if len(ports) == count:
             break
         with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
