@@ -142,7 +142,7 @@ def test_no_dataset_exits_2(tmp_path: Path) -> None:
     assert_one_sentence(run("stat", tmp_path), 2, "is not a dataset (it has no dataset.json)")
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_pack_exits_130_and_the_same_command_finishes(tmp_path: Path, kind: signal.Signals) -> None:
     make_folder(tmp_path / "in", per_class=60)
     out = tmp_path / "out"

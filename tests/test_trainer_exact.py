@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.launch import launch
+from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger, read_position
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +26,19 @@ RANKS = (4, 2, 3)
 """Of the starts of the run that is killed: the first two end by SIGKILL."""
 
 
-def start(data: Path, root: Path, name: str, num_ranks: int, dtype: str) -> subprocess.Popen[str]:
-    """A run of 54 steps of a model with GroupNorm and without dropout, as a user starts it."""
+def list_words(data: Path, root: Path, name: str, num_ranks: int, dtype: str) -> list[str]:
+    """What a user types for a run of 54 steps of a model with GroupNorm and without dropout."""
     fixed = [f"data={data}", f"storage.root={root}", f"name={name}", f"num_ranks={num_ranks}", f"dtype={dtype}"]
     local = ["launch=local", "track.wandb=disabled", "evaluate_on=[]", "ledger=true", "snapshot.every_s=0.4"]
     model = ["model=timm/test_efficientnet_gn", f"epochs={EPOCHS}", f"batch_size_global={BATCH}", "optim.peak_lr=0.003"]
     stream = ["augment.crop=random", "augment.policy=light", "stream.lanes=3", "workers=2", "seed=5"]
+    return ["smoke", *fixed, *local, *model, *stream]
+
+
+def start(data: Path, root: Path, name: str, num_ranks: int, dtype: str) -> subprocess.Popen[str]:
+    """Start such a run as a user does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer.run", "smoke", *fixed, *local, *model, *stream],
+        [sys.executable, "-m", "trainer.run", *list_words(data, root, name, num_ranks, dtype)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +85,8 @@ def exact(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs `killed` and `straight` in float64."""
     root = tmp_path_factory.mktemp("exact")
     run_killed(dataset_path, root, "float64")
-    finish(dataset_path, root, "straight", 2, "float64")
+    recipe, *options = list_words(dataset_path, root, "straight", 1, "float64")
+    launch(load_recipe(recipe, options))  # here, where all is imported
     return root
 
 

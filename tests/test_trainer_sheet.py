@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from shards.command import run_command
 from shards.dataset import open_dataset
+from trainer.augment.__main__ import main
 from trainer.augment.mix import mix_images
 from trainer.build import build_preprocess
 from trainer.contact_sheet import collect_pictures, describe_augment, write_contact_sheet
@@ -112,24 +114,27 @@ def test_caption_says_what_happens_in_order(words: str) -> None:
     assert describe_augment(AugmentOptions.model_validate(DESCRIBED[words]), PreprocessSpec(size=224)) == words
 
 
-def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def start_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trainer.augment", *arguments]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_command_writes_the_sheet_and_says_where(dataset_path: Path, tmp_path: Path) -> None:
-    done = run_command("smoke", f"data={dataset_path}", "name=mine", "--samples", "2", cwd=tmp_path)
+    done = start_command("smoke", f"data={dataset_path}", "name=mine", "--samples", "2", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "sheet   mine-augment.png\n"), done.stderr
     with Image.open(tmp_path / "mine-augment.png") as file:
         assert file.format == "PNG"
 
 
-def test_command_refuses_a_bad_pipeline_in_a_sentence(dataset_path: Path, tmp_path: Path) -> None:
+def test_command_refuses_a_bad_pipeline_in_a_sentence(
+    dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     bad = "augment.pipeline=[{op: RandomRotatoin, degrees: 5}]"
-    done = run_command("smoke", f"data={dataset_path}", "augment.policy=none", bad, cwd=tmp_path)
+    code = run_command(main, ["smoke", f"data={dataset_path}", "augment.policy=none", bad])
     expected = (
         "error: augment.pipeline: torchvision has no operation 'RandomRotatoin': did you mean 'RandomRotation'?\n"
     )
-    assert (done.returncode, done.stderr) == (2, expected)
+    assert (code, capsys.readouterr().err) == (2, expected)
     assert list(tmp_path.glob("*.png*")) == []
