@@ -20,11 +20,12 @@ Module = TypeVar("Module", bound=nn.Module)
 OWN_CLASSES: Final = 1000
 """Classes of the head that an architecture is built with, before it is replaced."""
 _INITIALISED = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
-_RESIDUAL = ("resnet", "resnext", "wide_resnet")
-"""Families whose residual branches start at zero, as timm's do.
+_BOTTLENECKS = ("resnet50", "resnet101", "resnet152", "resnext", "wide_resnet")
+"""ResNets whose residual branches start at zero.
 
-With torchvision's default the features of an untrained ResNet-50 are six times as long (squared), and a head on them
-diverges at ordinary learning rates. Source: Goyal et al. 2017, Accurate, Large Minibatch SGD, 5.1.
+With torchvision's default an untrained one has 2,048 features whose square is six times as large, and a head on them
+diverges at the learning rates of its recipes. The 512 of the smaller ones do no harm, and learn faster so.
+Source: Goyal et al. 2017, Accurate, Large Minibatch SGD, 5.1.
 """
 
 
@@ -111,7 +112,7 @@ def _build_timm(name: str, in_channels: int, options: dict[str, Any]) -> nn.Modu
 
 def _build_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
     options = options | _INITIALISED.get(name, {})
-    if name.startswith(_RESIDUAL):
+    if name.startswith(_BOTTLENECKS):
         options["zero_init_residual"] = True
     model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     if in_channels != 3:
