@@ -249,8 +249,8 @@ def _fit_in_thread(trainer: TorchTrainer) -> Any:
 
 def _explain(err: Exception, recipe: Recipe) -> Exception:
     """Return the sentence for what was lost too often; any other error is a fault of ours and stays as it is."""
-    failures = err.worker_failures.values() if isinstance(err, WorkerGroupError) else ()
-    if any(isinstance(getattr(each, "_base_exc", each), RankMemoryError) for each in failures):
+    failures = [_unwrap(each) for each in err.worker_failures.values()] if isinstance(err, WorkerGroupError) else []
+    if any(isinstance(each, RankMemoryError) for each in failures):
         what = f"memory ran out, or a worker was lost, more than ray.max_failures={recipe.ray.max_failures} times"
     elif any(isinstance(each, RayActorError) for each in failures):
         what = f"a worker or its node was lost more than ray.max_failures={recipe.ray.max_failures} times"
@@ -261,3 +261,8 @@ def _explain(err: Exception, recipe: Recipe) -> Exception:
     else:
         return err
     return UsageError(f"{what}; the same command goes on from the last snapshot, or raise that option")
+
+
+def _unwrap(failure: Exception) -> Exception:
+    """Return what a worker failed of: Ray Train wraps what the worker raised, and a death that its polling met."""
+    return getattr(failure, "health_check_failure", getattr(failure, "_base_exc", failure))
