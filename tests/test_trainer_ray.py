@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray_nodes import Nodes, run_nodes
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +24,7 @@ from torch import Tensor
 from shards.errors import UsageError
 from shards.storage import open_storage
 from trainer.launch import choose_launch, launch
+from trainer.ray_launch import _explain
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger, read_position
@@ -351,3 +355,13 @@ def test_notice_that_a_node_will_be_taken_away_is_answered_with_a_snapshot_in_ti
 
 def find_processes_of(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_death_of_a_worker_is_told_in_a_sentence_whichever_way_ray_train_met_it(dataset_path: Path) -> None:
+    """Which way depends on the moment: the death may come first, or the polling that it ends."""
+    recipe = load_recipe("smoke", [f"data={dataset_path}", "ray.max_failures=2"])
+    for death in (RayActorError(), WorkerHealthCheckFailedError("A worker health check failed.", RayActorError())):
+        told = _explain(WorkerGroupError("", {0: RuntimeError("Connection reset by peer"), 1: death}), recipe)
+        assert str(told).startswith("a worker or its node was lost more than ray.max_failures=2 times")
+    fault = WorkerGroupError("", {0: RuntimeError("Connection reset by peer")})
+    assert _explain(fault, recipe) is fault
