@@ -35,8 +35,8 @@ _RANKED_DRAWS = 20_000_000
 """The same for metrics by order of the scores, over all classes, and for slices: they cost several times as much."""
 _RANKED_MOST = 2_000_000
 """Samples times classes beyond which those have no intervals."""
-FEWEST_GROUPS = 20
-_UNDEFINED_MOST = 0.1
+_FEW_GROUPS = 20
+UNDEFINED_MOST = 0.1
 """Share of the resamples that may leave a metric undefined, for want of a class."""
 _SAME = "every resample gives the same value"
 _PROPORTIONS = ("accuracy", "top5_accuracy", "sensitivity", "specificity")
@@ -102,8 +102,8 @@ def compute_intervals(
     how: dict[str, Any] = {"method": "percentile bootstrap", "level": LEVEL, "by": units.by, "units": units.number}
     how |= {"resamples": most}
     notes: dict[str, str] = {"ece": "resampling would bias it upward"}
-    if units.by == "group" and units.number < FEWEST_GROUPS:
-        notes["groups"] = f"intervals of {units.number} groups are too narrow; take at least {FEWEST_GROUPS}"
+    for sentence in describe_few(units):
+        notes["groups"] = sentence
     if size * len(ranked) > _RANKED_MOST:
         ranked = {}
         notes |= dict.fromkeys(("auroc", "auprc", *SPECIFICITIES), "too many samples and classes to resample in time")
@@ -197,6 +197,13 @@ def _resample(answers: Answers, rule: Rule, units: Units, resamples: int, ranks:
     return {name: np.concatenate([part[name] for part in parts if name in part]) for name in parts[0]}
 
 
+def describe_few(units: Units) -> list[str]:
+    """Return what is to be known of intervals of so many groups."""
+    if units.by != "group" or units.number >= _FEW_GROUPS:
+        return []
+    return [f"intervals of {units.number} groups are too narrow; take at least {_FEW_GROUPS}"]
+
+
 def cut_blocks(resamples: int, width: int) -> Iterator[int]:
     """Yield the resamples of each block, so many that `width` numbers for each stay in a CPU's cache."""
     block = max(1, _BLOCK // width)
@@ -273,7 +280,7 @@ def _judge_order(ranked: dict[int, Ranked], weights: Floats, rule: Rule) -> Valu
 def _bound(values: Floats) -> tuple[list[float] | None, str]:
     """Return [low, high] of a metric's values; None and the reason where they give none."""
     undefined = np.isnan(values)
-    if undefined.mean() > _UNDEFINED_MOST:
+    if undefined.mean() > UNDEFINED_MOST:
         return None, "a class is so rare that many resamples lack it"
     low, high = np.quantile(values[~undefined], _tails())
     return ([float(low), float(high)], "") if low < high else (None, _SAME)

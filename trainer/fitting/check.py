@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from trainer.contract.bundle import Bundle
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.operating_point import Interval
+from trainer.evaluation.intervals import describe_few
 from trainer.fitting.decision import Seen, weigh_classes
-from trainer.fitting.grouped import bound_by_group, describe_few
+from trainer.fitting.grouped import bound_by_group
 from trainer.fitting.point import measure_point
 from trainer.fitting.proportions import bound_rate
 

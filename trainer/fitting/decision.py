@@ -18,9 +18,8 @@ from trainer.contract.conformal import find_quantile, fit_sets
 from trainer.contract.decision import Decision, Fitted
 from trainer.contract.ood import Detector, OodRule, scale_to_length_one
 from trainer.contract.operating_point import OperatingPoint
-from trainer.evaluation.intervals import Units, find_units
+from trainer.evaluation.intervals import Units, describe_few, find_units
 from trainer.fitting.gaussians import fit_gaussians
-from trainer.fitting.grouped import describe_few
 from trainer.fitting.point import fit_point
 from trainer.fitting.temperature import TemperatureFit, fit_temperature
 from trainer.fitting.wish import Wish

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.contract.operating_point import Interval
-from trainer.evaluation.intervals import FEWEST, FEWEST_GROUPS, RESAMPLES, Units, cut_blocks
+from trainer.evaluation.intervals import FEWEST, RESAMPLES, UNDEFINED_MOST, Units, cut_blocks
 from trainer.fitting.proportions import bound_share
 
 Mask = npt.NDArray[np.bool_]
@@ -14,8 +14,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _DRAWS = 100_000_000
-_UNDEFINED_MOST = 0.1
-"""Share of the resamples that may lack a class or every picture that counts."""
 
 
 def bound_by_group(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, units: Units) -> Interval | None:
@@ -39,7 +37,7 @@ def bound_by_group(part: Mask, whole: Mask, labels: Ints, weights: Floats | None
     value, count = float(each[part].sum() / each[whole].sum()), int(whole.sum())
     drawn = _draw_shares(part, whole, labels, weights, units)
     defined = drawn[~np.isnan(drawn)]
-    if len(defined) >= (1 - _UNDEFINED_MOST) * len(drawn):
+    if len(defined) >= (1 - UNDEFINED_MOST) * len(drawn):
         low, high = (float(bound) for bound in np.quantile(defined, (0.025, 0.975)))
         if low < high:
             return Interval(value=value, low=min(low, value), high=max(high, value), count=count)
@@ -65,10 +63,3 @@ def _draw_shares(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, 
                 hits, counted = hits / totals * mass, counted / totals * mass
             shares.append(hits.sum(axis=1) / counted.sum(axis=1))
     return np.concatenate(shares)
-
-
-def describe_few(units: Units) -> list[str]:
-    """Return what is to be known of intervals of so many groups."""
-    if units.by != "group" or units.number >= FEWEST_GROUPS:
-        return []
-    return [f"intervals of {units.number} groups are too narrow; take at least {FEWEST_GROUPS}"]
