@@ -34,4 +34,12 @@ def parse_page(data: bytes, where: object, kind: type[Page], remedy: str) -> Pag
             )
         return kind.model_validate(content)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as err:
-        raise ShardError(f"{where} is damaged ({str(err).splitlines()[0]}); {remedy}") from err
+        raise ShardError(f"{where} is damaged ({_explain(err)}); {remedy}") from err
+
+
+def _explain(err: ValueError) -> str:
+    """Return what is wrong, in a line: of a page that can be read the first field that does not fit."""
+    if not isinstance(err, ValidationError):
+        return str(err).splitlines()[0]
+    first = err.errors(include_url=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))

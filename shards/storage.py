@@ -108,15 +108,29 @@ def open_readable(location: str | Path) -> Readable:
 
 def _open_objects(uri: str, attempts: int) -> ObjectStorage:
     """Return the prefix that a URI names; an S3 request is tried `attempts` times."""
+    encoded = _encode(uri)
     try:
-        found, root = pafs.FileSystem.from_uri(uri)
+        found, root = pafs.FileSystem.from_uri(encoded)
     except (pa.ArrowException, ValueError) as err:
         raise UsageError(f"{uri} is no location in an object store ({err})") from err
     if isinstance(found, pafs.S3FileSystem):
         retry = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-        found = pafs.S3FileSystem(**_s3_options(uri), retry_strategy=retry)
+        found = pafs.S3FileSystem(**_s3_options(encoded), retry_strategy=retry)
     shown = re.sub(r"//[^/@]*:[^/@]*@", "//", uri.partition("?")[0])  # without a key and its secret
     return ObjectStorage(found, root.rstrip("/"), shown.rstrip("/"))
+
+
+def _encode(uri: str) -> str:
+    """Return a URI in which what a name may hold and a URI may not is percent-encoded; what is so already stays.
+
+    >>> _encode("s3://bucket/肺 1#2/a%20b?region=eu-west-1")
+    's3://bucket/%E8%82%BA%201%232/a%20b?region=eu-west-1'
+    """
+    from urllib.parse import quote
+
+    place, mark, query = uri.partition("?")
+    loose = re.sub("%(?![0-9A-Fa-f]{2})", "%25", place)
+    return quote(loose, safe="%/:@!$&'()*+,;=~") + mark + query
 
 
 def _s3_options(uri: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_what_was_written_is_read_and_listed_with_its_size(storage: Storage) -> 
     storage.write("train/数据 1.tar", b"x" * 12_000_000)
     assert storage.sizes() == {"dataset.json": 2, "train/数据 1.tar": 12_000_000}
     assert storage.read("train/数据 1.tar") == b"x" * 12_000_000
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gcs"])
+@pytest.mark.parametrize("name", ["肺 scans", "a#b", "50%", "a+b&c=(d)"])
+def test_prefix_may_have_any_letters(scheme: str, name: str, request: pytest.FixtureRequest) -> None:
+    """As a plain prefix has them; encoded it is the same place."""
+    location = request.getfixturevalue(scheme)
+    storage = open_storage(location.format(path=f"letters/{name}/in"))
+    storage.write("page", name.encode())
+    assert storage.sizes() == {"page": len(name.encode())}
+    assert "/in" in str(storage)
+    encoded = location.format(path=f"letters/{quote(name)}/in")
+    assert open_readable(encoded).read("page") == name.encode()
+    above = open_storage(location.format(path="letters"))
+    assert above.sizes()[f"{name}/in/page"] == len(name.encode())
 
 
 def test_later_content_takes_the_place_of_the_earlier(storage: Storage) -> None:

@@ -430,19 +430,7 @@ def test_a_mistake_is_one_sentence(arguments: str, sentence: str, made: Path, da
 
 def test_unlabelled_pictures_are_refused(made: Path, gray_pictures: Path, tmp_path: Path) -> None:
     pack(find_sources(gray_pictures / "test", unlabelled=True), tmp_path / "data", PackOptions())
-    assert refusal(2, made, tmp_path / "data").endswith(
-        "is unlabelled; a decision is fitted to pictures of one label each"
-    )
-
-
-@pytest.mark.parametrize("more", [[], ["--reset"], ["--check"]])
-def test_a_bundle_of_several_labels_is_refused_and_shown(several_run: Path, multi_path: Path, more: list[str]) -> None:
-    data = [] if more == ["--reset"] else [multi_path]
-    said = refusal(2, several_run / "bundle", *data, *more)
-    assert "gives each picture any number of labels, each class from probability 0.5 on" in said
-    assert decide(several_run / "bundle", "--show").startswith(
-        "decision     every class from its own probability 0.5 on"
-    )
+    assert "is unlabelled; training and evaluation need labels" in refusal(2, made, tmp_path / "data")
 
 
 def test_a_dataset_of_other_classes_is_refused(made: Path, dataset_path: Path) -> None:

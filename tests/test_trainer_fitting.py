@@ -14,7 +14,7 @@ from trainer.contract.calibration import PriorShift
 from trainer.contract.decision import Decision
 from trainer.contract.ood import Detector
 from trainer.contract.operating_point import OperatingPoint, choose_threshold, list_candidates, parse_rule
-from trainer.evaluation.intervals import Units, find_units
+from trainer.evaluation.resampling import Units, find_units
 from trainer.fitting.decision import Seen, fit_decision, is_in_first_half
 from trainer.fitting.gaussians import fit_gaussians
 from trainer.fitting.grouped import bound_by_group

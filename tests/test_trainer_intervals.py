@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
-from trainer.evaluation import intervals
-from trainer.evaluation.intervals import Answers, Units, bound_accuracy, compute_intervals, find_units, wilson
+from trainer.evaluation import intervals, resampling
+from trainer.evaluation.intervals import Answers, compute_intervals
 from trainer.evaluation.metrics import compute_metrics, select_scalars, softmax
+from trainer.evaluation.resampling import Units, bound_mean, find_units, plan_draws, wilson
 from trainer.evaluation.rule import find_rule
 
 SIMULATIONS = 400
@@ -89,8 +90,8 @@ def test_every_metric_is_resampled_as_it_is_computed(num_classes: int, monkeypat
     answers = make_answers(300, num_classes)
     classes = [f"c{number}" for number in range(num_classes)]
     rule = find_rule(classes)
-    ranks = intervals._Ranks(intervals._rank_classes(answers, rule), 4)
-    values = intervals._resample(answers, rule, find_units(300, None), 4, ranks)
+    ranked = intervals._rank_classes(answers, rule)
+    values = intervals._resample(answers, rule, plan_draws(find_units(300, None), len(ranked), 4), ranked)
     metrics = compute_metrics(answers.labels, answers.logits, classes)
     scalars = {name: [value] * 4 for name, value in select_scalars(metrics).items() if name not in ("samples", "ece")}
     by_class = {name: values.pop(f"class/{name}")[0] for name in ("precision", "recall", "f1")}
@@ -165,11 +166,11 @@ def test_class_that_resamples_often_lack_has_no_interval_but_a_reason() -> None:
 def test_of_many_samples_and_classes_there_are_fewer_resamples_by_order_and_at_last_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(intervals, "_RANKED_DRAWS", 60 * 3 * 300)
+    monkeypatch.setattr(resampling, "RANKED_DRAWS", 60 * 3 * 300)
     found = bound(make_answers(60, 3))
     assert (found["interval"]["resamples"], found["interval"]["resamples_of_ranks"]) == (1000, 300)
     assert "auroc" in found["intervals"]
-    monkeypatch.setattr(intervals, "_RANKED_MOST", 60 * 3 - 1)
+    monkeypatch.setattr(resampling, "_RANKED_MOST", 60 * 3 - 1)
     found = bound(make_answers(60, 3))
     assert "auroc" not in found["intervals"]
     assert found["interval"]["notes"]["auroc"] == "too many samples and classes to resample in time"
@@ -178,9 +179,9 @@ def test_of_many_samples_and_classes_there_are_fewer_resamples_by_order_and_at_l
 def test_intervals_do_not_depend_on_how_many_resamples_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, groups = make_answers(60, 3), [str(number // 3) for number in range(60)]
     units = find_units(60, pa.array(groups))
-    together = bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)
-    monkeypatch.setattr(intervals, "_BLOCK", 60 * 7)
-    assert (bound(answers, groups, resamples=50), bound_accuracy(answers.labels == 0, units, 50)) == together
+    together = bound(answers, groups, resamples=50), bound_mean(answers.labels == 0, units, 50)
+    monkeypatch.setattr(resampling, "_BLOCK", 60 * 7)
+    assert (bound(answers, groups, resamples=50), bound_mean(answers.labels == 0, units, 50)) == together
 
 
 @pytest.mark.parametrize(("right", "number"), [(0, 10), (3, 10), (10, 10), (812, 1000)])
@@ -193,8 +194,8 @@ def test_interval_of_a_proportion_is_where_the_score_test_turns(right: int, numb
 
 def test_accuracy_of_a_slice_goes_by_its_groups() -> None:
     right = np.array([True] * 30 + [False] * 10)
-    assert bound_accuracy(right, find_units(40, None)) == wilson(30, 40)
+    assert bound_mean(right, find_units(40, None)) == wilson(30, 40)
     of = np.repeat(np.arange(8), 5)
-    low, high = bound_accuracy(right, Units("group", of, 8)) or (0, 0)
+    low, high = bound_mean(right, Units("group", of, 8)) or (0, 0)
     assert high - low > np.diff(wilson(30, 40))[0]
-    assert bound_accuracy(right, Units("group", np.zeros(40, np.int64), 1)) is None
+    assert bound_mean(right, Units("group", np.zeros(40, np.int64), 1)) is None

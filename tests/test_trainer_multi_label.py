@@ -117,7 +117,10 @@ def test_best_epoch_is_that_of_the_mean_average_precision(trained: Path) -> None
 def test_run_says_what_came_of_it_in_terms_of_several_labels(told: tuple[Path, str]) -> None:
     folder, said = told
     result = read_result(folder / "evaluation/test")
-    assert said.startswith(f"test: mAP {result['map']:.4f}, macro F1 {result['macro_f1']:.4f}, all labels right ")
+    low, high = result["intervals"]["map"]
+    assert said.startswith(
+        f"test: mAP {result['map']:.4f} [{low:.4f}, {high:.4f}], macro F1 {result['macro_f1']:.4f} ["
+    )
     report = (folder / "report.html").read_text(encoding="utf-8")
     for word in (f"mAP {result['map']:.4f}", "average precision", "val/map", "best validation map"):
         assert word in report
@@ -222,7 +225,7 @@ def test_evaluation_by_command_gives_the_runs_numbers(trained: Path, multi_path:
     assert code == 0, err
     ours, theirs = read_result(tmp_path), read_result(trained / "evaluation/test")
     assert ours == theirs
-    assert said.startswith(f"test: mAP {ours['map']:.4f}, ")
+    assert said.startswith(f"test: mAP {ours['map']:.4f} [")
 
 
 def test_worst_pictures_are_named_by_all_their_labels(multi_path: Path) -> None:

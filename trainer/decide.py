@@ -12,8 +12,9 @@ What is fitted is stored in the bundle and used by trainer.predict and the endpo
   trainer.decide runs/demo/bundle --reset
 
 Logits are divided by the temperature, then re-weighted to the class shares of the place of use; the operating point and
-the sets look at the probabilities that come out. A goal that cannot be reached ends with exit code 3 and changes
-nothing.
+the sets look at the probabilities that come out. Where a picture has any number of labels, each class has an operating
+point of its own: all of them, or that of --positive alone. A goal that cannot be reached ends with exit code 3 and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ WORKERS = 2
 _SHARES = ("conformal", "ood", "abstain_below")
 _COMPANIONS = (
     ("positive", "point", "--point 'recall>=0.98'"),
-    ("point", "positive", "--positive CLASS"),
     ("conformal_score", "conformal", "--conformal 0.9"),
     ("ood_fit", "ood", "--ood 0.95"),
     ("train_prior", "deploy_prior", "--deploy-prior CLASS=SHARE"),
@@ -51,12 +51,6 @@ def main(argv: list[str]) -> int:
     from trainer.contract.decision import Decision
 
     page = read_bundle_page(arguments.bundle)
-    if page.task == "multi-label" and not arguments.show:
-        raise UsageError(
-            f"{arguments.bundle} gives each picture any number of labels, each class from probability 0.5 on, and a "
-            "decision is fitted for one label a picture alone; nothing was changed. predictions.parquet of "
-            "trainer.evaluate has the probabilities for a threshold of your own"
-        )
     if arguments.out is not None and arguments.out.exists():
         raise UsageError(f"{arguments.out} exists; choose another --out, or delete it first")
     losses: list[float] = []
@@ -64,7 +58,8 @@ def main(argv: list[str]) -> int:
         _check(arguments, page)
         return 0
     if arguments.reset:
-        page = store_decision(arguments.bundle, Decision(rule="argmax"), out=arguments.out)
+        plain = Decision(rule="each" if page.task == "multi-label" else "argmax")
+        page = store_decision(arguments.bundle, plain, out=arguments.out)
     elif not arguments.show:
         page, losses = _decide(arguments, page)
     _tell(arguments, page, losses)
@@ -98,6 +93,7 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     """Print what the stored decision gives on a part."""
     from trainer.contract.bundle import Bundle
     from trainer.fitting.check import check_decision, describe_check
+    from trainer.fitting.check_each import check_each, describe_check_each
     from trainer.fitting.seeing import Viewer, see_part
     from trainer.ranks import single_rank
 
@@ -108,6 +104,10 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
     bundle = Bundle.load(arguments.bundle, str(ranks.device))
     viewer = Viewer(bundle, dataset, ranks, arguments.workers or WORKERS)
     seen = see_part(viewer, part, with_features=bundle.detector is not None, with_groups=True)
+    if page.task == "multi-label":
+        several = check_each(bundle, seen)
+        print(several.model_dump_json() if arguments.json else "\n".join(describe_check_each(several)))
+        return
     checked = check_decision(bundle, seen)
     print(checked.model_dump_json() if arguments.json else "\n".join(describe_check(checked, page.decision)))
 
@@ -119,13 +119,10 @@ def _open_part(arguments: argparse.Namespace, page: BundlePage) -> tuple[Dataset
     from trainer.fitting.wish import check_dataset
 
     location, part = split_location(arguments.data, "test" if arguments.check else "val")
-    dataset = open_dataset(location)
-    if dataset.manifest.task != "single-label":
-        raise UsageError(
-            f"{arguments.data} is {dataset.manifest.task}; a decision is fitted to pictures of one label each"
-        )
+    dataset = open_dataset(location).require_labels()
+    notes = check_dataset(page, dataset)
     dataset.split(part)
-    return dataset, part, check_dataset(page, dataset)
+    return dataset, part, notes
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -215,7 +212,8 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--point",
         metavar="GOAL",
-        help="recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: most probable class)",
+        help="recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: most probable class; "
+        "of several labels a picture, each from 0.5 on)",
     )
     parser.add_argument("--positive", metavar="CLASS", help="the class that --point is about")
     parser.add_argument(

@@ -106,14 +106,13 @@ def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
     from trainer.evaluation.answers import describe_headline
 
-    interval = result.get("intervals", {}).get("accuracy")
-    within = f" (95 %: {interval[0]:.4f} to {interval[1]:.4f}, by {result['interval']['by']})" if interval else ""
-    numbers = [f"{describe_headline(result)}{within}", f"log loss {result['log_loss']:.4f}"]
+    numbers = [describe_headline(result), f"log loss {result['log_loss']:.4f}"]
     if "threshold" in result["decision"]:
         numbers += [f"{name} {result[name]:.4f}" for name in ("sensitivity", "specificity") if name in result]
     lines = [f"{result['part']}: {', '.join(numbers)} on {result['samples']:,} pictures"]
+    lines += [f"        (95 % intervals in brackets, by {result['interval']['by']})"]
     for name, rows in result.get("slices", {}).items():
-        lines += [f"  {name} {row['value']}: accuracy {row['accuracy']:.4f} on {row['samples']:,}" for row in rows]
+        lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]
     notes = [result[key] for key in ("warning",) if key in result]
     notes += [f"{name}: {note}" for name, note in result.get("notes", {}).items()]
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])

@@ -75,8 +75,9 @@ class BundlePage(BaseModel):
         lists += [decision.conformal.thresholds] if decision.conformal else []
         if any(len(numbers) != wanted for numbers in lists):
             raise ValueError(f"the decision has not a number for each of {wanted} classes")
-        if decision.point and decision.point.positive not in self.classes:
-            raise ValueError(f"the decision is about {decision.point.positive}, which is none of the classes")
+        for point in [*([decision.point] if decision.point else []), *(decision.points or [])]:
+            if point.positive not in self.classes:
+                raise ValueError(f"the decision is about {point.positive}, which is none of the classes")
         return self
 
     def fingerprint(self) -> str:

@@ -15,14 +15,20 @@ is fitted by `trainer.decide` and stored in the bundle. What an answer says:
 - abstain: somebody else should look. True where the score is above its threshold, the set does not have exactly one
   class, or no class has the probability `abstain_below` (Chow 1970, On Optimum Recognition Error and Reject Tradeoff).
   `label` is given all the same. Absent where `trainer.decide` has not run.
+
+Where a picture has any number of labels, each class is a question of its own: its probability is the sigmoid of its
+logit, divided by the temperature, and `labels`, the classes whose probability reaches the threshold of their operating
+point, 0.5 where they have none, is the decision. `decision` and `set` are absent.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from trainer.contract.calibration import PriorShift, calibrate
@@ -59,20 +65,32 @@ class Decision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Literal["argmax", "each"] = "argmax"
-    """argmax: the most probable class; the lower class number wins a tie. each: every class whose own probability, the
-    sigmoid of its logit, is at least 0.5; nothing of what follows is fitted then."""
+    """argmax: the most probable class; the lower class number wins a tie. each: every class whose own probability is at
+    least 0.5, or what its operating point says."""
     temperature: float | None = Field(default=None, gt=0)
     """Logits are divided by it; None is 1."""
     priors: PriorShift | None = None
     """Class shares in training and where the model is used; None where they are the same."""
     point: OperatingPoint | None = None
     """Replaces the most probable class by one that is decided from a probability on."""
+    points: list[OperatingPoint] | None = Field(default=None, min_length=1)
+    """Where each class is asked for: of those that are there from another probability on than 0.5."""
     conformal: ConformalSets | None = None
     ood: OodRule | None = None
     abstain_below: float | None = Field(default=None, gt=0, lt=1)
     """Abstain where no class has this probability."""
     fitted: Fitted | None = None
     """None where `trainer.decide` has not run."""
+
+    @model_validator(mode="after")
+    def _fits_its_rule(self) -> Self:
+        others = ["points"] if self.rule == "argmax" else ["priors", "point", "conformal", "abstain_below"]
+        for name in others:
+            if getattr(self, name) is not None:
+                raise ValueError(f"a decision by the rule {self.rule} has no {name}")
+        if len({point.positive for point in self.points or []}) != len(self.points or []):
+            raise ValueError("a class has two operating points")
+        return self
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -86,11 +104,11 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     label: str | None
-    """The most probable class; None where each is asked for and none is there."""
+    """The class that is given; where each is asked for the most probable of those that are there, None if none is."""
     labels: list[str]
     """All classes that are there, in class order: `label` alone, or any number where each is asked for."""
     probability: float
-    """Probability of `label`, 0..1."""
+    """Probability of `label`, 0..1; where none is there, of the most probable class."""
     probabilities: dict[str, float]
     """Softmax of all classes, which sum to 1; where each is asked for, the sigmoid of each."""
     logits: list[float]
@@ -117,10 +135,10 @@ def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: fl
     Raises:
         ValueError: The decision needs a score, and there is none.
     """
-    if decision.rule == "each":
-        return _answer_each(logits, classes)
     if decision.ood is not None and ood_score is None:
         raise ValueError("this bundle scores how far pictures are from training's; use Bundle.compute, which gives it")
+    if decision.rule == "each":
+        return _answer_each(logits, classes, decision, ood_score)
     calibrated = calibrate(logits, decision.temperature, decision.priors)
     probabilities = torch.softmax(calibrated, dim=0)
     best = int(calibrated.argmax())
@@ -138,18 +156,39 @@ def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: fl
     )
 
 
-def _answer_each(logits: Tensor, classes: list[str]) -> Answer:
+def _answer_each(logits: Tensor, classes: list[str], decision: Decision, ood_score: float | None) -> Answer:
     """Return the answer where each class is a question of its own."""
-    shares = torch.sigmoid(logits.double()).tolist()
-    there = [name for name, share in zip(classes, shares, strict=True) if share >= THRESHOLD]
-    best = int(logits.argmax())
+    calibrated = calibrate(logits, decision.temperature, None)
+    shares = torch.sigmoid(calibrated)
+    there = find_there(shares.numpy(), classes, decision.points)
+    among = calibrated.where(torch.from_numpy(there), -torch.inf) if there.any() else calibrated
+    best, ood = int(among.argmax()), decision.ood
     return Answer(
-        label=classes[best] if there else None,
-        labels=there,
-        probability=shares[best],
-        probabilities=dict(zip(classes, shares, strict=True)),
+        label=classes[best] if there[best] else None,
+        labels=[name for name, is_there in zip(classes, there.tolist(), strict=True) if is_there],
+        probability=float(shares[best]),
+        probabilities=dict(zip(classes, shares.tolist(), strict=True)),
         logits=logits.tolist(),
+        abstain=None if decision.fitted is None else ood is not None and _is_far(ood, ood_score),
+        ood_score=ood_score if ood else None,
     )
+
+
+def find_there(
+    probabilities: npt.NDArray[np.float64], classes: list[str], points: list[OperatingPoint] | None
+) -> npt.NDArray[np.bool_]:
+    """Return bool[..., K], which classes are there by probabilities float64[..., K] of each for itself.
+
+    >>> find_there(np.array([0.5, 0.4]), ["a", "b"], None)
+    array([ True, False])
+    """
+    own = {point.positive: point.threshold for point in points or []}
+    there: npt.NDArray[np.bool_] = probabilities >= np.array([own.get(name, THRESHOLD) for name in classes])
+    return there
+
+
+def _is_far(ood: OodRule, score: float | None) -> bool:
+    return not (score or 0.0) <= ood.threshold
 
 
 def _judge(
@@ -160,7 +199,7 @@ def _judge(
         return {}
     members = find_members(probabilities.numpy(), decision.conformal) if decision.conformal else None
     reasons = (
-        decision.ood is not None and not (ood_score or 0.0) <= decision.ood.threshold,
+        decision.ood is not None and _is_far(decision.ood, ood_score),
         members is not None and len(members) != 1,
         decision.abstain_below is not None and float(probabilities.max()) < decision.abstain_below,
     )

@@ -11,6 +11,8 @@ from trainer.evaluation.rows import Rows
 
 SEPARATOR = ";"
 """Between the labels of one picture, as in the lists that are packed."""
+_HEADLINES = {"map": "mAP", "macro_f1": "macro F1", "subset_accuracy": "all labels right"}
+"""Where pictures have several labels, and what each is called."""
 
 
 def name_answers(rows: Rows, classes: list[str]) -> tuple[list[str], list[str]]:
@@ -41,12 +43,16 @@ def read_labels(names: list[str], classes: list[str]) -> npt.NDArray[np.int64]:
 
 
 def describe_headline(metrics: dict[str, Any]) -> str:
-    """Return the numbers by which a result is told first.
+    """Return the numbers by which a result is told first, the 95 % interval of each that has one behind it.
 
-    >>> describe_headline({"subset_accuracy": 0.5, "map": 0.75, "macro_f1": 0.6})
-    'mAP 0.7500, macro F1 0.6000, all labels right 0.5000'
+    >>> describe_headline({"subset_accuracy": 0.5, "map": 0.75, "intervals": {"map": [0.7, 0.8]}})
+    'mAP 0.7500 [0.7000, 0.8000], all labels right 0.5000'
     """
-    if "accuracy" in metrics:
-        return f"accuracy {metrics['accuracy']:.4f}"
-    names = {"map": "mAP", "macro_f1": "macro F1", "subset_accuracy": "all labels right"}
-    return ", ".join(f"{shown} {metrics[name]:.4f}" for name, shown in names.items() if name in metrics)
+    told = {"accuracy": "accuracy"} if "accuracy" in metrics else _HEADLINES
+    shown = [f"{told[name]} {metrics[name]:.4f}{_bound(metrics, name)}" for name in told if name in metrics]
+    return ", ".join(shown)
+
+
+def _bound(metrics: dict[str, Any], name: str) -> str:
+    bounds = metrics.get("intervals", {}).get(name)
+    return f" [{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else ""

@@ -14,19 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from shards.errors import UsageError
 from shards.files import write_atomically, write_json
-from trainer.contract.decision import THRESHOLD
 from trainer.evaluation.columns import join_columns
 from trainer.evaluation.extras import try_extra
 from trainer.evaluation.figures import draw_confusion
 from trainer.evaluation.fonts import Lettering, letter_classes
-from trainer.evaluation.intervals import Answers, compute_intervals, find_units
+from trainer.evaluation.intervals import Answers, compute_intervals
 from trainer.evaluation.metrics import compute_metrics, select_scalars
-from trainer.evaluation.multi_label import predict_labels
 from trainer.evaluation.multi_label_figures import draw_confusions
+from trainer.evaluation.multi_label_intervals import compute_multi_label_intervals
 from trainer.evaluation.predictions import INDEX_COLUMNS, Predictions, write_predictions
-from trainer.evaluation.rule import Rule, find_rule
+from trainer.evaluation.resampling import find_units
+from trainer.evaluation.rule import EachRule, Rule, find_each_rule, find_rule
 from trainer.evaluation.score_figures import draw_reliability, draw_scores, draw_thresholds
 from trainer.evaluation.slices import check_columns, slice_metrics, tabulate_slices
 
@@ -41,8 +40,8 @@ FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliabili
 class Judging:
     """What is asked of the rows of an evaluation.
 
-    positive: class that is looked for; threshold: on its probability; by: columns to slice by; columns: a table of
-    more of them.
+    positive: class that is looked for; threshold: on its probability, or where pictures have several labels on that of
+    every class; by: columns to slice by; columns: a table of more of them.
     """
 
     positive: str | None = None
@@ -52,14 +51,13 @@ class Judging:
 
     def check(self, classes: list[str], known: list[str] | None = None, multi_label: bool = False) -> None:
         """Raise UsageError where it does not fit the classes and the columns, by default those of an index."""
-        if multi_label and (self.by or self.positive is not None or self.threshold is not None):
-            raise UsageError(
-                "--positive, --threshold and --by ask about the one label of a picture, and these have several; their "
-                "metrics are those of each class, in metrics.json"
-            )
-        find_rule(classes, self.positive, self.threshold)
+        self.find_rule(classes, multi_label)
         more = self.columns.column_names if self.columns is not None else []
         check_columns(list(self.by), list(dict.fromkeys([*(known or INDEX_COLUMNS.values()), *more])))
+
+    def find_rule(self, classes: list[str], multi_label: bool) -> Rule | EachRule:
+        """Return how probabilities become predictions; raises UsageError as `check`."""
+        return (find_each_rule if multi_label else find_rule)(classes, self.positive, self.threshold)
 
 
 def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
@@ -78,9 +76,7 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
             notes["columns"] = note
     judging.check(predictions.classes, predictions.columns, predictions.is_multi_label)
     out.mkdir(parents=True, exist_ok=True)
-    if predictions.is_multi_label:
-        return _write_multi_label(out, predictions)
-    rule = find_rule(predictions.classes, judging.positive, judging.threshold)
+    rule = judging.find_rule(predictions.classes, predictions.is_multi_label)
     predicted = rule.predict(predictions.logits, predictions.probabilities)
     write_predictions(out, predictions, predicted)
     result = _judge(predictions, predicted, rule, judging, notes)
@@ -93,26 +89,18 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
     return result
 
 
-def _write_multi_label(out: Path, predictions: Predictions) -> dict[str, Any]:
-    """Write the files of an evaluation whose samples have several labels; there are no intervals."""
-    labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
-    write_predictions(out, predictions, predict_labels(logits))
-    metrics = compute_metrics(labels, logits, classes)
-    result = {**predictions.facts, "decision": {"rule": "each", "threshold": THRESHOLD}, **metrics}
-    _draw(out, predictions, result, Rule())
-    write_json(out / METRICS, result)
-    return result
-
-
 def _judge(
-    predictions: Predictions, predicted: Ints, rule: Rule, judging: Judging, notes: dict[str, str]
+    predictions: Predictions, predicted: Ints, rule: Rule | EachRule, judging: Judging, notes: dict[str, str]
 ) -> dict[str, Any]:
     """Return what metrics.json holds."""
     labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
     units = find_units(len(labels), predictions.groups)
     metrics = compute_metrics(labels, logits, classes, rule)
     scalars = select_scalars(metrics)
-    bounded = compute_intervals(Answers(labels, predicted, logits), classes, rule, units)
+    if isinstance(rule, EachRule):
+        bounded = compute_multi_label_intervals(labels, logits, predicted, classes, units)
+    else:
+        bounded = compute_intervals(Answers(labels, predicted, logits), classes, rule, units)
     for part in (bounded["interval"]["notes"], bounded["intervals"]):
         for name in [name for name in part if name not in scalars and name not in ("per_class", "groups")]:
             del part[name]  # the metric itself is absent, and its note says why
@@ -120,11 +108,12 @@ def _judge(
     if notes := metrics.get("notes", {}) | notes:
         result["notes"] = notes
     if judging.by:
-        result["slices"] = slice_metrics(predictions, predicted == labels, rule, units, list(judging.by))
+        right = (predicted == labels).reshape(len(labels), -1).all(axis=1)
+        result["slices"] = slice_metrics(predictions, right, rule, units, list(judging.by))
     return result
 
 
-def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule) -> None:
+def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule | EachRule) -> None:
     """Draw all figures of an evaluation that can be drawn, and add to the notes of the result what is to be known."""
     told: list[str] = []
     for name in FIGURES:  # an earlier evaluation's would pass for this one's
@@ -134,8 +123,11 @@ def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rul
     lettering = try_extra("every figure", lambda: letter_classes(display_names, classes), told.append)
     if lettering is not None:
         told += [lettering.note] if lettering.note else []
-        draw = _draw_multi_label if predictions.is_multi_label else _draw_single_label
-        for name, figure in draw(predictions, result, lettering, rule).items():
+        if isinstance(rule, EachRule):
+            drawings = _draw_multi_label(predictions, result, lettering)
+        else:
+            drawings = _draw_single_label(predictions, result, lettering, rule)
+        for name, figure in drawings.items():
             try_extra(name, partial(figure, out / name), told.append)
     if told:
         result["notes"] = result.get("notes", {}) | {"figures": "; ".join(told)}
@@ -155,13 +147,11 @@ def _draw_single_label(
     }
 
 
-def _draw_multi_label(
-    predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
-) -> dict[str, Drawing]:
+def _draw_multi_label(predictions: Predictions, result: dict[str, Any], lettering: Lettering) -> dict[str, Drawing]:
     """Return what draws each figure of pictures with several labels into a path."""
     confusions = np.array(list(result["confusion_per_class"].values()))
     labels, probabilities = predictions.labels, predictions.probabilities
     return {
         "confusion.png": lambda path: draw_confusions(path, confusions, lettering),
-        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
+        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, Rule()),
     }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trainer.evaluation.calibration import bin_confidences, brier_scores, calibration_error, log_losses
 from trainer.evaluation.multi_label import compute_multi_label_metrics
 from trainer.evaluation.ranking import rank_scores, sweep_thresholds
-from trainer.evaluation.rule import Rule, find_rule
+from trainer.evaluation.rule import EachRule, Rule, find_rule
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ SPECIFICITIES = {"sensitivity_at_specificity_90": 0.90, "sensitivity_at_specific
 
 
 def compute_metrics(
-    labels: Ints, logits: npt.NDArray[np.float32], classes: list[str], rule: Rule | None = None
+    labels: Ints, logits: npt.NDArray[np.float32], classes: list[str], rule: Rule | EachRule | None = None
 ) -> dict[str, Any]:
     """Return the metrics of logits float32[N, K] against labels int64[N], without intervals.
 
@@ -40,7 +40,9 @@ def compute_metrics(
         rule: How logits become predictions; None: the most probable class, and the second of two classes is positive.
     """
     if labels.ndim == 2:
-        return compute_multi_label_metrics(labels, logits, classes)
+        assert not isinstance(rule, Rule)
+        return compute_multi_label_metrics(labels, logits, classes, rule)
+    assert not isinstance(rule, EachRule)
     rule = rule or find_rule(classes)
     probabilities = softmax(logits)
     predicted = rule.predict(logits, probabilities)

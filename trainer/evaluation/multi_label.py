@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.contract.decision import THRESHOLD
+from trainer.evaluation.rule import EachRule, find_each_rule
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-def compute_multi_label_metrics(labels: Ints, logits: npt.NDArray[np.float32], classes: list[str]) -> dict[str, Any]:
+def compute_multi_label_metrics(
+    labels: Ints, logits: npt.NDArray[np.float32], classes: list[str], rule: EachRule | None = None
+) -> dict[str, Any]:
     """Return the metrics of logits float32[N, K] against labels int64[N, K], 1 for each class that is there.
 
     Scalars: samples; subset_accuracy, the share of samples whose labels are all right; hamming_loss, that of the N * K
@@ -25,10 +27,13 @@ def compute_multi_label_metrics(labels: Ints, logits: npt.NDArray[np.float32], c
 
     Tables: per_class with precision, recall, f1, support, average_precision and auroc (None where undefined);
     confusion_per_class as [[true negatives, false positives], [false negatives, true positives]].
+
+    Args:
+        rule: How probabilities become predictions; None: from 0.5 on.
     """
     from sklearn import metrics as sk  # late: it takes seconds, and most processes of a run never evaluate
 
-    predicted = predict_labels(logits)
+    predicted = (rule or find_each_rule(classes)).predict(logits, sigmoid(logits))
     precision, recall, f1, support = sk.precision_recall_fscore_support(
         labels, predicted, average=None, zero_division=0.0
     )
@@ -82,11 +87,6 @@ def sigmoid(logits: npt.NDArray[np.float32]) -> Floats:
 
     probabilities: Floats = expit(logits.astype(np.float64))
     return probabilities
-
-
-def predict_labels(logits: npt.NDArray[np.float32]) -> Ints:
-    """Return int64[N, K], 1 for each class that the model says is there."""
-    return (sigmoid(logits) >= THRESHOLD).astype(np.int64)
 
 
 def compute_log_losses(labels: Ints, logits: npt.NDArray[np.float32]) -> Floats:

@@ -14,10 +14,11 @@ import torch
 from shards.dataset import Split
 from shards.plan import Refs, sequential_refs
 from shards.read import Sample
+from trainer.contract.decision import THRESHOLD
 from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluation.metrics import softmax
-from trainer.evaluation.multi_label import predict_labels, sigmoid
+from trainer.evaluation.multi_label import sigmoid
 from trainer.feed.feed import Batch, Feed, Load
 from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
@@ -50,7 +51,9 @@ class Rows:
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """int64[N], the most probable class; where samples have several int64[N, K] of 0 and 1."""
-        return predict_labels(self.logits) if self.is_multi_label else self.logits.argmax(axis=1)
+        if self.is_multi_label:
+            return (self.probabilities >= THRESHOLD).astype(np.int64)
+        return self.logits.argmax(axis=1)
 
 
 def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks: Ranks, workers: int) -> Rows:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import UsageError
+from trainer.contract.decision import THRESHOLD
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -46,16 +47,49 @@ class Rule:
         return {"rule": "threshold", "threshold": self.threshold, **positive}
 
 
+@dataclass(frozen=True)
+class EachRule:
+    """Where a picture has any number of labels: every class whose own probability reaches its threshold.
+
+    thresholds: K of 0..1.
+    """
+
+    thresholds: tuple[float, ...]
+
+    def predict(self, _: npt.NDArray[np.float32], probabilities: Floats) -> Ints:
+        """Return int64[N, K], 1 for each class that is said to be there, of probabilities float64[N, K]."""
+        return (probabilities >= np.array(self.thresholds)).astype(np.int64)
+
+    def describe(self, classes: list[str]) -> dict[str, object]:
+        """Return the rule for metrics.json."""
+        if len(set(self.thresholds)) == 1:
+            return {"rule": "each", "threshold": self.thresholds[0]}
+        return {"rule": "each", "thresholds": dict(zip(classes, self.thresholds, strict=True))}
+
+
+def find_each_rule(classes: list[str], positive: str | None = None, threshold: float | None = None) -> EachRule:
+    """Return the rule that a user means: a threshold of all classes, or of `positive` alone; 0.5 where none is given.
+
+    Raises:
+        UsageError: An unknown class, one without a threshold, or a threshold that is no probability.
+    """
+    _check(classes, positive, threshold)
+    if positive is not None and threshold is None:
+        raise UsageError(
+            f"--positive {positive} alone says nothing where a picture has several labels: the metrics of each class "
+            "are there anyway; give it a --threshold"
+        )
+    at = THRESHOLD if threshold is None else threshold
+    return EachRule(tuple(at if positive in (None, name) else THRESHOLD for name in classes))
+
+
 def find_rule(classes: list[str], positive: str | None = None, threshold: float | None = None) -> Rule:
     """Return the rule that a user means; of two classes the second is positive unless `positive` names the first.
 
     Raises:
         UsageError: An unknown class, a threshold that is no probability, or one without a class that it is for.
     """
-    if positive is not None and positive not in classes:
-        raise UsageError(f"--positive {positive} is no class; the classes are {', '.join(classes)}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UsageError(f"--threshold is a probability and must be in 0..1, got {threshold:g}")
+    _check(classes, positive, threshold)
     if positive is not None:
         return Rule(classes.index(positive), threshold)
     if len(classes) == 2:
@@ -66,3 +100,10 @@ def find_rule(classes: list[str], positive: str | None = None, threshold: float 
             "name it with --positive CLASS"
         )
     return Rule()
+
+
+def _check(classes: list[str], positive: str | None, threshold: float | None) -> None:
+    if positive is not None and positive not in classes:
+        raise UsageError(f"--positive {positive} is no class; the classes are {', '.join(classes)}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is a probability and must be in 0..1, got {threshold:g}")

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.errors import UsageError
-from trainer.evaluation.intervals import Units, bound_accuracy
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.rule import Rule
+from trainer.evaluation.resampling import Units, bound_mean
+from trainer.evaluation.rule import EachRule, Rule
 
 Bools = npt.NDArray[np.bool_]
 
@@ -24,9 +24,13 @@ VALUES = 100
 BINS = 4
 """Of a column of numbers with more values than DISTINCT, with equal numbers of samples as far as ties allow."""
 DISTINCT = 8
-_SCALARS = (
-    "balanced_accuracy", "macro_f1", "auroc", "auprc", "sensitivity", "specificity", "log_loss", "brier", "ece",
-)  # fmt: skip
+_SCALARS = {
+    "accuracy": (
+        "balanced_accuracy", "macro_f1", "auroc", "auprc", "sensitivity", "specificity", "log_loss", "brier", "ece",
+    ),
+    "subset_accuracy": ("hamming_loss", "macro_f1", "micro_f1", "map", "auroc", "log_loss"),
+}  # fmt: skip
+"""What is told of a slice by the name of its headline, the share of right answers: of one label each, of several."""
 
 
 def check_columns(by: list[str], known: list[str]) -> None:
@@ -39,9 +43,11 @@ def check_columns(by: list[str], known: list[str]) -> None:
 
 
 def slice_metrics(
-    predictions: Predictions, right: Bools, rule: Rule, units: Units, by: list[str]
+    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, by: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each column of `by` a row a value: value, samples, accuracy with its interval, and scalars.
+
+    Where samples have several labels, subset_accuracy stands in the place of accuracy.
 
     A scalar that a slice does not define is absent from its row; so is the interval where all its samples are of one
     group. right: bool[N], whether each prediction is.
@@ -50,19 +56,25 @@ def slice_metrics(
 
 
 def _judge_slices(
-    predictions: Predictions, right: Bools, rule: Rule, units: Units, name: str
+    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, name: str
 ) -> Iterator[dict[str, Any]]:
     column = predictions.known[name]
     for value, chosen in _cut_numbers(column) if _is_numeric(column) else _cut_values(column):
         metrics = select_scalars(
             compute_metrics(predictions.labels[chosen], predictions.logits[chosen], predictions.classes, rule)
         )
-        row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), "accuracy": metrics["accuracy"]}
+        headline = find_headline(metrics)
+        row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), headline: metrics[headline]}
         names, of = np.unique(units.of[chosen], return_inverse=True)
-        interval = bound_accuracy(right[chosen], Units(units.by, of, len(names)))
+        interval = bound_mean(right[chosen], Units(units.by, of, len(names)))
         if interval is not None:
             row["interval"] = interval
-        yield row | {scalar: metrics[scalar] for scalar in _SCALARS if scalar in metrics}
+        yield row | {scalar: metrics[scalar] for scalar in _SCALARS[headline] if scalar in metrics}
+
+
+def find_headline(metrics: dict[str, Any]) -> str:
+    """Return the name of the share of right answers that a slice or a part has."""
+    return next(name for name in _SCALARS if name in metrics)
 
 
 def _is_numeric(column: pa.ChunkedArray) -> bool:
@@ -104,7 +116,8 @@ def tabulate_slices(slices: dict[str, list[dict[str, Any]]]) -> pa.Table:
         for row in values:
             low, high = row.get("interval", (None, None))
             rows.append({"column": column, **row, "low": low, "high": high})
-    names = ["column", "value", "samples", "accuracy", "low", "high", *_SCALARS]
+    headline = find_headline(rows[0])
+    names = ["column", "value", "samples", headline, "low", "high", *_SCALARS[headline]]
     types = [pa.string(), pa.string(), pa.int64(), *[pa.float64()] * (len(names) - 3)]
     return pa.table(
         {name: pa.array([row.get(name) for row in rows], kind) for name, kind in zip(names, types, strict=True)}

@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from trainer.contract.bundle import Bundle
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.operating_point import Interval
-from trainer.evaluation.intervals import describe_few
-from trainer.fitting.decision import Seen, weigh_classes
+from trainer.evaluation.resampling import describe_few
+from trainer.fitting.decision import weigh_classes
 from trainer.fitting.grouped import bound_by_group
 from trainer.fitting.point import measure_point
 from trainer.fitting.proportions import bound_rate
+from trainer.fitting.seen import Seen
 
 Mask = npt.NDArray[np.bool_]
 
@@ -85,7 +86,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
         samples=len(answers),
         groups=seen.units.number if seen.units.by == "group" else None,
         mean_size=_mean_size(answers, decision, seen, ratios),
-        notes=_note(decision, seen),
+        notes=note_check(decision, seen),
         **checked,
     )
 
@@ -99,7 +100,8 @@ def _mean_size(
     return float(np.average([len(one.set or []) for one in answers], weights=weights))
 
 
-def _note(decision: Decision, seen: Seen) -> list[str]:
+def note_check(decision: Decision, seen: Seen) -> list[str]:
+    """Return what is to be known of the numbers of a check."""
     few = describe_few(seen.units)
     if seen.part == "train":
         return ["the weights were fitted to these pictures; the numbers flatter them", *few]
@@ -111,28 +113,31 @@ def _note(decision: Decision, seen: Seen) -> list[str]:
 
 def describe_check(checked: Checked, decision: Decision) -> list[str]:
     """Return lines for people, as describe_decision does."""
-
-    def tell(share: Interval | None) -> str:
-        return "open" if share is None else f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of {share.count:,}"
-
-    lines = [f"label        true for {tell(checked.right)}"]
+    lines = [f"label        true for {tell_share(checked.right)}"]
     if decision.point is not None:
         lines.append(
-            f"decision     recall {tell(checked.recall)}, precision {tell(checked.precision)}, "
-            f"specificity {tell(checked.specificity)}"
+            f"decision     recall {tell_share(checked.recall)}, precision {tell_share(checked.precision)}, "
+            f"specificity {tell_share(checked.specificity)}"
         )
     if decision.conformal is not None:
         lines.append(
-            f"set          holds the true class for {tell(checked.covered)} (promised {decision.conformal.level:g}), "
-            f"{checked.mean_size:.2f} classes on average, empty for {tell(checked.empty)}"
+            f"set          holds the true class for {tell_share(checked.covered)} (promised "
+            f"{decision.conformal.level:g}), {checked.mean_size:.2f} classes on average, "
+            f"empty for {tell_share(checked.empty)}"
         )
     if decision.ood is not None:
-        lines.append(f"ood          near enough {tell(checked.kept)} (expected {decision.ood.kept:g})")
-    sure = tell(checked.right_where_sure)
-    lines.append(f"abstains     for {tell(checked.abstains)}; where not, the label is true for {sure}")
-    if checked.groups is not None:
-        lines.append(
-            f"counted      {checked.samples:,} pictures in {checked.groups:,} groups (intervals are of groups)"
-        )
-    lines += [f"note: {note}" for note in checked.notes]
-    return lines
+        lines.append(f"ood          near enough {tell_share(checked.kept)} (expected {decision.ood.kept:g})")
+    sure = tell_share(checked.right_where_sure)
+    lines.append(f"abstains     for {tell_share(checked.abstains)}; where not, the label is true for {sure}")
+    return [*lines, *describe_counted(checked.samples, checked.groups, checked.notes)]
+
+
+def tell_share(share: Interval | None) -> str:
+    """Return a share with its interval and count; of no pictures it is open."""
+    return "open" if share is None else f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of {share.count:,}"
+
+
+def describe_counted(samples: int, groups: int | None, notes: list[str]) -> list[str]:
+    """Return the last lines: groups, where they were counted, and notes."""
+    counted = f"counted      {samples:,} pictures in {groups or 0:,} groups (intervals are of groups)"
+    return [*([] if groups is None else [counted]), *(f"note: {note}" for note in notes)]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from shards.errors import ShardError
@@ -17,16 +15,17 @@ from trainer.contract.calibration import PriorShift, calibrate
 from trainer.contract.conformal import find_quantile, fit_sets
 from trainer.contract.decision import Decision, Fitted
 from trainer.contract.ood import Detector, OodRule, scale_to_length_one
-from trainer.contract.operating_point import OperatingPoint
-from trainer.evaluation.intervals import Units, describe_few, find_units
+from trainer.contract.operating_point import OperatingPoint, PointRule
+from trainer.evaluation.resampling import describe_few
+from trainer.fitting.each import fit_points
 from trainer.fitting.gaussians import fit_gaussians
 from trainer.fitting.point import fit_point
-from trainer.fitting.temperature import TemperatureFit, fit_temperature
+from trainer.fitting.seen import Seen
+from trainer.fitting.temperature import TemperatureFit, fit_temperature, fit_temperature_each
 from trainer.fitting.wish import Wish
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Part = Literal["train", "val", "test"]
 
 _SHARES_APART = 0.1
 _PARTS = {
@@ -36,27 +35,6 @@ _PARTS = {
     ],
     "test": ["fitted on test: what test says of this bundle from now on flatters it; fit on val"],
 }
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a model says of one part: ids, labels int64[N], logits float32[N, K], features float32[N, D] or [N, 0].
-
-    groups: Of each picture, empty where it has none; None where nobody asked.
-    """
-
-    dataset: str
-    part: Part
-    ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    logits: npt.NDArray[np.float32]
-    features: npt.NDArray[np.float32]
-    groups: pa.Array | None = None
-
-    @cached_property
-    def units(self) -> Units:
-        """What intervals count: groups where any two pictures share one, pictures otherwise."""
-        return find_units(len(self.labels), self.groups)
 
 
 @dataclass(frozen=True)
@@ -93,28 +71,14 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     notes = [*_PARTS.get(seen.part, []), *notes]
     found = _fit_temperature(seen, first if halved else everything, notes) if wish.temperature else None
     temperature = found.temperature if found else None
-    calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
-    probabilities = torch.softmax(calibrated, dim=1).numpy()
-    notes += _compare_shares(wish.priors, classes, seen, temperature)
-    ratios = weigh_classes(wish.priors, classes, seen)
-    point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
-    rows = ~first if halved else everything
-    sets = None
-    if wish.level is not None:
-        sets = fit_sets(probabilities[rows], seen.labels[rows], wish.level, wish.score, ratios)
-        notes.append(
-            f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
-            "of them, and not for pictures from elsewhere"
-        )
+    if seen.is_multi_label:
+        chosen = _choose_labels(wish, classes, seen, temperature, notes)
+    else:
+        chosen = _choose_label(wish, classes, seen, temperature, ~first if halved else everything, notes)
     ood, detector = _fit_ood(wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
     decision = Decision(
-        rule="argmax",
         temperature=temperature,
-        priors=wish.priors,
-        point=point,
-        conformal=sets,
         ood=ood,
-        abstain_below=wish.abstain_below,
         fitted=Fitted(
             dataset=seen.dataset,
             part=seen.part,
@@ -122,8 +86,40 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
             groups=seen.units.number if seen.units.by == "group" else None,
             notes=notes,
         ),
+        **chosen,
     )
     return Decided(decision, detector, found)
+
+
+def _choose_label(
+    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, rows: Mask, notes: list[str]
+) -> dict[str, Any]:
+    """Return how one label is chosen, fields of Decision; sets are fitted to `rows`, notes are added."""
+    calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
+    probabilities = torch.softmax(calibrated, dim=1).numpy()
+    notes += _compare_shares(wish.priors, classes, seen, temperature)
+    ratios = weigh_classes(wish.priors, classes, seen)
+    point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
+    sets = None
+    if wish.level is not None:
+        sets = fit_sets(probabilities[rows], seen.labels[rows], wish.level, wish.score, ratios)
+        notes.append(
+            f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
+            "of them, and not for pictures from elsewhere"
+        )
+    chosen = {"rule": "argmax", "priors": wish.priors, "point": point, "conformal": sets}
+    return chosen | {"abstain_below": wish.abstain_below}
+
+
+def _choose_labels(
+    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, notes: list[str]
+) -> dict[str, Any]:
+    """Return how any number of labels is chosen, fields of Decision; notes are added."""
+    shares = torch.sigmoid(calibrate(torch.from_numpy(seen.logits), temperature, None))
+    points = fit_points(wish, classes, seen, shares.numpy(), notes)
+    if wish.point is not None:
+        notes += _note_point(wish.point, seen)
+    return {"rule": "each", "points": points}
 
 
 def _require_numbers(seen: Seen) -> None:
@@ -164,7 +160,8 @@ def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:
 def _fit_temperature(seen: Seen, rows: Mask, notes: list[str]) -> TemperatureFit:
     if not rows.any():
         raise ShardError(f"{seen.part} has {len(rows)} pictures, too few to divide in two; fit on a larger part")
-    found = fit_temperature(seen.logits[rows], seen.labels[rows])
+    fit = fit_temperature_each if seen.is_multi_label else fit_temperature
+    found = fit(seen.logits[rows], seen.labels[rows])
     if found.temperature is None:
         notes.append(
             f"every one of {int(rows.sum())} pictures of {seen.part} is told rightly, which leaves the temperature "
@@ -204,22 +201,26 @@ def _fit_point(
             f"{seen.part} has {hits} pictures of {wish.positive} among {len(seen.labels)}; an operating point needs "
             "pictures of it and of others"
         )
-    if wish.point.goal != "recall":
-        notes.append(
-            "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
-            "--check on test tells what they are worth"
-        )
-    notes += describe_few(seen.units)
+    notes += _note_point(wish.point, seen)
     return fit_point(wish.point, classes, positive, probabilities, seen.labels, ratios, seen.units)
 
 
+def _note_point(rule: PointRule, seen: Seen) -> list[str]:
+    chosen = [
+        "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
+        "--check on test tells what they are worth"
+    ]
+    return [*(chosen if rule.goal != "recall" else []), *describe_few(seen.units)]
+
+
 def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:
-    """Return the rule, its file still to be written, and the detector."""
+    """Return the rule, its file still to be written, and the detector: of several labels a picture, one Gaussian."""
     source = seen if reference is None else reference
     fit = first if reference is None else np.ones(len(source.labels), dtype=np.bool_)
     judge = ~first if reference is None else np.ones(len(seen.labels), dtype=np.bool_)
     points = scale_to_length_one(torch.from_numpy(source.features[fit])).numpy()
-    detector = fit_gaussians(points, source.labels[fit])
+    of = np.zeros(len(source.labels), np.int64) if source.is_multi_label else source.labels
+    detector = fit_gaussians(points, of[fit])
     scores = detector.score(torch.from_numpy(seen.features[judge])).double().numpy()
     rule = OodRule(
         score="mahalanobis",

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.contract.operating_point import Interval
-from trainer.evaluation.intervals import FEWEST, RESAMPLES, UNDEFINED_MOST, Units, cut_blocks
+from trainer.evaluation.resampling import FEWEST, RESAMPLES, UNDEFINED_MOST, Units, cut_blocks
 from trainer.fitting.proportions import bound_share
 
 Mask = npt.NDArray[np.bool_]

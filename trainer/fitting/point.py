@@ -12,7 +12,7 @@ from trainer.contract.operating_point import (
     choose_threshold,
     list_candidates,
 )
-from trainer.evaluation.intervals import Units
+from trainer.evaluation.resampling import Units
 from trainer.fitting.grouped import bound_by_group
 from trainer.fitting.proportions import bound_precision, bound_rate
 

@@ -18,7 +18,7 @@ from trainer.contract.bundle import Bundle
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, split_outputs
 from trainer.evaluation.rows import evaluate_split
-from trainer.fitting.decision import Part, Seen
+from trainer.fitting.seen import Part, Seen
 from trainer.ranks import Ranks
 
 REFERENCE_SAMPLES = 20_000

@@ -13,9 +13,9 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     >>> describe_decision(Decision(), ["a", "b"])
     ['decision     the most probable class']
     """
-    if decision.rule == "each":
-        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
-    lines = _describe_probabilities(decision, classes) + _describe_point(decision.point)
+    lines = _describe_probabilities(decision, classes)
+    several = decision.rule == "each"
+    lines += _describe_points(decision.points or [], classes) if several else _describe_point(decision.point)
     if decision.conformal is not None:
         lines += _describe_sets(decision.conformal)
     if decision.ood is not None:
@@ -43,6 +43,15 @@ def _describe_probabilities(decision: Decision, classes: list[str]) -> list[str]
     if decision.priors is not None:
         pairs = zip(classes, decision.priors.train, decision.priors.deploy, strict=True)
         lines.append("priors       " + ", ".join(f"{name} {was:.3g} -> {now:.3g}" for name, was, now in pairs))
+    return lines
+
+
+def _describe_points(points: list[OperatingPoint], classes: list[str]) -> list[str]:
+    lines = [line for point in points for line in _describe_point(point)]
+    if not points:
+        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
+    if len(points) < len(classes):
+        lines.append(f"decision     every other class from its own probability {THRESHOLD:g} on")
     return lines
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 
 from shards.errors import ShardError
 
@@ -27,8 +28,6 @@ class TemperatureFit:
 def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> TemperatureFit:
     """Return the temperature of the least log loss of logits float32[N, K] against labels int64[N].
 
-    The loss is convex in 1 / T, so its slope has one root at most.
-
     Raises:
         ShardError: The logits say nothing of the labels, so that only equal probabilities for all classes are right.
 
@@ -37,22 +36,43 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
     centred = logits.astype(np.float64) - logits.mean(axis=1, keepdims=True, dtype=np.float64)
     own = centred[np.arange(len(labels)), labels]
 
-    def slope(log_inverse: float) -> float:
-        shares = softmax(centred * np.exp(log_inverse), axis=1)
+    def slope(inverse: float) -> float:
+        shares = softmax(centred * inverse, axis=1)
         return float(np.einsum("nk,nk->n", shares, centred).mean() - own.mean())
 
-    spread = float(np.sqrt((centred**2).mean()))
-    if not spread > 0 or slope(low := -np.log(spread * _WIDEST)) >= 0:
+    return _fit(centred, slope, lambda inverse: compute_log_loss(centred * inverse, own * inverse))
+
+
+def fit_temperature_each(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> TemperatureFit:
+    """Return the same of sigmoids, each class for itself, against labels int64[N, K] of 0 and 1; raises the same."""
+    wide = logits.astype(np.float64)
+    own = (wide * labels).mean()
+
+    def slope(inverse: float) -> float:
+        return float((expit(wide * inverse) * wide).mean() - own)
+
+    return _fit(wide, slope, lambda inverse: float(np.logaddexp(0.0, wide * inverse).mean() - own * inverse))
+
+
+def _fit(
+    logits: npt.NDArray[np.float64], slope: Callable[[float], float], log_loss: Callable[[float], float]
+) -> TemperatureFit:
+    """Return the temperature where the slope of the log loss, a function of 1 / T, has its root.
+
+    The loss is convex in 1 / T, so there is one at most.
+    """
+    spread = float(np.sqrt((logits**2).mean()))
+    if not spread > 0 or slope(low := 1 / (spread * _WIDEST)) >= 0:
         raise ShardError(
-            f"the logits say nothing of the labels of these {len(labels)} pictures, no temperature is too high; train "
+            f"the logits say nothing of the labels of these {len(logits)} pictures, no temperature is too high; train "
             "the model, see that its classes are the dataset's, or give --no-temperature"
         )
-    high = -np.log(spread / _WIDEST)
-    before = compute_log_loss(centred, own)
+    high = _WIDEST / spread
+    before = log_loss(1.0)
     if slope(high) <= 0:
         return TemperatureFit(None, before, before)
-    inverse = np.exp(brentq(slope, low, high, xtol=1e-10))
-    return TemperatureFit(float(1 / inverse), before, compute_log_loss(centred * inverse, own * inverse))
+    inverse = np.exp(brentq(lambda power: slope(np.exp(power)), np.log(low), np.log(high), xtol=1e-10))
+    return TemperatureFit(float(1 / inverse), before, log_loss(inverse))
 
 
 def compute_log_loss(logits: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> float:

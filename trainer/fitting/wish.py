@@ -39,6 +39,7 @@ def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset)
         UsageError: They do not fit the classes, or class shares in training are not known.
     """
     classes = page.classes
+    _refuse_misfit(arguments, page)
     if arguments.positive is not None and arguments.positive not in classes:
         raise UsageError(f"--positive {arguments.positive} is none of the classes {', '.join(classes)}")
     needs_train = arguments.ood is not None and arguments.ood_fit != "same"
@@ -57,12 +58,31 @@ def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset)
     )
 
 
+def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage) -> None:
+    """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
+    if page.task == "single-label":
+        if arguments.point is not None and arguments.positive is None:
+            raise UsageError("--point says nothing alone; give --positive CLASS with it")
+        return
+    for name in ("conformal", "abstain_below", "deploy_prior"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for pictures of one label each, and this bundle gives any number; what "
+                "there is for those: --temperature, --point, --ood"
+            )
+
+
 def check_dataset(page: BundlePage, dataset: Dataset) -> list[str]:
     """Return what the user of a decision must know of the dataset that it is fitted to.
 
     Raises:
-        UsageError: It has other classes than the bundle.
+        UsageError: It has other classes than the bundle, or another number of labels a picture.
     """
+    if page.task != dataset.manifest.task:
+        raise UsageError(
+            f"the bundle is {page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so nothing "
+            "was decided; take a dataset of the bundle's kind"
+        )
     if page.classes != dataset.classes:
         raise UsageError(
             f"the bundle knows the classes {', '.join(page.classes)}, the dataset has {', '.join(dataset.classes)}; "

@@ -9,9 +9,10 @@ from typing import Any
 from shards.files import write_text
 from trainer.contract.names import TIMM_PREFIX
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.evaluation.answers import describe_headline
 from trainer.recipe import Recipe
 from trainer.report.data import count_classes, describe_audit
-from trainer.report.judged import list_metrics, spell_metric, tell_headline, tell_intervals
+from trainer.report.judged import list_metrics, spell_metric, tell_intervals
 from trainer.report.page import list_fingerprints
 from trainer.report.sources import Finished
 from trainer.weights.installed import INSTALLED
@@ -73,10 +74,10 @@ def _describe_part(run: Finished, number: int) -> str:
     evaluation = run.evaluations[number]
     metrics = evaluation.metrics
     body = [[spell_metric(name), *rest] for name, *rest in list_metrics(metrics)]
-    header = ["metric", "value", "95 % interval"][: len(body[0])]
+    header = ["metric", "value", "95 % interval"]
     warning = f"**{metrics['warning']}.**\n\n" if "warning" in metrics else ""
     return (
-        f"## Results on {evaluation.part}\n\n{warning}{tell_headline(metrics)} on {metrics['samples']:,} pictures. "
+        f"## Results on {evaluation.part}\n\n{warning}{describe_headline(metrics)} on {metrics['samples']:,} pictures. "
         f"{tell_intervals(metrics)}\n\n{_table(header, body)}"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.evaluation.answers import describe_headline
+from trainer.evaluation.slices import find_headline
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
 from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
 from trainer.report.sources import Evaluation, Finished
@@ -27,25 +28,15 @@ def spell_metric(name: str) -> str:
     return _SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
 
 
-def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return name, value and, where the part has any, 95 % interval of each metric that is one number; - is none."""
-    bounds = metrics.get("intervals")
+def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, value and 95 % interval of each metric that is one number; - is none."""
+    bounds = metrics["intervals"]
     numbers = [(name, value) for name, value in metrics.items() if type(value) is float]
-    if bounds is None:
-        return [(name, f"{value:.4f}") for name, value in numbers]
     return [(name, f"{value:.4f}", _bound(bounds.get(name))) for name, value in numbers]
 
 
-def tell_headline(metrics: dict[str, Any]) -> str:
-    """Return the first numbers of a part, the interval of accuracy with them."""
-    bounds = metrics.get("intervals", {}).get("accuracy")
-    return describe_headline(metrics) + (f" {_bound(bounds)}" if bounds else "")
-
-
 def tell_intervals(metrics: dict[str, Any]) -> str:
-    """Return how the intervals of a part were made, or that it has none."""
-    if "interval" not in metrics:
-        return "No intervals: they are computed for pictures of one label each."
+    """Return how the intervals of a part were made."""
     made = metrics["interval"]
     groups = "of groups, which stay whole" if made["by"] == "group" else "of single pictures"
     return (
@@ -61,11 +52,11 @@ def _bound(bounds: list[float] | None) -> str:
 def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
     """Return the section of one part."""
     metrics, folder = evaluation.metrics, evaluation.folder
-    head = f"<p class=big>{escape(tell_headline(metrics))} on {metrics['samples']:,} pictures</p>"
+    head = f"<p class=big>{escape(describe_headline(metrics))} on {metrics['samples']:,} pictures</p>"
     listed = list_metrics(metrics)
     main = [(spell_metric(name), *rest) for name, *rest in listed if name not in _CALIBRATION]
     calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in _CALIBRATION]
-    header = ["metric", "value", *(["95 % interval"] if "intervals" in metrics else [])]
+    header = ["metric", "value", "95 % interval"]
     blocks = [
         ("Metrics", f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics)}"),
         ("Confusion", show_figures(folder / "confusion.png", folder / "confusion_normalised.png")),
@@ -87,11 +78,15 @@ def _warn(metrics: dict[str, Any]) -> str:
 def _notes(metrics: dict[str, Any]) -> str:
     """Return what is to be known of the numbers: what is not defined, what has no interval, and why."""
     notes = [f"{spell_metric(name)}: {note}" for name, note in metrics.get("notes", {}).items()]
-    made = metrics.get("interval", {}).get("notes", {})
+    made = metrics["interval"]["notes"]
     notes += [f"interval of {spell_metric(name)}: {note}" for name, note in made.items()]
     for name, classes in metrics.get("undefined", {}).items():
         notes.append(f"{spell_metric(name)} is not defined for {', '.join(classes)}: its mean is without them")
     decided = metrics["decision"]
+    if "thresholds" in decided:
+        notes.append(
+            "predictions: " + ", ".join(f"{name} from {at:g} on" for name, at in decided["thresholds"].items())
+        )
     if "threshold" in decided:
         at = f"{decided['positive']} from" if "positive" in decided else "each class from"
         notes.append(f"predictions: {at} probability {decided['threshold']:g} on")
@@ -100,7 +95,7 @@ def _notes(metrics: dict[str, Any]) -> str:
 
 def _tell_classes(run: Finished, metrics: dict[str, Any]) -> str:
     per_class = metrics["per_class"]
-    bounds = metrics.get("intervals", {}).get("per_class", {})
+    bounds = metrics["intervals"]["per_class"]
     columns = [name for name in _COLUMNS if any(name in row for row in per_class.values())]
 
     def show(name: str, column: str) -> str:
@@ -119,8 +114,9 @@ def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a table for each column that the part was cut by."""
     tables = []
     for name, rows in metrics.get("slices", {}).items():
-        body = [[row["value"], row["samples"], f"{row['accuracy']:.4f}", _bound(row.get("interval"))] for row in rows]
-        header = [name, "pictures", "accuracy", "95 % interval"]
+        headline = find_headline(rows[0])
+        body = [[row["value"], row["samples"], f"{row[headline]:.4f}", _bound(row.get("interval"))] for row in rows]
+        header = [name, "pictures", spell_metric(headline), "95 % interval"]
         tables.append((f"By {escape(name)}", show_table(header, body)))
     return tables
 

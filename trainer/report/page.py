@@ -7,10 +7,11 @@ from pathlib import Path
 import yaml
 
 from shards.files import write_text
+from trainer.evaluation.answers import describe_headline
 from trainer.evaluation.figures import draw_training
 from trainer.fitting.telling import describe_decision
 from trainer.report.data import tell_dataset
-from trainer.report.judged import tell_evaluation, tell_headline
+from trainer.report.judged import tell_evaluation
 from trainer.report.markup import (
     escape,
     show_code,
@@ -63,7 +64,7 @@ def _tell_head(run: Finished) -> str:
     parts = [f"<header><h1>{escape(recipe.name)}</h1>"]
     if run.evaluations:
         first = run.evaluations[0]
-        text = f"{tell_headline(first.metrics)} on {first.part}, {first.metrics['samples']:,} pictures"
+        text = f"{describe_headline(first.metrics)} on {first.part}, {first.metrics['samples']:,} pictures"
         parts.append(f"<p class=big>{escape(text)}</p>")
     parts.append(f"<p>{escape(told)}</p>")
     if run.recipe.report.images:

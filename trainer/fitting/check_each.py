@@ -1,0 +1,94 @@
+"""What a stored decision on each class for itself gives on a part that it was not fitted to."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel
+
+from trainer.contract.bundle import Bundle
+from trainer.contract.calibration import calibrate
+from trainer.contract.decision import find_there
+from trainer.contract.operating_point import Interval
+from trainer.evaluation.resampling import Units
+from trainer.fitting.check import describe_counted, note_check, tell_share
+from trainer.fitting.grouped import bound_by_group
+from trainer.fitting.point import measure_point
+from trainer.fitting.proportions import bound_share
+from trainer.fitting.seen import Seen
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class CheckedClass(BaseModel):
+    """Shares of the pictures of a class, of those that are given it, and of the others; None: there are none."""
+
+    recall: Interval | None
+    precision: Interval | None
+    specificity: Interval | None
+
+
+class CheckedEach(BaseModel):
+    """Shares with 95 % intervals. right: pictures whose labels are all right; kept, abstains: as in Checked."""
+
+    part: str
+    samples: int
+    groups: int | None
+    right: Interval | None
+    classes: dict[str, CheckedClass]
+    kept: Interval | None = None
+    abstains: Interval | None
+    notes: list[str]
+
+
+def check_each(bundle: Bundle, seen: Seen) -> CheckedEach:
+    """Return what a decision on each class for itself gives on a part."""
+    page, decision, units = bundle.page, bundle.page.decision, seen.units
+    calibrated = calibrate(torch.from_numpy(seen.logits), decision.temperature, None)
+    there = find_there(torch.sigmoid(calibrated).numpy(), page.classes, decision.points)
+    right = (there == (seen.labels == 1)).all(axis=1)
+    near = np.ones(len(right), np.bool_)
+    if decision.ood is not None and bundle.detector is not None:
+        scores = bundle.detector.score(torch.from_numpy(seen.features).to(bundle.device)).cpu().numpy()
+        near = scores <= decision.ood.threshold
+    classes = {
+        name: CheckedClass(**_measure(there[:, number], seen.labels[:, number], units))
+        for number, name in enumerate(page.classes)
+    }
+    return CheckedEach(
+        part=seen.part,
+        samples=len(right),
+        groups=units.number if units.by == "group" else None,
+        right=_share(right, units),
+        classes=classes,
+        kept=_share(near, units) if decision.ood else None,
+        abstains=_share(~near, units),
+        notes=note_check(decision, seen),
+    )
+
+
+def _measure(flagged: Mask, labels: Ints, units: Units) -> dict[str, Interval | None]:
+    return dict(
+        zip(("recall", "precision", "specificity"), measure_point(flagged, labels, 1, 2, None, units), strict=True)
+    )
+
+
+def _share(hits: Mask, units: Units) -> Interval | None:
+    if units.by == "group":
+        return bound_by_group(hits, np.ones(len(hits), np.bool_), np.zeros(len(hits), np.int64), None, units)
+    return bound_share(int(hits.sum()), len(hits))
+
+
+def describe_check_each(checked: CheckedEach) -> list[str]:
+    """Return lines for people, as describe_decision does."""
+    lines = [f"labels       all right for {tell_share(checked.right)}"]
+    for name, found in checked.classes.items():
+        lines.append(
+            f"{name:<12} recall {tell_share(found.recall)}, precision {tell_share(found.precision)}, "
+            f"specificity {tell_share(found.specificity)}"
+        )
+    if checked.kept is not None:
+        lines.append(f"ood          near enough {tell_share(checked.kept)}")
+    return [*lines, *describe_counted(checked.samples, checked.groups, checked.notes)]
