@@ -33,7 +33,7 @@ from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.multi_label import sigmoid
 from trainer.evaluation.multi_label_intervals import compute_multi_label_intervals, resample_multi_label
 from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.resampling import Units, find_units, plan_draws
+from trainer.evaluation.resampling import Units, bound_mean, find_units, plan_draws
 from trainer.evaluation.rule import find_each_rule
 from trainer.fitting.decision import fit_decision
 from trainer.fitting.seen import Seen
@@ -215,20 +215,22 @@ def draw(samples: int, seed: int = 0) -> tuple[Ints, Floats32]:
     return labels, (2 * labels - 1 + rng.normal(0, 1.2, labels.shape)).astype(np.float32)
 
 
-def test_every_metric_is_resampled_as_it_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With resamples that are the samples themselves each value is the metric."""
-    monkeypatch.setattr(Units, "draw", lambda self, _, resamples: np.ones((resamples, self.number)))
+def test_every_metric_of_a_resample_is_that_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are numbers of copies: the metrics of the copies are computed as any others."""
+    times = np.random.default_rng(3).integers(0, 3, (4, 200))
+    monkeypatch.setattr(Units, "draw", lambda *_: times.astype(np.float64))
     labels, logits = draw(200)
     logits = logits.round(1)  # ties, also between classes
     predicted = find_each_rule(CLASSES).predict(logits, sigmoid(logits))
     values = resample_multi_label(labels, logits, predicted, plan_draws(find_units(200, None), 4, 4))
-    metrics = compute_metrics(labels, logits, CLASSES)
-    for name, value in select_scalars(metrics).items():
+    copies = [(np.repeat(labels, row, axis=0), np.repeat(logits, row, axis=0)) for row in times]
+    metrics = [compute_metrics(*copy, CLASSES) for copy in copies]
+    for name in select_scalars(metrics[0]):
         if name != "samples":
-            assert values.pop(name).tolist() == pytest.approx([value] * 4), name
+            assert values.pop(name).tolist() == pytest.approx([one[name] for one in metrics]), name
     for name in ("precision", "recall", "f1", "average_precision", "auroc"):
-        column = values.pop(f"class/{name}")[0]
-        assert column == pytest.approx([row[name] for row in metrics["per_class"].values()]), name
+        expected = [[row[name] for row in one["per_class"].values()] for one in metrics]
+        assert values.pop(f"class/{name}") == pytest.approx(np.array(expected)), name
     assert values == {}
 
 
@@ -340,8 +342,8 @@ def test_slices_have_their_own_metrics(saved: tuple[Path, Ints, Floats32], tmp_p
     for row, part in zip(result["slices"]["site"], (slice(60), slice(60, 90)), strict=True):
         assert row["subset_accuracy"] == pytest.approx((predicted == labels)[part].all(axis=1).mean())
         assert row["map"] == pytest.approx(sk.average_precision_score(labels[part], logits[part], average="macro"))
-        low, high = row["interval"]
-        assert low < row["subset_accuracy"] < high
+        right = (predicted == labels)[part].all(axis=1)
+        assert row["interval"] == bound_mean(right, Units("group", np.arange(len(right)) // 3, len(right) // 3))
         assert f"site {row['value']}: mAP {row['map']:.4f}, macro F1 " in printed
     header = (tmp_path / "slices.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.replace('"', "").startswith("column,value,samples,subset_accuracy,low,high,hamming_loss,")
