@@ -101,7 +101,7 @@ def _tell_classes(run: Finished, metrics: dict[str, Any]) -> str:
     def show(name: str, column: str) -> str:
         value = per_class[name].get(column)
         bound = bounds.get(name, {}).get(column)
-        return "-" if value is None else f"{value:.3f}" + (f" [{bound[0]:.3f}, {bound[1]:.3f}]" if bound else "")
+        return "-" if value is None else f"{value:.3f}" + (f"\n[{bound[0]:.3f}, {bound[1]:.3f}]" if bound else "")
 
     body = [
         [run.display_names.get(name, name), row["support"], *(show(name, column) for column in columns)]

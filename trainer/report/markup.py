@@ -20,6 +20,8 @@ _PNG_BYTES = 200_000
 """Size up to which a figure goes in as it is; larger ones (of pictures) are packed as WebP."""
 _FOLDED_ROWS = 40
 """Rows above which a table is folded away."""
+_WIDE = 1.5
+"""Figures of so many times their height are read by scrolling sideways on a phone."""
 
 # Page fonts are those of the reader's system; what it lacks of Chinese letters travels with the page (letters.py), and
 # where that cannot be, the Chinese fonts of Linux, macOS and Windows are named.
@@ -38,7 +40,7 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:1rem 0;font-size:.9rem}
 .note{background:var(--warn);padding:.5rem .8rem;border-radius:6px}
 .scroll{overflow-x:auto;margin:.5rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
-td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap;
+td,th{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:pre;
 overflow-wrap:break-word}
 td:first-child,th:first-child{text-align:left;white-space:normal;padding-left:0;min-width:6em}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
@@ -48,6 +50,7 @@ img{max-width:100%;height:auto;border-radius:4px;background:#fff}
 .plots.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:1rem}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:1rem}
 .gallery figure{margin:0;break-inside:avoid}.pair{display:flex;gap:3px}.pair img{width:50%;aspect-ratio:1}
+@media screen and (max-width:600px){.plots{overflow-x:auto}.plots .wide{max-width:none;width:44rem}}
 .gallery b{color:var(--ink)}.path{font-size:.75rem}
 pre,code{font-family:"Letters of this page",ui-monospace,monospace}code{font-size:.9em}
 pre{background:var(--tint);padding:.8rem;border-radius:6px;overflow-x:auto;font-size:.85rem;overflow-wrap:normal}
@@ -129,13 +132,14 @@ def show_extra(what: str, make: Callable[[], str]) -> str:
 
 
 def _embed_figure(path: Path) -> str:
-    data, kind = path.read_bytes(), "png"
-    if len(data) > _PNG_BYTES:
-        from PIL import Image
+    from PIL import Image
 
-        with Image.open(path) as image:
+    data, kind = path.read_bytes(), "png"
+    with Image.open(path) as image:
+        is_wide = image.width >= _WIDE * image.height
+        if len(data) > _PNG_BYTES:
             data, kind = _pack_webp(image.convert("RGB"), 88), "webp"
-    return embed(data, kind, path.stem)
+    return embed(data, kind, path.stem, " class=wide" if is_wide else "")
 
 
 def embed_pixels(pixels: npt.NDArray[np.uint8], name: str, side: int) -> str:
@@ -147,9 +151,9 @@ def embed_pixels(pixels: npt.NDArray[np.uint8], name: str, side: int) -> str:
     return embed(_pack_webp(image, 80), "webp", name)
 
 
-def embed(data: bytes, kind: str, name: str) -> str:
+def embed(data: bytes, kind: str, name: str, attributes: str = "") -> str:
     """Return an image element that carries its file; kind: png or webp."""
-    return f"<img alt='{escape(name)}' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"
+    return f"<img{attributes} alt='{escape(name)}' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"
 
 
 def _pack_webp(image: Any, quality: int) -> bytes:

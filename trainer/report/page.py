@@ -78,10 +78,10 @@ def _tell_head(run: Finished) -> str:
 def _tell_decision(run: Finished) -> str:
     """Return how the bundle decides."""
     decision = run.page.decision
-    if decision.rule == "each":
-        return "<p>Every class whose own probability, the sigmoid of its logit, is at least 0.5.</p>"
     if decision.fitted is None:
-        return "<p>The most probable class, by plain softmax; <code>trainer.decide</code> fits more to validation.</p>"
+        several = "Every class whose own probability, the sigmoid of its logit, is at least 0.5"
+        plain = several if decision.rule == "each" else "The most probable class, by plain softmax"
+        return f"<p>{plain}; <code>trainer.decide</code> fits more to validation.</p>"
     lines = describe_decision(decision, run.page.classes)
     return show_code("\n".join(lines)) + (
         "<p class=soft>The metrics above are those of the evaluation, which decided as they say.</p>"
