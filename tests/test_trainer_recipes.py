@@ -58,7 +58,7 @@ SMALL_CASES = {
     "digits": Case("digits", "digits_sklearn", None, None, ("image_size=32", "epochs=8")),
 }
 SLOW_CASES = {
-    "digits_drawn": Case("digits", "digits", 1500, None, ("image_size=32", "epochs=14")),
+    "digits_drawn": Case("digits", "digits", 3000, None, ("image_size=32", "epochs=14")),
     "posters": Case("posters", "posters", 600, 128, ("image_size=64", "epochs=14")),
     "ants_bees": Case("ants_bees", "ants_bees", 500, 112, ("image_size=48", "preprocess.resize=55", "epochs=9")),
     "covid_ct": Case("covid_ct", "covid_ct", 900, 112, ("image_size=32", "epochs=4")),
