@@ -1,11 +1,13 @@
 """How every command of the project ends: exit codes, one-sentence errors, Ctrl-C.
 
 0 done, 1 a fault of ours (with a traceback), 2 the caller's mistake, 3 refused data or a failed check,
-130 interrupted and resumable.
+130 interrupted and resumable, 141 nobody reads on what it prints (`| head`).
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from types import FrameType
 
 from shards.errors import Interrupted, ShardError, UsageError
 
-DONE, MISTAKE, REFUSED, INTERRUPTED = 0, 2, 3, 130
+DONE, MISTAKE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 3, 130, 141
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
@@ -23,17 +25,34 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
     """
     signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     try:
-        return main(sys.argv[1:] if argv is None else argv)
+        code = main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here, where a reader that left is met, and not when Python ends
+        return code
     except UsageError as err:
         return _say(err, MISTAKE)
     except ShardError as err:
         return _say(err, REFUSED)
+    except BrokenPipeError as err:
+        return UNREAD if _is_unread() else _say(err, MISTAKE)
     except OSError as err:  # a full disk, a missing permission, a vanished file: the outside world
         return _say(f"{err.strerror or err}: {err.filename}" if err.filename else err, MISTAKE)
     except Interrupted as err:
         return _say(err, INTERRUPTED)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+
+
+def _is_unread() -> bool:
+    """Say whether the reader of standard output has left; what is still to be written then goes nowhere."""
+    waiting = select.poll()
+    try:
+        waiting.register(sys.stdout.fileno(), 0)
+    except OSError:  # not a file at all
+        return False
+    if not waiting.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _raise_keyboard_interrupt(_signum: int, _frame: FrameType | None) -> None:

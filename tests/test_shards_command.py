@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from data.make_hostile import deep, deep_ramp
 from PIL import Image
 
 from shards.__main__ import main
+from shards.command import run_command
 from shards.errors import UsageError
 
 COMMAND = [sys.executable, "-m", "shards"]
@@ -53,6 +55,26 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], code: int, says:
     assert (done.returncode, len(lines), done.stdout) == (code, 1, ""), done.stderr
     assert lines[0].startswith("error: ")
     assert says in lines[0]
+
+
+@pytest.mark.parametrize("printing", ["print('line')", "[print('line', flush=True) for _ in range(9)]"])
+def test_reader_that_leaves_ends_a_command_in_silence(printing: str) -> None:
+    """As `| head` does; the printed text waits in a buffer, or is written at once."""
+    program = f"from shards.command import run_command; raise SystemExit(run_command(lambda _: {printing} and 0 or 0))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_broken_pipe_of_something_else_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: list[str]) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert (run_command(fail), capsys.readouterr().err) == (2, "error: [Errno 32] Broken pipe\n")
 
 
 def test_missing_folder_exits_2(tmp_path: Path) -> None:
