@@ -65,7 +65,7 @@ SLOW_CASES = {
     "chest_xray": Case(
         "chest_xray",
         "chest_xray",
-        640,
+        900,
         100,
         ("image_size=48", "epochs=24", "batch_size_global=16", "optim.peak_lr=0.0025"),
     ),
