@@ -160,7 +160,7 @@ def _answer_each(logits: Tensor, classes: list[str], decision: Decision, ood_sco
     """Return the answer where each class is a question of its own."""
     calibrated = calibrate(logits, decision.temperature, None)
     shares = torch.sigmoid(calibrated)
-    there = find_there(shares.numpy(), classes, decision.points)
+    there = _find_there(shares.numpy(), classes, decision.points)
     among = calibrated.where(torch.from_numpy(there), -torch.inf) if there.any() else calibrated
     best, ood = int(among.argmax()), decision.ood
     return Answer(
@@ -174,12 +174,12 @@ def _answer_each(logits: Tensor, classes: list[str], decision: Decision, ood_sco
     )
 
 
-def find_there(
+def _find_there(
     probabilities: npt.NDArray[np.float64], classes: list[str], points: list[OperatingPoint] | None
 ) -> npt.NDArray[np.bool_]:
-    """Return bool[..., K], which classes are there by probabilities float64[..., K] of each for itself.
+    """Return bool[K], which classes are there by probabilities float64[K] of each for itself.
 
-    >>> find_there(np.array([0.5, 0.4]), ["a", "b"], None)
+    >>> _find_there(np.array([0.5, 0.4]), ["a", "b"], None)
     array([ True, False])
     """
     own = {point.positive: point.threshold for point in points or []}

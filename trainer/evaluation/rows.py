@@ -19,6 +19,7 @@ from trainer.contract.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluation.metrics import softmax
 from trainer.evaluation.multi_label import sigmoid
+from trainer.evaluation.rule import EachRule
 from trainer.feed.feed import Batch, Feed, Load
 from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
@@ -52,7 +53,7 @@ class Rows:
     def predicted(self) -> npt.NDArray[np.int64]:
         """int64[N], the most probable class; where samples have several int64[N, K] of 0 and 1."""
         if self.is_multi_label:
-            return (self.probabilities >= THRESHOLD).astype(np.int64)
+            return EachRule((THRESHOLD,) * self.logits.shape[1]).predict(self.logits, self.probabilities)
         return self.logits.argmax(axis=1)
 
 

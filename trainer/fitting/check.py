@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel
 
 from trainer.contract.bundle import Bundle
-from trainer.contract.decision import Answer, Decision, answer
+from trainer.contract.decision import Answer, Decision
 from trainer.contract.operating_point import Interval
 from trainer.evaluation.resampling import describe_few
 from trainer.fitting.decision import weigh_classes
@@ -51,11 +51,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
         ShardError: Other class shares in use, and the part lacks a class.
     """
     page, decision = bundle.page, bundle.page.decision
-    scores: list[float | None] = [None] * len(seen.labels)
-    if bundle.detector is not None:
-        scores = bundle.detector.score(torch.from_numpy(seen.features).to(bundle.device)).tolist()
-    pairs = zip(torch.from_numpy(seen.logits), scores, strict=True)
-    answers = [answer(logits, page.classes, decision, score) for logits, score in pairs]
+    answers = answer_part(bundle, seen)
     ratios = weigh_classes(decision.priors, page.classes, seen)
 
     def share(hits: Mask, among: Mask | None = None) -> Interval | None:
@@ -89,6 +85,14 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
         notes=note_check(decision, seen),
         **checked,
     )
+
+
+def answer_part(bundle: Bundle, seen: Seen) -> list[Answer]:
+    """Return the answer for each picture of a part."""
+    scores: list[float | None] = [None] * len(seen.labels)
+    if bundle.detector is not None:
+        scores = bundle.detector.score(torch.from_numpy(seen.features).to(bundle.device)).tolist()
+    return [bundle.answer(*pair) for pair in zip(torch.from_numpy(seen.logits), scores, strict=True)]
 
 
 def _mean_size(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import BaseModel
 
 from trainer.contract.bundle import Bundle
-from trainer.contract.calibration import calibrate
-from trainer.contract.decision import find_there
 from trainer.contract.operating_point import Interval
 from trainer.evaluation.resampling import Units
-from trainer.fitting.check import describe_counted, note_check, tell_share
+from trainer.fitting.check import answer_part, describe_counted, note_check, tell_share
 from trainer.fitting.grouped import bound_by_group
 from trainer.fitting.point import measure_point
 from trainer.fitting.proportions import bound_share
@@ -44,15 +41,12 @@ class CheckedEach(BaseModel):
 
 
 def check_each(bundle: Bundle, seen: Seen) -> CheckedEach:
-    """Return what a decision on each class for itself gives on a part."""
+    """Return what a decision on each class for itself gives on a part; raises what `Bundle.answer` does."""
     page, decision, units = bundle.page, bundle.page.decision, seen.units
-    calibrated = calibrate(torch.from_numpy(seen.logits), decision.temperature, None)
-    there = find_there(torch.sigmoid(calibrated).numpy(), page.classes, decision.points)
+    answers = answer_part(bundle, seen)
+    there = np.array([[name in one.labels for name in page.classes] for one in answers])
     right = (there == (seen.labels == 1)).all(axis=1)
-    near = np.ones(len(right), np.bool_)
-    if decision.ood is not None and bundle.detector is not None:
-        scores = bundle.detector.score(torch.from_numpy(seen.features).to(bundle.device)).cpu().numpy()
-        near = scores <= decision.ood.threshold
+    near = np.array([not one.abstain for one in answers])
     classes = {
         name: CheckedClass(**_measure(there[:, number], seen.labels[:, number], units))
         for number, name in enumerate(page.classes)
