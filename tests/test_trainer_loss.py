@@ -13,10 +13,12 @@ import torch
 import torchvision.ops
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
+from torch.distributions import Bernoulli, kl_divergence
 from torch.nn.functional import cross_entropy, interpolate
 
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
+from shards.manifest import Task
 from trainer.contract.bundle import save_bundle
 from trainer.contract.decision import Decision
 from trainer.contract.model import Classifier, ModelSpec
@@ -241,9 +243,6 @@ REFUSED = {
         "loss: focal does not use label_smoothing, got label_smoothing=0.1; leave it out (null), "
         "or take cross_entropy or bce"
     ),
-    "loss={name: bce, teacher: runs/a/bundle}": (
-        "loss: bce does not use teacher, got teacher=runs/a/bundle; leave it out (null), or take cross_entropy or focal"
-    ),
     "loss.teacher_share=0.9": (
         "loss: loss without teacher does not use teacher_share, got teacher_share=0.9; leave it out (null), "
         "or take teacher"
@@ -277,7 +276,7 @@ def test_option_that_the_loss_does_not_use_is_refused(option: str) -> None:
         {"name": "focal", "focal_alpha": [1, 2], "class_weights": {"a": 2}},
         {"class_weights": "effective", "label_smoothing": 0.1},
         {"teacher": "runs/a/bundle", "teacher_share": 0.3, "class_weights": [1, 2]},
-        {"name": "bce", "class_weights": "balanced"},
+        {"name": "bce", "class_weights": "balanced", "teacher": "runs/a/bundle"},
     ],
 )
 def test_resolved_options_go_through_json_unchanged(values: dict[str, object]) -> None:
@@ -306,8 +305,19 @@ def make_teacher(folder: Path, preprocess: PreprocessSpec) -> Path:
     return folder
 
 
-def load(path: Path, **options: object) -> Distillation:
-    teacher = load_distillation(LossOptions.model_validate({"teacher": str(path), **options}), CLASSES, STUDENT, "cpu")
+@pytest.fixture(scope="module")
+def several_path(teacher_path: Path) -> Path:
+    """The same teacher, of pictures of several labels."""
+    folder = shutil.copytree(teacher_path, teacher_path.with_name("several"))
+    text = (folder / "bundle.json").read_text(encoding="utf-8")
+    changed = text.replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
+    (folder / "bundle.json").write_text(changed, encoding="utf-8")
+    return folder
+
+
+def load(path: Path, task: Task = "single-label", **options: object) -> Distillation:
+    given = LossOptions.model_validate({"teacher": str(path), **options})
+    teacher = load_distillation(given, task, CLASSES, STUDENT, "cpu")
     assert teacher is not None
     return teacher
 
@@ -324,6 +334,26 @@ def test_distance_to_the_teacher_is_the_divergence_at_its_temperature(teacher_pa
     expected = temperature**2 * (p * (p.log() - q.log())).sum(1)
     got = load(teacher_path, teacher_temperature=temperature).per_sample(student, teacher)
     torch.testing.assert_close(got, expected.float())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_distance_of_several_labels_is_the_mean_of_the_divergences_of_yes_and_no(
+    several_path: Path, temperature: float
+) -> None:
+    student, teacher = draw_logits(), draw_logits().flip(1)
+    p, q = (Bernoulli(logits=logits.double() / temperature) for logits in (teacher, student))
+    expected = temperature**2 * kl_divergence(p, q).mean(1)
+    got = load(several_path, "multi-label", teacher_temperature=temperature).per_sample(student, teacher)
+    torch.testing.assert_close(got, expected.float())
+
+
+def test_distance_of_several_labels_is_finite_where_the_teacher_is_certain(several_path: Path) -> None:
+    student = draw_logits().requires_grad_()
+    distances = load(several_path, "multi-label").per_sample(student, 1e4 * draw_logits())
+    distances.sum().backward()  # type: ignore[no-untyped-call]
+    assert distances.isfinite().all()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
 
 
 def test_student_that_answers_like_the_teacher_has_no_distance(teacher_path: Path) -> None:
@@ -380,27 +410,24 @@ def test_teacher_of_colours_sees_a_gray_picture_three_times(teacher_path: Path) 
 
 
 def test_recipe_without_teacher_has_none() -> None:
-    assert load_distillation(LossOptions(), CLASSES, STUDENT, "cpu") is None
+    assert load_distillation(LossOptions(), "single-label", CLASSES, STUDENT, "cpu") is None
 
 
 def test_teacher_of_other_classes_is_refused(teacher_path: Path) -> None:
     options = LossOptions.model_validate({"teacher": str(teacher_path)})
     with pytest.raises(UsageError) as caught:
-        load_distillation(options, ["ants", "wasps", "bees"], STUDENT, "cpu")
+        load_distillation(options, "single-label", ["ants", "wasps", "bees"], STUDENT, "cpu")
     assert str(caught.value) == (
         f"the teacher {teacher_path} answers for 3 classes (ants, bees, wasps), the dataset has 3 classes "
         "(ants, wasps, bees); take a teacher that was trained on these classes, in this order"
     )
 
 
-def test_teacher_of_several_labels_is_refused(teacher_path: Path, tmp_path: Path) -> None:
-    shutil.copytree(teacher_path, tmp_path / "several")
-    text = (tmp_path / "several/bundle.json").read_text(encoding="utf-8")
-    changed = text.replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
-    (tmp_path / "several/bundle.json").write_text(changed, encoding="utf-8")
-    options = LossOptions.model_validate({"teacher": str(tmp_path / "several")})
-    with pytest.raises(UsageError, match=r"is multi-label, so that its answers are no shares of one label; take a tea"):
-        load_distillation(options, CLASSES, STUDENT, "cpu")
+def test_teacher_of_another_number_of_labels_is_refused(teacher_path: Path, several_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"several is multi-label, the dataset single-label, so that its answers are"):
+        load(several_path)
+    with pytest.raises(UsageError, match=r"bundle is single-label, the dataset multi-label, .* trained on this datase"):
+        load(teacher_path, "multi-label")
 
 
 def test_teacher_that_reads_other_values_is_refused(teacher_path: Path) -> None:
@@ -409,10 +436,10 @@ def test_teacher_that_reads_other_values_is_refused(teacher_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"gray_range=None .* gray_range=\(0\.0, 4095\.0\) .* teacher of this dataset$"
     ):
-        load_distillation(options, CLASSES, other, "cpu")
+        load_distillation(options, "single-label", CLASSES, other, "cpu")
 
 
 def test_teacher_that_is_not_there_is_refused(tmp_path: Path) -> None:
     options = LossOptions.model_validate({"teacher": str(tmp_path)})
     with pytest.raises(UsageError, match=r"is not a bundle"):
-        load_distillation(options, CLASSES, STUDENT, "cpu")
+        load_distillation(options, "single-label", CLASSES, STUDENT, "cpu")

@@ -104,6 +104,14 @@ def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
     assert 0.3 < result["auroc"] < 0.7
 
 
+def test_student_learns_from_the_teacher_alone_in_parts_that_fit(
+    trained: Path, multi_path: Path, tmp_path: Path
+) -> None:
+    taught = (f"loss.teacher={trained / 'bundle'}", "loss.teacher_share=1", "step.accumulate=auto")
+    folder, _ = learn(multi_path, tmp_path, *taught)
+    assert read_result(folder / "evaluation/test")["map"] >= 0.9
+
+
 def test_best_epoch_is_that_of_the_mean_average_precision(trained: Path) -> None:
     rows = read_metrics(trained)
     best = max(rows, key=lambda row: row["val/map"])  # max takes the first of equals, as the run does

@@ -115,7 +115,7 @@ def open_engine(
     refuse_misfit(recipe, dataset)
     split = dataset.split("train")
     loss = _build_loss(recipe, dataset.classes, split)
-    teacher = load_distillation(recipe.loss, dataset.classes, preprocess, str(ranks.device))
+    teacher = load_distillation(recipe.loss, split.task, dataset.classes, preprocess, str(ranks.device))
     model = build_model(recipe, len(dataset.classes))
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:

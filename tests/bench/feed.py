@@ -242,14 +242,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data/bench", help="pictures and what is packed of them")
     parser.add_argument("--pictures", type=int, default=2000, help="JPEGs of about 60 KB")
     parser.add_argument("--xrays", type=int, default=600, help="gray JPEGs of about 1000x850")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="ours, torchvision and decoding alone, 3 rounds")
+    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 3")
+    parser.add_argument("--quick", action="store_true", help="ours, torchvision and decoding alone")
     parser.add_argument("--peers-python", type=Path, help="python of an environment with the peers")
-    parser.add_argument("--out", type=Path, help="default: results/DATE-feed.md beside this file")
+    parser.add_argument("--out", type=Path, help="default: results/DATE-feed.md or DATE-feed-quick.md beside this file")
     arguments = parser.parse_args()
     head = describe_run()
     bench = Bench(arguments.data.absolute(), arguments.peers_python and arguments.peers_python.absolute())
-    rounds = 3 if arguments.quick else arguments.rounds
+    rounds = arguments.rounds or (3 if arguments.quick else 5)
     sections = []
     for title, make, count in (
         ("JPEGs of 500x375", make_photographs, arguments.pictures),
@@ -261,7 +261,8 @@ def main() -> None:
         if make is make_photographs:
             sections += [*judge_goals(contenders), ""]
     page = "\n".join(["# Feed bench", "", *head, f"- load {os.getloadavg()[0]:.1f} at last", "", *sections, *NOTES, ""])
-    out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-feed.md"
+    name = "feed-quick" if arguments.quick else "feed"
+    out = arguments.out or HERE / f"results/{datetime.now(UTC):%Y-%m-%d}-{name}.md"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
     print(page)

@@ -12,7 +12,7 @@ from trainer.options.choice import ChoiceSection, Uses, settle
 _USES: Final[Uses] = {
     "cross_entropy": {"label_smoothing": 0.0, "teacher": None},
     "focal": {"focal_gamma": 2.0, "focal_alpha": None, "teacher": None},
-    "bce": {"label_smoothing": 0.0},
+    "bce": {"label_smoothing": 0.0, "teacher": None},
 }
 _USES_OF_WEIGHTS: Final[Uses] = {
     "none": {},
@@ -46,7 +46,7 @@ class LossOptions(ChoiceSection):
     sample_weights: bool = True
     """Use the weights that the dataset gives its samples."""
     teacher: str | None = None
-    """cross_entropy, focal: folder of a bundle with the dataset's classes, whose answers are learned, too."""
+    """Folder of a bundle with the dataset's classes, whose answers are learned, too."""
     teacher_temperature: float | None = Field(default=None, gt=0)
     """What logits of both are divided by (4) before they are compared."""
     teacher_share: float | None = Field(default=None, gt=0, le=1)

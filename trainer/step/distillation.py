@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, kl_div, log_softmax
+from torch.nn.functional import interpolate, kl_div, log_softmax, logsigmoid
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.errors import UsageError
+from shards.manifest import Task
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.options.loss import LossOptions
@@ -24,6 +25,7 @@ class Distillation:
         self._spec = bundle.page.preprocess
         self._temperature = temperature
         self._share = share
+        self._several = bundle.page.task == "multi-label"
 
     @torch.no_grad()
     def compute_logits(self, images: Tensor) -> Tensor:
@@ -39,12 +41,19 @@ class Distillation:
     def per_sample(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Return float32[n], T ** 2 * KL(teacher || student) of both softmaxes at temperature T.
 
-        Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
+        Of several labels it is the mean over classes of the divergences of both sigmoids, yes and no each, as their
+        loss is a mean.
+
+        Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2; Yang et al. 2023,
+        Multi-Label Knowledge Distillation, for several labels.
         """
-        student = log_softmax(student_logits / self._temperature, 1)
-        teacher = log_softmax(teacher_logits.to(student.dtype) / self._temperature, 1)
-        distances = kl_div(student, teacher, reduction="none", log_target=True)
-        return distances.sum(1) * self._temperature**2
+        student = student_logits / self._temperature
+        teacher = teacher_logits.to(student.dtype) / self._temperature
+        if self._several:
+            yes = _diverge(logsigmoid(student), logsigmoid(teacher))
+            no = _diverge(logsigmoid(-student), logsigmoid(-teacher))
+            return (yes + no).mean(1) * self._temperature**2
+        return _diverge(log_softmax(student, 1), log_softmax(teacher, 1)).sum(1) * self._temperature**2
 
     def mix(self, hard: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Return float32[n], the losses to learn from; hard: float32[n], those of the labels."""
@@ -62,19 +71,20 @@ class Distillation:
 
 
 def load_distillation(
-    options: LossOptions, classes: list[str], preprocess: PreprocessSpec, device: str
+    options: LossOptions, task: Task, classes: list[str], preprocess: PreprocessSpec, device: str
 ) -> Distillation | None:
     """Return the recipe's teacher on `device`, None where it has none.
 
     Args:
         options: Of the recipe.
+        task: Of the dataset.
         classes: Those of the dataset.
         preprocess: The student's.
         device: As torch names it.
 
     Raises:
-        UsageError: No bundle there, or one that answers for other classes or several at once, or reads other pixel
-            values.
+        UsageError: No bundle there, or one that answers for other classes or another number of them at once, or reads
+            other pixel values.
         ShardError: A damaged bundle.
     """
     if options.teacher is None:
@@ -82,10 +92,10 @@ def load_distillation(
     assert options.teacher_temperature is not None  # LossOptions fills both in
     assert options.teacher_share is not None
     bundle = Bundle.load(options.teacher, device)
-    if bundle.page.task != "single-label":
+    if bundle.page.task != task:
         raise UsageError(
-            f"the teacher {options.teacher} is {bundle.page.task}, so that its answers are no shares of one label; "
-            "take a teacher that was trained on one label a picture"
+            f"the teacher {options.teacher} is {bundle.page.task}, the dataset {task}, so that its answers are no "
+            "targets there; take a teacher that was trained on this dataset"
         )
     if bundle.page.classes != classes:
         raise UsageError(
@@ -99,6 +109,11 @@ def load_distillation(
             "would see other values than in its training; take a teacher of this dataset"
         )
     return Distillation(bundle, options.teacher_temperature, options.teacher_share)
+
+
+def _diverge(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return p * log(p / q) of the logarithms of the student's q and the teacher's p."""
+    return kl_div(student, teacher, reduction="none", log_target=True)
 
 
 def _describe(classes: list[str]) -> str:

@@ -246,7 +246,8 @@ class Engine:
         self.model.train()
         try:
             images = torch.zeros((size, *shape), dtype=torch.uint8, device=device)
-            labels, weights = torch.zeros(size, dtype=torch.int64, device=device), torch.ones(size, device=device)
+            labels = self._loss.blank_labels(size, self.model.spec.num_classes).to(device)
+            weights = torch.ones(size, device=device)
             self._parallel, wrapped = self.model, self._parallel
             try:
                 self._compute_losses(images, labels, weights, None, slice(0, size)).sum().backward()

@@ -40,6 +40,10 @@ class Loss:
             return compute_one_vs_all(logits, labels, smoothing)
         return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
+    def blank_labels(self, size: int, _num_classes: int, /) -> Tensor:
+        """Return labels as `per_sample` takes them, int64[size] here, for a step that is computed for its memory."""
+        return torch.zeros(size, dtype=torch.int64)
+
     def weigh(self, labels: Tensor) -> Tensor:
         """Return float32[n], the class weight of each sample of these labels."""
         if self._class_weights is None:

@@ -40,6 +40,10 @@ class MultiLabelLoss(Loss):
         losses = binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self._positive_weights)
         return losses.mean(1)
 
+    def blank_labels(self, size: int, num_classes: int, /) -> Tensor:
+        """Return float32[size, num_classes]; else as that of one label."""
+        return torch.zeros(size, num_classes)
+
 
 def build_multi_label_loss(
     options: LossOptions, class_counts: npt.NDArray[np.int64], num_samples: int, classes: list[str]
