@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from shards.errors import ShardError
-from shards.fingerprint import fingerprint_file
 from shards.remote.cache import CacheCounts, Lease, ShardCache, Wanted
 from shards.storage import FolderStorage, open_readable
 
@@ -60,19 +58,13 @@ class Access(Protocol):
 
 
 class FolderAccess:
-    """Files of a folder on this machine; with `checked` each is hashed before its first lease."""
+    """Files of a folder on this machine."""
 
-    def __init__(self, root: Path, checked: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._checked = checked
-        self._sound: set[str] = set()
 
     def lease(self, wanted: Wanted) -> Lease:
-        path = self._root / wanted.name
-        if self._checked and wanted.name not in self._sound and path.exists():  # who opens it tells that it is missing
-            refuse_changed(str(path), wanted, fingerprint_file(path), path.stat().st_size)
-            self._sound.add(wanted.name)
-        return Lease(path)
+        return Lease(self._root / wanted.name)
 
     def prefetch(self, wanted: Sequence[Wanted]) -> None:
         pass
@@ -84,25 +76,9 @@ class FolderAccess:
         pass
 
 
-def refuse_changed(where: str, wanted: Wanted, sha256: str, size: int) -> None:
-    """Refuse a file whose digest is not the table's.
-
-    Raises:
-        ShardError: It is not.
-    """
-    if sha256 != wanted.sha256:
-        raise ShardError(
-            f"{where}: sha256 differs from the shard table ({size:,} bytes); "
-            "the file changed after packing. Pack again, or restore it from a backup"
-        )
-
-
-def open_access(location: str, options: CacheOptions, checked: bool = False) -> Access:
-    """Return how the files of the dataset at `location`, a path or URI, are had.
-
-    checked: hash those of this machine before use; fetched ones always are.
-    """
+def open_access(location: str, options: CacheOptions) -> Access:
+    """Return how the files of the dataset at `location`, a path or URI, are had."""
     storage = open_readable(location)
     if isinstance(storage, FolderStorage):
-        return FolderAccess(storage.root, checked)
+        return FolderAccess(storage.root)
     return ShardCache(storage, options.folder, limit_bytes=options.limit_bytes, deadline_s=options.deadline_s)

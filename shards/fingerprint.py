@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 
 def fingerprint_json(value: Any) -> str:
     """Return the sha256 (64 hex digits) of `value` as canonical JSON: sorted keys, no spaces, UTF-8.
@@ -21,6 +23,11 @@ def fingerprint_json(value: Any) -> str:
 def fingerprint_bytes(data: bytes) -> str:
     """Return the sha256 (64 hex digits) of bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def hash_bytes(data: bytes) -> str:
+    """Return the xxh3-128 (32 hex digits) of bytes: against damage, not forgery, at a tenth of what sha256 costs."""
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def fingerprint_file(path: Path) -> str:

@@ -24,13 +24,14 @@ INDEX_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("mode", pa.string()),
+        ("bytes_xxh3", pa.string()),
         ("pixels_xxh3", pa.string()),
         ("source", pa.string()),
     ]
 )
 """offset and length: of the picture's bytes in the tar; label: -1 where a sample has none or several; labels: all of
-them; width, height, mode: of the stored picture; pixels_xxh3: of its decoded pixels, empty where no audit decoded it;
-group: empty where there is none."""
+them; width, height, mode: of the stored picture; bytes_xxh3: of its bytes, which every reader compares; pixels_xxh3: of
+its decoded pixels, empty where no audit decoded it; group: empty where there is none."""
 
 SHARD_SCHEMA = pa.schema(
     [

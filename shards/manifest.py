@@ -22,7 +22,7 @@ MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
 INDEXED = "indexed-"
 """With what the plan of a dataset begins whose tars somebody else made."""
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 Task = Literal["single-label", "multi-label", "unlabelled"]
@@ -76,7 +76,7 @@ class Manifest(_Frozen):
     """The content of `dataset.json`."""
 
     format: Literal["shardline-dataset"] = "shardline-dataset"
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     classes: list[str]
     """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
     display_names: list[str]

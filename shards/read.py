@@ -18,6 +18,7 @@ import pyarrow as pa
 from shards.access import FolderAccess, open_access
 from shards.dataset import Split
 from shards.errors import ShardError
+from shards.fingerprint import hash_bytes
 from shards.index import INDEX_SCHEMA, read_table
 from shards.remote.cache import CacheCounts
 
@@ -55,14 +56,14 @@ class Sample:
 
 
 class SampleReader:
-    """Reads samples of a split; safe to share between threads. Keeps at most 256 shards open.
+    """Reads samples of a split, byte for byte as they were packed; safe to share between threads.
 
-    checked: hash each file once before it is used.
+    Keeps at most 256 shards open.
     """
 
-    def __init__(self, split: Split, checked: bool = False) -> None:
+    def __init__(self, split: Split) -> None:
         self._split = split
-        self._access = open_access(split.location, split.cache, checked)
+        self._access = open_access(split.location, split.cache)
         self._local = isinstance(self._access, FolderAccess)
         self._open: OrderedDict[int, Future[_OpenShard]] = OrderedDict()
         self._lock = threading.Lock()
@@ -166,7 +167,8 @@ class _OpenShard:
         self._ids, self._offsets, self._lengths, self._labels, self._weights = (
             index[name].to_numpy() for name in ("sample_id", "offset", "length", "label", "weight")
         )
-        self._keys, self._sources, self._hashes = index["key"], index["source"], index["pixels_xxh3"]
+        self._keys, self._sources = index["key"], index["source"]
+        self._bytes_hashes, self._pixels_hashes = index["bytes_xxh3"], index["pixels_xxh3"]
         self._several = index["labels"]
         self._lease = reader._access.lease(split.wanted_shard(shard))
         try:
@@ -185,12 +187,17 @@ class _OpenShard:
                 f"{self._name} key {key}: the shard ends early ({len(data):,} of {length:,} bytes at offset "
                 f"{offset:,}); restore it from a backup or pack again"
             )
+        if hash_bytes(data) != self._bytes_hashes[row].as_py():
+            raise ShardError(
+                f"{self._name} key {key} at offset {offset:,}: its {length:,} bytes are not those that were packed; "
+                "restore the shard from a backup or pack again"
+            )
         return Sample(
             sample_id=int(self._ids[row]),
             label=label,
             weight=float(self._weights[row]),
             data=data,
-            pixels_xxh3=self._hashes[row].as_py(),
+            pixels_xxh3=self._pixels_hashes[row].as_py(),
             source=self._sources[row].as_py(),
             shard=self._name,
             key=key,

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shards.access import refuse_changed
 from shards.dataset import Dataset, open_dataset
 from shards.decode import DecodeOptions, inspect
 from shards.errors import ShardError, UsageError
@@ -82,4 +81,8 @@ def _verify_file(storage: Readable, wanted: Wanted, deadline_s: float) -> None:
         size = storage.size(wanted.name)
     except FileNotFoundError as err:
         raise ShardError(f"{where} is missing; restore it from a backup or pack again") from err
-    refuse_changed(where, wanted, found, size)
+    if found != wanted.sha256:
+        raise ShardError(
+            f"{where}: sha256 differs from the shard table ({size:,} bytes); "
+            "the file changed after packing. Pack again, or restore it from a backup"
+        )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import xxhash
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from shards.dataset import Split, open_dataset
 from shards.errors import ShardError
+from shards.fingerprint import hash_bytes
+from shards.index import INDEX_SCHEMA, build_table, encode_table
 from shards.plan import Refs, concat_refs, sequential_refs
 from shards.read import Sample
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -202,16 +205,37 @@ def test_batches_grow_and_shrink_and_may_be_empty(dataset_path: Path) -> None:
 # what goes wrong
 
 
-def corrupt(folder: Path, row: int) -> tuple[str, str, int]:
-    """Overwrite the middle of a picture of train/000001.tar; return the tar, the key and the offset."""
-    import pyarrow.parquet as pq
+def corrupt(folder: Path, row: int, indexed: bool = False) -> tuple[str, str, int]:
+    """Overwrite a picture of train/000001.tar; return the tar, the key and the offset.
 
-    tar = folder / "train/000001.tar"
-    index = pq.read_table(folder / "train/000001.index.parquet").to_pylist()[row]
+    indexed: its index knows of it, as that of shards whose maker never looked.
+    """
+    tar, path = folder / "train/000001.tar", folder / "train/000001.index.parquet"
+    rows = pq.read_table(path).to_pylist()
+    spoilt = b"no picture at all" + bytes(rows[row]["length"] - 17)
     with open(tar, "r+b") as file:
-        file.seek(index["offset"])
-        file.write(b"no picture at all" + bytes(index["length"] - 17))
-    return str(tar), index["key"], index["offset"]
+        file.seek(rows[row]["offset"])
+        file.write(spoilt)
+    if indexed:
+        rows[row]["bytes_xxh3"] = hash_bytes(spoilt)
+        path.write_bytes(encode_table(build_table(rows, INDEX_SCHEMA)))
+    return str(tar), rows[row]["key"], rows[row]["offset"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_picture_that_changed_ends_the_epoch_with_shard_key_and_offset(
+    dataset_path: Path, tmp_path: Path, workers: int
+) -> None:
+    shutil.copytree(dataset_path, tmp_path / "copy")
+    tar, key, offset = corrupt(tmp_path / "copy", 2)
+    stream = open_stream(make_recipe(tmp_path / "copy", f"workers={workers}"))
+    with pytest.raises(ShardError) as caught:
+        list(stream.iterate(0, 0))
+    stream.close()
+    assert str(caught.value).startswith(f"{tar} key {key} at offset {offset:,}: its ")
+    assert str(caught.value).endswith(
+        " bytes are not those that were packed; restore the shard from a backup or pack again"
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -219,7 +243,7 @@ def test_corrupt_picture_ends_the_epoch_with_shard_key_and_offset(
     dataset_path: Path, tmp_path: Path, workers: int
 ) -> None:
     shutil.copytree(dataset_path, tmp_path / "copy")
-    tar, key, offset = corrupt(tmp_path / "copy", 2)
+    tar, key, offset = corrupt(tmp_path / "copy", 2, indexed=True)
     stream = open_stream(make_recipe(tmp_path / "copy", f"workers={workers}"))
     with pytest.raises(ShardError) as caught:
         list(stream.iterate(0, 0))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import simplejpeg
 import torch
 from PIL import Image
 from skimage import data
@@ -21,7 +22,7 @@ from shards.errors import DecodeError
 from shards.read import Sample
 from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed.geometry import Box, TrainGeometry, decode_sample, draw_box
+from trainer.feed.geometry import Box, TrainGeometry, decode_sample, decode_upper, draw_box
 from trainer.feed.meter import Meter
 from trainer.feed.resize import resize
 from trainer.options.augment import AugmentOptions
@@ -73,6 +74,58 @@ def test_gray_jpeg_is_decoded_to_its_luminance_once(progressive: bool) -> None:
     ours = decode_sample(make_sample(encoded), SPEC)
     assert ours.shape[0] == 1
     assert (ours.expand(3, -1, -1).permute(1, 2, 0).numpy() == decode(encoded)).all()
+
+
+@pytest.mark.parametrize("kind", ["444", "422", "420", "440", "411", "gray"])
+@pytest.mark.parametrize("quality", [60, 95])
+def test_upper_rows_are_those_of_the_whole_picture(kind: str, quality: int) -> None:
+    """Any number of them but the last two: chroma is interpolated over rows that are not decoded there."""
+    for pixels in (data.coffee()[:97, :131], data.chelsea()[:64, :64]):
+        if kind == "gray":
+            encoded = encode(gray(pixels), quality=quality)
+        else:
+            encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, colorsubsampling=kind)
+        whole = decode_sample(make_sample(encoded), SPEC)
+        for rows in range(3, whole.shape[1]):
+            upper = decode_upper(encoded, rows)
+            assert upper is not None
+            assert upper.shape[1:] == (rows, whole.shape[2])
+            assert torch.equal(upper[:, : rows - 2], whole[:, : rows - 2])
+
+
+def test_rows_below_a_part_are_not_decoded() -> None:
+    """Seen by what lies there: data that no decoder would take for a picture changes nothing."""
+    encoded = encode(data.coffee())
+    keys = [SampleKey(0, 0, number) for number in range(9)]
+    boxes = [draw_box(400, 600, RANDOM, make_numpy_rng(key, CROP)) for key in keys]
+    key = next(key for key, box in zip(keys, boxes, strict=True) if box.top + box.height < 250)
+    spoilt = encoded[: len(encoded) * 9 // 10] + bytes(len(encoded) // 10) + encoded[-2:]
+    with pytest.raises(DecodeError):
+        decode_sample(make_sample(spoilt), SPEC)
+    ours, theirs = (TrainGeometry(SPEC, RANDOM).load(make_sample(x), key, Meter()) for x in (spoilt, encoded))
+    assert torch.equal(ours, theirs)
+
+
+def save_with_restarts(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return encode(pixels, restart_marker_rows=1)
+
+
+def save_in_scans(pixels: npt.NDArray[np.uint8]) -> bytes:
+    return encode(pixels, progressive=True)
+
+
+def save_and_spoil(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """A picture whose data ends within the upper rows."""
+    encoded = encode(pixels)
+    return encoded[: len(encoded) // 8] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("save", [save_with_restarts, save_in_scans, save_and_spoil])
+def test_upper_rows_are_left_to_the_whole_picture_where_it_is_odd(
+    save: Callable[[npt.NDArray[np.uint8]], bytes],
+) -> None:
+    assert decode_upper(encode(data.coffee()), 300) is not None
+    assert decode_upper(save(data.coffee()), 300) is None
 
 
 @pytest.mark.parametrize("policy", ["stretch", "crop", "letterbox"])

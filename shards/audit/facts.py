@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 from PIL import Image
 
 from shards import decode
 from shards.decode import DecodeOptions
 from shards.errors import DecodeError
+from shards.fingerprint import hash_bytes
 
 THUMBNAIL_SIDE = 32
 THUMBNAIL_BYTES = THUMBNAIL_SIDE**2
@@ -58,7 +58,7 @@ def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
         picture.width,
         picture.height,
         picture.peak,
-        xxhash.xxh3_128_hexdigest(data),
+        hash_bytes(data),
         picture.pixels_xxh3,
         compute_phash(thumbnail),
         thumbnail.tobytes(),

@@ -15,7 +15,7 @@ from PIL import Image
 from shards.audit.examine import Progress
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
-from shards.fingerprint import fingerprint_file, fingerprint_json
+from shards.fingerprint import fingerprint_file, fingerprint_json, hash_bytes
 from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name
 from shards.manifest import (
     INDEXED,
@@ -133,6 +133,7 @@ def _describe(source: Source, sample_id: int, labels: dict[str, int], data: byte
         "width": width,
         "height": height,
         "mode": mode,
+        "bytes_xxh3": hash_bytes(data),
         "pixels_xxh3": "",
         "source": source.name,
     }

@@ -13,7 +13,7 @@ from typing import Any
 from shards.audit.examine import Progress
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
-from shards.manifest import MANIFEST_NAME, Manifest, Packing, parse_manifest
+from shards.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
 from shards.origin import PackCommand, record_command
 from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
@@ -179,7 +179,7 @@ def _job(shard: ShardPlan, chosen: Selection, data: list[bytes] | None) -> Shard
 def _identify(plan: list[ShardPlan], chosen: Selection, classes: list[str], options: PackOptions) -> str:
     """Return the sha256 of all that the shards depend on; of the pictures' bytes as far as somebody has read them."""
     shape = options.model_dump(mode="json", include={"shard_bytes", "store", "audit"})
-    digest = hashlib.sha256(fingerprint_json([shape, options.split.seed, classes]).encode())
+    digest = hashlib.sha256(fingerprint_json([VERSION, shape, options.split.seed, classes]).encode())
     for shard in plan:
         digest.update(f"{shard.name} {shard.first_id}\n".encode())
         for row in shard.members.tolist():

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.errors import ShardError, UsageError
+from shards.fingerprint import hash_bytes
 from shards.index import index_name
 from shards.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
@@ -224,7 +224,7 @@ def _refuse_changed(base: Base, store: Store, both: Sequence[tuple[Source, int]]
     hashes = base.examined.facts["bytes_xxh3"]
     rows = {source.name: row for source, row in both}
     for source, data in store.read_in_order(source for source, _ in both):
-        if xxhash.xxh3_128_hexdigest(data) != hashes[rows[source.name]].as_py():
+        if hash_bytes(data) != hashes[rows[source.name]].as_py():
             raise ShardError(
                 f"{source.name} is not the picture that was packed under this name; "
                 "an update adds pictures only: give it another name, or pack into a new folder"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from shards.decode import inspect
 from shards.errors import DecodeError, ShardError
+from shards.fingerprint import hash_bytes
 from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name, read_facts
 from shards.packing.encode import Stored, StoreOptions, refuse_undecodable, store_picture
 from shards.packing.tar import TarWriter
@@ -135,6 +135,7 @@ def _add_sample(setting: Setting, job: ShardJob, number: int, source: Source, wr
             stored.width,
             stored.height,
             stored.mode,
+            hash_bytes(stored.data),
             pixels,
             source.name,
         )
@@ -174,7 +175,7 @@ def _read(setting: Setting, job: ShardJob, number: int, source: Source) -> bytes
             f"{source.name} vanished while the pictures were packed; nothing was published. "
             "Put it back and run the command again, or remove it for good and run it again"
         ) from err
-    changed = job.bytes_xxh3 is not None and xxhash.xxh3_128_hexdigest(data) != job.bytes_xxh3[number]
+    changed = job.bytes_xxh3 is not None and hash_bytes(data) != job.bytes_xxh3[number]
     if changed or len(data) != source.size:
         raise ShardError(
             f"{source.name} changed while the pictures were packed; nothing was published. Run the command again"

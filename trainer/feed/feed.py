@@ -75,13 +75,10 @@ class Feed:
         held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
             overwritten some time after the second one behind it was asked for.
         pinned: Page-locked memory, which CUDA copies from beside the computation.
-        checked: Hash each shard before its first sample, for decoders that do not see all damage.
     """
 
-    def __init__(
-        self, split: Split, workers: int, *, held: int = 1, pinned: bool = False, checked: bool = False
-    ) -> None:
-        self._reader = SampleReader(split, checked)
+    def __init__(self, split: Split, workers: int, *, held: int = 1, pinned: bool = False) -> None:
+        self._reader = SampleReader(split)
         self._num_classes = split.num_classes if split.task == "multi-label" else None
         self.meter = Meter()
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)

@@ -1,8 +1,9 @@
 """Geometry of training: bytes of a sample -> uint8[C, S, S], by a decoder that knows what training may assume.
 
 Evaluation and serving have `trainer.contract.preprocess` and `shards.decode`. Here a JPEG that was audited when it was
-packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU, and at a part of its
-resolution where that is asked for. All else, and what simplejpeg finds odd, goes through `shards.decode` here too.
+packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU; without the rows below a
+random part, and at a part of its resolution where that is asked for. All else, and what simplejpeg finds odd, goes
+through `shards.decode` here too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ _JPEG = b"\xff\xd8\xff"
 _TRIES = 10
 _SCALES = (8, 4, 2)
 """Parts of the resolution at which libjpeg-turbo decodes for less than the whole."""
+_ROWS_BELOW = 2
+"""Rows below a part that its last ones depend on: chroma of half the height is interpolated over them."""
+_SOF, _OTHER_SOF = (0xC0, 0xC1), (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_SOS, _DRI = 0xDA, 0xDD
+_SKIPPED = "extraneous bytes before marker 0xd9"
+"""The end of libjpeg's first warning where all went well up to the last row, and more data lies before the end."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,10 @@ class TrainGeometry:
             DecodeError: The bytes are not one complete picture.
         """
         with meter.timing("decode"):
-            if self.fast and self._crop == "random" and self.before is None and _is_plain(sample):
-                return self._load_scaled(sample, key, meter)
+            sides = measure_plain(sample) if self._crop == "random" and self.before is None else None
+            if sides is not None:
+                meter.count_side(max(sides))
+                return self._load_part(sample, sides, key)
             image = decode_sample(sample, self.spec)
             meter.count_side(max(image.shape[1:]))
             if self.before is None:
@@ -104,16 +113,23 @@ class TrainGeometry:
 
     def _as_input(self, image: Tensor) -> Tensor:
         """Return a decoded picture with the channels of the model's input."""
-        image = image.expand(3, -1, -1)
+        if image.shape[0] == 1:
+            image = image.expand(3, -1, -1)
         return transforms.rgb_to_grayscale(image) if self.spec.channels == 1 else image
 
-    def _load_scaled(self, sample: Sample, key: SampleKey, meter: Meter) -> Tensor:
-        height, width = simplejpeg.decode_jpeg_header(sample.data)[:2]
-        meter.count_side(max(height, width))
-        box, size = draw_box(height, width, self.options, make_numpy_rng(key, CROP)), self.spec.size
-        scale = next((scale for scale in _SCALES if min(box.height, box.width) >= scale * size), 1)
-        image = decode_sample(sample, self.spec, scale)
-        return self._as_input(self._resize_part(image, box.snap(round(height / image.shape[1]))))
+    def _load_part(self, sample: Sample, sides: tuple[int, int], key: SampleKey) -> Tensor:
+        """Return what `load` does, of a plain JPEG of these sides of which a random part is all that is wanted."""
+        box = draw_box(*sides, self.options, make_numpy_rng(key, CROP))
+        scale = self._find_scale(box)
+        rows = box.top + box.height + _ROWS_BELOW
+        upper = decode_upper(sample.data, rows) if scale == 1 and rows < sides[0] else None
+        image = decode_sample(sample, self.spec, scale) if upper is None else upper
+        return self._as_input(self._resize_part(image, box.snap(round(sides[1] / image.shape[2]))))
+
+    def _find_scale(self, box: Box) -> int:
+        """Return how many times smaller the picture may be decoded for a part of it: 1, 2, 4 or 8."""
+        scales = _SCALES if self.fast else ()
+        return next((scale for scale in scales if min(box.height, box.width) >= scale * self.spec.size), 1)
 
     def _resize_part(self, image: Tensor, box: Box) -> Tensor:
         return resize(cut_box(image, box), self.spec.size, self.spec.interpolation)
@@ -170,6 +186,45 @@ def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tenso
         except ValueError:  # anything that libjpeg warns of: our decoder decides
             pass
     return torch.from_numpy(decode(sample.data, spec.decode)).permute(2, 0, 1)
+
+
+def decode_upper(data: bytes, rows: int) -> Tensor | None:
+    """Return uint8[1 or 3, rows, W], strided as [rows, W, C]: the upper rows of a gray or YCbCr JPEG, luminance once.
+
+    libjpeg-turbo reads a header that says that the picture ends there, and decodes nothing below. All but the last
+    `_ROWS_BELOW` rows are those of the whole picture. None where that cannot be had, or anything is odd about the data.
+
+    rows: Fewer than the picture has.
+    """
+    place = _find_height(data)
+    if place is None:
+        return None
+    _, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    kind, channels = ("GRAY", 1) if colorspace == "Gray" else ("RGB", 3)
+    upper = np.empty((rows, width, channels), dtype=np.uint8)
+    shortened = bytearray(data)
+    shortened[place : place + 2] = rows.to_bytes(2, "big")
+    try:
+        simplejpeg.decode_jpeg(shortened, kind, buffer=upper)
+    except ValueError as err:  # raised when all rows are there, for the data behind them
+        if not str(err).endswith(_SKIPPED):
+            return None
+    return torch.from_numpy(upper).permute(2, 0, 1)
+
+
+def _find_height(data: bytes) -> int | None:
+    """Return where a JPEG keeps its height; None where its data does not run from top to bottom in one piece."""
+    place, found = 2, None
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == _SOS:
+            return found
+        if marker == _DRI or marker in _OTHER_SOF:
+            return None
+        if marker in _SOF:
+            found = place + 5
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
 
 
 def cut_box(image: Tensor, box: Box) -> Tensor:

@@ -61,9 +61,8 @@ class TrainStream:
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
-        late = recipe.stream.decode == "device"
-        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda", checked=late)
-        self._make_load = make_late_load if late else make_load
+        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda")
+        self._make_load = make_late_load if recipe.stream.decode == "device" else make_load
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
         """How often two samples of one shard meet in a batch at most, against a full shuffle."""
