@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from shards.errors import UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+_INTERRUPTS: Final = {signal.SIGINT, signal.SIGTERM}
 
 
 class Pool(Protocol):
@@ -93,12 +96,32 @@ def open_pool(workers: int) -> Iterator[Pool]:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Put off Ctrl-C: a submit that it cuts short leaves a worker half started, and nobody could end it any more."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Put off Ctrl-C: a submit that it cuts short leaves a worker half started, and nobody could end it any more.
+
+    The mask is for processes that are started meanwhile. It does not hold the signal off: any other thread takes it,
+    a progress bar's or pyarrow's, and Python runs its handler in the main thread all the same. Other threads are not
+    interrupted.
+    """
+    came: list[int] = []
+    handlers = _put_off(came) if threading.current_thread() is threading.main_thread() else {}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for caught in came:
+            signal.raise_signal(caught)
+
+
+def _put_off(came: list[int]) -> dict[signal.Signals, Any]:
+    """Let interrupts do no more than stand in `came`; return the handlers that they had, but for those of C code."""
+    handlers = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    known = {number: handler for number, handler in handlers.items() if handler is not None}
+    for number in known:
+        signal.signal(number, lambda caught, _: came.append(caught))
+    return known
 
 
 def _start_worker() -> None:

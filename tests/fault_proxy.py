@@ -95,9 +95,9 @@ class FaultProxy:
         cut = fault.after if fault.kind in ("reset", "close", "stall") else 1 << 62
         passed = 0
         while data := await answers.read(65536):
+            self.sent += len(data[:cut])  # before the client has it all, and looks
             writer.write(data[:cut])
             await writer.drain()
-            self.sent += len(data[:cut])
             cut -= len(data[:cut])
             passed += len(data)
             if fault.kind == "throttle" and passed > fault.after:

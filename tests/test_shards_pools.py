@@ -115,3 +115,35 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
     assert len(workers) == 2
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+sys.path.insert(0, {tests!r})
+from shards.pools import open_pool
+from test_shards_pools import double
+if __name__ == "__main__":
+    threading.Thread(target=time.sleep, args=(5,), daemon=True).start()  # it takes the signal
+    with open_pool(2) as pool:
+        submit, done = pool._executor.submit, []
+
+        def interrupted(*words):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append(submit(*words))
+            return done[-1]
+
+        pool._executor.submit = interrupted
+        try:
+            list(pool.run(double, range(4)))
+        except KeyboardInterrupt:
+            print("submitted", len(done), flush=True)
+"""
+
+
+def test_interrupt_during_a_submit_waits_for_its_end(tmp_path: Path) -> None:
+    """A worker that is half started would be nobody's, and complain when its parent is gone."""
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED.format(tests=str(ROOT / "tests")))
+    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("submitted 1\n", "", 0)
