@@ -23,11 +23,17 @@ from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
 from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.loss import Loss
-from trainer.step.memory import RankMemoryError, fit_parts, is_out_of_memory, refuse_single_sample, release
+from trainer.step.memory import (
+    RankMemoryError,
+    cut_parts,
+    fit_parts,
+    is_out_of_memory,
+    refuse_single_sample,
+    release,
+)
 from trainer.step.norms import find_own_norms
 from trainer.step.optimizers import build_optimizer
-
-_AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from trainer.step.precision import autocast, build_scaler, set_precision
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,13 @@ class Engine:
         self._ranks = ranks
         self._loss = loss
         self._teacher = teacher
-        set_precision(recipe)
+        set_precision(recipe.step)
         self.model = _place(model, recipe, ranks)
         self.frozen = bool(recipe.freeze)
         self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
         late = list_frozen(self.model, recipe.freeze) if recipe.freeze_epochs is not None else []
         self.optimizer = build_optimizer(self.model, recipe.optim, find_head(self.model.backbone), late)
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=recipe.amp == "fp16")
+        self.scaler = build_scaler(recipe.amp, ranks.device)
         self.ema = Ema(self.model, recipe.step.ema) if recipe.step.ema is not None else None
         self._syncs_norms = recipe.step.sync_batch_norm
         self._own_norms = find_own_norms(self.model)
@@ -173,8 +179,7 @@ class Engine:
         if not len(images) and not self._syncs_norms:  # SyncBatchNorm counts no picture; the others need one
             images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
             pairs = None
-        dtype = _AMP.get(self._recipe.amp, torch.float32)
-        with torch.autocast(self._ranks.device.type, dtype, enabled=self._recipe.amp != "off"):
+        with autocast(self._recipe.amp, self._ranks.device):
             answers = split_outputs(self._parallel(images))
             taught = self._teacher.compute_logits(images) if self._teacher else None
         losses = weights * self._judge(answers, labels, taught)
@@ -279,23 +284,6 @@ class Engine:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-
-
-def cut_parts(size: int, parts: int) -> list[slice]:
-    """Return at most `parts` contiguous parts of a slice, none of them empty; of an empty slice the one that it is.
-
-    >>> cut_parts(5, 2), cut_parts(1, 4), cut_parts(0, 4)
-    ([slice(0, 2, None), slice(2, 5, None)], [slice(0, 1, None)], [slice(0, 0, None)])
-    """
-    number = max(1, min(parts, size))
-    return [slice(size * part // number, size * (part + 1) // number) for part in range(number)]
-
-
-def set_precision(recipe: Recipe) -> None:
-    """Set what is one for the whole process: TensorFloat-32, deterministic algorithms."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.step.tf32
-    torch.use_deterministic_algorithms(recipe.step.deterministic)
-    torch.backends.cudnn.benchmark = not recipe.step.deterministic
 
 
 def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:

@@ -36,6 +36,16 @@ def is_out_of_memory(err: BaseException) -> bool:
     return isinstance(err, RuntimeError) and any(words in str(err) for words in _CPU_SAYS)
 
 
+def cut_parts(size: int, parts: int) -> list[slice]:
+    """Return at most `parts` contiguous parts of a slice, none of them empty; of an empty slice the one that it is.
+
+    >>> cut_parts(5, 2), cut_parts(1, 4), cut_parts(0, 4)
+    ([slice(0, 2, None), slice(2, 5, None)], [slice(0, 1, None)], [slice(0, 0, None)])
+    """
+    number = max(1, min(parts, size))
+    return [slice(size * part // number, size * (part + 1) // number) for part in range(number)]
+
+
 def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
     """Return the least of first, 2 first, 4 first, ... parts in which a slice of `size` samples can be computed.
 

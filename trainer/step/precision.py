@@ -1,0 +1,26 @@
+"""The arithmetic of a step: mixed precision, TensorFloat-32, deterministic algorithms."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.options.step import StepOptions
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(amp: str, device: torch.device) -> torch.autocast:
+    """Return where a model computes in bf16 or fp16; where `amp` is off, in float32 as ever."""
+    return torch.autocast(device.type, _DTYPES.get(amp, torch.float32), enabled=amp in _DTYPES)
+
+
+def build_scaler(amp: str, device: torch.device) -> torch.amp.GradScaler:
+    """Return what keeps fp16 gradients from vanishing; with bf16 and off it passes everything through."""
+    return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+
+def set_precision(options: StepOptions) -> None:
+    """Set what is one for the whole process: TensorFloat-32, deterministic algorithms."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
+    torch.use_deterministic_algorithms(options.deterministic)
+    torch.backends.cudnn.benchmark = not options.deterministic
