@@ -62,13 +62,7 @@ SLOW_CASES = {
     "posters": Case("posters", "posters", 600, 128, ("image_size=64", "epochs=14")),
     "ants_bees": Case("ants_bees", "ants_bees", 500, 112, ("image_size=48", "preprocess.resize=55", "epochs=9")),
     "covid_ct": Case("covid_ct", "covid_ct", 900, 112, ("image_size=32", "epochs=4")),
-    "chest_xray": Case(
-        "chest_xray",
-        "chest_xray",
-        900,
-        100,
-        ("image_size=48", "epochs=24", "batch_size_global=16", "optim.peak_lr=0.0025"),
-    ),
+    "chest_xray": Case("chest_xray", "chest_xray", 900, 100, ("image_size=48", "epochs=26")),
     "elpv": Case("elpv", "elpv", 300, 150, ("image_size=96", "epochs=3")),
     "imagenet_resnet50": Case(
         "imagenet_resnet50",
@@ -180,8 +174,8 @@ SIZES = {"data", "name", "image_size", "epochs", "batch_size_global", "weights",
 def test_a_smaller_run_keeps_what_the_recipe_learns_with(case: Case) -> None:
     whole, small = (load_recipe(case.recipe, options) for options in ((), case.options))
     scale = small.batch_size_global / whole.batch_size_global
-    # Linear scaling, or less: at 32 pixels BatchNorm sees one place a picture, and small batches of that bear no more.
-    assert small.optim.peak_lr == whole.optim.peak_lr or 0 < small.optim.peak_lr <= whole.optim.peak_lr * scale
+    assert (scale < 1) == (case.recipe == "imagenet_resnet50")  # whose 4,096 are more than all of the pictures
+    assert small.optim.peak_lr == pytest.approx(whole.optim.peak_lr * scale, rel=0.05)
     assert bool(small.augment.progressive) == bool(whole.augment.progressive)
     plain = {
         "optim": {"peak_lr": small.optim.peak_lr},
