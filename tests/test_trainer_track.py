@@ -112,6 +112,23 @@ def test_config_is_the_resolved_recipe_and_what_it_ran_on(tracked: Tracked) -> N
     assert config == {**tracked.recipe.model_dump(mode="json"), **facts, "_wandb": {}}
 
 
+def test_keys_of_a_store_do_not_reach_wandb(
+    dataset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = "https://key:secret@host/set?signature=x"
+    recipe = make_recipe(dataset_path, tmp_path).model_copy(update={"data": data})
+    monkeypatch.setattr(sys, "argv", ["run.py", "smoke", f"data={data}"])
+    tracker = Tracker(recipe, 1)
+    tracker.start(open_dataset(str(dataset_path)), 0)
+    tracker.close()
+    (records,) = read_runs(recipe)
+    assert find(records, "run")[0]["config"]["update"]["data"] == "https://host/set"
+    assert find(records, "environment")[0]["args"] == ["smoke", "data=https://host/set"]
+    for path in recipe.run_dir.rglob("*"):
+        assert path.is_dir() or not {word for word in (b"secret", b"signature") if word in path.read_bytes()}, path
+    assert sys.argv[2] == f"data={data}"
+
+
 def test_history_holds_the_rows_of_both_files_in_order(tracked: Tracked) -> None:
     """Of one step a row of each: W&B has one for both."""
     rows = [*read_metrics(tracked.recipe.run_dir), *read_steps(tracked.recipe.run_dir)]
@@ -355,30 +372,41 @@ from pathlib import Path
 from trainer.job import run_rank
 from trainer.ranks import single_rank
 from trainer.recipe_file import load_recipe
+from trainer.record.track import Tracker
 
-recipe = load_recipe("smoke", sys.argv[1:])
+when = sys.argv[1]
+recipe = load_recipe("smoke", sys.argv[2:])
 recipe.run_dir.mkdir(parents=True)
 
-def kill_wandb(numbers):
+def kill_wandb(*_):
     for task in Path("/proc").glob("[0-9]*"):
         parent = (task / "stat").read_text().rpartition(")")[2].split()[1]
         if parent == str(os.getpid()) and b"wandb-core" in (task / "cmdline").read_bytes():
             os.kill(int(task.name), signal.SIGKILL)
             print("killed")
 
-print(run_rank(recipe, single_rank(), kill_wandb))
+start = Tracker.start
+def start_and_kill(*words):
+    start(*words)
+    assert "sklearn" not in sys.modules  # an import that W&B would like to hear of is still to come
+    kill_wandb()
+
+if when == "start":
+    Tracker.start = start_and_kill
+print(run_rank(recipe, single_rank(), kill_wandb if when == "epoch" else lambda _: None))
 """
 
 
-@pytest.mark.slow
-def test_death_of_wandb_in_the_middle_does_not_stop_the_run(dataset_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["start", pytest.param("epoch", marks=pytest.mark.slow)])
+def test_death_of_wandb_in_the_middle_does_not_stop_the_run(when: str, dataset_path: Path, tmp_path: Path) -> None:
     options = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=lost", "track.wandb=offline", "epochs=2"]
-    command = [sys.executable, "-c", KILLED, *options]
+    command = [sys.executable, "-c", KILLED, when, *options]
     # Of a process that tracks too, a child would inherit its service.
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout) == (0, "killed\nfinished\n"), done.stderr
-    assert "W&B failed and lacks a part of this run: " in done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if "W&B" in line or "Traceback" in line]
+    assert told.startswith("W&B failed and lacks a part of this run: "), done.stderr
 
 
 def test_disabled_tracking_leaves_no_trace(dataset_path: Path, tmp_path: Path) -> None:

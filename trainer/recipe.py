@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -22,7 +22,7 @@ from trainer.options.schedule import ScheduleOptions
 from trainer.options.section import Section
 from trainer.options.step import StepOptions
 from trainer.options.stream import StreamOptions
-from trainer.run_place import find_run_dir, is_remote, join_root, show_location
+from trainer.run_place import find_run_dir, is_remote, join_root, show_location, show_locations
 
 
 class Recipe(Section):
@@ -182,6 +182,11 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the resolved recipe as people may see it: URIs without keys and queries, which may be signatures."""
+        told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
+        return told
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""

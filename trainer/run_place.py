@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 WORK_VARIABLE = "SHARDLINE_WORK"
 
@@ -36,6 +37,19 @@ def show_location(location: str) -> str:
     's3://bucket/runs/ants'
     """
     return re.sub(r"//[^/@]*@", "//", location.partition("?")[0]) if is_remote(location) else location
+
+
+def show_locations(value: Any) -> Any:
+    """Return a value of JSON as people may see it, every location in it as `show_location` does.
+
+    >>> show_locations({"data": "https://host/cells?signature=x", "epochs": 3})
+    {'data': 'https://host/cells', 'epochs': 3}
+    """
+    if isinstance(value, dict):
+        return {name: show_locations(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [show_locations(each) for each in value]
+    return show_location(value) if isinstance(value, str) else value
 
 
 def find_run_dir(root: str, work: str | None, name: str) -> Path:

@@ -118,6 +118,7 @@ class _Guarded(Generic[Outside]):
     def __init__(self, name: str) -> None:
         self._name = name
         self._inside: Outside | None = None
+        self._said: set[str] = set()
 
     @property
     def is_open(self) -> bool:
@@ -135,4 +136,6 @@ class _Guarded(Generic[Outside]):
         try:
             function(self._inside)
         except Exception as err:
-            logger.warning("%s failed and lacks a part of this run: %s", self._name, err)
+            if str(err) not in self._said:  # a service that has died fails in every step
+                logger.warning("%s failed and lacks a part of this run: %s", self._name, err)
+            self._said.add(str(err))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,7 @@ from trainer.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.curves import list_cells, trace_pr, trace_roc
 from trainer.record.logbook import Numbers
+from trainer.run_place import show_locations
 
 RUN_ID = "wandb-id"
 """File in the run's folder: its id in W&B."""
@@ -71,6 +74,7 @@ class WandbRun:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, num_ranks: int, mode: Any) -> None:
         import wandb  # late: it takes seconds, and most processes never track
+        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
         self._wandb: Any = wandb
         self._defined: set[str] = set()
@@ -79,19 +83,22 @@ class WandbRun:
             # Tables wait here for `wandb sync`; by default they would lie in the home folder of a node that may go.
             os.environ[_DATA_DIR] = str(recipe.run_dir / "wandb" / "data")
         options = recipe.track
-        self._run: Any = wandb.init(
-            project=options.project,
-            group=options.group,
-            job_type=options.job_type or ("trial" if options.group else "train"),
-            name=recipe.name,
-            tags=options.tags,
-            id=claim_run_id(recipe),
-            resume="allow" if mode == "online" else None,
-            mode=mode,
-            dir=recipe.run_dir,
-            config={**recipe.model_dump(mode="json"), **_describe(dataset), "world_size": num_ranks},
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        with _hiding_keys_of_command():
+            self._run: Any = wandb.init(
+                project=options.project,
+                group=options.group,
+                job_type=options.job_type or ("trial" if options.group else "train"),
+                name=recipe.name,
+                tags=options.tags,
+                id=claim_run_id(recipe),
+                resume="allow" if mode == "online" else None,
+                mode=mode,
+                dir=recipe.run_dir,
+                config={**recipe.describe(), **_describe(dataset), "world_size": num_ranks},
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        # They tell W&B of every library that is imported from now on. Where its service has died, that import fails.
+        unregister_all_post_import_hooks()
         self._run.define_metric("*", step_metric="epoch")
         self._run.define_metric("step/*", step_metric="step")
 
@@ -141,6 +148,10 @@ class WandbRun:
     def close(self, exit_code: int) -> None:
         try:
             self._run.finish(exit_code=exit_code)
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._wandb.teardown()  # of a service that has died; else Python tries at its end and prints a traceback
+            raise
         finally:
             if self._data_dir_is_ours:
                 os.environ.pop(_DATA_DIR, None)
@@ -158,6 +169,17 @@ class WandbRun:
         table = self._wandb.Table(columns=columns, data=rows)
         texts = {"title": "Confusion matrix"}
         return self._wandb.plot_table("wandb/confusion_matrix/v1", table, {name: name for name in columns}, texts)
+
+
+@contextlib.contextmanager
+def _hiding_keys_of_command() -> Iterator[None]:
+    """W&B records the words of the command, too."""
+    words = sys.argv
+    sys.argv = show_locations(words)
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 def choose_mode(options: TrackOptions) -> str:

@@ -112,7 +112,7 @@ def list_fingerprints(run: Finished) -> dict[str, str]:
 
 
 def _reproduce(run: Finished) -> str:
-    recipe = yaml.safe_dump(run.describe_recipe(), sort_keys=False, allow_unicode=True)
+    recipe = yaml.safe_dump(run.recipe.describe(), sort_keys=False, allow_unicode=True)
     unrecorded = tell_unrecorded(run)
     return (
         show_code("\n".join(list_commands(run)))

@@ -25,7 +25,6 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import read_metrics
-from trainer.run_place import show_location
 
 ENVIRONMENT = "environment.json"
 """Where a run ended, in its folder."""
@@ -81,19 +80,6 @@ class Finished:
     def display_names(self) -> dict[str, str]:
         """What each class is called, by its name."""
         return dict(zip(self.page.classes, self.page.display_names, strict=True))
-
-    def describe_recipe(self) -> dict[str, Any]:
-        """Return the recipe as people may see it: URIs without keys."""
-        told: dict[str, Any] = _hide_keys(self.recipe.model_dump(mode="json"))
-        return told
-
-
-def _hide_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _hide_keys(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_hide_keys(each) for each in value]
-    return show_location(value) if isinstance(value, str) else value
 
 
 def record_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
