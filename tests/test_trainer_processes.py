@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
 from shards.errors import ShardError, UsageError
@@ -23,3 +29,22 @@ def test_refusal_of_one_rank_ends_the_others_and_reaches_the_caller() -> None:
 def test_no_ranks_at_all_are_refused() -> None:
     with pytest.raises(UsageError, match=r"^num_ranks is a number of processes and must be at least 1, got 0$"):
         run_processes(refuse_on_second_rank, ("/data",), 0)
+
+
+def write_pid_and_wait(ranks: Ranks, folder: Path) -> None:
+    (folder / str(ranks.rank)).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_no_rank_survives_ctrl_c(tmp_path: Path) -> None:
+    def press() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_processes(write_pid_and_wait, (tmp_path,), 2)
+    for path in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)

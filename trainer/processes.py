@@ -32,6 +32,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         UsageError: As the function raised on some rank.
         ShardError: Likewise.
         OSError: Likewise; a store that does not answer, a full disk.
+        KeyboardInterrupt: Ctrl-C; no rank runs any more.
     """
     if num_ranks < 1:
         raise UsageError(f"num_ranks is a number of processes and must be at least 1, got {num_ranks}")
@@ -42,9 +43,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         # forkserver: ranks are forks of one process that has imported all this once, before any thread or device.
         multiprocessing.set_forkserver_preload(["trainer.job"])
         try:
-            start_processes(
-                _run_process, (num_ranks, folder, function, arguments), num_ranks, start_method="forkserver"
-            )
+            _run_all((num_ranks, folder, function, arguments), num_ranks)
         except ProcessRaisedException:
             if not (folder / _REFUSAL).is_file():
                 raise
@@ -58,6 +57,20 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
             ) from err
         result: Result = pickle.loads((folder / _RESULT).read_bytes())
         return result
+
+
+def _run_all(arguments: tuple[Any, ...], num_ranks: int) -> None:
+    """Return when all ranks have ended, whatever ends this."""
+    # daemon: Python would wait for the others at its end.
+    started = start_processes(_run_process, arguments, num_ranks, join=False, daemon=True, start_method="forkserver")
+    assert started is not None  # without join there is something to join
+    try:
+        while not started.join():
+            pass
+    finally:
+        for process in started.processes:
+            process.kill()
+            process.join()
 
 
 def _run_process(

@@ -150,7 +150,7 @@ class WandbRun:
             self._run.finish(exit_code=exit_code)
         except Exception:
             with contextlib.suppress(Exception):
-                self._wandb.teardown()  # of a service that has died; else Python tries at its end and prints a traceback
+                self._wandb.teardown()  # of a service that has died; else it fails at Python's end, with a traceback
             raise
         finally:
             if self._data_dir_is_ours:
