@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BUCKET = "shards"
+READER = ("reader", "readersecret")
+"""Key and secret that may not write."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -74,15 +76,15 @@ class SeaweedFS:
 
 @contextlib.contextmanager
 def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[SeaweedFS]:
-    """Start SeaweedFS in `folder`, and stop it when the block ends."""
+    """Start SeaweedFS in `folder`, and stop it when the block ends; READER's keys may read and list, no more."""
     s3, filer, master, volume = free_ports(4)
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+    allowed = {(key, secret): ["Admin", "Read", "Write", "List", "Tagging"], READER: ["Read", "List"]}
+    identities = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": word}], "actions": actions}
+        for (name, word), actions in allowed.items()
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     # Telemetry is on by default, and the addresses are those of the network card.
     options = {
         "dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.telemetry": "false", "admin.ui": "false",

@@ -269,15 +269,30 @@ def test_snapshot_of_another_recipe_is_refused_and_both_are_named(straight: Reci
     )
 
 
-def test_damaged_state_is_refused_with_its_path_and_the_remedy(straight: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors", "optimizer.pt"])
+def test_damaged_snapshot_is_refused_with_its_path_and_the_remedy(straight: Recipe, tmp_path: Path, name: str) -> None:
     recipe = copy_run(straight, tmp_path)
-    path = next(recipe.run_dir.glob("snapshots/*/state.json"))
+    path = last_folder(recipe) / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ShardError) as caught:
         train_quietly(recipe)
-    assert str(caught.value) == (
-        f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before"
-    )
+    assert str(caught.value).startswith(f"{path.parent} is damaged (")
+    assert str(caught.value).endswith("); delete that folder to go on from the snapshot before")
+
+
+def test_snapshot_of_an_epoch_that_is_judged_keeps_its_tensors(dataset_path: Path, tmp_path: Path) -> None:
+    """So that there is a whole snapshot at every moment: a kill while another took its place would lose both."""
+    recipe = make_recipe(dataset_path, tmp_path, "name=judged", "epochs=1", f"batch_size_global={NUM_SAMPLES}")
+    recipe.run_dir.mkdir()
+    (recipe.run_dir / STOP_FILE).touch()
+    written = []
+    for outcome, epochs_done in (("interrupted", 0), ("finished", 1)):
+        assert train_quietly(recipe) == outcome
+        state = SnapshotStore(recipe.run_dir / "snapshots").read_last()
+        assert state is not None
+        assert (state.samples_seen, state.epochs_done) == (NUM_SAMPLES, epochs_done)
+        written.append({path.name: path.stat().st_ino for path in last_folder(recipe).iterdir()})
+    assert {name for name in written[0] if written[1][name] != written[0][name]} == {"state.json"}
 
 
 @pytest.fixture(scope="module")

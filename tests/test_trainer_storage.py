@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from object_stores import run_seaweedfs
+from object_stores import READER, run_seaweedfs
 from safetensors.torch import load_file
 
 from shards.errors import UsageError
@@ -28,7 +28,9 @@ from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
+from trainer.record.parts import read_parts
 from trainer.record.run_store import open_run_store
+from trainer.record.standing import Standing, look_up
 from trainer.run_dir import STOP_FILE, claim_run_dir, enter_work_folder
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -230,6 +232,53 @@ def test_state_of_a_run_that_was_removed_from_the_store_does_not_come_back(
     other = recipe.model_copy(update={"seed": 3})
     claim_run_dir(other)  # the same name for another recipe: the old state is neither refused nor used
     assert not (recipe.run_dir / "snapshots").exists()
+
+
+def test_standing_of_a_run_is_looked_up_in_its_store_and_nothing_is_left_there(
+    dataset_path: Path, s3: str, tmp_path: Path
+) -> None:
+    fresh = make_recipe(dataset_path, s3.format(path="standing"), tmp_path / "work")
+    assert look_up(fresh) == Standing(samples_seen=0, is_finished=False)
+    assert store_of(fresh).sizes() == {}
+    recipe = stop_early(fresh)
+    names = store_of(recipe).sizes()
+    elsewhere = move(recipe, tmp_path / "elsewhere")
+    assert look_up(elsewhere) == look_up(recipe) == Standing(samples_seen=2, is_finished=False)
+    with pytest.raises(UsageError, match=r"/standing/run holds a run of another recipe \(seed was 0, now 3\); choose"):
+        look_up(elsewhere.model_copy(update={"seed": 3}))
+    store_of(recipe).write("result.json", b"{}")
+    assert look_up(elsewhere) == Standing(samples_seen=2, is_finished=True)
+    assert store_of(recipe).sizes().keys() == names.keys() | {"result.json"}
+    assert not elsewhere.run_dir.exists()
+
+
+def test_state_here_of_another_run_of_the_same_name_does_not_count(dataset_path: Path, s3: str, tmp_path: Path) -> None:
+    recipe = stop_early(make_recipe(dataset_path, s3.format(path="namesake"), tmp_path / "work"))
+    storage = store_of(recipe)
+    storage.delete(list(storage.sizes()))
+    assert look_up(recipe) == Standing(samples_seen=0, is_finished=False)
+
+
+def test_keys_that_a_store_does_not_take_are_refused_in_one_sentence(
+    dataset_path: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(dataset_path, s3.format(path="denied"), tmp_path / "work")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    for look in (look_up, read_parts):
+        with pytest.raises(PermissionError) as caught:
+            look(recipe)
+        assert str(caught.value).count("the store denies access") == 1
+
+
+def test_keys_that_may_read_and_not_write_are_refused_before_the_run(
+    dataset_path: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = stop_early(make_recipe(dataset_path, s3.format(path="read-only"), tmp_path / "work"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER[1])
+    assert read_parts(recipe) == 1
+    with pytest.raises(PermissionError, match=r"the store denies access .*check the keys"):
+        look_up(recipe)
 
 
 @pytest.mark.slow

@@ -14,11 +14,10 @@ from trainer.launch import choose_launch, open_data
 from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
 from trainer.processes import run_processes
 from trainer.recipe import Recipe
-from trainer.record.snapshot import SnapshotStore
+from trainer.record.standing import Standing, look_up
 from trainer.record.steps import count_steps
 from trainer.record.wandb_run import choose_mode
 from trainer.rehearsal import Rehearsal, rehearse
-from trainer.run_dir import SNAPSHOTS, is_finished, refuse_other_recipe
 
 _KEPT_SNAPSHOTS = 3
 """The best, the last, and the one that is being written."""
@@ -65,7 +64,7 @@ def plan_run(recipe: Recipe) -> Plan:
     """
     recipe = resolve_recipe(recipe.with_absolute_paths())
     recipe, dataset = open_data(recipe)
-    refuse_other_recipe(recipe)
+    standing = look_up(recipe)
     free_disk = read_free_disk(recipe.run_dir)
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
@@ -75,7 +74,7 @@ def plan_run(recipe: Recipe) -> Plan:
     needed_disk = kept * snapshot + rehearsal.memory.parameters
     refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
     storage = {"folder": str(recipe.run_dir), "free": free_disk, "needed": needed_disk}
-    return _make_plan(recipe, dataset, rehearsal, storage, _note(recipe, rehearsal, on_cluster))
+    return _make_plan(recipe, dataset, rehearsal, standing, storage, _note(recipe, rehearsal, on_cluster))
 
 
 def _check_ranks(recipe: Recipe) -> bool:
@@ -111,18 +110,21 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
 
 
 def _make_plan(
-    recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, storage: dict[str, Any], notes: list[str]
+    recipe: Recipe,
+    dataset: Dataset,
+    rehearsal: Rehearsal,
+    standing: Standing,
+    storage: dict[str, Any],
+    notes: list[str],
 ) -> Plan:
     per_epoch, ranks = rehearsal.steps_per_epoch, recipe.least_ranks
-    state = SnapshotStore(recipe.run_dir / SNAPSHOTS).read_last() if (recipe.run_dir / SNAPSHOTS).is_dir() else None
-    seen = state.samples_seen if state else 0
-    done = count_steps(seen, rehearsal.samples_per_epoch, recipe.batch_size_global)
+    total = per_epoch * recipe.epochs
+    done = count_steps(standing.samples_seen, rehearsal.samples_per_epoch, recipe.batch_size_global)
     full = min(recipe.batch_size_global, rehearsal.samples_per_epoch)
     parts = {name: dataset.split(name) for name in dataset.manifest.splits}
-    finished = is_finished(recipe.run_dir)
     return Plan(
-        run=str(recipe.run_dir),
-        state="finished" if finished else "goes on" if state else "new",
+        run=recipe.run_place,
+        state="finished" if standing.is_finished else "goes on" if done else "new",
         data={
             "location": recipe.data,
             "fingerprint": dataset.fingerprint(),
@@ -147,10 +149,10 @@ def _make_plan(
         batch_size_rank=(full // ranks, -(-full // ranks)),
         steps_per_epoch=per_epoch,
         steps_done=done,
-        steps_total=per_epoch * recipe.epochs,
+        steps_total=total,
         memory=_list_memory(rehearsal),
         storage=storage,
-        time=_estimate_time(recipe, dataset, rehearsal, 0 if finished else per_epoch * recipe.epochs - done),
+        time=_estimate_time(recipe, dataset, rehearsal, 0 if standing.is_finished else total - done),
         wandb=choose_mode(recipe.track),
         tensorboard=recipe.track.tensorboard,
         notes=notes,

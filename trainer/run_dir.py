@@ -56,15 +56,20 @@ def refuse_other_recipe(recipe: Recipe) -> None:
         _refuse_other(load_recipe(str(path)), recipe, str(recipe.run_dir))
 
 
+def refuse_other_recipe_there(recipe: Recipe, store: RunStore) -> None:
+    """Refuse a place in a store that belongs to a run of another recipe; raises as `claim_run_dir`."""
+    there = store.read(RECIPE) if any(name.startswith(f"{SNAPSHOTS}/") for name in store.sizes()) else None
+    if there is not None:
+        _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
+
+
 def _claim_store(recipe: Recipe) -> None:
     from trainer.record.run_store import open_run_store  # late: a folder needs nothing of it
 
     store = open_run_store(recipe)
     assert store is not None
     names = store.sizes()
-    there = store.read(RECIPE) if any(name.startswith(f"{SNAPSHOTS}/") for name in names) else None
-    if there is not None:
-        _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
+    refuse_other_recipe_there(recipe, store)
     if RUN_ID not in names:
         store.write(RUN_ID, json.dumps({"id": uuid.uuid4().hex}).encode())
     enter_work_folder(recipe.run_dir, store)
@@ -75,14 +80,22 @@ def _claim_store(recipe: Recipe) -> None:
 
 def enter_work_folder(run_dir: Path, store: RunStore) -> None:
     """Make this machine's folder for a run in a store, and empty it of another run that had the same name."""
-    run_id = json.loads(store.read(RUN_ID) or b"null")
-    path = run_dir / RUN_ID
-    if path.is_file() and json.loads(path.read_bytes()) == run_id:
+    if is_work_folder(run_dir, store):
         return
     for old in run_dir.iterdir() if run_dir.is_dir() else ():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_json(path, run_id)
+    write_json(run_dir / RUN_ID, _read_run_id(store))
+
+
+def is_work_folder(run_dir: Path, store: RunStore) -> bool:
+    """Say whether this machine's folder is that of the very run in the store, not of another that had its name."""
+    path = run_dir / RUN_ID
+    return path.is_file() and json.loads(path.read_bytes()) == _read_run_id(store)
+
+
+def _read_run_id(store: RunStore) -> object:
+    return json.loads(store.read(RUN_ID) or b"null")
 
 
 def _refuse_other(there: Recipe, recipe: Recipe, where: str) -> None:

@@ -142,6 +142,8 @@ def naming(where: str) -> Iterator[None]:
     except FileNotFoundError as err:
         raise FileNotFoundError(errno.ENOENT, "no such object", where) from err
     except OSError as err:
+        if isinstance(err, PermissionError) and err.filename:
+            raise  # this has named it already, further in
         if _DENIED.search(str(err)):
             raise denied(where, one_line(err)) from err
         if _MISDIRECTED.search(str(err)):

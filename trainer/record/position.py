@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from shards.files import TEMPORARY
 from trainer.record.run_store import RunStore
 from trainer.record.snapshot import STATE, name_snapshot
 from trainer.run_dir import SNAPSHOTS
@@ -59,7 +60,8 @@ def upload_snapshot(run_dir: Path, name: str, store: RunStore) -> None:
     """
     folder = run_dir / SNAPSHOTS / name
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == STATE, path.name)):
-        store.upload(path, f"{SNAPSHOTS}/{name}/{path.name}")
+        if TEMPORARY not in path.name:
+            store.upload(path, f"{SNAPSHOTS}/{name}/{path.name}")
 
 
 def remove_snapshot(name: str, store: RunStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError
 from shards.files import TEMPORARY, write_text
+from shards.remote.readable import one_line
 from trainer.step.engine import Engine
 from trainer.step.schedule import PlateauState
 
 STATE, MODEL, AVERAGE = "state.json", "model.safetensors", "average.safetensors"
+OPTIMIZER = "optimizer.pt"
 
 
 class Best(BaseModel):
@@ -70,8 +74,17 @@ class SnapshotStore:
         self._pending: Future[None] | None = None
 
     def save(self, state: RunState, engine: Engine) -> None:
-        """Copy model and optimizer now, write them in the background; an earlier write is waited for."""
+        """Copy model and optimizer now, write them in the background; an earlier write is waited for.
+
+        A position that has a snapshot, since the last step was saved before its epoch was judged, has its tensors
+        there: then the state alone takes the place of the old one, so that a kill loses neither.
+        """
         self.wait()
+        name = name_snapshot(state.samples_seen)
+        if (self._folder / name / STATE).is_file():
+            _write_state(self._folder / name, state)
+            self._prune_after(state)
+            return
         model = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in engine.model.state_dict().items()
@@ -99,12 +112,21 @@ class SnapshotStore:
         return self._read_state(names[-1]) if names else None
 
     def load(self, state: RunState, engine: Engine) -> None:
-        """Load the tensors of the snapshot that holds `state`."""
+        """Load the tensors of the snapshot that holds `state`.
+
+        Raises:
+            ShardError: A damaged snapshot.
+        """
         folder = self._folder / name_snapshot(state.samples_seen)
-        engine.model.load_state_dict(load_file(folder / MODEL))
-        rest = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
         average = folder / AVERAGE
-        engine.load_state_dict({**rest, "ema": load_file(average) if average.is_file() else None})
+        try:
+            model = load_file(folder / MODEL)
+            rest = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+            rest["ema"] = load_file(average) if average.is_file() else None
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as err:
+            raise _damaged(folder, err) from err
+        engine.model.load_state_dict(model)
+        engine.load_state_dict(rest)
 
     def read_model(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a snapshot that were judged: the average of the weights where there is one."""
@@ -119,9 +141,7 @@ class SnapshotStore:
         try:
             return RunState.model_validate(json.loads(path.read_bytes()))
         except (OSError, json.JSONDecodeError, ValidationError) as err:
-            raise ShardError(
-                f"{path} is damaged; delete the folder {path.parent} to go on from the snapshot before"
-            ) from err
+            raise _damaged(path.parent, err) from err
 
     def _write(
         self, state: RunState, model: dict[str, Tensor], average: dict[str, Tensor] | None, optimizer: dict[str, Any]
@@ -133,12 +153,16 @@ class SnapshotStore:
         save_file(model, temporary / MODEL)
         if average is not None:
             save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
-        torch.save(optimizer, temporary / "optimizer.pt")
-        write_text(temporary / STATE, state.model_dump_json(indent=2) + "\n")
+        torch.save(optimizer, temporary / OPTIMIZER)
         for path in temporary.iterdir():
             _sync(path)
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+        _write_state(temporary, state)
+        shutil.rmtree(self._folder / name, ignore_errors=True)  # one without a state, which is none
         os.replace(temporary, self._folder / name)
+        self._prune_after(state)
+
+    def _prune_after(self, state: RunState) -> None:
+        name = name_snapshot(state.samples_seen)
         if not self._keeps_all:
             self._prune(keep={name, state.best.snapshot if state.best else name})
 
@@ -165,6 +189,14 @@ def _copy_to_cpu(value: Any) -> Any:
     if isinstance(value, list):
         return [_copy_to_cpu(item) for item in value]
     return value
+
+
+def _damaged(folder: Path, err: Exception) -> ShardError:
+    return ShardError(f"{folder} is damaged ({one_line(err)}); delete that folder to go on from the snapshot before")
+
+
+def _write_state(folder: Path, state: RunState) -> None:
+    write_text(folder / STATE, state.model_dump_json(indent=2) + "\n")
 
 
 def _sync(path: Path) -> None:
