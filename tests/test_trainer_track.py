@@ -353,6 +353,20 @@ def test_wandb_that_cannot_start_does_not_stop_the_run(
     assert [message for message in caplog.messages if message.startswith("W&B does not record this run: ")]
 
 
+@pytest.mark.slow  # W&B looks for its server for 90 seconds
+def test_what_a_server_that_is_away_does_not_get_is_kept_to_be_sent(
+    dataset_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    recipe = train_run(dataset_path, tmp_path, "name=away", "track.wandb=online")
+    (records,) = read_runs(recipe)
+    assert [row["epoch"] for row in history(records)] == [1, 2]
+    refused, kept = (message for message in caplog.messages if "W&B" in message)
+    assert refused.startswith("W&B does not record this run: ")
+    assert f"kept in {recipe.run_dir / 'wandb'}; `wandb sync`" in kept
+
+
 @pytest.mark.parametrize("place", ["wandb", "wandb-id"])
 def test_obstacle_in_the_place_of_what_wandb_writes_does_not_stop_the_run(
     place: str, dataset_path: Path, tmp_path: Path

@@ -46,6 +46,10 @@ class Tracker:
         mode = choose_mode(self._recipe.track)
         if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
+        if mode == "online" and not self._wandb.is_open:
+            folder = self._recipe.run_dir / "wandb"
+            logger.warning("what W&B would have got is kept in %s; `wandb sync` sends it from there", folder)
+            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, "offline"))
         if self._recipe.track.tensorboard:
             self._events.open(lambda: _open_events(self._recipe.run_dir, step))
             for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:

@@ -74,7 +74,6 @@ class WandbRun:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, num_ranks: int, mode: Any) -> None:
         import wandb  # late: it takes seconds, and most processes never track
-        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
         self._wandb: Any = wandb
         self._defined: set[str] = set()
@@ -82,9 +81,19 @@ class WandbRun:
         if self._data_dir_is_ours:
             # Tables wait here for `wandb sync`; by default they would lie in the home folder of a node that may go.
             os.environ[_DATA_DIR] = str(recipe.run_dir / "wandb" / "data")
+        try:
+            self._run: Any = self._begin(recipe, dataset, num_ranks, mode)
+        except Exception:
+            self._end_service()  # it would refuse the run's id to a second try
+            self._forget_data_dir()
+            raise
+
+    def _begin(self, recipe: Recipe, dataset: Dataset, num_ranks: int, mode: Any) -> Any:
+        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
+
         options = recipe.track
         with _hiding_keys_of_command():
-            self._run: Any = wandb.init(
+            run = self._wandb.init(
                 project=options.project,
                 group=options.group,
                 job_type=options.job_type or ("trial" if options.group else "train"),
@@ -95,12 +104,13 @@ class WandbRun:
                 mode=mode,
                 dir=recipe.run_dir,
                 config={**recipe.describe(), **_describe(dataset), "world_size": num_ranks},
-                settings=wandb.Settings(console="off", silent=True),
+                settings=self._wandb.Settings(console="off", silent=True),
             )
         # They tell W&B of every library that is imported from now on. Where its service has died, that import fails.
         unregister_all_post_import_hooks()
-        self._run.define_metric("*", step_metric="epoch")
-        self._run.define_metric("step/*", step_metric="step")
+        run.define_metric("*", step_metric="epoch")
+        run.define_metric("step/*", step_metric="step")
+        return run
 
     def log_step(self, numbers: Numbers) -> None:
         """Log a row; its step is W&B's own, too, so that a resumed run on a server takes no step twice."""
@@ -149,12 +159,18 @@ class WandbRun:
         try:
             self._run.finish(exit_code=exit_code)
         except Exception:
-            with contextlib.suppress(Exception):
-                self._wandb.teardown()  # of a service that has died; else it fails at Python's end, with a traceback
+            self._end_service()  # one that has died; else ending it fails at Python's end, with a traceback
             raise
         finally:
-            if self._data_dir_is_ours:
-                os.environ.pop(_DATA_DIR, None)
+            self._forget_data_dir()
+
+    def _end_service(self) -> None:
+        with contextlib.suppress(Exception):
+            self._wandb.teardown()
+
+    def _forget_data_dir(self) -> None:
+        if self._data_dir_is_ours:
+            os.environ.pop(_DATA_DIR, None)
 
     def _draw_lines(self, title: str, columns: list[str], rows: list[Any]) -> Any:
         """Return W&B's chart of a line for each class; columns: names of class, x and y."""
