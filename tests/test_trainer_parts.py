@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 import torch
@@ -19,10 +22,15 @@ from trainer.record.logbook import read_metrics
 from trainer.record.parts import read_parts, write_parts
 from trainer.record.snapshot import SnapshotStore
 from trainer.run_dir import SNAPSHOTS
+from trainer.step.engine import Engine
 from trainer.step.memory import RankMemoryError
 
-ROOM = 1200 << 20
+ROOM = 200 << 20
 """Bytes beyond what the process holds already: enough for the activations of some pictures, not of 32."""
+_M_ARENA_MAX = -8  # of malloc.h
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 def make_recipe(data: Path, root: Path, name: str, *options: str) -> Recipe:
@@ -35,12 +43,28 @@ def make_recipe(data: Path, root: Path, name: str, *options: str) -> Recipe:
 
 
 def run_limited(ranks: Ranks, recipe: Recipe) -> Outcome:
-    """Run a rank of two; the second may use so little memory that its whole slice cannot be computed."""
+    """Run a rank of two; the second may use so little memory in a step that it cannot compute its whole slice."""
     torch.set_num_threads(1)
     if ranks.rank == 1:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, resource.RLIM_INFINITY))
+        # One arena for all threads: each of them would take 64 MiB of addresses, and how many there are is chance.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        Engine.step = limit(Engine.step)  # type: ignore[method-assign]
     return run_rank(recipe, ranks, lambda _numbers: None)
+
+
+def limit(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Return the same function under a limit of memory."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, most))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+    return call
 
 
 def run_free(ranks: Ranks, recipe: Recipe) -> Outcome:
