@@ -147,6 +147,12 @@ def test_classes_are_balanced_by_the_order_or_by_the_loss_and_not_by_both(weight
     load("stream.order=balanced", "loss.class_weights=[1, 3, 1]")
 
 
+def test_word_that_yaml_takes_for_another_value_is_refused_with_the_way_to_write_it() -> None:
+    said = refusal("name=on")
+    assert said == "name: a text is wanted, YAML reads True; quote it, on a command line as name='\"...\"'"
+    assert load_recipe("smoke", ['name="on"']).name == "on"
+
+
 def test_unknown_recipe_is_refused_with_the_shipped_ones() -> None:
     shipped = "ants_bees, chest_xray, covid_ct, demo, digits, elpv, imagenet_resnet50, posters, smoke"
     with pytest.raises(UsageError, match=f"^no recipe 'smoek': neither a file nor one of {shipped}$"):

@@ -110,6 +110,8 @@ def _explain(err: ValidationError) -> str:
         return _explain_unknown(name)
     if first["type"] == "missing":
         return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
+    if first["type"] == "string_type":
+        return f"{name}: a text is wanted, YAML reads {first['input']!r}; quote it, on a command line as {name}='\"...\"'"
     message = first["msg"].removeprefix("Value error, ")
     if not name:  # of several groups: the sentence names their options
         return str(message)
