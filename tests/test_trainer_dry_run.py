@@ -151,6 +151,12 @@ def test_only_what_is_trained_has_gradients(dataset_path: Path, tmp_path: Path) 
     assert found["model"]["trained"] < found["model"]["parameters"] / 10
 
 
+def test_plan_is_that_of_the_epochs_after_the_release(dataset_path: Path, tmp_path: Path) -> None:
+    found = plan(*options(dataset_path, tmp_path, "freeze=[backbone]", "freeze_epochs=1", "optim.name=sgd"))
+    assert found["model"]["trained"] == found["model"]["parameters"]
+    assert found["memory"]["gradients"] == found["memory"]["state"] == 4 * found["model"]["parameters"]
+
+
 def test_activations_are_those_that_the_memory_tracker_of_torch_counts(
     planned: tuple[dict[str, Any], Path], dataset_path: Path
 ) -> None:

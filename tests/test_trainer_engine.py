@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,38 @@ def take_step(engine: Engine, batch: Batch, number: int = 0) -> float:
     """The mean loss of the step."""
     total = float(max(len(batch), 1))
     return float(engine.step(batch, total, 1.0, number).losses.sum()) / total
+
+
+def test_step_whose_samples_all_weigh_nothing_moves_nothing() -> None:
+    engine, batch = make_engine("loss.class_weights=[0, 0, 1]"), make_batch(2)
+    before = copy_state(engine)
+    step = engine.step(replace(batch, weights=torch.zeros(2)), 0.0, 1.0, 0)
+    assert (step.moved, step.left_out, step.losses.tolist()) == (False, False, [0.0, 0.0])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in copy_state(engine).items())
+
+
+def spoil_gradient(engine: Engine) -> None:
+    """Make one number of a gradient infinite, while the losses stay as they are."""
+    parameter = next(engine.model.parameters())
+    parameter.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), torch.inf))
+
+
+def test_step_with_a_gradient_that_is_not_finite_is_left_out() -> None:
+    engine = make_engine("step.on_nan=skip")
+    before = copy_state(engine)
+    spoil_gradient(engine)
+    step = engine.step(make_batch(4), 4.0, 1.0, 0)
+    assert step.losses.isfinite().all()
+    assert (step.moved, step.left_out) == (False, True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in copy_state(engine).items())
+
+
+def test_weights_that_are_not_finite_are_told_although_the_losses_were() -> None:
+    engine = make_engine()
+    assert engine.has_finite_weights()
+    spoil_gradient(engine)
+    assert engine.step(make_batch(4), 4.0, 1.0, 0).losses.isfinite().all()
+    assert not engine.has_finite_weights()
 
 
 def copy_state(engine: Engine, *kinds: str) -> dict[str, Tensor]:

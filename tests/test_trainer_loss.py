@@ -196,6 +196,7 @@ def test_given_weights_are_those_of_the_labels(given: object) -> None:
 
 
 def test_classes_that_are_numbers_are_given_weights_by_number() -> None:
+    assert load_recipe("smoke", ["data=x", "loss.class_weights={red: 0}"]).loss.class_weights == {"red": 0.0}
     recipe = load_recipe("smoke", ["data=x", "loss.class_weights={0: 2, 7: 1e-1}"])
     assert recipe.loss.class_weights == {"0": 2.0, "7": 0.1}
     weights = build_loss(recipe.loss, np.ones(2, dtype=np.int64), ["0", "7"]).weigh(torch.tensor([1, 0]))
@@ -216,6 +217,9 @@ def test_weights_that_do_not_fit_the_classes_are_refused() -> None:
     )
     assert refusal(class_weights={"bee": 2}) == (
         "loss.class_weights names 'bee', which is no class of the dataset; did you mean 'bees'?"
+    )
+    assert refusal(class_weights={"ants": 0, "bees": 0, "wasps": 0}) == (
+        "loss.class_weights is 0 for every class, so that nothing is learnt; give one of them a weight"
     )
     assert refusal(class_weights={"x": 2}) == (
         "loss.class_weights names 'x', which is no class of the dataset; they are ants, bees, wasps"

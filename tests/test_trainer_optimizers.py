@@ -19,7 +19,7 @@ from trainer.options.optim import OptimOptions
 from trainer.recipe_file import load_recipe
 from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.layers import measure_depths
-from trainer.step.optimizers import build_optimizer
+from trainer.step.optimizers import build_optimizer, group_parameters
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -244,6 +244,18 @@ def test_tokens_and_position_embeddings_of_timm_are_not_decayed() -> None:
     backbone: Any = model.backbone
     tensors = (backbone.pos_embed, backbone.cls_token, backbone.patch_embed.proj.weight)
     assert [decay[id(tensor)] for tensor in tensors] == [0.0, 0.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"), [("vit_b_16", 2), ("swin_t", 12), ("convnext_tiny", 18), ("maxvit_t", 22), ("resnet18", 0)]
+)
+def test_what_torchvision_does_not_name_is_not_decayed_either(name: str, spared: int) -> None:
+    """Tokens, embeddings and biases of positions, scales: a bias of each of swin_t's 12 blocks, for one."""
+    with torch.device("meta"):
+        model = Classifier(ModelSpec(name=name, num_classes=3))
+    groups = group_parameters(model, make_options("sgd"), find_head(model.backbone))
+    undecayed = [p for group in groups if not group["weight_decay"] for p in group["params"] if p.ndim > 1]
+    assert len(undecayed) == spared
 
 
 # Closed forms of the first step from weight 1 with gradient 0.5, rate 0.1 and decay 0.2 on a matrix of one number.

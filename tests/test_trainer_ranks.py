@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from trainer.evaluation.metrics import compute_metrics
 from trainer.evaluation.rows import CHUNK, evaluate_split
 from trainer.feed.feed import Batch
 from trainer.feed.stream import TrainStream
+from trainer.launch import launch
 from trainer.loop import train
 from trainer.options.optim import OptimOptions
 from trainer.options.step import StepOptions
@@ -402,3 +404,11 @@ def test_every_rank_has_its_own_rows_of_the_dataset(dataset_path: Path, runs: di
     table = read_ledger(runs[2]["12"].run_dir / "ledger")
     counts = [int((table["rank"].to_numpy() == rank).sum()) for rank in (0, 1)]
     assert counts == [open_dataset(dataset_path).split("train").num_samples] * 2
+
+
+def test_epoch_is_judged_by_the_average_that_is_kept(wide_path: Path, tmp_path: Path) -> None:
+    """The average of each rank has seen BatchNorm statistics of its own."""
+    options = ("model=timm/test_resnet", "step.ema=0.9", "num_ranks=2", "evaluate_on=[val]", "stop.metric=log_loss")
+    recipe = launch(make_recipe(wide_path, tmp_path, *options, "name=average", "optim.peak_lr=0.01"))
+    kept = json.loads((recipe.run_dir / "evaluation" / "val" / "metrics.json").read_text())
+    assert min(row["val/log_loss"] for row in read_metrics(recipe.run_dir)) == pytest.approx(kept["log_loss"], rel=1e-6)

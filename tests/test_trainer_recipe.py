@@ -121,6 +121,10 @@ SENTENCES = {
     "epochs": "an option is written name=value, for example epochs=5, got 'epochs'",
     "=5": "an option is written name=value, for example epochs=5, got '=5'",
     "epochs.first=5": "'epochs' in 'epochs.first=5' is an option, not a group of options",
+    "freeze_epochs=1": "freeze_epochs=1 releases what is frozen, and freeze names nothing; give freeze=[backbone], or "
+    "leave freeze_epochs out",
+    "augment.crop_scale=[0.5]": "augment.crop_scale: too few numbers, got [0.5]; give all of them",
+    "seed=9223372036854775808": "seed: input should be less than 9223372036854775808, got 9223372036854775808",
     "freeze=[a": "the value '[a' is not YAML (while parsing a flow sequence); quote it",
 }
 
@@ -236,7 +240,7 @@ OTHER = {
 # Options that only some choices use, each beside such a choice.
 BESIDE = {
     "optim.momentum": "optim.name=sgd", "optim.lookahead_steps": "optim.name=ranger",
-    "augment.pipeline": "augment.policy=none",
+    "augment.pipeline": "augment.policy=none", "freeze_epochs": "freeze=[backbone]",
     "optim.lookahead_share": "optim.name=ranger", "schedule.step_epochs": "schedule.name=step",
     "schedule.gamma": "schedule.name=step", "schedule.staircase": "schedule.name=step",
     "schedule.milestones": "schedule={name: multistep, milestones: [1]}", "schedule.first_epochs": "schedule.name=sgdr",

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from shards.errors import ShardError, UsageError
+from shards.plan import EpochPlan
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.feed.meter import Readings, judge
@@ -54,9 +55,9 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | 
 def _judge_epoch(run: Run) -> Numbers:
     """Return the metrics of the weights on the validation part."""
     started = time.monotonic()
-    # The snapshot is rank 0's; each rank's BatchNorm has gone its own way in the last step.
-    run.ranks.copy_from_first(run.engine.model.buffers())
     with run.engine.judged_weights():
+        # The snapshot is rank 0's; each rank's BatchNorm has gone its own way, in the last step and in the average.
+        run.ranks.copy_from_first(run.engine.model.buffers())
         rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
     _refuse_divergence(rows, run)
     metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
@@ -94,16 +95,13 @@ def _train_epoch(run: Run) -> Numbers | None:
     first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be short
     batches = run.stream.iterate(epoch, first)
     before, seen_before = run.stream.read_meter(), run.state.samples_seen
-    started, waited, scale = time.monotonic(), 0.0, 0.0
+    started, waited = time.monotonic(), 0.0
     for step in range(first, plan.num_steps):
         asked = time.monotonic()
         batch = next(batches)
         wait = time.monotonic() - asked
-        scale = scale_lr(
-            recipe.schedule, run.state.samples_seen, run.total_samples, plan.num_samples, run.state.plateau
-        )
         number, size = epoch * plan.num_steps + step, plan.step_size(step)
-        stop = take_step(run, batch, Coming(number, size, scale, asked, wait))
+        stop = take_step(run, batch, Coming(number, size, _scale_lr(run, plan, step), asked, wait))
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
         if stop:
@@ -115,13 +113,19 @@ def _train_epoch(run: Run) -> Numbers | None:
         "step": (epoch + 1) * plan.num_steps,
         "samples_seen": run.state.samples_seen,
         "train/loss": run.state.loss_sum / max(run.state.weight_sum, 1e-12),
-        "train/lr": recipe.optim.peak_lr * scale,
+        "train/lr": recipe.optim.peak_lr * _scale_lr(run, plan, plan.num_steps - 1),
         "train/time_s": seconds,
         "train/skipped_steps": run.state.skipped_steps,
         "feed/img_s": (run.state.samples_seen - seen_before) / seconds,
         "feed/wait_frac": waited / seconds,
         **_read_feed(run, run.stream.read_meter().since(before), waited / seconds),
     }
+
+
+def _scale_lr(run: Run, plan: EpochPlan, step: int) -> float:
+    """Return the share of the peak learning rate in a step of the epoch that the state stands in."""
+    seen = plan.num_samples * run.state.epochs_done + step * run.recipe.batch_size_global
+    return scale_lr(run.recipe.schedule, seen, run.total_samples, plan.num_samples, run.state.plateau)
 
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:

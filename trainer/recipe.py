@@ -40,7 +40,7 @@ class Recipe(Section):
     """Dropout in front of the head, 0..1; None is the architecture's own."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the training part."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of order, augmentation, new weights and dropout."""
     image_size: int | None = Field(default=None, ge=16)
     """Side of the model's input, pixels; None is that of the weights, 224 where they say nothing."""
@@ -124,6 +124,15 @@ class Recipe(Section):
             raise ValueError(
                 "stream.order=balanced shows each class equally often, and loss.class_weights="
                 f"{self.loss.class_weights} would weigh rare classes up once more; leave out one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _released_once_frozen(self) -> Recipe:
+        if self.freeze_epochs is not None and not self.freeze:
+            raise ValueError(
+                f"freeze_epochs={self.freeze_epochs} releases what is frozen, and freeze names nothing; give "
+                "freeze=[backbone], or leave freeze_epochs out"
             )
         return self
 

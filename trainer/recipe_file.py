@@ -108,10 +108,13 @@ def _explain(err: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return _explain_unknown(name)
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):
+        return f"{'.'.join(map(str, first['loc'][:-1]))}: too few numbers, got {first['input']!r}; give all of them"
     if first["type"] == "missing":
         return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
     if first["type"] == "string_type":
-        return f"{name}: a text is wanted, YAML reads {first['input']!r}; quote it, on a command line as {name}='\"...\"'"
+        wanted = f"a text is wanted, YAML reads {first['input']!r}"
+        return f"{name}: {wanted}; quote it, on a command line as {name}='\"...\"'"
     message = first["msg"].removeprefix("Value error, ")
     if not name:  # of several groups: the sentence names their options
         return str(message)

@@ -96,6 +96,9 @@ def rehearse(ranks: Ranks, recipe: Recipe, num_ranks: int) -> Rehearsal:
     place = ranks if ranks.num_ranks == num_ranks else replace(ranks, num_ranks=num_ranks)
     engine, stream = open_engine(recipe, dataset, build_preprocess(recipe, dataset), ranks, place)
     try:
+        release = recipe.freeze_epochs
+        if release is not None and release < recipe.epochs:  # what is released needs more of everything
+            engine.begin_epoch(release)
         # Pictures that grow with the epochs are largest in the last.
         batches = stream.iterate(recipe.epochs - 1 if recipe.augment.progressive else 0, 0)
         first = next(batches)

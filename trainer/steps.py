@@ -100,9 +100,9 @@ def settle(run: Run) -> None:
     """Bring the losses of all ranks into the state; every rank calls it.
 
     Raises:
-        ShardError: The last step's loss is not a finite number; a state after it is worth nothing.
+        ShardError: The last step's loss, or a weight, is not a finite number; a state after it is worth nothing.
     """
-    if run.ranks.agree(float(run.guard.is_bad()))[0]:
+    if run.ranks.agree(float(run.guard.is_bad() or not run.engine.has_finite_weights()))[0]:
         _refuse_nonfinite(run)
     total = float(run.ranks.sum(run.loss_here))
     run.state = run.state.model_copy(update={"loss_sum": run.state.loss_sum + total})
@@ -111,6 +111,7 @@ def settle(run: Run) -> None:
 
 def _refuse_nonfinite(run: Run) -> None:
     words = "; ".join(filter(None, run.ranks.gather(run.guard.save())))
+    words = words or f"after {run.state.samples_seen:,} samples a weight is no finite number although all losses were"
     raise ShardError(
         f"{words}: training diverged or a picture spoils it. Lower optim.peak_lr or set optim.clip_norm, look at the "
         f"saved pictures, or set step.on_nan=skip; the snapshots in {run.run_dir} are from before"

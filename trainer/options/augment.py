@@ -101,7 +101,7 @@ class AugmentOptions(Section):
     """random: width by height of the part, least and most."""
     crop_resize: int | None = Field(default=None, ge=1)
     """padded: side before the crop, pixels (the shorter one where evaluation crops); None is 256/224 of image_size."""
-    crop_padding: int = Field(default=4, ge=0)
+    crop_padding: int = Field(default=4, ge=0, le=4096)
     """padded: pixels added to each side before the crop."""
     policy: str = "none"
     """One of POLICY_NAMES."""

@@ -68,8 +68,8 @@ class LossOptions(ChoiceSection):
                 raise ValueError(f"the weights are {', '.join(_USES_OF_WEIGHTS)}, a list, or a number by class")
             return value
         if isinstance(value, dict):  # YAML reads a class called 7 as a number
-            numbers = _read_weights(list(value.values()))
-            return {str(name): number for name, number in zip(value, numbers, strict=True)}
+            numbers = _read_weights([*value.values(), 1.0])  # of a class that is not named
+            return {str(name): number for name, number in zip(value, numbers, strict=False)}
         return _read_weights(value)
 
     @field_validator("focal_alpha", mode="before")

@@ -53,7 +53,8 @@ class RunState(BaseModel):
     weight_sum: float = 0.0
     """Weight of the samples behind loss_sum."""
     skipped_steps: int = 0
-    """Steps that moved no weight: float16 overflowed, or a loss was not finite and the recipe leaves such steps out."""
+    """Steps that moved no weight: float16 overflowed, a loss was not finite and the recipe leaves such steps out, or
+    all of their samples have the weight 0."""
     plateau: PlateauState | None = None
     """What the plateau schedule remembers of the epochs."""
     dataset: str

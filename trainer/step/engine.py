@@ -104,7 +104,9 @@ class Engine:
             self.parts = int(max(self._ranks.gather(parts)))
 
     def step(self, batch: Batch, total_weight: float, lr_scale: float, step: int) -> Step:
-        """Take one step, or leave it out where a loss of some rank is not a finite number and the recipe says so.
+        """Take one step, or leave it out where a loss or a gradient is not a finite number and the recipe says so.
+
+        A step whose samples all have the weight 0, of classes that do not count, moves nothing.
 
         Args:
             batch: This rank's slice; an empty one takes part with zero weight.
@@ -112,6 +114,8 @@ class Engine:
             lr_scale: Share of the peak learning rate.
             step: Number of the global step; with seed and rank it seeds dropout.
         """
+        if not total_weight:
+            return Step(torch.zeros(len(batch), device=self._ranks.device), moved=False)
         for group in self.optimizer.param_groups:
             group["lr"] = self._recipe.optim.peak_lr * lr_scale * group.get("lr_scale", 1.0)
         skips = self._recipe.step.on_nan == "skip"
@@ -122,10 +126,20 @@ class Engine:
             if not is_out_of_memory(err):
                 raise
             losses = self._backward_in_more_parts(batch, total_weight, step, err)
-        if skips and self._ranks.agree(float(not losses.isfinite().all()))[0]:
+        if skips and self._ranks.agree(float(not self._is_finite(losses)))[0]:
             self._restore_buffers(before)  # what BatchNorm saw of it
             return Step(losses, moved=False, left_out=True)
         return Step(losses, moved=self._apply(step))
+
+    def _is_finite(self, losses: Tensor) -> bool:
+        """Say whether the losses of this rank and the gradients of all are finite; the scaler looks after fp16's."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        looks = gradients and not self.scaler.is_enabled()
+        return bool(losses.isfinite().all()) and (not looks or _are_finite(gradients))
+
+    def has_finite_weights(self) -> bool:
+        """Say whether every parameter is finite: a gradient can overflow where the loss does not."""
+        return _are_finite([p.detach() for p in self.model.parameters()])
 
     def _backward(self, batch: Batch, total_weight: float, step: int) -> Tensor:
         """Compute the gradients of the global batch; return this rank's weighted losses, float32[n]."""
@@ -140,13 +154,18 @@ class Engine:
         # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
         scale = self._ranks.num_ranks / total_weight
         losses = []
-        parts = cut_parts(len(batch), self.parts)
+        parts = self._cut(len(batch))
         for number, part in enumerate(parts):
             with self._training(part.stop - part.start), self._synced(number == len(parts) - 1):
                 loss = self._compute_losses(images, labels, weights, pairs, part)
                 self.scaler.scale(loss.sum() * scale).backward()
             losses.append(loss.detach()[: part.stop - part.start])
         return torch.cat(losses)
+
+    def _cut(self, size: int) -> list[slice]:
+        """Return the parts of this rank's slice; SyncBatchNorm meets all ranks in each of them."""
+        meets = self._syncs_norms and self.parts > 1
+        return cut_parts(size, self.parts, int(max(self._ranks.gather(size))) if meets else None)
 
     def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int, err: RuntimeError) -> Tensor:
         """Compute a step again in twice as many parts, and all later ones; where one rank is all there is.
@@ -284,6 +303,10 @@ class Engine:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+
+
+def _are_finite(tensors: list[Tensor]) -> bool:
+    return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())
 
 
 def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:

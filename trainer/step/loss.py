@@ -117,7 +117,12 @@ def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[n
             near = difflib.get_close_matches(name, classes, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"they are {_list_some(classes)}"
             raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset; {hint}")
-    return np.array([given.get(name, 1.0) for name in classes])
+    weights = np.array([given.get(name, 1.0) for name in classes])
+    if not weights.any():
+        raise UsageError(
+            "loss.class_weights is 0 for every class, so that nothing is learnt; give one of them a weight"
+        )
+    return weights
 
 
 def _weigh_in_order(given: list[float], classes: list[str], option: str) -> npt.NDArray[np.float64]:

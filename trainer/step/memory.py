@@ -36,13 +36,18 @@ def is_out_of_memory(err: BaseException) -> bool:
     return isinstance(err, RuntimeError) and any(words in str(err) for words in _CPU_SAYS)
 
 
-def cut_parts(size: int, parts: int) -> list[slice]:
+def cut_parts(size: int, parts: int, largest: int | None = None) -> list[slice]:
     """Return at most `parts` contiguous parts of a slice, none of them empty; of an empty slice the one that it is.
+
+    Where `largest`, the size of the largest slice of a step, is given, every rank gets as many parts as that one has,
+    and a smaller slice may have empty ones among them.
 
     >>> cut_parts(5, 2), cut_parts(1, 4), cut_parts(0, 4)
     ([slice(0, 2, None), slice(2, 5, None)], [slice(0, 1, None)], [slice(0, 0, None)])
+    >>> cut_parts(1, 2, largest=2), cut_parts(1, 4, largest=1)
+    ([slice(0, 0, None), slice(0, 1, None)], [slice(0, 1, None)])
     """
-    number = max(1, min(parts, size))
+    number = max(1, min(parts, size if largest is None else largest))
     return [slice(size * part // number, size * (part + 1) // number) for part in range(number)]
 
 

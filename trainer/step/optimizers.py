@@ -17,6 +17,9 @@ from trainer.step.ranger import Ranger
 
 Group = dict[str, Any]
 
+_UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table", "logit_scale", "layer_scale")
+"""Last names of torchvision's parameters that are biases or scales although they have several dimensions."""
+
 
 def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> Optimizer:
     """Return the optimizer over what is not frozen, and over `late`.
@@ -84,9 +87,14 @@ def group_parameters(model: Classifier, options: OptimOptions, head: str, late: 
 
 
 def _list_undecayed(backbone: nn.Module) -> set[str]:
-    """Return what a timm model names besides tensors of one dimension: tokens, position embeddings."""
-    name_them: Any = getattr(backbone, "no_weight_decay", set)
-    return set(name_them())
+    """Return what is spared besides tensors of one dimension: tokens, embeddings and biases of positions, scales.
+
+    timm's models name them; torchvision's do not.
+    """
+    name_them: Any = getattr(backbone, "no_weight_decay", None)
+    if name_them is not None:
+        return set(name_them())
+    return {name for name, _ in backbone.named_parameters() if name.rpartition(".")[2] in _UNDECAYED}
 
 
 def _set_apart(options: OptimOptions, is_wide: bool, is_hidden: bool) -> Group:
