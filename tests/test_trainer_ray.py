@@ -288,8 +288,9 @@ def test_ctrl_c_reaches_ranks_on_another_disk_and_the_same_command_ends_the_run_
 # Several nodes
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nodes() -> Iterator[Nodes]:
+    """One node of one CPU; a test's own, because two ranks on three nodes of others might not be where it looks."""
     with run_nodes() as cluster:
         cluster.add(1)
         yield cluster
