@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from shards.errors import UsageError
-from trainer.contract.backbone import build_backbone
+from trainer.contract.backbone import build_backbone, build_without_memory
 from trainer.contract.head import find_head
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.options.optim import OptimOptions
@@ -424,6 +425,18 @@ def test_layers_are_counted_from_the_head(name: str) -> None:
     assert set(depths) == {parameter for parameter, _ in backbone.named_parameters()}
     assert {parameter: depths[parameter] for parameter in DEPTHS[name]} == DEPTHS[name]
     assert set(depths.values()) == set(range(max(depths.values()) + 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "convnext_atto", "deit_tiny_distilled_patch16_224", "levit_128s", "mobilenetv4_conv_small"]
+)
+def test_rates_of_layers_are_those_of_timm(name: str) -> None:
+    backbone = build_without_memory(lambda: build_backbone(f"timm/{name}", 3))
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    groups = param_groups_layer_decay(backbone, layer_decay=0.5)
+    scales = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
+    depths = measure_depths(backbone, find_head(backbone))
+    assert scales == {name: pytest.approx(0.5**depth) for name, depth in depths.items()}
 
 
 def test_vision_transformer_has_a_layer_for_each_block() -> None:

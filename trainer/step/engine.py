@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +155,8 @@ class Engine:
         losses = []
         parts = self._cut(len(batch))
         for number, part in enumerate(parts):
-            with self._training(part.stop - part.start), self._synced(number == len(parts) - 1):
+            self._enter_training(part.stop - part.start)
+            with self._synced(number == len(parts) - 1):
                 loss = self._compute_losses(images, labels, weights, pairs, part)
                 self.scaler.scale(loss.sum() * scale).backward()
             losses.append(loss.detach()[: part.stop - part.start])
@@ -232,14 +232,12 @@ class Engine:
             self.ema.update(self.model, step)
         return True
 
-    @contextlib.contextmanager
-    def _training(self, size: int) -> Iterator[None]:
-        """Training mode; norms that are frozen, or would see too few pictures, keep their statistics and go by them."""
+    def _enter_training(self, size: int) -> None:
+        """Put all into training mode but norms that are frozen, or would see too few pictures: they keep theirs."""
         self._parallel.train()
         norms = self._own_norms if size < self._least_for_norms else self._frozen_norms
         for norm in norms:
             norm.eval()
-        yield
 
     @property
     def _least_for_norms(self) -> int:

@@ -13,15 +13,16 @@ from trainer.step.freeze import is_below
 def measure_depths(backbone: nn.Module, head: str) -> dict[str, int]:
     """Return for each parameter's name its layers below the head, which has 0.
 
-    Layers are those of timm where it names them (`group_matcher`); elsewhere modules in their order, where blocks that
-    stand in a sequence (torchvision's layer1.0, encoder_layer_3, denselayer4) are one layer each. A norm belongs
-    to the layer before, and what is in no such module (a token, position embeddings) to the first.
+    Layers are those of timm where it names them (`group_matcher`), which counts the norm between the last block and
+    the head to the head in some models; elsewhere modules in their order, where blocks that stand in a sequence
+    (torchvision's layer1.0, encoder_layer_3, denselayer4) are one layer each. A norm belongs to the layer before, and
+    what is in no such module (a token, position embeddings) to the first.
 
     head: Name of the module that maps features to classes.
     """
     ranks = _rank_by_timm(backbone) if hasattr(backbone, "group_matcher") else _rank_by_order(backbone)
-    top = max(rank for name, rank in ranks.items() if not is_below(name, head)) + 1
-    return {name: 0 if is_below(name, head) else top - rank for name, rank in ranks.items()}
+    top = ranks[f"{head}.weight"]
+    return {name: max(0, top - rank) for name, rank in ranks.items()}
 
 
 def _rank_by_timm(backbone: nn.Module) -> dict[str, int]:
