@@ -18,7 +18,9 @@ from torchvision.transforms import v2
 
 from shards.command import run_command
 from shards.dataset import open_dataset
+from shards.errors import UsageError
 from trainer.bundle import main, parse_preprocess, read_classes
+from trainer.contract.backbone import build_backbone
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.finish import evaluate_bundle
 from trainer.predict import main as predict_main
@@ -221,6 +223,21 @@ def save_without_head(path: Path, model: nn.Module) -> None:
     torch.save({name: tensor for name, tensor in model.state_dict().items() if not name.startswith("fc.")}, path)
 
 
+def save_gray(path: Path, model: nn.Module) -> None:
+    torch.save(build_backbone(NAME, 3, in_channels=1).state_dict(), path)
+
+
+def save_boundless(path: Path, model: nn.Module) -> None:
+    """Finite weights whose answers are not."""
+    tensors = model.state_dict()
+    torch.save(tensors | {"fc.weight": torch.full_like(tensors["fc.weight"], 3e38)}, path)
+
+
+def save_single(path: Path, model: nn.Module) -> None:
+    tensors = model.state_dict()
+    torch.save(tensors | {"fc.weight": tensors["fc.weight"][:1], "fc.bias": tensors["fc.bias"][:1]}, path)
+
+
 REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_good, ["--classes", "a,b"], 3, "w.pt does not fill shufflenet_v2_x0_5 with 2 classes: nothing for fc.weight, "
      "fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2])"),
@@ -228,7 +245,13 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_whole, ["--classes", "a,b,c"], 3, "it holds torchvision.models.shufflenetv2.ShuffleNetV2, and reading that "
      "would run its code; where you trust the file, save the tensors alone: torch.save("),
     (save_good, ["--classes", "a,b,a"], 2, "--classes has the name 'a' twice"),
-    (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more"),
+    (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, said as a,b or"),
+    (save_good, ["--classes", "a,b\nb,c"], 2, "--classes has 'b\\nb', with a sign that cannot be printed; take it out"),
+    (save_good, ["--classes", "a,b,c", "--preprocess", "stretch:0"], 2, "both of 1 to 9999 pixels, got 'stretch:0'"),
+    (save_good, ["--classes", "a,b,c", "--normalise", "half", "--mean", "0", "--std", "1"], 2, "and instead of --nor"),
+    (save_gray, ["--classes", "a,b,c"], 3, "pictures of one channel, give --channels 1 --backbone-channels 1"),
+    (save_boundless, ["--classes", "a,b,c"], 3, "the model answers a probe with numbers that are not finite"),
+    (save_single, ["--classes", "a,b", "--task", "multi-label"], 3, "left out fc.weight (shape [1, 1024], the model"),
     (save_good, [], 2, "nobody knows the classes of"),
     (save_good, ["--classes", "a,b,c", "--preprocess", "crop:64:72"], 2, "--preprocess is stretch:SIZE, "),
     (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std belong together"),
@@ -248,6 +271,38 @@ def test_what_would_be_no_true_bundle_is_refused(
     assert run_command(main, said if "--preprocess" in said else [*said, "--preprocess", "crop:64"]) == code
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_classes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes("a\nb\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"classes\.txt is not UTF-8 text \(invalid start byte\); save it as UTF-8"):
+        read_classes(str(tmp_path / "classes.txt"), NAME, "w.pt")
+
+
+def test_one_output_is_the_sigmoid_of_the_second_class(theirs: nn.Module, pictures: Path, tmp_path: Path) -> None:
+    save_single(tmp_path / "w.pt", theirs)
+    options = ["--model", NAME, "--classes", "healthy,ill", "--preprocess", "crop:72:64", "--out", str(tmp_path / "b")]
+    assert run_command(main, [str(tmp_path / "w.pt"), *options]) == 0
+    bundle = Bundle.load(tmp_path / "b")
+    image = bundle.prepare(next((pictures / "val" / "red").glob("*.png")).read_bytes())[None]
+    with torch.inference_mode():
+        logit = theirs((image / 255 - bundle.model.mean / 255) / (bundle.model.std / 255))[0, 0]
+    answer = bundle.answer(*bundle.compute(image)[0])
+    assert answer.probabilities["ill"] == pytest.approx(logit.sigmoid().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 96), ("inception_v3", 299)])
+def test_auxiliary_heads_that_are_not_there_are_told(
+    name: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchvision's googlenet with pretrained weights has none; answers need none."""
+    model = torchvision.models.get_model(name, num_classes=3, aux_logits=False, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    options = ["--model", name, "--classes", "a,b,c", "--preprocess", f"stretch:{size}"]
+    for out in ("one", "two"):
+        assert run_command(main, [str(tmp_path / "w.pt"), *options, "--out", str(tmp_path / out)]) == 0
+    assert "auxiliary heads, which only training uses, are not in it" in capsys.readouterr().out
+    assert read_bundle_page(tmp_path / "one") == read_bundle_page(tmp_path / "two")
 
 
 def test_folder_that_is_there_is_left_alone(

@@ -16,7 +16,7 @@ import timm
 import torch
 import torchvision.models
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shards.errors import ShardError, UsageError
 from shards.storage import open_storage
@@ -237,7 +237,8 @@ def test_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         load_weights(model.backbone, model.spec, str(tmp_path / "run.pth"))
     assert str(caught.value) == (
         f"{tmp_path}/run.pth holds no state dict (names to tensors), not under any of state_dict, model_state_dict, "
-        "model, module, net, network, weights, params either; it holds a dict of epoch, best"
+        "model, module, net, network, weights, params either; it holds a dict of epoch, best; "
+        "save the model's alone: torch.save(model.state_dict(), NEW)"
     )
 
 
@@ -273,6 +274,11 @@ WRAPPINGS = {
     "pretrain_": lambda t: prefix(t, "pretrain_"),
     "backbone.": lambda t: prefix(t, "backbone.") | {"mean": torch.zeros(3)},
     "numpy score": lambda t: {"state_dict": t, "best": np.float64(0.5)},
+    "numpy arrays": lambda t: {"state_dict": t, "losses": np.arange(3.0), "classes": np.array(["a", "b"])},
+    "a name of its own": lambda t: {"shuffle": t, "criterion": {}, "epoch": 1},
+    "self.net": lambda t: {"state_dict": prefix(t, "net.") | {"loss.weight": torch.ones(3)}, "hyper_parameters": {}},
+    "module.net.encoder.": lambda t: prefix(t, "module.net.encoder."),
+    "sparse": lambda t: t | {"fc.weight": t["fc.weight"].to_sparse()},
     "counter": lambda t: {**t, "epoch": 7},
 }
 
@@ -286,6 +292,47 @@ def test_tensors_are_found_however_a_checkpoint_wraps_them(
     loaded, report = load_shuffle(str(tmp_path / file))
     torch.testing.assert_close(loaded, shuffle, rtol=0, atol=0)
     assert (report.matched, report.missing) == (len(shuffle), ())
+
+
+def test_average_beside_the_weights_is_told(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    """timm's training script keeps both; which one is meant the file does not say."""
+    average = {name: torch.zeros_like(tensor) for name, tensor in shuffle.items()}
+    torch.save({"epoch": 1, "state_dict": shuffle, "state_dict_ema": average}, tmp_path / "w.pth")
+    loaded, report = load_shuffle(str(tmp_path / "w.pth"))
+    torch.testing.assert_close(loaded, shuffle, rtol=0, atol=0)
+    assert report.changes == ("state_dict_ema of the same file not taken",)
+
+
+def test_two_models_in_a_file_are_not_chosen_from(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(prefix(shuffle, "student.") | prefix(shuffle, "teacher."), tmp_path / "flat.pth")
+    torch.save({"generator": shuffle, "critic": shuffle}, tmp_path / "deep.pth")
+    with pytest.raises(
+        ShardError, match=r"several models that fit, under student\. and teacher\.; save the tensors of"
+    ):
+        load_shuffle(str(tmp_path / "flat.pth"))
+    with pytest.raises(ShardError, match=r"it holds a dict of generator, critic; save the model's alone"):
+        load_shuffle(str(tmp_path / "deep.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers_are_refused(
+    value: float, shuffle: dict[str, Tensor], tmp_path: Path
+) -> None:
+    broken = shuffle["fc.bias"].clone()
+    broken[1] = value
+    torch.save(shuffle | {"fc.bias": broken}, tmp_path / "w.pth")
+    with pytest.raises(
+        ShardError, match=r"w\.pth has values that are no finite numbers in fc\.bias; its training went"
+    ):
+        load_shuffle(str(tmp_path / "w.pth"))
+
+
+def test_signature_of_a_uri_is_in_no_sentence(http_shards: str, s3: str, tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(3, 1024), "fc.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    open_storage(s3.format(path="weights")).write("head.pth", (tmp_path / "w.pth").read_bytes())
+    with pytest.raises(ShardError, match="only 2 of the") as caught:
+        load_shuffle(http_shards.format(path="weights/head.pth") + "?signature=geheim")
+    assert "geheim" not in str(caught.value)
 
 
 def test_safetensors_are_told_by_content(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
@@ -315,8 +362,8 @@ def test_weights_come_from_a_store(
     scheme: str, s3: str, http_shards: str, shuffle: dict[str, Tensor], tmp_path: Path
 ) -> None:
     torch.save(shuffle, tmp_path / "w.pth")
-    open_storage(s3.format(path="weights")).write("w.pth", (tmp_path / "w.pth").read_bytes())
-    where = (s3 if scheme == "s3" else http_shards).format(path="weights/w.pth")
+    open_storage(s3.format(path="weights")).write("w 肺.pth", (tmp_path / "w.pth").read_bytes())
+    where = (s3 if scheme == "s3" else http_shards).format(path="weights/w%20%E8%82%BA.pth")
     torch.testing.assert_close(load_shuffle(where)[0], shuffle, rtol=0, atol=0)
 
 
@@ -413,6 +460,21 @@ def test_position_table_is_interpolated_to_the_size_of_the_recipe(name: str, tab
     torch.testing.assert_close(loaded, torch.full_like(loaded, 0.25))  # a constant stays one, however interpolated
 
 
+@pytest.mark.parametrize(("name", "table"), [("timm/test_vit", "pos_embed"), ("vit_b_32", "encoder.pos_embedding")])
+def test_position_table_of_a_file_is_interpolated_too(name: str, table: str, tmp_path: Path) -> None:
+    """A constant one stays what it is at any size."""
+    tensors = dict(build_backbone(name, 3, image_size=64).state_dict())
+    torch.save(tensors | {table: torch.full_like(tensors[table], 0.5)}, tmp_path / "w.pth")
+    spec = ModelSpec(name=name, num_classes=3, image_size=128)
+    model = Classifier(spec)
+    report = load_weights(model.backbone, spec, str(tmp_path / "w.pth"))
+    assert report is not None
+    assert (report.missing, report.changes) == ((), (f"{table} interpolated to the size",))
+    found = model.backbone.state_dict()[table]
+    assert found.shape[1] > tensors[table].shape[1]
+    torch.testing.assert_close(found, torch.full_like(found, 0.5))
+
+
 def test_pretrained_first_convolution_is_summed_for_one_channel(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(shuffle, tmp_path / "w.pth")
     spec = ModelSpec(name=SHUFFLE, num_classes=3, in_channels=1)
@@ -466,6 +528,9 @@ def test_densenet_file_with_the_names_of_old_is_read(hub: Path) -> None:
         (b"<!DOCTYPE html><html>404</html>", "it is a web page, perhaps the error page of a download; fetch it again"),
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS; fetch the file itself with"),
         (pickle.dumps({"weight": [1.0]}), "it is a plain pickle, which runs code when read; save the tensors with"),
+        (b"", "it is empty; copy it again"),
+        (b"PK\x03\x04archive/data.pkl", "it is cut off or damaged; copy it again"),
+        ((99).to_bytes(8, "little") + b'{"fc.weight":', "it is cut off or damaged; copy it again"),
     ],
 )
 def test_what_is_no_weights_file_is_named(data: bytes, sentence: str, tmp_path: Path) -> None:
@@ -473,6 +538,22 @@ def test_what_is_no_weights_file_is_named(data: bytes, sentence: str, tmp_path: 
     with pytest.raises(ShardError) as caught:
         load_shuffle(str(tmp_path / "w.pth"))
     assert sentence in str(caught.value)
+
+
+def test_torchscript_is_refused_with_what_to_do(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "w.pt")  # type: ignore[no-untyped-call]
+    recwarn.clear()
+    with pytest.raises(
+        ShardError, match=r"save its tensors: torch\.save\(torch\.jit\.load\(FILE\)\.state_dict\(\), NEW\)"
+    ):
+        load_shuffle(str(tmp_path / "w.pt"))
+    assert not recwarn.list
+
+
+def test_zip_of_arrays_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", a=np.zeros(2))
+    with pytest.raises(ShardError, match="it is a zip, and not one that torch"):
+        load_shuffle(str(tmp_path / "w.npz"))
 
 
 def test_plain_pickle_with_code_is_refused_before_the_code_runs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> int:
     facts = _read_dataset(arguments.dataset, classes, arguments.task)
     preprocess = _make_preprocess(arguments, expects, facts.pop("packing"))
     spec = _make_spec(arguments, name, len(classes), expects, preprocess.size)
-    model, report, origin = _load(spec, arguments.weights, preprocess.size)
+    is_single = arguments.task == "single-label"
+    model, report, origin = _load(spec, arguments.weights, preprocess.size, is_single)
     facts |= {"classes": classes, "display_names": display_names, "origin": origin, "task": arguments.task}
     _save(out, model, preprocess, facts)
     if arguments.json:
@@ -64,20 +66,37 @@ def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str],
 
         published = find_published(model, weights)
         if published is None or published.classes is None:
-            raise UsageError(f"nobody knows the classes of {weights}; give --classes a,b or a file with one a line")
+            from trainer.weights.read import hide_query
+
+            raise UsageError(
+                f"nobody knows the classes of {hide_query(weights)}; give --classes a,b or a file with one a line"
+            )
         pairs = [(name, name) for name in published.classes]
-    elif Path(said).is_file():
-        lines = [line.strip() for line in Path(said).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        pairs = [_split_line(line) for line in lines]
+    elif "," not in said and Path(said).is_file():
+        pairs = [_split_line(line) for line in _read_lines(Path(said))]
     else:
         pairs = [(name.strip(), name.strip()) for name in said.split(",")]
     classes = [name for name, _ in pairs]
     if len(classes) < 2:
-        raise UsageError(f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more")
+        raise UsageError(
+            f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more, said as a,b or "
+            "as a file that is there"
+        )
+    odd = next((name for pair in pairs for name in pair if name and not name.isprintable()), None)
+    if odd is not None:
+        raise UsageError(f"--classes has {odd!r}, with a sign that cannot be printed; take it out")
     wrong = next((name for number, name in enumerate(classes) if not name or name in classes[:number]), None)
     if wrong is not None:
         raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; answers must differ")
     return classes, [shown for _, shown in pairs]
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as err:
+        raise UsageError(f"--classes {path} is not UTF-8 text ({err.reason}); save it as UTF-8") from err
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _split_line(line: str) -> tuple[str, str]:
@@ -97,11 +116,11 @@ def parse_preprocess(text: str) -> dict[str, Any]:
     >>> parse_preprocess("crop:256:224")
     {'policy': 'crop', 'resize': 256, 'size': 224}
     """
-    match = re.fullmatch(r"(stretch|letterbox|crop):(\d+)|(crop):(\d+):(\d+)", text)
+    match = re.fullmatch(r"(stretch|letterbox|crop):([1-9]\d{0,3})|(crop):([1-9]\d{0,3}):([1-9]\d{0,3})", text)
     if not match or (match[3] and int(match[4]) < int(match[5])):
         raise UsageError(
-            f"--preprocess is stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE with RESIZE at least SIZE, "
-            f"got '{text}'"
+            "--preprocess is stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE with RESIZE at least SIZE, "
+            f"both of 1 to 9999 pixels, got '{text}'"
         )
     if match[3]:
         return {"policy": "crop", "resize": int(match[4]), "size": int(match[5])}
@@ -152,8 +171,8 @@ def _make_spec(
         mean, std = NORMALISATIONS[arguments.normalise]
         expects = replace(expects, mean=mean, std=std)
     mean, std = expects.for_channels(channels)
-    if (arguments.mean is None) != (arguments.std is None):
-        raise UsageError("--mean and --std belong together; give both, or --normalise")
+    if (arguments.mean is None) != (arguments.std is None) or (arguments.mean and arguments.normalise):
+        raise UsageError("--mean and --std belong together, and instead of --normalise; give those two, or this one")
     if arguments.mean is not None:
         mean, std = _read_numbers("--mean", arguments.mean, channels), _read_numbers("--std", arguments.std, channels)
         if min(std) <= 0:
@@ -176,30 +195,56 @@ def _read_numbers(option: str, text: str, channels: int) -> tuple[float, ...]:
     return numbers
 
 
-def _load(spec: ModelSpec, weights: str, size: int) -> tuple[Classifier, LoadReport, str]:
+def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Classifier, LoadReport, str]:
     """Return the classifier with all its weights, what came of loading, and where they came from.
 
     Raises:
         UsageError: No such model or weights, or a size that it does not take.
         ShardError: The weights do not fill the model.
     """
+    import torch
+
     from trainer.build import check_size
+    from trainer.contract.head import is_auxiliary
     from trainer.contract.model import Classifier
     from trainer.weights.load import describe_origin, load_weights
+    from trainer.weights.read import hide_query
 
     check_size(spec, size)
+    torch.manual_seed(0)  # of auxiliary heads that the file has not
     model = Classifier(spec)
-    report = load_weights(model.backbone, spec, weights)
+    report = load_weights(model.backbone, spec, weights, single_output=is_single)
     if report is None:
         raise UsageError("weights=none has nothing to bundle; name a file, or train first")
-    if report.missing:
-        odd = [f"{name} ({why})" for name, why in report.left_out.items()]
+    missing = [name for name in report.missing if not is_auxiliary(name)]
+    if missing:
         raise ShardError(
-            f"{weights} does not fill {spec.name} with {spec.num_classes} classes: nothing for "
-            f"{', '.join(report.missing[:4])}{' and more' if len(report.missing) > 4 else ''}"
-            f"{'; left out ' + ', '.join(odd[:4]) if odd else ''}. Check --model and the number of --classes"
+            f"{hide_query(weights)} does not fill {spec.name} with {spec.num_classes} classes: nothing for "
+            f"{', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}"
+            f"{_tell_left_out(report)}. {_advise(spec, report)}"
         )
+    if report.missing:
+        told = "auxiliary heads, which only training uses, are not in it"
+        report = replace(report, missing=(), changes=(*report.changes, told))
     return model, report, describe_origin(spec, weights)
+
+
+def _tell_left_out(report: LoadReport) -> str:
+    odd = [f"{name} ({why})" for name, why in report.left_out.items()]
+    return f"; left out {', '.join(odd[:4])}" if odd else ""
+
+
+def _advise(spec: ModelSpec, report: LoadReport) -> str:
+    """Return what to look at where a file does not fill the model."""
+    from trainer.contract.backbone import build_without_memory, find_first_convolutions
+    from trainer.contract.model import Classifier
+
+    backbone = build_without_memory(lambda: Classifier(spec)).backbone
+    if spec.in_channels == 3 and any(
+        f"{layer}.weight" in report.left_out for layer in find_first_convolutions(backbone)
+    ):
+        return "Check --model; where it was trained on pictures of one channel, give --channels 1 --backbone-channels 1"
+    return "Check --model and the number of --classes"
 
 
 def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[str, Any]) -> None:
@@ -218,7 +263,11 @@ def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[
         metrics=None,
         **facts,
     )
-    Bundle.load(out)
+    try:
+        Bundle.load(out)
+    except ShardError:
+        shutil.rmtree(out)
+        raise
 
 
 def _tell(out: Path, spec: ModelSpec, preprocess: PreprocessSpec, report: LoadReport) -> None:

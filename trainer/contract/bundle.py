@@ -180,6 +180,9 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         model: The trained classifier; it is left in evaluation mode on the CPU.
         pictures: Encoded pictures for the probes.
         facts: The remaining fields of BundlePage.
+
+    Raises:
+        ShardError: The model's answers to the probes are not finite numbers.
     """
     temporary = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -192,7 +195,13 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         )
         images = torch.stack([prepare(data, page.preprocess) for data in pictures])
         with torch.inference_mode():
-            write_probes(temporary / _PROBES, pictures, images, model(images))
+            logits = model(images)
+        if not logits.isfinite().all():
+            raise ShardError(
+                "the model answers a probe with numbers that are not finite, so it is no bundle; its training went "
+                "wrong, take an earlier checkpoint"
+            )
+        write_probes(temporary / _PROBES, pictures, images, logits)
         write_text(temporary / _PAGE, page.model_dump_json(indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)

@@ -71,6 +71,15 @@ def _refuse_odd(backbone: nn.Module, heads: list[str]) -> None:
         )
 
 
+def is_auxiliary(name: str) -> bool:
+    """Say whether a tensor belongs to a head that only training uses, and evaluation leaves out.
+
+    >>> is_auxiliary("aux1.conv.bn.weight"), is_auxiliary("fc.weight")
+    (True, False)
+    """
+    return name.startswith(tuple(f"{head.partition('.')[0]}." for head in _AUXILIARY))
+
+
 def replace_heads(backbone: nn.Module, num_classes: int, dropout: float | None) -> None:
     """Give every head of a model `num_classes` outputs, drawn at the scale of its own head.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -100,13 +101,21 @@ PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.", "pretrain_")
 def strip_prefixes(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
     """Return {source name: target name}, wrappers' prefixes taken off until the model knows the name.
 
-    A name that the model never knows comes back without any of them.
+    Where a project has its model under a name of its own (`self.net`), that is taken off, too. A name that the model
+    never knows comes back without any of them.
+
+    Raises:
+        ShardError: Several models that would fit, under different names.
 
     >>> strip_prefixes(["module.model.fc.weight", "backbone.fc.bias"], ["fc.weight", "backbone.fc.bias"])
     {'module.model.fc.weight': 'fc.weight', 'backbone.fc.bias': 'backbone.fc.bias'}
+    >>> strip_prefixes(["module.net.fc.weight", "loss.weight"], ["fc.weight"])
+    {'module.net.fc.weight': 'fc.weight', 'loss.weight': 'loss.weight'}
     """
     own = set(target)
-    return {name: _strip(name, own) for name in source}
+    names = {name: _strip(name, own) for name in source}
+    place = _find_place(names.values(), own)
+    return {name: bare.removeprefix(place) if bare not in own else bare for name, bare in names.items()}
 
 
 def _strip(name: str, own: set[str]) -> str:
@@ -116,6 +125,26 @@ def _strip(name: str, own: set[str]) -> str:
             return name
         name = name.removeprefix(prefix)
     return name
+
+
+def _find_place(names: Iterable[str], own: set[str]) -> str:
+    """Return what stands in front of the model's names: `net.`; nothing where the names are its own already."""
+    names = list(names)
+    if 2 * sum(name in own for name in names) >= len(own):
+        return ""
+    fitting: Counter[str] = Counter()
+    for name in names:
+        places = [name[: dot.end()] for dot in re.finditer(r"\.", name)]
+        fitting.update(place for place in places if name.removeprefix(place) in own)
+        fitting.update(
+            {name[: mark.start()]: len(own) for known in KEY_MAPS.values() if (mark := known.mark.search(name))}
+        )
+    enough = [place for place, number in fitting.items() if 2 * number >= len(own)]
+    if len(enough) > 1:
+        raise ShardError(
+            f"the weights have several models that fit, under {' and '.join(enough)}; save the tensors of one alone"
+        )
+    return enough[0] if enough else ""
 
 
 def unwrap_heads(source: Iterable[str], heads: Iterable[str]) -> dict[str, str]:

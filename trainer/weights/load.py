@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_bytes, fingerprint_file
@@ -22,10 +26,12 @@ from trainer.weights.expectation import SCRATCH, Expectation
 from trainer.weights.installed import INSTALLED, find_installed
 from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
 from trainer.weights.published import find_published, list_tags, read_timm_cfg
-from trainer.weights.read import Tensors, hide_query, read_bytes, read_tensors
+from trainer.weights.read import Found, Tensors, hide_query, read_bytes, read_tensors
 
 _SHOWN: Final = 6
 _COUNTER: Final = "num_batches_tracked"
+_TABLE: Final = r"pos_embed|relative_position|rel_pos"
+"""What tables of positions are called, in both libraries."""
 
 
 @dataclass(frozen=True)
@@ -96,48 +102,66 @@ def _read_own(model: str) -> Expectation | None:
     return read_timm_cfg(cfg) if cfg else None
 
 
-def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str) -> LoadReport | None:
+def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_output: bool = False) -> LoadReport | None:
     """Load weights into a backbone by name, the head left out where it has other classes; None for `none`.
 
     A head that got no weights is set to zero, so that training starts at the loss of a guess, ln K; the random
     heads of some libraries start far above and spoil the features before they are of use.
 
+    Args:
+        backbone: Its tensors are replaced.
+        spec: What it was built by.
+        weights: As in the recipe.
+        single_output: Take a head of one output, whose sigmoid is the probability of the second of two classes, for
+            one of two: with 0 for the first class the softmax says the same.
+
     Raises:
         UsageError: No such weights, not on this machine, or made for another model.
-        ShardError: Not a readable weights file, or less than half of the tensors match.
+        ShardError: Not a readable weights file, less than half of the tensors match, or one has values that are not
+            finite.
     """
     if weights == "none":
         return None
-    report = match_tensors(backbone, spec, *_read_source(spec, weights), title=weights)
+    source = _read_source(spec, weights)
+    tensors, title = source.found.tensors, hide_query(weights)
+    report = match_tensors(backbone, spec, tensors, source.key_map, title, single_output)
+    beside = [f"{key} of the same file not taken" for key in source.found.beside]
     for head in find_heads(backbone):
         if f"{head}.weight" in report.missing:
             for parameter in backbone.get_submodule(head).parameters():
                 nn.init.zeros_(parameter)
-    return report
+    return replace(report, changes=(*beside, *report.changes))
 
 
-def _read_source(spec: ModelSpec, weights: str) -> tuple[Tensors, str | None]:
-    """Return tensors by the names of their source, and the key map that it is known to need."""
+class _Source(NamedTuple):
+    """Tensors by the names of their source, and the key map that it is known to need."""
+
+    found: Found
+    key_map: str | None = None
+
+
+def _read_source(spec: ModelSpec, weights: str) -> _Source:
     if weights in INSTALLED:
-        return read_tensors(find_installed(weights, spec.name)), INSTALLED[weights].key_map
+        return _Source(read_tensors(find_installed(weights, spec.name)), INSTALLED[weights].key_map)
     if published := find_published(spec.name, weights):
-        tensors = read_tensors(str(published.locate()))
-        is_timm = spec.name.startswith(TIMM_PREFIX)
-        return (_pass_through_timm(f"{published.model}.{published.tag}", tensors, spec) if is_timm else tensors), None
+        found = read_tensors(str(published.locate()))
+        if spec.name.startswith(TIMM_PREFIX):
+            found = Found(_pass_through_timm(f"{published.model}.{published.tag}", found.tensors, spec))
+        return _Source(found)
     path = Path(weights)
     if is_bundle(path):
         page = read_bundle_page(path)
         if fingerprint_file(path / WEIGHTS) != page.weights_sha256:
             raise ShardError(f"{path / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
         content = {name: tensor for name, tensor in load_file(path / WEIGHTS).items() if name not in ("mean", "std")}
-        return content, None
+        return _Source(Found({name.removeprefix("backbone."): tensor for name, tensor in content.items()}))
     if "://" not in weights and not path.exists():
         tags = list_tags(spec.name)
         raise UsageError(
             f"no weights '{weights}': neither a file, nor none, nor one of {', '.join(INSTALLED)}; "
             f"{spec.name} has {', '.join(tags) or 'no published ones'}"
         )
-    return read_tensors(weights), None
+    return _Source(read_tensors(weights))
 
 
 def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
@@ -179,7 +203,12 @@ def describe_origin(spec: ModelSpec, weights: str) -> str:
 
 
 def match_tensors(
-    backbone: nn.Module, spec: ModelSpec, tensors: Tensors, key_map: str | None = None, title: str = "the file"
+    backbone: nn.Module,
+    spec: ModelSpec,
+    tensors: Tensors,
+    key_map: str | None = None,
+    title: str = "the file",
+    single_output: bool = False,
 ) -> LoadReport:
     """Load tensors into a backbone by name; return what came of it.
 
@@ -189,14 +218,18 @@ def match_tensors(
         tensors: By the names of their source.
         key_map: Name of the key map from those to the model's; None: found by the names, if there is need of one.
         title: What the tensors are called in errors.
+        single_output: As in `load_weights`.
 
     Raises:
-        ShardError: Less than half of the model's tensors are among them; nothing is loaded.
+        ShardError: Less than half of the model's tensors are among them, or some have values that are not finite;
+            nothing is loaded.
     """
-    own = backbone.state_dict()
+    own, heads = backbone.state_dict(), find_heads(backbone)
     changes: list[str] = []
-    tensors = _rename(tensors, own, find_heads(backbone), key_map, changes)
+    tensors = _rename(tensors, own, heads, key_map, changes)
     tensors = _fit_shapes(tensors, backbone, spec, changes)
+    if single_output:
+        tensors = _double_outputs(tensors, own, heads, changes)
     left_out = {name: "not in the model" for name in tensors if name not in own}
     left_out |= {
         name: f"shape {list(tensor.shape)}, the model has {list(own[name].shape)}"
@@ -209,6 +242,12 @@ def match_tensors(
             f"only {len(fitting)} of the {len(own)} tensors of {spec.name} are in {title}; "
             "these weights belong to another model, so nothing was loaded"
         )
+    odd = [name for name, tensor in fitting.items() if tensor.is_meta or not tensor.isfinite().all()]
+    if odd:
+        raise ShardError(
+            f"{title} has values that are no finite numbers in {_shorten(odd)}; its training went wrong there, "
+            "so take an earlier checkpoint"
+        )
     load_tensors(backbone, fitting, strict=False)
     missing = tuple(name for name in own if name not in fitting and not name.endswith(_COUNTER))
     return LoadReport(len(fitting), left_out, missing, tuple(changes))
@@ -217,8 +256,8 @@ def match_tensors(
 def _rename(
     tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], key_map: str | None, changes: list[str]
 ) -> Tensors:
-    key_map = key_map or find_key_map(strip_prefixes(tensors, own).values(), own)
     names = strip_prefixes(tensors, own)
+    key_map = key_map or find_key_map(names.values(), own)
     stripped = sum(name != target for name, target in names.items())
     if stripped:
         changes.append(f"prefixes taken off {stripped} names")
@@ -237,7 +276,7 @@ def _rename(
 
 
 def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes: list[str]) -> Tensors:
-    """Return the tensors with the picture's channels and the position table of torchvision's ViT made to fit."""
+    """Return the tensors with the picture's channels and the position tables made to fit."""
     own, fitted = backbone.state_dict(), dict(tensors)
     for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
         if spec.in_channels == 1 and name in fitted and fitted[name].shape != own[name].shape:
@@ -245,8 +284,33 @@ def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes:
 
             fitted[name] = adapt_input_conv(1, fitted[name])
             changes.append(f"{name} summed over its channels")
-    table = fitted.get("encoder.pos_embedding") if spec.name.startswith("vit_") else None
-    if table is not None and table.shape != own["encoder.pos_embedding"].shape:
-        fitted = dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, fitted))
-        changes.append("encoder.pos_embedding interpolated to the size")
+    tables = [name for name in fitted if re.search(_TABLE, name) and name in own]
+    tables = [name for name in tables if fitted[name].shape != own[name].shape]
+    if tables:
+        fitted = _fit_tables(fitted, backbone)
+        changes += [f"{name} interpolated to the size" for name in tables if fitted[name].shape == own[name].shape]
     return fitted
+
+
+def _fit_tables(tensors: Tensors, backbone: nn.Module) -> Tensors:
+    """Return the tensors with position tables for the model's size, by the library's own code; as they were without."""
+    if isinstance(backbone, VisionTransformer):
+        return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, tensors))
+    fit = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # a convention of timm's
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of timm's own arithmetic
+            return tensors if fit is None else dict(fit(dict(tensors), backbone))
+    except (AssertionError, KeyError, RuntimeError, ValueError):
+        return tensors
+
+
+def _double_outputs(tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], changes: list[str]) -> Tensors:
+    """Return the tensors with heads of one output made such of two classes, 0 for the first."""
+    doubled = dict(tensors)
+    for head in heads:
+        old, new = tensors.get(f"{head}.weight"), own[f"{head}.weight"]
+        if old is not None and old.shape == (1, *new.shape[1:]) and len(new) == 2:
+            for name in {f"{head}.weight", f"{head}.bias"} & set(tensors):
+                doubled[name] = torch.cat([torch.zeros_like(tensors[name]), tensors[name]])
+            changes.append(f"the one output of {head} taken for the sigmoid of the second class")
+    return doubled
