@@ -343,7 +343,12 @@ def test_measured_figures_are_those_of_torchvision_s_table(name: str) -> None:
     assert (parameters, gflops) == (meta["num_params"], pytest.approx(meta["_ops"], rel=0.02))
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "timm/test_resnet"])
+# Attention and LSTM give tuples, swin's attention reads the weights of its layers, inception_v3's second head is still
+# in evaluation, coat calls layers again, and cait's class token is a parameter that goes into a module.
+ODD_LAYERS = ("vit_b_32", "swin_t", "inception_v3", "timm/sequencer2d_s", "timm/coat_tiny", "timm/cait_xxs24_224")
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "googlenet", "timm/test_resnet", *ODD_LAYERS])
 def test_layers_of_a_summary_add_up_to_the_model(name: str) -> None:
     summary = summarise(name, None, 10, 3)
     assert sum(layer.parameters for layer in summary.layers) == summary.facts.parameters
@@ -397,9 +402,37 @@ def test_summary_of_a_size_has_its_shapes(capsys: pytest.CaptureFixture[str]) ->
     assert summary["layers"][0]["output"][-1] == 32
 
 
+def test_layer_that_is_called_again_has_its_parameters_once() -> None:
+    rows = [layer for layer in summarise("resnet18", None, None, 3).layers if layer.name == "layer1.0.relu"]
+    assert len(rows) == 2
+    queries = [layer for layer in summarise("vit_b_32", None, None, 3).layers if layer.kind == "MultiheadAttention"]
+    assert [(layer.output, layer.parameters) for layer in queries] == [([1, 50, 768], 3 * 768 * 769)] * 12
+
+
+def test_model_with_a_convolution_of_three_dimensions_can_be_built() -> None:
+    model = Classifier(ModelSpec(name="timm/lambda_resnet26t", num_classes=2))
+    assert model.backbone.stem.conv1.conv.weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[union-attr,operator]
+
+
+@pytest.mark.parametrize("weights", ["none", "pretrained"])
+def test_recipe_of_a_tag_that_timm_lacks_is_refused_with_those_it_has(weights: str) -> None:
+    with pytest.raises(UsageError, match="timm has no weights 'nothing' of resnet50; it has "):
+        resolve_recipe(load(model="timm/resnet50.nothing", weights=weights))
+
+
+@pytest.mark.parametrize("option", [["--size", "-5"], ["--size", "0"], ["--num-classes", "1"]])
+def test_number_that_no_model_has_is_refused(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["resnet18", *option])
+    assert caught.value.code == 2
+    assert f"{option[0]}: must be a whole number of at least" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        (["alexnet", "--size", "28"], "alexnet does not take pictures of 28 pixels and 3 channels ("),
+        (["timm/test_vit.nothing"], "timm has no weights 'nothing' of test_vit; it has r160_in1k"),
         (["resnt1"], "no model 'resnt1': did you mean resnet18 or "),
         (["resnet", "--size", "64"], "--size, --num-classes and --channels are for the summary of one model"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, Final
 
 import timm
 import torch
@@ -13,10 +13,14 @@ import torchvision.models
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.contract.backbone import build_backbone, build_without_memory, list_torchvision, own_size
+from shards.errors import UsageError
+from trainer.contract.backbone import build_backbone, build_without_memory, list_torchvision, one_line, own_size
 from trainer.contract.names import ALIASES, TIMM_PREFIX
 from trainer.weights.load import read_own_expectation
 from trainer.weights.published import list_tags
+
+_UNCOUNTED: Final = ("aux1.", "aux2.")
+"""Of googlenet."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module without children, or with parameters of its own; in the order in which they end."""
+    """One module without children, or with parameters of its own; in the order in which they end.
+
+    A layer that is called again is there again, without parameters, so that these add up to the model's.
+    """
 
     name: str
     kind: str
     output: list[int]
-    """Shape for one picture."""
+    """Shape for one picture; empty for a layer that evaluation does not call as a module of its own."""
     parameters: int
 
 
@@ -107,20 +114,33 @@ def measure(name: str, size: int, num_classes: int | None = None, in_channels: i
         UsageError: No such model, or it does not take that size.
     """
     backbone = build_on_meta(name, size, num_classes, in_channels)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone(torch.empty((1, in_channels, size, size), device="meta"))
-    return count_parameters(backbone), counter.get_total_flops() / 2e9
+    return count_parameters(backbone), _count_gflops(name, backbone, size, in_channels)
+
+
+def _count_gflops(name: str, backbone: nn.Module, size: int, in_channels: int) -> float:
+    """Return 1e9 multiply-adds of one picture; raises UsageError where the model does not take the size."""
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            backbone(torch.empty((1, in_channels, size, size), device="meta"))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as err:
+        raise UsageError(
+            f"{name} does not take pictures of {size} pixels and {in_channels} channels ({one_line(err)}); "
+            f"its own are {own_size(name)} pixels and 3 channels"
+        ) from err
+    return counter.get_total_flops() / 2e9
 
 
 def build_on_meta(name: str, size: int, num_classes: int | None = None, in_channels: int = 3) -> nn.Module:
     """Return a model in evaluation mode, its weights without memory."""
-    return build_without_memory(lambda: build_backbone(name, num_classes, in_channels, size)).eval()
+    backbone = build_without_memory(lambda: build_backbone(name, num_classes, in_channels, size)).eval()
+    # The counter's tracker of modules fails on a parameter that is a module's input (class tokens) and wants gradients.
+    return backbone.requires_grad_(False)
 
 
 def count_parameters(backbone: nn.Module) -> int:
     """Return the number of parameters as torchvision counts: with inception's auxiliary head, without googlenet's."""
     named = backbone.named_parameters()
-    return sum(parameter.numel() for name, parameter in named if not name.startswith(("aux1.", "aux2.")))
+    return sum(parameter.numel() for name, parameter in named if not name.startswith(_UNCOUNTED))
 
 
 def summarise(name: str, size: int | None, num_classes: int | None, in_channels: int) -> Summary:
@@ -135,24 +155,54 @@ def summarise(name: str, size: int | None, num_classes: int | None, in_channels:
     size = size or own_size(name)
     backbone = build_on_meta(name, size, num_classes, in_channels)
     layers: list[Layer] = []
-    for title, module in backbone.named_modules():
-        if not list(module.children()) or list(module.parameters(recurse=False)):
-            module.register_forward_hook(_Recorder(title, layers))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone(torch.empty((1, in_channels, size, size), device="meta"))
-    facts = _describe(name, count_parameters(backbone), counter.get_total_flops() / 2e9, size)
+    counted: set[str] = set()
+    shown = {
+        title: module
+        for title, module in backbone.named_modules()
+        if not list(module.children()) or list(module.parameters(recurse=False))
+    }
+    for title, module in shown.items():
+        module.register_forward_hook(_Recorder(title, layers, counted))
+    gflops = _count_gflops(name, backbone, size, in_channels)
+    _add_uncalled(layers, shown)
+    facts = _describe(name, count_parameters(backbone), gflops, size)
     expects = read_own_expectation(name)
     return Summary(facts, expects.mean, expects.std, expects.interpolation, layers)
 
 
+def _count_own(module: nn.Module, title: str) -> int:
+    """Return the number of a module's own parameters that `count_parameters` counts."""
+    return 0 if title.startswith(_UNCOUNTED) else sum(item.numel() for item in module.parameters(recurse=False))
+
+
+def _add_uncalled(layers: list[Layer], shown: dict[str, nn.Module]) -> None:
+    """Add the modules whose parameters evaluation does not use, or not by calling them; in front of what follows."""
+    places = {layer.name: place for place, layer in reversed(list(enumerate(layers)))}
+    place = len(layers)
+    for title, module in reversed(shown.items()):
+        place = places.get(title, place)
+        if title not in places and (number := _count_own(module, title)):
+            layers.insert(place, Layer(title, type(module).__name__, [], number))
+
+
 @dataclass
 class _Recorder:
-    """Notes what a module gives."""
+    """Notes what a module gives, and its parameters when it is called for the first time."""
 
     name: str
     layers: list[Layer]
+    counted: set[str]
 
     def __call__(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            numbers = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-            self.layers.append(Layer(self.name, type(module).__name__, list(output.shape), numbers))
+        given = output if isinstance(output, Tensor) else _find_tensor(output)  # attention and LSTM give tuples
+        numbers = 0 if self.name in self.counted else _count_own(module, self.name)
+        self.counted.add(self.name)
+        if given is not None or numbers:
+            shape = [] if given is None else list(given.shape)
+            self.layers.append(Layer(self.name, type(module).__name__, shape, numbers))
+
+
+def _find_tensor(output: Any) -> Tensor | None:
+    """Return the first tensor of what a module gives."""
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    return next((part for part in parts if isinstance(part, Tensor)), None)

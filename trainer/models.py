@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def _show(summary: Summary) -> None:
     width = max(len(layer.name) for layer in summary.layers)
     print(f"{'layer':<{width}}  {'kind':<24}{'output':<24}{'parameters':>12}")
     for layer in summary.layers:
-        shape = "x".join(map(str, layer.output))
+        shape = "x".join(map(str, layer.output)) or "-"
         print(f"{layer.name:<{width}}  {layer.kind:<24}{shape:<24}{layer.parameters:>12,}")
     facts = summary.facts
     print(f"\n{facts.name}: {facts.parameters:,} parameters, {facts.gflops:.3f} GFLOPs at {facts.image_size} pixels")
@@ -71,13 +72,26 @@ def _show(summary: Summary) -> None:
     print(f"published weights: {', '.join(facts.weights) or 'none'}")
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of at least `least`."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
+        return int(text)
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     style = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m trainer.models", description=__doc__, formatter_class=style)
     parser.add_argument("name", nargs="?", default="", help="a model, or a part of names: resnet50, 'timm/*vit*'")
     parser.add_argument("--figures", action="store_true", help="compute timm's figures for however many models")
-    parser.add_argument("--size", type=int, help="summary: side of the input, pixels; the model's own where not given")
-    parser.add_argument("--num-classes", type=int, help="summary: outputs of the head; 1,000 where not given")
+    parser.add_argument(
+        "--size", type=_whole(1), help="summary: side of the input, pixels; the model's own where not given"
+    )
+    parser.add_argument("--num-classes", type=_whole(2), help="summary: outputs of the head; 1,000 where not given")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="summary: channels of the input")
     parser.add_argument("--json", action="store_true", help="one JSON object a model")
     return parser

@@ -102,6 +102,16 @@ def check_timm_name(name: str) -> None:
         )
 
 
+def find_timm_cfg(name: str) -> Any:
+    """Return timm's metadata of `timm/NAME[.TAG]`, None where it has none; raises UsageError for a tag it lacks."""
+    import timm
+
+    bare = name.removeprefix(TIMM_PREFIX)
+    if "." in bare:
+        check_timm_name(name)
+    return timm.get_pretrained_cfg(bare)
+
+
 def _build_timm(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
@@ -159,18 +169,14 @@ def is_size_fixed(name: str) -> bool:
     """Say whether a model is built for one size of input."""
     if not name.startswith(TIMM_PREFIX):
         return name.startswith(("vit_", "maxvit_"))
-    import timm
-
-    cfg = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX))
+    cfg = find_timm_cfg(name)
     return bool(cfg and cfg.fixed_input_size)
 
 
 def own_size(name: str) -> int:
     """Return the side of the input that a model's authors give it, pixels."""
     if name.startswith(TIMM_PREFIX):
-        import timm
-
-        cfg = timm.get_pretrained_cfg(name.removeprefix(TIMM_PREFIX))
+        cfg = find_timm_cfg(name)
         return int(cfg.input_size[-1]) if cfg else 224
     weights = torchvision.models.get_model_weights(name).DEFAULT
     return int(weights.transforms().crop_size[0])

@@ -68,7 +68,9 @@ class Classifier(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).mul(255).view(1, -1, 1, 1))
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.dim() == 4:  # `self.to(memory_format=)` fails on the 5 of a 3d convolution (lambda layers)
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Outputs:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.

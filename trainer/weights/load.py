@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_bytes, fingerprint_file
-from trainer.contract.backbone import find_first_convolutions, is_size_fixed, load_tensors, one_line
+from trainer.contract.backbone import find_first_convolutions, find_timm_cfg, is_size_fixed, load_tensors, one_line
 from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
 from trainer.contract.head import find_heads
 from trainer.contract.model import ModelSpec
@@ -96,9 +96,7 @@ def _read_own(model: str) -> Expectation | None:
         return published.expects
     if not model.startswith(TIMM_PREFIX):
         return None
-    import timm  # here and below: models of torchvision need not wait for it
-
-    cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX))
+    cfg = find_timm_cfg(model)
     return read_timm_cfg(cfg) if cfg else None
 
 

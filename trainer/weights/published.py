@@ -15,7 +15,7 @@ import torch
 import torchvision.models
 
 from shards.errors import UsageError
-from trainer.contract.backbone import list_torchvision
+from trainer.contract.backbone import find_timm_cfg, list_torchvision
 from trainer.contract.names import TIMM_PREFIX
 from trainer.weights.expectation import HALF, Expectation, Interpolation
 
@@ -59,10 +59,8 @@ class Published:
 def list_tags(model: str) -> list[str]:
     """Return the tags of the weights that a library publishes for a model, its default first."""
     if model.startswith(TIMM_PREFIX):
-        import timm  # here and below: models of torchvision need not wait for it
-
         tags = _list_timm_tags().get(model.removeprefix(TIMM_PREFIX).partition(".")[0], [])
-        cfg = timm.get_pretrained_cfg(model.removeprefix(TIMM_PREFIX))
+        cfg = find_timm_cfg(model)
         return sorted(tags, key=lambda tag: cfg is None or tag != cfg.tag)
     if model not in list_torchvision():
         return []
@@ -72,7 +70,7 @@ def list_tags(model: str) -> list[str]:
 
 @functools.cache
 def _list_timm_tags() -> dict[str, list[str]]:
-    import timm
+    import timm  # here and below: models of torchvision need not wait for it
 
     tags: dict[str, list[str]] = {}
     for name in timm.list_pretrained():
