@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from trainer.contract.decision import Decision, answer
 from trainer.contract.head import find_head
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, apply_geometry, prepare
-from trainer.contract.probes import synthesise_pictures
+from trainer.contract.probes import TENSORS, synthesise_pictures
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -76,6 +77,18 @@ def test_crop_rounded_down_is_torchvision_s_resize_and_centre_crop(shape: tuple[
     theirs = v2.Compose([v2.Resize(72, mode, antialias=True), v2.CenterCrop(64)])
     expected = theirs(torch.from_numpy(pixels).permute(2, 0, 1))
     assert torch.equal(apply_geometry(pixels, PreprocessSpec.model_validate(sizes)), expected)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 60_000), (60_000, 1), (2, 3_001)])
+def test_crop_of_a_very_long_picture_is_its_middle_in_little_memory(rows: int, columns: int) -> None:
+    pixels = np.zeros((rows, columns, 3), np.uint8)
+    middle = pixels[rows // 2 - 1 :][:2] if rows > columns else pixels[:, (columns - 1) // 2 :][:, :2]
+    middle[:] = 200
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    image = apply_geometry(pixels, PreprocessSpec(size=64, policy="crop"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    assert int(image.max()) == 200
+    assert image.shape == (3, 64, 64)
 
 
 def test_letterbox_pads_above_and_below_a_wide_picture() -> None:
@@ -274,6 +287,38 @@ def test_other_size_than_that_of_the_probes_is_refused(bundle: Path) -> None:
     )
 
 
+def test_page_with_another_normalisation_than_the_weights_is_refused(bundle: Path) -> None:
+    """The weights bring it, so the logits are right; but whoever goes by the page, a fine-tuning, is not."""
+    edit_page(bundle, lambda page: page["model"].update(mean=[0.4, 0.5, 0.5]))
+    assert refusal(bundle).startswith(
+        f"{bundle}: bundle.json says mean 0.4, 0.5, 0.5, but weights.safetensors has 0, 0, 0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (lambda names: [*names, "more"], " outputs, there are "),
+        (lambda names: [names[0]] * len(names), "two classes have one name"),
+    ],
+)
+def test_page_whose_classes_are_not_the_outputs_is_refused(
+    bundle: Path, names: Callable[[list[str]], list[str]], sentence: str
+) -> None:
+    edit_page(bundle, lambda page: page.update(classes=names(page["classes"])))
+    assert sentence in refusal(bundle)
+
+
+def test_probes_that_are_no_pictures_and_none_at_all_are_refused(bundle: Path) -> None:
+    (bundle / "probes" / "000.bin").write_bytes(b"no picture")
+    assert refusal(bundle).startswith("a probe of the bundle is damaged (")
+    tensors = load_file(bundle / "probes" / TENSORS)
+    for path in (bundle / "probes").glob("*.bin"):
+        path.unlink()
+    save_file({name: tensor[:0].contiguous() for name, tensor in tensors.items()}, bundle / "probes" / TENSORS)
+    assert refusal(bundle).startswith("the bundle has 0 probes")
+
+
 def test_missing_probe_is_refused(bundle: Path) -> None:
     (bundle / "probes" / "003.bin").unlink()
     assert refusal(bundle).startswith(
@@ -298,11 +343,11 @@ def test_other_normalisation_than_that_of_the_probes_is_refused(bundle: Path) ->
     tensors["mean"] += 1
     save_file(tensors, path)
     edit_page(bundle, lambda content: content.update(weights_sha256=fingerprint_file(path)))
-    assert refusal(bundle).startswith("the model's logits differ from training's by ")
+    assert "bundle.json says mean 0, 0, 0, but weights.safetensors has 0.003922, 0.003922, 0.003" in refusal(bundle)
 
 
 def test_weights_of_another_shape_are_refused(bundle: Path) -> None:
-    edit_page(bundle, lambda content: content["model"].update(num_classes=5))
+    edit_page(bundle, lambda content: content["model"].update(name="timm/test_resnet"))
     assert refusal(bundle).startswith(f"{bundle} is damaged (Error(s) in loading state_dict for Classifier")
 
 

@@ -69,6 +69,15 @@ class BundlePage(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _names_each_class_once(self) -> Self:
+        outputs, names, shown = self.model.num_classes, len(self.classes), len(self.display_names)
+        if not outputs == names == shown:
+            raise ValueError(f"the model has {outputs} outputs, there are {names} classes and {shown} display names")
+        if len(set(self.classes)) != names:
+            raise ValueError("two classes have one name")
+        return self
+
+    @model_validator(mode="after")
     def _decision_is_of_these_classes(self) -> Self:
         decision, wanted = self.decision, len(self.classes)
         lists = [decision.priors.train, decision.priors.deploy] if decision.priors else []
@@ -123,6 +132,7 @@ class Bundle:
             if fingerprint_file(root / WEIGHTS) != page.weights_sha256:
                 raise ShardError(f"{root / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
             model.load_state_dict(load_file(root / WEIGHTS))
+            _check_normalisation(model, root)
             detector = read_detector(root, page.decision.ood).to(torch.device(device)) if page.decision.ood else None
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
@@ -170,6 +180,23 @@ class Bundle:
             ValueError: The decision has `ood`, and there is no score.
         """
         return answer(logits, self.page.classes, self.page.decision, ood_score)
+
+
+def _check_normalisation(model: Classifier, root: Path) -> None:
+    """Refuse a page whose mean or std are not those that the weights bring; whoever reads it alone would go wrong.
+
+    Raises:
+        ShardError: They differ.
+    """
+    said = Classifier.make_normalisation(model.spec)
+    for name, own, numbers in zip(("mean", "std"), (model.mean, model.std), said, strict=True):
+        if not torch.allclose(own, numbers.to(own), rtol=1e-5, atol=1e-4):
+            theirs, found = (
+                ", ".join(f"{value / 255:.4g}" for value in values.flatten().tolist()) for values in (numbers, own)
+            )
+            raise ShardError(
+                f"{root}: bundle.json says {name} {theirs}, but {WEIGHTS} has {found}; restore the bundle from a backup"
+            )
 
 
 def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts: Any) -> BundlePage:

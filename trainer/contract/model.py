@@ -66,11 +66,18 @@ class Classifier(nn.Module):
         self.backbone = build_backbone(
             spec.name, spec.num_classes, spec.in_channels, spec.image_size, dropout=spec.dropout
         )
-        self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(spec.std).mul(255).view(1, -1, 1, 1))
+        mean, std = self.make_normalisation(spec)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         for parameter in self.parameters():
             if parameter.dim() == 4:  # `self.to(memory_format=)` fails on the 5 of a 3d convolution (lambda layers)
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def make_normalisation(spec: ModelSpec) -> tuple[Tensor, Tensor]:
+        """Return mean and std as buffers float32[1, C, 1, 1], for pictures in 0..255."""
+        mean, std = (torch.tensor(numbers).mul(255).view(1, -1, 1, 1) for numbers in (spec.mean, spec.std))
+        return mean, std
 
     def forward(self, images: Tensor) -> Outputs:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from shards.shrink import shrink_pixels
 Policy = Literal["stretch", "crop", "letterbox"]
 
 _MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+LONGEST: Final = 32
+"""How many times the shorter side the longer one may be when policy crop resizes both; its ends are cut off before."""
 
 
 class PreprocessSpec(BaseModel):
@@ -71,6 +74,8 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
     if spec.policy == "stretch":
         return _resize(image, spec.size, spec.size, spec)
     if spec.policy == "crop":
+        image = keep_centre(image)
+        height, width = image.shape[1:]
         shorter = max(spec.resize or spec.size, spec.size)
         new_height, new_width = (_scale(side, shorter, min(height, width), spec) for side in (height, width))
         image = _resize(image, new_height, new_width, spec)
@@ -80,6 +85,19 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
     top, left = (spec.size - new_height) // 2, (spec.size - new_width) // 2
     padding = [left, top, spec.size - new_width - left, spec.size - new_height - top]
     return transforms.pad(_resize(image, new_height, new_width, spec), padding, fill=spec.fill).contiguous()
+
+
+def keep_centre(image: Tensor) -> Tensor:
+    """Return uint8[C, H, W] without the ends of a side that is more than 32 times the other.
+
+    No centre square has anything of them, and resized with its shorter side they can be gigabytes: 1x65000 pixels of a
+    small file become 224x14560000.
+    """
+    height, width = image.shape[1:]
+    most = LONGEST * min(height, width)
+    # Evenly at both ends: the middle stays where it is.
+    top, left = (max(0, side - most) // 2 for side in (height, width))
+    return image[:, top : height - top, left : width - left]
 
 
 def _scale(side: int, new: int, old: int, spec: PreprocessSpec) -> int:

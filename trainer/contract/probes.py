@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.errors import ShardError
+from shards.errors import DecodeError, ShardError
 from trainer.contract.preprocess import PreprocessSpec, prepare
 
 TENSORS = "probes.safetensors"
@@ -55,9 +55,12 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec) 
     Raises:
         ShardError: A pixel differs by more than 1 of 255, or the mean by more than 0.01.
     """
-    images = [prepare(data, spec) for data in pictures]
+    try:
+        images = [prepare(data, spec) for data in pictures]
+    except DecodeError as err:
+        raise ShardError(f"a probe of the bundle is damaged ({err}); restore the bundle from a backup") from err
     shape = list(spec.shape)
-    if len(images) != len(expected) or list(expected.shape[1:]) != shape:
+    if not images or len(images) != len(expected) or list(expected.shape[1:]) != shape:
         raise ShardError(
             f"the bundle has {len(images)} probes and says that they become {shape}, recorded are {len(expected)} of "
             f"{list(expected.shape[1:])}; restore the bundle from a backup"
@@ -77,6 +80,11 @@ def check_logits(actual: Tensor, expected: Tensor, tolerance: float = SAME_BACK_
         ShardError: A logit differs by more than `tolerance` of the largest, or a label changes where the margin
             between the two best exceeds that.
     """
+    if actual.shape != expected.shape:
+        raise ShardError(
+            f"the model gives logits of {list(actual.shape)} for the probes, recorded are {list(expected.shape)}; "
+            "restore the bundle from a backup"
+        )
     scale = max(float(expected.abs().max()), 1e-6)
     worst = float((actual - expected).abs().max()) / scale
     best_two = expected.topk(2, dim=1).values

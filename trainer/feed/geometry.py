@@ -23,7 +23,7 @@ from shards.decode import decode
 from shards.read import Sample
 from trainer.augment.library import Change
 from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
-from trainer.contract.preprocess import PreprocessSpec, fit
+from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre
 from trainer.feed.meter import Meter
 from trainer.feed.resize import resize
 from trainer.options.augment import AugmentOptions
@@ -143,6 +143,7 @@ class TrainGeometry:
     def _crop_padded(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         spec, size, padding = self._padded, self.spec.size, self.options.crop_padding
         if spec.policy == "crop":  # the shorter side, and the longer one whole
+            image = keep_centre(image)
             scale = spec.size / min(image.shape[1:])
             sides = [max(spec.size, round(side * scale)) for side in image.shape[1:]]
             image = transforms.resize(image, sides, InterpolationMode(spec.interpolation), antialias=True)
