@@ -290,9 +290,7 @@ def test_other_size_than_that_of_the_probes_is_refused(bundle: Path) -> None:
 def test_page_with_another_normalisation_than_the_weights_is_refused(bundle: Path) -> None:
     """The weights bring it, so the logits are right; but whoever goes by the page, a fine-tuning, is not."""
     edit_page(bundle, lambda page: page["model"].update(mean=[0.4, 0.5, 0.5]))
-    assert refusal(bundle).startswith(
-        f"{bundle}: bundle.json says mean 0.4, 0.5, 0.5, but weights.safetensors has 0, 0, 0"
-    )
+    assert "bundle.json says mean 0.4, 0.5, 0.5, but weights.safetensors has 0, 0, 0; " in refusal(bundle)
 
 
 @pytest.mark.parametrize(
