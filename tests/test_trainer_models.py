@@ -162,10 +162,10 @@ def test_two_weights_of_one_model_expect_what_each_says() -> None:
     assert list(sizes.values()) == [224, 384, 224]
 
 
-def test_model_from_scratch_takes_224_pixels_bilinear_and_half() -> None:
+def test_model_from_scratch_takes_224_pixels_bilinear_as_they_are() -> None:
     recipe = resolve_recipe(load(model="efficientnet_b3"))
     assert (recipe.image_size, recipe.preprocess.interpolation) == (224, "bilinear")
-    assert build_model_spec(recipe, 2).mean == build_model_spec(recipe, 2).std == (0.5, 0.5, 0.5)
+    assert (build_model_spec(recipe, 2).mean, build_model_spec(recipe, 2).std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_recipe_s_own_size_interpolation_and_normalisation_win() -> None:

@@ -16,6 +16,7 @@ from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
 from trainer.weights.expectation import NORMALISATIONS
 from trainer.weights.load import load_weights, read_expectation
+from trainer.weights.read import hide_query
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, recipe.weights)
     if report is not None:
-        logger.info("weights %s: %s", recipe.weights, report)
+        logger.info("weights %s: %s", hide_query(recipe.weights), report)
     return model.to(getattr(torch, recipe.dtype))
 
 
@@ -141,4 +142,5 @@ def check_size(spec: ModelSpec, size: int) -> None:
         raise UsageError(
             f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "
             f"its own size is {own_size(spec.name)}, set image_size to that or nearer to it"
+            f"{', or leave preprocess.gray_backbone out' if spec.in_channels == 1 else ''}"
         ) from err

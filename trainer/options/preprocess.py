@@ -23,4 +23,4 @@ class PreprocessOptions(Section):
     gray_backbone: bool = False
     """With channels=1: the backbone takes one channel, pretrained weights summed, instead of the picture repeated."""
     normalise: Literal["imagenet", "half", "none"] | None = None
-    """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', half for scratch."""
+    """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', none for scratch."""

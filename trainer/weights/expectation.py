@@ -41,5 +41,5 @@ class Expectation:
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
 
-SCRATCH: Final = Expectation(HALF, HALF, 224, "bilinear")
-"""Of a model that has seen nothing."""
+SCRATCH: Final = Expectation(*NORMALISATIONS["none"], 224, "bilinear")
+"""Of a model that has seen nothing: pictures as they are, 0..1."""
