@@ -47,7 +47,7 @@ torch.set_num_threads(1)  # tiny models: a team of threads costs more than it br
 CLASSES = list(SHAPES)
 LEARN = (
     "model=timm/test_efficientnet", "augment.policy=none", "epochs=5", "optim.peak_lr=0.01", "batch_size_global=16",
-    "workers=0", "snapshot.every_epochs=99", "loss.name=bce",
+    "workers=0", "snapshot.every_epochs=99", "loss.name=bce", "preprocess.normalise=half",
 )  # fmt: skip
 
 SHOWN = ("loss.class_weights=balanced", "track.images=true")
