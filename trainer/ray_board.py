@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-Message = Literal["stop", "save", "refusal", "progress", "attempt"]
+Message = Literal["stop", "save", "refusal", "progress", "attempt", "room"]
 MESSAGES: tuple[Message, ...] = get_args(Message)
 _NAMESPACE = "shardline"
 

@@ -43,7 +43,7 @@ from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
 from trainer.ray_board import Board
-from trainer.ray_watch import TICK_S, CommandSide, RankSide, release_nodes
+from trainer.ray_watch import TICK_S, CommandSide, RankSide, name_room, release_nodes, release_room
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
@@ -159,6 +159,8 @@ def _run_worker(config: dict[str, Any]) -> str:
         context.get_world_rank(), context.get_world_size(), get_device(), context.get_local_world_size()
     )
     try:
+        if ranks.is_first:
+            board.post("room", name_room())
         with _listening(recipe, board) if ranks.is_first else contextlib.nullcontext():
             return run_rank(recipe, ranks, report_to_ray)
     except RankMemoryError:
@@ -191,10 +193,13 @@ def report_to_ray(numbers: Numbers) -> None:
 
 
 def _release_earlier(board: Board) -> None:
-    """Let go of the nodes of an attempt that was killed."""
-    attempt = board.read("attempt")
+    """Let go of the nodes of an attempt that was killed, and of the room that its ranks had."""
+    attempt, room = board.read("attempt"), board.read("room")
     if attempt is not None:
         release_nodes(attempt)
+    if room is not None:
+        release_room(room)
+        board.remove("room")
 
 
 def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:

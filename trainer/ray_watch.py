@@ -11,8 +11,10 @@ import time
 from typing import Any
 
 import ray
+from ray._raylet import PlacementGroupID
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from shards.files import write_text
 from trainer.ray_board import Board
@@ -119,6 +121,25 @@ def release_nodes(run_id: str) -> None:
         ray.get(coordinator.cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
     except Exception as err:
         logger.info("Ray still keeps nodes for an earlier attempt: %s", err)
+
+
+def name_room() -> str:
+    """Return the name of the placement group that this rank is in."""
+    group = get_current_placement_group()
+    assert group is not None  # Ray Train puts all ranks of a run into one
+    return str(group.id.hex())
+
+
+def release_room(name: str) -> None:
+    """Have Ray give back the CPUs and GPUs of ranks whose controller died.
+
+    Ray has a process for that, its PlacementGroupCleaner, which ends for good when the cluster's store does not answer
+    it in time; what the ranks had is then kept until the command ends, and the command waits for it.
+    """
+    try:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+    except Exception as err:
+        logger.info("Ray still keeps the room of an earlier attempt: %s", err)
 
 
 def _list_nodes() -> frozenset[str]:
