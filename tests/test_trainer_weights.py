@@ -26,7 +26,7 @@ from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.recipe import Recipe
 from trainer.weights.installed import INSTALLED
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
-from trainer.weights.load import LoadReport, load_weights, read_expectation
+from trainer.weights.load import LoadReport, load_weights, read_expectation, read_own_expectation
 from trainer.weights.published import find_published, list_tags
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -276,6 +276,7 @@ WRAPPINGS = {
     "numpy score": lambda t: {"state_dict": t, "best": np.float64(0.5)},
     "numpy arrays": lambda t: {"state_dict": t, "losses": np.arange(3.0), "classes": np.array(["a", "b"])},
     "a name of its own": lambda t: {"shuffle": t, "criterion": {}, "epoch": 1},
+    "configuration beside": lambda t: {"model": {"name": "shuffle", "lr": 0.1}, "weights_now": t},
     "self.net": lambda t: {"state_dict": prefix(t, "net.") | {"loss.weight": torch.ones(3)}, "hyper_parameters": {}},
     "module.net.encoder.": lambda t: prefix(t, "module.net.encoder."),
     "sparse": lambda t: t | {"fc.weight": t["fc.weight"].to_sparse()},
@@ -325,6 +326,38 @@ def test_weights_that_are_no_finite_numbers_are_refused(
         ShardError, match=r"w\.pth has values that are no finite numbers in fc\.bias; its training went"
     ):
         load_shuffle(str(tmp_path / "w.pth"))
+
+
+def test_quantised_weights_are_refused(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(shuffle | {"fc.weight": (100 * shuffle["fc.weight"]).to(torch.int8)}, tmp_path / "w.pth")
+    with pytest.raises(ShardError, match=r"has int8 in fc\.weight, where the model has floats; save the tensors"):
+        load_shuffle(str(tmp_path / "w.pth"))
+
+
+def test_position_table_of_no_square_is_left_out(tmp_path: Path) -> None:
+    tensors = dict(build_backbone("vit_b_32", 3, image_size=64).state_dict())
+    torch.save(tensors | {"encoder.pos_embedding": torch.zeros(1, 4, 768)}, tmp_path / "w.pth")
+    model = make_classifier(3, "none", "vit_b_32")
+    report = load_weights(model.backbone, model.spec, str(tmp_path / "w.pth"))
+    assert report is not None
+    assert report.missing == ("encoder.pos_embedding",)
+
+
+def test_efficientnet_pytorch_is_refused_for_another_padding(tmp_path: Path) -> None:
+    """Names and shapes are the same; the answers would not be."""
+    torch.save({"state_dict": {"net._conv_stem.weight": torch.zeros(32, 3, 3, 3)}}, tmp_path / "w.pth")
+    model = make_classifier(3, "none", "timm/efficientnet_lite0")
+    with pytest.raises(UsageError, match=r"which pads as TensorFlow does, .* name timm/tf_efficientnet_lite0"):
+        load_weights(model.backbone, model.spec, str(tmp_path / "w.pth"))
+
+
+def test_side_before_timm_s_crop_is_rounded_as_timm_does() -> None:
+    import timm.data
+
+    cfg = timm.get_pretrained_cfg("vit_tiny_patch16_224")
+    assert cfg is not None
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(cfg.to_dict()))
+    assert read_own_expectation("timm/vit_tiny_patch16_224").resize == transform.transforms[0].size == 248
 
 
 def test_signature_of_a_uri_is_in_no_sentence(http_shards: str, s3: str, tmp_path: Path) -> None:

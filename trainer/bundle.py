@@ -175,7 +175,7 @@ def _make_spec(
         raise UsageError("--mean and --std belong together, and instead of --normalise; give those two, or this one")
     if arguments.mean is not None:
         mean, std = _read_numbers("--mean", arguments.mean, channels), _read_numbers("--std", arguments.std, channels)
-        if min(std) <= 0:
+        if min(std) < 1e-6:
             raise UsageError(f"--std divides and must be above 0, got {arguments.std}")
     fixed = size if is_size_fixed(name) else None
     return ModelSpec(name=name, num_classes=num_classes, in_channels=channels, mean=mean, std=std, image_size=fixed)

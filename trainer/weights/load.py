@@ -224,7 +224,7 @@ def match_tensors(
     """
     own, heads = backbone.state_dict(), find_heads(backbone)
     changes: list[str] = []
-    tensors = _rename(tensors, own, heads, key_map, changes)
+    tensors = _rename(tensors, own, heads, key_map, changes, spec.name)
     tensors = _fit_shapes(tensors, backbone, spec, changes)
     if single_output:
         tensors = _double_outputs(tensors, own, heads, changes)
@@ -240,22 +240,54 @@ def match_tensors(
             f"only {len(fitting)} of the {len(own)} tensors of {spec.name} are in {title}; "
             "these weights belong to another model, so nothing was loaded"
         )
-    odd = [name for name, tensor in fitting.items() if tensor.is_meta or not tensor.isfinite().all()]
-    if odd:
-        raise ShardError(
-            f"{title} has values that are no finite numbers in {_shorten(odd)}; its training went wrong there, "
-            "so take an earlier checkpoint"
-        )
+    _refuse_odd(fitting, own, title)
     load_tensors(backbone, fitting, strict=False)
     missing = tuple(name for name in own if name not in fitting and not name.endswith(_COUNTER))
     return LoadReport(len(fitting), left_out, missing, tuple(changes))
 
 
+def _refuse_other_padding(model: str) -> None:
+    """Refuse efficientnet_pytorch's tensors, which come from TensorFlow, for a model with other padding and epsilon.
+
+    Raises:
+        UsageError: Names and shapes fit, and answers would be wrong.
+    """
+    bare = model.removeprefix(TIMM_PREFIX).partition(".")[0]
+    if model.startswith(TIMM_PREFIX) and not bare.startswith("tf_"):
+        raise UsageError(
+            f"the weights are efficientnet_pytorch's, which pads as TensorFlow does, and {model} does not: it would "
+            f"answer wrongly; name {TIMM_PREFIX}tf_{bare}"
+        )
+
+
+def _refuse_odd(tensors: Tensors, own: Mapping[str, Tensor], title: str) -> None:
+    """Refuse tensors that are no numbers of the model's kind.
+
+    Raises:
+        ShardError: Integers where the model has floats, or values that are not finite.
+    """
+    kinds = [name for name, each in tensors.items() if own[name].is_floating_point() and not each.is_floating_point()]
+    if kinds:
+        kind = str(tensors[kinds[0]].dtype).removeprefix("torch.")
+        raise ShardError(
+            f"{title} has {kind} in {_shorten(kinds)}, where the model has floats; save the tensors before they are "
+            "quantised"
+        )
+    odd = [name for name, tensor in tensors.items() if tensor.is_meta or not tensor.isfinite().all()]
+    if odd:
+        raise ShardError(
+            f"{title} has values that are no finite numbers in {_shorten(odd)}; its training went wrong there, "
+            "so take an earlier checkpoint"
+        )
+
+
 def _rename(
-    tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], key_map: str | None, changes: list[str]
+    tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], key_map: str | None, changes: list[str], model: str
 ) -> Tensors:
     names = strip_prefixes(tensors, own)
     key_map = key_map or find_key_map(names.values(), own)
+    if key_map == "efficientnet_pytorch":
+        _refuse_other_padding(model)
     stripped = sum(name != target for name, target in names.items())
     if stripped:
         changes.append(f"prefixes taken off {stripped} names")
@@ -277,7 +309,7 @@ def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes:
     """Return the tensors with the picture's channels and the position tables made to fit."""
     own, fitted = backbone.state_dict(), dict(tensors)
     for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
-        if spec.in_channels == 1 and name in fitted and fitted[name].shape != own[name].shape:
+        if spec.in_channels == 1 and name in fitted and fitted[name].shape[1:2] == (3,):
             from timm.models import adapt_input_conv
 
             fitted[name] = adapt_input_conv(1, fitted[name])
@@ -292,10 +324,10 @@ def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes:
 
 def _fit_tables(tensors: Tensors, backbone: nn.Module) -> Tensors:
     """Return the tensors with position tables for the model's size, by the library's own code; as they were without."""
-    if isinstance(backbone, VisionTransformer):
-        return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, tensors))
     fit = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # a convention of timm's
     try:
+        if isinstance(backbone, VisionTransformer):
+            return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, tensors))
         with warnings.catch_warnings(action="ignore"):  # of timm's own arithmetic
             return tensors if fit is None else dict(fit(dict(tensors), backbone))
     except (AssertionError, KeyError, RuntimeError, ValueError):

@@ -6,6 +6,7 @@ Nothing is ever downloaded: a training job that waits for a network it does not 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +141,11 @@ def _describe_timm(model: str, tag: str) -> Published:
 
 
 def read_timm_cfg(cfg: Any) -> Expectation:
-    """Return what timm's metadata says of weights."""
+    """Return what timm's metadata says of weights; its own transforms round the side before the crop down."""
     size = int(cfg.input_size[-1])
     interpolation: Interpolation = "bilinear" if cfg.interpolation == "bilinear" else "bicubic"
     mean, std = tuple(cfg.mean), tuple(cfg.std)
-    return Expectation(mean, std, size, interpolation, round(size / cfg.crop_pct) if cfg.crop_pct else None)
+    return Expectation(mean, std, size, interpolation, math.floor(size / cfg.crop_pct) if cfg.crop_pct else None)
 
 
 def _find_in_hub(repository: str | None) -> Path | None:

@@ -130,7 +130,7 @@ def unwrap(content: Any, where: str) -> Found:
     beside: list[str] = []
     while isinstance(found, dict):
         inside = [key for key, value in found.items() if _is_state_dict(value)]
-        key = next((key for key in WRAPPERS if isinstance(found.get(key), dict)), None)
+        key = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
         if key is None and _is_state_dict(found):
             tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
             return Found({name: tensor.detach().to_dense() for name, tensor in tensors.items()}, tuple(beside))
@@ -145,6 +145,11 @@ def unwrap(content: Any, where: str) -> Found:
         f"it holds {has if found or not isinstance(found, dict) else 'an empty dict'}; "
         "save the model's alone: torch.save(model.state_dict(), NEW)"
     )
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Say whether a value is a dict with tensors somewhere in it; one under "model" may be its configuration."""
+    return isinstance(value, dict) and any(isinstance(each, Tensor) or _holds_tensors(each) for each in value.values())
 
 
 def _is_state_dict(value: Any) -> bool:
