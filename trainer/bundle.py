@@ -221,7 +221,7 @@ def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Cl
         raise ShardError(
             f"{hide_query(weights)} does not fill {spec.name} with {spec.num_classes} classes: nothing for "
             f"{', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}"
-            f"{_tell_left_out(report)}. {_advise(spec, report)}"
+            f"{_tell_left_out(report)}. {_advise(model, report)}"
         )
     if report.missing:
         told = "auxiliary heads, which only training uses, are not in it"
@@ -234,15 +234,12 @@ def _tell_left_out(report: LoadReport) -> str:
     return f"; left out {', '.join(odd[:4])}" if odd else ""
 
 
-def _advise(spec: ModelSpec, report: LoadReport) -> str:
+def _advise(model: Classifier, report: LoadReport) -> str:
     """Return what to look at where a file does not fill the model."""
-    from trainer.contract.backbone import build_without_memory, find_first_convolutions
-    from trainer.contract.model import Classifier
+    from trainer.contract.backbone import find_first_convolutions
 
-    backbone = build_without_memory(lambda: Classifier(spec)).backbone
-    if spec.in_channels == 3 and any(
-        f"{layer}.weight" in report.left_out for layer in find_first_convolutions(backbone)
-    ):
+    first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
+    if model.spec.in_channels == 3 and first & report.left_out.keys():
         return "Check --model; where it was trained on pictures of one channel, give --channels 1 --backbone-channels 1"
     return "Check --model and the number of --classes"
 
