@@ -19,12 +19,15 @@ from torchvision.transforms import v2
 from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import UsageError
-from trainer.bundle import main, parse_preprocess, read_classes
+from trainer.bundle import main, parse_preprocess
 from trainer.contract.backbone import build_backbone
 from trainer.contract.bundle import Bundle, read_bundle_page
+from trainer.contract.decision import Decision
+from trainer.contract.stored_decision import store_decision
 from trainer.finish import evaluate_bundle
 from trainer.predict import main as predict_main
 from trainer.ranks import single_rank
+from trainer.weights.classes import read_classes
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -252,6 +255,7 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_gray, ["--classes", "a,b,c"], 3, "pictures of one channel, give --channels 1 --backbone-channels 1"),
     (save_boundless, ["--classes", "a,b,c"], 3, "the model answers a probe with numbers that are not finite"),
     (save_single, ["--classes", "a,b", "--task", "multi-label"], 3, "left out fc.weight (shape [1, 1024], the model"),
+    (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' is no name among several labels"),
     (save_good, [], 2, "nobody knows the classes of"),
     (save_good, ["--classes", "a,b,c", "--preprocess", "crop:64:72"], 2, "--preprocess is stretch:SIZE, "),
     (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std belong together"),
@@ -303,6 +307,56 @@ def test_auxiliary_heads_that_are_not_there_are_told(
         assert run_command(main, [str(tmp_path / "w.pt"), *options, "--out", str(tmp_path / out)]) == 0
     assert "auxiliary heads, which only training uses, are not in it" in capsys.readouterr().out
     assert read_bundle_page(tmp_path / "one") == read_bundle_page(tmp_path / "two")
+
+
+def test_of_a_bundle_all_is_taken_over_that_is_not_said(
+    theirs: nn.Module, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What somebody would lose silently: gray pictures, letterbox, several labels, names, the dataset's fingerprint."""
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    (tmp_path / "classes.txt").write_text("b,Blue\ng,Green\nr,Red\n", encoding="utf-8")
+    more = ["--classes", str(tmp_path / "classes.txt"), "--channels", "1", "--task", "multi-label"]
+    more += ["--preprocess", "letterbox:64", "--interpolation", "bicubic", "--normalise", "half"]
+    first = read_bundle_page(make_bundle(tmp_path / "w.pt", tmp_path / "first", *more))
+    store_decision(tmp_path / "first", Decision(rule="each", temperature=2.0))
+    capsys.readouterr()
+    assert run_command(main, [str(tmp_path / "first"), "--out", str(tmp_path / "second")]) == 0
+    second = read_bundle_page(tmp_path / "second")
+    assert second.model_dump(exclude={"origin"}) == first.model_dump(exclude={"origin"})
+    assert (second.task, second.preprocess.channels, second.display_names) == (
+        "multi-label",
+        1,
+        ["Blue", "Green", "Red"],
+    )
+    assert second.origin == f"bundle first, sha256 {first.weights_sha256}"
+    assert "the bundle's decision stays behind" in capsys.readouterr().out
+
+
+def test_of_a_bundle_what_is_said_counts(theirs: nn.Module, dataset_path: Path, tmp_path: Path) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    first = make_bundle(tmp_path / "w.pt", tmp_path / "first", "--dataset", str(dataset_path))
+    more = ["--preprocess", "stretch:96", "--classes", "x,y,z"]
+    assert run_command(main, [str(first), *more, "--out", str(tmp_path / "second")]) == 0
+    old, page = read_bundle_page(first), read_bundle_page(tmp_path / "second")
+    assert page.classes == page.display_names == ["x", "y", "z"]
+    assert (page.preprocess.policy, page.preprocess.size, page.preprocess.resize) == ("stretch", 96, None)
+    kept = ("rounding", "decode", "max_side", "interpolation")
+    assert [getattr(page.preprocess, name) for name in kept] == [getattr(old.preprocess, name) for name in kept]
+    assert (page.dataset, page.model) == (old.dataset, old.model)
+
+
+def test_size_that_only_training_refuses_is_taken(tmp_path: Path) -> None:
+    """The auxiliary head of inception_v3 needs 299 pixels; answers do not."""
+    model = torchvision.models.get_model("inception_v3", num_classes=3, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    argv = [str(tmp_path / "w.pt"), "--model", "inception_v3", "--classes", "a,b,c", "--preprocess", "stretch:96"]
+    assert run_command(main, [*argv, "--out", str(tmp_path / "bundle")]) == 0
+
+
+def test_file_does_not_say_its_model(theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    assert run_command(main, [str(tmp_path / "w.pt"), "--classes", "a,b,c"]) == 2
+    assert "a weights file does not say what model it is of; give --model" in capsys.readouterr().err
 
 
 def test_folder_that_is_there_is_left_alone(

@@ -39,12 +39,13 @@ from trainer.answering.asked import Place, find_asked
 from trainer.answering.grid import find_truth, make_title
 from trainer.answering.partial import Partial, name_partial
 from trainer.answering.parts import Files, Picture
-from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle, store_decision
+from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
 from trainer.contract.conformal import ConformalSets
 from trainer.contract.decision import Decision, Fitted
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
+from trainer.contract.stored_decision import store_decision
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -26,7 +26,8 @@ from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.recipe import Recipe
 from trainer.weights.installed import INSTALLED
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
-from trainer.weights.load import LoadReport, load_weights, read_expectation, read_own_expectation
+from trainer.weights.load import load_weights, read_expectation, read_own_expectation
+from trainer.weights.match import LoadReport
 from trainer.weights.published import find_published, list_tags
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

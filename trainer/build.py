@@ -129,18 +129,18 @@ def check_growth(recipe: Recipe) -> None:
         )
 
 
-def check_size(spec: ModelSpec, size: int) -> None:
-    """Refuse a size that the model does not take in training, before any weight is made or read.
+def check_size(spec: ModelSpec, size: int, training: bool = True) -> None:
+    """Refuse a size that the model does not take, in training or in evaluation, before any weight is made or read.
 
     Raises:
         UsageError: It does not take it; the sentence names the library's reason.
     """
-    model = build_without_memory(lambda: Classifier(spec))
+    model = build_without_memory(lambda: Classifier(spec)).train(training)
     try:
-        model.train()(torch.empty((2, spec.in_channels, size, size), device="meta"))
+        model(torch.empty((2, spec.in_channels, size, size), device="meta"))
     except (AssertionError, RuntimeError, TypeError, ValueError) as err:
         raise UsageError(
             f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "
-            f"its own size is {own_size(spec.name)}, set image_size to that or nearer to it"
-            f"{', or leave preprocess.gray_backbone out' if spec.in_channels == 1 else ''}"
+            f"its own size is {own_size(spec.name)}, take that or one nearer to it"
+            f"{', or leave preprocess.gray_backbone out' if training and spec.in_channels == 1 else ''}"
         ) from err

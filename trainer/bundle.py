@@ -1,7 +1,8 @@
 """`python -m trainer.bundle WEIGHTS --model NAME --classes a,b --preprocess crop:256:224`: a bundle of any weights.
 
 WEIGHTS is a file of any ending (told by content, never run), a URI, or what a recipe's `weights` may be. Every tensor
-of the model must be in it. The bundle says nothing of metrics or training that it does not know.
+of the model must be in it. Of a bundle all that is not said otherwise is taken over but its decision and its metrics,
+which hold for it alone. The bundle says nothing of metrics or training that it does not know.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from shards.errors import ShardError, UsageError
 from trainer.contract.names import resolve_alias
 
 if TYPE_CHECKING:
+    from trainer.contract.bundle import BundlePage
     from trainer.contract.model import Classifier, ModelSpec
     from trainer.contract.preprocess import PreprocessSpec
     from trainer.weights.expectation import Expectation
-    from trainer.weights.load import LoadReport
+    from trainer.weights.match import LoadReport
 
 
 def main(argv: list[str]) -> int:
@@ -31,16 +33,29 @@ def main(argv: list[str]) -> int:
     out = arguments.out or Path("bundles") / (re.split(r"[.?]", arguments.weights.rpartition("/")[2])[0] or "weights")
     if out.exists():
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
+    from trainer.contract.bundle import is_bundle, read_bundle_page
+    from trainer.contract.decision import make_plain_decision
+    from trainer.evaluation.answers import SEPARATOR
+    from trainer.weights.classes import read_classes
     from trainer.weights.load import read_expectation
 
+    page = read_bundle_page(Path(arguments.weights)) if is_bundle(Path(arguments.weights)) else None
+    _fill_in(arguments, page)
     name = resolve_alias(arguments.model)
     expects = read_expectation(name, arguments.weights)
     classes, display_names = read_classes(arguments.classes, name, arguments.weights)
-    facts = _read_dataset(arguments.dataset, classes, arguments.task)
-    preprocess = _make_preprocess(arguments, expects, facts.pop("packing"))
+    joined = next((each for each in classes if SEPARATOR in each and arguments.task == "multi-label"), None)
+    if joined is not None:
+        raise UsageError(
+            f"'{joined}' is no name among several labels, which '{SEPARATOR}' joins; give --classes others"
+        )
+    facts = _read_dataset(arguments.dataset, classes, arguments.task, page)
+    preprocess = _make_preprocess(arguments, expects, facts.pop("packing"), page)
     spec = _make_spec(arguments, name, len(classes), expects, preprocess.size)
-    is_single = arguments.task == "single-label"
-    model, report, origin = _load(spec, arguments.weights, preprocess.size, is_single)
+    model, report, origin = _load(spec, arguments.weights, preprocess.size, arguments.task == "single-label")
+    if page is not None and page.decision != make_plain_decision(page.task):
+        told = "the bundle's decision stays behind (`trainer.decide` fits one)"
+        report = replace(report, changes=(*report.changes, told))
     facts |= {"classes": classes, "display_names": display_names, "origin": origin, "task": arguments.task}
     _save(out, model, preprocess, facts)
     if arguments.json:
@@ -50,61 +65,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str], list[str]]:
-    """Return names and display names of the classes, in the order of the model's outputs.
-
-    Args:
-        said: `a,b`, or a file with a class a line, its display name behind a tab or comma; None: the library's own.
-        model: The library's name of the model.
-        weights: As in a recipe.
+def _fill_in(arguments: argparse.Namespace, page: BundlePage | None) -> None:
+    """Give options that are not said what a bundle as WEIGHTS has, or their ordinary value.
 
     Raises:
-        UsageError: Not two classes, a name twice, or an empty one.
+        UsageError: No --model, and no bundle that knows it.
     """
-    if said is None:
-        from trainer.weights.published import find_published
-
-        published = find_published(model, weights)
-        if published is None or published.classes is None:
-            from trainer.weights.read import hide_query
-
-            raise UsageError(
-                f"nobody knows the classes of {hide_query(weights)}; give --classes a,b or a file with one a line"
-            )
-        pairs = [(name, name) for name in published.classes]
-    elif "," not in said and Path(said).is_file():
-        pairs = [_split_line(line) for line in _read_lines(Path(said))]
-    else:
-        pairs = [(name.strip(), name.strip()) for name in said.split(",")]
-    classes = [name for name, _ in pairs]
-    if len(classes) < 2:
+    ordinary = {"model": None, "channels": 3, "backbone_channels": 3, "task": "single-label"}
+    if page is not None:
+        channels = {"channels": page.preprocess.channels, "backbone_channels": page.model.in_channels}
+        ordinary = {"model": page.model.name, "task": page.task, **channels}
+    said = vars(arguments)
+    said.update({name: value for name, value in ordinary.items() if said[name] is None})
+    if arguments.model is None:
         raise UsageError(
-            f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more, said as a,b or "
-            "as a file that is there"
+            "a weights file does not say what model it is of; give --model, as `trainer.models` lists them"
         )
-    odd = next((name for pair in pairs for name in pair if name and not name.isprintable()), None)
-    if odd is not None:
-        raise UsageError(f"--classes has {odd!r}, with a sign that cannot be printed; take it out")
-    wrong = next((name for number, name in enumerate(classes) if not name or name in classes[:number]), None)
-    if wrong is not None:
-        raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; answers must differ")
-    return classes, [shown for _, shown in pairs]
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as err:
-        raise UsageError(f"--classes {path} is not UTF-8 text ({err.reason}); save it as UTF-8") from err
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _split_line(line: str) -> tuple[str, str]:
-    for separator in ("\t", ","):
-        name, found, shown = line.partition(separator)
-        if found:
-            return name.strip(), shown.strip() or name.strip()
-    return line, line
 
 
 def parse_preprocess(text: str) -> dict[str, Any]:
@@ -127,10 +103,10 @@ def parse_preprocess(text: str) -> dict[str, Any]:
     return {"policy": match[1], "resize": None, "size": int(match[2])}
 
 
-def _read_dataset(location: str | None, classes: list[str], task: str) -> dict[str, Any]:
-    """Return the dataset's fingerprint and packing options, both None without one."""
+def _read_dataset(location: str | None, classes: list[str], task: str, page: BundlePage | None) -> dict[str, Any]:
+    """Return the dataset's fingerprint, without one that of the bundle as WEIGHTS, and its packing options or None."""
     if location is None:
-        return {"dataset": None, "packing": None}
+        return {"dataset": page.dataset if page else None, "packing": None}
     from shards.dataset import open_dataset
 
     dataset = open_dataset(location)
@@ -144,13 +120,16 @@ def _read_dataset(location: str | None, classes: list[str], task: str) -> dict[s
     return {"dataset": dataset.fingerprint(), "packing": dataset.manifest.packing}
 
 
-def _make_preprocess(arguments: argparse.Namespace, expects: Expectation, packing: Any) -> PreprocessSpec:
+def _make_preprocess(
+    arguments: argparse.Namespace, expects: Expectation, packing: Any, page: BundlePage | None
+) -> PreprocessSpec:
     from trainer.contract.preprocess import PreprocessSpec
 
-    said = arguments.preprocess
-    if said is None:
-        said = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
-    values = parse_preprocess(said) | {"channels": arguments.channels, "rounding": "down"}
+    values: dict[str, Any] = page.preprocess.model_dump() if page else {"rounding": "down"}
+    if arguments.preprocess is not None or page is None:
+        ordinary = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
+        values |= parse_preprocess(arguments.preprocess or ordinary)
+    values["channels"] = arguments.channels
     values["interpolation"] = arguments.interpolation or expects.interpolation
     if packing is not None:
         values |= {"decode": packing.decode, "max_side": packing.max_side}
@@ -210,7 +189,7 @@ def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Cl
     from trainer.weights.load import describe_origin, load_weights
     from trainer.weights.read import hide_query
 
-    check_size(spec, size)
+    check_size(spec, size, training=False)
     torch.manual_seed(0)  # of auxiliary heads that the file has not
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, weights, single_output=is_single)
@@ -246,7 +225,7 @@ def _advise(model: Classifier, report: LoadReport) -> str:
 
 def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[str, Any]) -> None:
     from trainer.contract.bundle import Bundle, save_bundle
-    from trainer.contract.decision import Decision
+    from trainer.contract.decision import make_plain_decision
     from trainer.contract.probes import synthesise_pictures
 
     save_bundle(
@@ -254,7 +233,7 @@ def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[
         model,
         synthesise_pictures(),
         preprocess=preprocess,
-        decision=Decision(rule="each" if facts["task"] == "multi-label" else "argmax"),
+        decision=make_plain_decision(facts["task"]),
         probes="synthetic",
         recipe=None,
         metrics=None,
@@ -281,7 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m trainer.bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", help="a file of any ending, a URI, or a recipe's `weights`: IMAGENET1K_V2")
-    parser.add_argument("--model", required=True, help="its architecture; `python -m trainer.models` lists them")
+    parser.add_argument(
+        "--model", help="its architecture; `python -m trainer.models` lists them; a bundle knows its own"
+    )
     parser.add_argument(
         "--classes", help="a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma"
     )
@@ -295,14 +276,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mean", help="instead of --normalise: 0.485,0.456,0.406, on the scale 0..1")
     parser.add_argument("--std", help="the same")
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="1: pictures become gray (default: 3)")
-    parser.add_argument(
-        "--backbone-channels", type=int, choices=(1, 3), default=3, help="of the first convolution (default: 3)"
-    )
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="1: pictures become gray (default: 3)")
+    parser.add_argument("--backbone-channels", type=int, choices=(1, 3), help="of the first convolution (default: 3)")
     parser.add_argument(
         "--task",
         choices=("single-label", "multi-label"),
-        default="single-label",
         help="multi-label: each output is a class for itself, by its sigmoid (default: single-label, a softmax)",
     )
     parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")

@@ -47,8 +47,9 @@ _ALONE = {"show": set[str](), "reset": {"out"}, "check": {"data", "workers"}}
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _check_options(arguments)
-    from trainer.contract.bundle import read_bundle_page, store_decision
-    from trainer.contract.decision import Decision
+    from trainer.contract.bundle import read_bundle_page
+    from trainer.contract.decision import make_plain_decision
+    from trainer.contract.stored_decision import store_decision
 
     page = read_bundle_page(arguments.bundle)
     if arguments.out is not None and arguments.out.exists():
@@ -58,8 +59,7 @@ def main(argv: list[str]) -> int:
         _check(arguments, page)
         return 0
     if arguments.reset:
-        plain = Decision(rule="each" if page.task == "multi-label" else "argmax")
-        page = store_decision(arguments.bundle, plain, out=arguments.out)
+        page = store_decision(arguments.bundle, make_plain_decision(page.task), out=arguments.out)
     elif not arguments.show:
         page, losses = _decide(arguments, page)
     _tell(arguments, page, losses)
@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
 
 def _decide(arguments: argparse.Namespace, page: BundlePage) -> tuple[BundlePage, list[float]]:
     """Fit a decision and store it; return the bundle's page, and log losses before and after the temperature."""
-    from trainer.contract.bundle import Bundle, score_probes, store_decision
+    from trainer.contract.bundle import Bundle
+    from trainer.contract.stored_decision import score_probes, store_decision
     from trainer.fitting.decision import fit_decision
     from trainer.fitting.seeing import REFERENCE_SAMPLES, Viewer, see_part
     from trainer.fitting.wish import read_wish

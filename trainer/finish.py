@@ -12,7 +12,7 @@ from shards.plan import sequential_refs
 from shards.read import SampleReader
 from trainer.build import build_model_spec, build_preprocess
 from trainer.contract.bundle import Bundle, BundlePage, save_bundle
-from trainer.contract.decision import Decision
+from trainer.contract.decision import make_plain_decision
 from trainer.contract.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.extras import try_extra
@@ -74,7 +74,6 @@ def make_bundle(recipe: Recipe) -> Path:
     state = store.read_last()
     if state is None or state.best is None:
         raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
-    several = dataset.manifest.task == "multi-label"
     model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
     save_bundle(
@@ -84,8 +83,8 @@ def make_bundle(recipe: Recipe) -> Path:
         preprocess=build_preprocess(recipe, dataset),
         classes=dataset.classes,
         display_names=dataset.manifest.display_names,
-        task="multi-label" if several else "single-label",
-        decision=Decision(rule="each" if several else "argmax"),
+        task=dataset.manifest.task,
+        decision=make_plain_decision(dataset.manifest.task),
         probes=recipe.probes,
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),

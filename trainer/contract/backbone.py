@@ -58,7 +58,7 @@ def build_backbone(
             raise
         raise UsageError(
             f"{name} cannot be built for pictures of {image_size} pixels ({one_line(err)}); "
-            f"its own size is {own_size(name)}, set image_size to that"
+            f"its own size is {own_size(name)}, take that"
         ) from err
     if num_classes is not None:
         replace_heads(backbone, num_classes, dropout)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -19,19 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError, UsageError
-from shards.files import TEMPORARY, write_text
+from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
 from trainer.contract.backends import Backend
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.ood import DETECTOR, Detector, check_scores, read_detector, write_detector
+from trainer.contract.ood import Detector, check_scores, read_detector
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 
 VERSION: Final = 1
-_PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
+PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
 
 
 class BundlePage(BaseModel):
@@ -229,81 +226,12 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
                 "wrong, take an earlier checkpoint"
             )
         write_probes(temporary / _PROBES, pictures, images, logits)
-        write_text(temporary / _PAGE, page.model_dump_json(indent=2) + "\n")
+        write_text(temporary / PAGE, page.model_dump_json(indent=2) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_bundle_page(folder)
-
-
-def store_decision(
-    folder: Path, decision: Decision, detector: Detector | None = None, out: Path | None = None
-) -> BundlePage:
-    """Store another decision in a bundle, or in a copy of it, and return the page that has it.
-
-    Whoever reads the bundle sees the old decision or the new one: the rename of bundle.json publishes it, that of the
-    folder a copy.
-
-    Args:
-        folder: The bundle.
-        decision: The file and sha256 of its `ood` are filled in here.
-        detector: What belongs to its `ood`, scores of the probes included.
-        out: The copy's folder; None changes the bundle itself.
-
-    Raises:
-        UsageError: `out` exists.
-    """
-    if out is None:
-        return _replace_decision(folder, decision, detector)
-    if out.exists():
-        raise UsageError(f"{out} exists; choose another --out, or delete it first")
-    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(folder, temporary)
-        _replace_decision(temporary, decision, detector)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return read_bundle_page(out)
-
-
-def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
-    with _locked(folder):
-        old = read_bundle_page(folder)
-        if decision.ood is not None and detector is not None:
-            name, digest = write_detector(folder, detector)
-            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
-            decision = decision.model_copy(update={"ood": ood})
-        page = old.model_copy(update={"decision": decision})
-        write_text(folder / _PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
-        kept = decision.ood.file if decision.ood else None
-        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
-        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{_PAGE}{TEMPORARY}-*")]:
-            if path.name != kept:
-                path.unlink(missing_ok=True)
-    return page
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the only right to change a bundle; the kernel frees what a killed process held."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
-    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
-    _, images, _ = read_probes(folder / _PROBES)
-    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector=detector)
-    _, scores = scoring.compute_batch(images)
-    assert scores is not None  # there is a detector
-    return replace(detector, probe_scores=scores)
 
 
 def read_versions() -> dict[str, str]:
@@ -313,7 +241,7 @@ def read_versions() -> dict[str, str]:
 
 def is_bundle(root: Path) -> bool:
     """Say whether a folder is a bundle."""
-    return (root / _PAGE).is_file()
+    return (root / PAGE).is_file()
 
 
 def read_bundle_page(root: Path) -> BundlePage:
@@ -323,7 +251,7 @@ def read_bundle_page(root: Path) -> BundlePage:
         UsageError: No bundle there.
         ShardError: A page of another version, or a damaged one.
     """
-    path = root / _PAGE
+    path = root / PAGE
     if not path.is_file():
         what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"
         raise UsageError(f"{root} {what}; a finished run keeps its bundle in runs/NAME/bundle")

@@ -98,6 +98,11 @@ class Decision(BaseModel):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
+def make_plain_decision(task: str) -> Decision:
+    """Return what a bundle of a task, single-label or multi-label, decides by until `trainer.decide` has run."""
+    return Decision(rule="each" if task == "multi-label" else "argmax")
+
+
 class Answer(BaseModel):
     """What is said of one picture; the module's text has the meaning of each."""
 

@@ -24,15 +24,18 @@ from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.loss import Loss
 from trainer.step.memory import (
     RankMemoryError,
+    copy_buffers,
     cut_parts,
     fit_parts,
     is_out_of_memory,
     refuse_single_sample,
     release,
+    restore_buffers,
+    trial,
 )
 from trainer.step.norms import find_own_norms
 from trainer.step.optimizers import build_optimizer
-from trainer.step.precision import autocast, build_scaler, set_precision
+from trainer.step.precision import are_finite, autocast, build_scaler, set_precision
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = self._recipe.optim.peak_lr * lr_scale * group.get("lr_scale", 1.0)
         skips = self._recipe.step.on_nan == "skip"
-        before = self._copy_buffers() if skips else []
+        before = copy_buffers(self.model) if skips else []
         try:
             losses = self._backward(batch, total_weight, step)
         except RuntimeError as err:
@@ -126,7 +129,7 @@ class Engine:
                 raise
             losses = self._backward_in_more_parts(batch, total_weight, step, err)
         if skips and self._ranks.agree(float(not self._is_finite(losses)))[0]:
-            self._restore_buffers(before)  # what BatchNorm saw of it
+            restore_buffers(self.model, before)  # what BatchNorm saw of it
             return Step(losses, moved=False, left_out=True)
         return Step(losses, moved=self._apply(step))
 
@@ -134,11 +137,11 @@ class Engine:
         """Say whether the losses of this rank and the gradients of all are finite; the scaler looks after fp16's."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         looks = gradients and not self.scaler.is_enabled()
-        return bool(losses.isfinite().all()) and (not looks or _are_finite(gradients))
+        return bool(losses.isfinite().all()) and (not looks or are_finite(gradients))
 
     def has_finite_weights(self) -> bool:
         """Say whether every parameter is finite: a gradient can overflow where the loss does not."""
-        return _are_finite([p.detach() for p in self.model.parameters()])
+        return are_finite([p.detach() for p in self.model.parameters()])
 
     def _backward(self, batch: Batch, total_weight: float, step: int) -> Tensor:
         """Compute the gradients of the global batch; return this rank's weighted losses, float32[n]."""
@@ -157,7 +160,7 @@ class Engine:
         for number, part in enumerate(parts):
             self._enter_training(part.stop - part.start)
             with self._synced(number == len(parts) - 1):
-                loss = self._compute_losses(images, labels, weights, pairs, part)
+                loss = self._compute_losses(self._parallel, images, labels, weights, pairs, part)
                 self.scaler.scale(loss.sum() * scale).backward()
             losses.append(loss.detach()[: part.stop - part.start])
         return torch.cat(losses)
@@ -191,7 +194,7 @@ class Engine:
         return losses[0]
 
     def _compute_losses(
-        self, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
+        self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
     ) -> Tensor:
         """Return the weighted loss of each sample of a part; of a stand-in with zero weight where it is empty."""
         images, labels, weights = images[part], labels[part], weights[part]
@@ -199,7 +202,7 @@ class Engine:
             images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
             pairs = None
         with autocast(self._recipe.amp, self._ranks.device):
-            answers = split_outputs(self._parallel(images))
+            answers = split_outputs(model(images))
             taught = self._teacher.compute_logits(images) if self._teacher else None
         losses = weights * self._judge(answers, labels, taught)
         if pairs is None:
@@ -263,29 +266,11 @@ class Engine:
     def _try_part(self, size: int, shape: tuple[int, ...]) -> None:
         """Compute a part of black pictures, forward and backward, and leave nothing of it but the memory it took."""
         device = self._ranks.device
-        kept = self._copy_buffers()
-        reserve = [torch.empty_like(p) for p in self.model.parameters() if p.requires_grad for _ in range(2)]
-        self.model.train()
-        try:
+        with trial(self.model, self.optimizer):
             images = torch.zeros((size, *shape), dtype=torch.uint8, device=device)
             labels = self._loss.blank_labels(size, self.model.spec.num_classes).to(device)
             weights = torch.ones(size, device=device)
-            self._parallel, wrapped = self.model, self._parallel
-            try:
-                self._compute_losses(images, labels, weights, None, slice(0, size)).sum().backward()
-            finally:
-                self._parallel = wrapped
-        finally:
-            del reserve
-            self.optimizer.zero_grad(set_to_none=True)
-            self._restore_buffers(kept)
-
-    def _copy_buffers(self) -> list[Tensor]:
-        return [buffer.clone() for buffer in self.model.buffers()]
-
-    def _restore_buffers(self, kept: list[Tensor]) -> None:
-        for buffer, old in zip(self.model.buffers(), kept, strict=True):
-            buffer.copy_(old)
+            self._compute_losses(self.model, images, labels, weights, None, slice(0, size)).sum().backward()
 
     def judged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Return where the model holds the weights that count: their average where the recipe keeps one."""
@@ -301,10 +286,6 @@ class Engine:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-
-
-def _are_finite(tensors: list[Tensor]) -> bool:
-    return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())
 
 
 def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:

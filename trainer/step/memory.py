@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, nn
 
 from shards.errors import UsageError
 
@@ -98,3 +100,28 @@ def release() -> None:
     """Give cached device memory back, so that another size may find room."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def trial(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Compute a part in training mode beside the memory that the optimizer will need; gradients and statistics go."""
+    kept = copy_buffers(model)
+    reserve = [torch.empty_like(p) for p in model.parameters() if p.requires_grad for _ in range(2)]
+    model.train()
+    try:
+        yield
+    finally:
+        del reserve
+        optimizer.zero_grad(set_to_none=True)
+        restore_buffers(model, kept)
+
+
+def copy_buffers(model: nn.Module) -> list[Tensor]:
+    """Return copies of what is no parameter: BatchNorm's statistics."""
+    return [buffer.clone() for buffer in model.buffers()]
+
+
+def restore_buffers(model: nn.Module, kept: list[Tensor]) -> None:
+    """Undo what steps changed since `copy_buffers`."""
+    for buffer, old in zip(model.buffers(), kept, strict=True):
+        buffer.copy_(old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from trainer.options.step import StepOptions
 
@@ -24,3 +25,8 @@ def set_precision(options: StepOptions) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     torch.use_deterministic_algorithms(options.deterministic)
     torch.backends.cudnn.benchmark = not options.deterministic
+
+
+def are_finite(tensors: list[Tensor]) -> bool:
+    """Say whether every number of float tensors, at least one of them, is finite."""
+    return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())

@@ -8,18 +8,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from shards.errors import ShardError
+from shards.errors import ShardError, UsageError
+from trainer.contract.names import TIMM_PREFIX
 
 KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
 
 
+def _take_any(model: str) -> None:
+    """Refuse no model."""
+
+
 @dataclass(frozen=True)
 class NamedMap:
-    """A key map, and by what its source is recognised."""
+    """A key map, by what its source is recognised, and which models it is for."""
 
     mark: re.Pattern[str]
     """A name that only its source has, and the model never."""
     map: KeyMap
+    refuse: Callable[[str], None] = _take_any
+    """Raises UsageError for a model, by its library's name, that would answer wrongly with such tensors."""
 
 
 def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
@@ -68,6 +75,20 @@ _WITHOUT_EXPANSION: Final = {
 }  # fmt: skip
 
 
+def refuse_other_padding(model: str) -> None:
+    """Refuse efficientnet_pytorch's tensors, which come from TensorFlow, for a model with other padding and epsilon.
+
+    Raises:
+        UsageError: Names and shapes fit, and answers would be wrong.
+    """
+    bare = model.removeprefix(TIMM_PREFIX).partition(".")[0]
+    if model.startswith(TIMM_PREFIX) and not bare.startswith("tf_"):
+        raise UsageError(
+            f"the weights are efficientnet_pytorch's, which pads as TensorFlow does, and {model} does not: it would "
+            f"answer wrongly; name {TIMM_PREFIX}tf_{bare}"
+        )
+
+
 def map_old_densenet(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:  # noqa: ARG001
     """Return {source name: target name} from the names in torchvision's published densenet files.
 
@@ -80,7 +101,9 @@ def map_old_densenet(source: Iterable[str], target: Iterable[str]) -> dict[str, 
 
 
 KEY_MAPS: Final = {
-    "efficientnet_pytorch": NamedMap(re.compile(r"_conv_stem\.weight$"), map_efficientnet_pytorch),
+    "efficientnet_pytorch": NamedMap(
+        re.compile(r"_conv_stem\.weight$"), map_efficientnet_pytorch, refuse_other_padding
+    ),
     "old densenet": NamedMap(re.compile(r"features\.denseblock1\.denselayer1\.norm\.1\.weight$"), map_old_densenet),
 }
 

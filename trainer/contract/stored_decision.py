@@ -1,0 +1,88 @@
+"""Another decision in a bundle that is there: whoever reads it sees the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from shards.errors import UsageError
+from shards.files import TEMPORARY, write_text
+from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
+from trainer.contract.decision import Decision
+from trainer.contract.ood import DETECTOR, Detector, write_detector
+
+
+def store_decision(
+    folder: Path, decision: Decision, detector: Detector | None = None, out: Path | None = None
+) -> BundlePage:
+    """Store another decision in a bundle, or in a copy of it, and return the page that has it.
+
+    Whoever reads the bundle sees the old decision or the new one: the rename of bundle.json publishes it, that of the
+    folder a copy.
+
+    Args:
+        folder: The bundle.
+        decision: The file and sha256 of its `ood` are filled in here.
+        detector: What belongs to its `ood`, scores of the probes included.
+        out: The copy's folder; None changes the bundle itself.
+
+    Raises:
+        UsageError: `out` exists.
+    """
+    if out is None:
+        return _replace_decision(folder, decision, detector)
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another --out, or delete it first")
+    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(folder, temporary)
+        _replace_decision(temporary, decision, detector)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_bundle_page(out)
+
+
+def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
+    with _locked(folder):
+        old = read_bundle_page(folder)
+        if decision.ood is not None and detector is not None:
+            name, digest = write_detector(folder, detector)
+            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
+            decision = decision.model_copy(update={"ood": ood})
+        page = old.model_copy(update={"decision": decision})
+        write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+        kept = decision.ood.file if decision.ood else None
+        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
+            if path.name != kept:
+                path.unlink(missing_ok=True)
+    return page
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the only right to change a bundle; the kernel frees what a killed process held."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
+    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
+    _, images, _ = read_bundle_probes(folder)
+    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector=detector)
+    _, scores = scoring.compute_batch(images)
+    assert scores is not None  # there is a detector
+    return replace(detector, probe_scores=scores)
