@@ -356,7 +356,7 @@ def test_size_that_only_training_refuses_is_taken(tmp_path: Path) -> None:
 def test_file_does_not_say_its_model(theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     assert run_command(main, [str(tmp_path / "w.pt"), "--classes", "a,b,c"]) == 2
-    assert "a weights file does not say what model it is of; give --model" in capsys.readouterr().err
+    assert "w.pt is no bundle, which would know its model; give --model" in capsys.readouterr().err
 
 
 def test_folder_that_is_there_is_left_alone(

@@ -35,7 +35,6 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
     from trainer.contract.bundle import is_bundle, read_bundle_page
     from trainer.contract.decision import make_plain_decision
-    from trainer.evaluation.answers import SEPARATOR
     from trainer.weights.classes import read_classes
     from trainer.weights.load import read_expectation
 
@@ -44,14 +43,12 @@ def main(argv: list[str]) -> int:
     name = resolve_alias(arguments.model)
     expects = read_expectation(name, arguments.weights)
     classes, display_names = read_classes(arguments.classes, name, arguments.weights)
-    joined = next((each for each in classes if SEPARATOR in each and arguments.task == "multi-label"), None)
-    if joined is not None:
-        raise UsageError(
-            f"'{joined}' is no name among several labels, which '{SEPARATOR}' joins; give --classes others"
-        )
+    _check_names(classes, arguments.task)
     facts = _read_dataset(arguments.dataset, classes, arguments.task, page)
     preprocess = _make_preprocess(arguments, expects, facts.pop("packing"), page)
     spec = _make_spec(arguments, name, len(classes), expects, preprocess.size)
+    if page is not None:
+        spec = spec.model_copy(update={"dropout": page.model.dropout})
     model, report, origin = _load(spec, arguments.weights, preprocess.size, arguments.task == "single-label")
     if page is not None and page.decision != make_plain_decision(page.task):
         told = "the bundle's decision stays behind (`trainer.decide` fits one)"
@@ -61,7 +58,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps({"bundle": str(out), "tensors": report.matched, "changes": report.changes, "origin": origin}))
     else:
-        _tell(out, spec, preprocess, report)
+        _tell(out, spec, preprocess, report, is_known=page is not None)
     return 0
 
 
@@ -71,6 +68,8 @@ def _fill_in(arguments: argparse.Namespace, page: BundlePage | None) -> None:
     Raises:
         UsageError: No --model, and no bundle that knows it.
     """
+    from trainer.weights.read import hide_query
+
     ordinary = {"model": None, "channels": 3, "backbone_channels": 3, "task": "single-label"}
     if page is not None:
         channels = {"channels": page.preprocess.channels, "backbone_channels": page.model.in_channels}
@@ -79,8 +78,22 @@ def _fill_in(arguments: argparse.Namespace, page: BundlePage | None) -> None:
     said.update({name: value for name, value in ordinary.items() if said[name] is None})
     if arguments.model is None:
         raise UsageError(
-            "a weights file does not say what model it is of; give --model, as `trainer.models` lists them"
+            f"{hide_query(arguments.weights)} is no bundle, which would know its model; give --model, as "
+            "`python -m trainer.models` lists them"
         )
+
+
+def _check_names(classes: list[str], task: str) -> None:
+    """Refuse a class of several labels a picture whose name has what joins them.
+
+    Raises:
+        UsageError: One has.
+    """
+    from trainer.evaluation.answers import SEPARATOR
+
+    joined = next((name for name in classes if SEPARATOR in name), None)
+    if task == "multi-label" and joined is not None:
+        raise UsageError(f"'{joined}' is no name among several labels, which '{SEPARATOR}' joins; take another")
 
 
 def parse_preprocess(text: str) -> dict[str, Any]:
@@ -246,12 +259,13 @@ def _save(out: Path, model: Classifier, preprocess: PreprocessSpec, facts: dict[
         raise
 
 
-def _tell(out: Path, spec: ModelSpec, preprocess: PreprocessSpec, report: LoadReport) -> None:
+def _tell(out: Path, spec: ModelSpec, preprocess: PreprocessSpec, report: LoadReport, is_known: bool) -> None:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
     resize = f" from {preprocess.resize}" if preprocess.resize else ""
+    advice = "" if is_known else "; if training had others, give --normalise or --mean and --std"
     print(f"weights     {report}")
     print(f"pictures    {preprocess.policy}{resize} to {preprocess.size} pixels, {preprocess.interpolation}")
-    print(f"normalised  mean {mean}; std {std}; if training had others, give --normalise or --mean and --std")
+    print(f"normalised  mean {mean}; std {std}{advice}")
     print(f"bundle      {out}")
 
 
