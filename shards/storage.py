@@ -95,12 +95,12 @@ def open_readable(location: str | Path) -> Readable:
         return FolderStorage(Path(location))
     if scheme in ("http", "https"):
         if not rest.partition("/")[0]:
-            raise UsageError(f"{text} names no host; datasets are read from http://HOST/PATH")
+            raise UsageError(f"{text} names no host; write http://HOST/PATH")
         from shards.remote.http import HttpReadable  # here: httpx takes 0.1 s to import
 
         return HttpReadable(text)
     if scheme not in ("s3", "gs", "gcs"):
-        raise UsageError(f"{text}: datasets are read from a folder, s3://, gs:// or http(s)://, not {scheme}://")
+        raise UsageError(f"{text}: {scheme}:// is not read; name a path of this machine, s3://, gs:// or http(s)://")
     if scheme != "s3" and "retry_limit_seconds=" not in text:
         text += f"{'&' if '?' in text else '?'}retry_limit_seconds={_READ_RETRY_S}"
     return _open_objects(text, _READ_ATTEMPTS)
