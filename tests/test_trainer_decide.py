@@ -19,13 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-import trainer.contract.bundle
+import trainer.contract.stored_decision
 import trainer.decide
 import trainer.predict
 from cluster.serve.forward import compute_each
 from shards.command import run_command
 from shards.dataset import open_dataset
-from shards.fingerprint import fingerprint_json
+from shards.errors import ShardError
+from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
@@ -213,7 +214,7 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
     """Ended right before and right after each file that it writes; nothing of it runs after that."""
     for when in ("before", "after"):
         bundle = Path(shutil.copytree(decided, tmp_path / f"{when}"))
-        original = getattr(trainer.contract.bundle, step)
+        original = getattr(trainer.contract.stored_decision, step)
 
         def die(*arguments: Any, when: str = when, original: Any = original) -> None:
             if when == "after":
@@ -221,7 +222,7 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
             raise SystemExit(9)
 
         with monkeypatch.context() as patch:
-            patch.setattr(trainer.contract.bundle, step, die)
+            patch.setattr(trainer.contract.stored_decision, step, die)
             with pytest.raises(SystemExit):
                 trainer.decide.main([str(bundle), str(data), "--ood", "0.8", "--ood-fit", "same"])
         page = Bundle.load(bundle).page  # with all files that it names, and the probes as recorded
@@ -367,11 +368,11 @@ def test_scores_that_differ_from_those_of_the_probes_are_refused(decided: Path, 
     tensors = load_file(path)
     tensors["whitening"] *= 1.01
     save_file(tensors, path)
-    with pytest.raises(trainer.contract.bundle.ShardError, match=r"sha256 differs from bundle\.json; run"):
+    with pytest.raises(ShardError, match=r"sha256 differs from bundle\.json; run"):
         Bundle.load(folder)
-    page["decision"]["ood"]["sha256"] = trainer.contract.bundle.fingerprint_file(path)
+    page["decision"]["ood"]["sha256"] = fingerprint_file(path)
     (folder / "bundle.json").write_text(json.dumps(page))
-    with pytest.raises(trainer.contract.bundle.ShardError, match=r"the probes' out-of-distribution scores differ from"):
+    with pytest.raises(ShardError, match=r"the probes' out-of-distribution scores differ from"):
         Bundle.load(folder)
 
 
@@ -380,7 +381,7 @@ def test_a_decision_about_other_classes_is_a_damaged_page(decided: Path, tmp_pat
     content = json.loads((folder / "bundle.json").read_text())
     content["decision"]["point"]["positive"] = "gone"
     (folder / "bundle.json").write_text(json.dumps(content))
-    with pytest.raises(trainer.contract.bundle.ShardError, match="is damaged"):
+    with pytest.raises(ShardError, match="is damaged"):
         read_bundle_page(folder)
 
 
