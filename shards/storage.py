@@ -6,7 +6,6 @@ What is written is published whole or not at all, under a name with `/` below th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from shards.errors import UsageError
-from shards.files import TEMPORARY, write_atomically
+from shards.files import TEMPORARY, lock_folder, write_atomically
 from shards.remote.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.remote.readable import Readable as Readable
 
@@ -192,19 +191,9 @@ class FolderStorage:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        # The folder itself is locked: a lock file would have to be removed, and its removal races with the next.
-        handle = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            os.close(handle)
-            raise UsageError(
-                f"another process is packing into {self.root}; wait for it, or name another folder"
-            ) from err
-        try:
+        said = f"another process is packing into {self.root}; wait for it, or name another folder"
+        with lock_folder(self.root, said):
             yield
-        finally:
-            os.close(handle)
 
 
 @dataclass(frozen=True)

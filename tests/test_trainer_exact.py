@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from shards.command import run_command
 from trainer.launch import launch
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger, read_position
+from trainer.run import main
 
 ROOT = Path(__file__).parent.parent
 NUM_SAMPLES, EPOCHS, BATCH = 72, 6, 8
@@ -164,6 +166,24 @@ def are_gone(pids: list[int]) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def test_second_command_for_a_run_that_is_under_way_is_refused_and_the_run_unharmed(
+    dataset_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As somebody types it again whose connection was cut; both would write the same snapshots and ledger."""
+    process = start(dataset_path, tmp_path, "twice", 2, "float32")
+    find_ranks(process, tmp_path, "twice")
+    assert run_command(main, list_words(dataset_path, tmp_path, "twice", 1, "float32")) == 2
+    assert f"error: another command is at work in {tmp_path}/twice; wait for it" in capfd.readouterr().err
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    finish(dataset_path, tmp_path, "twice", 1, "float32")
+    table = read_ledger(tmp_path / "twice/ledger")
+    steps = table["step"].to_numpy()
+    assert sorted(table["sample_id"].to_pylist()) == sorted(list(range(NUM_SAMPLES)) * EPOCHS)
+    assert [int((steps == step).sum()) for step in range(STEPS)] == [BATCH] * STEPS
 
 
 def test_rank_that_is_killed_ends_the_run_with_a_sentence(dataset_path: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.recipe_file import load_recipe
 from trainer.record.logbook import read_metrics
+from trainer.run_dir import hold_run_dir
 from trainer.task import settle_metric
 from tune.space import Space, make_trials
 from tune.sweep import _refuse_misfits, run_sweep
@@ -121,6 +122,13 @@ def test_another_space_in_the_same_folder_is_refused(sweep: Sweep) -> None:
     done = run([*sweep.command, "seed=7"])
     assert done.returncode == 2
     assert "holds a sweep of another recipe or space" in done.stderr
+
+
+def test_second_command_for_a_sweep_that_is_under_way_is_refused(sweep: Sweep) -> None:
+    with hold_run_dir(sweep.folder):
+        done = run(sweep.command)
+    assert done.returncode == 2
+    assert f"another command is at work in {sweep.folder}; wait for it" in done.stderr
 
 
 LOSSES = {"focal": {"loss.name": "focal"}, "ce": {"loss.name": "cross_entropy"}, "bce": {"loss.name": "bce"}}

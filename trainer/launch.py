@@ -24,7 +24,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
-from trainer.run_dir import STOP_FILE, claim_run_dir, is_finished
+from trainer.run_dir import STOP_FILE, claim_run_dir, hold_run_dir, is_finished
 from trainer.step.memory import RankMemoryError
 from trainer.task import refuse_misfit, settle_metric
 from trainer.watching import watching
@@ -36,15 +36,21 @@ def launch(recipe: Recipe) -> Recipe:
     """Train, evaluate and bundle; return the recipe with absolute paths. A finished run is left as it is.
 
     Raises:
-        UsageError: The run's folder belongs to another recipe, or data or model do not fit.
+        UsageError: The run's folder belongs to another recipe, another command is at work in it, or data or model do
+            not fit.
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
     recipe = resolve_recipe(recipe.with_absolute_paths())
     choose_launch(recipe)
     recipe, _ = open_data(recipe)  # the most common mistakes are told before any process starts
-    claim_run_dir(recipe)
-    if _has_outputs(recipe):
-        return recipe
+    with hold_run_dir(recipe.run_dir):
+        claim_run_dir(recipe)
+        if not _has_outputs(recipe):
+            _run(recipe)
+    return recipe
+
+
+def _run(recipe: Recipe) -> None:
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
     with show_progress(recipe), stop_on_signal(recipe.run_dir):
         outcome = _start(recipe)
@@ -53,7 +59,6 @@ def launch(recipe: Recipe) -> Recipe:
             f"interrupted; the state is saved in {recipe.run_place}, and the same command goes on from it"
         )
     _has_outputs(recipe)
-    return recipe
 
 
 def _has_outputs(recipe: Recipe) -> bool:

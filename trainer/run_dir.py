@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import uuid
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.errors import UsageError
-from shards.files import write_json
+from shards.files import lock_folder, write_json
 from trainer.recipe import PLACEMENT, Recipe
 from trainer.recipe_file import load_recipe, parse_recipe
 
@@ -33,6 +34,18 @@ RUN_ID = "run.json"
 def is_finished(run_dir: Path) -> bool:
     """Return whether a run has its bundle, evaluations and report."""
     return (run_dir / RESULT).is_file()
+
+
+def hold_run_dir(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Make the folder of a run or a sweep; return where this command is the only one of its machine at work in it.
+
+    Two would write each other's snapshots and ledgers.
+
+    Raises:
+        UsageError: Another command is at work there.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return lock_folder(run_dir, f"another command is at work in {run_dir}; wait for it, or choose another name=")
 
 
 def claim_run_dir(recipe: Recipe) -> None:

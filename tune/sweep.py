@@ -23,7 +23,7 @@ from trainer.launch import stop_on_signal
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
 from trainer.record.logbook import read_metrics
-from trainer.run_dir import RESULT, STOP_FILE
+from trainer.run_dir import RESULT, STOP_FILE, hold_run_dir
 from trainer.task import refuse_misfit, settle_metric
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table
@@ -39,7 +39,8 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
     A finished sweep is left as it is.
 
     Raises:
-        UsageError: The folder belongs to another sweep, or the cluster cannot hold a trial.
+        UsageError: The folder belongs to another sweep, another command is at work in it, or the cluster cannot hold
+            a trial.
         Interrupted: Stopped by Ctrl-C; the same command goes on.
         ShardError: No trial finished.
     """
@@ -48,7 +49,12 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
     recipe = settle_metric(recipe, dataset)
     trials = make_trials(recipe, space, sweep_dir)
     _refuse_misfits(trials, dataset)
-    _claim(sweep_dir, recipe, space)
+    with hold_run_dir(sweep_dir):
+        _claim(sweep_dir, recipe, space)
+        return _run(trials, space, sweep_dir)
+
+
+def _run(trials: list[Trial], space: Space, sweep_dir: Path) -> Table:
     if (sweep_dir / RESULT).is_file():
         return read_table(trials, {})
     (sweep_dir / STOP_FILE).unlink(missing_ok=True)
@@ -88,7 +94,6 @@ def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
         raise UsageError(
             f"{sweep_dir} holds a sweep of another recipe or space; choose another name=, or delete that folder"
         )
-    sweep_dir.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shards.errors import UsageError
+from shards.files import lock_folder
 
 _NAME = re.compile(r"([0-9a-f]{64}(?:\.[A-Za-z0-9]{1,16})?)(?:\.(\d+)\.partial)?")
 _NEVER_USED = 0  # access time of a file that was prefetched and not leased so far
@@ -63,7 +64,7 @@ class CacheFolder:
 
         awaited: It is not used yet, only wanted soon.
         """
-        with self._locked():
+        with lock_folder(self.root):
             return self._hold(key, size, awaited)
 
     def claim(self, entry: Entry, *, needed: bool) -> BinaryIO | None:
@@ -74,7 +75,7 @@ class CacheFolder:
         Raises:
             NoRoomError: Everything that could leave is in use; of a file that is not needed yet, all that is awaited.
         """
-        with self._locked():
+        with lock_folder(self.root):
             if (self.root / entry.key).exists():
                 return None
             partial = self._partial(entry)
@@ -89,14 +90,14 @@ class CacheFolder:
     def publish(self, entry: Entry, file: BinaryIO, *, awaited: bool) -> None:
         """Give a filled partial file its name; `file` then holds it against eviction."""
         os.fsync(file.fileno())  # a file is trusted by its name ever after, also after a power cut
-        with self._locked():
+        with lock_folder(self.root):
             os.rename(self._partial(entry), self.root / entry.key)
             _lock(file, fcntl.LOCK_SH)
             touch(file, awaited=awaited)
 
     def discard(self, entry: Entry, file: BinaryIO) -> None:
         """Remove a partial file that will not be filled."""
-        with self._locked():
+        with lock_folder(self.root):
             self._partial(entry).unlink(missing_ok=True)
             file.close()
 
@@ -109,15 +110,6 @@ class CacheFolder:
             "needed); free some, lower storage.cache_bytes, or name a folder on another disk",
             str(self.root),
         )
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        handle = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     def _partial(self, entry: Entry) -> Path:
         return self.root / f"{entry.key}.{entry.size}.partial"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from shards.errors import UsageError
-from shards.files import TEMPORARY, write_text
+from shards.files import TEMPORARY, lock_folder, write_text
 from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
 from trainer.contract.decision import Decision
 from trainer.contract.ood import DETECTOR, Detector, write_detector
@@ -52,7 +49,7 @@ def store_decision(
 
 
 def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
-    with _locked(folder):
+    with lock_folder(folder):
         old = read_bundle_page(folder)
         if decision.ood is not None and detector is not None:
             name, digest = write_detector(folder, detector)
@@ -66,17 +63,6 @@ def _replace_decision(folder: Path, decision: Decision, detector: Detector | Non
             if path.name != kept:
                 path.unlink(missing_ok=True)
     return page
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the only right to change a bundle; the kernel frees what a killed process held."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
