@@ -122,12 +122,9 @@ class Engine:
             group["lr"] = self._recipe.optim.peak_lr * lr_scale * group.get("lr_scale", 1.0)
         skips = self._recipe.step.on_nan == "skip"
         before = copy_buffers(self.model) if skips else []
-        try:
-            losses = self._backward(batch, total_weight, step)
-        except RuntimeError as err:
-            if not is_out_of_memory(err):
-                raise
-            losses = self._backward_in_more_parts(batch, total_weight, step, err)
+        losses = self._try_backward(batch, total_weight, step)
+        if losses is None:
+            losses = self._backward_in_more_parts(batch, total_weight, step)
         if skips and self._ranks.agree(float(not self._is_finite(losses)))[0]:
             restore_buffers(self.model, before)  # what BatchNorm saw of it
             return Step(losses, moved=False, left_out=True)
@@ -170,19 +167,28 @@ class Engine:
         meets = self._syncs_norms and self.parts > 1
         return cut_parts(size, self.parts, int(max(self._ranks.gather(size))) if meets else None)
 
-    def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int, err: RuntimeError) -> Tensor:
-        """Compute a step again in twice as many parts, and all later ones; where one rank is all there is.
+    def _try_backward(self, batch: Batch, total_weight: float, step: int) -> Tensor | None:
+        """As `_backward`; None where memory ran out. Its error is gone then, and with it what its frames held.
 
         Raises:
-            RankMemoryError: There are several; the others are in a collective that this rank has left.
+            RankMemoryError: Memory ran out on one of several ranks; the others are in a collective that it has left.
         """
-        if self._ranks.num_ranks > 1:
+        try:
+            return self._backward(batch, total_weight, step)
+        except RuntimeError as err:
+            if not is_out_of_memory(err):
+                raise
             refuse_single_sample(self.parts, len(batch), err)
-            raise RankMemoryError(
-                f"rank {self._ranks.rank} ran out of memory in step {step}; from the last snapshot on every rank "
-                f"computes its slice in {2 * self.parts} parts",
-                2 * self.parts,
-            ) from err
+            if self._ranks.num_ranks > 1:
+                raise RankMemoryError(
+                    f"rank {self._ranks.rank} ran out of memory in step {step}; from the last snapshot on every rank "
+                    f"computes its slice in {2 * self.parts} parts",
+                    2 * self.parts,
+                ) from err
+        return None
+
+    def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int) -> Tensor:
+        """Compute a step again in twice as many parts or more, and all later ones."""
         losses: list[Tensor] = []
 
         def compute(parts: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 
 import torch
@@ -71,17 +72,21 @@ def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
     8
     """
     parts = first
-    while True:
-        try:
-            compute(parts)
-        except Exception as err:
-            if not is_out_of_memory(err):
-                raise
-            refuse_single_sample(parts, size, err)
-            release()
-            parts *= 2
-            continue
-        return parts
+    while not _fits(compute, parts, size):
+        release()
+        parts *= 2
+    return parts
+
+
+def _fits(compute: Callable[[int], None], parts: int, size: int) -> bool:
+    try:
+        compute(parts)
+    except Exception as err:
+        if not is_out_of_memory(err):
+            raise
+        refuse_single_sample(parts, size, err)
+        return False
+    return True
 
 
 def refuse_single_sample(parts: int, size: int, err: BaseException) -> None:
@@ -97,7 +102,11 @@ def refuse_single_sample(parts: int, size: int, err: BaseException) -> None:
 
 
 def release() -> None:
-    """Give cached device memory back, so that another size may find room."""
+    """Give memory back, so that another size may find room.
+
+    Not while the error is handled: its traceback holds the frames, and so the activations, of what did not fit.
+    """
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
