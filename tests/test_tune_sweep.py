@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
@@ -22,6 +23,7 @@ from trainer.recipe_file import load_recipe
 from trainer.record.logbook import read_metrics
 from trainer.run_dir import hold_run_dir
 from trainer.task import settle_metric
+from tune.run import main
 from tune.space import Space, make_trials
 from tune.sweep import _refuse_misfits, run_sweep
 from tune.table import read_table
@@ -45,6 +47,10 @@ class Sweep:
     command: list[str]
     folder: Path
     result: dict[str, object]
+
+    @property
+    def arguments(self) -> list[str]:
+        return self.command[3:]
 
 
 def make_command(data: Path, root: Path, *options: str) -> list[str]:
@@ -118,17 +124,17 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(sweep: Sweep) -
     } == set()
 
 
-def test_another_space_in_the_same_folder_is_refused(sweep: Sweep) -> None:
-    done = run([*sweep.command, "seed=7"])
-    assert done.returncode == 2
-    assert "holds a sweep of another recipe or space" in done.stderr
+def test_another_space_in_the_same_folder_is_refused(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(main, [*sweep.arguments, "seed=7"]) == 2
+    assert "holds a sweep of another recipe or space" in capsys.readouterr().err
 
 
-def test_second_command_for_a_sweep_that_is_under_way_is_refused(sweep: Sweep) -> None:
+def test_second_command_for_a_sweep_that_is_under_way_is_refused(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     with hold_run_dir(sweep.folder):
-        done = run(sweep.command)
-    assert done.returncode == 2
-    assert f"another command is at work in {sweep.folder}; wait for it" in done.stderr
+        assert run_command(main, sweep.arguments) == 2
+    assert f"another command is at work in {sweep.folder}; wait for it" in capsys.readouterr().err
 
 
 LOSSES = {"focal": {"loss.name": "focal"}, "ce": {"loss.name": "cross_entropy"}, "bce": {"loss.name": "bce"}}
