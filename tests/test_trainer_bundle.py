@@ -310,9 +310,9 @@ def test_auxiliary_heads_that_are_not_there_are_told(
 
 
 def test_of_a_bundle_all_is_taken_over_that_is_not_said(
-    theirs: nn.Module, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What somebody would lose silently: gray pictures, letterbox, several labels, names, the dataset's fingerprint."""
+    """What somebody would lose silently: gray pictures, letterbox, several labels, names."""
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     (tmp_path / "classes.txt").write_text("b,Blue\ng,Green\nr,Red\n", encoding="utf-8")
     more = ["--classes", str(tmp_path / "classes.txt"), "--channels", "1", "--task", "multi-label"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from object_stores import free_ports
 
 from shards.dataset import open_dataset
 from trainer.record.ledger import read_ledger
@@ -23,12 +23,6 @@ from trainer.run_dir import is_finished
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
 START_S = 90.0
-
-
-def find_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def is_up(page: str) -> bool:
@@ -47,10 +41,11 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    folder, port = tempfile.mkdtemp(prefix="ray", dir="/tmp"), find_port()  # short: sockets have their names in it
-    options = [f"--port={find_port()}", f"--dashboard-port={port}", "--num-cpus=4", f"--temp-dir={folder}"]
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets have their names in it
+    port, jobs_port = free_ports(2)
+    options = [f"--port={port}", f"--dashboard-port={jobs_port}", "--num-cpus=4", f"--temp-dir={folder}"]
     process = subprocess.Popen([RAY, "start", "--head", "--block", "--disable-usage-stats", *options])
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{jobs_port}"
     try:
         until = time.monotonic() + START_S
         while not is_up(f"{address}/api/version"):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from shards.errors import UsageError
 from trainer.augment.mix import Pairs, mix_images
 from trainer.contract.model import Classifier, find_head, split_outputs
 from trainer.feed.feed import Batch
@@ -33,7 +32,7 @@ from trainer.step.memory import (
     restore_buffers,
     trial,
 )
-from trainer.step.norms import find_own_norms
+from trainer.step.norms import find_own_norms, sync_norms
 from trainer.step.optimizers import build_optimizer
 from trainer.step.precision import are_finite, autocast, build_scaler, set_precision
 
@@ -70,7 +69,9 @@ class Engine:
         self._loss = loss
         self._teacher = teacher
         set_precision(recipe.step)
-        self.model = _place(model, recipe, ranks)
+        if recipe.step.sync_batch_norm:
+            sync_norms(model, ranks.device)
+        self.model = model.to(ranks.device)
         self.frozen = bool(recipe.freeze)
         self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
         late = list_frozen(self.model, recipe.freeze) if recipe.freeze_epochs is not None else []
@@ -292,14 +293,3 @@ class Engine:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-
-
-def _place(model: Classifier, recipe: Recipe, ranks: Ranks) -> Classifier:
-    if recipe.step.sync_batch_norm:
-        if ranks.device.type != "cuda":
-            raise UsageError(
-                "step.sync_batch_norm needs CUDA, this rank computes on a CPU; leave it out, take a model with "
-                "GroupNorm, or train on GPUs"
-            )
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model.to(ranks.device)

@@ -1,9 +1,11 @@
-"""BatchNorms whose statistics are those of a rank alone, and what that means for a run."""
+"""BatchNorms whose statistics are those of a rank alone: what that means for a run, and how to have those of all."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
+from shards.errors import UsageError
 from trainer.contract.model import Classifier
 from trainer.step.freeze import Norm
 
@@ -21,3 +23,17 @@ def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
         f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
         f"num_ranks={num_ranks}. A model with GroupNorm does not; step.sync_batch_norm=true would not either, on CUDA"
     )
+
+
+def sync_norms(model: nn.Module, device: torch.device) -> None:
+    """Make the statistics of every BatchNorm those of all ranks.
+
+    Raises:
+        UsageError: Another device than CUDA.
+    """
+    if device.type != "cuda":
+        raise UsageError(
+            "step.sync_batch_norm needs CUDA, this rank computes on a CPU; leave it out, take a model with "
+            "GroupNorm, or train on GPUs"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
