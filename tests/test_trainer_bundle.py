@@ -19,7 +19,8 @@ from torchvision.transforms import v2
 from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import UsageError
-from trainer.bundle import main, parse_preprocess
+from trainer.bundle import main
+from trainer.bundle_options import parse_preprocess
 from trainer.contract.backbone import build_backbone
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision import Decision
