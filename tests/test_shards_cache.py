@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -390,6 +391,7 @@ def test_two_thousand_leases_need_no_more_files_and_threads(make_cache: MakeCach
     cache.prefetch([A, B, C])
     use(cache, A, B, C)
     wait_until(lambda: not any(thread.name.startswith("shards-read") for thread in threading.enumerate()))
+    gc.collect()  # what earlier tests have left open is not to close in between
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     for _ in range(2_000):
         cache.lease(A).close()
