@@ -149,11 +149,16 @@ def read_command(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def find_ranks(process: subprocess.Popen[str], root: Path, name: str) -> list[int]:
-    """The process ids of the ranks of a run, once it has taken two steps."""
+def wait_for_steps(process: subprocess.Popen[str], root: Path, name: str) -> None:
+    """Return once a run has taken two steps."""
     while read_position(root / name / "ledger") < 2 * BATCH:
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.01)
+
+
+def find_ranks(process: subprocess.Popen[str], root: Path, name: str) -> list[int]:
+    """The process ids of the ranks of a run, once it has taken two steps."""
+    wait_for_steps(process, root, name)
     servers = [child for child in list_children(process.pid) if b"forkserver" in read_command(child)]
     return [child for server in servers for child in list_children(server)]
 
@@ -172,8 +177,8 @@ def test_second_command_for_a_run_that_is_under_way_is_refused_and_the_run_unhar
     dataset_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As somebody types it again whose connection was cut; both would write the same snapshots and ledger."""
-    process = start(dataset_path, tmp_path, "twice", 2, "float32")
-    find_ranks(process, tmp_path, "twice")
+    process = start(dataset_path, tmp_path, "twice", 1, "float32")
+    wait_for_steps(process, tmp_path, "twice")
     assert run_command(main, list_words(dataset_path, tmp_path, "twice", 1, "float32")) == 2
     assert f"error: another command is at work in {tmp_path}/twice; wait for it" in capfd.readouterr().err
     process.send_signal(signal.SIGINT)

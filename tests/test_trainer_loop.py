@@ -18,6 +18,7 @@ import torch
 from conftest import make_pictures
 from safetensors.torch import load_file
 
+from shards.command import run_command
 from shards.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
@@ -34,6 +35,7 @@ from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics, read_progress
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
+from trainer.run import main
 from trainer.run_dir import STOP_FILE
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -170,13 +172,15 @@ def test_metrics_row_of_an_epoch_that_comes_again_is_written_once(dataset_path: 
     assert [(row["epoch"], "val/accuracy" in row) for row in read_metrics(recipe.run_dir)] == [(1, True), (2, True)]
 
 
-def command_of(recipe: Recipe, folder: Path) -> list[str]:
+def write_recipe(recipe: Recipe, folder: Path) -> str:
+    """What to name to the command to train `recipe`."""
     path = folder / f"{recipe.name}.yaml"
     recipe.write(path)
-    return [sys.executable, "-m", "trainer.run", str(path)]
+    return str(path)
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
+def start(recipe: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trainer.run", recipe]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -206,8 +210,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     long_run: Recipe, dataset_path: Path, tmp_path: Path
 ) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=cut", "batch_size_global=2", "evaluate_on=[]")
-    command = command_of(recipe, tmp_path)
-    process = start(command)
+    process = start(write_recipe(recipe, tmp_path))
     while position_of(recipe) == 0 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
@@ -217,9 +220,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
         f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it"
     )
     assert last_snapshot(recipe) % NUM_SAMPLES > 0
-    again = start(command)
-    _, errors = again.communicate(timeout=100)
-    assert again.returncode == 0, errors
+    assert run_command(main, [write_recipe(recipe, tmp_path)]) == 0
     assert seen(recipe) == seen(long_run)
     assert final_weights(recipe) == final_weights(long_run)
 
@@ -228,7 +229,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
 def test_kill_in_an_epoch_loses_nothing_but_time(long_run: Recipe, dataset_path: Path, tmp_path: Path) -> None:
     options = ("name=killed", "batch_size_global=2", "evaluate_on=[]", "snapshot.every_s=0.2")
     recipe = make_recipe(dataset_path, tmp_path, *options)
-    process = start(command_of(recipe, tmp_path))
+    process = start(write_recipe(recipe, tmp_path))
     while not (0 < last_snapshot(recipe) < position_of(recipe) - 4) and process.poll() is None:
         time.sleep(0.002)
     process.kill()
