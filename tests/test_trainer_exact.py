@@ -55,11 +55,16 @@ def finish(data: Path, root: Path, name: str, num_ranks: int, dtype: str) -> Non
     assert process.returncode == 0, errors[-2000:]
 
 
-def kill_at(process: subprocess.Popen[str], ledger: Path, position: int) -> None:
-    """SIGKILL every process of a run once its steps have come to `position`."""
+def wait_for_position(process: subprocess.Popen[str], ledger: Path, position: int) -> None:
+    """Return once the steps of a run have come to `position`."""
     while read_position(ledger) < position:
         assert process.poll() is None, process.communicate()[1][-2000:]
         time.sleep(0.002)
+
+
+def kill_at(process: subprocess.Popen[str], ledger: Path, position: int) -> None:
+    """SIGKILL every process of a run once its steps have come to `position`."""
+    wait_for_position(process, ledger, position)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -149,16 +154,9 @@ def read_command(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def wait_for_steps(process: subprocess.Popen[str], root: Path, name: str) -> None:
-    """Return once a run has taken two steps."""
-    while read_position(root / name / "ledger") < 2 * BATCH:
-        assert process.poll() is None, process.communicate()[1][-2000:]
-        time.sleep(0.01)
-
-
 def find_ranks(process: subprocess.Popen[str], root: Path, name: str) -> list[int]:
     """The process ids of the ranks of a run, once it has taken two steps."""
-    wait_for_steps(process, root, name)
+    wait_for_position(process, root / name / "ledger", 2 * BATCH)
     servers = [child for child in list_children(process.pid) if b"forkserver" in read_command(child)]
     return [child for server in servers for child in list_children(server)]
 
@@ -178,7 +176,7 @@ def test_second_command_for_a_run_that_is_under_way_is_refused_and_the_run_unhar
 ) -> None:
     """As somebody types it again whose connection was cut; both would write the same snapshots and ledger."""
     process = start(dataset_path, tmp_path, "twice", 1, "float32")
-    wait_for_steps(process, tmp_path, "twice")
+    wait_for_position(process, tmp_path / "twice/ledger", 2 * BATCH)
     assert run_command(main, list_words(dataset_path, tmp_path, "twice", 1, "float32")) == 2
     assert f"error: another command is at work in {tmp_path}/twice; wait for it" in capfd.readouterr().err
     process.send_signal(signal.SIGINT)

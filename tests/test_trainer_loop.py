@@ -31,7 +31,7 @@ from trainer.loop import Outcome, train
 from trainer.ranks import single_rank
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
-from trainer.record.ledger import read_ledger
+from trainer.record.ledger import read_ledger, read_position
 from trainer.record.logbook import read_metrics, read_progress
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
@@ -187,11 +187,6 @@ def start(recipe: str) -> subprocess.Popen[str]:
     )
 
 
-def position_of(recipe: Recipe) -> int:
-    path = recipe.run_dir / "ledger" / "position"
-    return int(path.read_text()) if path.is_file() else 0
-
-
 def last_snapshot(recipe: Recipe) -> int:
     return max((int(path.name) for path in recipe.run_dir.glob("snapshots/*") if path.name.isdigit()), default=0)
 
@@ -210,8 +205,9 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     long_run: Recipe, dataset_path: Path, tmp_path: Path
 ) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=cut", "batch_size_global=2", "evaluate_on=[]")
-    process = start(write_recipe(recipe, tmp_path))
-    while position_of(recipe) == 0 and process.poll() is None:
+    written = write_recipe(recipe, tmp_path)
+    process = start(written)
+    while read_position(recipe.run_dir / "ledger") == 0 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
@@ -220,7 +216,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
         f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it"
     )
     assert last_snapshot(recipe) % NUM_SAMPLES > 0
-    assert run_command(main, [write_recipe(recipe, tmp_path)]) == 0
+    assert run_command(main, [written]) == 0
     assert seen(recipe) == seen(long_run)
     assert final_weights(recipe) == final_weights(long_run)
 
@@ -230,12 +226,12 @@ def test_kill_in_an_epoch_loses_nothing_but_time(long_run: Recipe, dataset_path:
     options = ("name=killed", "batch_size_global=2", "evaluate_on=[]", "snapshot.every_s=0.2")
     recipe = make_recipe(dataset_path, tmp_path, *options)
     process = start(write_recipe(recipe, tmp_path))
-    while not (0 < last_snapshot(recipe) < position_of(recipe) - 4) and process.poll() is None:
+    while not (0 < last_snapshot(recipe) < read_position(recipe.run_dir / "ledger") - 4) and process.poll() is None:
         time.sleep(0.002)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    kept, reached = last_snapshot(recipe), position_of(recipe)
+    kept, reached = last_snapshot(recipe), read_position(recipe.run_dir / "ledger")
     assert kept % NUM_SAMPLES > 0
     assert train_quietly(recipe) == "finished"
     assert seen(recipe) == seen(long_run)
