@@ -134,10 +134,10 @@ def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("file,label\n1.jpg,a\n", "has no column path; its columns are file, label, and it must have path and label"),
-        ("path;label\n1.jpg;a\n", "has no column path; its columns are path;label"),
+        ("file,label\n1.jpg,a\n", "has no column path; its columns are file, label; give --columns path=file"),
+        ("path|label\n1.jpg|a\n", "has no column path and no column label; its columns are path|label"),
         ("path,class\n1.jpg,a\n", "has no column label"),
-        ("", "has no column path; its columns are none"),
+        ("", "is empty; write the names of its columns, and below them a row for each picture"),
         ("path,label\n", "has no rows"),
         ("path,label,label\n1.jpg,a,b\n", "has two columns label; keep one of them"),
         ("path,label\n1.jpg,a\n2.jpg\n", "row 3 has fewer values than the 2 columns"),

@@ -18,6 +18,7 @@ from shards.packing.options import PackOptions
 from shards.pools import Pool, open_pool
 from shards.sizes import parse_size
 from shards.sources.find import find_sources
+from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
 from shards.splits import SplitOptions, parse_merge, parse_shares
 
@@ -38,6 +39,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
+    _add_list_arguments(parser)
     group = parser.add_argument_group("splits")
     group.add_argument("--split", help=f"shares where SRC has no splits; none = all train (default: {DEFAULT_SHARES})")
     group.add_argument("--every", type=int, metavar="N", help="each Nth picture of a class to test, no randomness")
@@ -52,6 +54,20 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--background", metavar="R,G,B", default="255,255,255", help="colour under transparent pixels")
     group.add_argument("--frames", choices=["first", "refuse"], default="first", help="of pictures with several frames")
     group.add_argument("--max-pixels", type=int, default=100_000_000, help="pixels above which a picture is a bomb")
+
+
+def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("lists", "what a .csv or .parquet that follows other names means")
+    group.add_argument(
+        "--columns", metavar="ROLE=NAME,..", help="columns by what they are: path=filename,label=class; split= for none"
+    )
+    group.add_argument("--base", type=Path, metavar="DIR", help="folder of its relative paths (default: the list's)")
+    group.add_argument("--ending", metavar=".jpg", help="what is added to paths that do not end so")
+    group.add_argument("--one-hot", metavar="NAME,..", help="columns of 0 and 1, one for each class; no label column")
+    group.add_argument(
+        "--labels-as", metavar="FORM", help="what separates several labels, such as '|' (default: ;); list: cells are "
+        "['cat', 'dog']; one: each cell is one class"
+    )  # fmt: skip
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +108,17 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
         unlabelled=arguments.unlabelled,
         class_names=arguments.class_names,
         group_regex=arguments.group_regex,
+        form=_read_form(arguments),
+    )
+
+
+def _read_form(arguments: argparse.Namespace) -> ListForm:
+    return ListForm(
+        columns=parse_columns("--columns", arguments.columns) if arguments.columns is not None else {},
+        base=arguments.base,
+        ending=parse_ending(arguments.ending) if arguments.ending is not None else "",
+        one_hot=parse_words("--one-hot", arguments.one_hot) if arguments.one_hot is not None else (),
+        labels=parse_labels(arguments.labels_as) if arguments.labels_as is not None else None,
     )
 
 

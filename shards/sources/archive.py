@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from shards.errors import ShardError
+from shards.errors import ShardError, UsageError
 from shards.sources.archive_names import decode_names
 from shards.sources.layout import ENDINGS, SIDECAR, Entry, lay_out, read_ending
 from shards.sources.model import SourceList, Store
+from shards.sources.table import find_lists
 from shards.sources.tars import Member, PassedTar, StreamStore, TarStore, open_tar
 from shards.sources.webdataset import holds_samples, list_tars
 from shards.sources.zips import ZipStore, list_zip
@@ -52,11 +53,20 @@ def list_archive(path: Path, *, unlabelled: bool = False) -> SourceList:
 def _list(
     path: Path, entries: list[Entry], links: list[str], notes: list[str], store: Store, unlabelled: bool
 ) -> SourceList:
-    layout = lay_out(path, entries, unlabelled=unlabelled, wrapped=True)
+    lists = [] if unlabelled else find_lists(entry.name for entry in entries)
+    remedy = f"to pack by the list {lists[0]} in {path}, unpack it and give the list" if lists else ""
+    try:
+        layout = lay_out(path, entries, unlabelled=unlabelled, wrapped=True)
+    except UsageError as err:
+        if remedy:
+            raise UsageError(f"{err}; {remedy}") from err
+        raise
     refuse_doubles(path, (source.name for source in layout.sources))
     notes = [*layout.notes, *notes, *_describe_links(path, links)]
     if any(entry.name.rpartition("/")[2] == SIDECAR for entry in entries):
         notes.append(f"{SIDECAR} in {path} is not read; for weights and groups, unpack it or make a list with them")
+    if remedy:
+        notes.append(f"no list in an archive is read; {remedy}")
     if any(read_ending(source.name) == ".dcm" for source in layout.sources):
         notes.append(f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it")
     return SourceList(layout.sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)

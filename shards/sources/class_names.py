@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from shards.errors import UsageError
-from shards.sources.sidecar import read_text
+from shards.sources.table import read_text
 
 _SEPARATORS = ("\t", ",", None)
 """In the order in which they are tried; None is any run of spaces."""

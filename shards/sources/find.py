@@ -10,14 +10,21 @@ from shards.sources.archive import ARCHIVE_ENDINGS, is_archive, list_archive
 from shards.sources.class_names import name_classes
 from shards.sources.folder import list_folder, scan_folder
 from shards.sources.groups import group_by_regex
-from shards.sources.layout import ENDINGS, read_ending
-from shards.sources.listing import LIST_ENDINGS, read_list
+from shards.sources.layout import ENDINGS, SIDECAR, read_ending
+from shards.sources.list_form import ListForm
+from shards.sources.listing import read_list
 from shards.sources.model import SourceList
+from shards.sources.table import LIST_ENDINGS, find_lists
 from shards.sources.webdataset import find_tars, list_tars
 
 
 def find_sources(
-    src: Path, *, unlabelled: bool = False, class_names: Path | None = None, group_regex: str | None = None
+    src: Path,
+    *,
+    unlabelled: bool = False,
+    class_names: Path | None = None,
+    group_regex: str | None = None,
+    form: ListForm | None = None,
 ) -> SourceList:
     """Return the pictures that `src` holds, whatever it is.
 
@@ -27,13 +34,20 @@ def find_sources(
         unlabelled: Take all pictures, without labels, as split `all`.
         class_names: File of display names, see `read_class_names`.
         group_regex: See `group_by_regex`.
+        form: What the user says about a list, see `ListForm`.
 
     Raises:
         UsageError: Nothing there that can be packed, or an option that does not fit it.
         ShardError: A damaged archive or shard.
         OSError: A folder that cannot be listed.
     """
-    listed = _find(src, unlabelled)
+    if read_ending(src.name) in LIST_ENDINGS and src.is_file():
+        settled = ("group",) if group_regex else ()
+        listed = read_list(src, unlabelled=unlabelled, form=form, settled=settled)
+    else:
+        listed = _find(src, unlabelled)
+        if form is not None and (option := form.name_given()):
+            raise UsageError(f"{option} says how a list is read, and {src} is none; give a .csv, or drop the option")
     if class_names is not None:
         if unlabelled:
             raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")
@@ -46,8 +60,6 @@ def _find(src: Path, unlabelled: bool) -> SourceList:
         return _find_in_folder(src, unlabelled)
     if not src.exists():
         raise UsageError(f"no such folder: {src}; give a folder that holds one subfolder of pictures per class")
-    if read_ending(src.name) in LIST_ENDINGS:
-        return read_list(src, unlabelled=unlabelled)
     if is_archive(src):
         return list_archive(src, unlabelled=unlabelled)
     raise UsageError(
@@ -61,4 +73,12 @@ def _find_in_folder(src: Path, unlabelled: bool) -> SourceList:
     tars = find_tars(names)
     if tars and not any(read_ending(name) in ENDINGS for name in names):
         return list_tars(src, tars, unlabelled=unlabelled)
-    return list_folder(src, scan, unlabelled=unlabelled)
+    lists = [] if unlabelled else find_lists(names)
+    try:
+        listed = list_folder(src, scan, unlabelled=unlabelled)
+    except UsageError as err:
+        if lists and SIDECAR not in names:
+            raise UsageError(f"{err}; to pack by the list in it, give {src / lists[0]}") from err
+        raise
+    notes = [f"{src / lists[0]} is not read; to pack by that list and not by folders, give it as SRC"] if lists else []
+    return replace(listed, notes=[*listed.notes, *notes])

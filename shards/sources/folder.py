@@ -36,8 +36,8 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False) -> SourceLi
     """
     layout = lay_out(root, scan.entries, unlabelled=unlabelled)
     store = FolderStore(root)
-    sources = apply_sidecar(root, group_patients(store, layout.sources))
-    notes = layout.notes + _describe_unusable(scan)
+    sources, told = apply_sidecar(root, group_patients(store, layout.sources))
+    notes = layout.notes + told + _describe_unusable(scan)
     return SourceList(sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)
 
 

@@ -2,205 +2,193 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from shards.errors import ShardError, UsageError
+from shards.errors import UsageError
 from shards.sources.folder import group_patients
-from shards.sources.layout import check_classes, find_split, read_ending, sort_labels
+from shards.sources.headings import trim
+from shards.sources.label_cells import SEPARATOR, read_label_cells, read_one_hot
+from shards.sources.layout import ENDINGS, check_classes, find_split, is_ignored, read_ending, sort_labels
+from shards.sources.list_columns import Choice, choose_columns
+from shards.sources.list_form import LISTS, ListForm
 from shards.sources.model import FolderStore, Source, SourceList
-from shards.sources.sidecar import read_text, read_weight
+from shards.sources.sidecar import read_weight
+from shards.sources.table import Table, read_table
 
-LIST_ENDINGS = (".csv", ".tsv", ".parquet")
-COLUMNS = ("path", "label", "split", "group", "weight")
-_SEPARATOR = ";"
-
-
-@dataclass(frozen=True)
-class _Table:
-    """number: of a row as its program shows it; columns: all there are; rows: of text, empty where there is none."""
-
-    columns: list[str]
-    rows: Sequence[tuple[int, Mapping[str, str]]]
+_LABELLED = ("label", "split")
+"""Roles that pictures without labels do not have."""
+_FOLDERS_LOOKED_INTO = 200
+_Found = tuple[str, os.stat_result]
 
 
-def read_list(path: Path, *, unlabelled: bool = False) -> SourceList:
-    """Return the pictures of a list; paths are absolute or relative to the folder of the list.
+def read_list(
+    path: Path, *, unlabelled: bool = False, form: ListForm | None = None, settled: Collection[str] = ()
+) -> SourceList:
+    """Return the pictures of a list; paths are absolute or relative to its folder, or to the base folder of the form.
 
-    Several labels of one picture are separated by `;`. Labels that are all whole numbers are sorted as numbers.
+    Several labels of one picture are separated by `;`, or as the form says. Labels that are all whole numbers are
+    sorted as numbers.
+
+    Args:
+        path: The list.
+        unlabelled: Take no labels and no splits from it.
+        form: What the user says about columns, base folder, file ending and labels.
+        settled: See `choose_columns`.
 
     Raises:
         UsageError: A list, row or value that is none, a file that is missing or stands there twice.
         ShardError: A damaged Parquet file.
     """
-    table = _read_parquet(path) if read_ending(path.name) == ".parquet" else _read_csv(path)
-    _refuse_columns(path, table, unlabelled)
-    store = FolderStore(path.parent)
-    _refuse_doubles(path, table)
-    facts = _look_up(path, store.root, table)
-    give_split = _choose_split(path, table, unlabelled)
-    sources = [_make(path, number, row, facts[number], give_split, unlabelled) for number, row in table.rows]
+    form = form or ListForm()
+    if unlabelled:
+        form = _drop_labels(form)
+    table = read_table(path, {*form.roles, *form.columns.values(), *form.one_hot})
+    chosen = choose_columns(path, table, form, ("path",) if unlabelled else ("path", "label"), settled)
+    store = FolderStore(form.base or path.parent)
+    files = _find_files(path, store.root, table, chosen, form)
+    labels = [()] * len(files) if unlabelled else _read_labels(path, table, chosen, form)
+    splits = ["all"] * len(files) if unlabelled else _read_splits(path, table, chosen)
+    groups = _read_column(table, chosen, "group", "whole")
+    weights = _read_weights(path, table, chosen, files)
+    sources = [
+        Source(name, label, split, facts.st_size, facts.st_mtime_ns, weight=weight, group=group)
+        for (name, facts), label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
+    ]
     sources.sort(key=lambda source: source.name)
     classes = sort_labels(label for source in sources for label in source.labels)
     if not unlabelled:
         check_classes(path, sources, classes)
     several = any(len(source.labels) > 1 for source in sources)
     sources = group_patients(store, sources)
-    return SourceList(sources, classes, {}, store, list(classes), several, _describe_columns(path, table, unlabelled))
+    return SourceList(sources, classes, {}, store, list(classes), several, [*chosen.notes])
 
 
-def _read_csv(path: Path) -> _Table:
-    text = read_text(path)
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",", strict=True)
-    rows = []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise UsageError(
-                    f"{path} row {reader.line_num} has {'more' if None in row else 'fewer'} values than the "
-                    f"{len(reader.fieldnames or [])} columns; put a value that holds the separator into quotes"
-                )
-            rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
-    except csv.Error as err:
-        raise UsageError(f"{path} cannot be read behind row {reader.line_num} ({err}); save it again as CSV") from err
-    return _Table([name.strip() for name in reader.fieldnames or []], rows)
+def _drop_labels(form: ListForm) -> ListForm:
+    """Return the form without what unlabelled pictures do not have."""
+    named = next((f"{form.option} {role}=" for role in _LABELLED if form.columns.get(role)), "")
+    named = named or ("--one-hot" if form.one_hot else "--labels-as" if form.labels else "")
+    if named:
+        raise UsageError(f"{named} says where labels or splits are, and --unlabelled takes none; give one of them")
+    return replace(form, roles=tuple(role for role in form.roles if role not in _LABELLED))
 
 
-def _read_parquet(path: Path) -> _Table:
-    try:
-        file = pq.ParquetFile(path)
-        columns = file.schema_arrow.names
-        table = file.read(columns=[name for name in COLUMNS if name in columns])
-    except pa.ArrowException as err:
-        raise ShardError(f"{path} is damaged or no Parquet file ({err}); fetch or write it again") from err
-    for field in table.schema:
-        _refuse_type(path, field)
-    return _Table(columns, list(_read_arrow_rows(table)))
+def _read_column(table: Table, chosen: Choice, role: str, *kinds: str) -> list[str]:
+    """Return the values of a role, empty where it has no column."""
+    if role not in chosen.places:
+        return [""] * len(table.numbers)
+    return [trim(value) for value in table.read(chosen.places[role], kinds)]
 
 
-def _refuse_type(path: Path, field: pa.Field) -> None:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-    whole = pa.types.is_integer(kind) and field.name in ("label", "group", "weight")
-    if not (text or whole or (pa.types.is_floating(kind) and field.name == "weight")):
-        raise UsageError(f"{path}: column {field.name} is {field.type}; write it as text")
-
-
-def _read_arrow_rows(table: pa.Table) -> Iterator[tuple[int, dict[str, str]]]:
-    columns: list[list[Any]] = [table[name].to_pylist() for name in table.column_names]
-    for number, values in enumerate(zip(*columns, strict=True), start=1):
-        pairs = zip(table.column_names, values, strict=True)
-        yield number, {name: "" if value is None else str(value) for name, value in pairs}
-
-
-def _refuse_columns(path: Path, table: _Table, unlabelled: bool) -> None:
-    needed = ("path",) if unlabelled else ("path", "label")
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise UsageError(
-            f"{path} has no column {missing[0]}; its columns are {', '.join(table.columns) or 'none'}, and it must "
-            f"have {' and '.join(needed)} in its first line, separated by commas or tabs"
-        )
-    double = [name for name in COLUMNS if table.columns.count(name) > 1]
-    if double:
-        raise UsageError(f"{path} has two columns {double[0]}; keep one of them")
-    if not table.rows:
-        raise UsageError(f"{path} has no rows; write a row for each picture")
-
-
-def _refuse_doubles(path: Path, table: _Table) -> None:
+def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: ListForm) -> list[_Found]:
+    """Return name, and size and time, of the file of each row."""
+    found: list[_Found] = []
+    missing: list[tuple[int, str]] = []
     seen: dict[str, int] = {}
-    for number, row in table.rows:
-        place = os.path.normpath(path.parent / row["path"])
+    cells = table.read(chosen.places["path"], ("whole",) if form.ending else ())
+    for number, cell in zip(table.numbers, cells, strict=True):
+        file = _find_file(root, cell, form.ending)
+        if file is None:
+            missing.append((number, trim(cell)))
+            continue
+        place = os.path.normpath(root / file[0])
         if place in seen:
             raise UsageError(
-                f"{path} row {number} names '{row['path']}' as row {seen[place]} does; keep one of them, with several "
-                f"labels separated by '{_SEPARATOR}'"
+                f"{path} row {number} names '{file[0]}' as row {seen[place]} does; keep one of them, with several "
+                f"labels separated by '{SEPARATOR}'"
             )
         seen[place] = number
-
-
-def _look_up(path: Path, root: Path, table: _Table) -> dict[int, os.stat_result]:
-    """Return size and time of the file of each row by its number."""
-    facts: dict[int, os.stat_result] = {}
-    missing: list[tuple[int, str]] = []
-    for number, row in table.rows:
-        try:
-            facts[number] = os.stat(os.path.join(root, row["path"]))
-        except (OSError, ValueError):  # ValueError: a NUL in the path
-            missing.append((number, row["path"]))
-            continue
-        if not row["path"] or not os.path.isfile(os.path.join(root, row["path"])):
-            missing.append((number, row["path"]))
+        found.append(file)
     if missing:
         number, name = missing[0]
         more = f" (nor those of {len(missing) - 1:,} more rows)" if len(missing) > 1 else ""
         raise UsageError(
-            f"{path} row {number}: there is no file '{name}'{more}; paths are absolute or relative to {root}"
+            f"{path} row {number}: there is no file '{_add_ending(name, form.ending)}'{more}; paths are absolute or "
+            f"relative to {root}{_suggest_place(root, name, form)}"
         )
-    return facts
+    return found
 
 
-def _choose_split(path: Path, table: _Table, unlabelled: bool) -> Callable[[int, Mapping[str, str]], str | None]:
-    """Return what gives a row's split: the column where it is filled, else nothing does."""
-    if unlabelled:
-        return lambda *_: "all"
-    given = [bool(row.get("split")) for _, row in table.rows]
-    if not any(given):
-        return lambda *_: None
-    if not all(given):
-        number = table.rows[given.index(False)][0]
-        raise UsageError(f"{path} row {number} has no split and other rows do; fill the column, or leave it out")
+def _find_file(root: Path, cell: str, ending: str) -> _Found | None:
+    """Return the file that a cell names: as it stands where there is such a file, else without blanks around it."""
+    for text in dict.fromkeys((cell, trim(cell))):
+        name = _add_ending(text, ending)
+        try:
+            if text and os.path.isfile(os.path.join(root, name)):
+                return name, os.stat(os.path.join(root, name))
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            continue
+    return None
 
-    def read(number: int, row: Mapping[str, str]) -> str:
-        split = find_split(row["split"])
+
+def _add_ending(name: str, ending: str) -> str:
+    return name if not ending or name.lower().endswith(ending.lower()) else name + ending
+
+
+def _suggest_place(root: Path, name: str, form: ListForm) -> str:
+    """Return the options by which the file of a row is found nearby, where there are such: after a semicolon."""
+    endings = [form.ending] if form.ending else ["", *sorted(ENDINGS)] if read_ending(name) not in ENDINGS else [""]
+    if not name or os.path.isabs(name):
+        return "; --base DIR names another folder"
+    for folder in _list_nearby(root):
+        for ending in endings:
+            if _find_file(folder, name, ending):
+                base = [] if folder == root else ["--base", str(folder)]
+                words = [*base, *(["--ending", ending] if ending and not form.ending else [])]
+                return f"; give {shlex.join(words)} for '{folder / _add_ending(name, ending)}'"
+    return ", or to what --base DIR names"
+
+
+def _list_nearby(root: Path) -> Iterator[Path]:
+    """Yield a folder, the one above it and those below it down to the second level."""
+    yield root
+    yield root.parent if root.name else root / ".."
+    level = [root]
+    count = 0
+    for _ in range(2):
+        level = [inner for folder in level for inner in _list_folders(folder)]
+        for folder in level:
+            count += 1
+            if count > _FOLDERS_LOOKED_INTO:
+                return
+            yield folder
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(folder / entry.name for entry in found if entry.is_dir() and not is_ignored(entry.name))
+    except OSError:
+        return []
+
+
+def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> list[tuple[str, ...]]:
+    if chosen.one_hot:
+        columns = {name: table.read(place, ("whole", "number", "truth")) for name, place in chosen.one_hot.items()}
+        return read_one_hot(path, table.numbers, columns)
+    kinds = ("whole", "list") if form.labels == LISTS else ("whole",)
+    return read_label_cells(path, table.numbers, table.read(chosen.places["label"], kinds), form.labels)
+
+
+def _read_splits(path: Path, table: Table, chosen: Choice) -> Sequence[str | None]:
+    """Return the split of each row: None for all of them where the column is empty or there is none."""
+    cells = _read_column(table, chosen, "split")
+    if not any(cells):
+        return [None] * len(cells)
+    splits = []
+    for number, cell in zip(table.numbers, cells, strict=True):
+        if not cell:
+            raise UsageError(f"{path} row {number} has no split and other rows do; fill the column, or leave it out")
+        split = find_split(cell)
         if split is None:
-            raise UsageError(f"{path} row {number}: no split '{row['split']}'; it is train, val (validation) or test")
-        return split
-
-    return read
-
-
-def _make(
-    path: Path,
-    number: int,
-    row: Mapping[str, str],
-    facts: os.stat_result,
-    give_split: Callable[[int, Mapping[str, str]], str | None],
-    unlabelled: bool,
-) -> Source:
-    labels = () if unlabelled else _read_labels(path, number, row["label"])
-    weight = read_weight(path, row["path"], row["weight"]) if row.get("weight") else 1.0
-    return Source(
-        row["path"],
-        labels,
-        give_split(number, row),
-        facts.st_size,
-        facts.st_mtime_ns,
-        weight=weight,
-        group=row.get("group", ""),
-    )
+            raise UsageError(f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test")
+        splits.append(split)
+    return splits
 
 
-def _read_labels(path: Path, number: int, text: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(part.strip() for part in text.split(_SEPARATOR) if part.strip()))
-    if not labels:
-        raise UsageError(
-            f"{path} row {number} has no label; write one, drop the row, or give --unlabelled to take none from all"
-        )
-    return labels
-
-
-def _describe_columns(path: Path, table: _Table, unlabelled: bool) -> list[str]:
-    used = ("path", "group", "weight") if unlabelled else COLUMNS
-    other = [name for name in table.columns if name not in used]
-    return [f"{path}: columns that are not used: {', '.join(other)}"] if other else []
+def _read_weights(path: Path, table: Table, chosen: Choice, files: Sequence[_Found]) -> list[float]:
+    cells = _read_column(table, chosen, "weight", "whole", "number")
+    return [read_weight(path, name, cell) if cell else 1.0 for (name, _), cell in zip(files, cells, strict=True)]

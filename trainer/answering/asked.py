@@ -17,8 +17,7 @@ from shards.sources.archive import is_archive
 from shards.sources.find import find_sources
 from shards.sources.folder import walk_pictures
 from shards.sources.layout import ENDINGS, read_ending
-from shards.sources.listing import LIST_ENDINGS
-from shards.sources.sidecar import read_text
+from shards.sources.table import LIST_ENDINGS, read_text
 from shards.storage import open_readable
 from trainer.answering.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 

@@ -1,0 +1,140 @@
+"""Which columns of a list are path, label, split, group and weight; what is nearly one of them is refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shards.errors import UsageError
+from shards.sources.headings import clean, find_column, fold, rank_near, trim
+from shards.sources.layout import find_split
+from shards.sources.list_form import ListForm
+from shards.sources.list_refusal import Refusal, can_be_named, show_names
+from shards.sources.table import Table
+
+
+@dataclass(frozen=True)
+class Choice:
+    """places: of the column of each role. one_hot: of the column of each class. notes: sentences for the user."""
+
+    places: Mapping[str, int]
+    one_hot: Mapping[str, int]
+    notes: Sequence[str]
+
+
+def choose_columns(
+    where: object, table: Table, form: ListForm, needed: Sequence[str], settled: Collection[str] = ()
+) -> Choice:
+    """Return which columns of a table are which, compared without blanks, case and width.
+
+    Args:
+        where: What error messages call the table.
+        table: The list.
+        form: What the user says, and the roles to look for.
+        needed: Roles that must have a column.
+        settled: Roles that something else gives, so that another word for one is no column that was forgotten.
+
+    Raises:
+        UsageError: A column that is needed and not there, there twice, or nearly there: the sentence has the option.
+    """
+    names = table.columns
+    given = _find_given(where, names, form)
+    one_hot = {clean(name): _find_one(where, names, name, f"--one-hot {name}") for name in form.one_hot}
+    places = {**given, **_find_spelt(where, names, form, {*given.values(), *one_hot.values()})}
+    _refuse_shared(form, [*places.items(), *(("--one-hot", place) for place in one_hot.values())])
+    filled = {*places, *({"label"} if one_hot else ())}
+    missing = [role for role in needed if role not in filled]
+    free = [place for place in range(len(names)) if place not in {*places.values(), *one_hot.values()}]
+    sought = [role for role in form.roles if role not in {*filled, *form.columns, *settled}]
+    near = _find_near(table, sought, free)
+    if missing or near:
+        raise UsageError(Refusal(where, table, form, missing, near, free).explain())
+    if not table.numbers:
+        raise UsageError(f"{where} has no rows; write a row for each picture")
+    return Choice(places, one_hot, [*describe_spelt(where, names, places, given), *_describe_free(where, names, free)])
+
+
+def _find_given(where: object, names: Sequence[str], form: ListForm) -> dict[str, int]:
+    named = {role: name for role, name in form.columns.items() if clean(name)}
+    return {role: _find_one(where, names, name, f"{form.option} {role}={name}") for role, name in named.items()}
+
+
+def _find_one(where: object, names: Sequence[str], wanted: str, option: str) -> int:
+    found = find_column(names, wanted)
+    if not found:
+        folded = {fold(name): clean(name) for name in names}
+        near = difflib.get_close_matches(fold(wanted), folded, n=1)
+        hint = f"; did you mean '{folded[near[0]]}'?" if near else ""
+        raise UsageError(f"{option}: {where} has no such column; its columns are {show_names(names)}{hint}")
+    if len(found) > 1:
+        raise UsageError(f"{option}: {where} has {_show_doubles(names, found)}; rename one of them")
+    return found[0]
+
+
+def _find_spelt(where: object, names: Sequence[str], form: ListForm, taken: Collection[int]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for role in form.roles:
+        if role in form.columns or (role == "label" and form.one_hot):
+            continue
+        found = [place for place, name in enumerate(names) if fold(name) == role and place not in taken]
+        if len(found) > 1:
+            told = [names[place] for place in found if len(find_column(names, names[place])) == 1]
+            or_say = f", or say which with {form.spell({role: told[0]})}" if told else ""
+            raise UsageError(f"{where} has {_show_doubles(names, found)}; keep one of them{or_say}")
+        if found:
+            places[role] = found[0]
+    return places
+
+
+def _refuse_shared(form: ListForm, uses: Iterable[tuple[str, int]]) -> None:
+    seen: dict[int, str] = {}
+    for use, place in uses:
+        if place in seen:
+            raise UsageError(f"{form.option} and --one-hot name one column as {seen[place]} and as {use}; take one out")
+        seen[place] = use
+
+
+def _find_near(table: Table, sought: Sequence[str], free: Sequence[int]) -> dict[str, int]:
+    """Return for each role that is sought the free column that is most likely meant, if any could be."""
+    near: dict[str, int] = {}
+    for role in sought:
+        left = [place for place in free if place not in near.values() and can_be_named(table.columns, place)]
+        ranks = {place: rank for place in left if (rank := rank_near(table.columns[place], role)) is not None}
+        if not ranks and role == "split":
+            ranks = {place: 0 for place in left if _holds_splits(table.scan(place))}
+        if ranks:
+            near[role] = min(ranks, key=lambda place: (ranks[place], place))
+    return near
+
+
+def _holds_splits(values: Iterable[str]) -> bool:
+    """Say whether values are those of a column of splits, whatever its name: two or more, and nothing else."""
+    seen = set()
+    for value in values:
+        if trim(value):
+            seen.add(find_split(trim(value)))
+            if None in seen:
+                return False
+    return len(seen) > 1
+
+
+def _show_doubles(names: Sequence[str], found: Sequence[int]) -> str:
+    spelt = [repr(names[place]) for place in found]
+    count = "two" if len(found) == 2 else f"{len(found):,}"
+    same = " and ".join(spelt) if len(set(spelt)) > 1 else clean(names[found[0]])
+    return f"{count} columns {same}"
+
+
+def describe_spelt(
+    where: object, names: Sequence[str], places: Mapping[str, int], given: Collection[str] = ()
+) -> list[str]:
+    """Return a note on columns whose names are not those of their roles, but for those that the user has given."""
+    odd = [
+        f"{names[place]!r} as {role}" for role, place in places.items() if role not in given and names[place] != role
+    ]
+    return [f"{where}: columns are taken in spite of blanks or case: {', '.join(odd)}"] if odd else []
+
+
+def _describe_free(where: object, names: Sequence[str], free: Sequence[int]) -> list[str]:
+    return [f"{where}: columns that are not used: {show_names([names[place] for place in free])}"] if free else []

@@ -1,0 +1,139 @@
+"""What a user says about a list that does not follow our names: columns, base folder, file ending, form of labels."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards.errors import UsageError
+from shards.sources.headings import ROLES, clean, fold
+
+ONE, LISTS = "one", "list"
+"""Forms of labels beside a separator: each cell one label, whatever is in it; each cell `['cat', 'dog']`."""
+
+
+@dataclass(frozen=True)
+class ListForm:
+    """How a list is to be read.
+
+    columns: for a role the name of its column, `` where it has none; other roles are columns of that name.
+    base: folder of relative paths, None that of the list. ending: what paths lack, such as `.jpg`.
+    one_hot: columns of 0 and 1, one for each class, in the place of a column of labels.
+    labels: ONE, LISTS, or what separates several labels; None is `;` where no cell could mean something else.
+    roles: what is looked for; nothing else is missed. option: by which the user names columns.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    base: Path | None = None
+    ending: str = ""
+    one_hot: Sequence[str] = ()
+    labels: str | None = None
+    roles: tuple[str, ...] = ROLES
+    option: str = "--columns"
+
+    def name_given(self) -> str | None:
+        """Return an option that was given and that lists alone have."""
+        options = {
+            self.option: self.columns,
+            "--base": self.base,
+            "--ending": self.ending,
+            "--one-hot": self.one_hot,
+            "--labels-as": self.labels,
+        }
+        return next((option for option, value in options.items() if value), None)
+
+    def spell(self, columns: Mapping[str, str]) -> str:
+        """Return the option that names these columns beside those that are named already.
+
+        >>> ListForm(columns={"path": "file"}).spell({"split": "data set", "group": ""})
+        "--columns 'path=file,split=data set,group='"
+        """
+        both = {**self.columns, **columns}
+        return f"{self.option} {shlex.quote(join_words(f'{role}={name}' for role, name in both.items()))}"
+
+
+def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[str, str]:
+    """Return the name of a column by role.
+
+    >>> parse_columns("--columns", 'path=file, "label=a,b",split=')
+    {'path': 'file', 'label': 'a,b', 'split': ''}
+
+    Raises:
+        UsageError: Not of the form ROLE=NAME, or a role that there is not or that is named twice.
+    """
+    columns: dict[str, str] = {}
+    for word in _split_words(option, text):
+        role, equals, name = word.partition("=")
+        role = fold(role)
+        if not equals or role not in roles:
+            turned = join_words([f"{fold(name)}={clean(word.partition('=')[0])}"])
+            near = difflib.get_close_matches(role, roles, n=1)
+            meant = turned if fold(name) in roles else f"{near[0]}={name}" if near and equals else ""
+            hint = f"did you mean {option} {shlex.quote(meant)}?" if meant else ""
+            hint = hint or f"write {roles[0]}=NAME with the name of the column behind the equals sign"
+            raise UsageError(f"{option}: '{word}' names no column of {', '.join(roles)}; {hint}")
+        if role in columns:
+            raise UsageError(f"{option} names {role} twice; keep one of them")
+        columns[role] = name
+    return columns
+
+
+def parse_words(option: str, text: str) -> list[str]:
+    """Return words between commas, in quotes where they hold one; raises UsageError where there are none, or one twice.
+
+    >>> parse_words("--one-hot", 'MEL, NV,"a, b"')
+    ['MEL', 'NV', 'a, b']
+    """
+    words = _split_words(option, text)
+    if not all(map(clean, words)) or len(set(words)) < len(words):
+        raise UsageError(f"{option} takes names between commas, each once, got '{text}'")
+    return words
+
+
+def parse_ending(text: str) -> str:
+    """Return the ending of files with its dot.
+
+    >>> parse_ending("jpg"), parse_ending(".nii.png"), parse_ending("_left.jpg")
+    ('.jpg', '.nii.png', '_left.jpg')
+
+    Raises:
+        UsageError: Empty, or more than an ending.
+    """
+    if not text or "/" in text:
+        raise UsageError(f"--ending is what the names of files end in, such as .jpg, got '{text}'")
+    return f".{text}" if text.isalnum() else text
+
+
+def parse_labels(text: str) -> str:
+    """Return the form of labels.
+
+    Raises:
+        UsageError: Neither a form nor something that can separate labels.
+    """
+    if text in (ONE, LISTS) or (text and not re.search(r"\w", text)):
+        return text
+    near = difflib.get_close_matches(text, (ONE, LISTS), n=1)
+    hint = f"did you mean {near[0]}?" if near else "give one of these"
+    raise UsageError(
+        f"--labels-as is {ONE}, {LISTS} or what separates several labels, such as '|', got '{text}'; {hint}"
+    )
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return words as `parse_words` reads them."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(words)
+    return buffer.getvalue()
+
+
+def _split_words(option: str, text: str) -> list[str]:
+    try:
+        return next(csv.reader([text], strict=True, skipinitialspace=True), [])
+    except csv.Error as err:
+        raise UsageError(f"{option} cannot be read ({err}): '{text}'") from err

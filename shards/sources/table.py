@@ -1,0 +1,193 @@
+"""A table on disk, CSV or Parquet, as columns of text with the numbers of its rows; what they mean is for others."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.errors import ShardError, UsageError
+from shards.sources.headings import ROLES, fold
+from shards.sources.layout import SIDECAR, read_ending
+
+LIST_ENDINGS = (".csv", ".tsv", ".parquet")
+_DELIMITERS = ("\t", ",", ";")
+_BATCH_ROWS = 1024
+
+
+class Table(Protocol):
+    """columns: names as they are written. numbers: of each row, as programs show them."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    @property
+    def numbers(self) -> Sequence[int]: ...
+
+    def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:
+        """Return a column, `` where there is no value; kinds: `whole`, `number`, `truth`, `list`, if not text alone.
+
+        Raises:
+            UsageError: A column of another kind.
+        """
+        ...
+
+    def scan(self, place: int) -> Iterable[str]:
+        """Return a column of text, numbers or truth values to be looked at from its beginning; nothing of others."""
+        ...
+
+
+def read_table(path: Path, known: Collection[str] = ROLES) -> Table:
+    """Return a table whose file ends in one of LIST_ENDINGS.
+
+    Args:
+        path: A CSV in UTF-8, its values between commas, tabs or semicolons; or a Parquet file.
+        known: Names of columns that are looked for; they settle what is between the values where several things are.
+
+    Raises:
+        UsageError: Not a CSV.
+        ShardError: A damaged Parquet file.
+    """
+    return _ParquetTable(path) if read_ending(path.name) == ".parquet" else _read_csv(path, known)
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file without its byte order mark.
+
+    Raises:
+        UsageError: Not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise UsageError(f"{path} is not UTF-8 text (byte {err.start:,}); save it again as 'CSV UTF-8'") from err
+
+
+def find_delimiter(header: str, known: Collection[str] = ROLES) -> str:
+    """Return what stands between the values of a CSV by its first line: that which leaves most known names.
+
+    >>> find_delimiter("path;label, if any;split"), find_delimiter("path, label")
+    (';', ',')
+    """
+    wanted = {fold(name) for name in known}
+
+    def count(delimiter: str) -> int:
+        return len(wanted & {fold(name.strip('"')) for name in header.split(delimiter)})
+
+    there = [delimiter for delimiter in _DELIMITERS if delimiter in header] or [","]
+    return max(there, key=count)
+
+
+def find_lists(names: Iterable[str]) -> list[str]:
+    """Return which files of a folder or an archive lie beside its class folders and are lists; `samples.csv` is none.
+
+    >>> find_lists(["in/train.csv", "in/a/1.jpg", "in/a/boxes.csv"]), find_lists(["samples.csv", "b.tsv", "a/x.csv"])
+    (['in/train.csv'], ['b.tsv'])
+    """
+    parts = [name.split("/") for name in names]
+    depth = 2 if all(len(each) > 1 for each in parts) and len({each[0] for each in parts}) == 1 else 1
+    beside = ["/".join(each) for each in parts if len(each) == depth and each[-1] != SIDECAR]
+    return sorted(name for name in beside if read_ending(name) in LIST_ENDINGS)
+
+
+@dataclass(frozen=True)
+class _CsvTable:
+    columns: Sequence[str]
+    numbers: Sequence[int]
+    rows: Sequence[Sequence[str]]
+
+    def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:  # noqa: ARG002 (all of a CSV is text)
+        return [row[place] for row in self.rows]
+
+    def scan(self, place: int) -> Iterable[str]:
+        return (row[place] for row in self.rows)
+
+
+def _read_csv(path: Path, known: Collection[str]) -> Table:
+    text = read_text(path)
+    header = text.lstrip("\r\n").partition("\n")[0].partition("\r")[0]
+    delimiter = find_delimiter(header, known)
+    columns: list[str] = []
+    numbers: list[int] = []
+    rows: list[list[str]] = []
+    # A blank behind the separator is none of the value's, and hides its quotes.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            if not columns:
+                columns = _show_blanks(row, header, delimiter)
+                continue
+            if len(row) != len(columns):
+                raise UsageError(
+                    f"{path} row {reader.line_num} has {'more' if len(row) > len(columns) else 'fewer'} values than "
+                    f"the {len(columns)} columns; put a value that holds the separator into quotes"
+                )
+            numbers.append(reader.line_num)
+            rows.append(row)
+    except csv.Error as err:
+        last = numbers[-1] if numbers else min(len(columns), 1)
+        raise UsageError(f"{path} cannot be read behind row {last} ({err}); save it again as CSV") from err
+    return _CsvTable(columns, numbers, rows)
+
+
+def _show_blanks(columns: list[str], header: str, delimiter: str) -> list[str]:
+    """Return the names of columns with the blanks before them, which the reader has dropped."""
+    written = header.split(delimiter)
+    same = len(written) == len(columns) and all(a.strip() == b.strip() for a, b in zip(written, columns, strict=True))
+    return written if same else columns
+
+
+class _ParquetTable:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except pa.ArrowException as err:
+            raise self._explain(err) from err
+        self._schema = self._file.schema_arrow
+        self.columns: Sequence[str] = self._schema.names
+        self.numbers: Sequence[int] = range(1, self._file.metadata.num_rows + 1)
+
+    def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:
+        field = self._schema.field(place)
+        found = _name_kind(field.type)
+        if found not in ("text", *kinds):
+            raise UsageError(f"{self._path}: column {field.name} is {field.type}; write it as text")
+        return list(self._iterate(place, len(self.numbers) or 1))
+
+    def scan(self, place: int) -> Iterable[str]:
+        unique = self.columns.count(self.columns[place]) == 1
+        if unique and _name_kind(self._schema.field(place).type) in ("text", "whole", "number", "truth"):
+            yield from self._iterate(place, _BATCH_ROWS)
+
+    def _iterate(self, place: int, rows: int) -> Iterator[str]:
+        name = self.columns[place]
+        try:
+            for batch in self._file.iter_batches(rows, columns=[name]):
+                # A name with a dot asks for what lies in a column of several, so more may come than was asked for.
+                values = batch.column(batch.schema.get_field_index(name)).to_pylist()
+                yield from ("" if value is None else str(value) for value in values)
+        except pa.ArrowException as err:
+            raise self._explain(err) from err
+
+    def _explain(self, err: pa.ArrowException) -> ShardError:
+        return ShardError(f"{self._path} is damaged or no Parquet file ({err}); fetch or write it again")
+
+
+def _name_kind(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return "text"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return "list" if _name_kind(kind.value_type) in ("text", "whole") else "other"
+    names = {"whole": pa.types.is_integer, "number": pa.types.is_floating, "truth": pa.types.is_boolean}
+    return next((name for name, fits in names.items() if fits(kind)), "other")
