@@ -160,7 +160,8 @@ class _ParquetTable:
         field = self._schema.field(place)
         found = _name_kind(field.type)
         if found not in ("text", *kinds):
-            raise UsageError(f"{self._path}: column {field.name} is {field.type}; write it as text")
+            remedy = ", or give --labels-as list if these are labels" if found == "list" else ""
+            raise UsageError(f"{self._path}: column {field.name} is {field.type}; write it as text{remedy}")
         return list(self._iterate(place, len(self.numbers) or 1))
 
     def scan(self, place: int) -> Iterable[str]:
