@@ -286,6 +286,36 @@ def test_groups_may_come_from_somebody_elses_table(saved: Saved, tmp_path: Path)
     assert judge_rows(again, tmp_path / "again")["interval"] == interval
 
 
+@pytest.mark.parametrize(
+    "header", ["Sample_ID, Site ,GROUP", "sample_id;Site;group ", "\u200bsample_id\tSite\tgroup\u00a0"]
+)
+def test_columns_of_somebody_elses_table_are_found_in_spite_of_blanks_and_case(
+    saved: Saved, tmp_path: Path, header: str
+) -> None:
+    delimiter = next(mark for mark in "\t;," if mark in header)
+    rows = [delimiter.join((str(n), f" {'ab'[n % 2]}\u00a0", f"h{n % 40}")) for n in range(120)]
+    (tmp_path / "sites.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    result = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "Site")
+    assert (result["interval"]["by"], result["interval"]["units"]) == ("group", 40)
+    assert {row["value"]: row["samples"] for row in result["slices"]["Site"]} == {"a": 60, "b": 60}
+    assert result["notes"]["columns"].startswith("columns are taken in spite of blanks or case: ")
+
+
+def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: Path) -> None:
+    rows = [f"{n},p{n % 40}" for n in range(120)]
+    (tmp_path / "sites.csv").write_text("\n".join(["sample_id,patient_id", *rows]))
+    notes = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "patient_id")["notes"]
+    assert notes["columns"] == "'patient_id' is not read as group; name it so for intervals of whole groups"
+
+
+def test_table_whose_key_has_another_name_is_refused_with_the_likely_one(saved: Saved, tmp_path: Path) -> None:
+    (tmp_path / "sites.csv").write_text("site,filename\na,1.png\n")
+    told = refusal(trainer.evaluate.main, "--rows", saved.path, "--columns", tmp_path / "sites.csv")
+    assert (
+        "sites.csv has the columns site, filename; it needs sample_id or path; if 'filename' is the path, name" in told
+    )
+
+
 def test_columns_of_a_file_are_sliced_by_for_a_bundle_as_well(
     bundle_path: Path, dataset_path: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,8 @@ _SPACES = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 """What `str.strip` takes."""
-_BLANKS = _WIDTHLESS + _SPACES
+BLANKS = _WIDTHLESS + _SPACES
+"""What `trim` takes."""
 _UNSEEN = str.maketrans("", "", _WIDTHLESS)
 
 _OTHER_WORDS = {
@@ -48,7 +49,7 @@ def trim(text: str) -> str:
     >>> trim("\\ufeff label\\u00a0"), trim("\\u200btrain ")
     ('label', 'train')
     """
-    return text.strip(_BLANKS)
+    return text.strip(BLANKS)
 
 
 def clean(name: str) -> str:
