@@ -274,6 +274,28 @@ def test_what_a_web_server_cannot_give_is_refused_in_a_sentence(
     assert sentence in err
 
 
+def test_list_of_names_alone_is_answered_by_the_options_that_its_refusals_give(
+    small_path: Path, pictures: Path, tmp_path: Path, of_folder: dict[str, dict[str, Any]]
+) -> None:
+    (tmp_path / "images").symlink_to(pictures / "test/red")
+    names = [f"red.{number}" for number in (0, 2, 4)]
+    asked = tmp_path / "submission.csv"
+    asked.write_text("Image_Id,label,patient_id,subset\n" + "".join(f"{name},?,p,test\n" for name in names))
+    code, _, err = predict(small_path, asked)
+    assert (code, err.rpartition("; give ")[2]) == (2, "--list-columns path=Image_Id\n")
+    code, _, err = predict(small_path, "--list", asked, "--list-columns", "path=Image_Id")
+    assert f"; give --base {tmp_path}/images --ending .jpg for " in err
+    place = ["--base", f"{tmp_path}/images", "--ending", ".jpg"]
+    rows = ask(small_path, asked, "--list-columns", "path=Image_Id", *place)
+    assert [row["path"] for row in rows] == [f"{tmp_path}/images/{name}.jpg" for name in names]
+    check_same(rows, {f"{name}.jpg": of_folder[f"{name}.jpg"] for name in names})
+    code, _, err = predict(small_path, pictures / "test", *place)
+    assert (code, err) == (
+        2,
+        "error: --base says how a .csv or .parquet list is read, and there is none; drop the option\n",
+    )
+
+
 def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_path: Path) -> None:
     for name in ("b/2.png", "b.png", "a/x/1.png", "a/y.jpg", "c/.hidden.png", "c/notes.txt", "c/10.PNG"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

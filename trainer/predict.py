@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ from shards.errors import Interrupted, UsageError
 from trainer.contract.names import AUTO, BACKENDS
 
 if TYPE_CHECKING:
+    from shards.sources.list_form import ListForm
     from trainer.answering.answer import Row
     from trainer.answering.asked import Asked, Place
     from trainer.answering.tables import Columns, Form
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> int:
     form = choose_form(arguments.out, arguments.json)
     page = read_bundle_page(arguments.bundle)
     columns = choose_columns(page, arguments.columns.split(",") if arguments.columns else None)
-    asked = find_asked(arguments.paths, arguments.list)
+    asked = find_asked(arguments.paths, arguments.list, _read_form(arguments))
     tally = _Tally(arguments.grid_pages if arguments.grid else 0)
     if arguments.out is None:
         _print_rows(arguments, asked, form, columns, tally)
@@ -61,6 +63,19 @@ def main(argv: list[str]) -> int:
     if tally.unreadable:
         print(f"{tally}; the others are done", file=sys.stderr)
     return REFUSED if tally.unreadable and arguments.strict else 0
+
+
+def _read_form(arguments: argparse.Namespace) -> ListForm:
+    from shards.sources.list_form import parse_columns, parse_ending
+    from trainer.answering.asked import PATHS_ALONE
+
+    columns = arguments.list_columns
+    return dataclasses.replace(
+        PATHS_ALONE,
+        columns=parse_columns("--list-columns", columns, PATHS_ALONE.roles) if columns is not None else {},
+        base=arguments.base,
+        ending=parse_ending(arguments.ending) if arguments.ending is not None else "",
+    )
 
 
 class _Tally:
@@ -180,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--list", type=Path, action="append", default=[], metavar="FILE", help="a file with a path a line, or a .csv"
     )
+    group = parser.add_argument_group("lists", "what a .csv or .parquet list that follows other names means")
+    group.add_argument("--list-columns", metavar="path=NAME", help="column of the paths (path)")
+    group.add_argument("--base", type=Path, metavar="DIR", help="folder of its relative paths (that of the list)")
+    group.add_argument("--ending", metavar=".jpg", help="what is added to paths that do not end so")
     group = parser.add_argument_group("answers")
     group.add_argument("--out", type=Path, help="write .csv, .parquet or .jsonl instead of CSV to standard output")
     group.add_argument("--columns", metavar="A,B", help="columns in this order, such as image_id,label")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -17,11 +17,14 @@ from shards.sources.archive import is_archive
 from shards.sources.find import find_sources
 from shards.sources.folder import walk_pictures
 from shards.sources.layout import ENDINGS, read_ending
+from shards.sources.list_form import ListForm
 from shards.sources.table import LIST_ENDINGS, read_text
 from shards.storage import open_readable
 from trainer.answering.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
 SPLITS = ("train", "val", "test", "all")
+PATHS_ALONE = ListForm(roles=("path",), option="--list-columns")
+"""Of a list that names what to predict, nothing but its paths is looked for."""
 
 
 class Place(NamedTuple):
@@ -50,7 +53,7 @@ class Asked:
                 yield Place(number, picture)
 
 
-def find_asked(paths: Sequence[str], lists: Sequence[Path] = ()) -> Asked:
+def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm = PATHS_ALONE) -> Asked:
     """Return what paths name and lists of files hold.
 
     Args:
@@ -58,14 +61,20 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = ()) -> Asked:
             splits (`DATASET:test`), s3:// or gs:// prefixes, and http(s):// for packed datasets and
             single pictures.
         lists: Files with a path or URI a line, paths relative to the folder of the list, or .csv and .parquet lists.
+        form: How .csv and .parquet lists are to be read.
 
     Raises:
         UsageError: Something that is none of these, or no pictures at all.
         ShardError: A damaged archive or dataset.
         OSError: A store that cannot be reached.
     """
+    if (option := form.name_given()) and not any(read_ending(str(path)) in LIST_ENDINGS for path in [*paths, *lists]):
+        raise UsageError(f"{option} says how a .csv or .parquet list is read, and there is none; drop the option")
     parts = _join_files(
-        [*(part for path in paths for part in _find(path)), *(part for path in lists for part in _read_list(path))]
+        [
+            *(part for path in paths for part in _find(path, form)),
+            *(part for path in lists for part in _read_list(path, form)),
+        ]
     )
     if next(Asked(parts).list(), None) is None:
         asked = ", ".join([*map(shorten, paths), *map(str, lists)])
@@ -73,7 +82,7 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = ()) -> Asked:
     return Asked(parts)
 
 
-def _find(path: str) -> Iterable[Part]:
+def _find(path: str, form: ListForm) -> Iterable[Part]:
     location, split = _split_location(path)
     if "://" in location:
         return [_find_objects(location, split)]
@@ -82,7 +91,7 @@ def _find(path: str) -> Iterable[Part]:
     if os.path.isdir(path):
         return [_find_in_folder(path)]
     if os.path.isfile(path):
-        return [_find_file(path)]
+        return [_find_file(path, form)]
     if glob.has_magic(path):
         return _find_matches(path)
     raise UsageError(f"no such picture or folder: {path}")
@@ -136,12 +145,19 @@ def _find_in_folder(path: str) -> Part:
     return Folder(path)
 
 
-def _find_file(path: str) -> Part:
+def _find_file(path: str, form: ListForm = PATHS_ALONE) -> Part:
     if is_archive(Path(path)):
         return _store(path, f"{Path(path)}/")
     if read_ending(path) in LIST_ENDINGS:
-        return _store(path, os.path.dirname(path))
+        return _store_list(path, form)
     return Files([path])
+
+
+def _store_list(path: str, form: ListForm) -> Stored:
+    where = os.path.dirname(path) if form.base is None else str(form.base)
+    absolute = replace(form, base=form.base.absolute() if form.base is not None else None)
+    listed = find_sources(Path(path).absolute(), unlabelled=True, form=absolute)
+    return Stored(path, listed.sources, listed.store, where)
 
 
 def _store(path: str, prefix: str) -> Stored:
@@ -162,17 +178,17 @@ def _find_matches(pattern: str) -> Iterable[Part]:
     return parts
 
 
-def _read_list(path: Path) -> Iterable[Part]:
+def _read_list(path: Path, form: ListForm) -> Iterable[Part]:
     if not path.is_file():
         raise UsageError(f"--list: no such file: {path}; give a file with the path of a picture a line, or a .csv")
     if read_ending(path.name) in LIST_ENDINGS:
-        return [_store(str(path), os.path.dirname(path))]
+        return [_store_list(str(path), form)]
     lines = (line.strip() for line in read_text(path).splitlines())
     return [
         part
         for line in lines
         if line
-        for part in (_find(line) if "://" in line else [Files([os.path.join(path.parent, line)])])
+        for part in (_find(line, form) if "://" in line else [Files([os.path.join(path.parent, line)])])
     ]
 
 
