@@ -272,6 +272,9 @@ def test_words_of_the_field_for_path_and_label_are_refused_with_the_option(folde
         found[1] = found[1].replace("NAME", "klasse")
     listed = read(path, *found)
     assert [(source.name, *source.labels) for source in listed.sources] == [("1.jpg", "a"), ("2.jpg", "b")]
+    if "write group= there" in refusal(path):
+        found[1] = re.sub("group=.*", "group=", found[1])
+        assert {source.group for source in read(path, *found).sources} == {""}
 
 
 def test_options_given_already_are_kept_in_the_remedy(folder: Path) -> None:
@@ -472,7 +475,7 @@ def test_row_of_flags_that_are_none_is_refused(folder: Path, row: str, says: str
 
 
 def test_columns_of_0_and_1_with_one_1_each_are_one_label(folder: Path) -> None:
-    listed = read(write(folder, "path,A,B\n1.jpg,1,0\n2.jpg,0,1\n"), "--one-hot", "A,B")
+    listed = read(write(folder, "path,A, B\n1.jpg,1,0\n2.jpg,0,1\n"), "--one-hot", "a,b")
     assert ([source.labels for source in listed.sources], listed.multi_label) == ([("A",), ("B",)], False)
 
 

@@ -65,7 +65,7 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ending", metavar=".jpg", help="what is added to paths that do not end so")
     group.add_argument("--one-hot", metavar="NAME,..", help="columns of 0 and 1, one for each class; no label column")
     group.add_argument(
-        "--labels-as", metavar="FORM", help="what separates several labels, such as '|' (default: ;); list: cells are "
+        "--labels-as", metavar="FORM", help="';', '|' or what else separates several labels; list: cells are "
         "['cat', 'dog']; one: each cell is one class"
     )  # fmt: skip
 

@@ -40,7 +40,8 @@ def choose_columns(
     """
     names = table.columns
     given = _find_given(where, names, form)
-    one_hot = {clean(name): _find_one(where, names, name, f"--one-hot {name}") for name in form.one_hot}
+    flags = [_find_one(where, names, name, f"--one-hot {name}") for name in form.one_hot]
+    one_hot = {clean(names[place]): place for place in flags}
     places = {**given, **_find_spelt(where, names, form, {*given.values(), *one_hot.values()})}
     _refuse_shared(form, [*places.items(), *(("--one-hot", place) for place in one_hot.values())])
     filled = {*places, *({"label"} if one_hot else ())}

@@ -69,7 +69,7 @@ class Refusal:
     def _tell_way_out(self, optional: Collection[str]) -> str:
         """Return how a column that only looks like one of ours is left out, where others are missing as well."""
         empty = " ".join(f"{role}=" for role in optional if self._fits(role))
-        return f" ({empty} in the place of what is to be left out)" if empty else ""
+        return f" (write {empty} there to leave {'it' if len(optional) == 1 else 'them'} out)" if empty else ""
 
     def _explain_near(self) -> str:
         looks = _join([self._tell_look(role) for role in self.near])
