@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from shards.access import CacheOptions
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_bytes
-from shards.index import SHARD_SCHEMA, index_name, parse_table
+from shards.index import INDEX_COLUMN, parse_shards
 from shards.manifest import Manifest, Task, find_manifest
 from shards.remote.cache import Wanted
 from shards.remote.download import fetch
@@ -76,7 +76,12 @@ class Split:
 
     def wanted_index(self, shard: int) -> Wanted:
         """Return a shard's index as the shard table vouches for it."""
-        return Wanted(index_name(self.shard_names[shard]), self._digests[1][shard], None)
+        return Wanted(self._indexes[shard], self._digests[1][shard], None)
+
+    @cached_property
+    def _indexes(self) -> list[str]:
+        names: list[str] = self.table[INDEX_COLUMN].to_pylist()
+        return names
 
     @cached_property
     def _digests(self) -> tuple[list[str], list[str]]:
@@ -148,7 +153,7 @@ def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dat
         manifest = find_manifest(storage, cache.deadline_s)  # an update may have published another state a moment ago
         encoded = _read_again(storage, manifest.table, cache.deadline_s)
     where = f"{storage}/{manifest.table}"
-    table = parse_table(encoded, where, SHARD_SCHEMA)
+    table = parse_shards(encoded, where)
     if fingerprint_bytes(encoded) != manifest.table_sha256:
         raise ShardError(f"{where}: sha256 differs from dataset.json; the table changed after packing. Pack again")
     # The whole URI: the address of the store may stand in its query, which messages leave out.

@@ -48,6 +48,9 @@ SHARD_SCHEMA = pa.schema(
 """name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
 sample of several labels counts once for each."""
 
+INDEX_COLUMN = "index"
+"""A column more, where an update gave shards another index than `index_name` tells."""
+
 
 def index_name(shard: str) -> str:
     """Return the name of a shard's index.
@@ -56,6 +59,36 @@ def index_name(shard: str) -> str:
     'train/000000.index.parquet'
     """
     return PurePosixPath(shard).with_suffix(".index.parquet").as_posix()
+
+
+def name_update(shard: str, update: int) -> str:
+    """Return the name of the index that the nth update gives to a shard of before.
+
+    >>> name_update("train/000000.tar", 2)
+    'train/000000.index.2.parquet'
+    """
+    return PurePosixPath(shard).with_suffix(f".index.{update}.parquet").as_posix()
+
+
+def build_shards(rows: list[dict[str, Any]]) -> pa.Table:
+    """Return a shard table; `index` of a row may name its index, and `index_name` tells it where it does not."""
+    named = [row | {INDEX_COLUMN: row.get(INDEX_COLUMN) or index_name(row["name"])} for row in rows]
+    usual = all(row[INDEX_COLUMN] == index_name(row["name"]) for row in named)
+    return build_table(named, SHARD_SCHEMA if usual else SHARD_SCHEMA.append(pa.field(INDEX_COLUMN, pa.string())))
+
+
+def parse_shards(data: bytes, where: object) -> pa.Table:
+    """Return the shard table that `data` holds, with the column `index` in any case.
+
+    Raises:
+        ShardError: Damaged, or of another schema.
+    """
+    named = SHARD_SCHEMA.append(pa.field(INDEX_COLUMN, pa.string()))
+    table = parse_table(data, where, SHARD_SCHEMA, named)
+    if INDEX_COLUMN not in table.column_names:
+        names = [index_name(name) for name in table["name"].to_pylist()]
+        table = table.append_column(named.field(INDEX_COLUMN), pa.array(names, pa.string()))
+    return table
 
 
 def build_table(
@@ -91,8 +124,8 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     return parse_table(data, path, schema)
 
 
-def parse_table(data: bytes, where: object, schema: pa.Schema) -> pa.Table:
-    """Return the Parquet table of the given schema that `data` holds.
+def parse_table(data: bytes, where: object, *schemas: pa.Schema) -> pa.Table:
+    """Return the Parquet table of one of the given schemas that `data` holds.
 
     Raises:
         ShardError: Damaged, or of another schema.
@@ -101,7 +134,7 @@ def parse_table(data: bytes, where: object, schema: pa.Schema) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as err:
         raise ShardError(f"{where} cannot be read ({err}); restore it from a backup or pack again") from err
-    if not table.schema.equals(schema, check_metadata=False):
+    if not any(table.schema.equals(schema, check_metadata=False) for schema in schemas):
         raise ShardError(
             f"{where} has other columns than this version reads: {', '.join(table.schema.names)}; pack again"
         )

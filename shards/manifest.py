@@ -90,7 +90,7 @@ class Manifest(_Frozen):
     """sha256 of the shard table, which in turn holds the sha256 of every shard and index."""
     quarantined: int
     updates: int = 0
-    """How often pictures were added by --update."""
+    """How often pictures were added, or weights and groups changed, by --update."""
 
     def fingerprint(self) -> str:
         """Return the identity of the dataset, byte for byte of its shards."""

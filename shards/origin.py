@@ -43,16 +43,20 @@ class Origin(BaseModel):
 _REMEDY = "delete it: nothing but reports reads it"
 
 
+def find_commands(storage: Storage) -> tuple[PackCommand, ...]:
+    """Return the commands recorded with a dataset that is being written; nothing where no whole record is there."""
+    try:
+        return tuple(parse_page(storage.read(ORIGIN_NAME), f"{storage}/{ORIGIN_NAME}", Origin, _REMEDY).commands)
+    except (FileNotFoundError, ShardError):  # a damaged one is worth no dataset
+        return ()
+
+
 def record_command(storage: Storage, update: int, command: PackCommand | None) -> None:
     """Record what makes a dataset, or its nth update, before that is published; None where no command did.
 
     Whatever an earlier run recorded of this update or later ones, which were never published, is dropped.
     """
-    try:
-        before = parse_page(storage.read(ORIGIN_NAME), f"{storage}/{ORIGIN_NAME}", Origin, _REMEDY)
-    except (FileNotFoundError, ShardError):  # a damaged one is worth no dataset
-        before = Origin()
-    commands = [each for each in before.commands if each.update < update]
+    commands = [each for each in find_commands(storage) if each.update < update]
     commands += [command.model_copy(update={"update": update})] if command else []
     if commands:
         page = Origin(commands=commands)

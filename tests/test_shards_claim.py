@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shards.manifest import read_manifest
 from shards.packing.claim import MARKER, claim_target, release_target
 from shards.packing.options import PackOptions
 from shards.packing.pack import Run, pack
@@ -75,10 +76,10 @@ def test_claim_keeps_published_shards_and_those_of_its_own_plan(tmp_path: Path) 
     assert "train/000001.tar" in storage.sizes()
 
 
-def test_release_leaves_the_dataset_only(tmp_path: Path) -> None:
+def test_release_leaves_the_dataset_only(dataset_path: Path, tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     storage.write("dataset.json", b"{}")
     claim_target(storage, "plan", set())
     storage.write(".packing/audit/1.parquet", b"x")
-    release_target(storage, "shards.parquet", set())
+    release_target(storage, read_manifest(dataset_path), set())
     assert [path.name for path in tmp_path.rglob("*")] == ["dataset.json"]

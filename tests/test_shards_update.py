@@ -345,23 +345,6 @@ def test_changed_picture_is_refused(grown: tuple[Path, Path]) -> None:
     refuse(*grown, ShardError, r"ant/000\.png is not the picture that was packed under this name")
 
 
-def test_changed_label_is_refused(tmp_path: Path) -> None:
-    add(tmp_path / "pictures", range(8))
-    table = tmp_path / "pictures/list.csv"
-    rows = [f"{('ant', 'bee')[seed % 2]}/{seed:03d}.png,{('ant', 'bee')[seed % 2]}" for seed in range(8)]
-    table.write_text("\n".join(["path,label", *rows]) + "\n")
-    pack(find_sources(table), tmp_path / "out", SMALL)
-    table.write_text("\n".join(["path,label", "ant/000.png,bee", *rows[1:]]) + "\n")
-    refuse(table, tmp_path / "out", ShardError, r"ant/000\.png is labelled bee now and was packed as ant")
-
-
-def test_changed_group_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
-    before = digests(made[1])
-    with pytest.raises(ShardError, match=r"ant/000\.png is of group '00' now and was packed as of group ''"):
-        pack(find_sources(made[0], group_regex=r"/(\d\d)"), made[1], SMALL, update=True)
-    assert digests(made[1]) == before
-
-
 @pytest.mark.parametrize(
     "change",
     [

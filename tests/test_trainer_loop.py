@@ -255,6 +255,18 @@ def test_snapshot_of_another_dataset_is_refused_and_both_are_named(straight: Rec
     )
 
 
+def test_run_is_not_resumed_on_a_dataset_whose_weights_were_updated(
+    straight: Recipe, pictures: Path, tmp_path: Path
+) -> None:
+    recipe, other = copy_run(straight, tmp_path), tmp_path / "other"
+    shutil.copytree(recipe.data, other)
+    source = shutil.copytree(pictures, tmp_path / "pictures")
+    (source / "samples.csv").write_text("path,weight\ntrain/red/red.0.jpg,2\n")
+    pack(find_sources(source), other, PackOptions(shard_bytes=40_000), update=True)
+    with pytest.raises(UsageError, match="the snapshot belongs to dataset"):
+        train_quietly(recipe.model_copy(update={"data": str(other)}))
+
+
 def test_snapshot_of_another_recipe_is_refused_and_both_are_named(straight: Recipe, tmp_path: Path) -> None:
     recipe = copy_run(straight, tmp_path)
     other = recipe.model_copy(update={"seed": 1})

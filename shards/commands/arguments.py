@@ -37,6 +37,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("sources")
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
+    group.add_argument(
+        "--layout", metavar="FOLDERS", help="what the folders mean, from the top down: split/class, class/split, "
+        "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
+    )  # fmt: skip
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
     _add_list_arguments(parser)
@@ -106,6 +110,7 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
     return find_sources(
         arguments.src,
         unlabelled=arguments.unlabelled,
+        layout=arguments.layout,
         class_names=arguments.class_names,
         group_regex=arguments.group_regex,
         form=_read_form(arguments),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from shards.audit.publish import PAGE_NAME
 from shards.audit.table import NAME as TABLE_NAME
 from shards.errors import UsageError
-from shards.manifest import MANIFEST_NAME
+from shards.manifest import MANIFEST_NAME, Manifest
 from shards.storage import Storage, is_leftover
 
 WORK = ".packing/"
@@ -18,7 +18,7 @@ MARKER = WORK + "plan.json"
 QUARANTINE = "quarantine.csv"
 PAGES = (TABLE_NAME, PAGE_NAME, QUARANTINE)
 """What an audit leaves even where it refuses the pictures, for people to look at."""
-_SHARDS = re.compile(r"((?:train|val|test|all)/\d{6,})\.(?:tar|index\.parquet)")
+_SHARDS = re.compile(r"((?:train|val|test|all)/\d{6,})\.(?:tar|index(?:\.(\d+))?\.parquet)")
 _TABLES = re.compile(r"shards(\.\d+)?\.parquet")
 
 
@@ -30,7 +30,7 @@ def refuse_foreign(storage: Storage, sizes: dict[str, int]) -> None:
         raise UsageError(f"{storage} is not empty ({foreign[0]}) and not an unfinished dataset; name another folder")
 
 
-def claim_target(storage: Storage, plan: str, published: set[str]) -> dict[str, int]:
+def claim_target(storage: Storage, plan: str, published: set[str], updates: int = 0) -> dict[str, int]:
     """Make the target ours and return the sizes of its files.
 
     Shards of the same plan stay, those of another unfinished plan go; so do the temporary files of a killed run.
@@ -38,33 +38,35 @@ def claim_target(storage: Storage, plan: str, published: set[str]) -> dict[str, 
     Args:
         plan: Identity of what is to be written, the stamps of the files included.
         published: Names of shards that belong to a finished dataset and stay in any case.
+        updates: How often that was updated.
     """
     sizes = storage.sizes()
     doomed = {name for name in sizes if is_leftover(name)}
     if _read_plan(storage) != plan:
-        doomed |= _find_unpublished(sizes, published)
+        doomed |= _find_unpublished(sizes, published, updates)
     storage.delete(sorted(doomed))
     # After them: a run killed in between finds the old marker, and removes the rest.
     storage.write(MARKER, json.dumps({"plan": plan}).encode())
     return {name: size for name, size in sizes.items() if name not in doomed}
 
 
-def release_target(storage: Storage, table: str, published: Collection[str]) -> None:
+def release_target(storage: Storage, manifest: Manifest, published: Collection[str]) -> None:
     """Remove what a finished dataset does not need, such as the shards of an update that was stopped and given up.
 
     Args:
-        table: Name of its shard table; those of its former states go.
+        manifest: Of the dataset. The shard tables of its former states go; their indexes stay, because a run that
+            opened it then reads them when it comes to their shards.
         published: Names of its shards, without an ending.
     """
     sizes = storage.sizes()
     doomed = {name for name in sizes if name.startswith(WORK) or is_leftover(name)}
-    doomed |= {name for name in sizes if _TABLES.fullmatch(name) and name != table}
-    storage.delete(sorted(doomed | _find_unpublished(sizes, published)))
+    doomed |= {name for name in sizes if _TABLES.fullmatch(name) and name != manifest.table}
+    storage.delete(sorted(doomed | _find_unpublished(sizes, published, manifest.updates)))
 
 
-def _find_unpublished(sizes: dict[str, int], published: Collection[str]) -> set[str]:
+def _find_unpublished(sizes: dict[str, int], published: Collection[str], updates: int) -> set[str]:
     found = ((name, _SHARDS.fullmatch(name)) for name in sizes)
-    return {name for name, match in found if match and match[1] not in published}
+    return {name for name, match in found if match and (match[1] not in published or int(match[2] or 0) > updates)}
 
 
 def _read_plan(storage: Storage) -> str | None:

@@ -14,14 +14,17 @@ from shards.audit.examine import Progress
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
-from shards.origin import PackCommand, record_command
+from shards.origin import PackCommand, find_commands, record_command
 from shards.packing.claim import claim_target, refuse_foreign, release_target
+from shards.packing.compare import compare_sources
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
 from shards.packing.estimate import estimate_sizes
 from shards.packing.options import PackOptions
 from shards.packing.publish import name_shards, publish
+from shards.packing.reindex import reindex
+from shards.packing.repack import Repack
 from shards.packing.select import Selection, select_audited, select_unaudited
-from shards.packing.update import Base, compare_mix, leave_out, read_base, read_rows
+from shards.packing.update import Base, compare_mix, read_base, read_rows
 from shards.packing.write import Setting, ShardJob, find_written, write_shard
 from shards.pools import InlinePool, Pool
 from shards.sources.load import load_groups
@@ -57,7 +60,8 @@ def pack(
 
     Args:
         target: Folder, s3:// or gs:// of the dataset.
-        update: Add the pictures that a finished dataset does not have; its shards are left alone.
+        update: Add the pictures that a finished dataset does not have, and take the weights and groups of the others
+            as they are now; its shards are left alone.
         command: What asks for it, to be recorded beside the dataset.
 
     Raises:
@@ -71,21 +75,27 @@ def pack(
         refuse_foreign(storage, sizes)  # before the pictures are decoded, which may take hours
         if MANIFEST_NAME in sizes and not update:
             return _compare(listed, storage, options, run)
-        base = read_base(storage, options) if update else Base()
-        return _grow(leave_out(base, listed), base, storage, options, run, command)
+        if not update:
+            return _grow(listed, Base(), storage, options, run, command)
+        repack = Repack(storage, find_commands(storage), command)
+        new, base = compare_sources(read_base(storage, options), listed, options, repack)
+        return _grow(new, base, storage, options, run, command)
 
 
 def _grow(
     listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
 ) -> Manifest:
-    if base.manifest and not listed.sources:
-        return _add_nothing(base.manifest, base.rows, storage, run)
+    if base.manifest and not listed.sources and not base.changed:
+        return _add_nothing(base.manifest, base.rows, storage, listed.notes, run)
     chosen, plan = _plan(listed, base, storage, options, run)
-    if base.manifest and not plan:  # nothing but pictures that were left out before, or cannot be read
-        return _add_nothing(base.manifest, base.rows, storage, run)
+    if base.manifest and not plan and not base.changed:  # pictures that were left out before, or cannot be read
+        return _add_nothing(base.manifest, base.rows, storage, [], run)
     identity = _identify(plan, chosen, listed.classes, options)
+    if base.changed:
+        changed = [base.sources[row] for row in sorted(base.changed)]
+        identity = fingerprint_json([identity, [[each.name, each.weight, each.group] for each in changed]])
     stamps = fingerprint_json([identity, [source.stamp for source in chosen.sources]])
-    sizes = claim_target(storage, stamps, name_shards(base.rows))
+    sizes = claim_target(storage, stamps, name_shards(base.rows), base.manifest.updates if base.manifest else 0)
     labels = {name: number for number, name in enumerate(listed.classes)}
     setting = Setting(storage, listed.store, options.store, labels, identity)
     rows = list(_write(setting, plan, chosen, sizes, run))
@@ -93,12 +103,17 @@ def _grow(
     if warning:
         run.say(warning)
     draft = _draft(listed, base, chosen, identity, options)
+    old = reindex(storage, base)
     record_command(storage, draft.updates, command)
-    return publish(storage, [*base.rows, *rows], draft)
+    return publish(storage, [*old, *rows], draft)
 
 
-def _add_nothing(manifest: Manifest, rows: list[dict[str, Any]], storage: Storage, run: Run) -> Manifest:
-    release_target(storage, manifest.table, name_shards(rows))  # an update may have been killed after it published
+def _add_nothing(
+    manifest: Manifest, rows: list[dict[str, Any]], storage: Storage, notes: list[str], run: Run
+) -> Manifest:
+    release_target(storage, manifest, name_shards(rows))  # an update may have been killed after it published
+    for note in notes:
+        run.say(note)
     run.say("nothing to add: the dataset holds every picture of the source that can be packed")
     return manifest
 
@@ -115,7 +130,7 @@ def _compare(listed: SourceList, storage: Storage, options: PackOptions, run: Ru
             "add new pictures to it with --update, name another folder, or delete it first"
         )
     rows = read_rows(storage, manifest)
-    release_target(storage, manifest.table, name_shards(rows))  # a run may have been killed after it published
+    release_target(storage, manifest, name_shards(rows))  # a run may have been killed after it published
     return manifest
 
 

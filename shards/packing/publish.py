@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from shards.index import SHARD_SCHEMA, build_table, encode_table
+from shards.index import build_shards, encode_table
 from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, summarise_splits
 from shards.packing.claim import QUARANTINE, release_target
 from shards.sources.model import SPLITS
@@ -18,14 +18,14 @@ from shards.storage import Storage
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
     """Seal the dataset of `rows`, then remove what only an unfinished one needs."""
     manifest = seal(storage, rows, draft)
-    release_target(storage, manifest.table, name_shards(rows))
+    release_target(storage, manifest, name_shards(rows))
     return manifest
 
 
 def seal(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
     """Write the table of `rows`, then the manifest: `draft` with its table, digests and summaries filled in."""
     rows = sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["name"]))
-    table = encode_table(build_table(rows, SHARD_SCHEMA))
+    table = encode_table(build_shards(rows))
     name = TABLE_NAME if draft.updates == 0 else f"shards.{draft.updates}.parquet"
     storage.write(name, table)
     manifest = draft.model_copy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import hash_bytes
-from shards.index import index_name
+from shards.index import parse_shards
 from shards.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
 from shards.packing.options import PackOptions
-from shards.sources.model import Source, SourceList, Store
+from shards.sources.model import Source, SourceList
 from shards.splits import SplitOptions
 from shards.storage import Storage
 
@@ -33,14 +32,25 @@ MIX_WARNING = 0.1
 class Base:
     """The pictures that a dataset holds already; without a manifest, none.
 
-    rows: of the shard table. sources: as they were packed, each with its split.
+    rows: of the shard table. sources: each with its split, in the order of the shards, as they were packed or, where
+    the row is one of `changed`, with weight and group as they are now.
+    hashes: xxh3-128 of their bytes, as the audit read them, or where nothing was audited as they are stored.
     examined: what the audit knew of them; None where they were not audited.
     """
 
     manifest: Manifest | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
     examined: Examined | None = None
+    changed: frozenset[int] = frozenset()
+
+    def with_changes(self, changes: Mapping[int, Source]) -> Base:
+        """Return the same with other weights or groups of some pictures, by row."""
+        if not changes:
+            return self
+        sources = [changes.get(row, source) for row, source in enumerate(self.sources)]
+        return replace(self, sources=sources, changed=frozenset(changes))
 
     def start(self) -> Start:
         """Return the numbers after the last ones."""
@@ -72,10 +82,9 @@ def read_base(storage: Storage, options: PackOptions) -> Base:
         raise UsageError(f"{storage} holds no finished dataset to update; pack without --update first") from err
     _refuse_other_options(manifest, options)
     rows = read_rows(storage, manifest)
-    sources = [source for row in rows for source in _read_sources(storage, row, manifest.classes)]
-    if manifest.audited.level == "none":
-        return Base(manifest, rows, sources)
-    return _with_facts(Base(manifest, rows, sources), storage)
+    pairs = [pair for row in rows for pair in _read_sources(storage, row, manifest.classes)]
+    base = Base(manifest, rows, [source for source, _ in pairs], [digest for _, digest in pairs])
+    return base if manifest.audited.level == "none" else _with_facts(base, storage)
 
 
 def read_rows(storage: Storage, manifest: Manifest) -> list[dict[str, Any]]:
@@ -92,7 +101,7 @@ def read_rows(storage: Storage, manifest: Manifest) -> list[dict[str, Any]]:
         raise ShardError(
             f"{storage}/{manifest.table}: sha256 differs from {MANIFEST_NAME}; restore it from a backup or pack again"
         )
-    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(table)).to_pylist()
+    rows: list[dict[str, Any]] = parse_shards(table, f"{storage}/{manifest.table}").to_pylist()
     return rows
 
 
@@ -114,22 +123,25 @@ def _refuse_other_options(manifest: Manifest, options: PackOptions) -> None:
         raise UsageError("--fraction and --update do not go together: the pictures left out would all be added")
 
 
-def _read_sources(storage: Storage, row: dict[str, Any], classes: list[str]) -> list[Source]:
-    index = storage.read(index_name(row["name"]))
+def _read_sources(storage: Storage, row: dict[str, Any], classes: list[str]) -> list[tuple[Source, str]]:
+    """Return the pictures of a shard, each with the hash of its stored bytes."""
+    index = storage.read(row["index"])
     if hashlib.sha256(index).hexdigest() != row["index_sha256"]:
         raise ShardError(
-            f"{storage}/{index_name(row['name'])}: sha256 differs from the shard table; "
-            "restore it from a backup or pack again"
+            f"{storage}/{row['index']}: sha256 differs from the shard table; restore it from a backup or pack again"
         )
-    columns = ["source", "labels", "weight", "group", "length"]
+    columns = ["source", "labels", "weight", "group", "length", "bytes_xxh3"]
     return [
-        Source(
-            name=item["source"],
-            labels=tuple(classes[label] for label in item["labels"]),
-            split=row["split"],
-            size=item["length"],
-            weight=item["weight"],
-            group=item["group"],
+        (
+            Source(
+                name=item["source"],
+                labels=tuple(classes[label] for label in item["labels"]),
+                split=row["split"],
+                size=item["length"],
+                weight=item["weight"],
+                group=item["group"],
+            ),
+            item["bytes_xxh3"],
         )
         for item in pq.read_table(io.BytesIO(index), columns=columns).to_pylist()
     ]
@@ -154,37 +166,8 @@ def _with_facts(base: Base, storage: Storage) -> Base:
     facts = mine.select([name for name in FACTS_SCHEMA.names if name != "thumbnail"])
     facts = facts.cast(pa.schema([FACTS_SCHEMA.field(name) for name in facts.column_names]))
     thumbnails = np.frombuffer(b"".join(mine["thumbnail"].to_pylist()), np.uint8).reshape(len(sources), -1)
-    return replace(base, sources=sources, examined=Examined(facts, spool_thumbnails([thumbnails])))
-
-
-def leave_out(base: Base, listed: SourceList) -> SourceList:
-    """Return the pictures that the dataset does not have yet.
-
-    Raises:
-        UsageError: A class that the dataset does not have, or another kind of labels.
-        ShardError: A picture that is not what was packed under its name.
-    """
-    if base.manifest is None:
-        return listed
-    _refuse_other_task(base.manifest, listed)
-    unknown = sorted(set(listed.classes) - set(base.manifest.classes))
-    if unknown:
-        raise UsageError(
-            f"class '{unknown[0]}' is new, and an update keeps the classes as they are "
-            f"({', '.join(base.manifest.classes)}), because labels are positions in that list; pack into a new folder"
-        )
-    old = {source.name: row for row, source in enumerate(base.sources)}
-    both = [(source, old[source.name]) for source in listed.sources if source.name in old]
-    _refuse_changed(base, listed.store, both)
-    notes = list(listed.notes)
-    if len(both) < len(old):
-        notes.append(f"{len(old) - len(both):,} pictures of the dataset are no longer in the source; they stay in it")
-    names = dict(zip(base.manifest.classes, base.manifest.display_names, strict=True))
-    shown = zip(listed.classes, listed.display_names or listed.classes, strict=True)
-    if any(name not in (label, names[label]) for label, name in shown):
-        notes.append("the classes keep the display names with which they were packed")
-    new = [source for source in listed.sources if source.name not in old]
-    return replace(listed, sources=new, classes=base.manifest.classes, notes=notes)
+    hashes = mine["bytes_xxh3"].to_pylist()
+    return replace(base, sources=sources, hashes=hashes, examined=Examined(facts, spool_thumbnails([thumbnails])))
 
 
 def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple[list[Source], SplitOptions]:
@@ -197,38 +180,6 @@ def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple
     new = [replace(source, split=None) if source.split in split.merge else source for source in listed.sources]
     shares = {name: share for name, share in split.shares.items() if name in split.merge}
     return [*base.sources, *new], split.model_copy(update={"merge": (), "shares": shares})
-
-
-def _refuse_other_task(manifest: Manifest, listed: SourceList) -> None:
-    unlabelled = not listed.classes
-    if unlabelled != (manifest.task == "unlabelled") or (listed.multi_label and manifest.task == "single-label"):
-        given = "unlabelled" if unlabelled else "multi-label" if listed.multi_label else "labelled"
-        raise UsageError(f"the new pictures are {given} and the dataset is {manifest.task}; pack into a new folder")
-
-
-def _refuse_changed(base: Base, store: Store, both: Sequence[tuple[Source, int]]) -> None:
-    for source, row in both:
-        packed = base.sources[row]
-        if set(source.labels) != set(packed.labels):
-            raise ShardError(
-                f"{source.name} is labelled {' and '.join(source.labels)} now and was packed as "
-                f"{' and '.join(packed.labels)}; an update adds pictures only, pack into a new folder"
-            )
-        if source.group != packed.group:
-            raise ShardError(
-                f"{source.name} is of group '{source.group}' now and was packed as of group '{packed.group}', so what "
-                "belongs together could be torn apart; give the groups as they were given then"
-            )
-    if base.examined is None:
-        return
-    hashes = base.examined.facts["bytes_xxh3"]
-    rows = {source.name: row for source, row in both}
-    for source, data in store.read_in_order(source for source, _ in both):
-        if hash_bytes(data) != hashes[rows[source.name]].as_py():
-            raise ShardError(
-                f"{source.name} is not the picture that was packed under this name; "
-                "an update adds pictures only: give it another name, or pack into a new folder"
-            )
 
 
 def compare_mix(base: Base, rows: list[dict[str, Any]]) -> str | None:

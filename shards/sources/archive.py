@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.errors import ShardError, UsageError
 from shards.sources.archive_names import decode_names
 from shards.sources.layout import ENDINGS, SIDECAR, Entry, lay_out, read_ending
 from shards.sources.model import SourceList, Store
+from shards.sources.pattern import Pattern
 from shards.sources.table import find_lists
 from shards.sources.tars import Member, PassedTar, StreamStore, TarStore, open_tar
 from shards.sources.webdataset import holds_samples, list_tars
@@ -23,10 +24,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_ENDINGS)
 
 
-def list_archive(path: Path, *, unlabelled: bool = False) -> SourceList:
+def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | None = None) -> SourceList:
     """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.
 
-    An uncompressed tar whose pictures have their labels beside them is a WebDataset shard.
+    An uncompressed tar whose pictures have their labels beside them is a WebDataset shard, unless the user says what
+    its folders mean.
 
     Raises:
         UsageError: As `lay_out`.
@@ -34,42 +36,52 @@ def list_archive(path: Path, *, unlabelled: bool = False) -> SourceList:
     """
     if path.name.lower().endswith(".zip"):
         entries, links, notes = list_zip(path)
-        return _list(path, entries, links, notes, ZipStore(path), unlabelled)
+        return _list(path, _Found(entries, links, notes), ZipStore(path), unlabelled, pattern)
     plain = path.name.lower().endswith(".tar")
     with open_tar(path) as file:
         tar = PassedTar(path, file)
         members = list(tar)
         tar.drain()
-    if plain and holds_samples(member.name for member in members if member.plain):
+    if plain and pattern is None and holds_samples(member.name for member in members if member.plain):
         return list_tars(path.parent, [path.name], unlabelled=unlabelled)
     members, notes = _decode(path, members)
     # Any change of the archive may be a change of any picture in it.
     stamp = path.stat().st_mtime_ns
     entries = [Entry(member.name, member.size, stamp, member.offset) for member in members if member.plain]
     links = [member.name for member in members if not member.plain]
-    return _list(path, entries, links, notes, TarStore(path) if plain else StreamStore(path), unlabelled)
+    store = TarStore(path) if plain else StreamStore(path)
+    return _list(path, _Found(entries, links, notes), store, unlabelled, pattern)
 
 
-def _list(
-    path: Path, entries: list[Entry], links: list[str], notes: list[str], store: Store, unlabelled: bool
-) -> SourceList:
-    lists = [] if unlabelled else find_lists(entry.name for entry in entries)
+@dataclass(frozen=True)
+class _Found:
+    """The files of an archive, its links by name, and sentences for the user."""
+
+    entries: list[Entry]
+    links: list[str]
+    notes: list[str]
+
+
+def _list(path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pattern | None) -> SourceList:
+    lists = [] if unlabelled else find_lists(entry.name for entry in found.entries)
     remedy = f"to pack by the list {lists[0]} in {path}, unpack it and give the list" if lists else ""
     try:
-        layout = lay_out(path, entries, unlabelled=unlabelled, wrapped=True)
+        layout = lay_out(path, found.entries, unlabelled=unlabelled, wrapped=True, pattern=pattern)
     except UsageError as err:
         if remedy:
             raise UsageError(f"{err}; {remedy}") from err
         raise
     refuse_doubles(path, (source.name for source in layout.sources))
-    notes = [*layout.notes, *notes, *_describe_links(path, links)]
-    if any(entry.name.rpartition("/")[2] == SIDECAR for entry in entries):
+    notes = [*layout.notes, *found.notes, *_describe_links(path, found.links)]
+    if any(entry.name.rpartition("/")[2] == SIDECAR for entry in found.entries):
         notes.append(f"{SIDECAR} in {path} is not read; for weights and groups, unpack it or make a list with them")
     if remedy:
         notes.append(f"no list in an archive is read; {remedy}")
     if any(read_ending(source.name) == ".dcm" for source in layout.sources):
         notes.append(f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it")
-    return SourceList(layout.sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)
+    return SourceList(
+        layout.sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes, root=path
+    )
 
 
 def _decode(path: Path, members: list[Member]) -> tuple[list[Member], list[str]]:

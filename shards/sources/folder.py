@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, Entry, find_split, is_ignored, lay_out, read_ending
+from shards.sources.layout import ENDINGS, Entry, is_ignored, lay_out, read_ending
 from shards.sources.model import FolderStore, Source, SourceList
-from shards.sources.sidecar import apply_sidecar
+from shards.sources.pattern import Pattern
+from shards.sources.sidecar import apply_sidecar, read_columns
+from shards.sources.split_words import read_splits
 
 DICOM = ".dcm"
 _Identity = tuple[int, int]
@@ -25,7 +27,7 @@ class Scan:
     unusable: list[tuple[str, str]] = field(default_factory=list)
 
 
-def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False) -> SourceList:
+def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pattern | None = None) -> SourceList:
     """Return the pictures that a scan of `root` found, sorted by name, so that any machine lists them alike.
 
     A file `samples.csv` in `root` with columns path and weight, group or both gives single pictures a weight in the
@@ -34,15 +36,28 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False) -> SourceLi
     Raises:
         UsageError: As `lay_out`, or a wrong `samples.csv`.
     """
-    layout = lay_out(root, scan.entries, unlabelled=unlabelled)
+    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern)
     store = FolderStore(root)
     sources, told = apply_sidecar(root, group_patients(store, layout.sources))
     notes = layout.notes + told + _describe_unusable(scan)
-    return SourceList(sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes)
+    return SourceList(
+        sources,
+        layout.classes,
+        layout.left_out,
+        store,
+        list(layout.classes),
+        notes=notes,
+        root=root,
+        gives=read_columns(root) - {"path"},
+    )
 
 
-def scan_folder(root: Path, *, unlabelled: bool = False) -> Scan:
+def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None = None) -> Scan:
     """Return the visible files below `root`; symbolic links are followed.
+
+    Args:
+        unlabelled: No folder means anything.
+        pattern: What the folders mean, where the user says it.
 
     Raises:
         UsageError: No such folder, or a name that is not UTF-8.
@@ -63,7 +78,7 @@ def scan_folder(root: Path, *, unlabelled: bool = False) -> Scan:
         else:
             scan.unusable.append((name, "not a file"))
 
-    _Walk(root, take).walk_root(scoped=not unlabelled)
+    _Walk(root, take).walk_root(0 if unlabelled else len(pattern.words) if pattern else None)
     _refuse_odd_names(root, scan)
     scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in ENDINGS)
     return scan
@@ -80,16 +95,22 @@ class _Walk:
         above = [root, *root.absolute().parents]
         self._above: set[_Identity] = {_identify(os.fspath(folder)) for folder in above}
 
-    def walk_root(self, scoped: bool) -> None:
-        """Visit all; `scoped` makes a scope of each class folder, else the whole is one."""
-        for name, folder in self._visit("", self._root):
-            if not scoped:
+    def walk_root(self, levels: int | None) -> None:
+        """Visit all. A folder so many levels down is a scope; None: a class folder is, as names of splits tell."""
+        tops = self._visit("", self._root)
+        splits = read_splits([name for name, _ in tops], affixes=True)
+        for name, folder in tops:
+            if levels == 0:
                 self._walk(name, folder, self._above)
-            elif find_split(name):
-                for inner, path in self._visit(f"{name}/", folder):
-                    self._walk(inner, path, {*self._above, _identify(folder)})
             else:
-                self._walk(name, folder, set(self._above))
+                self._walk_scopes(name, folder, (levels or (2 if name in splits else 1)) - 1, self._above)
+
+    def _walk_scopes(self, name: str, folder: str, levels: int, above: set[_Identity]) -> None:
+        if levels == 0:
+            self._walk(name, folder, set(above))
+            return
+        for inner, path in self._visit(f"{name}/", folder):
+            self._walk_scopes(inner, path, levels - 1, {*above, _identify(folder)})
 
     def _walk(self, name: str, folder: str, seen: set[_Identity]) -> None:
         identity = _identify(folder)

@@ -38,7 +38,7 @@ def group_by_regex(listed: SourceList, pattern: str) -> SourceList:
     replaced = sum(bool(group and source.group) for source, group in zip(listed.sources, found, strict=True))
     if replaced:
         notes.append(f"--group-regex takes the place of {replaced:,} groups that the source gives")
-    return replace(listed, sources=sources, notes=notes)
+    return replace(listed, sources=sources, notes=notes, gives=listed.gives | {"group"})
 
 
 def _find(pattern: re.Pattern[str], source: Source) -> str:

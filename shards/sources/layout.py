@@ -9,8 +9,10 @@ from pathlib import Path
 
 from shards.errors import UsageError
 from shards.sources.model import Source
+from shards.sources.pattern import Pattern
+from shards.sources.reading import CLASSES, Parts, Reading, read_as, read_freely
+from shards.sources.split_words import is_split_word
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 ENDINGS = frozenset(
     [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
@@ -53,27 +55,31 @@ def read_ending(name: str) -> str:
     return f".{ending.lower()}" if dot and stem else ""
 
 
-def find_split(folder: str) -> str | None:
-    """Return the split that a folder's name means, None where it means none."""
-    return SPLIT_NAMES.get(folder.lower())
-
-
-def lay_out(where: Path, entries: Iterable[Entry], *, unlabelled: bool = False, wrapped: bool = False) -> Layout:
+def lay_out(
+    where: Path,
+    entries: Iterable[Entry],
+    *,
+    unlabelled: bool = False,
+    wrapped: bool = False,
+    pattern: Pattern | None = None,
+) -> Layout:
     """Return the pictures among `entries` with class and split by their folders.
 
-    Folders named train, val (valid, validation) and test are splits; all others are classes, and what lies below a
-    class belongs to it. Pictures that lie in no class folder are left out with a note.
+    Folders whose names are words for splits are splits; all others are classes, and what lies below a class belongs
+    to it. Pictures that lie in no class folder are left out with a note.
 
     Args:
         where: What error messages call the whole.
         entries: Files in any order; hidden ones may be among them.
         unlabelled: Take every picture, without a label, as split `all`.
         wrapped: A folder that holds all class or split folders is passed over, as archives have one.
+        pattern: What the folders mean, where the user says it.
 
     Raises:
-        UsageError: No pictures, one class only, splits beside classes, or classes that differ between splits.
+        UsageError: No pictures, one class only, splits beside classes, classes that differ between splits, or folders
+            that may mean several things.
     """
-    folders = _Folders(where)
+    folders = _Folders(where, pattern)
     for entry in entries:
         folders.add(entry)
     sources = folders.take_all() if unlabelled else folders.take_classes(wrapped)
@@ -87,20 +93,21 @@ def lay_out(where: Path, entries: Iterable[Entry], *, unlabelled: bool = False, 
         raise UsageError(folders.explain_nothing())
     if len(classes) == 1 and not wrapped:
         folders.refuse_wrapper(classes[0])
-    check_classes(where, sources, classes)
-    return Layout(sources, classes, folders.count_others(), folders.describe_loose())
+    check_classes(where, sources, classes, folders.spell_way_out())
+    return Layout(sources, classes, folders.count_others(), folders.describe())
 
 
 class _Folders:
     """Files by the folder that they lie in, since a folder's class and split are worked out once."""
 
-    def __init__(self, where: Path) -> None:
-        self._where = where
+    def __init__(self, where: Path, pattern: Pattern | None) -> None:
+        self._where, self._pattern = where, pattern
         self._pictures: dict[str, list[Entry]] = {}
         self._others: dict[str, Counter[str]] = {}
-        self._parts: dict[str, tuple[str, ...] | None] = {}
+        self._parts: dict[str, Parts | None] = {}
         self._classed: set[str] = set()
         self._loose: list[str] = []
+        self._reading = Reading(CLASSES, {})
 
     def add(self, entry: Entry) -> None:
         folder, _, file = entry.name.rpartition("/")
@@ -121,12 +128,10 @@ class _Folders:
 
     def take_classes(self, wrapped: bool) -> list[Source]:
         parts = {folder: parts for folder, parts in self._parts.items() if parts is not None}
-        depth = _count_wrappers([parts[folder] for folder in self._pictures]) if wrapped else 0
-        inner = {folder: parts[folder][depth:] for folder in parts}
-        self._refuse_mixture({inner[folder][0] for folder in self._pictures if inner[folder]})
+        depth = self._read([parts[folder] for folder in self._pictures], wrapped)
         sources: list[Source] = []
-        for folder in inner:
-            place = _place(inner[folder])
+        for folder in parts:
+            place = self._reading.place(parts[folder][depth:])
             entries = self._pictures.get(folder, [])
             if place is None:
                 self._loose += [entry.name for entry in entries]
@@ -136,13 +141,22 @@ class _Folders:
             sources += [_make(entry, (label,), split) for entry in entries]
         return sources
 
-    def _refuse_mixture(self, tops: set[str]) -> None:
-        classes = sorted(top for top in tops if find_split(top) is None)
-        if classes and len(classes) < len(tops):
-            raise UsageError(
-                f"{self._where} mixes split folders with '{classes[0]}'; either every subfolder is a split "
-                "(train, val, test) or every subfolder is a class"
-            )
+    def _read(self, folders: list[Parts], wrapped: bool) -> int:
+        """Read what the folders with pictures mean; return how many above them mean nothing."""
+        deepest = _count_wrappers(folders) if wrapped else 0
+        if self._pattern is None:
+            self._reading = read_freely(self._where, [parts[deepest:] for parts in folders])
+            return deepest
+        for depth in range(deepest, -1, -1):  # the pattern may name a folder around all, or may not
+            inner = [parts[depth:] for parts in folders]
+            self._reading = read_as(inner, self._pattern)
+            if any(map(self._reading.place, inner)):
+                return depth
+        raise UsageError(
+            f"{self._where} has no picture in folders as --layout {self._pattern} says"
+            + (f" (the first of {len(folders):,} folders is '{'/'.join(min(folders))}')" if folders else "")
+            + "; correct it, or leave it out to have the folders read by their names"
+        )
 
     def refuse_wrapper(self, top: str) -> None:
         """Raise when the one class folder holds several, as unpacked archives do."""
@@ -160,14 +174,27 @@ class _Folders:
             total += self._others.get(folder, Counter())
         return dict(sorted(total.items()))
 
-    def describe_loose(self) -> list[str]:
+    def describe(self) -> list[str]:
+        """Return how the folders were read where that needs explanation, and what was left out."""
         if not self._loose:
-            return []
+            return self._reading.notes
         lie = "1 picture lies" if len(self._loose) == 1 else f"{len(self._loose):,} pictures lie"
-        return [
-            f"{lie} in no class folder of {self._where} and so in no shard (the first is '{min(self._loose)}'); "
-            "move them into the folder of their class"
-        ]
+        first = f"(the first is '{min(self._loose)}')"
+        if self._pattern is not None:
+            loose = f"{lie} in folders that --layout {self._pattern} leaves out {first}, and so in no shard"
+        else:
+            loose = (
+                f"{lie} in no class folder of {self._where} and so in no shard {first}; "
+                "move them into the folder of their class"
+            )
+        return [*self._reading.notes, loose]
+
+    def spell_way_out(self) -> str:
+        """Return what to do where folders were taken for splits that may be classes."""
+        if not self._reading.guessed:
+            return ""
+        names = ", ".join(f"'{name}'" for name in sorted(self._reading.splits))
+        return f"; the folders {names} were read as splits: give --layout {CLASSES} if they are the classes"
 
     def explain_nothing(self) -> str:
         loose = ""
@@ -180,51 +207,43 @@ class _Folders:
         )
 
 
-def _read_parts(folder: str) -> tuple[str, ...] | None:
+def _read_parts(folder: str) -> Parts | None:
     """Return the folders on the way to a file, None where one of them is ignored."""
     parts = tuple(part for part in folder.split("/") if part not in ("", "."))
     return None if any(is_ignored(part) for part in parts) else parts
 
 
-def _count_wrappers(folders: Sequence[tuple[str, ...]]) -> int:
+def _count_wrappers(folders: Sequence[Parts]) -> int:
     """Return how many folders all pictures share above their split or class folders; loose pictures do not count."""
     inside, depth = [parts for parts in folders if parts], 0
     while inside and len({parts[0] for parts in inside}) == 1:
-        if find_split(inside[0][0]) or all(len(parts) == 1 for parts in inside):
+        if is_split_word(inside[0][0]) or all(len(parts) == 1 for parts in inside):
             break
         inside = [parts[1:] for parts in inside if len(parts) > 1]
         depth += 1
     return depth
 
 
-def _place(parts: tuple[str, ...]) -> tuple[str, str | None] | None:
-    """Return class and split of a folder, None for one above the classes.
-
-    >>> _place(("VALID", "cat", "2019")), _place(("cat", "val")), _place(("train",))
-    (('cat', 'val'), ('cat', None), None)
-    """
-    split = find_split(parts[0]) if parts else None
-    inside = parts[1:] if split else parts
-    return (inside[0], split) if inside else None
-
-
 def _make(entry: Entry, labels: tuple[str, ...], split: str | None) -> Source:
     return Source(entry.name, labels, split, entry.size, entry.stamp, entry.offset)
 
 
-def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]) -> None:
-    """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given."""
+def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str], way_out: str = "") -> None:
+    """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given.
+
+    way_out: Another remedy, to be added to each message.
+    """
     if len(classes) == 1:
-        raise UsageError(f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes")
+        raise UsageError(f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{way_out}")
     splits = {source.split for source in sources}
     if splits != {None} and "train" not in splits:
-        raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there")
+        raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there{way_out}")
     trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
     unseen = sorted(set(classes) - trained)
     if unseen:
         raise UsageError(
             f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "
-            "or correct its name"
+            f"or correct its name{way_out}"
         )
 
 

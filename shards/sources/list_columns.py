@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from shards.errors import UsageError
 from shards.sources.headings import clean, find_column, fold, rank_near, trim
-from shards.sources.layout import find_split
 from shards.sources.list_form import ListForm
 from shards.sources.list_refusal import Refusal, can_be_named, show_names
+from shards.sources.split_words import is_split_word, read_splits
 from shards.sources.table import Table
 
 
@@ -111,13 +111,13 @@ def _find_near(table: Table, sought: Sequence[str], free: Sequence[int]) -> dict
 
 def _holds_splits(values: Iterable[str]) -> bool:
     """Say whether values are those of a column of splits, whatever its name: two or more, and nothing else."""
-    seen = set()
-    for value in values:
-        if trim(value):
-            seen.add(find_split(trim(value)))
-            if None in seen:
+    seen: set[str] = set()
+    for value in map(trim, values):
+        if value:
+            if not is_split_word(value):
                 return False
-    return len(seen) > 1
+            seen.add(value)
+    return len(set(read_splits(seen).values())) > 1
 
 
 def _show_doubles(names: Sequence[str], found: Sequence[int]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shards.sources.headings import clean, find_column, trim
-from shards.sources.layout import ENDINGS, find_split, read_ending
+from shards.sources.layout import ENDINGS, read_ending
 from shards.sources.list_form import ListForm, join_words
+from shards.sources.split_words import is_split_word
 from shards.sources.table import Table
 
 _FLAGS = frozenset({"", "0", "1", "-1", "0.0", "1.0", "-1.0", "true", "false"})
@@ -40,7 +41,9 @@ class Refusal:
     def _guess_header(self) -> str:
         names: list[str] = []
         for value in self.table.columns:
-            role = "path" if read_ending(clean(value)) in ENDINGS else "split" if find_split(trim(value)) else "label"
+            role = (
+                "path" if read_ending(clean(value)) in ENDINGS else "split" if is_split_word(trim(value)) else "label"
+            )
             names.append(role if role not in names and role in self.form.roles else f"column{len(names) + 1}")
         return join_words(names)
 
@@ -87,11 +90,11 @@ class Refusal:
         look = f"'{clean(self.table.columns[self.near[role]])}' looks like the column {role}"
         if self._fits(role):
             return look
-        wrong = next(value for value in self._scan_split() if not find_split(trim(value)))
+        wrong = next(value for value in self._scan_split() if not is_split_word(trim(value)))
         return f"{look}, but its values, such as '{trim(wrong)}', are no splits (train, val or test)"
 
     def _fits(self, role: str) -> bool:
-        return role != "split" or all(find_split(trim(value)) for value in self._scan_split())
+        return role != "split" or all(is_split_word(trim(value)) for value in self._scan_split())
 
     def _scan_split(self) -> Iterable[str]:
         return (value for value in self.table.scan(self.near["split"]) if trim(value))

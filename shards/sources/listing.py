@@ -12,11 +12,12 @@ from shards.errors import UsageError
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
 from shards.sources.label_cells import SEPARATOR, read_label_cells, read_one_hot
-from shards.sources.layout import ENDINGS, check_classes, find_split, is_ignored, read_ending, sort_labels
+from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
 from shards.sources.list_columns import Choice, choose_columns
 from shards.sources.list_form import LISTS, ListForm
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.sidecar import read_weight
+from shards.sources.split_words import describe_splits, read_splits
 from shards.sources.table import Table, read_table
 
 _LABELLED = ("label", "split")
@@ -51,7 +52,8 @@ def read_list(
     store = FolderStore(form.base or path.parent)
     files = _find_files(path, store.root, table, chosen, form)
     labels = [()] * len(files) if unlabelled else _read_labels(path, table, chosen, form)
-    splits = ["all"] * len(files) if unlabelled else _read_splits(path, table, chosen)
+    cells, words = _read_splits(path, table, chosen)
+    splits = ["all"] * len(files) if unlabelled else [words.get(cell) for cell in cells]
     groups = _read_column(table, chosen, "group", "whole")
     weights = _read_weights(path, table, chosen, files)
     sources = [
@@ -64,7 +66,9 @@ def read_list(
         check_classes(path, sources, classes)
     several = any(len(source.labels) > 1 for source in sources)
     sources = group_patients(store, sources)
-    return SourceList(sources, classes, {}, store, list(classes), several, [*chosen.notes])
+    notes = [*chosen.notes, *describe_splits(words, f"{path}: values of the column split")]
+    gives = frozenset(chosen.places)
+    return SourceList(sources, classes, {}, store, list(classes), several, notes, store.root, gives)
 
 
 def _drop_labels(form: ListForm) -> ListForm:
@@ -94,7 +98,7 @@ def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: List
         if file is None:
             missing.append((number, trim(cell)))
             continue
-        place = os.path.normpath(root / file[0])
+        place = os.path.abspath(root / file[0])
         if place in seen:
             raise UsageError(
                 f"{path} row {number} names '{file[0]}' as row {seen[place]} does; keep one of them, with several "
@@ -173,20 +177,18 @@ def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> li
     return read_label_cells(path, table.numbers, table.read(chosen.places["label"], kinds), form.labels)
 
 
-def _read_splits(path: Path, table: Table, chosen: Choice) -> Sequence[str | None]:
-    """Return the split of each row: None for all of them where the column is empty or there is none."""
+def _read_splits(path: Path, table: Table, chosen: Choice) -> tuple[list[str], dict[str, str]]:
+    """Return the split column's cells, and the split by cell: none where the column is empty or there is none."""
     cells = _read_column(table, chosen, "split")
     if not any(cells):
-        return [None] * len(cells)
-    splits = []
+        return cells, {}
+    splits = read_splits(cells)
     for number, cell in zip(table.numbers, cells, strict=True):
         if not cell:
             raise UsageError(f"{path} row {number} has no split and other rows do; fill the column, or leave it out")
-        split = find_split(cell)
-        if split is None:
+        if cell not in splits:
             raise UsageError(f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test")
-        splits.append(split)
-    return splits
+    return cells, splits
 
 
 def _read_weights(path: Path, table: Table, chosen: Choice, files: Sequence[_Found]) -> list[float]:

@@ -62,6 +62,8 @@ class SourceList:
     """All pictures in the order of their names.
 
     classes: sorted class names; empty when unlabelled. display_names: what people read, one for each class.
+    root: the folder or archive below which the names lie.
+    gives: which of weight and group the source says of every picture, if only by leaving it empty.
     left_out: files that are not pictures, counted by ending. notes: what the user should know, a sentence each.
     """
 
@@ -72,6 +74,8 @@ class SourceList:
     display_names: list[str] = field(default_factory=list)
     multi_label: bool = False
     notes: list[str] = field(default_factory=list)
+    root: Path | None = None
+    gives: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

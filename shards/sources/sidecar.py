@@ -53,6 +53,14 @@ def _read_rows(root: Path, table: Table, places: Mapping[str, int], known: set[s
     return rows
 
 
+def read_columns(root: Path) -> frozenset[str]:
+    """Return the columns of `samples.csv` in `root`, none where there is no such file."""
+    path = root / SIDECAR
+    if not path.is_file():
+        return frozenset()
+    return frozenset(fold(name) for name in read_table(path, _COLUMNS).columns)
+
+
 def _apply(path: Path, source: Source, row: Mapping[str, str]) -> Source:
     if not row:
         return source

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, check_classes, find_split, is_ignored, read_ending, sort_labels
+from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
 from shards.sources.model import Source, SourceList
+from shards.sources.split_words import describe_splits, is_usual, read_splits
 from shards.sources.tars import LateFile, Member, PassedTar, open_tar, read_exactly
 
 _LABEL_ENDINGS = (".json", ".cls", ".txt")
@@ -76,7 +77,7 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> S
     nested = next((tar for tar in tars if ".tar/" in tar.lower()), None)
     if nested:
         raise UsageError(f"{root}: the folder of '{nested}' has the name of a tar; rename the folder")
-    splits = _read_splits(root, tars, unlabelled)
+    splits, notes = _read_splits(root, tars, unlabelled)
     sources: list[Source] = []
     for tar in tars:
         sources += list_tar(root, tar, splits[tar], unlabelled=unlabelled)
@@ -87,31 +88,40 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> S
     if not unlabelled:
         check_classes(root, sources, classes)
     several = any(len(source.labels) > 1 for source in sources)
-    return SourceList(sources, classes, {}, TarFolderStore(root), list(classes), multi_label=several)
+    return SourceList(sources, classes, {}, TarFolderStore(root), list(classes), several, notes, root)
 
 
-def _read_splits(root: Path, tars: Sequence[str], unlabelled: bool) -> dict[str, str | None]:
+def _read_splits(root: Path, tars: Sequence[str], unlabelled: bool) -> tuple[dict[str, str | None], list[str]]:
+    """Return the split of each tar, and how its name was read where that needs explanation."""
     if unlabelled:
-        return dict.fromkeys(tars, "all")
-    splits = {tar: read_split(tar) for tar in tars}
-    named = {split for split in splits.values() if split}
-    if named and None in splits.values():
+        return dict.fromkeys(tars, "all"), []
+    words = name_splits(tars)
+    found = read_splits([word for word in words.values() if word], affixes=True)
+    splits = {tar: found.get(word) if word else None for tar, word in words.items()}
+    if found and None in splits.values():
         odd = next(tar for tar, split in splits.items() if split is None)
         raise UsageError(
             f"{root}: '{odd}' names no split and other tars do; put train, val or test into the name or folder of all"
         )
-    return splits
+    return splits, describe_splits(found, "the names of tars")
 
 
-def read_split(tar: str) -> str | None:
-    """Return the split that a tar's folders or the words of its name tell.
+def name_splits(tars: Sequence[str]) -> dict[str, str | None]:
+    """Return what in the folders or the name of each tar says its split, None where nothing does.
 
-    >>> read_split("validation/0.tar"), read_split("imagenet-val-0001.tar"), read_split("trainers-0.tar")
-    ('val', 'val', None)
+    Words other than train, val (valid, validation) and test may be in any name, so they count where all tars have
+    one and some of them are train.
+
+    >>> name_splits(["validation/0.tar", "imagenet-val-0001.tar", "trainers-0.tar"])
+    {'validation/0.tar': 'validation', 'imagenet-val-0001.tar': 'val', 'trainers-0.tar': None}
+    >>> name_splits(["seg_train/0.tar", "testing-0.tar"]), name_splits(["dev-0.tar", "prod-0.tar"])
+    ({'seg_train/0.tar': 'seg_train', 'testing-0.tar': 'testing'}, {'dev-0.tar': None, 'prod-0.tar': None})
     """
-    *folders, file = tar.split("/")
-    words = [*folders, *re.split(r"[-_. ]", file)]
-    return next((split for split in map(find_split, words) if split), None)
+    parts = {tar: [*tar.split("/")[:-1], *re.split(r"[-_. ]", tar.rpartition("/")[2])] for tar in tars}
+    usual = {tar: next(filter(is_usual, words), None) for tar, words in parts.items()}
+    loose = {tar: next((w for w in words if read_splits([w], affixes=True)), None) for tar, words in parts.items()}
+    read = read_splits([word for word in loose.values() if word], affixes=True)
+    return loose if None not in loose.values() and "train" in read.values() else usual
 
 
 def list_tar(root: Path, tar: str, split: str | None, *, unlabelled: bool = False) -> list[Source]:

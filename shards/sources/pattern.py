@@ -1,0 +1,73 @@
+"""What the user says the folders above pictures mean: `--layout split/class`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shards.errors import UsageError
+
+Place = tuple[str, str | None]
+"""Class and split of a picture; None where the source gives no split."""
+_FORM = (
+    "it is made of the words split, class and any (a folder that means nothing) or the names of folders, from the top "
+    "down, with class once and split at most once; it may end in /... (whatever lies below) or /. (nothing below)"
+)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A word for each level of folders. exact: pictures in folders below the last level are left out."""
+
+    words: tuple[str, ...]
+    exact: bool = False
+
+    def __str__(self) -> str:
+        return "/".join(self.words) + ("/." if self.exact else "" if "split" in self.words else "/...")
+
+    def fits(self, parts: Sequence[str]) -> bool:
+        """Say whether a folder lies where the pattern looks; what the split's folder is called does not matter."""
+        if len(parts) < len(self.words) or (self.exact and len(parts) > len(self.words)):
+            return False
+        pairs = zip(self.words, parts, strict=False)
+        return all(word in ("split", "class", "any") or word.casefold() == part.casefold() for word, part in pairs)
+
+    def name_split(self, parts: Sequence[str]) -> str | None:
+        """Return the name of the folder that says the split of one that fits; None where none does."""
+        return parts[self.words.index("split")] if "split" in self.words else None
+
+    def place(self, parts: Sequence[str], splits: Mapping[str, str]) -> Place | None:
+        """Return class and split of a folder, None for one in which no pictures are taken.
+
+        Args:
+            parts: The folders on the way to it.
+            splits: Split by the name of the folder that says it.
+
+        >>> parse_pattern("split/class").place(("VALID", "cat", "2019"), {"VALID": "val"})
+        ('cat', 'val')
+        >>> parse_pattern("class/images").place(("COVID", "masks"), {}) is None
+        True
+        """
+        if not self.fits(parts):
+            return None
+        label, name = parts[self.words.index("class")], self.name_split(parts)
+        if name is None:
+            return label, None
+        return (label, splits[name]) if name in splits else None
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Return the pattern that `--layout` spells.
+
+    >>> parse_pattern("class/...")
+    Pattern(words=('class',), exact=False)
+
+    Raises:
+        UsageError: Not of that form.
+    """
+    words = text.strip("/").split("/")
+    end = words[-1] if words[-1] in ("...", ".") else ""
+    words = words[:-1] if end else words
+    if words.count("class") != 1 or words.count("split") > 1 or {"", ".", "..", "..."} & set(words):
+        raise UsageError(f"--layout says what the folders mean, such as split/class or class/split; {_FORM}: '{text}'")
+    return Pattern(tuple(words), end == ".")

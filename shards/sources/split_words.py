@@ -1,0 +1,81 @@
+"""The words by which names of folders, of tars and in lists mean a split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+_EVALUATION = "evaluation"
+"""What is evaluated on: val, but test in sets whose val is named as such (training, validation, evaluation)."""
+_USUAL = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_WORDS = _USUAL | {
+    "training": "train",
+    "dev": "val",
+    "eval": _EVALUATION,
+    "evaluation": _EVALUATION,
+    "testing": "test",
+    "holdout": "test",
+}
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_BETWEEN = re.compile(r"[\W\d_]+")
+
+
+def is_split_word(name: str) -> bool:
+    """Say whether a name as a whole is a word for a split.
+
+    >>> is_split_word("Training"), is_split_word("train_set")
+    (True, False)
+    """
+    return name.lower() in _WORDS
+
+
+def is_usual(name: str) -> bool:
+    """Say whether a name is train, val (valid, validation) or test in any case, which need no explanation."""
+    return name.lower() in _USUAL
+
+
+def read_splits(names: Iterable[str], *, affixes: bool = False) -> dict[str, str]:
+    """Return the split of each of the names that is a word for one; the others are missing.
+
+    The names are read together, since `eval` (evaluation) is val beside train alone, test beside another val, and
+    neither where val and test are both there.
+
+    Args:
+        names: Of the folders beside each other, or all values of a column.
+        affixes: Read names as well that begin or end with such a word, set off by anything but letters, or by a
+            capital. A name with words for two splits means none.
+
+    >>> read_splits(["Training", "validation", "evaluation", "cat"])
+    {'Training': 'train', 'validation': 'val', 'evaluation': 'test'}
+    >>> read_splits(["seg_train", "test-images", "ValidSet", "dev2017", "train_val", "test_tube"], affixes=True)
+    {'seg_train': 'train', 'test-images': 'test', 'ValidSet': 'val', 'dev2017': 'val', 'test_tube': 'test'}
+    """
+    words = {name: _find_affix(name) if affixes else _WORDS.get(name.lower()) for name in dict.fromkeys(names)}
+    known = {word for word in words.values() if word}
+    free = [split for split in ("val", "test") if split not in known]
+    evaluation = free[0] if free else None
+    found = {name: evaluation if word == _EVALUATION else word for name, word in words.items()}
+    return {name: split for name, split in found.items() if split}
+
+
+def _find_affix(name: str) -> str | None:
+    whole = re.sub("hold[-_ ]out", "holdout", _HUMP.sub("_", name).lower())
+    words = [word for word in _BETWEEN.split(whole) if word]
+    ends = {_WORDS[word] for word in (*words[:1], *words[-1:]) if word in _WORDS}
+    return ends.pop() if len(ends) == 1 else None
+
+
+def describe_splits(splits: Mapping[str, str], what: str) -> list[str]:
+    """Return a sentence where names are read as splits that need explanation, or several as one.
+
+    Args:
+        splits: Split by name.
+        what: What the names are, `the names of folders`.
+
+    >>> describe_splits({"Training": "train", "test": "test"}, "the names of folders")
+    ["the names of folders are read as splits: 'Training' as train, 'test' as test"]
+    """
+    if all(map(is_usual, splits)) and len(set(splits.values())) == len({name.lower() for name in splits}):
+        return []
+    read = ", ".join(f"'{name}' as {split}" for name, split in sorted(splits.items()))
+    return [f"{what} are read as splits: {read}"]
