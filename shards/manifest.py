@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.pages import parse_page
+from shards.positive import find_misfit
 from shards.remote.download import fetch
 from shards.remote.readable import Readable
 from shards.sources.model import SPLITS
@@ -81,6 +82,8 @@ class Manifest(_Frozen):
     """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
     display_names: list[str]
     task: Task = "single-label"
+    positive: str | None = None
+    """Class that is looked for, whose sensitivity is told; None: nobody said. The dataset's identity is without it."""
     splits: dict[str, SplitSummary]
     packing: Packing
     audited: Audited
@@ -92,13 +95,21 @@ class Manifest(_Frozen):
     updates: int = 0
     """How often pictures were added, or weights and groups changed, by --update."""
 
+    @model_validator(mode="after")
+    def _positive_is_a_class(self) -> Self:
+        misfit = self.positive and find_misfit(self.positive, self.classes, self.display_names, self.task)
+        if misfit:
+            raise ValueError(f"positive class {self.positive} {misfit}")
+        return self
+
     def fingerprint(self) -> str:
         """Return the identity of the dataset, byte for byte of its shards."""
-        return fingerprint_json(self.model_dump(mode="json"))
+        return fingerprint_json(self.model_dump(mode="json", exclude={"positive"}))
 
     def encode(self) -> bytes:
         """Return the page as it is published: from then on the folder is a dataset."""
-        return (self.model_dump_json(indent=2) + "\n").encode()
+        unsaid = {"positive"} if self.positive is None else set()  # earlier versions read what they know
+        return (self.model_dump_json(indent=2, exclude=unsaid) + "\n").encode()
 
 
 def summarise_splits(rows: Sequence[Mapping[str, Any]]) -> dict[str, SplitSummary]:

@@ -18,7 +18,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            workers = [] if words[0] in ("stat", "verify") else ["--workers", "1"]
+            workers = [] if words[0] in ("index", "stat", "verify") else ["--workers", "1"]
             code = run_command(main, [*words, *workers])
     finally:
         signal.signal(signal.SIGTERM, before)

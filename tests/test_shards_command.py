@@ -197,10 +197,12 @@ def test_pack_tells_what_it_made_and_what_it_left_out(tmp_path: Path) -> None:
     (tmp_path / "in/ant/000.png").write_bytes(b"")
     done = run("pack", tmp_path / "in", tmp_path / "out", "--max-reject-rate", "0.5", "--split", "none")
     assert (done.returncode, done.stderr) == (0, "")
-    first, second, _, fourth = done.stdout.splitlines()
+    first, second, _, fourth, fifth = done.stdout.splitlines()
     assert first == "left out 1 files ending in .txt: not pictures by their ending"
     assert second == f"left out 1 unreadable pictures, listed in {tmp_path}/out/quarantine.csv"
     assert fourth.split() == ["train", "7", "samples", "in", "1", "shards,", "0.0", "MiB:", "ant", "3,", "bee", "4"]
+    default = "bee, the second of two classes, as nothing names one (`pack` and `index` take --positive CLASS)"
+    assert fifth == f"  positive class: {default}"
 
 
 def test_negative_range_can_be_given(tmp_path: Path) -> None:

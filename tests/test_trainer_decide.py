@@ -285,7 +285,7 @@ def test_a_check_counts_what_predict_says(decided: Path, data: Path, gray_pictur
 def test_a_check_of_the_part_that_was_fitted_to_says_so_and_agrees_with_the_fit(decided: Path, data: Path) -> None:
     told, point = decide(decided, f"{data}:val", "--check"), read_bundle_page(decided).decision.point
     assert point
-    assert f"\ndecision     recall {point.recall.value:.3f} [{point.recall.low:.3f}, " in told
+    assert f"\ndecision     recall (medium) {point.recall.value:.3f} [{point.recall.low:.3f}, " in told
     assert "\nnote: the decision was fitted to these pictures" in told
     assert "note" not in decide(decided, data, "--check")  # test
 

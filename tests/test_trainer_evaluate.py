@@ -358,7 +358,7 @@ def test_column_of_many_values_ends_in_one_slice_of_the_others() -> None:
         (["--rows", "ROWS", "BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or"),
         (["BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone"),
         (["--rows", "ROWS", "--by", "age"], "--by age: the samples have the columns group, width; give others with"),
-        (["--rows", "ROWS", "--positive", "ILL"], "--positive ILL is no class; the classes are NORMAL, SICK"),
+        (["--rows", "ROWS", "--positive", "ILL"], "--positive ILL is none of the classes NORMAL, SICK"),
         (["--rows", "ROWS", "--threshold", "30"], "--threshold is a probability and must be in 0..1, got 30"),
         (["--rows", "ROWS", "--columns", "TWICE"], "twice.csv has 1 samples twice, for example sample_id 3"),
         (["--rows", "ROWS", "--columns", "ALONE"], "alone.csv has the column path alone, so there is nothing to slice"),

@@ -189,7 +189,7 @@ def test_below_the_threshold_the_best_of_the_other_classes_is_predicted() -> Non
 @pytest.mark.parametrize(
     ("classes", "positive", "threshold", "sentence"),
     [
-        ("ab", "c", None, "--positive c is no class; the classes are a, b"),
+        ("ab", "c", None, "--positive c is none of the classes a, b"),
         ("ab", None, 1.5, "--threshold is a probability and must be in 0..1, got 1.5"),
         ("ab", None, math.nan, "--threshold is a probability and must be in 0..1, got nan"),
         (

@@ -234,6 +234,7 @@ OTHER = {
     "track.project": "p", "track.group": "g", "storage.root": "r", "storage.work": "/w", "ray.max_failures": "9",
     "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
     "ray.preemption_grace_s": "9", "ray.resize_s": "9", "report.images": "false",
+    "positive": "sick",
 }  # fmt: skip
 
 
@@ -273,7 +274,7 @@ def test_fingerprint_changes_with_what_is_computed_and_not_with_where(option: st
 def test_placement_options_are_those_that_change_no_weight() -> None:
     assert {
         "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank", "ledger",
-        "evaluate_on", "probes", "snapshot", "track", "report", "storage", "ray",
+        "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
     } == PLACEMENT  # fmt: skip
 
 

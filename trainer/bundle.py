@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import run_command
 from shards.errors import ShardError, UsageError
-from trainer.bundle_options import build_parser, fill_in, make_preprocess, make_spec
+from trainer.bundle_options import build_parser, choose_positive, fill_in, make_preprocess, make_spec
 from trainer.contract.names import resolve_alias
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     classes, display_names = read_classes(arguments.classes, name, arguments.weights)
     _check_names(classes, arguments.task)
     facts = _read_dataset(arguments.dataset, classes, arguments.task, page)
+    facts["positive"] = choose_positive(arguments, classes, page, facts["positive"])
     preprocess = make_preprocess(arguments, expects, facts.pop("packing"), page)
     spec = make_spec(arguments, name, len(classes), expects, preprocess.size)
     if page is not None:
@@ -77,7 +78,7 @@ def _check_names(classes: list[str], task: str) -> None:
 def _read_dataset(location: str | None, classes: list[str], task: str, page: BundlePage | None) -> dict[str, Any]:
     """Return the dataset's fingerprint, without one that of the bundle as WEIGHTS, and its packing options or None."""
     if location is None:
-        return {"dataset": page.dataset if page else None, "packing": None}
+        return {"dataset": page.dataset if page else None, "packing": None, "positive": None}
     from shards.dataset import open_dataset
 
     dataset = open_dataset(location)
@@ -88,7 +89,8 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
         )
     if dataset.manifest.task != task:
         raise UsageError(f"--task is {task}, {location} is {dataset.manifest.task}; name the task of its labels")
-    return {"dataset": dataset.fingerprint(), "packing": dataset.manifest.packing}
+    manifest = dataset.manifest
+    return {"dataset": dataset.fingerprint(), "packing": manifest.packing, "positive": manifest.positive}
 
 
 def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Classifier, LoadReport, str]:

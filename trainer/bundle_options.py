@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.errors import UsageError
+from shards.positive import find_misfit
 
 if TYPE_CHECKING:
     from trainer.contract.bundle import BundlePage
@@ -36,6 +37,23 @@ def fill_in(arguments: argparse.Namespace, page: BundlePage | None) -> None:
             f"{hide_query(arguments.weights)} is no bundle, which would know its model; give --model, as "
             "`python -m trainer.models` lists them"
         )
+
+
+def choose_positive(
+    arguments: argparse.Namespace, classes: list[str], page: BundlePage | None, stored: str | None
+) -> str | None:
+    """Return the positive class: as said, else that of the bundle as WEIGHTS, else `stored`, that of the dataset.
+
+    Raises:
+        UsageError: What is said is no class.
+    """
+    if arguments.positive is not None:
+        misfit = find_misfit(arguments.positive, classes, task=arguments.task)
+        if misfit:
+            raise UsageError(f"--positive {arguments.positive} {misfit}; name a class that each picture is or is not")
+        return str(arguments.positive)
+    own = page.positive if page else None
+    return own if own in classes and arguments.task == "single-label" else stored
 
 
 def parse_preprocess(text: str) -> dict[str, Any]:
@@ -154,6 +172,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--task",
         choices=("single-label", "multi-label"),
         help="multi-label: each output is a class for itself, by its sigmoid (default: single-label, a softmax)",
+    )
+    parser.add_argument(
+        "--positive", metavar="CLASS", help="class that is looked for; default: a bundle's or dataset's"
     )
     parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
     parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")

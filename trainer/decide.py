@@ -216,7 +216,9 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
         help="recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: most probable class; "
         "of several labels a picture, each from 0.5 on)",
     )
-    parser.add_argument("--positive", metavar="CLASS", help="the class that --point is about")
+    parser.add_argument(
+        "--positive", metavar="CLASS", help="the class that --point is about (default: what bundle or dataset say)"
+    )
     parser.add_argument(
         "--conformal",
         type=float,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shards.dataset import Dataset
+from shards.positive import describe_default
 from trainer.build import resolve_recipe
 from trainer.launch import choose_launch, open_data
 from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
@@ -18,6 +19,7 @@ from trainer.record.standing import Standing, look_up
 from trainer.record.steps import count_steps
 from trainer.record.wandb_run import choose_mode
 from trainer.rehearsal import Rehearsal, rehearse
+from trainer.task import find_positive
 
 _KEPT_SNAPSHOTS = 3
 """The best, the last, and the one that is being written."""
@@ -130,6 +132,7 @@ def _make_plan(
             "fingerprint": dataset.fingerprint(),
             "classes": dataset.classes,
             "task": dataset.manifest.task,
+            "positive": _describe_positive(recipe, dataset),
             "samples": {name: part.num_samples for name, part in parts.items()},
             "shards": {name: len(part.counts) for name, part in parts.items()},
             "lanes": recipe.stream.lanes,
@@ -159,6 +162,15 @@ def _make_plan(
     )
 
 
+def _describe_positive(recipe: Recipe, dataset: Dataset) -> str | None:
+    """Return which class is looked for, and who says so; None where none is."""
+    named = find_positive(recipe, dataset)
+    if named is not None:
+        return f"{named.name}, as the {named.said_by} says"
+    default = None if dataset.manifest.task == "multi-label" else describe_default(dataset.classes)
+    return default and f"{default}; positive=CLASS names another"
+
+
 def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:
     memory = rehearsal.memory
     on_device = memory.on_device + (memory.on_host if rehearsal.device == "CPU" else 0)
@@ -184,6 +196,7 @@ def describe(plan: Plan) -> str:
     lines = {
         "run": f"{plan.run} ({plan.state})",
         "data": f"{plan.data['location']}: {samples}; {len(plan.data['classes'])} classes, {plan.data['task']}",
+        **({"positive": plan.data["positive"]} if plan.data["positive"] else {}),
         "order": f"{plan.data['shards']['train']:,} shards in {plan.data['lanes']} lanes",
         "model": f"{plan.model['name']}, {plan.model['parameters'] / 1e6:.2f} M parameters, "
         f"{plan.model['trained'] / 1e6:.2f} M of them trained; weights {plan.model['weights']}",
@@ -198,7 +211,7 @@ def describe(plan: Plan) -> str:
         f"{plan.time['timed_steps']} steps of {plan.time['step_s']:.3g} s",
         "W&B": plan.wandb + ("; TensorBoard too" if plan.tensorboard else ""),
     }
-    text = [f"{name:<8}{line}" for name, line in lines.items()]
+    text = [f"{name:<10}{line}" for name, line in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in plan.notes), "all checks passed; nothing was written"])
 
 

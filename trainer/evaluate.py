@@ -67,13 +67,16 @@ def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from shards.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
     from trainer.evaluation.columns import check_samples
+    from trainer.evaluation.positive import take_first
     from trainer.processes import run_processes
 
     if arguments.workers < 1:
         raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
     page = read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
-    split = open_dataset(location).require_labels().split(part)
-    judging = _read_judging(arguments)
+    dataset = open_dataset(location).require_labels()
+    split = dataset.split(part)
+    stored = take_first(bundle=page.positive, dataset=dataset.manifest.positive)
+    judging = _read_judging(arguments).with_stored(stored)
     judging.check(page.classes, multi_label=page.task == "multi-label")
     if judging.columns is not None:
         check_samples(judging.columns, split)
@@ -104,13 +107,19 @@ def _read_judging(arguments: argparse.Namespace) -> Judging:
 
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
+    from trainer.contract.positive import name_figure
     from trainer.evaluation.answers import describe_headline
+    from trainer.evaluation.positive import list_lines, read_positive
 
+    positive = read_positive(result)
+    name = positive.name if positive else None
     numbers = [describe_headline(result), f"log loss {result['log_loss']:.4f}"]
     if "threshold" in result["decision"]:
-        numbers += [f"{name} {result[name]:.4f}" for name in ("sensitivity", "specificity") if name in result]
+        shown = [each for each in ("sensitivity", "specificity") if each in result]
+        numbers += [f"{name_figure(each, name, len(result['per_class']))} {result[each]:.4f}" for each in shown]
     lines = [f"{result['part']}: {', '.join(numbers)} on {result['samples']:,} pictures"]
     lines += [f"        (95 % intervals in brackets, by {result['interval']['by']})"]
+    lines += [f"        {told}" for told in list_lines(result, "--positive CLASS names another")]
     for name, rows in result.get("slices", {}).items():
         lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]
     notes = [result[key] for key in ("warning",) if key in result]
@@ -125,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", nargs="?", help="folder of a dataset and the part: data/elpv-shards:test")
     parser.add_argument("--rows", type=Path, help="predictions.parquet of an evaluation, in place of bundle and data")
     parser.add_argument("--out", type=Path, help="folder for the files; evaluations/PART, or one beside --rows")
-    parser.add_argument("--positive", metavar="CLASS", help="class that is looked for; of two the second")
+    parser.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="class that is looked for (default: what bundle or dataset say; else of two the second)",
+    )
     parser.add_argument(
         "--threshold", type=float, help="predict the positive class where its probability is at least this"
     )

@@ -14,9 +14,11 @@ from trainer.build import build_model_spec, build_preprocess
 from trainer.contract.bundle import Bundle, BundlePage, save_bundle
 from trainer.contract.decision import make_plain_decision
 from trainer.contract.model import Classifier
+from trainer.contract.positive import OF_POSITIVE
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.extras import try_extra
 from trainer.evaluation.files import Judging, write_evaluation
+from trainer.evaluation.positive import take_first
 from trainer.evaluation.predictions import gather_predictions
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
@@ -33,6 +35,7 @@ from trainer.report.page import AUGMENTED, write_report
 from trainer.report.sources import Finished, record_environment
 from trainer.run_dir import SNAPSHOTS
 from trainer.step.norms import describe_local_norms
+from trainer.task import find_positive
 
 BUNDLE = "bundle"
 
@@ -49,8 +52,9 @@ def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> 
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)
+    judging = Judging(stored=find_positive(recipe, dataset))
     for part in recipe.evaluate_on:
-        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part, tracker)
+        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part, tracker, judging)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
@@ -76,6 +80,7 @@ def make_bundle(recipe: Recipe) -> Path:
         raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
     model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
+    positive = find_positive(recipe, dataset)
     save_bundle(
         recipe.run_dir / BUNDLE,
         model,
@@ -84,11 +89,12 @@ def make_bundle(recipe: Recipe) -> Path:
         classes=dataset.classes,
         display_names=dataset.manifest.display_names,
         task=dataset.manifest.task,
+        positive=positive and positive.name,
         decision=make_plain_decision(dataset.manifest.task),
         probes=recipe.probes,
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),
-        metrics=_best_metrics(recipe, state),
+        metrics=_best_metrics(recipe, state, len(dataset.classes)),
     )
     return recipe.run_dir / BUNDLE
 
@@ -113,7 +119,8 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
-    A part named train is the one that the weights were fitted to; the result says so.
+    A part named train is the one that the weights were fitted to; the result says so. Where `judging` names no positive
+    class, the bundle's counts, else the dataset's.
 
     Raises:
         UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
@@ -139,7 +146,8 @@ def evaluate_bundle(
         facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
     if bundle.page.task == "multi-label":
         facts["task"] = bundle.page.task
-    metrics = write_evaluation(out, replace(predictions, facts=facts), judging)
+    stored = take_first(bundle=bundle.page.positive, dataset=dataset.manifest.positive)
+    metrics = write_evaluation(out, replace(predictions, facts=facts), (judging or Judging()).with_stored(stored))
     if tracker:
         _track(tracker, bundle.page, split, rows, metrics)
     return metrics
@@ -185,11 +193,10 @@ def _read_verdict(recipe: Recipe) -> list[str]:
     return [] if verdict.endswith(WELL_FED) else [f"training {verdict}"]
 
 
-def _best_metrics(recipe: Recipe, state: RunState) -> dict[str, float]:
+def _best_metrics(recipe: Recipe, state: RunState, num_classes: int) -> dict[str, float]:
+    """Return what validation gave for the best weights; figures of one class belong to no page that names another."""
     assert state.best is not None
     row = next(row for row in read_metrics(recipe.run_dir) if row["epoch"] == state.best.epoch)
-    return {
-        name.removeprefix("val/"): value
-        for name, value in row.items()
-        if name.startswith("val/") and name != "val/time_s"
-    }
+    left_out = {"time_s", "positive", *OF_POSITIVE, *(["auprc"] if num_classes == 2 else [])}
+    named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
+    return {name: value for name, value in named.items() if name not in left_out}

@@ -16,6 +16,7 @@ from shards.errors import ShardError, UsageError
 from shards.plan import EpochPlan
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.rows import Rows, evaluate_split
+from trainer.evaluation.rule import find_rule
 from trainer.feed.meter import Readings, judge
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
@@ -60,7 +61,7 @@ def _judge_epoch(run: Run) -> Numbers:
         run.ranks.copy_from_first(run.engine.model.buffers())
         rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
     _refuse_divergence(rows, run)
-    metrics = select_scalars(compute_metrics(rows.labels, rows.logits, run.dataset.classes))
+    metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
             f"stop.metric={run.recipe.stop.metric} needs every class in the validation part, and one is missing there; "
@@ -68,6 +69,18 @@ def _judge_epoch(run: Run) -> Numbers:
         )
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
     return numbers | {"val/time_s": time.monotonic() - started}
+
+
+def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
+    """Return the metrics that are single numbers; those of one class are the positive one's, None: no class is."""
+    if positive is None:
+        return select_scalars(compute_metrics(rows.labels, rows.logits, classes))
+    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(classes, positive))
+    if len(classes) == 2 and "auroc" in metrics:
+        # Either class's is the same but for rounding, and that must not choose the best epoch: who names another class
+        # afterwards goes on with the same run.
+        metrics["auroc"] = metrics["per_class"][classes[1]]["auroc"]
+    return select_scalars(metrics)
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:
@@ -166,11 +179,12 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     assert best is not None  # any first value is better than none
     numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
-        run.logbook.write(numbers, run.verdict)  # before the snapshot: an epoch that counts as done has its row
+        words = {"feed/verdict": run.verdict} | ({"val/positive": run.positive} if run.positive else {})
+        run.logbook.write(numbers, words)  # before the snapshot: an epoch that counts as done has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
         save(run)
     if run.tracker:
-        run.tracker.log_epoch(numbers)
+        run.tracker.log_epoch(numbers, run.positive)
     report(numbers)
 
 

@@ -70,6 +70,8 @@ class Recipe(Section):
     """Record every sample that every rank sees."""
     evaluate_on: list[Literal["train", "val", "test"]] = Field(default=["test"])
     """Parts that the best weights are evaluated on at the end."""
+    positive: str | None = None
+    """Class that is looked for, whose sensitivity is told; None: that of the dataset, else the second of two."""
     probes: Literal["synthetic", "real"] = "synthetic"
     """Pictures that go into the bundle: made ones, or real validation pictures (which may show a patient)."""
     preprocess: PreprocessOptions = PreprocessOptions()
@@ -98,6 +100,12 @@ class Recipe(Section):
     @classmethod
     def _library_name(cls, value: str) -> str:
         return resolve_alias(value)  # one model, one name: recipes that mean the same have one fingerprint
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _number_as_a_name(cls, value: object) -> object:
+        # Classes are often called 0 and 1, which YAML reads as numbers. Truths, its yes and no, are refused.
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -210,9 +218,9 @@ class Recipe(Section):
 
 PLACEMENT = {
     "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
-    "ledger", "evaluate_on", "probes", "snapshot", "track", "report", "storage", "ray",
+    "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
-"""Options that say where, how fast and how often; runs that differ in these alone compute the same."""
+"""Options that say where, how fast, how often and what is told; runs that differ in these alone compute the same."""
 
 
 def _absolute(location: str) -> str:

@@ -140,7 +140,7 @@ def _read_value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as err:
         raise UsageError(f"the value '{text}' is not YAML ({str(err).splitlines()[0]}); quote it") from err
-    if isinstance(value, str):
+    if isinstance(value, str) and text.strip()[:1] not in ("'", '"'):  # what is quoted is meant as text
         try:
             return float(value)  # YAML 1.1 reads 1e-3 as a string
         except ValueError:

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import logging
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -93,6 +94,7 @@ def _collect(run_dir: Path) -> dict[str, object]:
 
 def _tell(recipe: Recipe, was_finished: bool) -> None:
     from trainer.evaluation.answers import describe_headline
+    from trainer.evaluation.positive import list_lines, read_positive
 
     folder = recipe.run_dir
     if was_finished:
@@ -100,6 +102,12 @@ def _tell(recipe: Recipe, was_finished: bool) -> None:
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
+        remedy = f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another"
+        print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
+        positive = read_positive(metrics)
+        if recipe.positive and positive and positive.name != recipe.positive:
+            other = f"`python -m trainer.report {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
+            print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")

@@ -13,6 +13,7 @@ from shards.dataset import Dataset, Split, open_dataset
 from shards.errors import UsageError
 from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.evaluation.positive import take_default
 from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
@@ -29,7 +30,7 @@ from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import Loss, build_loss
 from trainer.step.multi_label_loss import build_multi_label_loss
-from trainer.task import refuse_misfit
+from trainer.task import find_positive, refuse_misfit
 
 
 @dataclass
@@ -59,6 +60,14 @@ class Run:
         """End the threads of the feed and the snapshots."""
         self.stream.close()
         self.store.close()
+
+    @property
+    def positive(self) -> str | None:
+        """The class whose sensitivity is told; None where none is."""
+        if self.dataset.manifest.task == "multi-label":
+            return None
+        found = find_positive(self.recipe, self.dataset) or take_default(self.dataset.classes)
+        return found.name if found else None
 
     @property
     def run_dir(self) -> Path:

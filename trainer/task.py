@@ -6,6 +6,8 @@ from typing import Final
 
 from shards.dataset import Dataset, shorten
 from shards.errors import UsageError
+from shards.positive import describe_default, find_misfit
+from trainer.evaluation.positive import Positive, take_first
 from trainer.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from trainer.recipe import Recipe
 
@@ -20,6 +22,11 @@ def settle_metric(recipe: Recipe, dataset: Dataset) -> Recipe:
     return recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"metric": MULTI_LABEL_METRIC})})
 
 
+def find_positive(recipe: Recipe, dataset: Dataset) -> Positive | None:
+    """Return the class that a run looks for, as its recipe names it, else its dataset; None where nobody does."""
+    return take_first(recipe=recipe.positive, dataset=dataset.manifest.positive)
+
+
 def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
     """Refuse a recipe that asks what the dataset's task has no answer to.
 
@@ -30,6 +37,7 @@ def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
     where, multi = shorten(dataset.location), dataset.manifest.task == "multi-label"
     if multi:
         _refuse_single_label_ways(recipe, where)
+    _refuse_positive(recipe, dataset, where)
     metrics = MULTI_LABEL_METRICS if multi else SINGLE_LABEL_METRICS
     if recipe.stop.metric not in metrics:
         raise UsageError(
@@ -38,6 +46,17 @@ def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
         )
     if multi:
         _refuse_undefined(recipe.stop.metric, dataset)
+
+
+def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
+    classes, manifest = dataset.classes, dataset.manifest
+    misfit = recipe.positive and find_misfit(recipe.positive, classes, manifest.display_names, manifest.task)
+    if misfit:
+        stored = manifest.positive or describe_default(classes) or "none"
+        raise UsageError(
+            f"positive={recipe.positive} {misfit} ({where}); name a class that it has, or give positive=null, which "
+            f"takes what the dataset says: {stored}"
+        )
 
 
 def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:

@@ -86,9 +86,10 @@ class Replica:
     def describe_model(self) -> dict[str, Any]:
         """Return what is served and how, as JSON."""
         page = self._bundle.page.model_dump(mode="json")
-        wanted = ("model", "preprocess", "classes", "display_names", "task", "decision", "metrics")
+        wanted = ("model", "preprocess", "classes", "display_names", "task", "positive", "decision")
         return {
             **{name: page[name] for name in wanted},
+            "metrics": self._bundle.page.name_metrics(),
             "fingerprints": {"bundle": self._fingerprint, "dataset": page["dataset"], "recipe": page["recipe"]},
             "versions": {"bundle": page["versions"], "endpoint": read_versions()},
             "device": str(self._bundle.device),

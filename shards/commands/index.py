@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from shards.commands.arguments import STYLE
+from shards.commands.arguments import POSITIVE_HELP, STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
 from shards.packing.foreign import index_foreign
@@ -17,6 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("index", help="make a dataset of WebDataset tars, in place", formatter_class=STYLE)
     parser.add_argument("folder", type=Path, help="folder of the tars; train, val or test in folder or file names")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
+    parser.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.set_defaults(run=run)
 
@@ -24,7 +25,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Index the tars and print what they hold."""
     with show_progress() as progress:
-        manifest, warnings = index_foreign(arguments.folder, class_names=arguments.class_names, progress=progress)
+        manifest, warnings = index_foreign(
+            arguments.folder, class_names=arguments.class_names, positive=arguments.positive, progress=progress
+        )
     for warning in warnings:
         print(f"note: {warning}", file=sys.stderr)
     if arguments.json:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from shards.commands.arguments import (
+    POSITIVE_HELP,
     STYLE,
     add_run_arguments,
     add_source_arguments,
@@ -31,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--shard-bytes", default="64MiB", help="size after which a shard is closed")
     group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
     group.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk pictures")
+    group.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
     group.add_argument("--update", action="store_true", help="add new pictures to OUT; its shards are left alone")
     group = parser.add_argument_group("audit")
     group.add_argument("--audit", choices=["full", "none"], default="full", help="none: pack without decoding")
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         audit=arguments.audit,
         allow_leaks=arguments.allow_leaks,
         drop_duplicates=arguments.drop_duplicates,
+        positive=arguments.positive,
     )
     listed = read_sources(arguments)
     command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))

@@ -11,6 +11,7 @@ import numpy as np
 from shards.commands.arguments import STYLE
 from shards.dataset import Dataset, open_dataset
 from shards.manifest import Manifest
+from shards.positive import describe_default
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +50,17 @@ def print_dataset(location: object, manifest: Manifest) -> None:
         classes = ", ".join(f"{label} {count:,}" for label, count in names)
         size = f"{split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB"
         print(f"  {name:5}  {size}: {classes or 'unlabelled'}")
+    positive = _describe_positive(manifest)
+    if positive:
+        print(f"  positive class: {positive}")
+
+
+def _describe_positive(manifest: Manifest) -> str | None:
+    """Return which class is looked for; None where none is."""
+    if manifest.positive or manifest.task != "single-label":
+        return manifest.positive
+    default = describe_default(manifest.classes)
+    return default and f"{default} (`pack` and `index` take --positive CLASS)"
 
 
 def summarise_mix(dataset: Dataset) -> dict[str, dict[str, list[float]]]:

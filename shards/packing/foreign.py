@@ -25,6 +25,7 @@ from shards.manifest import (
     Packing,
     read_manifest,
 )
+from shards.packing.positive import refuse_misfit
 from shards.packing.probe import probe
 from shards.packing.publish import seal
 from shards.sources.class_names import name_classes
@@ -39,7 +40,11 @@ PURE = 0.9
 
 
 def index_foreign(
-    folder: Path, *, class_names: Path | None = None, progress: Progress = lambda *_: None
+    folder: Path,
+    *,
+    class_names: Path | None = None,
+    positive: str | None = None,
+    progress: Progress = lambda *_: None,
 ) -> tuple[Manifest, list[str]]:
     """Make a dataset of a folder of WebDataset tars, in place; return its manifest and what the user should know.
 
@@ -48,26 +53,30 @@ def index_foreign(
     Args:
         folder: Folder of tars, see `list_tars`.
         class_names: File of display names.
+        positive: Class that is looked for; None: as it was, or nobody says.
         progress: Called after each tar.
 
     Raises:
-        UsageError: No tars, or a folder that holds a dataset already.
+        UsageError: No tars, a folder that holds a dataset already, or a positive class that the tars have not.
         ShardError: A damaged tar, or a picture without a label.
         OSError: The folder cannot be written.
     """
-    _refuse_dataset(folder)
+    before = _read_index(folder)
     tars = find_tars(entry.name for entry in scan_folder(folder).entries)
     if not tars:
         raise UsageError(f"{folder} holds no tars to index; to pack pictures, use `python -m shards pack`")
     listed = list_tars(folder, tars)
     if class_names is not None:
         listed = replace(listed, display_names=name_classes(class_names, listed.classes))
+    refuse_misfit(positive, listed)
+    if positive is None and before and before.positive in listed.classes:
+        positive = before.positive
     storage = FolderStorage(folder)
     with storage.locked():
         storage.delete([MANIFEST_NAME])  # while indexes change there is no dataset
         shards = _deal(listed.sources)
         rows, unreadable = _write_indexes(storage, shards, listed, progress)
-        manifest = seal(storage, rows, _draft(rows, listed))
+        manifest = seal(storage, rows, _draft(rows, listed, positive))
     return manifest, [*listed.notes, *_describe_splits(listed), *_describe_mix(folder, rows), *unreadable]
 
 
@@ -80,11 +89,16 @@ class _Shard:
     sources: Sequence[Source]
 
 
-def _refuse_dataset(folder: Path) -> None:
+def _read_index(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder that was indexed before; raises UsageError as `index_foreign`."""
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; give the folder of the tars")
-    if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder).packing.plan.startswith(INDEXED):
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    manifest = read_manifest(folder)
+    if not manifest.packing.plan.startswith(INDEXED):
         raise UsageError(f"{folder} is a dataset already, packed with its own index; nothing is to be done")
+    return manifest
 
 
 def _deal(sources: Sequence[Source]) -> list[_Shard]:
@@ -170,12 +184,13 @@ def _summarise_shard(
     }
 
 
-def _draft(rows: list[dict[str, Any]], listed: SourceList) -> Manifest:
+def _draft(rows: list[dict[str, Any]], listed: SourceList, positive: str | None) -> Manifest:
     identity = fingerprint_json([[row["name"], row["sha256"]] for row in rows])
     return Manifest(
         classes=listed.classes,
         display_names=listed.display_names,
-        task="multi-label" if listed.multi_label else "single-label",
+        task=listed.task,
+        positive=positive,
         splits={},
         packing=Packing(
             shard_bytes=max(row["bytes"] for row in rows),

@@ -27,5 +27,7 @@ class PackOptions(BaseModel):
     """Pack although equal pictures or groups lie in several splits, or have several labels."""
     drop_duplicates: bool = False
     """Keep one of each set of equal pictures, and none where their labels differ."""
+    positive: str | None = None
+    """Class that is looked for, for whoever tells sensitivity and specificity; None: as it was, or nobody says."""
     max_reject_rate: float = Field(default=0.01, ge=0, le=1)
     """Share of unreadable pictures above which nothing is packed."""

@@ -20,6 +20,7 @@ from shards.packing.compare import compare_sources
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
 from shards.packing.estimate import estimate_sizes
 from shards.packing.options import PackOptions
+from shards.packing.positive import name_positive, refuse_misfit
 from shards.packing.publish import name_shards, publish
 from shards.packing.reindex import reindex
 from shards.packing.repack import Repack
@@ -70,15 +71,20 @@ def pack(
         OSError: The target cannot be written.
     """
     storage = open_storage(target)
+    if not update:
+        refuse_misfit(options.positive, listed)
     with storage.locked():
         sizes = storage.sizes()
         refuse_foreign(storage, sizes)  # before the pictures are decoded, which may take hours
         if MANIFEST_NAME in sizes and not update:
-            return _compare(listed, storage, options, run)
+            return _compare(listed, storage, options, run, command)
         if not update:
             return _grow(listed, Base(), storage, options, run, command)
         repack = Repack(storage, find_commands(storage), command)
-        new, base = compare_sources(read_base(storage, options), listed, options, repack)
+        base = read_base(storage, options)
+        if base.manifest:
+            refuse_misfit(options.positive, base.manifest)
+        new, base = compare_sources(base, listed, options, repack)
         return _grow(new, base, storage, options, run, command)
 
 
@@ -86,10 +92,10 @@ def _grow(
     listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
 ) -> Manifest:
     if base.manifest and not listed.sources and not base.changed:
-        return _add_nothing(base.manifest, base.rows, storage, listed.notes, run)
+        return _add_nothing(base.manifest, base.rows, storage, listed.notes, options, run)
     chosen, plan = _plan(listed, base, storage, options, run)
     if base.manifest and not plan and not base.changed:  # pictures that were left out before, or cannot be read
-        return _add_nothing(base.manifest, base.rows, storage, [], run)
+        return _add_nothing(base.manifest, base.rows, storage, [], options, run)
     identity = _identify(plan, chosen, listed.classes, options)
     if base.changed:
         changed = [base.sources[row] for row in sorted(base.changed)]
@@ -109,17 +115,27 @@ def _grow(
 
 
 def _add_nothing(
-    manifest: Manifest, rows: list[dict[str, Any]], storage: Storage, notes: list[str], run: Run
+    manifest: Manifest,
+    rows: list[dict[str, Any]],
+    storage: Storage,
+    notes: list[str],
+    options: PackOptions,
+    run: Run,
 ) -> Manifest:
     release_target(storage, manifest, name_shards(rows))  # an update may have been killed after it published
     for note in notes:
         run.say(note)
     run.say("nothing to add: the dataset holds every picture of the source that can be packed")
-    return manifest
+    return name_positive(manifest, options.positive, storage, run.say)
 
 
-def _compare(listed: SourceList, storage: Storage, options: PackOptions, run: Run) -> Manifest:
-    """Return the manifest of a finished dataset when it is what would be packed now; it is not touched."""
+def _compare(
+    listed: SourceList, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
+) -> Manifest:
+    """Return the manifest of a finished dataset when it is what would be packed now.
+
+    It is not touched, but for another positive class.
+    """
     manifest = parse_manifest(storage.read(MANIFEST_NAME), f"{storage}/{MANIFEST_NAME}")
     with tempfile.TemporaryDirectory(prefix="shardline-") as scratch:
         chosen, plan = _plan(listed, Base(), FolderStorage(Path(scratch)), options, run)
@@ -131,7 +147,9 @@ def _compare(listed: SourceList, storage: Storage, options: PackOptions, run: Ru
         )
     rows = read_rows(storage, manifest)
     release_target(storage, manifest, name_shards(rows))  # a run may have been killed after it published
-    return manifest
+    if options.positive not in (None, manifest.positive):
+        record_command(storage, manifest.updates, command)
+    return name_positive(manifest, options.positive, storage, run.say)
 
 
 def _plan(
@@ -215,21 +233,17 @@ def _draft(listed: SourceList, base: Base, chosen: Selection, identity: str, opt
         plan=identity,
     )
     if base.manifest:
-        changes = {"updates": base.manifest.updates + 1, "packing": packing, "audited": chosen.audited}
+        changes: dict[str, Any] = {"updates": base.manifest.updates + 1, "packing": packing, "audited": chosen.audited}
+        changes["positive"] = options.positive or base.manifest.positive
         return base.manifest.model_copy(update=changes | {"quarantined": chosen.quarantined})
     return Manifest(
         classes=listed.classes,
         display_names=listed.display_names or listed.classes,
-        task=_name_task(listed),
+        task=listed.task,
+        positive=options.positive,
         splits={},
         packing=packing,
         audited=chosen.audited,
         table_sha256="",
         quarantined=chosen.quarantined,
     )
-
-
-def _name_task(listed: SourceList) -> Any:
-    if listed.multi_label:
-        return "multi-label"
-    return "single-label" if listed.classes else "unlabelled"

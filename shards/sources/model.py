@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 SPLITS = ("train", "val", "test", "all")
 """`all` holds unlabelled pictures, and nothing else does."""
@@ -76,6 +76,13 @@ class SourceList:
     notes: list[str] = field(default_factory=list)
     root: Path | None = None
     gives: frozenset[str] = frozenset()
+
+    @property
+    def task(self) -> Literal["single-label", "multi-label", "unlabelled"]:
+        """What each picture has: one of the classes, any number of them, or nobody said."""
+        if self.multi_label:
+            return "multi-label"
+        return "single-label" if self.classes else "unlabelled"
 
 
 @dataclass(frozen=True)

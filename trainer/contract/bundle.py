@@ -19,11 +19,13 @@ from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
+from shards.positive import default_positive, find_misfit
 from trainer.contract.backends import Backend
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.features import FeatureTap
 from trainer.contract.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.ood import Detector, check_scores, read_detector
+from trainer.contract.positive import name_figures
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 
@@ -44,6 +46,8 @@ class BundlePage(BaseModel):
     display_names: list[str]
     task: Literal["single-label", "multi-label"] = "single-label"
     """Whether a picture is of one of the classes, or of any number of them."""
+    positive: str | None = None
+    """Class that is looked for, whose sensitivity is told; None: nobody said. The bundle's identity is without it."""
     decision: Decision
     probes: Literal["real", "synthetic"]
     """Whether the probes are pictures of the dataset or made ones."""
@@ -52,7 +56,8 @@ class BundlePage(BaseModel):
     recipe: str | None
     """Fingerprint of the recipe; None for weights that were not trained here."""
     metrics: dict[str, float] | None
-    """Metrics of the weights on the validation part; None for weights that were not trained here."""
+    """Metrics of the weights on the validation part, none of them about one class alone (bundles of earlier versions
+    have those of the second of two); None for weights that were not trained here."""
     origin: str | None = None
     """Where weights that were not trained here came from, and the sha256 of their tensors' file."""
     versions: dict[str, str]
@@ -75,6 +80,13 @@ class BundlePage(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _positive_is_a_class(self) -> Self:
+        misfit = self.positive and find_misfit(self.positive, self.classes, self.display_names, self.task)
+        if misfit:
+            raise ValueError(f"positive class {self.positive} {misfit}")
+        return self
+
+    @model_validator(mode="after")
     def _decision_is_of_these_classes(self) -> Self:
         decision, wanted = self.decision, len(self.classes)
         lists = [decision.priors.train, decision.priors.deploy] if decision.priors else []
@@ -86,10 +98,17 @@ class BundlePage(BaseModel):
                 raise ValueError(f"the decision is about {point.positive}, which is none of the classes")
         return self
 
+    def name_metrics(self) -> dict[str, float] | None:
+        """Return the metrics as people see them, those of one class with that class."""
+        if self.metrics is None or self.task == "multi-label":
+            return self.metrics
+        # Whatever is positive: a page with such figures is of an earlier version, which knew the second of two alone.
+        return name_figures(self.metrics, default_positive(self.classes), len(self.classes))
+
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
         # What its file says: a field that a later version adds must not change the bundles that are there.
-        return fingerprint_json(self.model_dump(mode="json", exclude_unset=True))
+        return fingerprint_json(self.model_dump(mode="json", exclude_unset=True, exclude={"positive"}))
 
 
 class Output(NamedTuple):
@@ -226,7 +245,8 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
                 "wrong, take an earlier checkpoint"
             )
         write_probes(temporary / _PROBES, pictures, images, logits)
-        write_text(temporary / PAGE, page.model_dump_json(indent=2) + "\n")
+        unsaid = {"positive"} if page.positive is None else set()  # earlier versions read what they know
+        write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     finally:

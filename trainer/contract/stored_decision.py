@@ -1,4 +1,4 @@
-"""Another decision in a bundle that is there: whoever reads it sees the old one or the new one, whole."""
+"""Another decision, or positive class, in a bundle that is there: whoever reads it sees the old or the new, whole."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ def _replace_decision(folder: Path, decision: Decision, detector: Detector | Non
         for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
             if path.name != kept:
                 path.unlink(missing_ok=True)
+    return page
+
+
+def store_positive(folder: Path, positive: str) -> BundlePage:
+    """Store another positive class in a bundle, one of its classes, and return the page that has it."""
+    with lock_folder(folder):
+        page = read_bundle_page(folder).model_copy(update={"positive": positive})
+        write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
     return page
 
 

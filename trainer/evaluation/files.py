@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trainer.evaluation.intervals import Answers, compute_intervals
 from trainer.evaluation.metrics import compute_metrics, select_scalars
 from trainer.evaluation.multi_label_figures import draw_confusions
 from trainer.evaluation.multi_label_intervals import compute_multi_label_intervals
+from trainer.evaluation.positive import Positive, read_stored, take_default
 from trainer.evaluation.predictions import INDEX_COLUMNS, Predictions, write_predictions
 from trainer.evaluation.resampling import find_units
 from trainer.evaluation.rule import EachRule, Rule, find_each_rule, find_rule
@@ -40,7 +41,8 @@ FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliabili
 class Judging:
     """What is asked of the rows of an evaluation.
 
-    positive: class that is looked for; threshold: on its probability, or where pictures have several labels on that of
+    positive: class that is looked for, as a command names it; stored: that of a recipe, bundle or dataset, where the
+    command names none; threshold: on its probability, or where pictures have several labels on that of
     every class; by: columns to slice by; columns: a table of more of them.
     """
 
@@ -48,6 +50,18 @@ class Judging:
     threshold: float | None = None
     by: tuple[str, ...] = ()
     columns: pa.Table | None = None
+    stored: Positive | None = None
+
+    def with_stored(self, stored: Positive | None) -> Judging:
+        """Return this with a positive class that is stored somewhere, unless it has one that comes first."""
+        return self if self.stored is not None else replace(self, stored=stored)
+
+    def find_positive(self, classes: list[str], multi_label: bool) -> Positive | None:
+        """Return the class that is looked for, and who named it; None where none is."""
+        if multi_label:
+            return None
+        named = None if self.positive is None else Positive(self.positive, "--positive")
+        return named or self.stored or take_default(classes)
 
     def check(self, classes: list[str], known: list[str] | None = None, multi_label: bool = False) -> None:
         """Raise UsageError where it does not fit the classes and the columns, by default those of an index."""
@@ -57,7 +71,10 @@ class Judging:
 
     def find_rule(self, classes: list[str], multi_label: bool) -> Rule | EachRule:
         """Return how probabilities become predictions; raises UsageError as `check`."""
-        return (find_each_rule if multi_label else find_rule)(classes, self.positive, self.threshold)
+        if multi_label:
+            return find_each_rule(classes, self.positive, self.threshold)
+        positive = self.find_positive(classes, multi_label)
+        return find_rule(classes, positive.name if positive else None, self.threshold)
 
 
 def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
@@ -68,7 +85,7 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
     Raises:
         UsageError: Columns or classes that the rows do not have.
     """
-    judging = judging or Judging()
+    judging = (judging or Judging()).with_stored(read_stored(predictions.facts))
     notes: dict[str, str] = {}
     if judging.columns is not None:
         predictions, note = join_columns(predictions, judging.columns)
@@ -77,16 +94,28 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
     judging.check(predictions.classes, predictions.columns, predictions.is_multi_label)
     out.mkdir(parents=True, exist_ok=True)
     rule = judging.find_rule(predictions.classes, predictions.is_multi_label)
+    positive = judging.find_positive(predictions.classes, predictions.is_multi_label)
+    predictions = _record_positive(predictions, positive)
     predicted = rule.predict(predictions.logits, predictions.probabilities)
     write_predictions(out, predictions, predicted)
     result = _judge(predictions, predicted, rule, judging, notes)
+    if positive is not None:
+        result |= {"positive": positive.name, "positive_by": positive.said_by}
     _draw(out, predictions, result, rule)
     (out / SLICES).unlink(missing_ok=True)  # of an earlier evaluation
     if "slices" in result:
         with write_atomically(out / SLICES) as file:
-            pyarrow.csv.write_csv(tabulate_slices(result["slices"]), file)
+            pyarrow.csv.write_csv(tabulate_slices(result["slices"], result.get("positive")), file)
     write_json(out / METRICS, result)
     return result
+
+
+def _record_positive(predictions: Predictions, positive: Positive | None) -> Predictions:
+    """Return rows that know the class that was looked for, where somebody named it: so do those who judge them anew."""
+    facts = {name: fact for name, fact in predictions.facts.items() if not name.startswith("positive")}
+    if positive is not None and positive.said_by != "default":
+        facts |= {"positive": positive.name, "positive_by": positive.said_by}
+    return replace(predictions, facts=facts)
 
 
 def _judge(

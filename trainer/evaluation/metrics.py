@@ -52,7 +52,7 @@ def compute_metrics(
         "samples": len(labels),
         **_judge_predictions(labels, predicted, per_class, notes),
         **_judge_order(labels, logits, per_class, rule, notes),
-        **_judge_positive(labels, predicted, probabilities, rule, notes),
+        **_judge_positive(labels, predicted, probabilities, classes, rule, notes),
         **_judge_probabilities(labels, logits, probabilities),
     }
     if notes:
@@ -151,7 +151,9 @@ def is_in_top(labels: Ints, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.b
     return in_top
 
 
-def _judge_positive(labels: Ints, predicted: Ints, probabilities: Floats, rule: Rule, notes: Notes) -> dict[str, float]:
+def _judge_positive(
+    labels: Ints, predicted: Ints, probabilities: Floats, classes: list[str], rule: Rule, notes: Notes
+) -> dict[str, float]:
     if rule.positive is None:
         return {}
     truth, said = labels == rule.positive, predicted == rule.positive
@@ -160,9 +162,10 @@ def _judge_positive(labels: Ints, predicted: Ints, probabilities: Floats, rule: 
         if part.any():
             result[name] = float(hit[part].mean())
         else:
-            notes[name] = f"no sample here is {'' if name == 'sensitivity' else 'not '}of the positive class"
+            which = "is" if name == "sensitivity" else "is not"
+            notes[name] = f"no sample here {which} of the positive class, {classes[rule.positive]}"
     if len(result) < 2:
-        notes |= dict.fromkeys(SPECIFICITIES, "needs samples of the positive class and of others")
+        notes |= dict.fromkeys(SPECIFICITIES, f"needs samples of {classes[rule.positive]} and of others")
         return result
     sweep = sweep_thresholds(rank_scores(truth, probabilities[:, rule.positive]), np.ones((1, len(labels))))
     return result | {name: float(sweep.sensitivity_at(value)[0]) for name, value in SPECIFICITIES.items()}

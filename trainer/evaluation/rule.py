@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import UsageError
+from shards.positive import default_positive, find_misfit
 from trainer.contract.decision import THRESHOLD
 
 Ints = npt.NDArray[np.int64]
@@ -18,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 class Rule:
     """The most probable class, or the positive class wherever its probability reaches a threshold.
 
-    positive: number of the class whose sensitivity and specificity are told; None where there is none.
+    positive: number of the class that is looked for, whose sensitivity and specificity are told; None: none is.
     threshold: 0..1, on the positive class's probability; None takes the most probable class.
     """
 
@@ -92,8 +93,9 @@ def find_rule(classes: list[str], positive: str | None = None, threshold: float 
     _check(classes, positive, threshold)
     if positive is not None:
         return Rule(classes.index(positive), threshold)
-    if len(classes) == 2:
-        return Rule(1, threshold)
+    default = default_positive(classes)
+    if default is not None:
+        return Rule(classes.index(default), threshold)
     if threshold is not None:
         raise UsageError(
             f"--threshold {threshold:g} is for the probability of one class, and there are {len(classes)}; "
@@ -104,6 +106,6 @@ def find_rule(classes: list[str], positive: str | None = None, threshold: float 
 
 def _check(classes: list[str], positive: str | None, threshold: float | None) -> None:
     if positive is not None and positive not in classes:
-        raise UsageError(f"--positive {positive} is no class; the classes are {', '.join(classes)}")
+        raise UsageError(f"--positive {positive} {find_misfit(positive, classes)}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold is a probability and must be in 0..1, got {threshold:g}")

@@ -32,19 +32,29 @@ def draw_scores(path: Path, labels: Ints, probabilities: Floats, lettering: Lett
 
     labels: int64[N]; of samples that have several int64[N, K] of 0 and 1.
     """
+    about = name_positive(lettering.names, rule) if probabilities.shape[1] == 2 else ""
     with lettering.applied():
         figure = new_figure(10, 4.8)
         roc, pr = figure.subplots(1, 2)
         _draw_curves(roc, list(_trace(labels, probabilities, rule, _trace_roc)), lettering.names, "AUROC")
         _draw_curves(pr, list(_trace(labels, probabilities, rule, _trace_pr)), lettering.names, "AP")
         roc.plot([0, 1], [0, 1], color="grey", linestyle=":", zorder=1)
-        roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
-        pr.set(xlabel="recall", ylabel="precision", title="precision and recall", ylim=(0, 1.02))
+        roc.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC{about}")
+        pr.set(xlabel="recall", ylabel="precision", title=f"precision and recall{about}", ylim=(0, 1.02))
         for axes in (roc, pr):
             axes.grid(alpha=0.3)
             if axes.get_legend_handles_labels()[1]:
                 axes.legend(loc="lower right" if axes is roc else "lower left", fontsize=8)
         save_figure(figure, path)
+
+
+def name_positive(names: list[str], rule: Rule) -> str:
+    """Return what a title says of the positive class; nothing where there is none.
+
+    >>> name_positive(["DEFECTIVE", "NORMAL"], Rule(0))
+    ', positive: DEFECTIVE'
+    """
+    return "" if rule.positive is None else f", positive: {shorten_name(names[rule.positive])}"
 
 
 Curve = tuple[int, Floats, Floats, float]
@@ -119,9 +129,10 @@ def draw_thresholds(path: Path, labels: Ints, probabilities: Floats, lettering: 
     """
     chosen = [rule.positive] if rule.positive is not None else range(probabilities.shape[1])
     tables = [sweep_grid(labels == number, probabilities[:, number]) for number in chosen if (labels == number).any()]
-    title = f"mean of {len(tables)} classes, each against the rest"
+    title, scale = f"mean of {len(tables)} classes, each against the rest", "threshold"
     if rule.positive is not None:
-        title = f"positive: {shorten_name(lettering.names[rule.positive])}"
+        name = shorten_name(lettering.names[rule.positive])
+        title, scale = f"positive: {name}", f"threshold on the probability of {name}"
     with lettering.applied():
         figure = new_figure(6.4, 4.4)
         axes = figure.add_subplot()
@@ -132,7 +143,7 @@ def draw_thresholds(path: Path, labels: Ints, probabilities: Floats, lettering: 
             axes.plot(_GRID, mean, label=name)
         if rule.threshold is not None:
             axes.axvline(rule.threshold, color=_INK, linestyle="--", linewidth=1, label=f"chosen: {rule.threshold:g}")
-        axes.set(xlabel="threshold", ylim=(0, 1.02), xlim=(0, 1), title=title)
+        axes.set(xlabel=scale, ylim=(0, 1.02), xlim=(0, 1), title=title)
         axes.grid(alpha=0.3)
         if tables:
             axes.legend(fontsize=8)

@@ -109,8 +109,8 @@ def _cut_numbers(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
         yield "(none)", ~known
 
 
-def tabulate_slices(slices: dict[str, list[dict[str, Any]]]) -> pa.Table:
-    """Return slices as a table: column, value, samples, accuracy, low, high, and a column for each scalar."""
+def tabulate_slices(slices: dict[str, list[dict[str, Any]]], positive: str | None = None) -> pa.Table:
+    """Return slices as a table: column, value, samples, accuracy, low, high, each scalar, and whose they are."""
     rows = []
     for column, values in slices.items():
         for row in values:
@@ -119,6 +119,7 @@ def tabulate_slices(slices: dict[str, list[dict[str, Any]]]) -> pa.Table:
     headline = find_headline(rows[0])
     names = ["column", "value", "samples", headline, "low", "high", *_SCALARS[headline]]
     types = [pa.string(), pa.string(), pa.int64(), *[pa.float64()] * (len(names) - 3)]
-    return pa.table(
+    table = pa.table(
         {name: pa.array([row.get(name) for row in rows], kind) for name, kind in zip(names, types, strict=True)}
     )
+    return table if positive is None else table.append_column("positive", pa.array([positive] * len(rows)))

@@ -119,9 +119,10 @@ def describe_check(checked: Checked, decision: Decision) -> list[str]:
     """Return lines for people, as describe_decision does."""
     lines = [f"label        true for {tell_share(checked.right)}"]
     if decision.point is not None:
+        name = decision.point.positive
         lines.append(
-            f"decision     recall {tell_share(checked.recall)}, precision {tell_share(checked.precision)}, "
-            f"specificity {tell_share(checked.specificity)}"
+            f"decision     recall ({name}) {tell_share(checked.recall)}, precision ({name}) "
+            f"{tell_share(checked.precision)}, specificity ({name}) {tell_share(checked.specificity)}"
         )
     if decision.conformal is not None:
         lines.append(

@@ -60,10 +60,12 @@ def _describe_point(point: OperatingPoint | None) -> list[str]:
         return ["decision     the most probable class"]
     when = "never" if point.threshold == NEVER else f"from probability {point.threshold:.4g} on"
     bayes = "" if point.bayes_threshold is None else f" (Bayes: {point.bayes_threshold:.4g})"
-    precision = "precision open" if point.precision is None else f"precision {_describe(point.precision)}"
+    name = point.positive
+    precision = f"precision ({name}) " + ("open" if point.precision is None else _describe(point.precision))
     return [
         f"decision     {point.positive} {when}{bayes}, for {point.rule}",
-        f"             recall {_describe(point.recall)}, {precision}, specificity {_describe(point.specificity)}",
+        f"             recall ({name}) {_describe(point.recall)}, {precision}, "
+        f"specificity ({name}) {_describe(point.specificity)}",
     ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shards.dataset import Dataset
 from shards.errors import UsageError
+from shards.positive import find_misfit
 from trainer.contract.bundle import BundlePage
 from trainer.contract.calibration import PriorShift, parse_shares
 from trainer.contract.conformal import Kind
@@ -39,16 +40,19 @@ def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset)
         UsageError: They do not fit the classes, or class shares in training are not known.
     """
     classes = page.classes
-    _refuse_misfit(arguments, page)
+    positive = arguments.positive
+    if positive is None and arguments.point is not None:
+        positive = page.positive or dataset.manifest.positive
+    _refuse_misfit(arguments, page, positive)
     if arguments.positive is not None and arguments.positive not in classes:
-        raise UsageError(f"--positive {arguments.positive} is none of the classes {', '.join(classes)}")
+        raise UsageError(f"--positive {arguments.positive} {find_misfit(arguments.positive, classes)}")
     needs_train = arguments.ood is not None and arguments.ood_fit != "same"
     if needs_train and "train" not in dataset.manifest.splits:
         raise UsageError("--ood compares with the train part, and the dataset has none; give --ood-fit same")
     return Wish(
         temperature=arguments.temperature is not False,
         point=None if arguments.point is None else parse_rule(arguments.point),
-        positive=arguments.positive,
+        positive=positive,
         level=arguments.conformal,
         score=arguments.conformal_score or "lac",
         kept=arguments.ood,
@@ -58,10 +62,10 @@ def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset)
     )
 
 
-def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage) -> None:
+def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage, positive: str | None) -> None:
     """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
     if page.task == "single-label":
-        if arguments.point is not None and arguments.positive is None:
+        if arguments.point is not None and positive is None:
             raise UsageError("--point says nothing alone; give --positive CLASS with it")
         return
     for name in ("conformal", "abstain_below", "deploy_prior"):

@@ -27,42 +27,47 @@ def list_cells(confusion: list[list[int]], classes: list[str]) -> list[list[str 
     return [[classes[actual], classes[predicted], int(counts[actual, predicted])] for actual, predicted in places]
 
 
-def trace_roc(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]) -> list[list[str | float]]:
+def trace_roc(
+    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None = None
+) -> list[list[str | float]]:
     """Return (class, false positive rate, true positive rate) of each class against the rest.
 
     Args:
         labels: int64[N] class numbers, or int64[N, K] of 0 and 1 where samples have several.
         scores: float64[N, K].
-        classes: K names. Of two classes only the second is traced; a class with no sample, or all, has no curve.
+        classes: K names; a class with no sample, or all, has no curve.
+        positive: Of two classes the one that is traced alone; None: the second.
     """
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
     rows: list[list[str | float]] = []
-    for name, truth, score in _each_class(labels, scores, classes):
+    for name, truth, score in _each_class(labels, scores, classes, positive):
         false, true, _ = sk.roc_curve(truth, score)
         rows += [[name, x, y] for x, y in _thin(false, true)]
     return rows
 
 
-def trace_pr(labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]) -> list[list[str | float]]:
+def trace_pr(
+    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None = None
+) -> list[list[str | float]]:
     """Return (class, recall, precision) of each class against the rest; arguments as of trace_roc."""
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
     rows: list[list[str | float]] = []
-    for name, truth, score in _each_class(labels, scores, classes):
+    for name, truth, score in _each_class(labels, scores, classes, positive):
         precision, recall, _ = sk.precision_recall_curve(truth, score)
         rows += [[name, x, y] for x, y in _thin(recall, precision)]
     return rows
 
 
 def _each_class(
-    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str]
+    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], Floats]]:
     truths = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
     support = truths.sum(axis=0)
     numbers = np.flatnonzero((support > 0) & (support < len(truths)))
     if len(classes) == 2 and labels.ndim == 1:
-        numbers = numbers[numbers == 1]
+        numbers = numbers[numbers == classes.index(positive or classes[1])]
     for number in sorted(numbers[np.argsort(-support[numbers], kind="stable")][:MOST_CLASSES].tolist()):
         yield classes[number], truths[:, number], scores[:, number]
 

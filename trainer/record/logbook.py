@@ -27,10 +27,10 @@ class Logbook:
         kept = [row for row in read_metrics(run_dir) if row["epoch"] <= epochs_done]
         write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def write(self, numbers: Numbers, verdict: str) -> None:
-        """Append one row; every row has its epoch. verdict: on the feed, in words."""
+    def write(self, numbers: Numbers, words: dict[str, str]) -> None:
+        """Append one row; every row has its epoch. words: what is no number, such as the verdict on the feed."""
         with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers | {"feed/verdict": verdict}) + "\n")
+            file.write(json.dumps(numbers | words) + "\n")
 
     def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> None:
         """Tell how far the run is, at most twice a second; `number` is asked then alone: it may wait for the device."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shards.dataset import Dataset
+from shards.positive import default_positive
+from trainer.contract.positive import name_figures
 from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.steps import read_steps
-from trainer.record.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary
+from trainer.record.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary, clean_name
 
 if TYPE_CHECKING:
     from trainer.record.tensorboard import EventFiles
@@ -35,6 +37,7 @@ class Tracker:
         self._wandb: _Guarded[WandbRun] = _Guarded("W&B")
         self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
         self._best: Numbers | None = None
+        self._classes: list[str] = []
 
     def start(self, dataset: Dataset, step: int) -> None:
         """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
@@ -43,6 +46,7 @@ class Tracker:
             dataset: What it trains on.
             step: Global steps that the snapshot has behind it, 0 for a new run.
         """
+        self._classes = [] if dataset.manifest.task == "multi-label" else dataset.classes
         mode = choose_mode(self._recipe.track)
         if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
@@ -54,7 +58,7 @@ class Tracker:
             self._events.open(lambda: _open_events(self._recipe.run_dir, step))
             for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
                 if row.get("step") == step:  # purged with all that an earlier start wrote from here on
-                    self._write_events(row, step)
+                    self._write_events(self._name_row(row), step)
 
     @property
     def takes_images(self) -> bool:
@@ -66,8 +70,9 @@ class Tracker:
         self._wandb.use(lambda run: run.log_step(numbers))
         self._write_events(numbers, int(numbers["step"]))
 
-    def log_epoch(self, numbers: Numbers) -> None:
-        """Show a row of metrics.jsonl, which is already in the file."""
+    def log_epoch(self, numbers: Numbers, positive: str | None = None) -> None:
+        """Show a row of metrics.jsonl, which is already in the file; `positive` is the class that it is about."""
+        numbers = self._name(numbers, positive)
         best = self._take_best(numbers)
         self._wandb.use(lambda run: run.log_epoch(numbers, best))
         self._write_events(numbers, int(numbers["step"]))
@@ -94,13 +99,24 @@ class Tracker:
         self._wandb.use(lambda run: run.close(exit_code))
         self._events.use(lambda events: events.close())
 
+    def _name(self, numbers: Numbers, positive: str | None) -> Numbers:
+        """Return numbers by the names under which they are shown: those of one class with that class."""
+        return name_figures(numbers, positive and clean_name(positive), len(self._classes))
+
+    def _name_row(self, row: dict[str, Any]) -> Numbers:
+        """Return the numbers of a row of a file likewise; rows of earlier versions do not say which class it is."""
+        numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
+        return self._name(numbers, row.get("val/positive", default_positive(self._classes)))
+
     def _write_events(self, numbers: Numbers, step: int) -> None:
-        named = {name: value for name, value in numbers.items() if "/" in name and not isinstance(value, str)}
+        named = {name: value for name, value in numbers.items() if "/" in name}
         self._events.use(lambda events: events.write(named, step))
 
     def _take_best(self, numbers: Numbers) -> Numbers:
         """Return the best of each score over all epochs, those before a restart included."""
-        rows = [numbers] if self._best is not None else read_metrics(self._recipe.run_dir)
+        rows = [numbers]
+        if self._best is None:
+            rows = [self._name_row(row) for row in read_metrics(self._recipe.run_dir)]
         self._best = self._best or {}
         for row in rows:
             for name, value in row.items():

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from shards.dataset import Dataset
 from shards.files import write_text
+from trainer.contract.positive import name_figures
 from trainer.options.run import TrackOptions
 from trainer.recipe import Recipe
 from trainer.record.code import read_git_sha
@@ -57,9 +58,15 @@ class Judged:
     classes: list[str]
 
     def scalars(self) -> Numbers:
-        """Return the metrics that are single numbers, as part/name."""
+        """Return the metrics that are single numbers, as part/name; those of one class with that class."""
         numbers = {name: value for name, value in self.metrics.items() if isinstance(value, (int, float))}
-        return {f"{self.part}/{name}": float(value) for name, value in numbers.items()}
+        named = name_figures(numbers, self.positive and clean_name(self.positive), len(self.classes))
+        return {f"{self.part}/{name}": float(value) for name, value in named.items()}
+
+    @property
+    def positive(self) -> str | None:
+        """The class that is looked for; None where none is."""
+        return self.metrics.get("positive")
 
 
 class WandbRun:
@@ -133,8 +140,10 @@ class WandbRun:
         self._run.summary.update(judged.scalars())
         part, curves = judged.part, (judged.labels, judged.probabilities, judged.classes)
         charts = {
-            f"{part}/roc": self._draw_lines("ROC", ["class", "fpr", "tpr"], trace_roc(*curves)),
-            f"{part}/pr": self._draw_lines("Precision and recall", ["class", "recall", "precision"], trace_pr(*curves)),
+            f"{part}/roc": self._draw_lines("ROC", ["class", "fpr", "tpr"], trace_roc(*curves, judged.positive)),
+            f"{part}/pr": self._draw_lines(
+                "Precision and recall", ["class", "recall", "precision"], trace_pr(*curves, judged.positive)
+            ),
         }
         if "confusion" in judged.metrics:
             charts[f"{part}/confusion"] = self._draw_cells(list_cells(judged.metrics["confusion"], judged.classes))
@@ -217,6 +226,15 @@ def choose_summary(name: str) -> Literal["max", "min"] | None:
     if area != "val" or last in _NO_SCORES:
         return None
     return "min" if last.endswith(_LOWER_IS_BETTER) else "max"
+
+
+def clean_name(name: str) -> str:
+    """Return a class name without what W&B takes for more than letters: globs, and steps into a tree.
+
+    >>> clean_name("v1.0 * dust")
+    'v1_0 _ dust'
+    """
+    return re.sub(r"[*.\\/]", "_", name)
 
 
 def claim_run_id(recipe: Recipe) -> str:

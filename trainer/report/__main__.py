@@ -19,6 +19,8 @@ _PARTS = ("train", "val", "test")
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     run = _open_run(arguments)
+    if arguments.positive is not None:
+        run = _judge_anew(run, arguments.positive)
     from trainer.report.card import write_card
     from trainer.report.page import write_report
 
@@ -62,10 +64,46 @@ def _open_run(arguments: argparse.Namespace) -> Finished:
     return run
 
 
+def _judge_anew(run: Finished, positive: str) -> Finished:
+    """Return the run with another positive class: in its evaluations, whose rows are kept, its bundle and its recipe.
+
+    Raises:
+        UsageError: The run does not have the class, or a part that was evaluated has no rows any more.
+    """
+    from dataclasses import replace
+
+    from shards.positive import find_misfit
+    from trainer.contract.bundle import Bundle
+    from trainer.contract.stored_decision import store_positive
+    from trainer.evaluation.files import Judging, write_evaluation
+    from trainer.evaluation.positive import Positive
+    from trainer.evaluation.predictions import read_predictions
+    from trainer.recipe_file import load_recipe
+    from trainer.run_dir import RECIPE
+
+    page = run.page
+    misfit = find_misfit(positive, page.classes, page.display_names, page.task)
+    if misfit:
+        raise UsageError(f"--positive {positive} {misfit}; name a class that each picture is or is not")
+    everything = replace(run, parts=list(_PARTS)).evaluations  # one class for all of them, whatever is shown
+    saved = [read_predictions(each.folder / "predictions.parquet") for each in everything]
+    for each, rows in zip(everything, saved, strict=True):
+        by = tuple(name for name in each.metrics.get("slices", {}) if name in rows.columns)
+        write_evaluation(each.folder, rows, Judging(by=by, stored=Positive(positive, "recipe")))
+    store_positive(run.folder / "bundle", positive)
+    change = {"positive": positive}
+    load_recipe(str(run.folder / RECIPE)).model_copy(update=change).write(run.folder / RECIPE)
+    recipe, bundle = run.recipe.model_copy(update=change), Bundle.load(run.folder / "bundle")
+    return replace(run, recipe=recipe, bundle=bundle)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.report", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a finished run, for example runs/demo")
     parser.add_argument("--part", action="append", choices=_PARTS, help="this part alone; again for more (all)")
+    parser.add_argument(
+        "--positive", metavar="CLASS", help="look for this class: count its figures anew and keep it as the run's"
+    )
     parser.add_argument("--data", help="the dataset, where it is no longer where the recipe says")
     parser.add_argument(
         "--images", action=argparse.BooleanOptionalAction, default=True, help="show pictures of the dataset (yes)"

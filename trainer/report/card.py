@@ -12,7 +12,7 @@ from trainer.contract.preprocess import PreprocessSpec
 from trainer.evaluation.answers import describe_headline
 from trainer.recipe import Recipe
 from trainer.report.data import count_classes, describe_audit
-from trainer.report.judged import list_metrics, spell_metric, tell_intervals
+from trainer.report.judged import list_metrics, list_positive, spell_figure, tell_intervals
 from trainer.report.page import list_fingerprints
 from trainer.report.sources import Finished
 from trainer.weights.installed import INSTALLED
@@ -73,12 +73,13 @@ def _list_preprocess(spec: PreprocessSpec) -> list[tuple[str, Any]]:
 def _describe_part(run: Finished, number: int) -> str:
     evaluation = run.evaluations[number]
     metrics = evaluation.metrics
-    body = [[spell_metric(name), *rest] for name, *rest in list_metrics(metrics)]
+    body = [[spell_figure(name, metrics, run.display_names), *rest] for name, *rest in list_metrics(metrics)]
     header = ["metric", "value", "95 % interval"]
     warning = f"**{metrics['warning']}.**\n\n" if "warning" in metrics else ""
+    positive = "".join(f"{line}\n\n" for line in list_positive(run, metrics))
     return (
         f"## Results on {evaluation.part}\n\n{warning}{describe_headline(metrics)} on {metrics['samples']:,} pictures. "
-        f"{tell_intervals(metrics)}\n\n{_table(header, body)}"
+        f"{tell_intervals(metrics)}\n\n{positive}{_table(header, body)}"
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.contract.positive import is_of_positive
 from trainer.evaluation.answers import describe_headline
+from trainer.evaluation.positive import list_lines, read_positive
 from trainer.evaluation.slices import find_headline
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
 from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
@@ -26,6 +28,17 @@ def spell_metric(name: str) -> str:
     ('macro F1', 'AUROC')
     """
     return _SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
+
+
+def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> str:
+    """Return the name of a metric of a part as people write it, with its class where it is about the positive one.
+
+    shown: what each class is called, by its name.
+    """
+    positive, spelt = read_positive(metrics), spell_metric(name)
+    if positive is None or not is_of_positive(name, len(metrics["per_class"])):
+        return spelt
+    return f"{spelt} ({shown.get(positive.name, positive.name)})"
 
 
 def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -53,12 +66,16 @@ def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
     """Return the section of one part."""
     metrics, folder = evaluation.metrics, evaluation.folder
     head = f"<p class=big>{escape(describe_headline(metrics))} on {metrics['samples']:,} pictures</p>"
-    listed = list_metrics(metrics)
-    main = [(spell_metric(name), *rest) for name, *rest in listed if name not in _CALIBRATION]
+    head += tell_positive(run, metrics)
+    listed, shown = list_metrics(metrics), run.display_names
+    main = [(spell_figure(name, metrics, shown), *rest) for name, *rest in listed if name not in _CALIBRATION]
     calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in _CALIBRATION]
     header = ["metric", "value", "95 % interval"]
     blocks = [
-        ("Metrics", f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics)}"),
+        (
+            "Metrics",
+            f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics, shown)}",
+        ),
         ("Confusion", show_figures(folder / "confusion.png", folder / "confusion_normalised.png")),
         ("ROC, precision and recall", show_figures(folder / "curves.png")),
         ("Calibration", show_table(header, calibration) + show_figures(folder / "reliability.png")),
@@ -75,11 +92,23 @@ def _warn(metrics: dict[str, Any]) -> str:
     return show_note(metrics["warning"]) if "warning" in metrics else ""
 
 
-def _notes(metrics: dict[str, Any]) -> str:
+def list_positive(run: Finished, metrics: dict[str, Any]) -> list[str]:
+    """Return how many pictures of the positive class were found, and which class that is; nothing where none is."""
+    lines = list_lines(metrics, "`python -m trainer.report RUN --positive CLASS` names another", run.display_names)
+    return [f"{line[0].upper()}{line[1:]}." for line in lines]
+
+
+def tell_positive(run: Finished, metrics: dict[str, Any]) -> str:
+    """Return the same as paragraphs."""
+    lines = zip(("found", "soft"), list_positive(run, metrics), strict=False)
+    return "".join(f"<p class={kind}>{escape(line)}</p>" for kind, line in lines)
+
+
+def _notes(metrics: dict[str, Any], shown: dict[str, str]) -> str:
     """Return what is to be known of the numbers: what is not defined, what has no interval, and why."""
-    notes = [f"{spell_metric(name)}: {note}" for name, note in metrics.get("notes", {}).items()]
+    notes = [f"{spell_figure(name, metrics, shown)}: {note}" for name, note in metrics.get("notes", {}).items()]
     made = metrics["interval"]["notes"]
-    notes += [f"interval of {spell_metric(name)}: {note}" for name, note in made.items()]
+    notes += [f"interval of {spell_figure(name, metrics, shown)}: {note}" for name, note in made.items()]
     for name, classes in metrics.get("undefined", {}).items():
         notes.append(f"{spell_metric(name)} is not defined for {', '.join(classes)}: its mean is without them")
     decided = metrics["decision"]
@@ -88,7 +117,8 @@ def _notes(metrics: dict[str, Any]) -> str:
             "predictions: " + ", ".join(f"{name} from {at:g} on" for name, at in decided["thresholds"].items())
         )
     if "threshold" in decided:
-        at = f"{decided['positive']} from" if "positive" in decided else "each class from"
+        positive = decided.get("positive")
+        at = f"{shown.get(positive, positive)} from" if positive else "each class from"
         notes.append(f"predictions: {at} probability {decided['threshold']:g} on")
     return f"<p class=soft>{'<br>'.join(escape(f'{note}.') for note in notes)}</p>" if notes else ""
 

@@ -37,6 +37,7 @@ h1{font-size:1.7rem;margin:0}h2{font-size:1.3rem;margin:2.4rem 0 .6rem;border-bo
 h3{font-size:1.05rem;margin:1.6rem 0 .4rem}a{color:var(--accent)}p{margin:.5rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:1rem 0;font-size:.9rem}
 .soft,figcaption{color:var(--soft);font-size:.88rem}.big{font-size:1.35rem;font-weight:600}
+.found{font-size:1.1rem}
 .note{background:var(--warn);padding:.5rem .8rem;border-radius:6px}
 .scroll{overflow-x:auto;margin:.5rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}

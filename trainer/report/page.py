@@ -11,7 +11,7 @@ from trainer.evaluation.answers import describe_headline
 from trainer.evaluation.figures import draw_training
 from trainer.fitting.telling import describe_decision
 from trainer.report.data import tell_dataset
-from trainer.report.judged import tell_evaluation
+from trainer.report.judged import tell_evaluation, tell_positive
 from trainer.report.markup import (
     escape,
     show_code,
@@ -65,7 +65,7 @@ def _tell_head(run: Finished) -> str:
     if run.evaluations:
         first = run.evaluations[0]
         text = f"{describe_headline(first.metrics)} on {first.part}, {first.metrics['samples']:,} pictures"
-        parts.append(f"<p class=big>{escape(text)}</p>")
+        parts.append(f"<p class=big>{escape(text)}</p>{tell_positive(run, first.metrics)}")
     parts.append(f"<p>{escape(told)}</p>")
     if run.recipe.report.images:
         parts.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -26,12 +27,20 @@ def list_packing(run: Finished) -> list[str]:
     """Return the commands that make the dataset: as they are recorded with it, else as far as its manifest tells."""
     data, manifest = shorten(run.dataset.location), run.dataset.manifest
     if manifest.packing.plan.startswith(INDEXED):
-        return _spell([["shards", "index", data]])
+        return _spell([["shards", "index", data, *_tell_positive(manifest.positive, [])]])
     lines: list[Words] = []
-    for number, known in enumerate(_read_packing(run)):
+    recorded = _read_packing(run)
+    for number, known in enumerate(recorded):
         words = [known.source, data, *known.options] if known else [SOURCE, data, *_tell_options(manifest.packing)]
         lines.append(["shards", "pack", *words, *(["--update"] if number else [])])
+    lines[-1] += _tell_positive(manifest.positive, [word for known in recorded if known for word in known.options])
     return _spell(lines)
+
+
+def _tell_positive(positive: str | None, recorded: list[str]) -> list[str]:
+    """Return the words that name the positive class, where the recorded ones do not name it last."""
+    named = [value for option, value in itertools.pairwise(recorded) if option == "--positive"]
+    return ["--positive", positive] if positive is not None and positive not in named[-1:] else []
 
 
 def tell_unrecorded(run: Finished) -> str:

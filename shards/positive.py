@@ -1,0 +1,64 @@
+"""The class that is looked for where each picture is of one class: what may be named, and which it is by default."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+_LISTED = 20
+"""Classes that a sentence names; of more there are too many to read."""
+
+
+def default_positive(classes: Sequence[str]) -> str | None:
+    """Return the class that is positive where nothing names one: the second of two. Of any other number, none is.
+
+    >>> default_positive(["DEFECTIVE", "NORMAL"])
+    'NORMAL'
+    """
+    return classes[1] if len(classes) == 2 else None
+
+
+def find_misfit(
+    positive: str, classes: Sequence[str], display_names: Sequence[str] = (), task: str = "single-label"
+) -> str | None:
+    """Return why `positive` cannot be the positive class, as the end of a sentence that begins with it; None: it can.
+
+    >>> find_misfit("defective", ["DEFECTIVE", "NORMAL"])
+    "is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'?"
+    >>> find_misfit("DEFECTIVE", ["DEFECTIVE", "NORMAL"]) is None
+    True
+    """
+    if task == "unlabelled":
+        return "names a class, and these pictures have no labels"
+    if task == "multi-label":
+        return (
+            "names one class alone, and these pictures have any number of labels, so that each class is a question of "
+            "its own; the metrics of each class are there anyway"
+        )
+    if positive in classes:
+        return None
+    return f"is none of the classes {_list(classes)}{_suggest(positive, classes, display_names)}"
+
+
+def describe_default(classes: Sequence[str]) -> str | None:
+    """Return in words which class is positive because nothing names one; None where none is.
+
+    >>> describe_default(["DEFECTIVE", "NORMAL"])
+    'NORMAL, the second of two classes, as nothing names one'
+    """
+    name = default_positive(classes)
+    return None if name is None else f"{name}, the second of two classes, as nothing names one"
+
+
+def _list(classes: Sequence[str]) -> str:
+    more = len(classes) - _LISTED
+    return ", ".join(classes[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _suggest(positive: str, classes: Sequence[str], display_names: Sequence[str]) -> str:
+    called = [name for name, shown in zip(classes, display_names, strict=False) if shown == positive]
+    if len(called) == 1:
+        return f"; {positive} is the display name of '{called[0]}', give that"
+    folded = {name.casefold(): name for name in classes}
+    near = difflib.get_close_matches(positive.casefold().strip(), folded, n=1, cutoff=0.7)
+    return f"; did you mean '{folded[near[0]]}'?" if near else ""
