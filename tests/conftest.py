@@ -144,7 +144,7 @@ def make_bundle(folder: Path, pictures: Path, name: str, preprocess: PreprocessS
     as the picture itself, and no comparison of logits could fail.
     """
     torch.manual_seed(0)
-    model = Classifier(ModelSpec(name=name, num_classes=3))
+    model = Classifier(ModelSpec(name=name, num_classes=3, in_channels=preprocess.channels))
     images = torch.stack([prepare(path.read_bytes(), preprocess) for path in sorted((pictures / "train").glob("*/*"))])
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):

@@ -58,7 +58,7 @@ DOORS = {
     "albumentations": ("trainer/augment/albumentations_policies.py",),
     "webdataset": (),
     "pydicom": ("shards/dicom.py",),
-    "onnxruntime": ("trainer/contract/onnx_backend.py",),
+    "onnxruntime": ("trainer/contract/onnx_backend.py", "trainer/deploy/standalone/program.py"),
     "openvino": ("trainer/contract/openvino_backend.py",),
 }
 

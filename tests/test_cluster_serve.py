@@ -36,6 +36,7 @@ from shards.command import run_command
 from shards.errors import UsageError
 from shards.ray_cluster import join_or_start
 from trainer.contract.bundle import Bundle
+from trainer.contract.exported import default_path, script_path
 
 MAX_MIB = 0.5
 MAX_BYTES = MAX_MIB * 2**20
@@ -314,8 +315,9 @@ def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: B
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     page, recorded = http.get("/v1/model").json(), json.loads((decided_path / "bundle.json").read_bytes())
     assert recorded["decision"]["point"]["positive"] == "red"
-    for name in ("model", "preprocess", "classes", "display_names", "decision", "metrics"):
+    for name in ("model", "preprocess", "classes", "display_names", "metrics"):
         assert page[name] == recorded[name]
+    assert page["decision"] == {**recorded["decision"], "rule": "threshold"}  # what is done; bundles keep argmax there
     assert page["fingerprints"] == {"bundle": bundle.page.fingerprint(), "dataset": "0" * 64, "recipe": "0" * 64}
     assert page["versions"]["endpoint"]["torch"] == torch.__version__.partition("+")[0]
     assert (page["device"], page["options"]["max_batch_size"]) == ("cpu", 8)
@@ -448,6 +450,12 @@ def test_the_endpoint_computes_with_the_back_end_that_is_asked_for(exported_path
                 expected = bundle.compute_logits(bundle.prepare(path.read_bytes())[None])[0]
                 limit = 1e-3 * float(expected.abs().max())
                 assert answer["logits"] == pytest.approx(expected.tolist(), rel=0, abs=limit)
+            program = [sys.executable, str(script_path(default_path(exported_path, "onnx"))), *map(str, files[::4])]
+            done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
+            for path, line in zip(files[::4], done.stdout.splitlines(), strict=True):
+                asked = http.post("/v1/predict", content=path.read_bytes()).json()
+                for name, share in json.loads(line)["probabilities"].items():
+                    assert share == pytest.approx(asked["probabilities"][name], rel=0, abs=1e-3)
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=60) == 0
     finally:

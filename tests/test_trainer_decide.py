@@ -149,7 +149,8 @@ def list_files(folder: Path) -> dict[str, bytes]:
 def test_the_decision_comes_back_as_it_was_told(bundle: Path, data: Path) -> None:
     told = json.loads(decide(bundle, data, *ALL, "--json"))
     page = read_bundle_page(bundle)
-    assert told["decision"] == page.decision.model_dump(mode="json")
+    assert told["decision"] == page.decision.state_rule().model_dump(mode="json")
+    assert (told["decision"]["rule"], page.decision.rule) == ("threshold", "argmax")  # what is done; what is stored
     assert told["fingerprint"] == page.fingerprint() == Bundle.load(bundle).page.fingerprint()
     assert told["log_loss_after"] < told["log_loss_before"]
     assert page.decision.temperature is not None

@@ -163,7 +163,7 @@ def _tell(arguments: argparse.Namespace, page: BundlePage, losses: list[float]) 
     folder = arguments.out or arguments.bundle
     if arguments.json:
         result: dict[str, Any] = {"bundle": str(folder), "fingerprint": page.fingerprint()}
-        result |= {"decision": page.decision.model_dump(mode="json")}
+        result |= {"decision": page.decision.state_rule().model_dump(mode="json")}
         result |= dict(zip(("log_loss_before", "log_loss_after"), losses, strict=False))
         print(json.dumps(result))
         return

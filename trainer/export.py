@@ -1,8 +1,9 @@
 """`python -m trainer.export BUNDLE --to onnx|torch-export|torchscript`: a bundle for programs that know nothing of it.
 
 The file takes uint8 pictures in batches of any size and normalises them itself; FILE.json beside it, and the file's own
-metadata, say how a picture becomes its input and what its outputs mean. It is compared with the bundle first, on the
-probes and on --data, and refused when a probability differs by more than --tolerance.
+metadata, say how a picture becomes its input and its outputs an answer; FILE.py beside it does all that with Pillow,
+numpy and onnxruntime alone. The file is compared with the bundle first, on the probes and on --data, and refused when a
+probability differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def _tell(page: ExportPage, path: Path) -> None:
     if page.kind == "torchscript":
         print("note: PyTorch gives TorchScript up; torch-export lasts longer where the program can read it")
     print(f"file    {path}, {path.stat().st_size / 1e6:,.1f} MB; {path.name}.json beside it says how to use it")
+    print(f"answers python {path.with_name(page.script)} PICTURE...")
 
 
 def _parser() -> argparse.ArgumentParser:

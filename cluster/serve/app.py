@@ -95,6 +95,8 @@ class Replica:
             "device": str(self._bundle.device),
             "backend": self._why,
             "options": self._options.model_dump(mode="json"),
+            # The rule that is applied; the bundle keeps argmax beside an operating point.
+            "decision": self._bundle.page.decision.state_rule().model_dump(mode="json"),
         }
 
     def describe_stats(self) -> dict[str, Any]:

@@ -64,9 +64,10 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["argmax", "each"] = "argmax"
-    """argmax: the most probable class; the lower class number wins a tie. each: every class whose own probability is at
-    least 0.5, or what its operating point says."""
+    rule: Literal["argmax", "threshold", "each"] = "argmax"
+    """argmax: the most probable class; the lower class number wins a tie. threshold: the class of the operating point
+    from its threshold on, else the most probable of the others. each: every class whose own probability is at least
+    0.5, or what its operating point says. Bundles keep argmax beside a point, too; `state_rule` tells them apart."""
     temperature: float | None = Field(default=None, gt=0)
     """Logits are divided by it; None is 1."""
     priors: PriorShift | None = None
@@ -84,10 +85,12 @@ class Decision(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_rule(self) -> Self:
-        others = ["points"] if self.rule == "argmax" else ["priors", "point", "conformal", "abstain_below"]
+        others = ["priors", "point", "conformal", "abstain_below"] if self.rule == "each" else ["points"]
         for name in others:
             if getattr(self, name) is not None:
                 raise ValueError(f"a decision by the rule {self.rule} has no {name}")
+        if self.rule == "threshold" and self.point is None:
+            raise ValueError("a decision by the rule threshold has a point")
         if len({point.positive for point in self.points or []}) != len(self.points or []):
             raise ValueError("a class has two operating points")
         return self
@@ -96,6 +99,13 @@ class Decision(BaseModel):
     def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A bundle that was never decided keeps the page, and so the fingerprint, that it had before there was more.
         return {name: value for name, value in handler(self).items() if value is not None}
+
+    def state_rule(self) -> Decision:
+        """Return the same decision with the rule that is applied: threshold, not argmax, where a point decides.
+
+        What a bundle stores stays argmax: its fingerprint, and that of bundles made before, must not change.
+        """
+        return self if self.point is None else self.model_copy(update={"rule": "threshold"})
 
 
 def make_plain_decision(task: str) -> Decision:

@@ -20,6 +20,8 @@ ENDINGS: Final[dict[ExportKind, str]] = {"onnx": ".onnx", "torch-export": ".pt2"
 INPUT, OUTPUTS = "images", ("logits", "features")
 FOLDER = "exports"
 """Of a bundle."""
+BESIDE: Final = frozenset({"file", "sha256", "script", "detector", "parity"})
+"""Fields of the page that only the one beside the file has."""
 
 
 class TensorFacts(BaseModel):
@@ -35,7 +37,7 @@ class TensorFacts(BaseModel):
 
 
 class ExportPage(BaseModel):
-    """The content of `FILE.json` beside an exported file; all but the last three also stands in the file itself."""
+    """The content of `FILE.json` beside an exported file; all but `BESIDE` also stands in the file itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,63 +55,26 @@ class ExportPage(BaseModel):
     """In the order of the logits."""
     display_names: list[str]
     decision: Decision
+    """Its rule is the one that is applied, as `Decision.state_rule` says."""
     inputs: list[TensorFacts]
     outputs: list[TensorFacts]
     preprocess: PreprocessSpec
     steps: list[str]
-    """The same in words."""
+    """The same in words, with what no field says."""
+    answer_steps: list[str] = []
+    """What turns the outputs into the endpoint's answer, in words; empty in pages of earlier versions."""
     versions: dict[str, str]
     """Library versions that made it."""
     file: str = ""
     sha256: str = ""
     """Of the file."""
+    script: str = ""
+    """Program beside the file that answers with Pillow, numpy and onnxruntime alone; empty in earlier versions."""
+    detector: str | None = None
+    """File beside it with the means and the matrix that the out-of-distribution score needs, where `decision` has one;
+    its sha256 stands there."""
     parity: dict[str, Parity] = {}
     """With the bundle, by the name of the pictures."""
-
-
-def describe_tensors(spec: PreprocessSpec, num_classes: int, num_features: int) -> dict[str, list[TensorFacts]]:
-    """Return `inputs` and `outputs` of an export."""
-    colours = "RGB, channels first" if spec.channels == 3 else "luminance"
-    images = TensorFacts(
-        name=INPUT,
-        dtype="uint8",
-        shape=["batch", spec.channels, spec.size, spec.size],
-        meaning=f"pictures after the steps: {colours}, 0..255; normalisation is inside the model",
-    )
-    meanings = ("a number for each class, before softmax", "what enters the model's head")
-    outputs = [
-        TensorFacts(name=name, dtype="float32", shape=["batch", width], meaning=meaning)
-        for name, width, meaning in zip(OUTPUTS, (num_classes, num_features), meanings, strict=True)
-    ]
-    return {"inputs": [images], "outputs": outputs}
-
-
-def describe_steps(spec: PreprocessSpec) -> list[str]:
-    """Return, in words, what turns a picture file into the model's input.
-
-    >>> describe_steps(PreprocessSpec(size=64))[1]
-    'resize both sides to 64 pixels, the aspect ratio is not kept; bilinear, antialiased'
-    """
-    steps = ["decode to 8-bit RGB: upright by EXIF, transparency over " + f"RGB {spec.decode.background}"]
-    if spec.decode.gray_range is not None:
-        steps[0] += ", of deep pictures {:g} becomes 0 and {:g} 255".format(*spec.decode.gray_range)
-    if spec.max_side is not None:
-        steps.append(f"shrink a picture whose longer side is above {spec.max_side} pixels to that side")
-    if spec.channels == 1:
-        steps.append("take the luminance: 0.2989 R + 0.587 G + 0.114 B")
-    how = f"{spec.interpolation}, antialiased"
-    if spec.policy == "stretch":
-        steps.append(f"resize both sides to {spec.size} pixels, the aspect ratio is not kept; {how}")
-    elif spec.policy == "crop":
-        shorter = max(spec.resize or spec.size, spec.size)
-        rounded = "down" if spec.rounding == "down" else "to the nearest"
-        steps.append(f"resize the shorter side to {shorter} pixels and the longer one in proportion, rounded {rounded}")
-        steps[-1] += f"; {how}"
-        steps.append(f"take the centre square of {spec.size} pixels")
-    else:
-        steps.append(f"resize the longer side to {spec.size} pixels and the shorter one in proportion; {how}")
-        steps.append(f"pad to a square of {spec.size} pixels with the value {spec.fill}, the picture in its centre")
-    return [*steps, "channels first, uint8, 0..255; do not normalise: the model does"]
 
 
 def default_path(bundle: Path, kind: ExportKind) -> Path:
@@ -120,6 +85,16 @@ def default_path(bundle: Path, kind: ExportKind) -> Path:
 def page_path(file: Path) -> Path:
     """Return where the page of an exported file lies."""
     return file.with_name(f"{file.name}.json")
+
+
+def script_path(file: Path) -> Path:
+    """Return where the program of an exported file lies, which finds its page by its own name."""
+    return file.with_name(f"{file.name}.py")
+
+
+def detector_path(file: Path) -> Path:
+    """Return where an exported file's copy of the bundle's out-of-distribution detector lies."""
+    return file.with_name(f"{file.name}.ood.safetensors")
 
 
 def find_onnx(bundle: Path, weights_sha256: str) -> Path | None:

@@ -14,12 +14,14 @@ from shards.errors import DecodeError, ShardError, UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_file
 from trainer.contract.bundle import Bundle, read_bundle_probes, read_versions
-from trainer.contract.exported import ExportPage, describe_steps, describe_tensors, page_path
+from trainer.contract.exported import ExportPage, detector_path, page_path, script_path
 from trainer.contract.names import ExportKind
 from trainer.contract.outputs import FeatureClassifier
 from trainer.contract.parity import TOLERANCE, Parity, require_parity
 from trainer.contract.probes import OTHER_BACK_END
+from trainer.deploy.explanation import describe_answer, describe_steps, describe_tensors
 from trainer.deploy.pictures import Pictures
+from trainer.deploy.script import join_script
 from trainer.deploy.writers import Compute, open_model, write_model
 
 _BATCHES = (1, 3, 8)
@@ -41,7 +43,7 @@ def require_libraries(kind: ExportKind) -> None:
 def export_bundle(
     folder: Path, kind: ExportKind, path: Path, pictures: Pictures | None = None, tolerance: float = TOLERANCE
 ) -> ExportPage:
-    """Write a bundle as a file of another format, with its page beside it, and return the page.
+    """Write a bundle as a file of another format, its page and a program that uses both beside it; return the page.
 
     Args:
         folder: The bundle.
@@ -63,15 +65,17 @@ def export_bundle(
     temporary.mkdir()
     try:
         file = temporary / path.name
+        _copy_detector(bundle, folder, detector_path(file))
         model, probes = FeatureClassifier(bundle.model), read_bundle_probes(folder)[1]
         with torch.inference_mode():
             _, features = model(probes[:1])
-        page = _describe(bundle, kind, features.shape[1])
+        page = describe_export(bundle, kind, features.shape[1])
         write_model(kind, model, probes[0].shape, page, file)
         compute = open_model(kind, file)
         _compare_features(compute, model, probes, kind)
         parity = _compare(compute, bundle, probes, pictures, kind, tolerance)
-        page = page.model_copy(update={"file": path.name, "sha256": fingerprint_file(file), "parity": parity})
+        facts = {"file": path.name, "sha256": fingerprint_file(file), "parity": parity}
+        page = page.model_copy(update=facts | _name_beside(page, path))
         _publish(file, path, page)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -80,8 +84,9 @@ def export_bundle(
     return page
 
 
-def _describe(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage:
-    page = bundle.page
+def describe_export(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage:
+    """Return the page of a bundle's export, but for what is known when its file is written."""
+    page, decision = bundle.page, bundle.page.decision.state_rule()
     return ExportPage(
         kind=kind,
         bundle=page.fingerprint(),
@@ -91,10 +96,11 @@ def _describe(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage
         model=page.model,
         classes=page.classes,
         display_names=page.display_names,
-        decision=page.decision,
+        decision=decision,
         **describe_tensors(page.preprocess, len(page.classes), num_features),
         preprocess=page.preprocess,
         steps=describe_steps(page.preprocess),
+        answer_steps=describe_answer(decision, page.classes),
         versions=read_versions(),
     )
 
@@ -151,8 +157,25 @@ def prepare_all(bundle: Bundle, pictures: Pictures) -> tuple[Pictures, Tensor]:
     return Pictures(pictures.source, usable), torch.stack(images)
 
 
+def _name_beside(page: ExportPage, path: Path) -> dict[str, str | None]:
+    """Return the fields of the page that name the other files of an export."""
+    detector = detector_path(path).name if page.decision.ood else None
+    return {"script": script_path(path).name, "detector": detector}
+
+
+def _copy_detector(bundle: Bundle, folder: Path, path: Path) -> None:
+    """Copy what the out-of-distribution score needs of a bundle, where its decision has one."""
+    if bundle.page.decision.ood is not None:
+        path.write_bytes((folder / bundle.page.decision.ood.file).read_bytes())
+
+
 def _publish(file: Path, path: Path, page: ExportPage) -> None:
     beside = page_path(path)
     beside.unlink(missing_ok=True)  # an export without its page is none
     os.replace(file, path)
+    if page.detector is None:
+        detector_path(path).unlink(missing_ok=True)  # of an earlier decision
+    else:
+        os.replace(detector_path(file), detector_path(path))
+    write_text(script_path(path), join_script())
     write_text(beside, page.model_dump_json(indent=2) + "\n")

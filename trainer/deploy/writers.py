@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shards.errors import ShardError
 from trainer.contract.backbone import one_line
-from trainer.contract.exported import INPUT, OUTPUTS, ExportPage
+from trainer.contract.exported import BESIDE, INPUT, OUTPUTS, ExportPage
 from trainer.contract.names import ExportKind
 from trainer.contract.outputs import FeatureClassifier
 
@@ -87,7 +87,7 @@ def _deprecated_torchscript() -> warnings.catch_warnings[None]:
 
 
 def _embed(page: ExportPage) -> dict[str, object]:
-    return page.model_dump(mode="json", exclude={"file", "sha256", "parity"})
+    return page.model_dump(mode="json", exclude=set(BESIDE))
 
 
 def open_model(kind: ExportKind, path: Path) -> Compute:
