@@ -15,9 +15,12 @@ import xxhash
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from shards.deep import flatten, known_range, peak_of, read_deep
+from shards.deep import flatten, read_deep
 from shards.dicom import is_dicom, read_dicom
 from shards.errors import DecodeError
+from shards.jpeg2000 import pick_codestream
+from shards.shallow import fill_range
+from shards.unread import name_unread
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
 Image.MAX_IMAGE_PIXELS = None
@@ -69,7 +72,7 @@ class Picture(BaseModel):
     format: str
     """Container by content, lower case: jpeg, png, webp, ..."""
     mode: str
-    """Pillow's mode before conversion: L, RGB, I;16, CMYK, ...; RGB;16, RGBA;16 and LA;16 for 16-bit colour."""
+    """Pillow's mode before conversion: L, RGB, I;16, CMYK, ...; 16-bit colour has RGB;16, RGBA;16, LA;16, CMYK;16."""
     width: int
     height: int
     peak: float
@@ -150,7 +153,7 @@ def _refusing(data: bytes) -> Iterator[None]:
     except DecodeError:
         raise
     except Exception as err:
-        reason = "no known picture format" if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
+        reason = name_unread(data) if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
         size = f"{len(data):,} bytes"
         if "runcated" in reason or _lacks_end(data):
             reason = reason if "truncated" in reason else f"truncated; {reason}"
@@ -183,22 +186,21 @@ def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
     image = _open(data, options)
     kind, mode = (image.format or "unknown").lower(), image.mode
     frames = _count_frames(image, options)
-    values = read_deep(image, data)
-    if values is None:
+    deep = read_deep(image, data)
+    if deep is None:
         image.load()
         _refuse_filling(image, data)
-        return _Unpacked(_flatten(image, image, options), kind, mode, frames, 0.0)
-    peak = 0.0 if known_range(image) else peak_of(values)
-    if values.ndim == 3:
-        mode = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}[values.shape[2]]
-    flat = flatten(image, values, options.gray_range)
-    return _Unpacked(_flatten(flat, image, options), kind, mode, frames, peak)
+        return _Unpacked(_flatten(fill_range(image, data), image, options), kind, mode, frames, 0.0)
+    if deep.mode != "L":
+        mode = f"{deep.mode};16"
+    flat = flatten(image, deep, options.gray_range)
+    return _Unpacked(_flatten(flat, image, options), kind, mode, frames, deep.peak)
 
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """Return the picture, opened and within the pixel limit, but not loaded."""
     _refuse_bomb(*_read_webp_size(data), options)
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
     _refuse_bomb(image.width, image.height, options)
     return image
 
@@ -263,7 +265,7 @@ def _flatten(image: Image.Image, original: Image.Image, options: DecodeOptions) 
         canvas = Image.new("RGBA", layer.size, (*options.background, 255))
         upright = Image.alpha_composite(canvas, layer)
     elif upright.mode == "CMYK":
-        upright = _convert_cmyk(upright)
+        upright = _convert_cmyk(upright, original.info.get("icc_profile"))
     # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
     return np.array(upright.convert("RGB"))
 
@@ -278,8 +280,7 @@ def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _convert_cmyk(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _convert_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
     if not profile:
         return image.convert("RGB")
     try:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from shards.deep import Range, scale
 from shards.errors import DecodeError
+from shards.jpeg2000 import is_jpeg2000, read_header
 
 _INSTALL = "pip install 'shardline[dicom]'"
 _DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
@@ -139,6 +140,7 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
         frame = io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=frames))
         with contextlib.suppress(UnidentifiedImageError), Image.open(frame) as image:
             _refuse_bomb(image.width, image.height, max_pixels)
+        _refuse_more_bits(frame.getvalue(), int(dataset.BitsStored))
     try:
         values = np.asarray(pixel_array(dataset, index=0))
     except RuntimeError as err:  # every decoder failed; the message has a line for each
@@ -151,6 +153,16 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
             f"the DICOM file tells {dataset.Columns} x {dataset.Rows} pixels and holds an array of {values.shape}"
         )
     return values
+
+
+def _refuse_more_bits(frame: bytes, bits: int) -> None:
+    """Refuse a frame whose values do not fit into the bits that the file says are stored: they would wrap."""
+    most = max(channel.bits for channel in read_header(frame).channels) if is_jpeg2000(frame) else bits
+    if most > bits:
+        raise DecodeError(
+            f"the DICOM file says that {bits} bits are stored and its JPEG 2000 frame has {most}, so white would come "
+            "out as any gray; set BitsAllocated, BitsStored and HighBit to what the frame has"
+        )
 
 
 def _refuse_undecodable(syntax: Any) -> None:

@@ -21,6 +21,8 @@ from shards.storage import FolderStorage
 
 MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
+AUDIT_TABLE = "audit.parquet"
+"""What the audit knew of every picture; a dataset is whole without it."""
 INDEXED = "indexed-"
 """With what the plan of a dataset begins whose tars somebody else made."""
 VERSION: Final = 3
@@ -94,6 +96,8 @@ class Manifest(_Frozen):
     quarantined: int
     updates: int = 0
     """How often pictures were added, or weights and groups changed, by --update."""
+    decoding: int = 1
+    """Version of decoding by which its pictures were read, see `shards.decoding`."""
 
     @model_validator(mode="after")
     def _positive_is_a_class(self) -> Self:
@@ -104,7 +108,9 @@ class Manifest(_Frozen):
 
     def fingerprint(self) -> str:
         """Return the identity of the dataset, byte for byte of its shards."""
-        return fingerprint_json(self.model_dump(mode="json", exclude={"positive"}))
+        # Without the version of decoding: where that changed what is stored, the shards' own hashes say so, and where
+        # it did not, the same pictures packed before and after are one dataset, on which a run may be resumed.
+        return fingerprint_json(self.model_dump(mode="json", exclude={"positive", "decoding"}))
 
     def encode(self) -> bytes:
         """Return the page as it is published: from then on the folder is a dataset."""

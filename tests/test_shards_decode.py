@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data import jpeg2000
 from data.make_hostile import (
     HOSTILE,
     Hostile,
@@ -19,7 +20,9 @@ from data.make_hostile import (
     deep_rgb,
     encode,
     half_gray,
+    netpbm,
     oriented,
+    png_grays,
     png_of,
     png_rows,
     promise,
@@ -515,3 +518,189 @@ def test_whole_jpeg_that_ends_in_the_gray_of_libjpegs_filling_is_not_refused(
     data = encode(picture, "JPEG", quality=quality, **JPEGS[kind])
     assert (decode(data)[-8:] == 128).all()  # the check that must let it pass is reached
     assert decode(data + b"appended by a camera").shape == (120, 160, 3)
+
+
+def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return [H, W, 3] of gray values whose `low` is black and `high` white, by exact fractions."""
+    span = int(high - low)
+    whole = ((values.astype(object) - int(low)).clip(0, span) * 510 + span) // (2 * span)
+    return np.dstack([whole.astype(np.uint8)] * 3)
+
+
+@pytest.mark.parametrize("boxed", [False, True], ids=["j2k", "jp2"])
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("bits", range(1, 16))
+def test_jpeg_2000_gray_goes_from_black_to_white_by_its_own_bits(bits: int, signed: bool, boxed: bool) -> None:
+    values = jpeg2000.ramp(bits, signed)
+    data = jpeg2000.codestream([values], [bits], signed)
+    data = jpeg2000.jp2(data, 1, bits, jpeg2000.GRAY) if boxed else data
+    np.testing.assert_array_equal(decode(data), stretched(values, values.min(), values.max()))
+    assert inspect(data).peak == 0
+
+
+@pytest.mark.parametrize("told", [8, 16])
+def test_bits_of_a_jpeg_2000_are_those_of_its_codestream_whatever_its_boxes_tell(told: int) -> None:
+    data = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(12)], [12]), 1, told, jpeg2000.GRAY)
+    np.testing.assert_array_equal(decode(data), stretched(jpeg2000.ramp(12), 0, 4095))
+
+
+def test_bits_of_each_channel_in_a_box_of_their_own_are_read() -> None:
+    data = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(12)], [12]), 1, 12, jpeg2000.GRAY, each=[12])
+    np.testing.assert_array_equal(decode(data), stretched(jpeg2000.ramp(12), 0, 4095))
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(12, False), (16, False), (12, True), (16, True)])
+def test_range_counts_in_the_values_of_a_jpeg_2000(bits: int, signed: bool) -> None:
+    values = jpeg2000.ramp(bits, signed)
+    low, high = (-1000, 1000) if signed else (100, 3000)
+    data = jpeg2000.codestream([values], [bits], signed)
+    np.testing.assert_array_equal(decode(data, DecodeOptions(gray_range=(low, high))), stretched(values, low, high))
+
+
+def test_16_bit_jpeg_2000_gray_has_a_peak_as_a_png_has() -> None:
+    values = jpeg2000.ramp(16) // 16
+    data = jpeg2000.codestream([values], [16])
+    assert inspect(data).peak == 4095
+    np.testing.assert_array_equal(decode(data), decode(deep(values.astype(np.uint16), "PNG")))
+
+
+def test_signed_16_bit_jpeg_2000_asks_for_a_range_as_a_tiff_does() -> None:
+    with pytest.raises(DecodeError, match=r"values -32768\.\.32767, whose true range .* --range LO,HI"):
+        decode(jpeg2000.codestream([jpeg2000.ramp(16, signed=True)], [16], signed=True))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_jpeg_2000_colour_above_8_bits_is_refused_and_its_png_is_read(bits: int, channels: int) -> None:
+    values = [jpeg2000.ramp(bits)] * channels
+    with pytest.raises(
+        DecodeError, match=f"{channels} channels with {bits} bits, .* convert it to a 16-bit PNG or TIFF"
+    ):
+        decode(jpeg2000.codestream(values, [bits] * channels))
+    as_png = png_rows(np.dstack(values).astype(np.uint16))
+    white = decode(as_png, DecodeOptions(gray_range=(0, 2**bits - 1), background=(0, 0, 0)))[-1, -1]
+    assert white.tolist() == ([255] * 3 if channels == 3 or bits == 16 else [round((2**bits - 1) / 257)] * 3)
+
+
+def test_jpeg_2000_gray_above_16_bits_is_refused_and_its_32_bit_tiff_is_read() -> None:
+    values = jpeg2000.ramp(16) + 2**19 - 2**15
+    with pytest.raises(DecodeError, match=r"gray with 20 bits, .* convert it to a 32-bit TIFF and give --range LO,HI"):
+        decode(jpeg2000.codestream([values], [20]))
+    low, high = float(values.min()), float(values.max())
+    data = deep(values.astype(np.int32))
+    np.testing.assert_array_equal(decode(data, DecodeOptions(gray_range=(low, high))), stretched(values, low, high))
+
+
+@pytest.mark.parametrize("bits", [[8, 8, 8], [5, 6, 5], [1, 2, 7], [4, 8, 8]])
+@pytest.mark.parametrize("signed", [False, True])
+def test_each_channel_of_a_shallow_jpeg_2000_is_stretched_by_its_own_bits(bits: list[int], signed: bool) -> None:
+    channels = [jpeg2000.ramp(depth, signed) for depth in bits]
+    pixels = decode(jpeg2000.codestream(channels, bits, signed))
+    for band, values in enumerate(channels):
+        np.testing.assert_array_equal(pixels[:, :, band], stretched(values, values.min(), values.max())[:, :, 0])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palette_of_a_jpeg_2000_is_looked_up_by_an_index_of_any_bits(bits: int) -> None:
+    colours = [(255, 0, 0), (9, 8, 7), (0, 255, 0), (0, 0, 255)][: 2**bits]
+    index = np.arange(32 * 48).reshape(32, 48) % len(colours)
+    stream = jpeg2000.codestream([index], [bits])
+    pixels = decode(jpeg2000.jp2(stream, 1, bits, jpeg2000.RGB, jpeg2000.palette(colours, 8)))
+    np.testing.assert_array_equal(pixels, np.array(colours)[index])
+
+
+@pytest.mark.parametrize("bits", [5, 9, 16])
+def test_palette_of_a_jpeg_2000_that_has_not_8_bits_is_refused(bits: int) -> None:
+    table = jpeg2000.palette([(0, 0, 0), (2**bits - 1, 0, 0)], bits)
+    data = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(8) // 128], [8]), 1, 8, jpeg2000.RGB, table)
+    with pytest.raises(DecodeError, match=f"palette has {bits} bits a colour, .* convert it to PNG"):
+        decode(data)
+
+
+def test_shallow_luminance_and_chroma_of_a_jpeg_2000_are_refused() -> None:
+    stream = jpeg2000.codestream([jpeg2000.ramp(5)] * 3, [5] * 3)
+    with pytest.raises(DecodeError, match=r"luminance and chroma with 5 bits, .* convert it to PNG"):
+        decode(jpeg2000.jp2(stream, 3, 5, jpeg2000.SYCC))
+
+
+@pytest.mark.parametrize("cut", [12, 30, 60, 90, 110])
+def test_jpeg_2000_that_ends_within_its_header_is_truncated(cut: int) -> None:
+    data = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(8)], [8]), 1, 8, jpeg2000.GRAY)
+    with pytest.raises(DecodeError, match="truncated") as caught:
+        decode(data[:cut])
+    assert caught.value.kind == "truncated"
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["bytes", "text"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [1, 101, 255, 257, 1001, 4095, 65535])
+def test_netpbm_goes_from_black_to_the_white_that_its_header_tells(white: int, channels: int, text: bool) -> None:
+    values = deep_rgb(channels, white)
+    data = netpbm(values, white, text)
+    np.testing.assert_array_equal(decode(data), np.broadcast_to(exact_bytes(values, white), (32, 48, 3)))
+    assert inspect(data).peak == (values.max() if white == 65535 else 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_range_counts_in_the_values_of_a_netpbm(white: int, channels: int) -> None:
+    values = deep_rgb(channels, 1001)
+    pixels = decode(netpbm(values, white), DecodeOptions(gray_range=(0, 1001)))
+    np.testing.assert_array_equal(pixels, np.broadcast_to(exact_bytes(values, 1001), (32, 48, 3)))
+
+
+@pytest.mark.parametrize("word", [b"1001", b"-1", b"x", b"99999999999999999999"])
+def test_value_of_a_netpbm_text_outside_its_range_is_refused(word: bytes) -> None:
+    with pytest.raises(DecodeError, match="its white is 1000 and holds"):
+        decode(b"P2 2 1 1000\n5 " + word + b"\n")
+
+
+def test_12_bit_colour_in_a_16_bit_netpbm_has_a_peak_as_a_png_has() -> None:
+    values = deep_rgb(peak=4095)
+    assert inspect(netpbm(values, 65535)).peak == inspect(png_rows(values)).peak == values.max()
+
+
+@pytest.mark.parametrize("values", [[-128, -1, 0, 127], [0, 1, 2, 127]])
+def test_signed_bytes_of_a_tiff_ask_for_a_range_and_do_not_wrap(values: list[int]) -> None:
+    body = np.array(values, np.int8).view("<u2").reshape(1, 2, 1)
+    data = tiff(body, {256: 4, 258: 8, 339: 2})
+    with pytest.raises(DecodeError, match=r"int8 gray with values .* --range LO,HI"):
+        decode(data)
+    pixels = decode(data, DecodeOptions(gray_range=(-128, 127)))
+    assert pixels[0, :, 0].tolist() == [value + 128 for value in values]
+
+
+def test_unsigned_32_bits_of_a_tiff_do_not_wrap() -> None:
+    values = np.array([0, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    data = tiff(values.view("<u2").reshape(1, 4, 2), {258: 32, 277: 1})
+    pixels = decode(data, DecodeOptions(gray_range=(0, 2**32 - 1)))
+    assert pixels[0, :, 0].tolist() == [0, 127, 128, 255]
+
+
+def test_16_bit_cmyk_is_read_with_all_its_bits_and_no_range() -> None:
+    values = deep_rgb(4)
+    inks = [Image.fromarray(exact_bytes(values)[:, :, ink]) for ink in range(4)]
+    expected = np.asarray(Image.merge("CMYK", inks).convert("RGB"))
+    for options in (DecodeOptions(), DecodeOptions(gray_range=(0, 4095))):
+        np.testing.assert_array_equal(decode(tiff(values, {262: 5}), options), expected)
+    assert inspect(tiff(values // 100, {262: 5})).peak == 0  # little ink is no unknown range
+
+
+@pytest.mark.parametrize("planes", [{}, {259: 8}], ids=["plain", "deflated"])
+@pytest.mark.parametrize(("channels", "colour"), [(3, 2), (4, 5)], ids=["RGB", "CMYK"])
+def test_16_bit_planes_of_a_tiff_are_refused_and_interleaved_they_are_read(
+    channels: int, colour: int, planes: dict[int, int]
+) -> None:
+    values, tags = deep_rgb(channels), planes | {262: colour}
+    with pytest.raises(DecodeError, match=r"a plane for each channel.* store it with its channels interleaved"):
+        decode(tiff(values, tags, planes=True))
+    assert decode(tiff(values, tags)).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_transparent_level_of_a_shallow_png_is_one_of_its_own_bits(bits: int) -> None:
+    white = 2**bits - 1
+    data = png_grays([0, 1, white, 1], bits, chunk(b"tRNS", b"\x00\x01"))
+    pixels = decode(data, DecodeOptions(background=(200, 0, 0)))[0].tolist()
+    clear, last = [200, 0, 0], [255] * 3 if bits > 1 else [200, 0, 0]
+    assert pixels == [[0] * 3, clear, last, clear]

@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from data import jpeg2000
 from data.make_hostile import encode, rgb, rgb_pixels
 from PIL import Image
 
@@ -23,7 +25,7 @@ with warnings.catch_warnings():
     from pydicom.encaps import encapsulate
     from pydicom.pixels.utils import pixel_array
     from pydicom.sequence import Sequence
-    from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless
+    from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
 """pydicom's own test files, as far as its wheel holds them."""
@@ -398,3 +400,22 @@ def test_without_pydicom_the_refusal_names_the_extra(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pydicom", None)  # as Python marks what cannot be imported
     with pytest.raises(DecodeError, match=r"pydicom is not installed: pip install 'shardline\[dicom\]'"):
         decode(packaged("MR_small.dcm"))
+
+
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_frame_of_more_bits_than_the_file_says_is_refused_and_does_not_wrap(bits: int) -> None:
+    frame = encapsulate([jpeg2000.codestream([jpeg2000.ramp(bits)], [bits])])
+    values = np.zeros((32, 48), np.uint8 if bits <= 8 else np.uint16)
+    honest = dicom(values, syntax=JPEG2000Lossless, body=frame, BitsStored=bits)
+    assert decode(honest)[-1, -1].tolist() == [255] * 3
+    with pytest.raises(DecodeError, match=f"says that 8 bits are stored and its JPEG 2000 frame has {bits}"):
+        decode(dicom(values.astype(np.uint8), syntax=JPEG2000Lossless, body=frame))
+
+
+@pytest.mark.skipif(find_spec("openjpeg") is not None, reason="pylibjpeg-openjpeg is installed and reads it")
+@pytest.mark.parametrize("bits", [12, 16])
+def test_jpeg_2000_colour_above_8_bits_in_a_dicom_file_is_refused_and_names_decoders(bits: int) -> None:
+    frame = encapsulate([jpeg2000.codestream([jpeg2000.ramp(bits)] * 3, [bits] * 3)])
+    data = dicom(np.zeros((32, 48, 3), np.uint16), syntax=JPEG2000Lossless, body=frame, BitsStored=bits)
+    with pytest.raises(DecodeError, match=r"its pixels cannot be decoded .* pip install pylibjpeg"):
+        decode(data)

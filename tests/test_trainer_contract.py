@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data import jpeg2000
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
+from shards.decoding import VERSION as DECODING
 from shards.errors import ShardError, UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.packing.encode import StoreOptions, store_picture
@@ -315,6 +317,41 @@ def test_probes_that_are_no_pictures_and_none_at_all_are_refused(bundle: Path) -
         path.unlink()
     save_file({name: tensor[:0].contiguous() for name, tensor in tensors.items()}, bundle / "probes" / TENSORS)
     assert refusal(bundle).startswith("the bundle has 0 probes")
+
+
+def make_old(folder: Path) -> Path:
+    edit_page(folder, lambda page: page.pop("decoding"))
+    return folder
+
+
+def test_bundle_without_a_version_of_decoding_loads_warns_and_keeps_its_fingerprint(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = json.loads((make_old(bundle) / "bundle.json").read_text())
+    loaded = Bundle.load(bundle)
+    assert (loaded.page.decoding, loaded.page.fingerprint()) == (1, fingerprint_json(page))
+    (warning,) = caplog.messages
+    assert warning.startswith(f"the bundle has decoding version 1; version {DECODING}, which this program has, reads")
+    assert warning.endswith("pack their files into a new folder and train again")
+
+
+def test_bundle_of_this_version_of_decoding_loads_without_a_word(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Bundle.load(bundle).page.decoding == DECODING
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("bits", [12, 16], ids=["other pixels", "refused"])
+def test_probe_that_decodes_otherwise_by_now_is_no_damage(
+    bundle: Path, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    channels = 3 if bits == 16 else 1
+    probe = jpeg2000.codestream([jpeg2000.ramp(bits)] * channels, [bits] * channels)
+    (bundle / "probes" / "000.bin").write_bytes(probe)
+    assert refusal(bundle).startswith(("a probe of the bundle is damaged", "preprocessing differs from training's"))
+    Bundle.load(make_old(bundle))
+    assert caplog.messages[1:] == ["1 of the bundle's 8 probes is such a picture and was not compared"]
 
 
 def test_missing_probe_is_refused(bundle: Path) -> None:

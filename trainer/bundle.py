@@ -76,9 +76,13 @@ def _check_names(classes: list[str], task: str) -> None:
 
 
 def _read_dataset(location: str | None, classes: list[str], task: str, page: BundlePage | None) -> dict[str, Any]:
-    """Return the dataset's fingerprint, without one that of the bundle as WEIGHTS, and its packing options or None."""
+    """Return the dataset's fingerprint, version of decoding and packing options; without one what the bundle has."""
+    from shards.decoding import VERSION
+
     if location is None:
-        return {"dataset": page.dataset if page else None, "packing": None, "positive": None}
+        said = {"dataset": page.dataset, "decoding": page.decoding} if page else {"dataset": None, "decoding": VERSION}
+        return {**said, "packing": None, "positive": None}
+    from shards.affected import find_decoding
     from shards.dataset import open_dataset
 
     dataset = open_dataset(location)
@@ -90,7 +94,9 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
     if dataset.manifest.task != task:
         raise UsageError(f"--task is {task}, {location} is {dataset.manifest.task}; name the task of its labels")
     manifest = dataset.manifest
-    return {"dataset": dataset.fingerprint(), "packing": manifest.packing, "positive": manifest.positive}
+    decoding = min(find_decoding(dataset), page.decoding if page else VERSION)
+    said = {"dataset": dataset.fingerprint(), "decoding": decoding}
+    return {**said, "packing": manifest.packing, "positive": manifest.positive}
 
 
 def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Classifier, LoadReport, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from shards.affected import find_decoding
 from shards.dataset import Dataset, Split, open_dataset
 from shards.errors import UsageError
 from shards.plan import sequential_refs
@@ -95,6 +96,7 @@ def make_bundle(recipe: Recipe) -> Path:
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),
         metrics=_best_metrics(recipe, state, len(dataset.classes)),
+        decoding=find_decoding(dataset, state.decoding),
     )
     return recipe.run_dir / BUNDLE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shards.affected import describe_affected, describe_found, find_affected
 from shards.dataset import Dataset, Split, open_dataset
+from shards.decoding import VERSION as DECODING
+from shards.decoding import describe_versions
 from shards.errors import UsageError
 from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec
@@ -31,6 +35,8 @@ from trainer.step.guard import Guard
 from trainer.step.loss import Loss, build_loss
 from trainer.step.multi_label_loss import build_multi_label_loss
 from trainer.task import find_positive, refuse_misfit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -88,9 +94,12 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     preprocess = build_preprocess(recipe, dataset)
     engine, stream = open_engine(recipe, dataset, preprocess, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
-    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint())
+    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
+    if ranks.is_first:
+        for sentence in describe_decoding(dataset, state):
+            logger.warning("%s", sentence)
     if state.samples_seen:
         store.load(state, engine)
     every = recipe.track.every_steps
@@ -156,6 +165,20 @@ def _refuse_foreign(state: RunState, fresh: RunState) -> None:
             f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
             "choose another name=, or delete the run's folder"
         )
+
+
+def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:
+    """Return what is said where pictures come out otherwise than when they were packed, or than in a run so far."""
+    found = find_affected(dataset)
+    if not found.stored and state.samples_seen and state.decoding != DECODING:  # what is stored changes under no run
+        found = find_affected(dataset, state.decoding)
+        so_far = describe_versions("the run so far", state.decoding)
+        if state.decoding > DECODING:
+            return [so_far]
+        return [f"{so_far}. {describe_found(found, state.decoding)}"] if found.count else []
+    if found.count or dataset.manifest.decoding > DECODING:
+        return [describe_affected(dataset, found)]
+    return []
 
 
 def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:

@@ -15,6 +15,7 @@ import xxhash
 
 from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, examine
 from shards.decode import DecodeOptions
+from shards.decoding import VERSION as DECODING
 from shards.index import encode_table
 from shards.pools import Pool
 from shards.sources.load import load_chunks
@@ -114,7 +115,7 @@ def _examine_chunks(
 
 
 def _identify(sources: Sequence[Source], options: DecodeOptions) -> str:
-    digest = xxhash.xxh3_128(f"{VERSION} {options.model_dump_json()}".encode())
+    digest = xxhash.xxh3_128(f"{VERSION} {DECODING} {options.model_dump_json()}".encode())
     for source in sources:
         digest.update(repr((source.name, source.size, source.stamp, source.offset)).encode())
     return digest.hexdigest()

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from shards.audit.audit import Audit
 from shards.audit.examine import FACTS_SCHEMA
 from shards.audit.findings import number_clusters
+from shards.manifest import AUDIT_TABLE
 from shards.sources.layout import ENDINGS
 from shards.storage import Storage
 
-NAME = "audit.parquet"
+NAME = AUDIT_TABLE
 ROWS_AT_ONCE = 4096
 
 AUDIT_SCHEMA = pa.schema(

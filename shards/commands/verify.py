@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from shards.commands.arguments import STYLE
 from shards.verify import verify_dataset
@@ -23,7 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify, and print what was looked at."""
     done = verify_dataset(arguments.dataset, sample=arguments.sample, seed=arguments.seed)
     if arguments.json:
-        print(json.dumps({"shards": done.shards, "verified": done.pictures}))
+        print(json.dumps({"shards": done.shards, "verified": done.pictures, "notes": done.notes}))
     else:
         print(f"{arguments.dataset}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, all as packed")
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0

@@ -14,6 +14,7 @@ from PIL import Image
 
 from shards.audit.examine import Progress
 from shards.decode import DecodeOptions
+from shards.decoding import VERSION as DECODING
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_file, fingerprint_json, hash_bytes
 from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name
@@ -201,6 +202,7 @@ def _draft(rows: list[dict[str, Any]], listed: SourceList, positive: str | None)
         audited=Audited(level="none"),
         table_sha256="",
         quarantined=0,
+        decoding=DECODING,
     )
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from shards.audit.examine import Progress
+from shards.decoding import VERSION as DECODING
+from shards.decoding import describe_versions
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from shards.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
 from shards.origin import PackCommand, find_commands, record_command
+from shards.packing.age import check_age, compare_age
 from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.compare import compare_sources
 from shards.packing.cut import ShardPlan, plan_shards, refuse_lost_classes
@@ -84,12 +87,21 @@ def pack(
         base = read_base(storage, options)
         if base.manifest:
             refuse_misfit(options.positive, base.manifest)
-        new, base = compare_sources(base, listed, options, repack)
-        return _grow(new, base, storage, options, run, command)
+        new, grown = compare_sources(base, listed, options, repack)
+        aged = check_age(base, listed, options.store.decode, adds=bool(new.sources))
+        if aged.note:
+            run.say(aged.note)
+        return _grow(new, grown, storage, options, run, command, aged.decoding)
 
 
 def _grow(
-    listed: SourceList, base: Base, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
+    listed: SourceList,
+    base: Base,
+    storage: Storage,
+    options: PackOptions,
+    run: Run,
+    command: PackCommand | None,
+    decoding: int = DECODING,
 ) -> Manifest:
     if base.manifest and not listed.sources and not base.changed:
         return _add_nothing(base.manifest, base.rows, storage, listed.notes, options, run)
@@ -100,7 +112,8 @@ def _grow(
     if base.changed:
         changed = [base.sources[row] for row in sorted(base.changed)]
         identity = fingerprint_json([identity, [[each.name, each.weight, each.group] for each in changed]])
-    stamps = fingerprint_json([identity, [source.stamp for source in chosen.sources]])
+    # Shards that a killed run wrote with another decoding are written again.
+    stamps = fingerprint_json([identity, DECODING, [source.stamp for source in chosen.sources]])
     sizes = claim_target(storage, stamps, name_shards(base.rows), base.manifest.updates if base.manifest else 0)
     labels = {name: number for number, name in enumerate(listed.classes)}
     setting = Setting(storage, listed.store, options.store, labels, identity)
@@ -108,7 +121,7 @@ def _grow(
     warning = compare_mix(base, rows)
     if warning:
         run.say(warning)
-    draft = _draft(listed, base, chosen, identity, options)
+    draft = _draft(listed, base, chosen, identity, options).model_copy(update={"decoding": decoding})
     old = reindex(storage, base)
     record_command(storage, draft.updates, command)
     return publish(storage, [*old, *rows], draft)
@@ -141,10 +154,13 @@ def _compare(
         chosen, plan = _plan(listed, Base(), FolderStorage(Path(scratch)), options, run)
     shown = listed.display_names or listed.classes
     if _identify(plan, chosen, listed.classes, options) != manifest.packing.plan or shown != manifest.display_names:
+        older = describe_versions("the dataset", manifest.decoding) if manifest.decoding != DECODING else ""
         raise UsageError(
             f"{storage} already holds a dataset of other pictures or options; "
-            "add new pictures to it with --update, name another folder, or delete it first"
+            f"add new pictures to it with --update, name another folder, or delete it first{older and f' ({older})'}"
         )
+    for note in compare_age(manifest, storage, chosen):
+        run.say(note)
     rows = read_rows(storage, manifest)
     release_target(storage, manifest, name_shards(rows))  # a run may have been killed after it published
     if options.positive not in (None, manifest.positive):

@@ -16,6 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+try:
+    from data import jpeg2000
+except ImportError:  # run as a script
+    import jpeg2000  # type: ignore[no-redef]
+
 WIDTH, HEIGHT = 48, 32
 
 
@@ -99,6 +104,30 @@ def png_rows(values: np.ndarray, before: bytes = b"") -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def png_grays(values: list[int], bits: int, before: bytes = b"") -> bytes:
+    """Return a PNG of one row of gray with 1, 2, 4 or 8 bits."""
+    packed = int("".join(f"{value:0{bits}b}" for value in values).ljust(-(-bits * len(values) // 8) * 8, "0"), 2)
+    row = packed.to_bytes(-(-bits * len(values) // 8), "big")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(b"\x00" + row)) + chunk(b"IEND", b"")
+
+
+def netpbm(values: np.ndarray, white: int, text: bool = False) -> bytes:
+    """Return a PGM or PPM of uint16[H, W, C] with C = 1 or 3 whose white is any value from 1 to 65535."""
+    height, width, channels = values.shape
+    head = b"P%d # comment\n%d %d\n%d\n" % ((5 if channels == 1 else 6) - 3 * text, width, height, white)
+    if text:
+        return head + b"# a comment\n" + b" ".join(b"%d" % value for value in values.ravel()) + b"\n"
+    return head + values.astype(">u2" if white > 255 else "u1").tobytes()
+
+
+def twelve_bit_jpeg() -> bytes:
+    """Return a JPEG whose frame tells 12 bits a channel."""
+    data = bytearray(encode(rgb(), "JPEG"))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    return bytes(data)
+
+
 def half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
@@ -126,18 +155,18 @@ def deep_rgb(channels: int = 3, peak: int = 65535) -> np.ndarray:
 def tiff(values: np.ndarray, tags: dict[int, int], planes: bool = False) -> bytes:
     """Return a little-endian TIFF of uint16[H, W, C]; `tags` are added to the usual ones, or win; 259: 8 deflates."""
     height, width, channels = values.shape
-    if planes:
-        values = values.transpose(2, 0, 1)
-    body = values.astype("<u2").tobytes()
+    strips = [plane.tobytes() for plane in values.astype("<u2").transpose(2, 0, 1)]
+    if not planes:
+        strips = [values.astype("<u2").tobytes()]
     if tags.get(259) == 8:
-        body = zlib.compress(body)
-    parts = channels if planes else 1
+        strips = [zlib.compress(strip) for strip in strips]
+    parts, body, sizes = len(strips), b"".join(strips), [len(strip) for strip in strips]
     usual = {256: width, 257: height, 259: 1, 262: 2 if channels > 2 else 1, 277: channels, 278: height}
     usual |= {284: 2 if planes else 1}
     start = 8 + 2 + 12 * len(usual.keys() | tags.keys() | {258, 273, 279}) + 4
     more, entries = b"", []
-    offsets = [start + 2 * channels + 8 * parts + part * len(body) // parts for part in range(parts)]
-    lists = {258: ("H", [16] * channels), 273: ("I", offsets), 279: ("I", [len(body) // parts] * parts)}
+    offsets = [start + 2 * channels + 8 * parts + sum(sizes[:part]) for part in range(parts)]
+    lists = {258: ("H", [16] * channels), 273: ("I", offsets), 279: ("I", sizes)}
     lists |= {tag: ("H", [value]) for tag, value in (usual | tags).items()}
     for tag, (kind, items) in sorted(lists.items()):
         packed = struct.pack(f"<{len(items)}{kind}", *items)
@@ -347,6 +376,106 @@ HOSTILE = [
         "that is read wrongly",
     ),
     Hostile("bomb.webp", "a WebP that tells 4,278,190,080 pixels", bomb_webp, None, "over the limit", "bomb"),
+    Hostile(
+        "deep_rgb.jp2",
+        "16-bit RGB, whose white Pillow makes black",
+        lambda: jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(16)] * 3, [16] * 3), 3, 16, jpeg2000.RGB),
+        None,
+        "JPEG 2000 of 3 channels with 16 bits, of which 8 would be kept",
+    ),
+    Hostile(
+        "mixed.jp2",
+        "RGB of 5, 8 and 12 bits",
+        lambda: jpeg2000.codestream([jpeg2000.ramp(bits) for bits in (5, 8, 12)], [5, 8, 12]),
+        None,
+        "JPEG 2000 of 3 channels with 5, 8, 12 bits",
+    ),
+    Hostile(
+        "gray_20.jp2",
+        "20-bit gray",
+        lambda: jpeg2000.codestream([jpeg2000.ramp(16) + 2**19 - 2**15], [20]),
+        None,
+        "JPEG 2000 of gray with 20 bits, of which 16 would be kept",
+    ),
+    Hostile(
+        "palette_16.jp2",
+        "a palette of 16-bit colours",
+        lambda: jpeg2000.jp2(
+            jpeg2000.codestream([jpeg2000.ramp(8) // 128], [8]),
+            1,
+            8,
+            jpeg2000.RGB,
+            jpeg2000.palette([(65535, 0, 0), (0, 0, 65535)], 16),
+        ),
+        None,
+        "JPEG 2000 whose palette has 16 bits a colour",
+    ),
+    Hostile(
+        "gray_9.jp2",
+        "9-bit gray, which Pillow takes for 8",
+        lambda: jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(9)], [9]), 1, 9, jpeg2000.GRAY),
+        _AS_STORED,
+    ),
+    Hostile("one_bit.jp2", "black and white", lambda: jpeg2000.codestream([jpeg2000.ramp(1)], [1]), _AS_STORED),
+    Hostile("deep_rgb.ppm", "RGB whose white is 4095", lambda: netpbm(deep_rgb(peak=4095), 4095), _AS_STORED),
+    Hostile(
+        "deep_text.pgm", "gray as text whose white is 1000", lambda: netpbm(deep_rgb(1, 1000), 1000, True), _AS_STORED
+    ),
+    Hostile(
+        "cut.ppm",
+        "half of an RGB whose white is 4095",
+        lambda: half(netpbm(deep_rgb(peak=4095), 4095)),
+        None,
+        "truncated",
+        "truncated",
+    ),
+    Hostile(
+        "signed_8.tif",
+        "8-bit gray with a sign, whose -1 is no white",
+        lambda: tiff(deep_rgb(1), {258: 8, 339: 2}),
+        None,
+        "int8 gray with values -128..127, whose true range",
+        "range",
+    ),
+    Hostile(
+        "unsigned_32.tif",
+        "32-bit gray without a sign",
+        lambda: tiff(deep_rgb(2), {258: 32, 277: 1}),
+        None,
+        "uint32 gray with values",
+        "range",
+    ),
+    Hostile("deep_cmyk.tif", "16-bit CMYK", lambda: tiff(deep_rgb(4), {262: 5}), _AS_STORED),
+    Hostile(
+        "deep_cmyk_planes.tif",
+        "16-bit CMYK, a plane for each ink",
+        lambda: tiff(deep_rgb(4), {262: 5}, planes=True),
+        None,
+        "a plane for each channel) that is read wrongly",
+    ),
+    Hostile(
+        "deep_planes_deflated.tif",
+        "16-bit RGB, a plane for each channel, deflated",
+        lambda: tiff(deep_rgb(), {259: 8}, planes=True),
+        None,
+        "a plane for each channel) that is read wrongly",
+    ),
+    Hostile(
+        "float_rgb.tif",
+        "RGB of floats",
+        lambda: tiff(deep_rgb(6), {258: 32, 339: 3, 262: 2, 277: 3}),
+        None,
+        "a TIFF of 3 channels of 32 float bits",
+    ),
+    Hostile(
+        "twelve.jpg", "a JPEG of 12 bits", twelve_bit_jpeg, None, "a JPEG of 12 bits a channel, and only 8 are read"
+    ),
+    Hostile(
+        "two_bit_clear.png",
+        "2-bit gray with a transparent level",
+        lambda: png_grays([0, 1, 2, 3], 2, chunk(b"tRNS", b"\x00\x01")),
+        (4, 1),
+    ),
     Hostile("cut.jp2", "half of a JPEG 2000", lambda: half(encode(rgb(), "JPEG2000")), None, "truncated", "truncated"),
     Hostile(
         "cut_lzw.tif",

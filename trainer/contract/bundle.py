@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shards.decoding import VERSION as DECODING
+from shards.decoding import describe_versions
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
@@ -28,6 +31,8 @@ from trainer.contract.ood import Detector, check_scores, read_detector
 from trainer.contract.positive import name_figures
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
+
+logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
 PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
@@ -62,6 +67,8 @@ class BundlePage(BaseModel):
     """Where weights that were not trained here came from, and the sha256 of their tensors' file."""
     versions: dict[str, str]
     """Library versions that made it."""
+    decoding: int = 1
+    """Version of decoding by which training has seen pictures, see `shards.decoding`."""
     weights_sha256: str
 
     @model_validator(mode="after")
@@ -135,7 +142,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Bundle:
-        """Load a bundle and recompute its probes.
+        """Load a bundle and recompute its probes; warn where this program decodes otherwise than its training.
 
         Raises:
             UsageError: No bundle there.
@@ -143,6 +150,8 @@ class Bundle:
         """
         root = Path(folder)
         page = read_bundle_page(root)
+        if page.decoding != DECODING:
+            logger.warning("%s", _describe_age(page))
         model = Classifier(page.model)
         try:
             if fingerprint_file(root / WEIGHTS) != page.weights_sha256:
@@ -154,7 +163,7 @@ class Bundle:
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
             raise ShardError(f"{root} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
         bundle = cls(page, model.eval().to(device), torch.device(device), detector=detector)
-        check_images(pictures, images, page.preprocess)
+        check_images(pictures, images, page.preprocess, page.decoding)
         actual, scores = bundle.compute_batch(images)
         # The probes were computed on a CPU; convolutions on another device sum in another order.
         check_logits(actual, logits, SAME_BACK_END if device == "cpu" else OTHER_BACK_END)
@@ -198,6 +207,17 @@ class Bundle:
         return answer(logits, self.page.classes, self.page.decision, ood_score)
 
 
+def _describe_age(page: BundlePage) -> str:
+    """Return what is said of a bundle whose training was decoded by another version."""
+    said = describe_versions("the bundle", page.decoding)
+    if page.decoding > DECODING:
+        return said
+    return (
+        f"{said}. Pictures of other kinds give the answers that they gave, and nothing is damaged; where such pictures "
+        "were trained on or are asked about, pack their files into a new folder and train again"
+    )
+
+
 def _check_normalisation(model: Classifier, root: Path) -> None:
     """Refuse a page whose mean or std are not those that the weights bring; whoever reads it alone would go wrong.
 
@@ -222,7 +242,7 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         folder: Where; a bundle that is there is replaced.
         model: The trained classifier; it is left in evaluation mode on the CPU.
         pictures: Encoded pictures for the probes.
-        facts: The remaining fields of BundlePage.
+        facts: The remaining fields of BundlePage; without `decoding` it is this program's version.
 
     Raises:
         ShardError: The model's answers to the probes are not finite numbers.
@@ -234,7 +254,10 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         model.eval().cpu()
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / WEIGHTS)
         page = BundlePage(
-            model=model.spec, versions=read_versions(), weights_sha256=fingerprint_file(temporary / WEIGHTS), **facts
+            model=model.spec,
+            versions=read_versions(),
+            weights_sha256=fingerprint_file(temporary / WEIGHTS),
+            **{"decoding": DECODING, **facts},
         )
         images = torch.stack([prepare(data, page.preprocess) for data in pictures])
         with torch.inference_mode():

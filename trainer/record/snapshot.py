@@ -60,6 +60,8 @@ class RunState(BaseModel):
     dataset: str
     recipe: str
     """Fingerprints of what the state belongs to."""
+    decoding: int = 1
+    """Version of decoding of the oldest program that trained it, see `shards.decoding`."""
 
 
 class SnapshotStore:
