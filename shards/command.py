@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from shards.disk import explain_disk
 from shards.errors import Interrupted, ShardError, UsageError
 
 DONE, MISTAKE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 3, 130, 141
@@ -34,12 +35,17 @@ def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None)
         return _say(err, REFUSED)
     except BrokenPipeError as err:
         return UNREAD if _is_unread() else _say(err, MISTAKE)
-    except OSError as err:  # a full disk, a missing permission, a vanished file: the outside world
-        return _say(f"{err.strerror or err}: {err.filename}" if err.filename else err, MISTAKE)
     except Interrupted as err:
         return _say(err, INTERRUPTED)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    except Exception as err:
+        refused = explain_disk(err)  # safetensors and torch have errors of their own for it
+        if refused is not None:
+            return _say(f"{refused}, and run the command again: it was stopped before its end", MISTAKE)
+        if isinstance(err, OSError):  # a missing permission, a vanished file: the outside world
+            return _say(f"{err.strerror or err}: {err.filename}" if err.filename else err, MISTAKE)
+        raise
 
 
 def _is_unread() -> bool:

@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shards.disk import naming_disk
 from shards.errors import UsageError
-
-TEMPORARY = ".partial"
+from shards.temporary import holding, name_temporary, remove_leftovers
 
 
 @contextlib.contextmanager
@@ -20,16 +21,74 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the place of `path` when the block ends without an error.
 
     It is fsynced before the rename, so that a power cut leaves the old content or the new one.
+
+    Raises:
+        DiskError: The disk does not take it.
     """
-    temporary = path.with_name(f"{path.name}{TEMPORARY}-{os.getpid()}")
+    temporary = name_temporary(path)
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming_disk(path, temporary=temporary):
+            with open(temporary, "wb") as file, holding(file.fileno()):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there; and what cannot be removed is not what ended the block
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, for what becomes `path`; unless it was renamed it is gone after the block.
+
+    What dead processes left of earlier ones is removed first.
+
+    Args:
+        path: See `publish_folder`.
+        needed: What will be written, in words, for the error of a disk that does not take it.
+
+    Raises:
+        DiskError: The disk does not take what the block writes.
+    """
+    temporary = name_temporary(path)
+    remove_leftovers(path)
+    try:
+        with naming_disk(path, needed, temporary=temporary):
+            temporary.mkdir(parents=True)
+            handle = os.open(temporary, os.O_RDONLY)
+            try:
+                with holding(handle):
+                    yield temporary
+            finally:
+                os.close(handle)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path, *, replaces: bool = True) -> None:
+    """Rename a folder to `path` once all of its files are on the disk.
+
+    Some disks, those behind a network above all, say only then that they are full.
+
+    Args:
+        temporary: See `open_temporary_folder`.
+        path: Its name from now on.
+        replaces: Whether a folder that is there goes; else it is an error.
+    """
+    for each in temporary.rglob("*"):
+        if each.is_file():
+            with open(each, "rb") as file:
+                os.fsync(file.fileno())
+    if replaces:
+        shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add UTF-8 text at the end of a file; raises DiskError where the disk does not take it all."""
+    with naming_disk(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,3 +23,15 @@ def parse_size(text: str) -> int:
     if match is None or unit is None:
         raise UsageError(f"a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB, got '{text}'")
     return int(float(match[1]) * unit)
+
+
+def format_size(number: int) -> str:
+    """Return bytes as people read them.
+
+    >>> format_size(512), format_size(2 << 10), format_size(5 << 20), format_size(3 << 30)
+    ('512 bytes', '2.0 KiB', '5.0 MiB', '3.0 GiB')
+    """
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"

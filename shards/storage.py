@@ -18,12 +18,14 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from shards.disk import naming_disk
 from shards.errors import UsageError
-from shards.files import TEMPORARY, lock_folder, write_atomically
+from shards.files import lock_folder, write_atomically
 from shards.remote.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.remote.readable import Readable as Readable
 
 _COPY_BYTES = 8 << 20
+_ELSEWHERE = "set TMPDIR to a folder on another disk, where what goes to a store is written first"
 _ATTEMPTS = 10  # pyarrow's own 3 give up after a 2 s outage of the store
 _READ_ATTEMPTS = 3  # a download goes on by itself where a read gave up
 _READ_RETRY_S = 5  # the same for gs://, which counts seconds; its own 15 minutes outlive every deadline
@@ -241,7 +243,9 @@ class ObjectStorage:
     def writing(self, name: str) -> Iterator[BinaryIO]:
         # Written to disk first: closing an upload publishes what was sent so far, also after an error.
         with tempfile.TemporaryFile(prefix="shardline-") as spool:
-            yield spool
+            with naming_disk(Path(tempfile.gettempdir(), "upload"), elsewhere=_ELSEWHERE):
+                yield spool
+                spool.flush()
             spool.seek(0)
             with self.filesystem.open_output_stream(f"{self.root}/{name}", compression=None) as upload:
                 shutil.copyfileobj(spool, upload, _COPY_BYTES)
@@ -255,8 +259,3 @@ class ObjectStorage:
     def locked(self) -> Iterator[None]:
         """Yield at once: an object store has no locks. Two writers of one plan would write the same bytes."""
         yield
-
-
-def is_leftover(name: str) -> bool:
-    """Say whether a file is what a killed writer could not remove."""
-    return re.search(re.escape(TEMPORARY) + r"-\d+$", name) is not None

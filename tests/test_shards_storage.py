@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from shards.errors import UsageError
-from shards.storage import FolderStorage, Readable, Storage, is_leftover, open_readable, open_storage
+from shards.storage import FolderStorage, Readable, Storage, open_readable, open_storage
+from shards.temporary import is_leftover
 
 CONTENT = bytes(range(250)) * 40_000
 

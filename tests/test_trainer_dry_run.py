@@ -265,7 +265,7 @@ def test_run_that_does_not_fit_into_memory_is_refused(
 
 def test_run_that_does_not_fit_on_the_disk_is_refused() -> None:
     refuse_full_disk(GIB, GIB, "runs")
-    with pytest.raises(UsageError, match=r"need about 3\.0 GiB, runs has 1\.0 GiB free; make room"):
+    with pytest.raises(UsageError, match=r"need about 3\.0 GiB more, the disk of runs has 1\.0 GiB free, so no s"):
         refuse_full_disk(3 * GIB, GIB, "runs")
 
 

@@ -20,7 +20,7 @@ from trainer.options.optim import OptimOptions
 from trainer.recipe_file import load_recipe
 from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.layers import measure_depths
-from trainer.step.optimizers import build_optimizer, group_parameters
+from trainer.step.optimizers import build_optimizer, group_parameters, measure_state
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -224,6 +224,18 @@ def test_optimizer_holds_every_parameter_once(name: str) -> None:
     optimizer = build_optimizer(model, make_options(name, layer_decay=0.8), HEAD)
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_of_the_state_are_known_before_the_first_step(name: str) -> None:
+    model, options = make_small(), make_options(name, layer_decay=0.8)
+    optimizer = build_optimizer(model, options, HEAD)
+    before = copy_weights(model)
+    measured = measure_state(optimizer, options)
+    assert (dict(optimizer.state), find_changed(model, before)) == ({}, set())
+    take_step(model, optimizer, 0)
+    held = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    assert measured == sum(value.nbytes for value in held) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,16 +17,18 @@ from pathlib import Path
 import pytest
 import torch
 from ray.exceptions import RayActorError
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray_nodes import Nodes, run_nodes
 from safetensors.torch import load_file
+from small_disk import mount_small
 from torch import Tensor
 
-from shards.errors import UsageError
+from shards.errors import ShardError, UsageError
 from shards.storage import open_storage
 from trainer.launch import choose_launch, launch
 from trainer.ray_launch import _explain
+from trainer.ray_refusal import is_full_disk, read_refusal
 from trainer.recipe import Recipe
 from trainer.recipe_file import load_recipe
 from trainer.record.ledger import read_ledger, read_position
@@ -276,6 +280,32 @@ def test_more_losses_than_allowed_end_in_a_sentence_and_a_run_that_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_full_disk_ends_the_run_without_another_start_of_its_ranks_and_with_room_the_same_command_ends_it(
+    dataset_path: Path, ray_cluster: str, tmp_path: Path
+) -> None:
+    """No restart heals it, and none is tried although three are allowed: each start adds a file of events."""
+    with mount_small(tmp_path / "disk", "size=64m") as disk:
+        options = ("num_ranks=2", "epochs=4", "snapshot.every_s=0.2", "track.tensorboard=true")
+        run = Run(dataset_path, disk.folder, ray_cluster, *options)
+        process = run.start()
+        wait_for(process, lambda: run.snapshot > 0, "snapshot")
+        disk.fill()
+        errors = finish(process, 2)
+        assert "Traceback" not in errors
+        assert re.fullmatch(
+            rf"error: the disk of {run.run_dir}\S* is full \(.* free.*\); the run stopped after \d+ samples, its "
+            r"last snapshot is at \d+\. Free some room there, or move .*: the same command then resumes from that s.*",
+            errors.strip().splitlines()[-1],
+        ), errors
+        assert len(list((run.run_dir / "tensorboard").iterdir())) == 1
+        assert are_gone(ray_cluster)
+        disk.empty()
+        finish(run.start())
+        assert every_sample_once(run.seen())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_ctrl_c_reaches_ranks_on_another_disk_and_the_same_command_ends_the_run_from_the_store(
     dataset_path: Path, ray_cluster: str, s3: str, tmp_path: Path
 ) -> None:
@@ -376,6 +406,18 @@ def test_notice_that_a_node_will_be_taken_away_is_answered_with_a_snapshot_in_ti
 
 def find_processes_of(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_full_disk_of_ray_trains_own_files_is_known_for_what_it_is() -> None:
+    """In the words that Ray makes of it, too; a refusal of a rank comes back as the error that it was."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert is_full_disk(WorkerGroupError("", {0: RuntimeError("Connection reset by peer"), 1: full}))
+    assert is_full_disk(ControllerError(RuntimeError("OSError: [Errno 28] No space left on device: '/runs/ray'")))
+    assert not is_full_disk(WorkerGroupError("", {0: RayActorError()}))
+    refusal = read_refusal("refused:a shard: damaged")
+    assert isinstance(refusal, ShardError)
+    assert str(refusal) == "a shard: damaged"
+    assert read_refusal("interrupted") is read_refusal(None) is None
 
 
 def test_death_of_a_worker_is_told_in_a_sentence_whichever_way_ray_train_met_it(dataset_path: Path) -> None:

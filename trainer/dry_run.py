@@ -10,19 +10,18 @@ import torch
 
 from shards.dataset import Dataset
 from shards.positive import describe_default
+from shards.sizes import format_size
 from trainer.build import resolve_recipe
 from trainer.launch import choose_launch, open_data
-from trainer.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
+from trainer.machine import read_free_disk, refuse_too_many_ranks
 from trainer.processes import run_processes
 from trainer.recipe import Recipe
+from trainer.record.room import refuse_small_disk
 from trainer.record.standing import Standing, look_up
 from trainer.record.steps import count_steps
 from trainer.record.wandb_run import choose_mode
 from trainer.rehearsal import Rehearsal, rehearse
 from trainer.task import find_positive
-
-_KEPT_SNAPSHOTS = 3
-"""The best, the last, and the one that is being written."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,12 @@ def plan_run(recipe: Recipe) -> Plan:
     recipe = resolve_recipe(recipe.with_absolute_paths())
     recipe, dataset = open_data(recipe)
     standing = look_up(recipe)
-    free_disk = read_free_disk(recipe.run_dir)
+    read_free_disk(recipe.run_dir)  # what nobody can write to is known before any step
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
     rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks), here)
-    snapshot = rehearsal.memory.snapshot
-    kept = recipe.epochs + 1 if recipe.snapshot.keep == "all" else _KEPT_SNAPSHOTS
-    needed_disk = kept * snapshot + rehearsal.memory.parameters
-    refuse_full_disk(needed_disk, free_disk, recipe.storage.root)
-    storage = {"folder": str(recipe.run_dir), "free": free_disk, "needed": needed_disk}
+    room = refuse_small_disk(recipe, rehearsal.memory.snapshot, rehearsal.memory.parameters)
+    storage = {"folder": str(recipe.run_dir), **room}
     return _make_plan(recipe, dataset, rehearsal, standing, storage, _note(recipe, rehearsal, on_cluster))
 
 
@@ -203,26 +199,16 @@ def describe(plan: Plan) -> str:
         "ranks": f"{plan.num_ranks} by {plan.launch} on {plan.device}, {plan.workers_per_rank} loader threads each",
         "batch": f"{plan.batch_size_global:,} over all ranks, {rank_batch} per rank",
         "steps": f"{plan.steps_per_epoch:,} an epoch, {plan.steps_total:,} in all, {plan.steps_done:,} done",
-        "memory": f"{_size(plan.memory['needed_per_rank'])} per rank of {_size(plan.memory['free'])} free ("
-        + ", ".join(f"{name} {_size(size)}" for name, size in held.items())
+        "memory": f"{format_size(plan.memory['needed_per_rank'])} per rank of {format_size(plan.memory['free'])} free ("
+        + ", ".join(f"{name} {format_size(size)}" for name, size in held.items())
         + ")",
-        "disk": f"{_size(plan.storage['needed'])} of {_size(plan.storage['free'])} free",
+        "disk": f"{format_size(plan.storage['needed'])} of {format_size(plan.storage['free'])} free",
         "time": f"about {_duration(plan.time['left_s'])}, an epoch {_duration(plan.time['epoch_s'])}: an estimate from "
         f"{plan.time['timed_steps']} steps of {plan.time['step_s']:.3g} s",
         "W&B": plan.wandb + ("; TensorBoard too" if plan.tensorboard else ""),
     }
     text = [f"{name:<10}{line}" for name, line in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in plan.notes), "all checks passed; nothing was written"])
-
-
-def _size(number: int) -> str:
-    """Return bytes as people read them.
-
-    >>> _size(5 << 20)
-    '5.0 MiB'
-    """
-    unit = "GiB" if number >= 2**30 else "MiB"
-    return f"{number / (2**30 if unit == 'GiB' else 2**20):.1f} {unit}"
 
 
 def _duration(seconds: float) -> str:

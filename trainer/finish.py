@@ -34,11 +34,9 @@ from trainer.record.wandb_run import Judged
 from trainer.report.card import write_card
 from trainer.report.page import AUGMENTED, write_report
 from trainer.report.sources import Finished, record_environment
-from trainer.run_dir import SNAPSHOTS
+from trainer.run_dir import BUNDLE, SNAPSHOTS
 from trainer.step.norms import describe_local_norms
 from trainer.task import find_positive
-
-BUNDLE = "bundle"
 
 
 def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> list[str]:

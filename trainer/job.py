@@ -13,6 +13,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.mirror import mirrored
 from trainer.record.parts import write_parts
+from trainer.record.room import explaining_stop
 from trainer.record.track import Tracker
 from trainer.run_dir import RESULT
 from trainer.step.memory import RankMemoryError
@@ -33,7 +34,7 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
     exit_code = FAULT
     try:
-        with mirrored(recipe, ranks):
+        with explaining_stop(recipe), mirrored(recipe, ranks):
             outcome = train(recipe, ranks, report, tracker)
             if outcome == "finished":
                 notes = finish_run(recipe, ranks, tracker)

@@ -6,8 +6,9 @@ and a function that takes each epoch's numbers.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -21,9 +22,10 @@ from trainer.feed.meter import Readings, judge
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers
+from trainer.record.room import explaining_stop
 from trainer.record.snapshot import Best, name_snapshot
 from trainer.record.track import Tracker
-from trainer.session import Run, open_run
+from trainer.session import Run, is_trained, open_run
 from trainer.step.schedule import PlateauState, scale_lr, update_plateau
 from trainer.steps import Coming, save, settle, take_step
 
@@ -38,19 +40,29 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | 
     command goes on.
 
     Raises:
-        UsageError: A recipe that does not fit the data, or a snapshot of another run.
+        UsageError: A recipe that does not fit the data, a snapshot of another run, or a disk that takes no more.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
     run = open_run(recipe, ranks, tracker)
-    try:
-        while not _is_done(run):
+    with explaining_stop(recipe, lambda: run.state.samples_seen), _closing(run):
+        while not is_trained(recipe, run.state):
             numbers = _train_epoch(run)
             if numbers is None:
                 return "interrupted"
             _end_epoch(run, numbers, _judge_epoch(run), report)
-    finally:
-        run.close()
     return "finished"
+
+
+@contextlib.contextmanager
+def _closing(run: Run) -> Iterator[None]:
+    """Close the run after the block; what the block raised is what is raised, whatever the last snapshot met."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            run.close()
+        raise
+    run.close()
 
 
 def _judge_epoch(run: Run) -> Numbers:
@@ -90,13 +102,6 @@ def _refuse_divergence(rows: Rows, run: Run) -> None:
             "or BatchNorm saw too few steps to settle. Lower optim.peak_lr or set optim.clip_norm, and choose another "
             f"name=, or delete {run.run_dir}"
         )
-
-
-def _is_done(run: Run) -> bool:
-    patience = run.recipe.stop.patience
-    if patience is not None and run.state.epochs_without_better >= patience:
-        return True
-    return run.state.epochs_done >= run.recipe.epochs
 
 
 def _train_epoch(run: Run) -> Numbers | None:
@@ -181,7 +186,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     if run.logbook:
         words = {"feed/verdict": run.verdict} | ({"val/positive": run.positive} if run.positive else {})
         run.logbook.write(numbers, words)  # before the snapshot: an epoch that counts as done has its row
-    if better or epoch % run.recipe.snapshot.every_epochs == 0 or _is_done(run):
+    if better or epoch % run.recipe.snapshot.every_epochs == 0 or is_trained(run.recipe, run.state):
         save(run)
     if run.tracker:
         run.tracker.log_epoch(numbers, run.positive)

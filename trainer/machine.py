@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.sizes import format_size
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -60,7 +61,7 @@ def refuse_too_many_ranks(num_ranks: int, num_gpus: int) -> None:
         )
 
 
-def refuse_full_disk(needed: int, free: int, folder: str) -> None:
+def refuse_full_disk(needed: int, free: int, folder: str, option: str = "storage.root") -> None:
     """Refuse a run whose files would not fit; bytes.
 
     Raises:
@@ -68,6 +69,7 @@ def refuse_full_disk(needed: int, free: int, folder: str) -> None:
     """
     if needed > free:
         raise UsageError(
-            f"snapshots and bundle of the run need about {needed / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f} GiB "
-            "free; make room, or set storage.root to another disk"
+            f"snapshots and bundle of the run need about {format_size(needed)} more, the disk of {folder} has "
+            f"{format_size(free)} free, so no step was taken; free some room there, or set {option} to a folder on "
+            "another disk"
         )

@@ -36,22 +36,23 @@ from ray.train import (
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 
 from shards.errors import ShardError, UsageError
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
 from trainer.ray_board import Board
+from trainer.ray_refusal import RefusableTrainer, post_refusal, read_refusal
 from trainer.ray_watch import TICK_S, CommandSide, RankSide, name_room, release_nodes, release_room
 from trainer.recipe import Recipe
 from trainer.recipe_file import build_recipe
 from trainer.record.logbook import Numbers
+from trainer.record.room import explaining_stop
 from trainer.run_dir import STOP_FILE
 from trainer.step.memory import RankMemoryError
 from trainer.watching import watching
 
-REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardError, "outside": OSError}
 COLLECTIVE_TIMEOUT_S = 300
 RAY_FOLDER = "ray"
 _YOUNG_S = 10.0
@@ -63,9 +64,9 @@ def run_on_ray(recipe: Recipe) -> Outcome:
     """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
 
     Raises:
-        UsageError: The cluster cannot hold the ranks, or more was lost than the recipe allows.
+        UsageError: The cluster cannot hold the ranks, more was lost than the recipe allows, or a disk is full.
         ShardError: What a rank refused.
-        OSError: What a rank could not do: reach a store, write to a full disk.
+        OSError: What a rank could not do: reach a store.
     """
     with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.least_ranks):
         gpus = recipe.gpus_per_rank
@@ -75,7 +76,8 @@ def run_on_ray(recipe: Recipe) -> Outcome:
         _release_earlier(board)
         board.remove()
         try:
-            with watching(CommandSide(recipe, board).look, "cluster", TICK_S):
+            # Ray Train keeps files of its own in the run's folder.
+            with explaining_stop(recipe), watching(CommandSide(recipe, board).look, "cluster", TICK_S):
                 return _fit(recipe, gpus, board)
         finally:
             board.remove()
@@ -114,14 +116,15 @@ def _refuse_too_small(each: dict[str, float], count: int) -> None:
             )
 
 
-def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
+def _build_trainer(recipe: Recipe, gpus: float) -> RefusableTrainer:
     resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
     limits, elastic = recipe.ray, (recipe.least_ranks, recipe.most_ranks)
     # The state of a run is in its snapshots. What Ray Train has written of an earlier start can only be in the way:
     # a file that was cut by a kill would end every later start.
     shutil.rmtree(recipe.run_dir / RAY_FOLDER, ignore_errors=True)
-    return TorchTrainer(
+    return RefusableTrainer(
         _run_worker,
+        place=recipe.run_place,
         train_loop_config=recipe.model_dump(mode="json"),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -145,9 +148,9 @@ def _build_trainer(recipe: Recipe, gpus: float) -> TorchTrainer:
 
 
 def _run_worker(config: dict[str, Any]) -> str:
-    """Run one rank; return its outcome, or the refusal of an earlier attempt, which no restart would heal.
+    """Run one rank; return its outcome, or the refusal of an earlier attempt, should Ray have started another.
 
-    A refusal raises, so that Ray ends the ranks that wait for this one, and is kept on the board for the restart.
+    A refusal raises, so that Ray ends the ranks that wait for this one, and is on the board by then.
     """
     recipe = build_recipe(config)
     board = Board(recipe.run_place)
@@ -166,8 +169,7 @@ def _run_worker(config: dict[str, Any]) -> str:
     except RankMemoryError:
         raise  # no refusal: the restart heals it, and counts as a failure
     except (UsageError, ShardError, OSError) as err:
-        kind = next(name for name, error in REFUSALS.items() if isinstance(err, error))
-        board.post("refusal", f"{kind}:{err}")
+        post_refusal(board, err)
         raise
 
 
@@ -209,7 +211,7 @@ def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:
         trainer = _build_trainer(recipe, gpus)
         board.post("attempt", trainer.train_run_context.run_id)
         result = _fit_in_thread(trainer)
-        if not _is_death(result):
+        if not _is_death(result) or board.read("refusal") is not None:
             break
         deaths += 1
         if 0 <= recipe.ray.max_controller_failures < deaths:
@@ -221,11 +223,11 @@ def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:
         logger.warning("Ray Train's controller died; the run goes on from its last snapshot")
         _release_earlier(board)
     if isinstance(result, Exception):
-        raise _explain(result, recipe) from result
-    kind, _, sentence = str(result).partition(":")
-    if kind in REFUSALS:
-        raise REFUSALS[kind](sentence)
-    return "interrupted" if kind == "interrupted" else "finished"
+        raise read_refusal(board.read("refusal")) or _explain(result, recipe) from result
+    refusal = read_refusal(str(result))
+    if refusal is not None:
+        raise refusal
+    return "interrupted" if result == "interrupted" else "finished"
 
 
 def _is_death(result: Any) -> bool:
@@ -235,7 +237,7 @@ def _is_death(result: Any) -> bool:
     return isinstance(result, RayActorError)
 
 
-def _fit_in_thread(trainer: TorchTrainer) -> Any:
+def _fit_in_thread(trainer: RefusableTrainer) -> Any:
     """Return what rank 0 returned, or the error. A thread, so that Ctrl-C asks the ranks to save."""
     results: list[Any] = []
 

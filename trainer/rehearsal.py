@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from trainer.feed.stream import TrainStream
 from trainer.machine import read_free_memory
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
+from trainer.record.snapshot import count_bytes
 from trainer.session import open_engine
 from trainer.step.engine import Engine
 
@@ -150,7 +150,7 @@ def _measure_memory(engine: Engine, ranks: Ranks, batch: Batch, largest: int) ->
         _step(engine, ranks, few)
     parameters = sum(each.nbytes for each in engine.model.state_dict().values())
     gradients = sum(each.grad.nbytes for each in engine.model.parameters() if each.grad is not None)
-    state = _count_bytes(engine.state_dict())
+    state = count_bytes(engine.state_dict())
     return Memory(
         parameters=parameters,
         gradients=gradients,
@@ -229,16 +229,6 @@ def _take(batch: Batch, number: int) -> Batch:
     return Batch(
         batch.images[:number], batch.labels[:number], batch.weights[:number], batch.ids[:number], batch.sources[:number]
     )
-
-
-def _count_bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        return sum(_count_bytes(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_count_bytes(item) for item in value)
-    return 0
 
 
 def _read_free_device(device: torch.device) -> int:

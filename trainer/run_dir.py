@@ -6,11 +6,13 @@ import contextlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.errors import UsageError
 from shards.files import lock_folder, write_json
+from shards.temporary import clear_leftovers
 from trainer.recipe import PLACEMENT, Recipe
 from trainer.recipe_file import load_recipe, parse_recipe
 
@@ -21,6 +23,7 @@ RECIPE = "recipe.yaml"
 RESULT = "result.json"
 """Written last; a folder that has it is finished."""
 SNAPSHOTS = "snapshots"
+BUNDLE = "bundle"
 NONFINITE = "nonfinite"
 """Folder of the samples whose loss was not a finite number."""
 STOP_FILE = "stop"
@@ -36,16 +39,19 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / RESULT).is_file()
 
 
-def hold_run_dir(run_dir: Path) -> contextlib.AbstractContextManager[None]:
-    """Make the folder of a run or a sweep; return where this command is the only one of its machine at work in it.
+@contextlib.contextmanager
+def hold_run_dir(run_dir: Path) -> Iterator[None]:
+    """Make the folder of a run or a sweep; in the block this command is the only one of its machine at work in it.
 
-    Two would write each other's snapshots and ledgers.
+    Two would write each other's snapshots and ledgers. What dead processes left half-written is removed.
 
     Raises:
         UsageError: Another command is at work there.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    return lock_folder(run_dir, f"another command is at work in {run_dir}; wait for it, or choose another name=")
+    with lock_folder(run_dir, f"another command is at work in {run_dir}; wait for it, or choose another name="):
+        clear_leftovers(run_dir)
+        yield
 
 
 def claim_run_dir(recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from shards.dataset import Dataset, Split, open_dataset
 from shards.decoding import VERSION as DECODING
 from shards.decoding import describe_versions
 from shards.errors import UsageError
+from shards.temporary import clear_leftovers
 from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.evaluation.positive import take_default
@@ -24,6 +25,7 @@ from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook
 from trainer.record.parts import read_parts
+from trainer.record.room import require_room
 from trainer.record.run_store import open_run_store
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.steps import StepLog, count_steps
@@ -64,8 +66,10 @@ class Run:
 
     def close(self) -> None:
         """End the threads of the feed and the snapshots."""
-        self.stream.close()
-        self.store.close()
+        try:
+            self.stream.close()
+        finally:
+            self.store.close()
 
     @property
     def positive(self) -> str | None:
@@ -94,6 +98,8 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     preprocess = build_preprocess(recipe, dataset)
     engine, stream = open_engine(recipe, dataset, preprocess, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
+    if ranks.is_first:
+        clear_leftovers(recipe.run_dir)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
@@ -102,6 +108,8 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
             logger.warning("%s", sentence)
     if state.samples_seen:
         store.load(state, engine)
+    if not is_trained(recipe, state):
+        require_room(recipe, ranks, engine)
     every = recipe.track.every_steps
     if tracker:
         tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
@@ -121,6 +129,14 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
         guard=Guard(recipe.run_dir / NONFINITE, ranks.rank),
         loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
     )
+
+
+def is_trained(recipe: Recipe, state: RunState) -> bool:
+    """Return whether a run has had its last epoch, or waited long enough for a better one."""
+    patience = recipe.stop.patience
+    if patience is not None and state.epochs_without_better >= patience:
+        return True
+    return state.epochs_done >= recipe.epochs
 
 
 def open_engine(

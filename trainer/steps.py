@@ -35,6 +35,7 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
     """Take one global step; return whether the run was asked to stop and has saved its state."""
     stop, due = 0.0, 0.0
     if run.ranks.is_first:
+        run.store.check()  # what the writer's thread met ends the run here, not when the next snapshot is due
         stop = float((run.run_dir / STOP_FILE).exists())
         late = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
         due = float(late or (run.run_dir / SAVE_FILE).exists())

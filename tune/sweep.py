@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
-from shards.files import write_json, write_text
+from shards.files import open_temporary_folder, publish_folder, write_json, write_text
 from trainer.launch import stop_on_signal
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
@@ -161,7 +161,6 @@ def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path) -> No
 
 
 def _copy_bundle(source: Path, target: Path) -> None:
-    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    with open_temporary_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        publish_folder(temporary, target)

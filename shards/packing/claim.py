@@ -11,7 +11,8 @@ from shards.audit.publish import PAGE_NAME
 from shards.audit.table import NAME as TABLE_NAME
 from shards.errors import UsageError
 from shards.manifest import MANIFEST_NAME, Manifest
-from shards.storage import Storage, is_leftover
+from shards.storage import Storage
+from shards.temporary import is_leftover
 
 WORK = ".packing/"
 MARKER = WORK + "plan.json"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.disk import DiskError
 from shards.errors import UsageError
 from shards.files import lock_folder
 
@@ -101,13 +102,15 @@ class CacheFolder:
             self._partial(entry).unlink(missing_ok=True)
             file.close()
 
-    def full_disk(self, err: OSError, entry: Entry) -> OSError:
+    def full_disk(self, err: OSError, entry: Entry) -> DiskError:
         """Return the error for a disk without room, with what is free on it."""
         free = shutil.disk_usage(self.root).free
-        return OSError(
-            err.errno,
-            f"the disk of the cache is full ({os.strerror(err.errno or 0)}: {free:,} bytes free, {entry.size:,} "
-            "needed); free some, lower storage.cache_bytes, or name a folder on another disk",
+        return DiskError(
+            err.errno or 0,
+            f"{self.root}: the disk of the cache is full ({os.strerror(err.errno or 0)}: {free:,} bytes free, "
+            f"{entry.size:,} needed)",
+            "free some, lower storage.cache_bytes",
+            "name a folder on another disk with storage.cache",
             str(self.root),
         )
 

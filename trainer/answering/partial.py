@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shards.disk import naming_disk
 from shards.errors import UsageError
 from shards.fingerprint import fingerprint_json
 from trainer.answering.answer import Row
@@ -94,10 +95,10 @@ class Partial:
     def _begin(self) -> None:
         self._file.seek(0)
         self._file.truncate()
+        self.is_empty = True
         page = {"format": _FORMAT, "fingerprint": fingerprint_json(self._said), **self._said}
         self._file.write(json.dumps(page, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
-        self.is_empty = True
 
     def _refuse(self, header: bytes) -> str | None:
         """Return why the file does not belong to this command, None where it does."""
@@ -126,11 +127,12 @@ def open_partial(out: Path, said: dict[str, Any]) -> Iterator[Partial]:
 
     Raises:
         UsageError: Another process writes it.
+        DiskError: The disk does not take the answers.
     """
     path = name_partial(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    with open(path, "r+b") as file:
+    with naming_disk(path), open(path, "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import os
-import shutil
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -19,10 +18,11 @@ from torch import Tensor
 from shards.decoding import VERSION as DECODING
 from shards.decoding import describe_versions
 from shards.errors import ShardError, UsageError
-from shards.files import write_text
+from shards.files import open_temporary_folder, publish_folder, write_text
 from shards.fingerprint import fingerprint_file, fingerprint_json
 from shards.pages import read_page
 from shards.positive import default_positive, find_misfit
+from shards.sizes import format_size
 from trainer.contract.backends import Backend
 from trainer.contract.decision import Answer, Decision, answer
 from trainer.contract.features import FeatureTap
@@ -247,12 +247,12 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
     Raises:
         ShardError: The model's answers to the probes are not finite numbers.
     """
-    temporary = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        model.eval().cpu()
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / WEIGHTS)
+    model.eval().cpu()
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    probes = sum(map(len, pictures)) + len(pictures) * math.prod(facts["preprocess"].shape)
+    needed = sum(tensor.nbytes for tensor in tensors.values()) + probes
+    with open_temporary_folder(folder, f"more than {format_size(needed)}") as temporary:
+        save_file(tensors, temporary / WEIGHTS)
         page = BundlePage(
             model=model.spec,
             versions=read_versions(),
@@ -270,10 +270,7 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         write_probes(temporary / _PROBES, pictures, images, logits)
         unsaid = {"positive"} if page.positive is None else set()  # earlier versions read what they know
         write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        publish_folder(temporary, folder)
     return read_bundle_page(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import torch
 
 from shards.errors import UsageError
-from shards.files import TEMPORARY, lock_folder, write_text
+from shards.files import lock_folder, open_temporary_folder, publish_folder, write_text
+from shards.temporary import TEMPORARY
 from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
 from trainer.contract.decision import Decision
 from trainer.contract.ood import DETECTOR, Detector, write_detector
@@ -37,14 +37,10 @@ def store_decision(
         return _replace_decision(folder, decision, detector)
     if out.exists():
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
-    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(folder, temporary)
+    with open_temporary_folder(out) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
         _replace_decision(temporary, decision, detector)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        publish_folder(temporary, out, replaces=False)
     return read_bundle_page(out)
 
 

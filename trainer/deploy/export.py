@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from shards.errors import DecodeError, ShardError, UsageError
-from shards.files import write_text
+from shards.files import open_temporary_folder, write_text
 from shards.fingerprint import fingerprint_file
 from trainer.contract.bundle import Bundle, read_bundle_probes, read_versions
 from trainer.contract.exported import ExportPage, detector_path, page_path, script_path
@@ -60,10 +61,7 @@ def export_bundle(
     require_libraries(kind)
     bundle = Bundle.load(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with _removing_empty(path.parent), open_temporary_folder(path) as temporary:
         file = temporary / path.name
         _copy_detector(bundle, folder, detector_path(file))
         model, probes = FeatureClassifier(bundle.model), read_bundle_probes(folder)[1]
@@ -77,11 +75,17 @@ def export_bundle(
         facts = {"file": path.name, "sha256": fingerprint_file(file), "parity": parity}
         page = page.model_copy(update=facts | _name_beside(page, path))
         _publish(file, path, page)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
     return page
+
+
+@contextlib.contextmanager
+def _removing_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder after the block where nothing is in it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def describe_export(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage:

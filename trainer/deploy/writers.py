@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from shards.disk import explain_disk
 from shards.errors import ShardError
 from trainer.contract.backbone import one_line
 from trainer.contract.exported import BESIDE, INPUT, OUTPUTS, ExportPage
@@ -45,6 +47,8 @@ def write_model(kind: ExportKind, model: FeatureClassifier, size: torch.Size, pa
         raise
     except Exception as err:  # exporters raise anything
         why = f"torch {torch.__version__}: {one_line(err)}"
+        if explain_disk(err) is not None:
+            raise
         raise ShardError(f"{page.model.name} cannot be exported to {kind} ({why}); take another format") from err
 
 
@@ -71,14 +75,17 @@ def _write_torch_export(model: FeatureClassifier, example: Tensor, page: ExportP
     # Weights that lie channels-last would be saved with a warning about how they lie.
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     program = torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    with open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
+    file = io.BytesIO()  # torch ends the process where the disk of a file is full
+    torch.export.save(program, file, extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
+    path.write_bytes(file.getbuffer())
 
 
 def _write_torchscript(model: FeatureClassifier, example: Tensor, page: ExportPage, path: Path) -> None:
     with _deprecated_torchscript():
         traced = torch.jit.trace(model, example, check_trace=False)
-        torch.jit.save(traced, path, _extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
+        file = io.BytesIO()  # given a name, torch would not say what the disk refused
+        torch.jit.save(traced, file, _extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
+    path.write_bytes(file.getbuffer())
 
 
 def _deprecated_torchscript() -> warnings.catch_warnings[None]:

@@ -6,7 +6,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from shards.files import TEMPORARY
+from shards.files import open_temporary_folder, publish_folder
+from shards.temporary import TEMPORARY, clear_leftovers
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import POSITION, drop_after
@@ -34,6 +35,7 @@ def bring_run(recipe: Recipe, ranks: Ranks, store: RunStore) -> None:
     leads = _leads(ranks, run_dir)
     if leads:
         enter_work_folder(run_dir, store)
+        clear_leftovers(run_dir)
     here = _reach(read_local_position(run_dir)) if leads else _NOWHERE
     there = _reach(read_stored_position(store)) if ranks.is_first else _NOWHERE
     reaches = ranks.gather((here, there))
@@ -92,11 +94,10 @@ def _fetch_state(run_dir: Path, store: RunStore, is_behind: bool, with_best: boo
 
 def _fetch_snapshot(run_dir: Path, store: RunStore, names: list[str]) -> None:
     folder = run_dir / Path(names[0]).parent
-    temporary = folder.with_name(f"{folder.name}{TEMPORARY}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name in names:
-        store.download(name, temporary / Path(name).name)
-    temporary.replace(folder)
+    with open_temporary_folder(folder) as temporary:
+        for name in names:
+            store.download(name, temporary / Path(name).name)
+        publish_folder(temporary, folder)
 
 
 def share(recipe: Recipe, ranks: Ranks, folder: str) -> None:

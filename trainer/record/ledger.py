@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import xxhash
 from torch import Tensor
 
+from shards.disk import naming_disk
 from shards.files import write_atomically
+from shards.temporary import name_temporary
 from trainer.feed.feed import Batch
 from trainer.record.run_store import RunStore
 
@@ -73,9 +75,15 @@ class Ledger:
 
     def _write_position(self, position: int) -> None:
         # Not fsynced, unlike our other files: it is written each step, and must outlive a kill, not a power cut.
-        temporary = self._folder / f"{POSITION}.partial"
-        temporary.write_text(str(position))
-        temporary.replace(self._folder / POSITION)
+        path = self._folder / POSITION
+        temporary = name_temporary(path)
+        with naming_disk(path):
+            try:
+                temporary.write_text(str(position))
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
 
 
 def _hash_image(image: Tensor) -> int:

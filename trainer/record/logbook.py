@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shards.files import write_text
+from shards.files import append_text, write_text
 
 METRICS, PROGRESS = "metrics.jsonl", "progress.json"
 _PROGRESS_EVERY_S = 0.5
@@ -29,8 +29,7 @@ class Logbook:
 
     def write(self, numbers: Numbers, words: dict[str, str]) -> None:
         """Append one row; every row has its epoch. words: what is no number, such as the verdict on the feed."""
-        with open(self._run_dir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers | words) + "\n")
+        append_text(self._run_dir / METRICS, json.dumps(numbers | words) + "\n")
 
     def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> None:
         """Tell how far the run is, at most twice a second; `number` is asked then alone: it may wait for the device."""

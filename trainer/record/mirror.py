@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from shards.disk import DiskError
 from shards.errors import UsageError
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
@@ -28,6 +29,7 @@ def mirrored(recipe: Recipe, ranks: Ranks) -> Iterator[None]:
 
     Raises:
         OSError: The store stayed away for longer than storage.deadline_s; training was stopped, its state is here.
+        DiskError: A disk of this machine takes no more; likewise.
     """
     store = open_run_store(recipe)
     if store is None:
@@ -71,7 +73,7 @@ class Mirror:
             self._store.deadline_s = min(self._store.deadline_s, _HURRY_S)
         self._closing.set()
         self._thread.join()
-        if isinstance(self._error, OSError):
+        if isinstance(self._error, OSError) and not isinstance(self._error, DiskError):
             raise OSError(
                 f"{self._error}. The run was stopped; its state is saved on this machine in {self._run_dir}, and the "
                 "same command goes on from it once the store answers"
@@ -88,7 +90,8 @@ class Mirror:
         except Exception as err:
             self._error = err
             # Going on would mean to lose everything with the node. The loop saves its state here and ends.
-            (self._run_dir / STOP_FILE).touch()
+            with contextlib.suppress(OSError):  # on a full disk, which the loop meets itself
+                (self._run_dir / STOP_FILE).touch()
 
     def _copy_state(self) -> None:
         """Copy the newest snapshot and the best, and remove the others from the store."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from shards.files import TEMPORARY
+from shards.temporary import is_leftover
 from trainer.record.run_store import RunStore
 from trainer.record.snapshot import STATE, name_snapshot
 from trainer.run_dir import SNAPSHOTS
@@ -60,7 +60,7 @@ def upload_snapshot(run_dir: Path, name: str, store: RunStore) -> None:
     """
     folder = run_dir / SNAPSHOTS / name
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == STATE, path.name)):
-        if TEMPORARY not in path.name:
+        if not is_leftover(path.name):
             store.upload(path, f"{SNAPSHOTS}/{name}/{path.name}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import random
 import shutil
@@ -14,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from shards.files import TEMPORARY
+from shards.disk import DiskError, naming_disk
 from shards.remote.download import download
 from shards.remote.readable import naming, one_line
 from shards.storage import ObjectStorage, open_readable, open_storage
+from shards.temporary import holding, name_temporary
 from trainer.recipe import Recipe
 
 _BACKOFF_S = (0.2, 5.0)  # first and longest
@@ -36,6 +36,7 @@ class RunStore:
         TimeoutError: The store did not do it within the deadline; the message says what and why.
         PermissionError: It refuses these keys.
         UsageError: It refuses the request as such: another region, a wrong endpoint.
+        DiskError: The disk of this machine does not take what is on its way.
     """
 
     def __init__(self, uri: str, deadline_s: float) -> None:
@@ -85,13 +86,15 @@ class RunStore:
     def download(self, name: str, path: Path) -> None:
         """Write a file of the store to `path`, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}{TEMPORARY}-{os.getpid()}")
+        temporary = name_temporary(path)
         try:
-            with open(temporary, "w+b") as file:
-                download(self._storage, name, file, sha256=None, size=None, deadline_s=self.deadline_s)
-            temporary.replace(path)
+            with naming_disk(path, temporary=temporary):
+                with open(temporary, "w+b") as file, holding(file.fileno()):
+                    download(self._storage, name, file, sha256=None, size=None, deadline_s=self.deadline_s)
+                temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def delete(self, names: list[str]) -> None:
         """Remove files in this order, those that are not there included."""
@@ -109,7 +112,7 @@ class RunStore:
         while left_s() > 0:
             try:
                 return _call_within(left_s, act, where)
-            except (PermissionError, FileNotFoundError):
+            except (PermissionError, FileNotFoundError, DiskError):  # no later try would go otherwise
                 raise
             except OSError as err:
                 cause = one_line(err)

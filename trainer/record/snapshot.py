@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError
-from shards.files import TEMPORARY, write_text
+from shards.files import open_temporary_folder, publish_folder, write_text
 from shards.remote.readable import one_line
+from shards.sizes import format_size
+from shards.temporary import clear_leftovers
 from trainer.step.engine import Engine
 from trainer.step.schedule import PlateauState
 
@@ -96,14 +97,22 @@ class SnapshotStore:
         self._pending = self._writer.submit(self._write, state, model, rest.pop("ema"), rest)
 
     def wait(self) -> None:
-        """Return when nothing is being written; raises what the write raised."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        """Return when nothing is being written; raises what the write raised, once."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def check(self) -> None:
+        """Raise what the write raised, where it has ended by an error; never waits."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def close(self) -> None:
-        self.wait()
-        self._writer.shutdown()
+        """End the thread once nothing is being written; raises as `wait`."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
 
     def read_last(self) -> RunState | None:
         """Return the state of the last snapshot, None where there is none.
@@ -137,7 +146,7 @@ class SnapshotStore:
         return dict(load_file(folder / (AVERAGE if (folder / AVERAGE).is_file() else MODEL)))
 
     def _names(self) -> list[str]:
-        return sorted(path.name for path in self._folder.glob("*") if path.is_dir() and TEMPORARY not in path.name)
+        return sorted(path.name for path in self._folder.glob("*") if path.is_dir() and path.name.isdigit())
 
     def _read_state(self, name: str) -> RunState:
         path = self._folder / name / STATE
@@ -149,19 +158,16 @@ class SnapshotStore:
     def _write(
         self, state: RunState, model: dict[str, Tensor], average: dict[str, Tensor] | None, optimizer: dict[str, Any]
     ) -> None:
-        name = name_snapshot(state.samples_seen)
-        temporary = self._folder / f"{name}{TEMPORARY}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(model, temporary / MODEL)
-        if average is not None:
-            save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
-        torch.save(optimizer, temporary / OPTIMIZER)
-        for path in temporary.iterdir():
-            _sync(path)
-        _write_state(temporary, state)
-        shutil.rmtree(self._folder / name, ignore_errors=True)  # one without a state, which is none
-        os.replace(temporary, self._folder / name)
+        folder = self._folder / name_snapshot(state.samples_seen)
+        needed = count_bytes([model, average, optimizer])
+        with open_temporary_folder(folder, f"more than {format_size(needed)}") as temporary:
+            save_file(model, temporary / MODEL)
+            if average is not None:
+                save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
+            with open(temporary / OPTIMIZER, "wb") as file:  # given a name, torch would not say what the disk refused
+                torch.save(optimizer, file)
+            _write_state(temporary, state)
+            publish_folder(temporary, folder)  # what may be there has no state, and is none
         self._prune_after(state)
 
     def _prune_after(self, state: RunState) -> None:
@@ -175,8 +181,9 @@ class SnapshotStore:
 
     def _prune(self, keep: set[str]) -> None:
         for path in self._folder.iterdir():
-            if path.name not in keep:
+            if path.name not in keep and path.name.isdigit():
                 shutil.rmtree(path)
+        clear_leftovers(self._folder)
 
 
 def name_snapshot(samples_seen: int) -> str:
@@ -194,14 +201,20 @@ def _copy_to_cpu(value: Any) -> Any:
     return value
 
 
+def count_bytes(value: Any) -> int:
+    """Return the bytes of all tensors in dicts, lists and tuples of them."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(count_bytes(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return sum(count_bytes(item) for item in value)
+    return 0
+
+
 def _damaged(folder: Path, err: Exception) -> ShardError:
     return ShardError(f"{folder} is damaged ({one_line(err)}); delete that folder to go on from the snapshot before")
 
 
 def _write_state(folder: Path, state: RunState) -> None:
     write_text(folder / STATE, state.model_dump_json(indent=2) + "\n")
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.files import write_text
+from shards.files import append_text, write_text
 from trainer.record.logbook import Numbers, read_rows
 
 STEPS = "steps.jsonl"
@@ -69,8 +69,7 @@ class StepLog:
             "step/wait_frac": self._wait_s / time_s,
         }
         self._images, self._time_s, self._wait_s = 0, 0.0, 0.0
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self._path, json.dumps(row) + "\n")
         return row
 
 

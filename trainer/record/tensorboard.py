@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 FOLDER = "tensorboard"
+_FLUSH_S = 60.0
 
 
 class EventFiles:
     """Scalars of a run over its global steps. Each start of the run adds a file to the folder.
+
+    tensorboardX's SummaryWriter would write in a thread, which dies on a full disk and leaves the run waiting for ever.
 
     Args:
         run_dir: Folder of the run.
@@ -19,17 +24,27 @@ class EventFiles:
     """
 
     def __init__(self, run_dir: Path, purge_step: int) -> None:
+        folder = run_dir / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
         # tensorboardX names files by the second, and would overwrite that of a start in the same second.
-        suffix = f".{time.time_ns()}"
-        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=purge_step, filename_suffix=suffix)
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        self._flushed_at = time.monotonic()
+        self._add(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
 
     def write(self, numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
+            self._add(Event(summary=scalar(name, value)), step)
+        if time.monotonic() - self._flushed_at > _FLUSH_S:
+            self.flush()
 
     def flush(self) -> None:
         """Put on disk what was written so far."""
+        self._flushed_at = time.monotonic()
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
+
+    def _add(self, event: Event, step: int) -> None:
+        event.step, event.wall_time = step, time.time()
+        self._writer.write_event(event)

@@ -33,7 +33,7 @@ from trainer.step.memory import (
     trial,
 )
 from trainer.step.norms import find_own_norms, sync_norms
-from trainer.step.optimizers import build_optimizer
+from trainer.step.optimizers import build_optimizer, measure_state
 from trainer.step.precision import are_finite, autocast, build_scaler, set_precision
 
 
@@ -287,6 +287,11 @@ class Engine:
         """Return the state beside the model's own: optimizer, scaler, average of the weights."""
         ema = self.ema.state_dict() if self.ema is not None else None
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": ema}
+
+    def measure_snapshot(self) -> int:
+        """Return the bytes of the tensors of a snapshot: model, optimizer after a step, average of the weights."""
+        model = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        return model * (1 if self.ema is None else 2) + measure_state(self.optimizer, self._recipe.optim)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])

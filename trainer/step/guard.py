@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from shards.disk import naming_disk
+from shards.sizes import format_size
 from trainer.feed.feed import Batch
 
 _NAMED = 8
@@ -46,10 +48,11 @@ class Guard:
         step, batch, losses = self._watched
         bad = (~losses.isfinite()).cpu()
         ids = [int(number) for number, is_bad in zip(batch.ids, bad.tolist(), strict=True) if is_bad]
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"step-{step:09d}-rank-{self._rank:04d}.safetensors"
         images = batch.images[: len(batch)].cpu()[bad].contiguous()
-        save_file({"images": images, "labels": batch.labels.cpu()[bad], "ids": torch.tensor(ids)}, path)
+        with naming_disk(path, f"more than {format_size(images.nbytes)}"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save_file({"images": images, "labels": batch.labels.cpu()[bad], "ids": torch.tensor(ids)}, path)
         named = ", ".join(map(str, ids[:_NAMED])) + (", ..." if len(ids) > _NAMED else "")
         return (
             f"step {step}: the loss of {len(ids)} of {len(batch)} samples is not a finite number (ids {named}; {path})"

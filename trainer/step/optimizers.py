@@ -34,7 +34,34 @@ def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: C
         late: Names in the backbone of parameters that are frozen for now and released later. They are in from the
             start, in groups of their own; without gradient they have no state and do not move.
     """
-    groups = group_parameters(model, options, head, late)
+    return _make(group_parameters(model, options, head, late), options)
+
+
+def measure_state(optimizer: Optimizer, options: OptimOptions) -> int:
+    """Return the bytes of the optimizer's state after a step that moves all of its parameters; none is taken.
+
+    An optimizer of the same kind takes a step for one parameter of each shape.
+    """
+    total = 0
+    known: dict[tuple[int, torch.Size, torch.dtype], int] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            key = (number, parameter.shape, parameter.dtype)
+            if key not in known:
+                known[key] = _measure_one({**group, "params": [nn.Parameter(torch.zeros_like(parameter))]}, options)
+            total += known[key]
+    return total
+
+
+def _measure_one(group: Group, options: OptimOptions) -> int:
+    (parameter,) = group["params"]
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = _make([group], options)
+    optimizer.step()
+    return sum(value.nbytes for value in optimizer.state[parameter].values() if isinstance(value, torch.Tensor))
+
+
+def _make(groups: list[Group], options: OptimOptions) -> Optimizer:
     lr, betas, eps = options.peak_lr, options.betas or (0.9, 0.999), options.eps or 1e-8
     momentum = options.momentum or 0.0
     match options.name:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.files import open_temporary_folder, publish_folder
 
 TEST_SHARE = 0.25
 VAL_SHARE_OF_REST = 0.15
@@ -95,8 +95,7 @@ def lay_out(out: Path) -> dict[str, int]:
     """Write the image folder, published by one rename; return the number of cells of each split."""
     cells = read_cells()
     splits = split_cells(cells)
-    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    try:
+    with open_temporary_folder(out) as temporary:
         rows = []
         for cell, split in zip(cells, splits, strict=True):
             name = f"{split}/{cell.label}/{cell.path.name}"
@@ -105,9 +104,7 @@ def lay_out(out: Path) -> dict[str, int]:
             rows.append((name, cell.weight))
         with open(temporary / "samples.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "weight"), *rows])
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        publish_folder(temporary, out, replaces=False)
     return {name: splits.count(name) for name in ("train", "val", "test")}
 
 

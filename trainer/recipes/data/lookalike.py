@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from PIL import Image
 
 from shards.command import run_command
 from shards.errors import UsageError
-from shards.files import write_atomically
+from shards.files import open_temporary_folder, publish_folder, write_atomically
 from trainer.recipes.data.digits import DIGITS, write_real_digits
 from trainer.recipes.data.layout import LookAlike, Planned, plan_pictures
 from trainer.recipes.data.photographs import ANTS_BEES, IMAGENET, POSTERS
@@ -74,13 +72,9 @@ def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
 
 
 def _publish(out: Path, fill: Callable[[Path], int]) -> int:
-    temporary = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
+    with open_temporary_folder(out) as temporary:
         count = fill(temporary)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        publish_folder(temporary, out, replaces=False)
     return count
 
 

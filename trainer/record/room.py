@@ -1,0 +1,93 @@
+"""The disk of a run: the room that it needs there, and what it means for the run that a disk takes no more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from shards.disk import DiskError, explain_disk
+from shards.errors import ShardError, UsageError
+from trainer.machine import read_free_disk, refuse_full_disk
+from trainer.ranks import Ranks
+from trainer.recipe import Recipe
+from trainer.record.position import read_local_position
+from trainer.record.snapshot import count_bytes
+from trainer.run_dir import BUNDLE, SNAPSHOTS
+from trainer.step.engine import Engine
+
+
+def require_room(recipe: Recipe, ranks: Ranks, engine: Engine) -> None:
+    """Refuse a run whose snapshots and bundle do not fit on its disk; every rank calls it, before the first step.
+
+    Raises:
+        UsageError: They do not.
+        DiskError: Files cannot be made there at all.
+    """
+    refusal: Exception | None = None
+    if ranks.is_first:
+        model = count_bytes(engine.model.state_dict())
+        try:
+            refuse_small_disk(recipe, engine.measure_snapshot(), model)
+        except (UsageError, OSError) as err:
+            refusal = err
+    refusal = ranks.gather(refusal)[0]
+    if refusal is not None:
+        raise refusal
+
+
+def refuse_small_disk(recipe: Recipe, snapshot: int, bundle: int) -> dict[str, int]:
+    """Return bytes that the run's disk has free, and those that the run still needs; raises as `require_room`."""
+    free = read_free_disk(recipe.run_dir)
+    taken = sum(map(_count_files, (recipe.run_dir / SNAPSHOTS, recipe.run_dir / BUNDLE)))
+    needed = max(0, count_snapshots(recipe) * snapshot + bundle - taken)
+    refuse_full_disk(needed, free, str(recipe.run_dir), _name_root(recipe))
+    return {"free": free, "needed": needed}
+
+
+def count_snapshots(recipe: Recipe) -> int:
+    """Return how many snapshots a run has at a time: best, last, and the one that is being written.
+
+    Before the second epoch ends the last is the best.
+    """
+    return recipe.epochs + 1 if recipe.snapshot.keep == "all" else min(recipe.epochs, 2) + 1
+
+
+def _count_files(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def explaining_stop(recipe: Recipe, reach: Callable[[], int] | None = None) -> Iterator[None]:
+    """Raise what a disk refuses while the block runs as a UsageError that says where the run stands.
+
+    Args:
+        recipe: Of the run.
+        reach: Returns the samples seen so far; None where the block does more than training.
+    """
+    try:
+        yield
+    except (UsageError, ShardError):
+        raise
+    except Exception as err:
+        refused = explain_disk(err)
+        if refused is None:
+            raise
+        raise UsageError(_tell_stop(refused, recipe, reach)) from err
+
+
+def _tell_stop(refused: DiskError, recipe: Recipe, reach: Callable[[], int] | None) -> str:
+    last = read_local_position(recipe.run_dir)
+    after = f"the run stopped after {reach():,} samples" if reach else "the run was stopped"
+    stands = f"its last snapshot is at {last.samples_seen:,}" if last else "it has no snapshot yet"
+    resumes = "resumes from that snapshot" if last else "starts it anew"
+    elsewhere = refused.elsewhere
+    if elsewhere and refused.filename and Path(refused.filename).is_relative_to(recipe.run_dir.absolute()):
+        elsewhere = f"move {recipe.run_dir} to another disk and set {_name_root(recipe)} to the folder that it is in"
+    remedy = f"{refused.remedy}, or {elsewhere}" if elsewhere else refused.remedy
+    return f"{refused.fact}; {after}, {stands}. {remedy[0].upper()}{remedy[1:]}: the same command then {resumes}"
+
+
+def _name_root(recipe: Recipe) -> str:
+    """Return the option that says where the run's folder is on this machine."""
+    return "storage.work" if recipe.run_uri else "storage.root"
