@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shards.errors import UsageError
 from trainer.contract.model import Classifier, ModelSpec
@@ -24,7 +24,7 @@ from trainer.recipe_file import load_recipe
 from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import build_loss
-from trainer.step.norms import describe_local_norms
+from trainer.step.norms import convert_norms, describe_local_norms
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -36,11 +36,14 @@ def make_recipe(*options: str) -> Recipe:
     return load_recipe("smoke", ["data=nowhere", f"model={MODEL}", "optim.peak_lr=0.05", *options])
 
 
-def make_engine(*options: str, samples_per_epoch: int | None = None) -> Engine:
+def make_engine(*options: str, samples_per_epoch: int | None = None, syncs_norms: bool = False) -> Engine:
+    """The engine of a recipe; `syncs_norms` with the SyncBatchNorms that the recipe's option makes on CUDA alone."""
     torch.manual_seed(0)
     recipe = make_recipe(*options)
     loss = build_loss(recipe.loss, np.array([5, 5, 5]), ["a", "b", "c"])
     model = Classifier(ModelSpec(name=recipe.model, num_classes=3))
+    if syncs_norms:
+        convert_norms(model)
     return Engine(model, recipe, single_rank(), loss, samples_per_epoch=samples_per_epoch)
 
 
@@ -146,6 +149,31 @@ def test_frozen_part_stays_bit_for_bit_with_its_norms() -> None:
     }
     constants = {"mean", "std"}
     assert changed(engine, before) == set(before) - frozen - constants
+
+
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_frozen_sync_batch_norm_stays_bit_for_bit_in_a_short_step_too(size: int) -> None:
+    """A single rank computes it on a CPU as well, without a process group."""
+    engine = make_engine("freeze=[backbone]", "batch_size_global=12", syncs_norms=True)
+    before = copy_state(engine)
+    take_step(engine, make_batch(size))
+    assert changed(engine, before) == {"backbone.classifier.weight", "backbone.classifier.bias"}
+
+
+@pytest.mark.parametrize("name", [MODEL, "timm/test_resnet", "shufflenet_v2_x0_5"])
+def test_synced_norms_compute_in_evaluation_what_the_model_did(name: str) -> None:
+    """timm's hold their activation; a conversion that drops it trains another model."""
+    torch.manual_seed(0)
+    model = Classifier(ModelSpec(name=name, num_classes=3)).eval()
+    images = make_batch(2).images
+    with torch.inference_mode():
+        before = model(images)
+        convert_norms(model)
+        after = model(images)
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    torch.testing.assert_close(after, before)
 
 
 def test_frozen_backbone_leaves_the_head_to_train() -> None:

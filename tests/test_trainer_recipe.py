@@ -205,6 +205,7 @@ def test_written_recipe_holds_every_option(tmp_path: Path) -> None:
 # Every option has a value here that differs from smoke's; a new option must be entered, or the test below fails.
 OTHER = {
     "data": "else", "name": "other", "model": "resnet18", "weights": "w.pth", "epochs": "7", "seed": "1",
+    "allow_leftovers": "true",
     "image_size": "64", "batch_size_global": "5", "freeze": "[conv1]", "amp": "bf16", "dtype": "float64",
     "launch": "ray", "num_ranks": "2", "workers": "5", "cpus_per_rank": "2", "gpus_per_rank": "1", "ledger": "true",
     "evaluate_on": "[val]", "probes": "real", "preprocess.policy": "crop", "preprocess.resize": "40",
@@ -273,8 +274,8 @@ def test_fingerprint_changes_with_what_is_computed_and_not_with_where(option: st
 
 def test_placement_options_are_those_that_change_no_weight() -> None:
     assert {
-        "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank", "ledger",
-        "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
+        "name", "data", "allow_leftovers", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
+        "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
     } == PLACEMENT  # fmt: skip
 
 

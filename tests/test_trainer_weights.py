@@ -122,15 +122,15 @@ def test_key_map_pairs_tensors_of_one_shape() -> None:
 def test_report_of_a_full_load_counts_every_tensor() -> None:
     model = make_classifier()
     assert str(load_weights(model.backbone, model.spec, LITE0)) == (
-        f"{len(model.backbone.state_dict())} tensors loaded; names mapped from efficientnet_pytorch"
+        f"all {len(model.backbone.state_dict())} tensors loaded; names mapped from efficientnet_pytorch"
     )
 
 
 def test_head_of_another_class_count_is_left_out_and_reported() -> None:
     model = make_classifier(num_classes=3)
     assert str(load_weights(model.backbone, model.spec, LITE0)) == (
-        "294 tensors loaded; names mapped from efficientnet_pytorch; left out classifier.weight (shape [1000, 1280], "
-        "the model has [3, 1280]), classifier.bias (shape [1000], the model has [3]); "
+        "294 of 296 tensors loaded; names mapped from efficientnet_pytorch; left out classifier.weight (shape "
+        "[1000, 1280], the model has [3, 1280]), classifier.bias (shape [1000], the model has [3]); "
         "nothing for classifier.weight, classifier.bias"
     )
 
@@ -377,9 +377,9 @@ def test_safetensors_are_told_by_content(shuffle: dict[str, Tensor], tmp_path: P
 def test_report_says_what_was_done_and_what_was_left_out(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(prefix(shuffle, "module.") | {"module.extra": torch.zeros(1)}, tmp_path / "w.pth")
     assert str(load_shuffle(str(tmp_path / "w.pth"), num_classes=2)[1]) == (
-        f"{len(shuffle) - 2} tensors loaded; prefixes taken off {len(shuffle) + 1} names; left out extra (not in the "
-        "model), fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2]); "
-        "nothing for fc.weight, fc.bias"
+        f"{len(shuffle) - 2} of {len(shuffle)} tensors loaded; prefixes taken off {len(shuffle) + 1} names; left out "
+        "extra (not in the model), fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model "
+        "has [2]); nothing for fc.weight, fc.bias"
     )
 
 

@@ -10,13 +10,20 @@ import torch
 
 from shards.dataset import Dataset
 from shards.errors import UsageError
-from trainer.contract.backbone import build_without_memory, is_size_fixed, one_line, own_size
+from trainer.contract.backbone import (
+    build_without_memory,
+    find_first_convolutions,
+    is_size_fixed,
+    one_line,
+    own_size,
+)
 from trainer.contract.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipe import Recipe
 from trainer.weights.expectation import NORMALISATIONS
+from trainer.weights.leftovers import refuse_leftovers
 from trainer.weights.load import load_weights, read_expectation
-from trainer.weights.read import hide_query
+from trainer.weights.match import LoadReport
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +51,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
 
     Raises:
         UsageError: No such model or weights, or a size that the model does not take.
-        ShardError: Weights that do not fit.
+        ShardError: Weights that do not fit, or are another network's.
     """
     spec = build_model_spec(recipe, num_classes)
     for size in list_train_sizes(recipe):
@@ -53,8 +60,33 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
     model = Classifier(spec)
     report = load_weights(model.backbone, spec, recipe.weights)
     if report is not None:
-        logger.info("weights %s: %s", hide_query(recipe.weights), report)
+        _report_loading(report, model, recipe)
     return model.to(getattr(torch, recipe.dtype))
+
+
+def _report_loading(report: LoadReport, model: Classifier, recipe: Recipe) -> None:
+    """Log what was loaded: a warning where something of the trunk or of the file was not.
+
+    Raises:
+        ShardError: Leftovers that the recipe does not allow.
+    """
+    name = model.spec.name
+    if not recipe.allow_leftovers:
+        remedy = f"{_advise(report, model)}, or insist with allow_leftovers=true"
+        refuse_leftovers(report.leftovers, report.left_out, name, report.source, remedy)
+    level = logging.WARNING if report.leftovers or report.untrained else logging.INFO
+    logger.log(level, "weights %s into %s: %s", report.source, name, report)
+
+
+def _advise(report: LoadReport, model: Classifier) -> str:
+    """Return what to look at where a file has leftovers."""
+    first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
+    if model.spec.in_channels == 3 and set(report.leftovers) <= first:
+        return (
+            "give the model= that it belongs to; where it was trained on pictures of one channel, give "
+            "preprocess.channels=1 preprocess.gray_backbone=true"
+        )
+    return "give the model= that it belongs to"
 
 
 def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:

@@ -7,6 +7,7 @@ which hold for it alone. The bundle says nothing of metrics or training that it 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -49,14 +50,15 @@ def main(argv: list[str]) -> int:
     spec = make_spec(arguments, name, len(classes), expects, preprocess.size)
     if page is not None:
         spec = spec.model_copy(update={"dropout": page.model.dropout})
-    model, report, origin = _load(spec, arguments.weights, preprocess.size, arguments.task == "single-label")
+    model, report, origin = _load(spec, arguments, preprocess.size)
     if page is not None and page.decision != make_plain_decision(page.task):
-        told = "the bundle's decision stays behind (`trainer.decide` fits one)"
-        report = replace(report, changes=(*report.changes, told))
+        note = "the bundle's decision stays behind (`trainer.decide` fits one)"
+        report = replace(report, changes=(*report.changes, note))
     facts |= {"classes": classes, "display_names": display_names, "origin": origin, "task": arguments.task}
     _save(out, model, preprocess, facts)
     if arguments.json:
-        print(json.dumps({"bundle": str(out), "tensors": report.matched, "changes": report.changes, "origin": origin}))
+        told = {"tensors": report.matched, "changes": report.changes, "left_out": report.left_out, "origin": origin}
+        print(json.dumps({"bundle": str(out), **told}))
     else:
         _tell(out, spec, preprocess, report, is_known=page is not None)
     return 0
@@ -99,25 +101,27 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
     return {**said, "packing": manifest.packing, "positive": manifest.positive}
 
 
-def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Classifier, LoadReport, str]:
+def _load(spec: ModelSpec, arguments: argparse.Namespace, size: int) -> tuple[Classifier, LoadReport, str]:
     """Return the classifier with all its weights, what came of loading, and where they came from.
 
     Raises:
         UsageError: No such model or weights, or a size that it does not take.
-        ShardError: The weights do not fill the model.
+        ShardError: The weights do not fill the model, or are another network's.
     """
     import torch
 
     from trainer.build import check_size
     from trainer.contract.head import is_auxiliary
     from trainer.contract.model import Classifier
+    from trainer.weights.leftovers import refuse_leftovers
     from trainer.weights.load import describe_origin, load_weights
     from trainer.weights.read import hide_query
 
+    weights = arguments.weights
     check_size(spec, size, training=False)
     torch.manual_seed(0)  # of auxiliary heads that the file has not
     model = Classifier(spec)
-    report = load_weights(model.backbone, spec, weights, single_output=is_single)
+    report = load_weights(model.backbone, spec, weights, single_output=arguments.task == "single-label")
     if report is None:
         raise UsageError("weights=none has nothing to bundle; name a file, or train first")
     missing = [name for name in report.missing if not is_auxiliary(name)]
@@ -127,6 +131,9 @@ def _load(spec: ModelSpec, weights: str, size: int, is_single: bool) -> tuple[Cl
             f"{', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}"
             f"{_tell_left_out(report)}. {_advise(model, report)}"
         )
+    if not arguments.allow_leftovers:
+        remedy = "give the --model that it belongs to, or insist with --allow-leftovers"
+        refuse_leftovers(report.leftovers, report.left_out, spec.name, report.source, remedy)
     if report.missing:
         told = "auxiliary heads, which only training uses, are not in it"
         report = replace(report, missing=(), changes=(*report.changes, told))

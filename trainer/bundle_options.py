@@ -176,6 +176,11 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--positive", metavar="CLASS", help="class that is looked for; default: a bundle's or dataset's"
     )
+    parser.add_argument(
+        "--allow-leftovers",
+        action="store_true",
+        help="take a file although parts of it have no place in the model, as where it is another network's",
+    )
     parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
     parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -69,7 +69,8 @@ def plan_run(recipe: Recipe) -> Plan:
     read_free_disk(recipe.run_dir)  # what nobody can write to is known before any step
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
-    rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks), here)
+    begun = recipe.as_begun() if standing.samples_seen else recipe
+    rehearsal = run_processes(rehearse, (begun, recipe.least_ranks), here)
     room = refuse_small_disk(recipe, rehearsal.memory.snapshot, rehearsal.memory.parameters)
     storage = {"folder": str(recipe.run_dir), **room}
     return _make_plan(recipe, dataset, rehearsal, standing, storage, _note(recipe, rehearsal, on_cluster))

@@ -36,6 +36,8 @@ class Recipe(Section):
     """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
     weights: str = "none"
     """none, pretrained or a tag of the library, the name of installed weights, a bundle, or a path or URI of a file."""
+    allow_leftovers: bool = False
+    """Take a weights file although parts of it have no place in the model, as where it is another network's."""
     head_dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout in front of the head, 0..1; None is the architecture's own."""
     epochs: int = Field(default=10, ge=1)
@@ -205,6 +207,10 @@ class Recipe(Section):
         told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
         return told
 
+    def as_begun(self) -> Recipe:
+        """Return the recipe of a run that has a snapshot: its weights file passed when it began, and is let pass."""
+        return self.model_copy(update={"allow_leftovers": True})
+
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
@@ -217,10 +223,10 @@ class Recipe(Section):
 
 
 PLACEMENT = {
-    "name", "data", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
+    "name", "data", "allow_leftovers", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
     "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
-"""Options that say where, how fast, how often and what is told; runs that differ in these alone compute the same."""
+"""Options that say where, how fast, how often, what is told and let pass; runs that differ in these compute the same."""
 
 
 def _absolute(location: str) -> str:

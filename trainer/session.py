@@ -96,7 +96,6 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     preprocess = build_preprocess(recipe, dataset)
-    engine, stream = open_engine(recipe, dataset, preprocess, ranks)
     store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
     if ranks.is_first:
         clear_leftovers(recipe.run_dir)
@@ -106,6 +105,8 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     if ranks.is_first:
         for sentence in describe_decoding(dataset, state):
             logger.warning("%s", sentence)
+    begun = recipe.as_begun() if state.samples_seen else recipe
+    engine, stream = open_engine(begun, dataset, preprocess, ranks)
     if state.samples_seen:
         store.load(state, engine)
     if not is_trained(recipe, state):

@@ -245,8 +245,8 @@ class Engine:
     def _enter_training(self, size: int) -> None:
         """Put all into training mode but norms that are frozen, or would see too few pictures: they keep theirs."""
         self._parallel.train()
-        norms = self._own_norms if size < self._least_for_norms else self._frozen_norms
-        for norm in norms:
+        few = self._own_norms if size < self._least_for_norms else []
+        for norm in (*self._frozen_norms, *few):  # a frozen SyncBatchNorm is no norm of the rank's own
             norm.eval()
 
     @property

@@ -36,4 +36,12 @@ def sync_norms(model: nn.Module, device: torch.device) -> None:
             "step.sync_batch_norm needs CUDA, this rank computes on a CPU; leave it out, take a model with "
             "GroupNorm, or train on GPUs"
         )
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    convert_norms(model)
+
+
+def convert_norms(model: nn.Module) -> None:
+    """Put a SyncBatchNorm in the place of every BatchNorm, with its tensors; what it computes in evaluation stays."""
+    from timm.layers import convert_sync_batchnorm  # half a second that other runs need not wait for
+
+    # Not torch's own, which drops the activation that timm's BatchNormAct2d holds.
+    convert_sync_batchnorm(model)

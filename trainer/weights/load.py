@@ -66,6 +66,7 @@ def _read_own(model: str) -> Expectation | None:
 def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_output: bool = False) -> LoadReport | None:
     """Load weights into a backbone by name, the head left out where it has other classes; None for `none`.
 
+    Whether leftovers, which the report names, are let pass is for the caller to say: `refuse_leftovers`.
     A head that got no weights is set to zero, so that training starts at the loss of a guess, ln K; the random
     heads of some libraries start far above and spoil the features before they are of use.
 
@@ -85,30 +86,36 @@ def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_outp
         return None
     source = _read_source(spec, weights)
     tensors, title = source.found.tensors, hide_query(weights)
-    report = match_tensors(backbone, spec, tensors, source.key_map, title, single_output)
+    report = match_tensors(backbone, spec, tensors, source.key_map, source.title or title, single_output)
     beside = [f"{key} of the same file not taken" for key in source.found.beside]
     for head in find_heads(backbone):
         if f"{head}.weight" in report.missing:
             for parameter in backbone.get_submodule(head).parameters():
                 nn.init.zeros_(parameter)
-    return replace(report, changes=(*beside, *report.changes))
+    return replace(report, changes=(*beside, *report.changes), source=source.title or title)
 
 
 class _Source(NamedTuple):
-    """Tensors by the names of their source, and the key map that it is known to need."""
+    """Tensors by the names of their source, the key map that it is known to need, and what it is called.
+
+    title: Of what a recipe names by a word alone.
+    """
 
     found: Found
     key_map: str | None = None
+    title: str = ""
 
 
 def _read_source(spec: ModelSpec, weights: str) -> _Source:
     if weights in INSTALLED:
-        return _Source(read_tensors(find_installed(weights, spec.name)), INSTALLED[weights].key_map)
+        file = find_installed(weights, spec.name)
+        return _Source(read_tensors(file), INSTALLED[weights].key_map, f"{weights} ({file})")
     if published := find_published(spec.name, weights):
-        found = read_tensors(str(published.locate()))
+        file = str(published.locate())
+        found = read_tensors(file)
         if spec.name.startswith(TIMM_PREFIX):
             found = Found(_pass_through_timm(f"{published.model}.{published.tag}", found.tensors, spec))
-        return _Source(found)
+        return _Source(found, title=f"{published.tag} of {published.model} ({file})")
     path = Path(weights)
     if is_bundle(path):
         page = read_bundle_page(path)

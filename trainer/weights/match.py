@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +16,8 @@ from trainer.contract.backbone import find_first_convolutions, load_tensors
 from trainer.contract.head import find_heads
 from trainer.contract.model import ModelSpec
 from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
+from trainer.weights.leftovers import ABSENT, COUNTER, TABLE, find_leftovers, list_untrained, shorten
 from trainer.weights.read import Tensors
-
-_SHOWN: Final = 6
-_COUNTER: Final = "num_batches_tracked"
-_TABLE: Final = r"pos_embed|relative_position|rel_pos"
-"""What tables of positions are called, in both libraries."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +31,24 @@ class LoadReport:
     """Tensors of the model that got nothing; counters of BatchNorm's batches, which old files lack, do not count."""
     changes: tuple[str, ...] = ()
     """What was done to names and tensors to make them fit."""
+    leftovers: tuple[str, ...] = ()
+    """Names of `left_out` that show the file to be another network's."""
+    untrained: tuple[str, ...] = ()
+    """Names of `missing` that are of the trunk, which starts from chance there."""
+    source: str = ""
+    """What was loaded, as people may see it."""
 
     def __str__(self) -> str:
-        parts = [f"{self.matched} tensors loaded", *self.changes]
+        total = self.matched + len(self.missing)
+        number = f"{self.matched} of {total}" if self.missing else f"all {total}"
+        parts = [f"{number} tensors loaded", *self.changes]
         if self.left_out:
-            parts.append(f"left out {_shorten([f'{name} ({why})' for name, why in self.left_out.items()])}")
-        if self.missing:
-            parts.append(f"nothing for {_shorten(list(self.missing))}")
+            parts.append(f"left out {shorten(f'{name} ({why})' for name, why in self.left_out.items())}")
+        if others := [name for name in self.missing if name not in self.untrained]:
+            parts.append(f"nothing for {shorten(others)}")
+        if self.untrained:
+            parts.append(f"nothing but the numbers of an untrained model for {shorten(self.untrained)}")
         return "; ".join(parts)
-
-
-def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def match_tensors(
@@ -80,7 +79,7 @@ def match_tensors(
     tensors = _fit_shapes(tensors, backbone, spec, changes)
     if single_output:
         tensors = _double_outputs(tensors, own, heads, changes)
-    left_out = {name: "not in the model" for name in tensors if name not in own}
+    left_out = {name: ABSENT for name in tensors if name not in own}
     left_out |= {
         name: f"shape {list(tensor.shape)}, the model has {list(own[name].shape)}"
         for name, tensor in tensors.items()
@@ -94,8 +93,15 @@ def match_tensors(
         )
     _refuse_odd(fitting, own, title)
     load_tensors(backbone, fitting, strict=False)
-    missing = tuple(name for name in own if name not in fitting and not name.endswith(_COUNTER))
-    return LoadReport(len(fitting), left_out, missing, tuple(changes))
+    missing = tuple(name for name in own if name not in fitting and not name.endswith(COUNTER))
+    return LoadReport(
+        matched=len(fitting),
+        left_out=left_out,
+        missing=missing,
+        changes=tuple(changes),
+        leftovers=find_leftovers({name: tensors[name] for name in left_out}, own, fitting, heads),
+        untrained=list_untrained(missing, heads),
+    )
 
 
 def _refuse_odd(tensors: Tensors, own: Mapping[str, Tensor], title: str) -> None:
@@ -108,13 +114,13 @@ def _refuse_odd(tensors: Tensors, own: Mapping[str, Tensor], title: str) -> None
     if kinds:
         kind = str(tensors[kinds[0]].dtype).removeprefix("torch.")
         raise ShardError(
-            f"{title} has {kind} in {_shorten(kinds)}, where the model has floats; save the tensors before they are "
+            f"{title} has {kind} in {shorten(kinds)}, where the model has floats; save the tensors before they are "
             "quantised"
         )
     odd = [name for name, tensor in tensors.items() if tensor.is_meta or not tensor.isfinite().all()]
     if odd:
         raise ShardError(
-            f"{title} has values that are no finite numbers in {_shorten(odd)}; its training went wrong there, "
+            f"{title} has values that are no finite numbers in {shorten(odd)}; its training went wrong there, "
             "so take an earlier checkpoint"
         )
 
@@ -143,7 +149,7 @@ def _rename(
 
 
 def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes: list[str]) -> Tensors:
-    """Return the tensors with the picture's channels and the position tables made to fit."""
+    """Return the tensors with the picture's channels, the position tables and their authors' names made to fit."""
     own, fitted = backbone.state_dict(), dict(tensors)
     for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
         if spec.in_channels == 1 and name in fitted and fitted[name].shape[1:2] == (3,):
@@ -151,23 +157,36 @@ def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes:
 
             fitted[name] = adapt_input_conv(1, fitted[name])
             changes.append(f"{name} summed over its channels")
-    tables = [name for name in fitted if re.search(_TABLE, name) and name in own]
-    tables = [name for name in tables if fitted[name].shape != own[name].shape]
-    if tables:
-        fitted = _fit_tables(fitted, backbone)
-        changes += [f"{name} interpolated to the size" for name in tables if fitted[name].shape == own[name].shape]
-    return fitted
+    before = _list_fitting(fitted, own)
+    if not list_untrained(own.keys() - before, find_heads(backbone)):
+        return fitted
+    refitted = _fit_by_library(fitted, backbone)
+    after = _list_fitting(refitted, own)
+    if len(after) <= len(before):
+        return fitted
+    tables = [name for name in fitted if name in after - before and TABLE.search(name)]
+    changes += [f"{name} interpolated to the size" for name in tables]
+    if others := len(after - before) - len(tables):
+        changes.append(f"{others} tensors renamed or reshaped by the library's own code")
+    return refitted
 
 
-def _fit_tables(tensors: Tensors, backbone: nn.Module) -> Tensors:
-    """Return the tensors with position tables for the model's size, by the library's own code; as they were without."""
+def _list_fitting(tensors: Tensors, own: Mapping[str, Tensor]) -> set[str]:
+    return {name for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
+
+
+def _fit_by_library(tensors: Tensors, backbone: nn.Module) -> Tensors:
+    """Return what the library's own code makes of the authors' tensors for the model; as they were without such code.
+
+    It interpolates position tables to the model's size and maps the names of the authors' own files.
+    """
     fit = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # a convention of timm's
     try:
         if isinstance(backbone, VisionTransformer):
             return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, tensors))
         with warnings.catch_warnings(action="ignore"):  # of timm's own arithmetic
             return tensors if fit is None else dict(fit(dict(tensors), backbone))
-    except (AssertionError, KeyError, RuntimeError, ValueError):
+    except Exception:  # code for one file meets any: what it raises there says nothing of this one
         return tensors
 
 
