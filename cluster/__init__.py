@@ -2,3 +2,5 @@
 
 `cluster` imports `shards` and `trainer.contract` and nothing else of the project, and nobody imports `cluster`.
 """
+
+import shards  # noqa: F401  it sets how threads wait, before torch is imported

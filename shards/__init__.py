@@ -2,3 +2,7 @@
 
 This package knows bytes and labels, not models; it imports nothing of the other packages.
 """
+
+from shards.openmp import limit_spinning
+
+limit_spinning()  # before anything imports torch

@@ -2,3 +2,5 @@
 
 Runs without Ray; `launch.py` is the only door through which a Ray Train run enters.
 """
+
+import shards  # noqa: F401  it sets how threads wait, before torch is imported

@@ -7,7 +7,6 @@ on this kind of CPU among those that keep parity and start within 20 s; `cluster
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.openmp import count_cpus
 from trainer.contract.names import BACKENDS, BackendName
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--threads",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=count_cpus(),
         help="of the model, and that decode; for --choose as many as a replica has (default: the CPUs of this process)",
     )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shards.dataset import Dataset
+from shards.openmp import count_cpus
 from shards.positive import describe_default
 from shards.sizes import format_size
 from trainer.build import resolve_recipe
@@ -89,7 +90,7 @@ def _check_ranks(recipe: Recipe) -> bool:
 
 def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
     notes = []
-    cpus = len(os.sched_getaffinity(0))
+    cpus = count_cpus()
     if on_cluster:
         notes.append(
             "steps were timed on this machine with one rank; the cluster's, and what its ranks exchange, differ"

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from shards.command import REFUSED, run_command
 from shards.errors import Interrupted, UsageError
+from shards.openmp import count_cpus
 from trainer.contract.names import AUTO, BACKENDS
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _compute(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place
         return answer_on_ray(asking, places, arguments.batch_size, arguments.workers)
     from trainer.answering.answer import Speed, answer_stream
 
-    workers = arguments.workers or len(os.sched_getaffinity(0))
+    workers = arguments.workers or count_cpus()
     return answer_stream(bundle, asked, places, Speed(workers, arguments.batch_size))
 
 

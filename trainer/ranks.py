@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from shards.openmp import count_cpus
+
 _WORKERS_AT_MOST = 16
 
 
@@ -36,11 +38,16 @@ class Ranks:
     @property
     def cpus(self) -> int:
         """This rank's share of the CPUs that the process may use."""
-        return max(1, len(os.sched_getaffinity(0)) // self.on_node)
+        return max(1, count_cpus() // self.on_node)
 
     def count_workers(self, wanted: int | Literal["auto"]) -> int:
-        """Return the number of loader threads; auto is one for each CPU of the rank, at most 16."""
-        return min(self.cpus, _WORKERS_AT_MOST) if wanted == "auto" else wanted
+        """Return the number of loader threads; auto is one for each CPU of the rank, at most 16.
+
+        Beside a GPU one CPU is left to the thread that feeds it.
+        """
+        if wanted != "auto":
+            return wanted
+        return min(max(1, self.cpus - (self.device.type == "cuda")), _WORKERS_AT_MOST)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on every rank."""
@@ -82,8 +89,14 @@ def choose_device(local_rank: int = 0) -> torch.device:
 
 
 def single_rank() -> Ranks:
-    """Return the only rank of a plain process."""
+    """Return the only rank of a plain process; torch's threads are at most the CPUs that the process may use."""
+    limit_threads(1)
     return Ranks(0, 1, choose_device())
+
+
+def limit_threads(on_node: int) -> None:
+    """Let torch compute with at most a rank's share of this process's CPUs; fewer, where the user has said so."""
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, count_cpus() // on_node)))
 
 
 def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
@@ -92,7 +105,7 @@ def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_ranks))
+        limit_threads(num_ranks)
         # gloo looks its own host name up, which many laptops and containers cannot resolve.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device.type == "cuda" else "gloo"

@@ -39,6 +39,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, get_device
 
 from shards.errors import ShardError, UsageError
+from shards.openmp import count_cpus
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
@@ -97,7 +98,7 @@ def connect_ray(cpus: float, gpus: float, count: int) -> Iterator[None]:
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
     # A machine with fewer cores than asked for still runs the processes, more slowly.
-    started = join_or_start(num_cpus=max(os.cpu_count() or 1, math.ceil(count * cpus)), log_to_driver=False)
+    started = join_or_start(num_cpus=max(count_cpus(), math.ceil(count * cpus)), log_to_driver=False)
     try:
         _refuse_too_small({"CPU": cpus, "GPU": gpus}, count)
         yield

@@ -226,7 +226,7 @@ PLACEMENT = {
     "name", "data", "allow_leftovers", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
     "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
-"""Options that say where, how fast, how often, what is told and let pass; runs that differ in these compute the same."""
+"""Options that say where, how fast, what is shown and what is let pass; runs that differ in these compute the same."""
 
 
 def _absolute(location: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from shards.decode import DecodeOptions
 from shards.errors import UsageError
+from shards.openmp import count_cpus
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
 from shards.pools import Pool, open_pool
@@ -170,7 +170,7 @@ def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
         with open_ray_pool(arguments.workers) as pool:
             yield pool
         return
-    with open_pool(arguments.workers or os.cpu_count() or 1) as pool:
+    with open_pool(arguments.workers or count_cpus()) as pool:
         yield pool
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluation.metrics import softmax
 from trainer.evaluation.multi_label import sigmoid
 from trainer.evaluation.rule import EachRule
-from trainer.feed.feed import Batch, Feed, Load
+from trainer.feed.feed import Batch, Feed, Load, count_ahead
 from trainer.feed.meter import Meter
 from trainer.ranks import Ranks
 
@@ -61,7 +61,7 @@ def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks:
     """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode."""
     model.eval()
     threads = torch.get_num_threads() if ranks.device.type == "cpu" else 1
-    feed = Feed(split, workers, held=threads + 1)
+    feed = Feed(split, workers, held=threads + 1, ahead=count_ahead(ranks.device))
     try:
         batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
         parts = list(_compute_chunks(model, batches, ranks.device, threads))
@@ -81,19 +81,17 @@ def _make_load(spec: PreprocessSpec) -> Load:
 
 
 def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.device, threads: int) -> Iterator[Rows]:
-    """Yield the rows of each batch, in order; on a CPU several batches at once, each in one thread.
+    """Yield the rows of each batch, in order; on a CPU as many batches at once as threads, each in one of them.
+
+    Those batches are read first: loader threads and these together are then never more than the CPUs.
 
     Threads that share the work of one batch would round differently for every number of them, and a rank's number of
     threads depends on the number of ranks.
     """
-    ahead: deque[Future[Rows]] = deque()
+    left = iter(batches)
     with ThreadPoolExecutor(threads, "evaluate", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for batch in batches:
-            ahead.append(pool.submit(_compute_rows, model, batch, device))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        while group := list(islice(left, threads)):
+            yield from pool.map(lambda batch: _compute_rows(model, batch, device), group)
 
 
 @torch.inference_mode()

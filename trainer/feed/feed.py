@@ -66,6 +66,15 @@ class Batch:
         return float((lam * self.weights + (1 - lam) * self.pairs.weights).sum())
 
 
+def count_ahead(device: torch.device) -> int:
+    """Return how many batches loader threads make while others are computed on a device: none on a CPU.
+
+    There torch's threads have all CPUs of the rank. Loader threads beside them would take turns with them, while the
+    others wait at barriers for the one that does not run; they make a batch between the steps, on all CPUs.
+    """
+    return 0 if device.type == "cpu" else BATCHES_AHEAD
+
+
 class Feed:
     """Reads one split with `workers` threads; the batches do not depend on their number.
 
@@ -75,12 +84,16 @@ class Feed:
         held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
             overwritten some time after the second one behind it was asked for.
         pinned: Page-locked memory, which CUDA copies from beside the computation.
+        ahead: Batches that threads make while others are computed; 0 makes each when it is asked for, by all threads.
     """
 
-    def __init__(self, split: Split, workers: int, *, held: int = 1, pinned: bool = False) -> None:
+    def __init__(
+        self, split: Split, workers: int, *, held: int = 1, pinned: bool = False, ahead: int = BATCHES_AHEAD
+    ) -> None:
         self._reader = SampleReader(split)
         self._num_classes = split.num_classes if split.task == "multi-label" else None
         self.meter = Meter()
+        self._ahead = ahead if workers else 0
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
         # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
         self._pool = (
@@ -88,7 +101,7 @@ class Feed:
         )
 
     def iterate(self, batches: Iterable[Refs], load: Load, shape: Shape) -> Iterator[Batch]:
-        """Yield one batch for each of `batches`, in order, working three ahead.
+        """Yield one batch for each of `batches`, in order, working `ahead` of them.
 
         Args:
             batches: Samples of each.
@@ -103,7 +116,7 @@ class Feed:
         try:
             for refs in look_ahead(batches, self._reader, kept=BATCHES_AHEAD + 2):
                 ahead.append(self._begin(refs, load, shape))
-                if len(ahead) > (BATCHES_AHEAD if self._pool else 0):
+                if len(ahead) > self._ahead:
                     yield ahead.popleft().finish()
             while ahead:
                 yield ahead.popleft().finish()

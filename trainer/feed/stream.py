@@ -23,7 +23,7 @@ from trainer.augment.seeding import SampleKey
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.device import feed_device
 from trainer.feed.encoded import Encoded
-from trainer.feed.feed import Batch, Feed
+from trainer.feed.feed import Batch, Feed, count_ahead
 from trainer.feed.geometry import TrainGeometry, measure_plain
 from trainer.feed.meter import Meter, Readings
 from trainer.ranks import Ranks
@@ -61,7 +61,8 @@ class TrainStream:
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
-        self._feed = Feed(split, self.workers, held=1, pinned=ranks.device.type == "cuda")
+        pinned = ranks.device.type == "cuda"
+        self._feed = Feed(split, self.workers, held=1, pinned=pinned, ahead=count_ahead(ranks.device))
         self._make_load = make_late_load if recipe.stream.decode == "device" else make_load
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))

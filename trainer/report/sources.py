@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import torch
 
 from shards.dataset import Dataset
 from shards.files import write_json
+from shards.openmp import count_cpus, describe_waiting
 from trainer.contract.bundle import Bundle, BundlePage, read_versions
 from trainer.contract.choice import read_cpu
 from trainer.evaluation.files import METRICS
@@ -104,7 +104,9 @@ def describe_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
     told = {
         "ranks": f"{ranks.num_ranks}, {ranks.on_node} of them on this machine",
         "device of a rank": device,
-        "processor": f"{read_cpu()}, {len(os.sched_getaffinity(0))} CPUs for this process",
+        "processor": f"{read_cpu()}, {count_cpus()} CPUs for this process",
+        "threads": f"{torch.get_num_threads()} of torch ({describe_waiting()}), "
+        f"{ranks.count_workers(recipe.workers)} of the loader",
         "precision": f"weights {recipe.dtype}, amp {recipe.amp}",
         "system": f"{platform.system()} {platform.release()}, Python {sys.version.split()[0]}",
         "libraries": ", ".join(f"{name} {version}" for name, version in _list_versions().items()),
