@@ -7,6 +7,7 @@ import sys
 
 from shards.command import run_command
 from shards.commands import audit, index, pack, stat, verify
+from shards.messages import add_volume
 
 
 def main(argv: list[str]) -> int:
@@ -15,6 +16,8 @@ def main(argv: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (pack, audit, index, stat, verify):
         command.add_parser(commands)
+    for parser_of_command in commands.choices.values():
+        add_volume(parser_of_command)
     arguments = parser.parse_args(argv)
     code: int = arguments.run(arguments)
     return code

@@ -15,18 +15,20 @@ from types import FrameType
 
 from shards.disk import explain_disk
 from shards.errors import Interrupted, ShardError, UsageError
+from shards.messages import showing_messages
 
 DONE, MISTAKE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 3, 130, 141
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Return the exit code of `main(argv)`; a foreseen error becomes one sentence on stderr.
+    """Return the exit code of `main(argv)`; a foreseen error becomes one sentence on stderr, as does what is logged.
 
     SIGTERM is treated as Ctrl-C, so that `ray job stop` and `docker stop` leave a resumable state too.
     """
     signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
+        with showing_messages():
+            code = main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # here, where a reader that left is met, and not when Python ends
         return code
     except UsageError as err:

@@ -15,6 +15,7 @@ from data.tars import write_tar
 from PIL import Image
 
 from shards.affected import Affected, describe_affected, find_affected, find_decoding
+from shards.audit.examine import JOURNAL
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.commands.verify import run as run_verify
 from shards.dataset import open_dataset
@@ -286,22 +287,27 @@ def test_old_set_with_a_picture_that_is_refused_by_now_is_not_called_another_wit
         pack(find_sources(tmp_path / "in"), plain, lax)
 
 
-def test_shards_of_a_killed_pack_are_believed_by_the_version_that_wrote_them_alone(
+def test_what_a_killed_pack_left_is_believed_by_the_version_that_wrote_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = find_sources(pictures(tmp_path / "in"))
-
-    def claim(version: int) -> str:
-        monkeypatch.setattr("shards.packing.pack.DECODING", version)
-        with pytest.raises(InterruptedError):
-            pack(listed, tmp_path / "out", OPTIONS, Run(progress=stop))
-        return str(json.loads((tmp_path / "out" / MARKER).read_text())["plan"])
 
     def stop(stage: str, *_: int) -> None:
         if stage == "write":
             raise InterruptedError
 
-    assert claim(VERSION) == claim(VERSION) != claim(VERSION - 1)
+    def leave(version: int, out: Path) -> tuple[str, list[str]]:
+        """Return the identity of the unfinished shards, and the names of the audit's journal."""
+        for module in ("shards.packing.pack", "shards.audit.examine"):
+            monkeypatch.setattr(f"{module}.DECODING", version)
+        with pytest.raises(InterruptedError):
+            pack(listed, out, OPTIONS, Run(progress=stop))
+        return json.loads((out / MARKER).read_text())["plan"], sorted(file.name for file in (out / JOURNAL).iterdir())
+
+    mine, same, other = (leave(VERSION - (name == "c"), tmp_path / name) for name in "abc")
+    assert mine == same
+    assert mine[0] != other[0]
+    assert not set(mine[1]) & set(other[1])
 
 
 def test_version_that_a_model_has_seen_is_that_of_what_is_stored(odd: Path, tmp_path: Path) -> None:

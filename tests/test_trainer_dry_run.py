@@ -139,10 +139,11 @@ def test_text_says_the_same_and_ends_with_the_verdict(
 
 
 @pytest.mark.slow
-def test_ranks_are_tried_together(dataset_path: Path, tmp_path: Path) -> None:
+def test_ranks_are_tried_together(dataset_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     found = plan(*options(dataset_path, tmp_path / "runs", "num_ranks=2", "batch_size_global=13", "optim.name=sgd"))
     assert (found["num_ranks"], found["batch_size_rank"], found["launch"]) == (2, [6, 7], "local")
     assert found["memory"]["exchange"] == found["memory"]["gradients"] == found["memory"]["state"]  # momentum
+    assert capfd.readouterr().err == ""  # of DDP, which warns in every rank
 
 
 def test_only_what_is_trained_has_gradients(dataset_path: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from trainer.contract.positive import OF_POSITIVE, is_of_positive
 from trainer.contract.stored_decision import store_positive
 from trainer.dry_run import _describe_positive
 from trainer.evaluation.metrics import SPECIFICITIES
-from trainer.evaluation.positive import describe_found
+from trainer.evaluation.positive import describe_found, find_positive
 from trainer.evaluation.rows import Rows
 from trainer.evaluation.rule import Rule
 from trainer.evaluation.score_figures import name_positive
@@ -53,7 +53,7 @@ from trainer.record.wandb_run import Judged
 from trainer.report.reproduce import list_packing
 from trainer.report.sources import Finished
 from trainer.run_dir import STOP_FILE
-from trainer.task import find_positive, refuse_misfit
+from trainer.task import refuse_misfit
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

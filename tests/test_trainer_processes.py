@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -16,14 +17,22 @@ from trainer.ranks import Ranks
 
 
 def refuse_on_second_rank(ranks: Ranks, folder: str) -> None:
+    """What both log before: a note that the first alone says, and a warning that says the same of both."""
+    logging.getLogger("trainer.somewhere").info("a note of rank %d", ranks.rank)
+    logging.getLogger("trainer.somewhere").warning("a warning about %s", folder)
+    ranks.barrier()
     if ranks.rank == 1:
         raise ShardError(f"rank 1 refused {folder}")
     ranks.barrier()  # it would wait here for ever, were it not ended
 
 
-def test_refusal_of_one_rank_ends_the_others_and_reaches_the_caller() -> None:
+def test_refusal_of_one_rank_ends_the_others_and_reaches_the_caller_after_what_they_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trainer")
     with pytest.raises(ShardError, match=r"^rank 1 refused /data$"):
         run_processes(refuse_on_second_rank, ("/data",), 2)
+    assert sorted(caplog.messages) == ["a note of rank 0", "a warning about /data"]
 
 
 def test_no_ranks_at_all_are_refused() -> None:

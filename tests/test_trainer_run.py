@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
 from trainer.recipe_file import RECIPES, load_recipe, read_header
 from trainer.record.logbook import read_metrics
+from trainer.report.__main__ import main as write_report_anew
 from trainer.run import main
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -84,6 +87,54 @@ def test_run_leaves_the_files_that_the_design_names(finished: tuple[list[str], D
     names += [f"evaluation/test/{name}" for name in ("metrics.json", "predictions.parquet", "predictions.csv")]
     names += [f"evaluation/test/{name}" for name in ("confusion.png", "curves.png")]
     assert [name for name in names if not (folder / name).exists()] == []
+
+
+def test_run_says_on_standard_error_what_it_does_line_by_line(finished: tuple[list[str], Done, Path]) -> None:
+    """The numbers are those of metrics.jsonl; --json leaves standard output to one object."""
+    _, done, folder = finished
+    lines = [re.sub(r"^\d\d:\d\d:\d\d |; .* so far.*", "", line) for line in done.err.splitlines()]
+    one, two = read_metrics(folder)
+    best = "best" if two["val/best_epoch"] == 2 else f"best {two['val/best']:.4f} in epoch 1"
+    assert lines == [
+        "done: training timm/test_efficientnet_gn (0.10 M parameters) on CPU, 2 epochs of 72 pictures",
+        f"epoch 1/2: loss {one['train/loss']:.4g}, val accuracy {one['val/accuracy']:.4f} (best)",
+        f"epoch 2/2: loss {two['train/loss']:.4g}, val accuracy {two['val/accuracy']:.4f} ({best})",
+        "writing the bundle",
+        "evaluating on val: 24 pictures",
+        "evaluating on test: 24 pictures",
+        "writing the report",
+    ]
+
+
+def test_quiet_run_says_nothing_but_its_result(dataset_path: Path, tmp_path: Path) -> None:
+    done = run("smoke", *options(dataset_path, tmp_path, "evaluate_on=[]", "epochs=1"), "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == f"report  {tmp_path}/smoke/report.html"
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(finished: tuple[list[str], Done, Path], dataset_path: Path) -> tuple[list[str], Path]:
+    """A run that begins with the weights of another one: its command line and folder."""
+    root = finished[2].parent
+    more = ("name=fine", f"weights={finished[2] / 'bundle'}", "epochs=1", "evaluate_on=[]")
+    return ["smoke", *options(dataset_path, root, *more)], root / "fine"
+
+
+def test_what_was_loaded_of_weights_is_said_by_dry_run_and_run_and_the_report_even_when_written_anew(
+    fine_tuned: tuple[list[str], Path], finished: tuple[list[str], Done, Path]
+) -> None:
+    command, folder = fine_tuned
+    plan, done = run(*command, "--dry-run"), run(*command)
+    (note,) = [line for line in done.err.splitlines() if line.startswith("weights ")]
+    assert note.startswith(f"weights {finished[2]}/bundle: ")
+    assert " tensors loaded" in note
+    assert f"note: {note}" in plan.out.splitlines()
+    assert plan.err == ""
+    for _ in range(2):
+        page = html.unescape((folder / "report.html").read_text())
+        assert f": {note}</p>" in page.partition("<h2>Notes</h2>")[2]
+        (folder / "report.html").unlink()
+        assert run_command(write_report_anew, [str(folder), "--no-images"]) == 0
 
 
 def test_bundle_is_that_of_the_best_epoch(finished: tuple[list[str], Done, Path]) -> None:

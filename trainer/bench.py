@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 from shards.openmp import count_cpus
 from trainer.contract.names import BACKENDS, BackendName
 
@@ -189,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--choose", action="store_true", help="record the fastest in the bundle, for this kind of CPU")
     add("--out", type=Path, help="folder for table.md, bench.json and bench.png (default: benches/MODEL)")
     add("--json", action="store_true", help="print bench.json instead of the table")
+    add_volume(parser)
     return parser
 
 

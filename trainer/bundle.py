@@ -82,8 +82,8 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
     from shards.decoding import VERSION
 
     if location is None:
-        said = {"dataset": page.dataset, "decoding": page.decoding} if page else {"dataset": None, "decoding": VERSION}
-        return {**said, "packing": None, "positive": None}
+        known = {"dataset": page.dataset, "decoding": page.decoding} if page else {"dataset": None, "decoding": VERSION}
+        return {**known, "packing": None, "positive": None}
     from shards.affected import find_decoding
     from shards.dataset import open_dataset
 

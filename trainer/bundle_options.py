@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.errors import UsageError
+from shards.messages import add_volume
 from shards.positive import find_misfit
 
 if TYPE_CHECKING:
@@ -184,4 +185,5 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
     parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_volume(parser)
     return parser

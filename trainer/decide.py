@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 
 if TYPE_CHECKING:
     from shards.dataset import Dataset
@@ -200,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reset", action="store_true", default=None, help="go back to the most probable class, by plain softmax"
     )
+    add_volume(parser)
     return parser
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from shards.dataset import Dataset
+from shards.messages import collecting_notes
 from shards.openmp import count_cpus
 from shards.positive import describe_default
+from shards.progress import describe_duration
 from shards.sizes import format_size
 from trainer.build import resolve_recipe
+from trainer.evaluation.positive import find_positive
 from trainer.launch import choose_launch, open_data
 from trainer.machine import read_free_disk, refuse_too_many_ranks
 from trainer.processes import run_processes
@@ -22,7 +25,6 @@ from trainer.record.standing import Standing, look_up
 from trainer.record.steps import count_steps
 from trainer.record.wandb_run import choose_mode
 from trainer.rehearsal import Rehearsal, rehearse
-from trainer.task import find_positive
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,12 @@ def plan_run(recipe: Recipe) -> Plan:
         ShardError: As the run itself would.
         OSError: Likewise; a folder that cannot be written.
     """
-    recipe = resolve_recipe(recipe.with_absolute_paths())
+    with collecting_notes() as notes:
+        plan = _plan(resolve_recipe(recipe.with_absolute_paths()))
+    return replace(plan, notes=plan.notes + notes)
+
+
+def _plan(recipe: Recipe) -> Plan:
     recipe, dataset = open_data(recipe)
     standing = look_up(recipe)
     read_free_disk(recipe.run_dir)  # what nobody can write to is known before any step
@@ -205,22 +212,9 @@ def describe(plan: Plan) -> str:
         + ", ".join(f"{name} {format_size(size)}" for name, size in held.items())
         + ")",
         "disk": f"{format_size(plan.storage['needed'])} of {format_size(plan.storage['free'])} free",
-        "time": f"about {_duration(plan.time['left_s'])}, an epoch {_duration(plan.time['epoch_s'])}: an estimate from "
-        f"{plan.time['timed_steps']} steps of {plan.time['step_s']:.3g} s",
+        "time": f"about {describe_duration(plan.time['left_s'])}, an epoch {describe_duration(plan.time['epoch_s'])}: "
+        f"an estimate from {plan.time['timed_steps']} steps of {plan.time['step_s']:.3g} s",
         "W&B": plan.wandb + ("; TensorBoard too" if plan.tensorboard else ""),
     }
     text = [f"{name:<10}{line}" for name, line in lines.items()]
     return "\n".join([*text, *(f"note: {note}" for note in plan.notes), "all checks passed; nothing was written"])
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds as people read them.
-
-    >>> _duration(4.2), _duration(100), _duration(9000)
-    ('4 s', '1 min 40 s', '2 h 30 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.command import DONE, run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 
 if TYPE_CHECKING:
     from trainer.evaluation.files import Judging
@@ -54,11 +56,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate on one rank of several; return the metrics."""
     from shards.dataset import open_dataset
+    from shards.progress import Progress
     from trainer.contract.bundle import Bundle
     from trainer.finish import evaluate_bundle
 
-    loaded = Bundle.load(bundle, str(ranks.device))
-    return evaluate_bundle(loaded, open_dataset(location), part, ranks, workers, out, judging=judging)
+    loaded, dataset = Bundle.load(bundle, str(ranks.device)), open_dataset(location)
+    with contextlib.closing(Progress(f"evaluating on {part}", dataset.split(part).num_samples)) as progress:
+        advance = progress.show if ranks.is_first else _ignore
+        return evaluate_bundle(loaded, dataset, part, ranks, workers, out, judging=judging, advance=advance)
+
+
+def _ignore(_done: int) -> None:
+    """Rank 0 speaks for all."""
 
 
 def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
@@ -157,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=int, default=2, help="threads per process that decode (2)")
     parser.add_argument("--json", action="store_true", help="print metrics.json")
+    add_volume(parser)
     return parser
 
 

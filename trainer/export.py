@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 from trainer.contract.names import EXPORT_KINDS
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="the file; by default BUNDLE/exports/model.onnx, .pt2 or .pt")
     parser.add_argument("--json", action="store_true", help="print the description of the export as JSON")
+    add_volume(parser)
     return parser
 
 

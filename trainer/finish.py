@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trainer.contract.positive import OF_POSITIVE
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluation.extras import try_extra
 from trainer.evaluation.files import Judging, write_evaluation
-from trainer.evaluation.positive import take_first
+from trainer.evaluation.positive import find_positive, take_first
 from trainer.evaluation.predictions import gather_predictions
 from trainer.evaluation.rows import Rows, evaluate_split
 from trainer.evaluation.worst import read_worst
@@ -28,6 +29,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.bring import share
 from trainer.record.logbook import read_metrics
+from trainer.record.progress import RunProgress
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.track import Tracker
 from trainer.record.wandb_run import Judged
@@ -36,32 +38,38 @@ from trainer.report.page import AUGMENTED, write_report
 from trainer.report.sources import Finished, record_environment
 from trainer.run_dir import BUNDLE, SNAPSHOTS
 from trainer.step.norms import describe_local_norms
-from trainer.task import find_positive
 
 
-def finish_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> list[str]:
+def finish_run(
+    recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progress: RunProgress | None = None
+) -> list[str]:
     """Write bundle, evaluations and report of a trained run; return what its user must know of it.
 
     Every rank calls it, rank 0 writes. A figure, map or picture that fails is left out of the report; a bundle or an
     evaluation that fails is an error.
     """
-    if ranks.is_first:
-        make_bundle(recipe)
-    share(recipe, ranks, BUNDLE)
+    progress = progress or RunProgress(recipe, speaks=False)
+    with progress.stage("writing the bundle"):
+        if ranks.is_first:
+            make_bundle(recipe)
+        share(recipe, ranks, BUNDLE)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)
     judging = Judging(stored=find_positive(recipe, dataset))
     for part in recipe.evaluate_on:
-        evaluate_bundle(bundle, dataset, part, ranks, workers, recipe.run_dir / "evaluation" / part, tracker, judging)
+        out = recipe.run_dir / "evaluation" / part
+        with progress.stage(f"evaluating on {part}", dataset.split(part).num_samples) as advance:
+            evaluate_bundle(bundle, dataset, part, ranks, workers, out, tracker, judging, advance=advance)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
         notes += _read_verdict(recipe)
-        _show_augmentation(recipe, dataset, tracker)
-        run = Finished(recipe.run_dir, recipe, dataset, bundle, notes, record_environment(recipe, ranks))
-        write_report(run)
-        write_card(run)
+        with progress.stage("writing the report"):
+            _show_augmentation(recipe, dataset, tracker)
+            run = Finished(recipe.run_dir, recipe, dataset, bundle, notes, record_environment(recipe, ranks))
+            write_report(run)
+            write_card(run)
         _drop_snapshots(recipe)
     return notes
 
@@ -116,11 +124,12 @@ def evaluate_bundle(
     out: Path,
     tracker: Tracker | None = None,
     judging: Judging | None = None,
+    advance: Callable[[int], None] = lambda _done: None,
 ) -> dict[str, Any]:
     """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
 
     A part named train is the one that the weights were fitted to; the result says so. Where `judging` names no positive
-    class, the bundle's counts, else the dataset's.
+    class, the bundle's counts, else the dataset's. advance: as `evaluate_split`.
 
     Raises:
         UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
@@ -137,7 +146,7 @@ def evaluate_bundle(
             f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
         )
     split = dataset.split(part)
-    rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers)
+    rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers, advance)
     if not ranks.is_first:
         return {}
     predictions = gather_predictions(rows, split, bundle.page.classes, bundle.page.display_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 
 from shards.command import DONE, INTERRUPTED
 from shards.files import write_json
@@ -12,11 +12,14 @@ from trainer.loop import Outcome, ReportEpoch, train
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.mirror import mirrored
+from trainer.record.notes import keep_notes
 from trainer.record.parts import write_parts
+from trainer.record.progress import TICK_S, RunProgress
 from trainer.record.room import explaining_stop
 from trainer.record.track import Tracker
 from trainer.run_dir import RESULT
 from trainer.step.memory import RankMemoryError
+from trainer.watching import watching
 
 FAULT = 1
 
@@ -28,16 +31,21 @@ def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
         RankMemoryError: Memory ran out on one rank of several; the run goes on when all are started anew.
         UsageError, ShardError, OSError: As `train` and `mirrored` do.
     """
-    if not ranks.is_first:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
     recipe = resolve_recipe(recipe)
     tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
+    progress = RunProgress(recipe, speaks=ranks.is_first)
     exit_code = FAULT
     try:
-        with explaining_stop(recipe), mirrored(recipe, ranks):
-            outcome = train(recipe, ranks, report, tracker)
+        with contextlib.ExitStack() as beside:
+            beside.enter_context(explaining_stop(recipe))
+            if ranks.is_first:
+                beside.enter_context(watching(progress.tick, "progress", TICK_S))
+            beside.enter_context(mirrored(recipe, ranks))
+            if ranks.is_first:
+                beside.enter_context(keep_notes(recipe.run_dir))
+            outcome = train(recipe, ranks, report, tracker, progress)
             if outcome == "finished":
-                notes = finish_run(recipe, ranks, tracker)
+                notes = finish_run(recipe, ranks, tracker, progress)
                 if ranks.is_first:
                     result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
                     write_json(recipe.run_dir / RESULT, result)

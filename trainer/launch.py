@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from tqdm import tqdm
-
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, UsageError
+from shards.messages import showing_messages_by_default
+from shards.progress import draw_bar
 from trainer.augment.policies import check_augment
 from trainer.build import check_growth, list_train_sizes, resolve_recipe
 from trainer.job import run_rank
@@ -24,16 +24,22 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.bring import fetch_outputs
 from trainer.record.logbook import read_progress
+from trainer.record.notes import keep_notes
 from trainer.run_dir import STOP_FILE, claim_run_dir, hold_run_dir, is_finished
 from trainer.step.memory import RankMemoryError
 from trainer.task import refuse_misfit, settle_metric
 from trainer.watching import watching
 
 logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
 def launch(recipe: Recipe) -> Recipe:
     """Train, evaluate and bundle; return the recipe with absolute paths. A finished run is left as it is.
+
+    Where the run stands is logged at INFO by `trainer.record.progress`, a line an epoch and at least one a minute, and
+    what is worth keeping by other loggers of `trainer` and `shards`. In a process that has no handlers, such as a
+    notebook, that goes to standard error; `logging.getLogger("trainer").setLevel("WARNING")` before it leaves it out.
 
     Raises:
         UsageError: The run's folder belongs to another recipe, another command is at work in it, or data or model do
@@ -43,7 +49,7 @@ def launch(recipe: Recipe) -> Recipe:
     recipe = resolve_recipe(recipe.with_absolute_paths())
     choose_launch(recipe)
     recipe, _ = open_data(recipe)  # the most common mistakes are told before any process starts
-    with hold_run_dir(recipe.run_dir):
+    with showing_messages_by_default(), hold_run_dir(recipe.run_dir):
         claim_run_dir(recipe)
         if not _has_outputs(recipe):
             _run(recipe)
@@ -52,7 +58,7 @@ def launch(recipe: Recipe) -> Recipe:
 
 def _run(recipe: Recipe) -> None:
     (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
-    with show_progress(recipe), stop_on_signal(recipe.run_dir):
+    with keep_notes(recipe.run_dir), show_progress(recipe), stop_on_signal(recipe.run_dir):
         outcome = _start(recipe)
     if outcome == "interrupted":
         raise Interrupted(
@@ -109,10 +115,15 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def show_progress(recipe: Recipe) -> Iterator[None]:
-    """Show a bar that follows progress.json, wherever the ranks run."""
-    with tqdm(unit="picture", disable=None, desc=recipe.name, leave=False) as bar:
+    """Show a bar that follows progress.json, wherever the ranks run, and say that a wish to stop was heard."""
+    heard = False
+    with draw_bar(unit="picture", desc=recipe.name) as bar:
 
         def follow() -> None:
+            nonlocal heard
+            if not heard and (recipe.run_dir / STOP_FILE).exists():
+                heard = True
+                progress_logger.info("stopping: the state is saved after this step; Ctrl-C again does not wait for it")
             progress = read_progress(recipe.run_dir)
             bar.total = progress["total"] or None
             bar.set_postfix(progress["numbers"], refresh=False)

@@ -7,6 +7,7 @@ and a function that takes each epoch's numbers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -22,6 +23,7 @@ from trainer.feed.meter import Readings, judge
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.logbook import Numbers
+from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop
 from trainer.record.snapshot import Best, name_snapshot
 from trainer.record.track import Tracker
@@ -29,11 +31,19 @@ from trainer.session import Run, is_trained, open_run
 from trainer.step.schedule import PlateauState, scale_lr, update_plateau
 from trainer.steps import Coming, save, settle, take_step
 
+detail_logger = logging.getLogger(f"{__name__}.progress")
+
 ReportEpoch = Callable[[Numbers], None]
 Outcome = Literal["finished", "interrupted"]
 
 
-def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | None = None) -> Outcome:
+def train(
+    recipe: Recipe,
+    ranks: Ranks,
+    report: ReportEpoch,
+    tracker: Tracker | None = None,
+    progress: RunProgress | None = None,
+) -> Outcome:
     """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
     Goes on from the last snapshot in the run's folder. Interrupted means that the state was saved and the same
@@ -43,13 +53,14 @@ def train(recipe: Recipe, ranks: Ranks, report: ReportEpoch, tracker: Tracker | 
         UsageError: A recipe that does not fit the data, a snapshot of another run, or a disk that takes no more.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
-    run = open_run(recipe, ranks, tracker)
+    run = open_run(recipe, ranks, tracker, progress)
     with explaining_stop(recipe, lambda: run.state.samples_seen), _closing(run):
         while not is_trained(recipe, run.state):
             numbers = _train_epoch(run)
             if numbers is None:
                 return "interrupted"
             _end_epoch(run, numbers, _judge_epoch(run), report)
+        run.progress.end_training()
     return "finished"
 
 
@@ -68,10 +79,10 @@ def _closing(run: Run) -> Iterator[None]:
 def _judge_epoch(run: Run) -> Numbers:
     """Return the metrics of the weights on the validation part."""
     started = time.monotonic()
-    with run.engine.judged_weights():
+    with run.engine.judged_weights(), run.progress.validating() as advance:
         # The snapshot is rank 0's; each rank's BatchNorm has gone its own way, in the last step and in the average.
         run.ranks.copy_from_first(run.engine.model.buffers())
-        rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers)
+        rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers, advance)
     _refuse_divergence(rows, run)
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
@@ -107,6 +118,7 @@ def _refuse_divergence(rows: Rows, run: Run) -> None:
 def _train_epoch(run: Run) -> Numbers | None:
     """Train what is left of the epoch that the state stands in; return its numbers, None when asked to stop."""
     recipe, epoch = run.recipe, run.state.epochs_done
+    run.progress.begin_epoch(epoch)
     run.engine.begin_epoch(epoch)
     plan = run.stream.plan(epoch)
     done = run.state.samples_seen - epoch * plan.num_samples
@@ -115,11 +127,14 @@ def _train_epoch(run: Run) -> Numbers | None:
     before, seen_before = run.stream.read_meter(), run.state.samples_seen
     started, waited = time.monotonic(), 0.0
     for step in range(first, plan.num_steps):
+        run.progress.wait_for_batch()
         asked = time.monotonic()
         batch = next(batches)
+        run.progress.take_step(first=step == first)
         wait = time.monotonic() - asked
         number, size = epoch * plan.num_steps + step, plan.step_size(step)
         stop = take_step(run, batch, Coming(number, size, _scale_lr(run, plan, step), asked, wait))
+        run.progress.end_step(run.state.samples_seen)
         waited += wait
         _show(run, wait / (time.monotonic() - asked))
         if stop:
@@ -168,8 +183,9 @@ def _show(run: Run, wait_frac: float) -> None:
         mean = loss / max(run.state.weight_sum, 1e-12)
         return {"loss": mean, "epoch": run.state.epochs_done + 1, "wait_frac": round(wait_frac, 3)}
 
-    if run.logbook:
-        run.logbook.show(run.state.samples_seen, run.total_samples, number)
+    shown = run.logbook.show(run.state.samples_seen, run.total_samples, number) if run.logbook else None
+    if shown:
+        run.progress.show_loss(shown["loss"])
 
 
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
@@ -190,6 +206,9 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
         save(run)
     if run.tracker:
         run.tracker.log_epoch(numbers, run.positive)
+    run.progress.end_epoch(numbers, waited)
+    rate, lr = numbers["feed/img_s"], numbers["train/lr"]
+    detail_logger.debug("%.4g pictures a second, learning rate %.3g; %s", rate, lr, run.verdict)
     report(numbers)
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from shards.command import REFUSED, run_command
 from shards.errors import Interrupted, UsageError
+from shards.messages import add_volume
 from shards.openmp import count_cpus
 from trainer.contract.names import AUTO, BACKENDS
 
@@ -145,19 +146,20 @@ def _write_rows(
 
 
 def _answer(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place], done: int) -> Iterator[list[Row]]:
-    """Yield rows by batches, here or on a cluster, with a bar, telling what could not be read."""
-    from tqdm import tqdm
+    """Yield rows by batches, here or on a cluster, with progress on stderr, which also names what could not be read."""
+    from shards.messages import write_line
+    from shards.progress import Progress
 
     total = asked.count
     if total is None and sys.stderr.isatty():
         total = sum(1 for _ in asked.list())  # the bar says how long it takes; listing costs little beside decoding
-    bar = tqdm(desc="predict", total=total, initial=done, unit="picture", disable=None, leave=False)
-    with contextlib.closing(bar):
+    with contextlib.closing(Progress("predict", total, done)) as progress:
         for batch in _compute(arguments, asked, places):
             for row in batch:
                 if row.unreadable is not None:
-                    tqdm.write(f"{row.path}: {row.unreadable}", file=sys.stderr)
-            bar.update(len(batch))
+                    write_line(f"{row.path}: {row.unreadable}")
+            done += len(batch)
+            progress.show(done)
             yield batch
 
 
@@ -228,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         default="here",
         help="ray: the cluster of RAY_ADDRESS, or one started here; its nodes must see BUNDLE and PATHs (here)",
     )
+    add_volume(parser)
     return parser
 
 

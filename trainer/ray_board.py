@@ -7,9 +7,12 @@ only after a while.
 from __future__ import annotations
 
 import hashlib
+import time
+import uuid
+from collections import deque
 from typing import Literal, get_args
 
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 
 Message = Literal["stop", "save", "refusal", "progress", "attempt", "room"]
 MESSAGES: tuple[Message, ...] = get_args(Message)
@@ -31,8 +34,44 @@ class Board:
         return None if found is None else found.decode()
 
     def remove(self, *messages: Message) -> None:
+        """Remove messages; all, and the lines that nobody has taken, where none are named."""
         for message in messages or MESSAGES:
             _internal_kv_del(self._key(message), namespace=_NAMESPACE)
+        if not messages:
+            self.take_lines()
+
+    def post_line(self, line: str) -> None:
+        """Add a line that is taken once."""
+        name = f"{self._lines}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        _internal_kv_put(name, line.encode(), namespace=_NAMESPACE)
+
+    def take_lines(self) -> list[str]:
+        """Return the lines that came since the last call, in the order of the time at which they were posted."""
+        lines = []
+        for key in sorted(_internal_kv_list(self._lines, namespace=_NAMESPACE)):
+            line: bytes | None = _internal_kv_get(key, namespace=_NAMESPACE)
+            _internal_kv_del(key, namespace=_NAMESPACE)
+            lines += [] if line is None else [line.decode()]
+        return lines
+
+    @property
+    def _lines(self) -> str:
+        return f"{self._prefix}/line/"
 
     def _key(self, message: Message) -> str:
         return f"{self._prefix}/{message}"
+
+
+class Outbox:
+    """Lines of one rank on their way to the board; they are posted by a thread, which may wait for the cluster."""
+
+    def __init__(self, board: Board) -> None:
+        self._board, self._lines = board, deque[str]()
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+
+    def post(self) -> None:
+        while self._lines:
+            self._board.post_line(self._lines[0])
+            self._lines.popleft()

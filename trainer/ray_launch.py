@@ -39,11 +39,12 @@ from ray.train import (
 from ray.train.torch import TorchConfig, get_device
 
 from shards.errors import ShardError, UsageError
+from shards.messages import handing_on, read_level
 from shards.openmp import count_cpus
 from trainer.job import run_rank
 from trainer.loop import Outcome
 from trainer.ranks import enter_group
-from trainer.ray_board import Board
+from trainer.ray_board import Board, Outbox
 from trainer.ray_refusal import RefusableTrainer, post_refusal, read_refusal
 from trainer.ray_watch import TICK_S, CommandSide, RankSide, name_room, release_nodes, release_room
 from trainer.recipe import Recipe
@@ -59,6 +60,7 @@ RAY_FOLDER = "ray"
 _YOUNG_S = 10.0
 
 logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
 def run_on_ray(recipe: Recipe) -> Outcome:
@@ -76,11 +78,15 @@ def run_on_ray(recipe: Recipe) -> Outcome:
         board = Board(recipe.run_place)
         _release_earlier(board)
         board.remove()
+        side = CommandSide(recipe, board)
         try:
             # Ray Train keeps files of its own in the run's folder.
-            with explaining_stop(recipe), watching(CommandSide(recipe, board).look, "cluster", TICK_S):
+            with explaining_stop(recipe), watching(side.look, "cluster", TICK_S):
+                progress_logger.info("starting %s ranks on Ray", recipe.num_ranks)
                 return _fit(recipe, gpus, board)
         finally:
+            with contextlib.suppress(Exception):  # of a cluster that is gone
+                side.log_lines()
             board.remove()
 
 
@@ -126,7 +132,7 @@ def _build_trainer(recipe: Recipe, gpus: float) -> RefusableTrainer:
     return RefusableTrainer(
         _run_worker,
         place=recipe.run_place,
-        train_loop_config=recipe.model_dump(mode="json"),
+        train_loop_config={"recipe": recipe.model_dump(mode="json"), "level": read_level()},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=elastic if recipe.is_elastic else recipe.most_ranks,
@@ -153,7 +159,7 @@ def _run_worker(config: dict[str, Any]) -> str:
 
     A refusal raises, so that Ray ends the ranks that wait for this one, and is on the board by then.
     """
-    recipe = build_recipe(config)
+    recipe, level = build_recipe(config["recipe"]), config["level"]
     board = Board(recipe.run_place)
     refusal = board.read("refusal")
     if refusal is not None:
@@ -165,13 +171,28 @@ def _run_worker(config: dict[str, Any]) -> str:
     try:
         if ranks.is_first:
             board.post("room", name_room())
-        with _listening(recipe, board) if ranks.is_first else contextlib.nullcontext():
+        with (
+            _handing_on(board, level if ranks.is_first else max(level, logging.WARNING)),
+            _listening(recipe, board) if ranks.is_first else contextlib.nullcontext(),
+        ):
             return run_rank(recipe, ranks, report_to_ray)
     except RankMemoryError:
         raise  # no refusal: the restart heals it, and counts as a failure
     except (UsageError, ShardError, OSError) as err:
         post_refusal(board, err)
         raise
+
+
+@contextlib.contextmanager
+def _handing_on(board: Board, level: int) -> Iterator[None]:
+    """Have what this rank logs logged by the command, whatever Ray does with the output of workers."""
+    outbox = Outbox(board)
+    try:
+        with handing_on(outbox.add, level), watching(outbox.post, "outbox", TICK_S):
+            yield
+    finally:
+        with contextlib.suppress(Exception):  # of a cluster that is gone: it has nobody to log it
+            outbox.post()
 
 
 @contextlib.contextmanager

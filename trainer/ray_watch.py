@@ -17,6 +17,8 @@ from ray.train.v2._internal.execution.context import get_train_context
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from shards.files import write_text
+from shards.messages import Replay
+from shards.progress import LINE_EVERY_S, describe_duration
 from trainer.ray_board import Board
 from trainer.recipe import Recipe
 from trainer.record.logbook import PROGRESS
@@ -28,18 +30,25 @@ _REQUEST_TIMEOUT_S = 5.0
 _NOTICE_S = 120.0  # Ray Train's own guess where a notice names no time
 _LAST_SAVE_S = 4.0  # a snapshot that is begun later may not be whole in time
 
+_LATE_S = 5.0
+"""By which a line of rank 0 may come later than once a minute, on its way."""
+
 logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
 class CommandSide:
-    """Tells the ranks when the user wants to stop, and Ray Train when the cluster has changed."""
+    """Tells the ranks when the user wants to stop, and Ray Train when the cluster has changed; logs what ranks say."""
 
     def __init__(self, recipe: Recipe, board: Board) -> None:
         self._recipe, self._board = recipe, board
         self._nodes = _list_nodes()
-        self._looked_at = time.monotonic()
+        self._looked_at = self._began = self._heard_at = time.monotonic()
+        self._limit_s = LINE_EVERY_S - 2 * TICK_S
+        self._replay = Replay()
 
     def look(self) -> None:
+        self.log_lines()
         if (self._recipe.run_dir / STOP_FILE).exists():
             self._board.post("stop")
         progress = self._board.read("progress")
@@ -48,6 +57,17 @@ class CommandSide:
         if self._recipe.is_elastic and time.monotonic() - self._looked_at > _NODES_EVERY_S:
             self._looked_at = time.monotonic()
             self._look_at_nodes()
+
+    def log_lines(self) -> None:
+        """Log what ranks have handed on, and that nothing came for long."""
+        now = time.monotonic()
+        for line in self._board.take_lines():
+            self._replay(line)
+            self._heard_at, self._limit_s = now, LINE_EVERY_S + _LATE_S
+        if now - self._heard_at > self._limit_s:
+            self._heard_at = now
+            so_far = describe_duration(now - self._began)
+            progress_logger.info("ranks are being started on Ray, or wait for room there; %s so far", so_far)
 
     def _look_at_nodes(self) -> None:
         before, self._nodes = self._nodes, _list_nodes()
@@ -111,7 +131,7 @@ def refresh_view() -> None:
         coordinator = get_or_create_autoscaling_coordinator()
         ray.get(coordinator.get_reserved_resources.remote("shardline", recompute=True), timeout=_REQUEST_TIMEOUT_S)
     except Exception as err:  # it is made anew every 20 s in any case
-        logger.info("Ray's view of the cluster was not made anew: %s", err)
+        logger.debug("Ray's view of the cluster was not made anew: %s", err)
 
 
 def release_nodes(run_id: str) -> None:
@@ -120,7 +140,7 @@ def release_nodes(run_id: str) -> None:
         coordinator = get_or_create_autoscaling_coordinator()
         ray.get(coordinator.cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
     except Exception as err:
-        logger.info("Ray still keeps nodes for an earlier attempt: %s", err)
+        logger.debug("Ray still keeps nodes for an earlier attempt: %s", err)
 
 
 def name_room() -> str:
@@ -139,7 +159,7 @@ def release_room(name: str) -> None:
     try:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
     except Exception as err:
-        logger.info("Ray still keeps the room of an earlier attempt: %s", err)
+        logger.debug("Ray still keeps the room of an earlier attempt: %s", err)
 
 
 def _list_nodes() -> frozenset[str]:

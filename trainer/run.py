@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import logging
 import shlex
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from shards.command import DONE, MISTAKE, run_command
+from shards.messages import add_volume
 from trainer.recipe import Recipe
 from trainer.recipe_file import RECIPES, load_recipe, read_header
 from trainer.run_dir import RESULT
@@ -28,7 +28,6 @@ def main(argv: list[str]) -> int:
     if arguments.print_recipe:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if arguments.dry_run:
         return _plan(recipe, arguments.json)
     from trainer.launch import launch
@@ -58,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print the results, or the plan of a dry run, as one JSON object"
     )
+    add_volume(parser)
     return parser
 
 
@@ -95,6 +95,7 @@ def _collect(run_dir: Path) -> dict[str, object]:
 def _tell(recipe: Recipe, was_finished: bool) -> None:
     from trainer.evaluation.answers import describe_headline
     from trainer.evaluation.positive import list_lines, read_positive
+    from trainer.record.notes import read_notes
 
     folder = recipe.run_dir
     if was_finished:
@@ -108,8 +109,10 @@ def _tell(recipe: Recipe, was_finished: bool) -> None:
         if recipe.positive and positive and positive.name != recipe.positive:
             other = f"`python -m trainer.report {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
             print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
+    said = set() if was_finished else {note.text for note in read_notes(folder)}
     for note in json.loads((folder / RESULT).read_text())["notes"]:
-        print(f"note: {note}")
+        if note not in said:  # by this command, on standard error
+            print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
     if recipe.run_uri:
         print(f"store   {recipe.run_place}")

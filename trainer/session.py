@@ -18,13 +18,14 @@ from shards.errors import UsageError
 from shards.temporary import clear_leftovers
 from trainer.build import build_model, build_preprocess
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.evaluation.positive import take_default
+from trainer.evaluation.positive import find_positive, take_default
 from trainer.feed.stream import TrainStream
 from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import Ledger, drop_after, read_position
-from trainer.record.logbook import Logbook
+from trainer.record.logbook import Logbook, read_metrics
 from trainer.record.parts import read_parts
+from trainer.record.progress import RunProgress, Size
 from trainer.record.room import require_room
 from trainer.record.run_store import open_run_store
 from trainer.record.snapshot import RunState, SnapshotStore
@@ -36,7 +37,8 @@ from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import Loss, build_loss
 from trainer.step.multi_label_loss import build_multi_label_loss
-from trainer.task import find_positive, refuse_misfit
+from trainer.step.norms import describe_local_norms
+from trainer.task import refuse_misfit
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Run:
     logbook: Logbook | None
     step_log: StepLog | None
     tracker: Tracker | None
+    progress: RunProgress
     guard: Guard
     loss_here: Tensor
     """float64[], weighted loss of this rank's samples that the state does not hold yet."""
@@ -92,7 +95,7 @@ class Run:
         return self.stream.samples_per_epoch * self.recipe.epochs
 
 
-def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Run:
+def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progress: RunProgress | None = None) -> Run:
     """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     preprocess = build_preprocess(recipe, dataset)
@@ -114,7 +117,7 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
     every = recipe.track.every_steps
     if tracker:
         tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
-    return Run(
+    run = Run(
         recipe=recipe,
         dataset=dataset,
         ranks=ranks,
@@ -127,8 +130,27 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None) -> Ru
         logbook=Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None,
         step_log=StepLog(recipe.run_dir, every, state.samples_seen) if ranks.is_first and every else None,
         tracker=tracker,
+        progress=progress or RunProgress(recipe, speaks=False),
         guard=Guard(recipe.run_dir / NONFINITE, ranks.rank),
         loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
+    )
+    _begin_progress(run)
+    return run
+
+
+def _begin_progress(run: Run) -> None:
+    """Say what is trained, and from where on."""
+    recipe, ranks, model = run.recipe, run.ranks, run.engine.model
+    end = sum(run.dataset.split(part).num_samples for part in recipe.evaluate_on)
+    device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
+    where = f"on {device}" if ranks.num_ranks == 1 else f"on {ranks.num_ranks} ranks, {device}"
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    last = read_metrics(recipe.run_dir)[-1:]
+    run.progress.begin(
+        run.state,
+        Size(run.stream.samples_per_epoch, run.val_split.num_samples, end),
+        last[0].get(f"val/{recipe.stop.metric}") if last else None,
+        f"{recipe.model} ({millions:.2f} M parameters) {where}",
     )
 
 
@@ -158,9 +180,13 @@ def open_engine(
         counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
         return loss.weigh(labels) * (weights if counts else 1.0)
 
+    num_ranks = (place or ranks).num_ranks
     stream = TrainStream(split, recipe, preprocess, place or ranks, weigh)
     engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe), stream.samples_per_epoch)
     engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), preprocess.shape)
+    note = describe_local_norms(engine.model, num_ranks)
+    if note and ranks.is_first:
+        logger.info("%s", note)
     return engine, stream
 
 

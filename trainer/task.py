@@ -7,7 +7,6 @@ from typing import Final
 from shards.dataset import Dataset, shorten
 from shards.errors import UsageError
 from shards.positive import describe_default, find_misfit
-from trainer.evaluation.positive import Positive, take_first
 from trainer.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from trainer.recipe import Recipe
 
@@ -20,11 +19,6 @@ def settle_metric(recipe: Recipe, dataset: Dataset) -> Recipe:
     if dataset.manifest.task != "multi-label" or "metric" in recipe.stop.model_fields_set:
         return recipe
     return recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"metric": MULTI_LABEL_METRIC})})
-
-
-def find_positive(recipe: Recipe, dataset: Dataset) -> Positive | None:
-    """Return the class that a run looks for, as its recipe names it, else its dataset; None where nobody does."""
-    return take_first(recipe=recipe.positive, dataset=dataset.manifest.positive)
 
 
 def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def watching(look: Callable[[], None], name: str, every_s: float) -> Iterator[None]:
-    """Call `look` every `every_s` seconds in a thread while the block runs; an error is logged, not raised."""
+    """Call `look` every `every_s` seconds in a thread while the block runs; what it raises is logged as a detail."""
     done = threading.Event()
 
     def run() -> None:
@@ -20,7 +20,7 @@ def watching(look: Callable[[], None], name: str, every_s: float) -> Iterator[No
             try:
                 look()
             except Exception as err:  # of Ray, a terminal, a file that is just being written: none is worth the run
-                logger.info("%s: %s", name, err)
+                logger.debug("%s: %s", name, err)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()

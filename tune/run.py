@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from dataclasses import asdict
 
 from shards.command import run_command
+from shards.messages import add_volume
 from trainer.recipe_file import load_recipe
 
 
@@ -21,7 +21,6 @@ def main(argv: list[str]) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
     space = load_space(arguments.space)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from tune.sweep import BEST, run_sweep  # late: Ray and torch take seconds, and mistakes are told before
     from tune.table import describe
 
@@ -40,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("space", help="a YAML file, or the name of one in tune/spaces")
     parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe of every trial")
     parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    add_volume(parser)
     return parser
 
 

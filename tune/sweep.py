@@ -14,17 +14,18 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from tqdm import tqdm
 
 from shards.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
 from shards.files import open_temporary_folder, publish_folder, write_json, write_text
+from shards.progress import draw_bar
 from trainer.launch import stop_on_signal
 from trainer.ray_launch import connect_ray
 from trainer.recipe import Recipe
-from trainer.record.logbook import read_metrics
+from trainer.record.progress import TICK_S
 from trainer.run_dir import RESULT, STOP_FILE, hold_run_dir
 from trainer.task import refuse_misfit, settle_metric
+from tune.progress import SweepProgress
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table
 from tune.trial import run_trial
@@ -100,7 +101,7 @@ def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
 def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
     """Run all trials; return the last words of those that crashed, by name."""
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
-    recipe = trials[0].recipe
+    recipe, progress = trials[0].recipe, SweepProgress(trials)
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
         param_space={
@@ -124,10 +125,12 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
             name="ray",
             storage_path=str(sweep_dir),
             verbose=0,
+            callbacks=[progress],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
     results: list[tune.ResultGrid | Exception] = []
+    progress.begin()
 
     def fit() -> None:
         try:
@@ -137,7 +140,7 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
 
     thread = threading.Thread(target=fit, name="tune", daemon=True)
     thread.start()
-    _watch(thread, trials, sweep_dir)
+    _watch(thread, trials, sweep_dir, progress)
     if isinstance(results[0], Exception):
         raise results[0]
     return {
@@ -147,13 +150,14 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
     }
 
 
-def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path) -> None:
+def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path, progress: SweepProgress) -> None:
     """Show how many epochs are done until the thread ends; pass a request to stop on to the trials that run."""
     total = sum(trial.recipe.epochs for trial in trials)
-    with tqdm(total=total, unit="epoch", disable=None, desc=sweep_dir.name, leave=False) as bar:
+    with draw_bar(total=total, unit="epoch", desc=sweep_dir.name) as bar:
         while thread.is_alive():
-            thread.join(0.5)
-            bar.update(sum(len(read_metrics(trial.recipe.run_dir)) for trial in trials) - bar.n)
+            thread.join(TICK_S)
+            bar.update(progress.count_epochs() - bar.n)
+            progress.tick()
             if (sweep_dir / STOP_FILE).exists():
                 for trial in trials:
                     if trial.recipe.run_dir.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ray import tune
 
 from shards.errors import ShardError, UsageError
 from shards.files import write_text
+from shards.messages import handing_on
 from trainer.build import resolve_recipe
 from trainer.job import run_rank
 from trainer.ranks import single_rank
@@ -52,7 +54,8 @@ def run_trial(config: dict[str, Any]) -> None:
     if is_finished(recipe.run_dir):
         return
     try:
-        run_rank(recipe, single_rank(), report)
+        with handing_on(lambda _line: None, logging.INFO):  # the sweep says what came of it; notes are in its folder
+            run_rank(recipe, single_rank(), report)
     except (UsageError, ShardError) as err:  # raising would have Tune try again what cannot heal
         write_text(recipe.run_dir / REFUSAL_FILE, str(err))
 

@@ -151,7 +151,7 @@ class _Download:
                 source.stop()
             failures = 1 if self._offset > before else failures + 1
             chunk = max(_LEAST_BYTES, chunk // 2)  # a smaller piece may pass where a larger one was cut each time
-            _log.info("%s at byte %s: %s", self.where, f"{self._offset:,}", self._cause)
+            _log.debug("%s at byte %s: %s", self.where, f"{self._offset:,}", self._cause)
             self._back_off(failures)
 
     def _begin(self, source: _Source) -> int:

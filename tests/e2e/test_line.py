@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -39,7 +40,10 @@ def line(ray_cluster: str, pictures: Path, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp("line")
     run("shards", "pack", str(pictures), str(root / "shards"), "--shard-bytes", "40KB")
     options = [f"data={root / 'shards'}", f"storage.root={root / 'runs'}", "launch=ray", "num_ranks=2", "ledger=true"]
-    run("trainer.run", "smoke", *options, "epochs=4")
+    command = [sys.executable, "-m", "trainer.run", "smoke", *options, "epochs=4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (root / "stderr").write_text(done.stderr)
     return root
 
 
@@ -47,6 +51,21 @@ def test_the_line_learns_what_can_be_learnt(line: Path) -> None:
     metrics = json.loads((line / "runs/smoke/evaluation/test/metrics.json").read_text())
     assert metrics["samples"] == 24
     assert metrics["accuracy"] >= 0.9
+
+
+def test_rank_0_in_a_ray_worker_says_each_line_once_on_the_standard_error_of_the_command(line: Path) -> None:
+    """Whatever Ray does with the output of workers: here it goes to no driver, elsewhere it gets prefixes."""
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", text) for text in (line / "stderr").read_text().splitlines()]
+    losses = [f"loss {row['train/loss']:.4g}," for row in read_metrics(line / "runs/smoke")]
+    told = [text for text in lines if "ranks are being started" not in text]
+    assert told[:2] == [
+        "starting 2 ranks on Ray",
+        "smoke: training timm/test_efficientnet_gn (0.10 M parameters) on 2 ranks, CPU, 4 epochs of 72 pictures",
+    ]
+    assert [" ".join(text.split()[:4]) for text in told[2:6]] == [
+        f"epoch {number}/4: {loss}" for number, loss in enumerate(losses, 1)
+    ]
+    assert told[6:] == ["writing the bundle", "evaluating on test: 24 pictures", "writing the report"]
 
 
 def test_a_run_leaves_all_outputs_that_the_readme_names(line: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shards.command import run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 from trainer.recipe_file import load_recipe
 
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: augment.policy=light")
     parser.add_argument("--out", type=Path, help="PNG to write; NAME-augment.png where not given")
     parser.add_argument("--samples", type=int, default=6, help="training pictures to show")
+    add_volume(parser)
     return parser
 
 

@@ -8,7 +8,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from shards.dataset import Dataset
 from shards.positive import default_positive, describe_default
+from trainer.recipe import Recipe
 
 SaidBy = Literal["--positive", "recipe", "bundle", "dataset", "rows", "default"]
 _WHO: Final = {
@@ -41,6 +43,11 @@ def take_default(classes: list[str]) -> Positive | None:
     """Return the class that is positive where nothing names one; None where there are not two."""
     name = default_positive(classes)
     return None if name is None else Positive(name, "default")
+
+
+def find_positive(recipe: Recipe, dataset: Dataset) -> Positive | None:
+    """Return the class that a run looks for, as its recipe names it, else its dataset; None where nobody does."""
+    return take_first(recipe=recipe.positive, dataset=dataset.manifest.positive)
 
 
 def read_positive(metrics: Mapping[str, Any]) -> Positive | None:

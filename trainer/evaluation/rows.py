@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -57,14 +57,27 @@ class Rows:
         return self.logits.argmax(axis=1)
 
 
-def evaluate_split(model: Classifier, spec: PreprocessSpec, split: Split, ranks: Ranks, workers: int) -> Rows:
-    """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode."""
+def evaluate_split(
+    model: Classifier,
+    spec: PreprocessSpec,
+    split: Split,
+    ranks: Ranks,
+    workers: int,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> Rows:
+    """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode.
+
+    advance: Called on every rank with how many pictures about all ranks have done.
+    """
     model.eval()
     threads = torch.get_num_threads() if ranks.device.type == "cpu" else 1
     feed = Feed(split, workers, held=threads + 1, ahead=count_ahead(ranks.device))
     try:
         batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
-        parts = list(_compute_chunks(model, batches, ranks.device, threads))
+        parts: list[Rows] = []
+        for part in _compute_chunks(model, batches, ranks.device, threads):
+            parts.append(part)
+            advance(min(split.num_samples, len(parts) * CHUNK * ranks.num_ranks))
     finally:
         feed.close()
     rows = _concat([row for part in ranks.gather(parts) for row in part])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from shards.dataset import Dataset, Split
+from shards.progress import Progress
 from shards.read import SampleReader
 from trainer.contract.bundle import Bundle
 from trainer.contract.features import FeatureTap
@@ -68,9 +69,11 @@ def see_part(
     tap = FeatureTap(bundle.model)
     # Rows need no more of a model than a call.
     model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
+    progress = Progress(f"reading {part}", split.num_samples)
     try:
-        rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers)
+        rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers, progress.show)
     finally:
+        progress.close()
         tap.close()
     logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
     groups = _read_groups(split, rows.ids) if with_groups else None

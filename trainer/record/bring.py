@@ -12,12 +12,13 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.ledger import POSITION, drop_after
 from trainer.record.logbook import METRICS, PROGRESS
+from trainer.record.notes import NOTES
 from trainer.record.position import Position, read_local_position, read_stored_position, upload_snapshot
 from trainer.record.run_store import RunStore, open_run_store
 from trainer.run_dir import RESULT, RUN_ID, SAVE_FILE, SNAPSHOTS, STOP_FILE, enter_work_folder
 
 LEDGER = "ledger"
-BEFORE_SNAPSHOT = (METRICS, f"{LEDGER}/{POSITION}")
+BEFORE_SNAPSHOT = (METRICS, NOTES, f"{LEDGER}/{POSITION}")
 """Files that are copied before the snapshot that stands on them."""
 _OF_THIS_MACHINE = (STOP_FILE, SAVE_FILE, PROGRESS, RUN_ID)
 _NOWHERE = (-1, -1)

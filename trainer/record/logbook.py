@@ -31,13 +31,18 @@ class Logbook:
         """Append one row; every row has its epoch. words: what is no number, such as the verdict on the feed."""
         append_text(self._run_dir / METRICS, json.dumps(numbers | words) + "\n")
 
-    def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> None:
-        """Tell how far the run is, at most twice a second; `number` is asked then alone: it may wait for the device."""
+    def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> Numbers | None:
+        """Write how far the run is, at most twice a second, and return the numbers that were written, if any.
+
+        `number` is asked then alone: it may wait for the device.
+        """
         now = time.monotonic()
-        if now - self._shown_at >= _PROGRESS_EVERY_S or samples_seen == total:
-            self._shown_at = now
-            progress = {"samples_seen": samples_seen, "total": total, "numbers": number()}
-            write_text(self._run_dir / PROGRESS, json.dumps(progress))
+        if now - self._shown_at < _PROGRESS_EVERY_S and samples_seen != total:
+            return None
+        self._shown_at, numbers = now, number()
+        progress = {"samples_seen": samples_seen, "total": total, "numbers": numbers}
+        write_text(self._run_dir / PROGRESS, json.dumps(progress))
+        return numbers
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ class RunStore:
                 raise
             except OSError as err:
                 cause = one_line(err)
-                _log.info("%s: %s", where, cause)
+                _log.debug("%s: %s", where, cause)
             failures += 1
             first, longest = _BACKOFF_S
             pause_s = min(longest, first * 2 ** min(failures - 1, 10)) * _jitter.uniform(0.5, 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shards.command import DONE, run_command
 from shards.errors import UsageError
+from shards.messages import add_volume
 
 if TYPE_CHECKING:
     from trainer.report.sources import Finished
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", action=argparse.BooleanOptionalAction, default=True, help="show pictures of the dataset (yes)"
     )
+    add_volume(parser)
     return parser
 
 

@@ -43,6 +43,8 @@ def write_report(run: Finished) -> Path:
     """
     sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each)) for each in run.evaluations]
     sections += [("Decision", _tell_decision(run)), ("Course of training", _tell_training(run))]
+    if run.logged:
+        sections.append(("Notes", _tell_notes(run)))
     if run.recipe.report.images and run.recipe.augment.changes:
         sections.append(("Pictures as training sees them", show_figures(run.folder / AUGMENTED) or _NO_SHEET))
     sections += [
@@ -99,6 +101,15 @@ def _tell_training(run: Finished) -> str:
         return show_figures(run.folder / CURVES)
 
     return show_extra(CURVES, draw) + table
+
+
+def _tell_notes(run: Finished) -> str:
+    """Return what was logged: of weights, of what failed and went on without; warnings stand out."""
+    told = []
+    for note in run.logged:
+        text = f"{note.time}: {note.text}"
+        told.append(f"<p>{escape(text)}</p>" if note.level == "info" else show_note(text))
+    return "".join(told)
 
 
 def list_fingerprints(run: Finished) -> dict[str, str]:

@@ -25,6 +25,7 @@ from trainer.ranks import Ranks
 from trainer.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import read_metrics
+from trainer.record.notes import Note, read_notes
 
 ENVIRONMENT = "environment.json"
 """Where a run ended, in its folder."""
@@ -66,6 +67,11 @@ class Finished:
     def rows(self) -> list[dict[str, Any]]:
         """A row an epoch."""
         return read_metrics(self.folder)
+
+    @cached_property
+    def logged(self) -> list[Note]:
+        """What was logged of the run beside `notes`; nothing where an earlier version made it."""
+        return [note for note in read_notes(self.folder) if note.text not in self.notes]
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,6 +266,8 @@ class Engine:
     def _wrap(self) -> nn.Module:
         """Return the model as steps compute it: gradients summed over ranks, compiled."""
         self._ddp = DistributedDataParallel(self.model) if self._ranks.num_ranks > 1 else None
+        # Of DDP in the first step, on speed, once a rank; nobody who trains can do anything about it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         wrapped: nn.Module = self._ddp or self.model
         if self._recipe.step.compile:
             wrapped.compile()

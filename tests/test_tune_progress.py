@@ -1,0 +1,82 @@
+"""What a sweep says of its trials."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from trainer.recipe_file import load_recipe
+from trainer.run_dir import RESULT
+from tune.progress import SweepProgress
+from tune.space import Trial
+from tune.trial import REFUSAL_FILE
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_trial(root: Path, name: str, accuracies: list[float], finished: bool = False) -> Trial:
+    """A trial whose folder holds so many epochs of at most 3."""
+    recipe = load_recipe("smoke", ["data=x", f"storage.root={root}", f"name={name}", "epochs=3"])
+    recipe.run_dir.mkdir(parents=True)
+    rows = [
+        {"epoch": number, "samples_seen": 10 * number, "val/accuracy": value, "train/time_s": 1.0}
+        for number, value in enumerate(accuracies, 1)
+    ]
+    (recipe.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if finished:
+        (recipe.run_dir / RESULT).write_text("{}")
+    return Trial(name, {"rate": name}, recipe)
+
+
+def end(progress: SweepProgress, name: str, method: str = "on_trial_complete") -> None:
+    """As Tune calls it."""
+    getattr(progress, method)(1, [], SimpleNamespace(config={"recipe": {"name": name}}))
+
+
+def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tune")
+    trials = [
+        make_trial(tmp_path, "good", [0.5, 0.9, 0.8], finished=True),
+        make_trial(tmp_path, "slow", [0.25]),
+        make_trial(tmp_path, "wrong", []),
+        make_trial(tmp_path, "lost", []),
+        make_trial(tmp_path, "open", []),
+    ]
+    (trials[2].recipe.run_dir / REFUSAL_FILE).write_text("no such model")
+    clock = Clock()
+    progress = SweepProgress(trials, clock=clock)
+    for clock.now, name in ((60.0, "good"), (80.0, "slow"), (80.0, "slow"), (90.0, "wrong")):
+        end(progress, name)
+    clock.now = 100.0
+    end(progress, "lost", "on_trial_error")
+    assert caplog.messages == [
+        "trial 1/5, good: val accuracy 0.9000, finished after 3 of 3 epochs (the best that finished); "
+        "1 min 0 s so far, about 4 min 0 s left",
+        "trial 2/5, slow: val accuracy 0.2500, stopped by ASHA after 1 of 3 epochs (best 0.9000, good); "
+        "1 min 20 s so far, about 2 min 0 s left",
+        "trial 3/5, wrong: did not train: no such model; 1 min 30 s so far, about 1 min 0 s left",
+        "trial 4/5, lost: did not train: crashed; 1 min 40 s so far, about 25 s left",
+    ]
+
+
+def test_sweep_says_once_a_minute_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tune")
+    clock = Clock()
+    progress = SweepProgress([make_trial(tmp_path, "one", [0.5, 0.6]), make_trial(tmp_path, "two", [0.5])], clock=clock)
+    for clock.now in (30.0, 60.0, 90.0, 120.0):
+        progress.tick()
+    assert caplog.messages == [
+        "0 of 2 trials ended, 3 of 6 epochs done; 1 min 0 s so far",
+        "0 of 2 trials ended, 3 of 6 epochs done; 2 min 0 s so far",
+    ]
