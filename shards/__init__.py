@@ -3,6 +3,6 @@
 This package knows bytes and labels, not models; it imports nothing of the other packages.
 """
 
-from shards.openmp import limit_spinning
+from shards.workers.openmp import limit_spinning
 
 limit_spinning()  # before anything imports torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from shards.command import run_command
+from shards.cli.ending import run_command
+from shards.cli.messages import add_volume
 from shards.commands import audit, index, pack, stat, verify
-from shards.messages import add_volume
 
 
 def main(argv: list[str]) -> int:

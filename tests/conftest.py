@@ -37,8 +37,8 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import save_bundle
-from trainer.contract.decision import Decision
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.decision.decision import Decision
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
 
@@ -105,8 +105,8 @@ def multi_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_smoke(data: Path, root: Path, *options: str) -> Path:
     """Train one epoch of the smoke recipe in this process and return the run's folder."""
-    from trainer.launch import launch
-    from trainer.recipe_file import load_recipe
+    from trainer.recipes.file import load_recipe
+    from trainer.run.launch import launch
 
     named = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "epochs=1", "name=run"]
     return launch(load_recipe("smoke", [*named, *options])).run_dir
@@ -177,8 +177,8 @@ def bundle_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def exported_path(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose `exports` hold it as an ONNX file; its pictures are cropped. To be copied by who changes it."""
-    from trainer.contract.exported import default_path
-    from trainer.deploy.export import export_bundle
+    from trainer.contract.compute.exported import default_path
+    from trainer.export.export import export_bundle
 
     preprocess = PreprocessSpec(size=40, policy="crop", resize=48, rounding="down", interpolation="bicubic")
     folder = make_bundle(tmp_path_factory.mktemp("exported") / "bundle", pictures, "timm/test_resnet", preprocess)

@@ -6,10 +6,10 @@ from typing import Any
 
 from conftest import COLOURS
 
-from trainer.contract.calibration import PriorShift
-from trainer.contract.conformal import ConformalSets
-from trainer.contract.decision import Decision, Fitted
-from trainer.contract.operating_point import NEVER, Interval, OperatingPoint
+from trainer.contract.decision.calibration import PriorShift
+from trainer.contract.decision.conformal import ConformalSets
+from trainer.contract.decision.decision import Decision, Fitted
+from trainer.contract.decision.operating_point import NEVER, Interval, OperatingPoint
 
 SHARE = Interval(value=0.9, low=0.8, high=1.0, count=10)
 FITTED = Fitted(dataset="0" * 64, part="val", samples=24, notes=[])

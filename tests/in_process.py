@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from shards.__main__ import main
-from shards.command import run_command
+from shards.cli.ending import run_command
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from data.make_hostile import HOSTILE, deep, deep_ramp, encode, oriented, png_rows, rgb, tiff
 from PIL import Image
-from test_shards_decode import cmyk_profile
+from test_shards_pictures_decode import cmyk_profile
 
 UNREAD = "which this program does not read"
 LEFT_OUT = {

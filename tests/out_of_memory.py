@@ -1,4 +1,4 @@
-"""Run by test_trainer_engine.py in a process of its own: steps under a limit of memory that the whole batch passes."""
+"""Run by test_trainer_step_engine.py in a process of its own: steps under a limit of memory that the whole batch passes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.feed.feed import Batch
-from trainer.ranks import single_rank
-from trainer.recipe_file import load_recipe
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
 from trainer.step.engine import Engine
 from trainer.step.loss import build_loss
 

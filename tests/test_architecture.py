@@ -24,42 +24,44 @@ MAY_IMPORT = {
     "cluster": ("shards", "trainer.contract", "cluster"),
 }
 
-# Rooms of a package, in the order of the data: none imports a later one, and what the stream needs imports no room of
-# `shards`.
-ROOMS = {
-    "shards": ("sources", "audit", "packing", "commands"),
-    "trainer": (
-        "contract",
-        "options",
-        "weights",
-        "augment",
-        "feed",
-        "step",
-        "record",
-        "evaluation",
-        "fitting",
-        "deploy",
-        "answering",
-        "report",
+# Rooms of a package in the order of the data, level by level: a room imports what stands on earlier levels and its own
+# modules, never a later room and never another of its level.
+LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "shards": (
+        ("errors",),
+        ("files",),
+        ("cli", "workers", "pictures", "splits"),
+        ("storage", "sources", "order"),
+        ("dataset",),
+        ("audit",),
+        ("packing",),
+        ("commands",),
     ),
+    "trainer": (
+        ("contract", "ranks"),
+        ("recipes", "export"),
+        ("weights", "feed", "bench"),
+        ("step", "models"),
+        ("record",),
+        ("evaluate",),
+        ("loop", "predict", "decide"),
+        ("bundle", "report", "augment"),
+        ("run",),
+    ),
+    "cluster": (("serve", "client"),),
 }
-STREAM = (
-    "access", "ahead", "dataset", "decode", "dicom", "deep", "draws", "index", "manifest", "pages", "plan", "read",
-    "remote", "shrink", "storage",
-)  # fmt: skip
-SHARED = ("shards.sources.model",)  # the names of the splits, and what a source is
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.
 # A new door is a decision, not a habit.
 DOORS = {
-    "ray": ("shards/ray_*.py", "trainer/launch.py", "trainer/ray_*.py", "tune/*", "cluster/*"),
-    "wandb": ("trainer/record/wandb_run.py",),
-    "tensorboardX": ("trainer/record/tensorboard.py",),
-    "albumentations": ("trainer/augment/albumentations_policies.py",),
+    "ray": ("shards/workers/ray_*.py", "trainer/run/ray/*.py", "trainer/predict/ray.py", "tune/*", "cluster/*"),
+    "wandb": ("trainer/record/track/wandb_run.py",),
+    "tensorboardX": ("trainer/record/track/tensorboard.py",),
+    "albumentations": ("trainer/feed/augment/albumentations_policies.py",),
     "webdataset": (),
-    "pydicom": ("shards/dicom.py",),
-    "onnxruntime": ("trainer/contract/onnx_backend.py", "trainer/deploy/standalone/program.py"),
-    "openvino": ("trainer/contract/openvino_backend.py",),
+    "pydicom": ("shards/pictures/dicom.py",),
+    "onnxruntime": ("trainer/contract/compute/onnx_backend.py", "trainer/export/standalone/program.py"),
+    "openvino": ("trainer/contract/compute/openvino_backend.py",),
 }
 
 
@@ -114,40 +116,61 @@ def test_file_imports_only_what_it_may(file: str) -> None:
     assert find_violations((ROOT / file).read_text(encoding="utf-8"), file) == []
 
 
-def find_later_rooms(source: str, file: str) -> list[str]:
-    """Return the imports of `source` by which a room knows a later one of its package, or the stream knows any."""
-    package, place = (parts := Path(file).with_suffix("").parts)[:2]
-    rooms = ROOMS[package]
-    is_stream = package == "shards" and place in STREAM
-    first = rooms.index(place) + 1 if place in rooms else 0 if is_stream else len(rooms)
-    names = [name for name in imported_names(source, ".".join(parts), False) if not _is_shared(name)]
-    later = [f"{package}.{room}" for room in rooms[first:]]
-    return [f"{file} imports {name}" for name in names if any(is_within(name, room) for room in later)]
+def find_wrong_rooms(source: str, file: str) -> list[str]:
+    """Return the imports of `source` by which a room knows a later one, another of its level, or a command."""
+    package, *places = Path(file).with_suffix("").parts
+    levels = LEVELS[package]
+    home = places[0] if len(places) > 1 or places[0] == "errors" else None  # None: __init__ and __main__ of the package
+    names = list(imported_names(source, ".".join((package, *places)), places[-1] == "__init__"))
+    wrong = [name for name in names if "__main__" in name.split(".")]
+    if home is not None:
+        level = next(number for number, rooms in enumerate(levels) if home in rooms)
+        others = [room for rooms in levels[level:] for room in rooms if room != home]
+        wrong += [name for name in names if any(is_within(name, f"{package}.{room}") for room in others)]
+    return [f"{file} imports {name}" for name in wrong]
 
 
-def _is_shared(name: str) -> bool:
-    return any(is_within(name, module) for module in SHARED)
+@pytest.mark.parametrize("file", [file for file in FILES if file.partition("/")[0] in LEVELS])
+def test_room_knows_no_room_but_earlier_ones(file: str) -> None:
+    assert find_wrong_rooms((ROOT / file).read_text(encoding="utf-8"), file) == []
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.partition("/")[0] in ROOMS])
-def test_room_knows_no_later_room(file: str) -> None:
-    assert find_later_rooms((ROOT / file).read_text(encoding="utf-8"), file) == []
+@pytest.mark.parametrize("package", LEVELS)
+def test_every_folder_is_a_room_of_some_level(package: str) -> None:
+    there = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file()}
+    assert there == {room for rooms in LEVELS[package] for room in rooms} - {"errors"}
+
+
+@pytest.mark.parametrize("package", ["shards", "trainer", "cluster"])
+def test_no_module_lies_outside_of_a_room(package: str) -> None:
+    flat = {path.stem for path in (ROOT / package).glob("*.py")}
+    assert flat <= {"__init__", "__main__", "errors"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.endswith("__init__.py")])
+def test_every_room_says_what_it_is_for(file: str) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
     ("file", "source"),
     [
         ("shards/sources/folder.py", "from shards.audit.facts import examine"),
+        ("shards/sources/folder.py", "from shards.storage.storage import open_storage"),
         ("shards/audit/table.py", "from shards.packing import claim"),
         ("shards/packing/pack.py", "import shards.commands.progress"),
-        ("shards/read.py", "from shards.packing.encode import Stored"),
-        ("shards/manifest.py", "from shards.sources.find import find_sources"),
-        ("trainer/options/augment.py", "from trainer.augment.policies import POLICIES"),
+        ("shards/dataset/read.py", "from shards.packing.encode import Stored"),
+        ("shards/workers/pools.py", "from shards.cli.ending import DONE"),
+        ("trainer/recipes/options/augment.py", "from trainer.feed.augment.policies import POLICIES"),
         ("trainer/feed/stream.py", "def late():\n    from trainer.step.engine import Engine"),
+        ("trainer/evaluate/bundle.py", "from ..run import finish"),
+        ("trainer/run/launch.py", "from trainer.run.__main__ import main"),
+        ("trainer/predict/answer.py", "from trainer.evaluate import __main__"),
+        ("cluster/client/__init__.py", "from cluster.serve.options import ServeOptions"),
     ],
 )
-def test_planted_import_of_a_later_room_is_seen(file: str, source: str) -> None:
-    assert len(find_later_rooms(source, file)) == 1
+def test_planted_import_of_a_wrong_room_is_seen(file: str, source: str) -> None:
+    assert len(find_wrong_rooms(source, file)) == 1
 
 
 def test_every_package_was_looked_at() -> None:
@@ -157,35 +180,35 @@ def test_every_package_was_looked_at() -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("shards/pack.py", "import trainer.loop"),
+        ("shards/pack.py", "import trainer.loop.loop"),
         ("shards/pack.py", "from trainer import loop"),
         ("shards/pack.py", "import tune"),
         ("shards/__init__.py", "from cluster.serve import app"),
-        ("trainer/loop.py", "from tune.run import main"),
-        ("trainer/loop.py", "import cluster"),
+        ("trainer/loop/loop.py", "from tune.run import main"),
+        ("trainer/loop/loop.py", "import cluster"),
         ("tune/run.py", "from cluster import serve"),
-        ("trainer/contract/model.py", "from trainer.loop import train"),
-        ("trainer/contract/model.py", "from trainer import loop"),
-        ("trainer/contract/model.py", "from ..loop import train"),
-        ("trainer/contract/model.py", "from .. import loop"),
+        ("trainer/contract/model/model.py", "from trainer.loop.loop import train"),
+        ("trainer/contract/model/model.py", "from trainer import loop"),
+        ("trainer/contract/model/model.py", "from ..loop import train"),
+        ("trainer/contract/model/model.py", "from .. import loop"),
         ("trainer/contract/__init__.py", "from ..loop import train"),
         ("trainer/contract/deep/er.py", "from ...loop import train"),
-        ("cluster/serve/app.py", "from trainer.loop import train"),
+        ("cluster/serve/app.py", "from trainer.loop.loop import train"),
         ("cluster/serve/app.py", "import trainer"),
         ("cluster/serve/app.py", "from trainer import *"),
         ("cluster/serve/app.py", "from trainer.contractor import x"),
         ("cluster/client.py", "import tune.report"),
         ("shards/pack.py", "def late():\n    import ray"),
-        ("trainer/loop.py", "def late():\n    from ray import train"),
-        ("trainer/loop.py", "if TYPE_CHECKING:\n    import ray.data"),
-        ("trainer/loop.py", "try:\n    import ray\nexcept ImportError:\n    ray = None"),
-        ("trainer/loop.py", "import importlib\nimportlib.import_module('ray.train')"),
+        ("trainer/loop/loop.py", "def late():\n    from ray import train"),
+        ("trainer/loop/loop.py", "if TYPE_CHECKING:\n    import ray.data"),
+        ("trainer/loop/loop.py", "try:\n    import ray\nexcept ImportError:\n    ray = None"),
+        ("trainer/loop/loop.py", "import importlib\nimportlib.import_module('ray.train')"),
         ("trainer/contract/ray_hook.py", "import ray"),
         ("trainer/tune/x.py", "import ray"),
-        ("trainer/loop.py", "import numpy, wandb"),
+        ("trainer/loop/loop.py", "import numpy, wandb"),
         ("tune/run.py", "from wandb import init"),
-        ("trainer/augment/policies.py", "import albumentations as A"),
-        ("shards/read.py", "from webdataset import WebDataset"),
+        ("trainer/feed/augment/policies.py", "import albumentations as A"),
+        ("shards/dataset/read.py", "from webdataset import WebDataset"),
     ],
 )
 def test_checker_sees_a_planted_violation(file: str, source: str) -> None:
@@ -195,20 +218,26 @@ def test_checker_sees_a_planted_violation(file: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("shards/pack.py", "from . import tar\nfrom .tar import Member\nimport shards.plan\nimport numpy"),
-        ("trainer/loop.py", "from .contract import model\nfrom shards.plan import EpochPlan\nimport trainer.feed.feed"),
-        ("trainer/contract/model.py", "from . import decision\nfrom .decision import x\nfrom shards import decode"),
+        ("shards/pack.py", "from . import tar\nfrom .tar import Member\nimport shards.order.plan\nimport numpy"),
+        (
+            "trainer/loop/loop.py",
+            "from .contract import model\nfrom shards.order.plan import EpochPlan\nimport trainer.feed.feed",
+        ),
+        (
+            "trainer/contract/model/model.py",
+            "from . import decision\nfrom .decision import x\nfrom shards import decode",
+        ),
         ("trainer/contract/__init__.py", "from .model import Classifier\nfrom . import model"),
-        ("tune/run.py", "import ray.tune\nfrom trainer.loop import train\nfrom shards import plan"),
+        ("tune/run.py", "import ray.tune\nfrom trainer.loop.loop import train\nfrom shards import plan"),
         ("tune/very/deep/er.py", "import ray"),
         (
             "cluster/serve/app.py",
             "from trainer.contract.bundle import Bundle\nfrom trainer import contract\nimport ray",
         ),
-        ("trainer/launch.py", "import ray"),
+        ("trainer/run/launch.py", "import ray"),
         ("trainer/ray_reporter.py", "from ray.train import report"),
-        ("trainer/record/wandb_run.py", "import wandb"),
-        ("trainer/loop.py", "import rayon_like\nimport tuner"),
+        ("trainer/record/track/wandb_run.py", "import wandb"),
+        ("trainer/loop/loop.py", "import rayon_like\nimport tuner"),
     ],
 )
 def test_checker_lets_pass_what_is_allowed(file: str, source: str) -> None:
@@ -229,7 +258,7 @@ for name in sys.argv[1:]:
 print(*sorted({"sklearn", "scipy", "matplotlib"} & sys.modules.keys()))
 import shards
 for module in pkgutil.walk_packages(shards.__path__, "shards."):
-    if not module.name.startswith("shards.ray_") and module.name != "shards.__main__":
+    if not module.name.startswith("shards.workers.ray_") and module.name != "shards.__main__":
         importlib.import_module(module.name)
 assert "ray" not in sys.modules
 """
@@ -237,7 +266,7 @@ assert "ray" not in sys.modules
 
 def test_core_can_be_imported_without_ray_and_without_what_evaluation_alone_needs() -> None:
     """scikit-learn, SciPy and matplotlib cost every process of a run 2 seconds."""
-    core = ["trainer.run", "trainer.launch", "trainer.job", "trainer.evaluate", "trainer.predict"]
+    core = ["trainer.run", "trainer.run.launch", "trainer.run.job", "trainer.evaluate", "trainer.predict"]
     done = subprocess.run([sys.executable, "-c", BLOCKED, *core], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []

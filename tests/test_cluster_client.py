@@ -13,7 +13,7 @@ import pytest
 
 from cluster.client import Client, PictureRefusedError
 from cluster.client.__main__ import main
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.errors import UsageError
 
 ANSWER = {"label": "blue", "labels": ["blue"], "probability": 0.5}

@@ -23,7 +23,7 @@ import torch
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 
-import trainer.decide
+import trainer.decide.__main__ as trainer_decide
 from cluster.client import Client
 from cluster.serve import endpoint
 from cluster.serve.__main__ import main
@@ -32,11 +32,11 @@ from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
 from cluster.serve.options import read_options
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.ray_cluster import join_or_start
+from shards.workers.ray_cluster import join_or_start
 from trainer.contract.bundle import Bundle
-from trainer.contract.exported import default_path, script_path
+from trainer.contract.compute.exported import default_path, script_path
 
 MAX_MIB = 0.5
 MAX_BYTES = MAX_MIB * 2**20
@@ -56,7 +56,7 @@ def decided_path(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest
     """The bundle with all that a decision can have but a temperature, which its untrained model does not give."""
     out = tmp_path_factory.mktemp("decided") / "bundle"
     wish = ["--no-temperature", "--point", "recall>=0.5", "--positive", "red", "--conformal", "0.8", "--ood", "0.9"]
-    assert run_command(trainer.decide.main, [str(bundle_path), str(dataset_path), *wish, "--out", str(out)]) == 0
+    assert run_command(trainer_decide.main, [str(bundle_path), str(dataset_path), *wish, "--out", str(out)]) == 0
     return out
 
 
@@ -374,7 +374,7 @@ def test_a_cluster_that_does_not_answer_is_named_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = f"127.0.0.1:{gone.getsockname()[1]}"
     done = subprocess.run(
-        [sys.executable, "-c", "from shards.ray_cluster import join_or_start; join_or_start()"],
+        [sys.executable, "-c", "from shards.workers.ray_cluster import join_or_start; join_or_start()"],
         env=os.environ | {"RAY_ADDRESS": address},
         capture_output=True,
         text=True,

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from shards.dataset import open_dataset
-from shards.verify import verify_dataset
+from shards.dataset.dataset import open_dataset
+from shards.dataset.verify import verify_dataset
 from trainer.contract.bundle import Bundle
-from trainer.evaluate import evaluate
-from trainer.launch import launch
-from trainer.ranks import single_rank
-from trainer.recipe import Recipe
-from trainer.recipe_file import load_recipe
+from trainer.evaluate.__main__ import evaluate
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
+from trainer.run.launch import launch
 
 torch.set_num_threads(1)
 

@@ -29,13 +29,13 @@ from shards.audit.findings import Findings, choose_dropped, judge, refuse_findin
 from shards.audit.page import render_page
 from shards.audit.summary import MAX_LISTED, MAX_SHOWN, Summary, format_summary, summarise
 from shards.audit.table import AUDIT_SCHEMA, has_wrong_ending, write_table
-from shards.decode import DecodeOptions, decode, hash_pixels
 from shards.errors import ShardError
-from shards.pools import InlinePool
+from shards.pictures.decode import DecodeOptions, decode, hash_pixels
 from shards.sources.find import find_sources
 from shards.sources.model import SourceList
-from shards.splits import SplitOptions
-from shards.storage import FolderStorage
+from shards.splits.splits import SplitOptions
+from shards.storage.storage import FolderStorage
+from shards.workers.pools import InlinePool
 
 OPTIONS = DecodeOptions()
 

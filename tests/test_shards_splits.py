@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.model_selection import StratifiedGroupKFold
 
-from shards.components import join_components
+from shards.dataset.manifest import Packing
 from shards.errors import UsageError
-from shards.manifest import Packing
-from shards.splits import Assignment, SplitOptions, assign_splits, parse_merge, parse_shares, split_stratified
+from shards.splits.components import join_components
+from shards.splits.splits import Assignment, SplitOptions, assign_splits, parse_merge, parse_shares, split_stratified
 
 Labels = Sequence[tuple[str, ...]]
 ROOT = Path(__file__).parent.parent
@@ -397,7 +397,7 @@ def test_split_that_exists_is_all_but_found() -> None:
 def test_split_of_groups_is_the_same_in_another_process_with_other_hashes() -> None:
     labels, groups = CASES["few large patients of mixed classes"](np.random.default_rng(0))
     code = (
-        "import sys, zlib; from shards.splits import SplitOptions, assign_splits\n"
+        "import sys, zlib; from shards.splits.splits import SplitOptions, assign_splits\n"
         "labels, groups = eval(sys.stdin.read())\n"
         "given, labels = [None] * len(labels), [(label,) for label in labels]\n"
         "found = assign_splits(given, labels, groups, (), SplitOptions())\n"

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from shards.errors import UsageError
-from shards.storage import FolderStorage, Readable, Storage, open_readable, open_storage
-from shards.temporary import is_leftover
+from shards.files.temporary import is_leftover
+from shards.storage.storage import FolderStorage, Readable, Storage, open_readable, open_storage
 
 CONTENT = bytes(range(250)) * 40_000
 
@@ -197,7 +197,7 @@ def test_leftovers_are_known_by_their_names(tmp_path: Path) -> None:
 def test_unreachable_store_is_an_os_error() -> None:
     from pyarrow.fs import S3FileSystem
 
-    from shards.storage import ObjectStorage
+    from shards.storage.storage import ObjectStorage
 
     dead = S3FileSystem(
         endpoint_override="127.0.0.1:1", scheme="http", access_key="a", secret_key="b", connect_timeout=1

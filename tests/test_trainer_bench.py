@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.command import run_command
-from trainer.bench import main
-from trainer.contract.choice import load_with_backend
-from trainer.deploy.bench_page import PUBLISHED, BenchPage, draw_figure, draw_table
+from shards.cli.ending import run_command
+from trainer.bench.__main__ import main
+from trainer.bench.bench_page import PUBLISHED, BenchPage, draw_figure, draw_table
+from trainer.contract.compute.choice import load_with_backend
 
 
 @pytest.fixture(scope="module")

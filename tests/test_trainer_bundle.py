@@ -16,18 +16,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from shards.command import run_command
-from shards.dataset import open_dataset
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
-from trainer.bundle import main
-from trainer.bundle_options import parse_preprocess
-from trainer.contract.backbone import build_backbone
+from trainer.bundle.__main__ import main
+from trainer.bundle.options import parse_preprocess
 from trainer.contract.bundle import Bundle, read_bundle_page
-from trainer.contract.decision import Decision
-from trainer.contract.stored_decision import store_decision
-from trainer.finish import evaluate_bundle
-from trainer.predict import main as predict_main
-from trainer.ranks import single_rank
+from trainer.contract.decision.decision import Decision
+from trainer.contract.decision.stored_decision import store_decision
+from trainer.contract.model.backbone import build_backbone
+from trainer.predict.__main__ import main as predict_main
+from trainer.ranks.ranks import single_rank
+from trainer.run.finish import evaluate_bundle
 from trainer.weights.classes import read_classes
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores

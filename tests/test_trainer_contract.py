@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
-from shards.decoding import VERSION as DECODING
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_file, fingerprint_json
+from shards.files.fingerprint import fingerprint_file, fingerprint_json
 from shards.packing.encode import StoreOptions, store_picture
-from trainer.contract.backbone import build_backbone
+from shards.pictures.decoding import VERSION as DECODING
 from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
-from trainer.contract.decision import Decision, answer
-from trainer.contract.head import find_head
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.decision.decision import Decision, answer
+from trainer.contract.model.backbone import build_backbone
+from trainer.contract.model.head import find_head
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, apply_geometry, prepare
 from trainer.contract.probes import TENSORS, synthesise_pictures
 

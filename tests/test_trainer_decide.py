@@ -19,25 +19,25 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-import trainer.contract.stored_decision
-import trainer.decide
-import trainer.predict
+import trainer.contract.decision.stored_decision
+import trainer.decide.__main__ as trainer_decide
+import trainer.predict.__main__ as trainer_predict
 from cluster.serve.forward import compute_each
-from shards.command import run_command
-from shards.dataset import open_dataset
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError
-from shards.fingerprint import fingerprint_file, fingerprint_json
+from shards.files.fingerprint import fingerprint_file, fingerprint_json
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
-from trainer.contract.decision import Decision
-from trainer.contract.features import FeatureTap
-from trainer.contract.head import find_head
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.decision.decision import Decision
+from trainer.contract.model.features import FeatureTap
+from trainer.contract.model.head import find_head
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
-from trainer.fitting.proportions import bound_share
+from trainer.decide.proportions import bound_share
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -117,7 +117,7 @@ def decided(made: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A copy of the bundle that decides by all there is."""
     out = tmp_path_factory.mktemp("decided") / "bundle"
     shares = ("--deploy-prior", "medium=0.2")
-    code, _, err = run(trainer.decide.main, made, f"{data}:val", *ALL, *shares, "--out", out)
+    code, _, err = run(trainer_decide.main, made, f"{data}:val", *ALL, *shares, "--out", out)
     assert code == 0, err
     return out
 
@@ -131,13 +131,13 @@ def run(main: Callable[[list[str]], int], *arguments: str | Path) -> tuple[int, 
 
 
 def decide(*arguments: str | Path) -> str:
-    code, out, err = run(trainer.decide.main, *arguments)
+    code, out, err = run(trainer_decide.main, *arguments)
     assert code == 0, err
     return out
 
 
 def refusal(code: int, *arguments: str | Path) -> str:
-    got, printed, err = run(trainer.decide.main, *arguments)
+    got, printed, err = run(trainer_decide.main, *arguments)
     assert (got, printed, err.count("\n")) == (code, "", 1), err
     return err.removeprefix("error: ").rstrip()
 
@@ -215,7 +215,7 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
     """Ended right before and right after each file that it writes; nothing of it runs after that."""
     for when in ("before", "after"):
         bundle = Path(shutil.copytree(decided, tmp_path / f"{when}"))
-        original = getattr(trainer.contract.stored_decision, step)
+        original = getattr(trainer.contract.decision.stored_decision, step)
 
         def die(*arguments: Any, when: str = when, original: Any = original) -> None:
             if when == "after":
@@ -223,9 +223,9 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
             raise SystemExit(9)
 
         with monkeypatch.context() as patch:
-            patch.setattr(trainer.contract.stored_decision, step, die)
+            patch.setattr(trainer.contract.decision.stored_decision, step, die)
             with pytest.raises(SystemExit):
-                trainer.decide.main([str(bundle), str(data), "--ood", "0.8", "--ood-fit", "same"])
+                trainer_decide.main([str(bundle), str(data), "--ood", "0.8", "--ood-fit", "same"])
         page = Bundle.load(bundle).page  # with all files that it names, and the probes as recorded
         assert page.decision.ood
         assert page.decision.ood.kept == (0.8 if (step, when) == ("write_text", "after") else 0.9)
@@ -318,7 +318,7 @@ def test_decision_without_groups_is_written_as_before_there_were_any(decided: Pa
 
 
 def predict(folder: Path, pictures: Path) -> list[dict[str, Any]]:
-    code, out, err = run(trainer.predict.main, folder, pictures, "--json")
+    code, out, err = run(trainer_predict.main, folder, pictures, "--json")
     assert code == 0, err
     return [json.loads(line) for line in out.splitlines()]
 
@@ -336,7 +336,7 @@ def test_predict_and_serve_say_what_the_bundle_answers(decided: Path, gray_pictu
         assert [getattr(one, name) for name in names] == [row[name] for name in names]
         assert row["probability"] == pytest.approx(one.probability, rel=1e-4)
         assert row["ood_score"] == pytest.approx(one.ood_score, rel=1e-3) == pytest.approx(two.ood_score, rel=1e-3)
-    code, _, err = run(trainer.predict.main, decided, gray_pictures / "test", "--out", tmp_path / "a.csv")
+    code, _, err = run(trainer_predict.main, decided, gray_pictures / "test", "--out", tmp_path / "a.csv")
     assert code == 0, err
     with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -346,7 +346,7 @@ def test_predict_and_serve_say_what_the_bundle_answers(decided: Path, gray_pictu
 
 
 def test_predict_without_a_decision_has_the_columns_that_it_had(made: Path, gray_pictures: Path) -> None:
-    _, out, _ = run(trainer.predict.main, made, gray_pictures / "test")
+    _, out, _ = run(trainer_predict.main, made, gray_pictures / "test")
     assert out.splitlines()[0] == "path,label,probability,probability_dark,probability_light,probability_medium"
 
 

@@ -22,19 +22,19 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
-import trainer.evaluate
-import trainer.predict
-from shards.command import run_command
-from shards.dataset import open_dataset
+import trainer.evaluate.__main__ as trainer_evaluate
+import trainer.predict.__main__ as trainer_predict
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
+from shards.dataset.read import SampleReader
+from shards.order.plan import sequential_refs
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
-from shards.plan import sequential_refs
-from shards.read import SampleReader
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
-from trainer.evaluation.files import write_evaluation
-from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.slices import VALUES, _cut_values
+from trainer.evaluate.files import write_evaluation
+from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.slices import VALUES, _cut_values
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -54,7 +54,7 @@ def run(main: Callable[[list[str]], int], *arguments: str | Path) -> tuple[int, 
 def out(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of an evaluation on train, which has more than one chunk."""
     folder = tmp_path_factory.mktemp("evaluation")
-    code, _, err = run(trainer.evaluate.main, bundle_path, f"{dataset_path}:train", "--out", folder)
+    code, _, err = run(trainer_evaluate.main, bundle_path, f"{dataset_path}:train", "--out", folder)
     assert code == 0, err
     return folder
 
@@ -145,7 +145,7 @@ def test_evaluation_on_the_training_part_says_so(bundle_path: Path, dataset_path
     (folder / "bundle.json").write_text(json.dumps(page))
     warning = "these are the pictures that the weights were fitted to; the numbers flatter them"
     told = [
-        run(trainer.evaluate.main, folder, f"{dataset_path}:{part}", "--out", tmp_path / part)[1].count(warning)
+        run(trainer_evaluate.main, folder, f"{dataset_path}:{part}", "--out", tmp_path / part)[1].count(warning)
         for part in ("train", "val")
     ]
     assert told == [1, 0]
@@ -194,7 +194,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 def judge_rows(saved: Saved, out: Path, *options: str | Path) -> dict[str, Any]:
-    code, printed, err = run(trainer.evaluate.main, "--rows", saved.path, "--out", out, "--json", *options)
+    code, printed, err = run(trainer_evaluate.main, "--rows", saved.path, "--out", out, "--json", *options)
     assert code == 0, err
     result: dict[str, Any] = json.loads(printed)
     assert result == json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -235,7 +235,7 @@ def test_rows_with_a_label_that_is_no_class_are_refused(saved: Saved, tmp_path: 
     table = pq.read_table(saved.path)
     names = pa.array(["sick"] * len(table))
     pq.write_table(table.set_column(table.column_names.index("label"), "label", names), tmp_path / "edited.parquet")
-    told = refusal(trainer.evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
+    told = refusal(trainer_evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
     assert "edited.parquet holds no rows of an evaluation (120 rows have labels that are no classes)" in told
 
 
@@ -310,7 +310,7 @@ def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: P
 
 def test_table_whose_key_has_another_name_is_refused_with_the_likely_one(saved: Saved, tmp_path: Path) -> None:
     (tmp_path / "sites.csv").write_text("site,filename\na,1.png\n")
-    told = refusal(trainer.evaluate.main, "--rows", saved.path, "--columns", tmp_path / "sites.csv")
+    told = refusal(trainer_evaluate.main, "--rows", saved.path, "--columns", tmp_path / "sites.csv")
     assert (
         "sites.csv has the columns site, filename; it needs sample_id or path; if 'filename' is the path, name" in told
     )
@@ -323,7 +323,7 @@ def test_columns_of_a_file_are_sliced_by_for_a_bundle_as_well(
     paths = [f"val/{name}/{name}.{number}.{'png' if number % 2 else 'jpg'}" for name in CLASSES for number in range(8)]
     sites.write_text("site,path\n" + "".join(f"{number % 2},{path}\n" for number, path in enumerate(paths)))
     arguments = [bundle_path, f"{dataset_path}:val", "--columns", sites, "--by", "site", "--out", tmp_path / "out"]
-    code, printed, err = run(trainer.evaluate.main, *arguments)
+    code, printed, err = run(trainer_evaluate.main, *arguments)
     assert code == 0, err
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert {row["path"]: row["site"] for row in rows} == {path: number % 2 for number, path in enumerate(paths)}
@@ -397,7 +397,7 @@ def test_mistake_about_rows_is_one_sentence(
         places[name] = tmp_path / f"{name.lower()}.csv"
         places[name].write_text(text)
     filled = [str(places.get(word, word)).replace("DATA", str(dataset_path)) for word in options]
-    assert sentence in refusal(trainer.evaluate.main, *filled)
+    assert sentence in refusal(trainer_evaluate.main, *filled)
 
 
 def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:
@@ -409,7 +409,7 @@ def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:
 def test_dataset_of_other_classes_is_refused_with_both_lists(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "pictures", ignore=shutil.ignore_patterns("red"))
     pack(find_sources(tmp_path / "pictures"), tmp_path / "two", PackOptions())
-    assert refusal(trainer.evaluate.main, bundle_path, f"{tmp_path}/two:val", "--out", tmp_path / "out") == (
+    assert refusal(trainer_evaluate.main, bundle_path, f"{tmp_path}/two:val", "--out", tmp_path / "out") == (
         "the bundle knows the classes blue, green, red, the dataset has blue, green; "
         "labels would not mean the same, so nothing was evaluated"
     )
@@ -436,19 +436,19 @@ def test_mistake_is_one_sentence(
         return text
 
     out = ["--out", str(tmp_path / "out")]
-    assert fill(sentence) in refusal(trainer.evaluate.main, *map(fill, arguments), *out)
+    assert fill(sentence) in refusal(trainer_evaluate.main, *map(fill, arguments), *out)
     assert not (tmp_path / "out").exists()
 
 
 def test_predict_labels_every_picture_of_a_folder(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
-    code, _, err = run(trainer.predict.main, bundle_path, pictures / "test", "--out", tmp_path / "labels.csv")
+    code, _, err = run(trainer_predict.main, bundle_path, pictures / "test", "--out", tmp_path / "labels.csv")
     assert code == 0, err
     rows = read_rows(tmp_path / "labels.csv")
     assert {row["path"] for row in rows} == {str(path) for path in (pictures / "test").glob("*/*")}
 
 
 def test_predict_says_what_evaluation_says(out: Path, bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
-    code, printed, err = run(trainer.predict.main, bundle_path, pictures / "train", "--json")
+    code, printed, err = run(trainer_predict.main, bundle_path, pictures / "train", "--json")
     assert code == 0, err
     predicted = {Path(row["path"]).name: row for row in map(json.loads, printed.splitlines())}
     evaluated = {Path(row["path"]).name: row for row in read_rows(out / "predictions.csv")}
@@ -466,13 +466,13 @@ def test_unreadable_picture_is_named_and_the_others_are_labelled(
     for path in good:
         shutil.copy(path, tmp_path)
     (tmp_path / "cut.jpg").write_bytes(good[0].read_bytes()[:100])
-    code, printed, err = run(trainer.predict.main, bundle_path, tmp_path)
+    code, printed, err = run(trainer_predict.main, bundle_path, tmp_path)
     assert code == 0
-    assert run(trainer.predict.main, bundle_path, tmp_path, "--strict")[0] == 3
+    assert run(trainer_predict.main, bundle_path, tmp_path, "--strict")[0] == 3
     assert [row["path"] for row in csv.DictReader(io.StringIO(printed))] == sorted(str(tmp_path / p.name) for p in good)
     assert err.startswith(f"{tmp_path}/cut.jpg: ")
     assert err.endswith("1 of 3 pictures could not be read; the others are done\n")
 
 
 def test_missing_picture_is_refused(bundle_path: Path, tmp_path: Path) -> None:
-    assert str(tmp_path / "gone.jpg") in refusal(trainer.predict.main, bundle_path, tmp_path / "gone.jpg")
+    assert str(tmp_path / "gone.jpg") in refusal(trainer_predict.main, bundle_path, tmp_path / "gone.jpg")

@@ -25,15 +25,14 @@ from numpy.typing import NDArray
 from odd_pictures import LEFT_OUT, UNREAD, write_odd
 from PIL import Image
 
-import trainer.decide
+import trainer.decide.__main__ as trainer_decide
 from cluster.serve.api import Endpoint, Prediction, build_api
 from cluster.serve.forward import compute_each
-from shards.command import run_command
-from shards.decode import DecodeOptions
+from shards.cli.ending import run_command
 from shards.errors import ShardError
+from shards.pictures.decode import DecodeOptions
 from trainer.contract.bundle import Bundle, read_bundle_page
-from trainer.contract.decision import Decision
-from trainer.contract.exported import (
+from trainer.contract.compute.exported import (
     BESIDE,
     ExportPage,
     default_path,
@@ -42,17 +41,18 @@ from trainer.contract.exported import (
     page_path,
     script_path,
 )
-from trainer.contract.model import Classifier, ModelSpec
-from trainer.contract.names import EXPORT_KINDS, ExportKind
-from trainer.contract.outputs import FeatureClassifier
-from trainer.contract.parity import compare as compare_logits
-from trainer.contract.parity import require_parity
+from trainer.contract.compute.outputs import FeatureClassifier
+from trainer.contract.compute.parity import compare as compare_logits
+from trainer.contract.compute.parity import require_parity
+from trainer.contract.decision.decision import Decision
+from trainer.contract.model.model import Classifier, ModelSpec
+from trainer.contract.model.names import EXPORT_KINDS, ExportKind
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.deploy.explanation import describe_steps
-from trainer.deploy.export import describe_export, export_bundle
-from trainer.deploy.script import join_script
-from trainer.deploy.writers import EMBEDDED, open_model
-from trainer.export import main
+from trainer.export.__main__ import main
+from trainer.export.explanation import describe_steps
+from trainer.export.export import describe_export, export_bundle
+from trainer.export.script import join_script
+from trainer.export.writers import EMBEDDED, open_model
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +418,7 @@ def decided_path(exported_path: Path, dataset_path: Path, tmp_path_factory: pyte
     """The exported bundle with another decision, one that scores pictures; its export says nothing of it."""
     out = tmp_path_factory.mktemp("decided") / "bundle"
     wish = ["--point", "recall>=0.5", "--positive", "red", "--conformal", "0.8", "--ood", "0.9"]
-    assert run_command(trainer.decide.main, [str(exported_path), str(dataset_path), *wish, "--out", str(out)]) == 0
+    assert run_command(trainer_decide.main, [str(exported_path), str(dataset_path), *wish, "--out", str(out)]) == 0
     return out
 
 
@@ -505,7 +505,7 @@ def test_the_scores_numbers_are_beside_an_export_as_long_as_its_decision_needs_t
         model = load_program(out).Exported(page_path(out))
     asked = ask_endpoint(bundle, files)
     assert max(compare(model.answer(path.read_bytes()), said) for path, said in zip(files, asked, strict=True)) < 1e-3
-    assert run_command(trainer.decide.main, [str(folder), "--reset"]) == 0
+    assert run_command(trainer_decide.main, [str(folder), "--reset"]) == 0
     assert export_bundle(folder, "torchscript", out).detector is None
     assert sorted(path.name for path in out.parent.glob("model*")) == ["model.pt", "model.pt.json", "model.pt.py"]
 

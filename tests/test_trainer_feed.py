@@ -17,19 +17,19 @@ import torch
 import xxhash
 from torch import Tensor
 
-from shards.dataset import Split, open_dataset
+from shards.dataset.dataset import Split, open_dataset
+from shards.dataset.index import INDEX_SCHEMA, build_table, encode_table
+from shards.dataset.read import Sample
 from shards.errors import ShardError
-from shards.fingerprint import hash_bytes
-from shards.index import INDEX_SCHEMA, build_table, encode_table
-from shards.plan import Refs, concat_refs, sequential_refs
-from shards.read import Sample
+from shards.files.fingerprint import hash_bytes
+from shards.order.plan import Refs, concat_refs, sequential_refs
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.feed.feed import BATCHES_AHEAD, Batch, Feed
 from trainer.feed.meter import Meter
 from trainer.feed.stream import TrainStream
-from trainer.ranks import single_rank
-from trainer.recipe import Recipe
-from trainer.recipe_file import load_recipe
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.recipe import Recipe
 
 SPEC = PreprocessSpec(size=32)
 SHAPE = (3, 32, 32)
@@ -301,7 +301,7 @@ def test_readings_count_every_picture_and_byte(dataset_path: Path) -> None:
     list(stream.iterate(0, 0))
     readings = stream.read_meter()
     stream.close()
-    from shards.read import SampleReader
+    from shards.dataset.read import SampleReader
 
     with SampleReader(split) as reader:
         places = concat_refs(in_order(split, 100))

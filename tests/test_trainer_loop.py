@@ -18,25 +18,25 @@ import torch
 from conftest import make_pictures
 from safetensors.torch import load_file
 
-from shards.command import run_command
-from shards.dataset import open_dataset
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
-from trainer.build import build_preprocess, resolve_recipe
 from trainer.feed.stream import TrainStream
-from trainer.finish import finish_run, make_bundle
-from trainer.loop import Outcome, train
-from trainer.ranks import single_rank
-from trainer.recipe import Recipe
-from trainer.recipe_file import load_recipe
+from trainer.loop.build import build_preprocess, resolve_recipe
+from trainer.loop.loop import Outcome, train
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger, read_position
 from trainer.record.logbook import read_metrics, read_progress
+from trainer.record.run_dir import STOP_FILE
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
-from trainer.run import main
-from trainer.run_dir import STOP_FILE
+from trainer.run.__main__ import main
+from trainer.run.finish import finish_run, make_bundle
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -212,7 +212,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == (
+    assert errors.strip() == (
         f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it"
     )
     assert last_snapshot(recipe) % NUM_SAMPLES > 0

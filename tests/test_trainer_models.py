@@ -12,20 +12,20 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.errors import UsageError
-from trainer.build import build_model_spec, check_size, resolve_recipe
-from trainer.contract.backbone import build_backbone, build_without_memory, list_torchvision, own_size
 from trainer.contract.bundle import Bundle, save_bundle
-from trainer.contract.decision import Decision
-from trainer.contract.head import find_heads
-from trainer.contract.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.names import ALIASES, resolve_alias
+from trainer.contract.decision.decision import Decision
+from trainer.contract.model.backbone import build_backbone, build_without_memory, list_torchvision, own_size
+from trainer.contract.model.head import find_heads
+from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
+from trainer.contract.model.names import ALIASES, resolve_alias
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.model_facts import count_parameters, measure, summarise
-from trainer.models import main
-from trainer.recipe import Recipe
+from trainer.loop.build import build_model_spec, check_size, resolve_recipe
+from trainer.models.__main__ import main
+from trainer.models.facts import count_parameters, measure, summarise
+from trainer.recipes.recipe import Recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

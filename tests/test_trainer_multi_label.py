@@ -17,30 +17,30 @@ import pytest
 import torch
 from several_labels import SETS, SHAPES, draw_shapes, write_shapes
 
-import trainer.evaluate
-import trainer.predict
-import trainer.run
-from shards.command import run_command
-from shards.dataset import open_dataset
+import trainer.evaluate.__main__ as trainer_evaluate
+import trainer.predict.__main__ as trainer_predict
+import trainer.run.__main__ as trainer_run
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
+from shards.dataset.read import SampleReader
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_json
+from shards.files.fingerprint import fingerprint_json
+from shards.order.plan import sequential_refs
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
-from shards.plan import sequential_refs
-from shards.read import SampleReader
 from shards.sources.find import find_sources
-from trainer.build import build_preprocess
-from trainer.contact_sheet import collect_pictures
+from trainer.augment.sheet import collect_pictures
 from trainer.contract.bundle import Bundle, read_bundle_page
-from trainer.contract.decision import Decision, answer
-from trainer.evaluation.rows import Rows
-from trainer.evaluation.worst import read_worst
+from trainer.contract.decision.decision import Decision, answer
+from trainer.evaluate.rows import Rows
+from trainer.evaluate.worst import read_worst
 from trainer.feed.stream import TrainStream
-from trainer.loop import train
-from trainer.ranks import single_rank
-from trainer.recipe_file import load_recipe
+from trainer.loop.build import build_preprocess
+from trainer.loop.loop import train
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.misfit import MULTI_LABEL_METRIC, refuse_misfit, settle_metric
 from trainer.record.logbook import read_metrics
-from trainer.task import MULTI_LABEL_METRIC, refuse_misfit, settle_metric
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -64,7 +64,7 @@ def run(main: Callable[[list[str]], int], *arguments: str | Path) -> tuple[int, 
 def learn(data: Path, root: Path, *options: str) -> tuple[Path, str]:
     """The folder of a run that was trained as a command does, and what the command said."""
     fixed = [f"data={data}", f"storage.root={root}", "name=shapes", "track.wandb=offline", "launch=local"]
-    code, out, err = run(trainer.run.main, "smoke", *fixed, *LEARN, *options)
+    code, out, err = run(trainer_run.main, "smoke", *fixed, *LEARN, *options)
     assert (code, err) == (0, "")  # what fails in tracking is told there
     return root / "shapes", out
 
@@ -158,7 +158,7 @@ def test_same_command_again_leaves_a_finished_run_alone(told: tuple[Path, str], 
 
 def test_saved_recipe_trains_again_to_the_same_result(trained: Path, tmp_path: Path) -> None:
     fixed = [f"storage.root={tmp_path}", "name=again", "epochs=1", "track.wandb=disabled", "evaluate_on=[]"]
-    code, _, err = run(trainer.run.main, trained / "recipe.yaml", *fixed)
+    code, _, err = run(trainer_run.main, trained / "recipe.yaml", *fixed)
     assert code == 0, err
     assert read_metrics(tmp_path / "again")[0]["val/map"] > 0
 
@@ -229,7 +229,7 @@ def test_predictions_are_told_as_lists_of_labels(trained: Path, multi_path: Path
 
 
 def test_evaluation_by_command_gives_the_runs_numbers(trained: Path, multi_path: Path, tmp_path: Path) -> None:
-    code, said, err = run(trainer.evaluate.main, trained / "bundle", multi_path, "--out", tmp_path)
+    code, said, err = run(trainer_evaluate.main, trained / "bundle", multi_path, "--out", tmp_path)
     assert code == 0, err
     ours, theirs = read_result(tmp_path), read_result(trained / "evaluation/test")
     assert ours == theirs
@@ -305,7 +305,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_predict_gives_json_with_all_labels(trained: Path, asked: Path) -> None:
-    code, said, err = run(trainer.predict.main, trained / "bundle", asked, "--json")
+    code, said, err = run(trainer_predict.main, trained / "bundle", asked, "--json")
     assert code == 0, err
     bundle = Bundle.load(trained / "bundle")
     for row in map(json.loads, said.splitlines()):
@@ -318,7 +318,7 @@ def test_predict_gives_json_with_all_labels(trained: Path, asked: Path) -> None:
 
 
 def test_predict_gives_csv_that_can_be_packed_as_a_list(trained: Path, asked: Path, tmp_path: Path) -> None:
-    code, _, err = run(trainer.predict.main, trained / "bundle", asked, "--out", tmp_path / "answers.csv")
+    code, _, err = run(trainer_predict.main, trained / "bundle", asked, "--out", tmp_path / "answers.csv")
     assert code == 0, err
     with open(tmp_path / "answers.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -359,7 +359,7 @@ def test_recipe_for_one_label_is_refused_before_anything_is_made(
     options: tuple[str, ...], dry: tuple[str, ...], multi_path: Path, tmp_path: Path
 ) -> None:
     fixed = (f"data={multi_path}", f"storage.root={tmp_path / 'runs'}", "track.wandb=disabled")
-    sentence = refusal(trainer.run.main, "smoke", *fixed, *options, *dry)
+    sentence = refusal(trainer_run.main, "smoke", *fixed, *options, *dry)
     assert sentence == f"{multi_path} is multi-label and {REFUSED[options]}"
     assert not (tmp_path / "runs").exists()
 
@@ -368,11 +368,11 @@ def test_metric_of_the_other_kind_of_labels_is_refused_and_the_kinds_own_are_nam
     multi_path: Path, dataset_path: Path, tmp_path: Path
 ) -> None:
     fixed = (f"storage.root={tmp_path}", "track.wandb=disabled", "loss.name=bce")
-    assert refusal(trainer.run.main, "smoke", *fixed, f"data={multi_path}", "stop.metric=accuracy") == (
+    assert refusal(trainer_run.main, "smoke", *fixed, f"data={multi_path}", "stop.metric=accuracy") == (
         f"{multi_path} is multi-label and has no stop.metric=accuracy; take map, macro_f1, micro_f1, auroc, "
         "micro_auroc, subset_accuracy, hamming_loss or log_loss"
     )
-    assert refusal(trainer.run.main, "smoke", *fixed, f"data={dataset_path}", "stop.metric=map") == (
+    assert refusal(trainer_run.main, "smoke", *fixed, f"data={dataset_path}", "stop.metric=map") == (
         f"{dataset_path} is single-label and has no stop.metric=map; take accuracy, balanced_accuracy, macro_f1, auroc "
         "or log_loss"
     )
@@ -412,12 +412,12 @@ def test_bundle_and_dataset_of_different_kinds_are_not_compared(
     trained: Path, bundle_path: Path, multi_path: Path, dataset_path: Path, tmp_path: Path
 ) -> None:
     out = ("--out", tmp_path / "out")
-    assert refusal(trainer.evaluate.main, trained / "bundle", dataset_path, *out) == (
+    assert refusal(trainer_evaluate.main, trained / "bundle", dataset_path, *out) == (
         "the bundle is multi-label, the dataset single-label; their labels do not compare, so nothing was evaluated; "
         "take a dataset of the bundle's kind"
     )
     assert "the bundle is single-label, the dataset multi-label" in refusal(
-        trainer.evaluate.main, bundle_path, multi_path, *out
+        trainer_evaluate.main, bundle_path, multi_path, *out
     )
     assert not (tmp_path / "out").exists()
 
@@ -425,5 +425,5 @@ def test_bundle_and_dataset_of_different_kinds_are_not_compared(
 def test_dataset_without_labels_is_refused(multi_path: Path, bundle_path: Path, tmp_path: Path) -> None:
     pack(find_sources(multi_path.parent / "shapes", unlabelled=True), tmp_path / "bare", PackOptions())
     says = f"{tmp_path}/bare is unlabelled; training and evaluation need labels: pack it with them, or ask "
-    assert refusal(trainer.run.main, "smoke", f"data={tmp_path}/bare", f"storage.root={tmp_path}").startswith(says)
-    assert refusal(trainer.evaluate.main, bundle_path, tmp_path / "bare").startswith(says)
+    assert refusal(trainer_run.main, "smoke", f"data={tmp_path}/bare", f"storage.root={tmp_path}").startswith(says)
+    assert refusal(trainer_evaluate.main, bundle_path, tmp_path / "bare").startswith(says)

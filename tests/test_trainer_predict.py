@@ -29,23 +29,23 @@ import torch
 from conftest import COLOURS, make_bundle
 from PIL import Image
 
-import trainer.predict
-from shards.command import run_command
+import trainer.predict.__main__ as trainer_predict
+from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.sources.folder import list_pictures, walk_pictures
-from shards.storage import open_storage
-from trainer.answering.answer import AHEAD, Row, Speed, answer_stream
-from trainer.answering.asked import Place, find_asked
-from trainer.answering.grid import find_truth, make_title
-from trainer.answering.partial import Partial, name_partial
-from trainer.answering.parts import Files, Picture
+from shards.storage.storage import open_storage
 from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
-from trainer.contract.conformal import ConformalSets
-from trainer.contract.decision import Decision, Fitted
-from trainer.contract.model import Classifier, ModelSpec
+from trainer.contract.decision.conformal import ConformalSets
+from trainer.contract.decision.decision import Decision, Fitted
+from trainer.contract.decision.stored_decision import store_decision
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.contract.stored_decision import store_decision
+from trainer.predict.answer import AHEAD, Row, Speed, answer_stream
+from trainer.predict.asked import Place, find_asked
+from trainer.predict.grid import find_truth, make_title
+from trainer.predict.partial import Partial, name_partial
+from trainer.predict.parts import Files, Picture
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -58,7 +58,7 @@ def predict(*arguments: object) -> tuple[int, str, str]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_command(trainer.predict.main, [str(argument) for argument in arguments])
+            code = run_command(trainer_predict.main, [str(argument) for argument in arguments])
     finally:
         signal.signal(signal.SIGTERM, before)
     return code, out.getvalue(), err.getvalue()
@@ -466,7 +466,7 @@ def test_parquet_holds_what_csv_says(kind: str, pictures: Path, tmp_path: Path, 
 def test_parquet_is_written_a_row_group_at_a_time(
     small_path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.answering.tables._GROUP", 10)
+    monkeypatch.setattr("trainer.predict.tables._GROUP", 10)
     assert predict(small_path, pictures / "test", "--out", tmp_path / "a.parquet")[0] == 0
     file = pq.ParquetFile(tmp_path / "a.parquet")
     assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10, 10, 4]
@@ -732,7 +732,7 @@ def test_a_cluster_gives_the_same_rows_in_the_same_order(
         assert float(one["probability"]) == pytest.approx(float(two["probability"]), abs=2e-5)
     assert f"{tmp_path}/cut.jpg: " in err
     assert len(read_csv(tmp_path / "there.csv.unreadable.csv")) == 1
-    from trainer.ray_predict import Asking, answer_on_ray
+    from trainer.predict.ray import Asking, answer_on_ray
 
     asked = find_asked([str(pictures)])
     with pytest.raises(UsageError, match=f"{tmp_path}/unseen does not exist"):  # no folder that the nodes see

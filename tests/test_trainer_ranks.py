@@ -16,30 +16,30 @@ from conftest import make_pictures
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shards.dataset import open_dataset
+from shards.dataset.dataset import open_dataset
+from shards.order.plan import slice_rank
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
-from shards.plan import slice_rank
 from shards.sources.find import find_sources
-from trainer.build import build_model, build_preprocess
-from trainer.contract.model import Classifier, ModelSpec
-from trainer.evaluate import evaluate
-from trainer.evaluation.files import Judging
-from trainer.evaluation.metrics import compute_metrics
-from trainer.evaluation.rows import CHUNK, evaluate_split
+from trainer.contract.model.model import Classifier, ModelSpec
+from trainer.evaluate.__main__ import evaluate
+from trainer.evaluate.files import Judging
+from trainer.evaluate.metrics.metrics import compute_metrics
+from trainer.evaluate.rows import CHUNK, evaluate_split
 from trainer.feed.feed import Batch
 from trainer.feed.stream import TrainStream
-from trainer.launch import launch
-from trainer.loop import train
-from trainer.options.optim import OptimOptions
-from trainer.options.step import StepOptions
-from trainer.processes import run_processes
-from trainer.ranks import Ranks, single_rank
-from trainer.recipe import Recipe
-from trainer.recipe_file import load_recipe
+from trainer.loop.build import build_model, build_preprocess
+from trainer.loop.loop import train
+from trainer.ranks.processes import run_processes
+from trainer.ranks.ranks import Ranks, single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.options.optim import OptimOptions
+from trainer.recipes.options.step import StepOptions
+from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
-from trainer.run_dir import STOP_FILE
+from trainer.record.run_dir import STOP_FILE
+from trainer.run.launch import launch
 from trainer.step.engine import Engine
 from trainer.step.loss import build_loss
 
@@ -379,7 +379,7 @@ def test_run_stopped_on_two_ranks_goes_on_exactly_on_one(
 def test_two_ray_workers_see_the_global_batches_of_one_process(
     runs: dict[int, dict[str, Recipe]], dataset_path: Path, ray_cluster: str, tmp_path: Path
 ) -> None:
-    from trainer.launch import launch
+    from trainer.run.launch import launch
 
     recipe = make_recipe(dataset_path, tmp_path, "name=ray", "batch_size_global=7", "launch=ray", "num_ranks=2")
     launch(recipe.model_copy(update={"evaluate_on": []}))

@@ -19,10 +19,10 @@ import torch
 from in_process import command
 from scipy.stats import binom
 
-from shards.command import run_command
-from trainer.recipe_file import RECIPES, load_recipe, read_header
+from shards.cli.ending import run_command
 from trainer.recipes.data import lookalike
-from trainer.run import main
+from trainer.recipes.file import RECIPES, load_recipe, read_header
+from trainer.run.__main__ import main
 
 torch.set_num_threads(1)  # a team of threads costs more than it brings on shared cores
 

@@ -20,14 +20,14 @@ import torch
 from fontTools.ttLib import TTFont
 from in_process import command
 
-from shards.command import run_command
-from shards.dataset import open_dataset
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
-from trainer.contract.cam import explain
-from trainer.evaluation.fonts import find_package_font
-from trainer.evaluation.predictions import Predictions
-from trainer.recipe_file import load_recipe
+from trainer.contract.model.cam import explain
+from trainer.evaluate.figures.fonts import find_package_font
+from trainer.evaluate.predictions import Predictions
+from trainer.recipes.file import load_recipe
 from trainer.report.__main__ import main
 from trainer.report.card import describe_model, find_licence
 from trainer.report.gallery import explain_images, lay_over, select_issues, select_worst

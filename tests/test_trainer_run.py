@@ -17,15 +17,15 @@ import pytest
 import torch
 import yaml
 
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
-from trainer.recipe_file import RECIPES, load_recipe, read_header
+from trainer.recipes.file import RECIPES, load_recipe, read_header
 from trainer.record.logbook import read_metrics
 from trainer.report.__main__ import main as write_report_anew
-from trainer.run import main
+from trainer.run.__main__ import main
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -224,7 +224,7 @@ def test_recipe_without_a_comment_has_an_empty_header(tmp_path: Path) -> None:
 
 EARLY = """
 import sys
-from shards.command import run_command
+from shards.cli.ending import run_command
 from trainer.run import main
 
 code = run_command(main, ["smoke", "epoch=3", "--dry-run"])

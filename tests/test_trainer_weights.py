@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from shards.errors import ShardError, UsageError
-from shards.storage import open_storage
-from trainer.contract.backbone import build_backbone
-from trainer.contract.model import Classifier, ModelSpec
+from shards.storage.storage import open_storage
+from trainer.contract.model.backbone import build_backbone
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.recipe import Recipe
+from trainer.recipes.recipe import Recipe
 from trainer.weights.installed import INSTALLED
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
 from trainer.weights.load import load_weights, read_expectation, read_own_expectation

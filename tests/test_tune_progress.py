@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from trainer.recipe_file import load_recipe
-from trainer.run_dir import RESULT
+from trainer.recipes.file import load_recipe
+from trainer.record.run_dir import RESULT
 from tune.progress import SweepProgress
 from tune.space import Trial
 from tune.trial import REFUSAL_FILE

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from shards.errors import UsageError
-from trainer.recipe_file import load_recipe
+from trainer.recipes.file import load_recipe
 from tune.space import SPACES, Space, load_space, make_trials
 
 FACTORS = {

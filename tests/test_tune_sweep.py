@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shards.command import run_command
-from shards.dataset import open_dataset
+from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
-from trainer.recipe_file import load_recipe
+from trainer.recipes.file import load_recipe
+from trainer.recipes.misfit import settle_metric
 from trainer.record.logbook import read_metrics
-from trainer.run_dir import hold_run_dir
-from trainer.task import settle_metric
+from trainer.record.run_dir import hold_run_dir
 from tune.run import main
 from tune.space import Space, make_trials
 from tune.sweep import _refuse_misfits, run_sweep

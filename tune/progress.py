@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from shards.progress import LINE_EVERY_S, Clock, describe_duration
+from shards.cli.progress import LINE_EVERY_S, Clock, describe_duration
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import TICK_S
 from tune.space import Trial

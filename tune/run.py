@@ -10,9 +10,9 @@ import json
 import sys
 from dataclasses import asdict
 
-from shards.command import run_command
-from shards.messages import add_volume
-from trainer.recipe_file import load_recipe
+from shards.cli.ending import run_command
+from shards.cli.messages import add_volume
+from trainer.recipes.file import load_recipe
 
 
 def main(argv: list[str]) -> int:

@@ -11,9 +11,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from shards.errors import UsageError
-from trainer.options.section import Section
-from trainer.recipe import Recipe
-from trainer.recipe_file import apply_override, build_recipe
+from trainer.recipes.file import apply_override, build_recipe
+from trainer.recipes.options.section import Section
+from trainer.recipes.recipe import Recipe
 
 SPACES = Path(__file__).parent / "spaces"
 

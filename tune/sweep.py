@@ -15,16 +15,16 @@ import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from shards.dataset import Dataset, open_dataset
+from shards.cli.progress import draw_bar
+from shards.dataset.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
-from shards.files import open_temporary_folder, publish_folder, write_json, write_text
-from shards.progress import draw_bar
-from trainer.launch import stop_on_signal
-from trainer.ray_launch import connect_ray
-from trainer.recipe import Recipe
+from shards.files.atomic import open_temporary_folder, publish_folder, write_json, write_text
+from trainer.recipes.misfit import refuse_misfit, settle_metric
+from trainer.recipes.recipe import Recipe
 from trainer.record.progress import TICK_S
-from trainer.run_dir import RESULT, STOP_FILE, hold_run_dir
-from trainer.task import refuse_misfit, settle_metric
+from trainer.record.run_dir import RESULT, STOP_FILE, hold_run_dir
+from trainer.run.launch import stop_on_signal
+from trainer.run.ray.launch import connect_ray
 from tune.progress import SweepProgress
 from tune.space import Space, Trial, make_trials
 from tune.table import Table, read_table, write_table

@@ -7,9 +7,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.files import write_text
+from shards.files.atomic import write_text
 from trainer.record.logbook import read_metrics
-from trainer.run_dir import is_finished
+from trainer.record.run_dir import is_finished
 from tune.space import Trial
 from tune.trial import REFUSAL_FILE
 

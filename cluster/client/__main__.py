@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.client import Client, PictureRefusedError
-from shards.command import DONE, REFUSED, run_command
+from shards.cli.ending import DONE, REFUSED, run_command
 from shards.errors import UsageError
 
 

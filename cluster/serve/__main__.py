@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.serve.options import ServeOptions, read_options
-from shards.command import DONE, run_command
-from shards.ray_cluster import join_or_start, read_address
-from trainer.contract.names import AUTO, BACKENDS
+from shards.cli.ending import DONE, run_command
+from shards.workers.ray_cluster import join_or_start, read_address
+from trainer.contract.model.names import AUTO, BACKENDS
 
 
 def main(argv: list[str]) -> int:

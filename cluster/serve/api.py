@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from cluster.serve.body import FIELD, read_picture
 from shards.errors import DecodeError
-from trainer.contract.decision import Answer
+from trainer.contract.decision.decision import Answer
 
 _PAGES = "POST /v1/predict, GET /v1/model, GET /v1/stats and GET /healthz"
 _BODY = {

@@ -18,9 +18,9 @@ from torch import Tensor
 from cluster.serve.api import Prediction, build_api
 from cluster.serve.forward import compute_each
 from cluster.serve.options import ServeOptions, read_options
-from trainer.contract.backends import OF_A_FILE
 from trainer.contract.bundle import Output, read_versions
-from trainer.contract.choice import load_with_backend
+from trainer.contract.compute.backends import OF_A_FILE
+from trainer.contract.compute.choice import load_with_backend
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shards.errors import UsageError
-from trainer.contract.names import BackendName
+from trainer.contract.model.names import BackendName
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2

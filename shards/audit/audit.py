@@ -11,10 +11,10 @@ import numpy.typing as npt
 from shards.audit.duplicates import Pairs, correlate, find_duplicates
 from shards.audit.examine import Examined
 from shards.audit.findings import Findings, judge
-from shards.decode import DecodeOptions
 from shards.errors import ShardError
+from shards.pictures.decode import DecodeOptions
 from shards.sources.model import Source
-from shards.splits import SplitOptions, assign_splits
+from shards.splits.splits import SplitOptions, assign_splits
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import xxhash
 
 from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, examine
-from shards.decode import DecodeOptions
-from shards.decoding import VERSION as DECODING
-from shards.index import encode_table
-from shards.pools import Pool
+from shards.dataset.index import encode_table
+from shards.pictures.decode import DecodeOptions
+from shards.pictures.decoding import VERSION as DECODING
 from shards.sources.load import load_chunks
 from shards.sources.model import Source, SourceList, Store
-from shards.storage import Storage
+from shards.storage.storage import Storage
+from shards.workers.pools import Pool
 
 CHUNK = 256
 """Pictures of one task, and of one file of the journal: what a kill costs at most for each worker."""

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from shards import decode
-from shards.decode import DecodeOptions
 from shards.errors import DecodeError
-from shards.fingerprint import hash_bytes
+from shards.files.fingerprint import hash_bytes
+from shards.pictures import decode
+from shards.pictures.decode import DecodeOptions
 
 THUMBNAIL_SIDE = 32
 THUMBNAIL_BYTES = THUMBNAIL_SIDE**2
@@ -22,7 +22,7 @@ _HASH_SIDE = 8
 class Facts:
     """Facts of a readable picture.
 
-    format, mode, width, height, peak, pixels_xxh3: as `shards.decode.Picture`. bytes_xxh3: xxh3-128 of the file, 32
+    format, mode, width, height, peak, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3: xxh3-128 of the file, 32
     hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the picture.
     """
 

@@ -15,8 +15,8 @@ from PIL import Image
 from shards.audit.audit import Audit
 from shards.audit.facts import THUMBNAIL_SIDE
 from shards.audit.summary import MAX_LISTED, MAX_SHOWN, Bars, Shown, Summary
-from shards.decode import DecodeOptions, decode
 from shards.errors import ShardError
+from shards.pictures.decode import DecodeOptions, decode
 
 SHOWN_PAIRS = MAX_SHOWN
 SIDE = 160

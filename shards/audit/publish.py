@@ -6,10 +6,10 @@ from shards.audit.audit import Audit
 from shards.audit.page import render_page
 from shards.audit.summary import Summary, summarise
 from shards.audit.table import write_table
-from shards.decode import DecodeOptions
 from shards.errors import ShardError
+from shards.pictures.decode import DecodeOptions
 from shards.sources.model import SourceList
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 PAGE_NAME = "audit.html"
 

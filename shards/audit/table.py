@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from shards.audit.audit import Audit
 from shards.audit.examine import FACTS_SCHEMA
 from shards.audit.findings import number_clusters
-from shards.manifest import AUDIT_TABLE
+from shards.dataset.manifest import AUDIT_TABLE
 from shards.sources.layout import ENDINGS
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 NAME = AUDIT_TABLE
 ROWS_AT_ONCE = 4096

@@ -10,17 +10,17 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shards.decode import DecodeOptions
 from shards.errors import UsageError
-from shards.openmp import count_cpus
+from shards.files.sizes import parse_size
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
-from shards.pools import Pool, open_pool
-from shards.sizes import parse_size
+from shards.pictures.decode import DecodeOptions
 from shards.sources.find import find_sources
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
-from shards.splits import SplitOptions, parse_merge, parse_shares
+from shards.splits.splits import SplitOptions, parse_merge, parse_shares
+from shards.workers.openmp import count_cpus
+from shards.workers.pools import Pool, open_pool
 
 Model = TypeVar("Model", bound=BaseModel)
 STYLE = argparse.ArgumentDefaultsHelpFormatter
@@ -165,7 +165,7 @@ def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     if arguments.workers is not None and arguments.workers < 1:
         raise UsageError(f"--workers is at least 1, got {arguments.workers}")
     if arguments.on == "ray":
-        from shards.ray_pool import open_ray_pool
+        from shards.workers.ray_pool import open_ray_pool
 
         with open_ray_pool(arguments.workers) as pool:
             yield pool

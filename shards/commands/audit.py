@@ -19,10 +19,10 @@ from shards.commands.arguments import (
     read_sources,
 )
 from shards.commands.progress import show_progress
+from shards.dataset.manifest import MANIFEST_NAME
 from shards.errors import UsageError
-from shards.manifest import MANIFEST_NAME
 from shards.packing.claim import MARKER
-from shards.storage import Storage, open_storage
+from shards.storage.storage import Storage, open_storage
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

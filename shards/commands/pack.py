@@ -18,7 +18,7 @@ from shards.commands.arguments import (
 )
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
-from shards.origin import PackCommand
+from shards.dataset.origin import PackCommand
 from shards.packing.claim import QUARANTINE
 from shards.packing.pack import Run, pack
 

@@ -6,8 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from shards import progress
 from shards.audit.examine import Progress
+from shards.cli import progress
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from shards.commands.arguments import STYLE
-from shards.dataset import Dataset, open_dataset
-from shards.manifest import Manifest
-from shards.positive import describe_default
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.dataset.manifest import Manifest
+from shards.dataset.positive import describe_default
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 
 from shards.commands.arguments import STYLE
-from shards.verify import verify_dataset
+from shards.dataset.verify import verify_dataset
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.decode import DecodeOptions, inspect
-from shards.decoding import VERSION, describe_versions, is_changed, may_be_changed
+from shards.dataset.manifest import AUDIT_TABLE, Manifest
 from shards.errors import DecodeError, UsageError
-from shards.manifest import AUDIT_TABLE, Manifest
 from shards.packing.select import Selection
 from shards.packing.update import Base
+from shards.pictures.decode import DecodeOptions, inspect
+from shards.pictures.decoding import VERSION, describe_versions, is_changed, may_be_changed
 from shards.sources.model import SourceList
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Collection
 
 from shards.audit.publish import PAGE_NAME
 from shards.audit.table import NAME as TABLE_NAME
+from shards.dataset.manifest import MANIFEST_NAME, Manifest
 from shards.errors import UsageError
-from shards.manifest import MANIFEST_NAME, Manifest
-from shards.storage import Storage
-from shards.temporary import is_leftover
+from shards.files.temporary import is_leftover
+from shards.storage.storage import Storage
 
 WORK = ".packing/"
 MARKER = WORK + "plan.json"

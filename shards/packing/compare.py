@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from shards.dataset.manifest import Manifest
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import hash_bytes
-from shards.manifest import Manifest
+from shards.files.fingerprint import hash_bytes
 from shards.packing.options import PackOptions
 from shards.packing.repack import Repack
 from shards.packing.same_file import list_roots, match_moved, match_sources

@@ -13,12 +13,8 @@ from typing import Any
 from PIL import Image
 
 from shards.audit.examine import Progress
-from shards.decode import DecodeOptions
-from shards.decoding import VERSION as DECODING
-from shards.errors import UsageError
-from shards.fingerprint import fingerprint_file, fingerprint_json, hash_bytes
-from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name
-from shards.manifest import (
+from shards.dataset.index import INDEX_SCHEMA, build_table, encode_table, index_name
+from shards.dataset.manifest import (
     INDEXED,
     MANIFEST_NAME,
     Audited,
@@ -26,15 +22,19 @@ from shards.manifest import (
     Packing,
     read_manifest,
 )
+from shards.errors import UsageError
+from shards.files.fingerprint import fingerprint_file, fingerprint_json, hash_bytes
 from shards.packing.positive import refuse_misfit
 from shards.packing.probe import probe
 from shards.packing.publish import seal
+from shards.pictures.decode import DecodeOptions
+from shards.pictures.decoding import VERSION as DECODING
 from shards.sources.class_names import name_classes
 from shards.sources.folder import scan_folder
 from shards.sources.model import SPLITS, Source, SourceList
 from shards.sources.webdataset import find_tars, list_tars, name_tar, split_key
-from shards.splits import SplitOptions
-from shards.storage import FolderStorage
+from shards.splits.splits import SplitOptions
+from shards.storage.storage import FolderStorage
 
 PURE = 0.9
 """Share of its largest class from which a shard counts as one of a single class."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shards.packing.encode import StoreOptions
-from shards.splits import SplitOptions
+from shards.splits.splits import SplitOptions
 
 
 class PackOptions(BaseModel):

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.audit.examine import Progress
-from shards.decoding import VERSION as DECODING
-from shards.decoding import describe_versions
+from shards.dataset.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
+from shards.dataset.origin import PackCommand, find_commands, record_command
 from shards.errors import UsageError
-from shards.fingerprint import fingerprint_json
-from shards.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
-from shards.origin import PackCommand, find_commands, record_command
+from shards.files.fingerprint import fingerprint_json
 from shards.packing.age import check_age, compare_age
 from shards.packing.claim import claim_target, refuse_foreign, release_target
 from shards.packing.compare import compare_sources
@@ -30,10 +28,12 @@ from shards.packing.repack import Repack
 from shards.packing.select import Selection, select_audited, select_unaudited
 from shards.packing.update import Base, compare_mix, read_base, read_rows
 from shards.packing.write import Setting, ShardJob, find_written, write_shard
-from shards.pools import InlinePool, Pool
+from shards.pictures.decoding import VERSION as DECODING
+from shards.pictures.decoding import describe_versions
 from shards.sources.load import load_groups
 from shards.sources.model import SourceList
-from shards.storage import FolderStorage, Storage, open_storage
+from shards.storage.storage import FolderStorage, Storage, open_storage
+from shards.workers.pools import InlinePool, Pool
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shards.dataset.manifest import MANIFEST_NAME, Manifest
+from shards.dataset.positive import find_misfit
 from shards.errors import UsageError
-from shards.manifest import MANIFEST_NAME, Manifest
-from shards.positive import find_misfit
 from shards.sources.model import SourceList
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 
 def refuse_misfit(positive: str | None, of: Manifest | SourceList) -> None:

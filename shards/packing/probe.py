@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from struct import Struct
 
-from shards.decode import DecodeOptions
+from shards.pictures.decode import DecodeOptions
 
 _JPEG_SEGMENT = Struct(">BBH").unpack_from
 _JPEG_FRAME = Struct(">BHHB").unpack_from
@@ -28,7 +28,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 class Probe:
     """Header facts of a picture that may be stored untouched.
 
-    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as `shards.decode.Picture`
+    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as `shards.pictures.decode.Picture`
     tells it, one of L, RGB, P and 1.
     """
 

@@ -8,11 +8,11 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from shards.index import build_shards, encode_table
-from shards.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, summarise_splits
+from shards.dataset.index import build_shards, encode_table
+from shards.dataset.manifest import MANIFEST_NAME, TABLE_NAME, Manifest, summarise_splits
 from shards.packing.claim import QUARANTINE, release_target
 from shards.sources.model import SPLITS
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.index import INDEX_SCHEMA, encode_table, name_update, parse_table
+from shards.dataset.index import INDEX_SCHEMA, encode_table, name_update, parse_table
 from shards.packing.update import Base
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 
 def reindex(storage: Storage, base: Base) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.origin import PackCommand
-from shards.storage import FolderStorage, Storage
+from shards.dataset.origin import PackCommand
+from shards.storage.storage import FolderStorage, Storage
 
 
 @dataclass(frozen=True)

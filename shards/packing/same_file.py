@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from shards.fingerprint import hash_bytes
-from shards.origin import PackCommand
+from shards.dataset.origin import PackCommand
+from shards.files.fingerprint import hash_bytes
 from shards.sources.model import Source, Store
 
 

@@ -11,14 +11,14 @@ from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_reje
 from shards.audit.examine import Examined, Progress, examine_sources
 from shards.audit.findings import choose_dropped, refuse_findings
 from shards.audit.publish import write_pages
-from shards.manifest import Audited
+from shards.dataset.manifest import Audited
 from shards.packing.options import PackOptions
 from shards.packing.publish import write_quarantine
 from shards.packing.update import Base, keep_published
-from shards.pools import Pool
 from shards.sources.model import Source, SourceList
-from shards.splits import assign_splits
-from shards.storage import Storage
+from shards.splits.splits import assign_splits
+from shards.storage.storage import Storage
+from shards.workers.pools import Pool
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
 from shards.audit.table import NAME as AUDIT_TABLE
+from shards.dataset.index import parse_shards
+from shards.dataset.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.errors import ShardError, UsageError
-from shards.index import parse_shards
-from shards.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
 from shards.packing.cut import Start
 from shards.packing.options import PackOptions
 from shards.sources.model import Source, SourceList
-from shards.splits import SplitOptions
-from shards.storage import Storage
+from shards.splits.splits import SplitOptions
+from shards.storage.storage import Storage
 
 MIX_WARNING = 0.1
 """Share of samples that would have to change class for the new shards to have the mix of the old ones."""

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from shards.decode import inspect
+from shards.dataset.index import INDEX_SCHEMA, build_table, encode_table, index_name, read_facts
 from shards.errors import DecodeError, ShardError
-from shards.fingerprint import hash_bytes
-from shards.index import INDEX_SCHEMA, build_table, encode_table, index_name, read_facts
+from shards.files.fingerprint import hash_bytes
 from shards.packing.encode import Stored, StoreOptions, refuse_undecodable, store_picture
 from shards.packing.tar import TarWriter
+from shards.pictures.decode import inspect
 from shards.sources.model import Source, Store
-from shards.storage import Storage
+from shards.storage.storage import Storage
 
 _quote = json.encoder.encode_basestring
 

@@ -197,7 +197,7 @@ def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
 
 
 def _group_patient(store: FolderStore, source: Source) -> Source:
-    from shards.dicom import read_patient
+    from shards.pictures.dicom import read_patient
 
     if source.group:
         return source

@@ -28,11 +28,11 @@ def open_ours_fast(folder: Path) -> Epoch:
 
 def open_stream(location: str, decode: str, **storage: Any) -> Epoch:
     """Return epochs of `trainer.feed.stream.TrainStream` over the training part of a dataset."""
-    from shards.dataset import open_dataset
+    from shards.dataset.dataset import open_dataset
     from trainer.contract.preprocess import PreprocessSpec
     from trainer.feed.stream import TrainStream
-    from trainer.ranks import single_rank
-    from trainer.recipe import Recipe
+    from trainer.ranks.ranks import single_rank
+    from trainer.recipes.recipe import Recipe
 
     recipe = Recipe.model_validate(
         {

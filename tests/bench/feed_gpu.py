@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from shards.dataset import open_dataset
-from trainer.contract.model import Classifier, ModelSpec
+from shards.dataset.dataset import open_dataset
+from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.feed import Batch
 from trainer.feed.meter import judge
 from trainer.feed.stream import TrainStream
-from trainer.ranks import Ranks
-from trainer.recipe import Recipe
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.recipe import Recipe
 
 SIZE, WARM_UP, TARGET = 224, 20, 0.02
 WAYS = ["faithful", "device"]

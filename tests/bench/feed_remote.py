@@ -19,13 +19,13 @@ from feed_contenders import pack_shards
 from pack import describe_run, judge
 from pictures import make_photographs
 
-from shards.dataset import open_dataset
-from shards.storage import open_storage
+from shards.dataset.dataset import open_dataset
+from shards.storage.storage import open_storage
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.feed import Batch
 from trainer.feed.stream import TrainStream
-from trainer.ranks import single_rank
-from trainer.recipe import Recipe
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.recipe import Recipe
 
 KEYS = "bench-key", "bench-secret"
 TARGET = 1.3

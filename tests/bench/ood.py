@@ -20,13 +20,13 @@ from PIL import Image, ImageFilter, ImageOps
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
-from shards.dataset import open_dataset
+from shards.dataset.dataset import open_dataset
 from trainer.contract.bundle import Bundle
-from trainer.contract.features import FeatureTap
-from trainer.fitting.decision import Seen
-from trainer.fitting.gaussians import fit_gaussians
-from trainer.fitting.seeing import Viewer, see_part
-from trainer.ranks import single_rank
+from trainer.contract.model.features import FeatureTap
+from trainer.decide.decision import Seen
+from trainer.decide.gaussians import fit_gaussians
+from trainer.decide.seeing import Viewer, see_part
+from trainer.ranks.ranks import single_rank
 from trainer.recipes.data.lookalike import LOOK_ALIKES, make_pictures
 
 Floats = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _make_vim(points: Floats, logits: Floats, head: Any) -> Callable[[Floats, Fl
 
 def compare(bundle: Bundle, data: Path, pictures: Path) -> list[list[str]]:
     """Rows (others, then AUROC / rate of others that 95 % of own leave in, for each score)."""
-    from trainer.contract.head import find_head
+    from trainer.contract.model.head import find_head
 
     viewer = Viewer(bundle, open_dataset(data), single_rank(), 2)
     train, own = (see_part(viewer, part, with_features=True) for part in ("train", "test"))

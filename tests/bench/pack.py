@@ -51,7 +51,7 @@ WRITERS = [
 ]
 AUDITED = [
     Contender("ours-audit", "ours, full audit"),
-    Contender("decode", "shards.decode.decode on each picture"),
+    Contender("decode", "shards.pictures.decode.decode on each picture"),
 ]
 
 

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from pack import describe_run
 
-from shards.mixing import bound_clustering, measure_clustering
-from shards.plan import EpochPlan, Ints, OrderOptions, ShardSizes
+from shards.order.mixing import bound_clustering, measure_clustering
+from shards.order.plan import EpochPlan, Ints, OrderOptions, ShardSizes
 
 PICTURE_BYTES = 110_000
 
@@ -160,7 +160,7 @@ def main() -> None:
             "\n".join(describe_run()),
             "## How well batches are mixed",
             "How often two samples of one shard meet in a batch, against a full shuffle: 400 shards of 100, batches "
-            "of 64. Mean of 5 seeds, webdataset 3; `shards.mixing` says what the bound is.",
+            "of 64. Mean of 5 seeds, webdataset 3; `shards.order.mixing` says what the bound is.",
             format_table(["order", "figure", "bound"], compare_mixing()),
             "## What nodes download in an epoch",
             "1.3e6 pictures of 110 KB in 1,300 shards, windows of 256 MiB, shares of the whole data; a cache that "

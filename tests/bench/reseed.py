@@ -23,16 +23,16 @@ from torch import Tensor
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
-from trainer.augment import albumentations_policies
-from trainer.augment.policies import build_policy
-from trainer.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
-from trainer.augment.torch_random import DrawFrom
-from trainer.options.augment import AugmentOptions
+from trainer.feed.augment import albumentations_policies
+from trainer.feed.augment.policies import build_policy
+from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.feed.augment.torch_random import DrawFrom
+from trainer.recipes.options.augment import AugmentOptions
 
 TARGET = 0.05
 PICTURES = 40
 POLICIES = ("strong", "autoaugment", "randaugment", "trivialaugment", "augmix", "photometric")
-# The same transforms as in trainer.augment.torchvision_policies, without a policy's seeding.
+# The same transforms as in trainer.feed.augment.torchvision_policies, without a policy's seeding.
 BARE = {
     "autoaugment": v2.AutoAugment,
     "randaugment": v2.RandAugment,

@@ -14,17 +14,17 @@ from pack import describe_run
 from pictures import make_photographs
 from torch import nn
 
-from shards.dataset import open_dataset
+from shards.dataset.dataset import open_dataset
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
-from trainer.build import build_model
 from trainer.feed.feed import Batch
-from trainer.ranks import single_rank
-from trainer.recipe import Recipe
-from trainer.recipe_file import load_recipe
-from trainer.session import Run, open_run
-from trainer.steps import Coming, take_step
+from trainer.loop.build import build_model
+from trainer.loop.session import Run, open_run
+from trainer.loop.steps import Coming, take_step
+from trainer.ranks.ranks import single_rank
+from trainer.recipes.file import load_recipe
+from trainer.recipes.recipe import Recipe
 
 TARGET = 1.02
 SIZE, BATCH, STEPS = 64, 32, 12

@@ -29,7 +29,7 @@ _opened: dict[int, object] = {}
 
 def _pool(workers: int) -> object:
     """Return the same pool for the warm-up and the measured call: its start is paid once for any number of pictures."""
-    from shards.pools import open_pool
+    from shards.workers.pools import open_pool
 
     if workers not in _opened:
         _opened[workers] = _pools.enter_context(open_pool(workers))
@@ -61,8 +61,8 @@ def copy_files(src: Path, out: Path) -> None:
 
 
 def decode_all(src: Path, out: Path) -> None:
-    """`shards.decode.decode` on each picture, and nothing else."""
-    from shards.decode import decode
+    """`shards.pictures.decode.decode` on each picture, and nothing else."""
+    from shards.pictures.decode import decode
 
     for path, _ in list_pictures(src):
         decode(Path(path).read_bytes())

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from object_stores import free_ports
 
-from shards.dataset import open_dataset
+from shards.dataset.dataset import open_dataset
 from trainer.record.ledger import read_ledger
-from trainer.run_dir import is_finished
+from trainer.record.run_dir import is_finished
 
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")

@@ -1,1 +1,4 @@
-"""Random changes of training pictures, drawn from each sample's own key."""
+"""`python -m trainer.augment`: a contact sheet of pictures before and after augmentation.
+
+The operations themselves are in `trainer.feed.augment`.
+"""

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from shards.command import run_command
+from shards.cli.ending import run_command
+from shards.cli.messages import add_volume
 from shards.errors import UsageError
-from shards.messages import add_volume
-from trainer.recipe_file import load_recipe
+from trainer.recipes.file import load_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -18,10 +18,10 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--samples is a number of pictures and must be at least 1, got {arguments.samples}")
     recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
     out = arguments.out or Path(f"{recipe.name}-augment.png")
-    from shards.dataset import open_dataset
-    from trainer.augment.policies import check_augment
-    from trainer.build import resolve_recipe, resolve_size
-    from trainer.contact_sheet import write_contact_sheet  # late: torch takes seconds, and mistakes are told before
+    from shards.dataset.dataset import open_dataset
+    from trainer.augment.sheet import write_contact_sheet  # late: torch takes seconds, and mistakes are told before
+    from trainer.feed.augment.policies import check_augment
+    from trainer.loop.build import resolve_recipe, resolve_size
 
     dataset = open_dataset(recipe.data, recipe.cache_options())
     recipe = resolve_recipe(recipe)

@@ -15,19 +15,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.decoding import VERSION as DECODING
-from shards.decoding import describe_versions
+from shards.dataset.positive import default_positive, find_misfit
 from shards.errors import ShardError, UsageError
-from shards.files import open_temporary_folder, publish_folder, write_text
-from shards.fingerprint import fingerprint_file, fingerprint_json
-from shards.pages import read_page
-from shards.positive import default_positive, find_misfit
-from shards.sizes import format_size
-from trainer.contract.backends import Backend
-from trainer.contract.decision import Answer, Decision, answer
-from trainer.contract.features import FeatureTap
-from trainer.contract.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.ood import Detector, check_scores, read_detector
+from shards.files.atomic import open_temporary_folder, publish_folder, write_text
+from shards.files.fingerprint import fingerprint_file, fingerprint_json
+from shards.files.sizes import format_size
+from shards.files.versioned import read_page
+from shards.pictures.decoding import VERSION as DECODING
+from shards.pictures.decoding import describe_versions
+from trainer.contract.compute.backends import Backend
+from trainer.contract.decision.decision import Answer, Decision, answer
+from trainer.contract.decision.ood import Detector, check_scores, read_detector
+from trainer.contract.model.features import FeatureTap
+from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.positive import name_figures
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
@@ -68,7 +68,7 @@ class BundlePage(BaseModel):
     versions: dict[str, str]
     """Library versions that made it."""
     decoding: int = 1
-    """Version of decoding by which training has seen pictures, see `shards.decoding`."""
+    """Version of decoding by which training has seen pictures, see `shards.pictures.decoding`."""
     weights_sha256: str
 
     @model_validator(mode="after")
@@ -133,7 +133,7 @@ class Bundle:
     model: Classifier
     device: torch.device
     backend: Backend | None = None
-    """What computes the logits in place of the model itself; `trainer.contract.choice` sets it."""
+    """What computes the logits in place of the model itself; `trainer.contract.compute.choice` sets it."""
     detector: Detector | None = None
     """Where the decision has `ood`."""
 

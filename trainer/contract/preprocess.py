@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from shards.decode import DecodeOptions, decode
-from shards.shrink import shrink_pixels
+from shards.pictures.decode import DecodeOptions, decode
+from shards.pictures.shrink import shrink_pixels
 
 Policy = Literal["stretch", "crop", "letterbox"]
 

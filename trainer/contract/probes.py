@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.decoding import is_changed
 from shards.errors import DecodeError, ShardError
+from shards.pictures.decoding import is_changed
 from trainer.contract.preprocess import PreprocessSpec, prepare
 
 logger = logging.getLogger(__name__)

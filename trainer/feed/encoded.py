@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
+from shards.dataset.read import Sample
 from shards.errors import DecodeError, ShardError
-from shards.read import Sample
 from trainer.feed.meter import Meter
 
 logger = logging.getLogger(__name__)

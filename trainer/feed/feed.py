@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shards.ahead import look_ahead
-from shards.dataset import Split
+from shards.dataset.ahead import look_ahead
+from shards.dataset.dataset import Split
+from shards.dataset.read import Sample, SampleReader
 from shards.errors import DecodeError
-from shards.plan import Refs
-from shards.read import Sample, SampleReader
-from trainer.augment.mix import Pairs
+from shards.order.plan import Refs
+from trainer.feed.augment.mix import Pairs
 from trainer.feed.encoded import Encoded, name_broken
 from trainer.feed.meter import Meter, Readings
 

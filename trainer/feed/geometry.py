@@ -1,9 +1,9 @@
 """Geometry of training: bytes of a sample -> uint8[C, S, S], by a decoder that knows what training may assume.
 
-Evaluation and serving have `trainer.contract.preprocess` and `shards.decode`. Here a JPEG that was audited when it was
+Evaluation and serving have `trainer.contract.preprocess` and `shards.pictures.decode`. Here a JPEG that was audited when it was
 packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU; without the rows below a
 random part, and at a part of its resolution where that is asked for. All else, and what simplejpeg finds odd, goes
-through `shards.decode` here too.
+through `shards.pictures.decode` here too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from shards.decode import decode
-from shards.read import Sample
-from trainer.augment.library import Change
-from trainer.augment.seeding import CROP, SampleKey, make_numpy_rng
+from shards.dataset.read import Sample
+from shards.pictures.decode import decode
 from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre
+from trainer.feed.augment.library import Change
+from trainer.feed.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.feed.meter import Meter
 from trainer.feed.resize import resize
-from trainer.options.augment import AugmentOptions
+from trainer.recipes.options.augment import AugmentOptions
 
 _JPEG = b"\xff\xd8\xff"
 _TRIES = 10
@@ -171,7 +171,7 @@ def measure_plain(sample: Sample) -> tuple[int, int] | None:
 
 
 def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tensor:
-    """Return uint8[1 or 3, H, W], strided as [H, W, C]: the pixels of `shards.decode`, luminance once.
+    """Return uint8[1 or 3, H, W], strided as [H, W, C]: the pixels of `shards.pictures.decode`, luminance once.
 
     scale: 2, 4 or 8 decodes an audited JPEG at that part of its resolution, sides rounded up, where that can be done.
 

@@ -12,22 +12,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shards.dataset import Split
-from shards.draws import DrawOptions, Labels, count_draws
-from shards.mixing import bound_clustering
-from shards.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
-from shards.read import Sample, SampleReader
-from trainer.augment.mix import MixPlan, Pairs, find_missing, plan_mix
-from trainer.augment.policies import build_policy
-from trainer.augment.seeding import SampleKey
+from shards.dataset.dataset import Split
+from shards.dataset.read import Sample, SampleReader
+from shards.order.draws import DrawOptions, Labels, count_draws
+from shards.order.mixing import bound_clustering
+from shards.order.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.feed.augment.mix import MixPlan, Pairs, find_missing, plan_mix
+from trainer.feed.augment.policies import build_policy
+from trainer.feed.augment.seeding import SampleKey
 from trainer.feed.device import feed_device
 from trainer.feed.encoded import Encoded
 from trainer.feed.feed import Batch, Feed, count_ahead
 from trainer.feed.geometry import TrainGeometry, measure_plain
 from trainer.feed.meter import Meter, Readings
-from trainer.ranks import Ranks
-from trainer.recipe import Recipe
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.recipe import Recipe
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """Labels and weights of the dataset -> float32[n], weights in the loss."""

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import xxhash
 from torch import Tensor
 
-from shards.disk import naming_disk
-from shards.files import write_atomically
-from shards.temporary import name_temporary
+from shards.files.atomic import write_atomically
+from shards.files.disk import naming_disk
+from shards.files.temporary import name_temporary
 from trainer.feed.feed import Batch
-from trainer.record.run_store import RunStore
+from trainer.record.store.run_store import RunStore
 
 SCHEMA = pa.schema(
     [

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shards.files import append_text, write_text
+from shards.files.atomic import append_text, write_text
 
 METRICS, PROGRESS = "metrics.jsonl", "progress.json"
 _PROGRESS_EVERY_S = 0.5

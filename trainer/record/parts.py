@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from shards.files import write_json
-from trainer.recipe import Recipe
-from trainer.record.run_store import open_run_store
+from shards.files.atomic import write_json
+from trainer.recipes.recipe import Recipe
+from trainer.record.store.run_store import open_run_store
 
 PARTS = "parts.json"
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from shards.progress import LINE_EVERY_S, Clock, describe_duration, describe_share
-from trainer.recipe import Recipe
+from shards.cli.progress import LINE_EVERY_S, Clock, describe_duration, describe_share
+from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers
 from trainer.record.pace import Pace
 from trainer.record.snapshot import RunState

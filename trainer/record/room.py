@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shards.disk import DiskError, explain_disk
 from shards.errors import ShardError, UsageError
-from trainer.machine import read_free_disk, refuse_full_disk
-from trainer.ranks import Ranks
-from trainer.recipe import Recipe
-from trainer.record.position import read_local_position
+from shards.files.disk import DiskError, explain_disk
+from trainer.ranks.machine import read_free_disk, refuse_full_disk
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.recipe import Recipe
+from trainer.record.run_dir import BUNDLE, SNAPSHOTS
 from trainer.record.snapshot import count_bytes
-from trainer.run_dir import BUNDLE, SNAPSHOTS
+from trainer.record.store.position import read_local_position
 from trainer.step.engine import Engine
 
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError
-from shards.files import open_temporary_folder, publish_folder, write_text
-from shards.remote.readable import one_line
-from shards.sizes import format_size
-from shards.temporary import clear_leftovers
+from shards.files.atomic import open_temporary_folder, publish_folder, write_text
+from shards.files.sizes import format_size
+from shards.files.temporary import clear_leftovers
+from shards.storage.readable import one_line
 from trainer.step.engine import Engine
 from trainer.step.schedule import PlateauState
 
@@ -62,7 +62,7 @@ class RunState(BaseModel):
     recipe: str
     """Fingerprints of what the state belongs to."""
     decoding: int = 1
-    """Version of decoding of the oldest program that trained it, see `shards.decoding`."""
+    """Version of decoding of the oldest program that trained it, see `shards.pictures.decoding`."""
 
 
 class SnapshotStore:

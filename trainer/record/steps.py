@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.files import append_text, write_text
+from shards.files.atomic import append_text, write_text
 from trainer.record.logbook import Numbers, read_rows
 
 STEPS = "steps.jsonl"

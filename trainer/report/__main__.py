@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.command import DONE, run_command
+from shards.cli.ending import DONE, run_command
+from shards.cli.messages import add_volume
 from shards.errors import UsageError
-from shards.messages import add_volume
 
 if TYPE_CHECKING:
     from trainer.report.sources import Finished
@@ -37,15 +37,19 @@ def _open_run(arguments: argparse.Namespace) -> Finished:
     """
     import json
 
-    from trainer.run_dir import RECIPE, RESULT, is_finished  # late: torch takes seconds, mistakes are told before
+    from trainer.record.run_dir import (  # late: torch takes seconds, mistakes are told before
+        RECIPE,
+        RESULT,
+        is_finished,
+    )
 
     folder: Path = arguments.run_dir
     if not is_finished(folder):
         raise UsageError(f"{folder} is no folder of a finished run (it has no {RESULT}); name one such as runs/demo")
-    from shards.dataset import open_dataset, shorten
-    from trainer.build import resolve_recipe
+    from shards.dataset.dataset import open_dataset, shorten
     from trainer.contract.bundle import Bundle
-    from trainer.recipe_file import load_recipe
+    from trainer.loop.build import resolve_recipe
+    from trainer.recipes.file import load_recipe
     from trainer.report.sources import Finished, read_environment
 
     recipe = resolve_recipe(load_recipe(str(folder / RECIPE), [] if arguments.images else ["report.images=false"]))
@@ -73,14 +77,14 @@ def _judge_anew(run: Finished, positive: str) -> Finished:
     """
     from dataclasses import replace
 
-    from shards.positive import find_misfit
+    from shards.dataset.positive import find_misfit
     from trainer.contract.bundle import Bundle
-    from trainer.contract.stored_decision import store_positive
-    from trainer.evaluation.files import Judging, write_evaluation
-    from trainer.evaluation.positive import Positive
-    from trainer.evaluation.predictions import read_predictions
-    from trainer.recipe_file import load_recipe
-    from trainer.run_dir import RECIPE
+    from trainer.contract.decision.stored_decision import store_positive
+    from trainer.evaluate.files import Judging, write_evaluation
+    from trainer.evaluate.positive import Positive
+    from trainer.evaluate.predictions import read_predictions
+    from trainer.recipes.file import load_recipe
+    from trainer.record.run_dir import RECIPE
 
     page = run.page
     misfit = find_misfit(positive, page.classes, page.display_names, page.task)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shards.files import write_text
-from trainer.contract.names import TIMM_PREFIX
+from shards.files.atomic import write_text
+from trainer.contract.model.names import TIMM_PREFIX
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.evaluation.answers import describe_headline
-from trainer.recipe import Recipe
+from trainer.evaluate.answers import describe_headline
+from trainer.recipes.recipe import Recipe
 from trainer.report.data import count_classes, describe_audit
 from trainer.report.judged import list_metrics, list_positive, spell_figure, tell_intervals
 from trainer.report.page import list_fingerprints

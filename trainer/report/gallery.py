@@ -11,17 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.dataset.read import SampleReader
 from shards.errors import ShardError
-from shards.read import SampleReader
 from trainer.contract.bundle import Bundle
-from trainer.contract.cam import explain
-from trainer.evaluation.answers import name_answers
-from trainer.evaluation.extras import describe_error, try_extra
-from trainer.evaluation.label_issues import find_label_issues, find_multi_label_issues
-from trainer.evaluation.multi_label import compute_log_losses
-from trainer.evaluation.predictions import Predictions
-from trainer.evaluation.rows import Rows
-from trainer.evaluation.worst import find_worst, rate_truth, read_image
+from trainer.contract.model.cam import explain
+from trainer.evaluate.answers import name_answers
+from trainer.evaluate.extras import describe_error, try_extra
+from trainer.evaluate.label_issues import find_label_issues, find_multi_label_issues
+from trainer.evaluate.metrics.multi_label import compute_log_losses
+from trainer.evaluate.predictions import Predictions
+from trainer.evaluate.rows import Rows
+from trainer.evaluate.worst import find_worst, rate_truth, read_image
 from trainer.report.markup import embed_pixels, escape, show_note
 from trainer.report.sources import Evaluation, Finished
 

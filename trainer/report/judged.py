@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.contract.positive import is_of_positive
-from trainer.evaluation.answers import describe_headline
-from trainer.evaluation.positive import list_lines, read_positive
-from trainer.evaluation.slices import find_headline
+from trainer.evaluate.answers import describe_headline
+from trainer.evaluate.positive import list_lines, read_positive
+from trainer.evaluate.slices import find_headline
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
 from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
 from trainer.report.sources import Evaluation, Finished

@@ -7,7 +7,7 @@ import functools
 import io
 import re
 
-from trainer.evaluation.fonts import find_package_font
+from trainer.evaluate.figures.fonts import find_package_font
 
 FAMILY = "Letters of this page"
 _RANGES = ((0x2E80, 0xD7FF), (0xF900, 0xFAFF), (0xFE30, 0xFE4F), (0xFF00, 0xFFEF), (0x20000, 0x3FFFF))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluation.extras import try_extra
+from trainer.evaluate.extras import try_extra
 from trainer.report.letters import embed_letters
 
 _PNG_BYTES = 200_000

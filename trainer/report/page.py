@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from shards.files import write_text
-from trainer.evaluation.answers import describe_headline
-from trainer.evaluation.figures import draw_training
-from trainer.fitting.telling import describe_decision
+from shards.files.atomic import write_text
+from trainer.decide.telling import describe_decision
+from trainer.evaluate.answers import describe_headline
+from trainer.evaluate.figures.figures import draw_training
 from trainer.report.data import tell_dataset
 from trainer.report.judged import tell_evaluation, tell_positive
 from trainer.report.markup import (

@@ -6,12 +6,12 @@ import itertools
 import shlex
 from pathlib import Path
 
-from shards.dataset import shorten
-from shards.decode import DecodeOptions
-from shards.manifest import INDEXED, Packing
-from shards.origin import PackCommand, read_origin
-from shards.splits import SplitOptions
-from shards.storage import open_readable
+from shards.dataset.dataset import shorten
+from shards.dataset.manifest import INDEXED, Packing
+from shards.dataset.origin import PackCommand, read_origin
+from shards.pictures.decode import DecodeOptions
+from shards.splits.splits import SplitOptions
+from shards.storage.storage import open_readable
 from trainer.report.sources import Finished
 
 SOURCE = "SOURCE"

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from shards.dataset import Dataset
-from shards.files import write_json
-from shards.openmp import count_cpus, describe_waiting
+from shards.dataset.dataset import Dataset
+from shards.files.atomic import write_json
+from shards.workers.openmp import count_cpus, describe_waiting
 from trainer.contract.bundle import Bundle, BundlePage, read_versions
-from trainer.contract.choice import read_cpu
-from trainer.evaluation.files import METRICS
-from trainer.evaluation.predictions import Predictions, read_predictions
-from trainer.ranks import Ranks
-from trainer.recipe import Recipe
+from trainer.contract.compute.choice import read_cpu
+from trainer.evaluate.files import METRICS
+from trainer.evaluate.predictions import Predictions, read_predictions
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import read_metrics
 from trainer.record.notes import Note, read_notes

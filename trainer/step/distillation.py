@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate, kl_div, log_softmax, logsigmoid
 from torchvision.transforms.v2 import functional as transforms
 
+from shards.dataset.manifest import Task
 from shards.errors import UsageError
-from shards.manifest import Task
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.options.loss import LossOptions
+from trainer.recipes.options.loss import LossOptions
 
 
 class Distillation:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.augment.mix import Pairs, mix_images
-from trainer.contract.model import Classifier, find_head, split_outputs
+from trainer.contract.model.model import Classifier, find_head, split_outputs
+from trainer.feed.augment.mix import Pairs, mix_images
 from trainer.feed.feed import Batch
-from trainer.ranks import Ranks
-from trainer.recipe import Recipe
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.recipe import Recipe
 from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
 from trainer.step.freeze import apply_freeze, list_frozen

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from shards.errors import UsageError
-from trainer.contract.head import find_heads
-from trainer.contract.model import Classifier
+from trainer.contract.model.head import find_heads
+from trainer.contract.model.model import Classifier
 
 Norm = nn.modules.batchnorm._BatchNorm
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shards.disk import naming_disk
-from shards.sizes import format_size
+from shards.files.disk import naming_disk
+from shards.files.sizes import format_size
 from trainer.feed.feed import Batch
 
 _NAMED = 8

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
 
 from shards.errors import UsageError
-from trainer.options.loss import LossOptions
+from trainer.recipes.options.loss import LossOptions
 
 
 class Loss:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from shards.errors import UsageError
-from trainer.options.loss import LossOptions
+from trainer.recipes.options.loss import LossOptions
 from trainer.step.loss import Loss, weigh_classes
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from shards.errors import UsageError
-from trainer.contract.model import Classifier
+from trainer.contract.model.model import Classifier
 from trainer.step.freeze import Norm
 
 

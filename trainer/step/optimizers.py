@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from trainer.contract.model import Classifier
-from trainer.options.optim import OptimOptions
+from trainer.contract.model.model import Classifier
+from trainer.recipes.options.optim import OptimOptions
 from trainer.step.freeze import is_below
 from trainer.step.layers import measure_depths
 from trainer.step.ranger import Ranger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.options.step import StepOptions
+from trainer.recipes.options.step import StepOptions
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.options.schedule import ScheduleOptions
+from trainer.recipes.options.schedule import ScheduleOptions
 
 
 class PlateauState(BaseModel):

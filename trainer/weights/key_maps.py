@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shards.errors import ShardError, UsageError
-from trainer.contract.names import TIMM_PREFIX
+from trainer.contract.model.names import TIMM_PREFIX
 
 KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
 

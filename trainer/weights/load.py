@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shards.errors import ShardError, UsageError
-from shards.fingerprint import fingerprint_bytes, fingerprint_file
-from trainer.contract.backbone import find_timm_cfg, is_size_fixed, one_line
+from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
 from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
-from trainer.contract.head import find_heads
-from trainer.contract.model import ModelSpec
-from trainer.contract.names import TIMM_PREFIX
+from trainer.contract.model.backbone import find_timm_cfg, is_size_fixed, one_line
+from trainer.contract.model.head import find_heads
+from trainer.contract.model.model import ModelSpec
+from trainer.contract.model.names import TIMM_PREFIX
 from trainer.weights.expectation import SCRATCH, Expectation
 from trainer.weights.installed import INSTALLED, find_installed
 from trainer.weights.match import LoadReport, match_tensors

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from shards.errors import ShardError
-from trainer.contract.backbone import find_first_convolutions, load_tensors
-from trainer.contract.head import find_heads
-from trainer.contract.model import ModelSpec
+from trainer.contract.model.backbone import find_first_convolutions, load_tensors
+from trainer.contract.model.head import find_heads
+from trainer.contract.model.model import ModelSpec
 from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
 from trainer.weights.leftovers import ABSENT, COUNTER, TABLE, find_leftovers, list_untrained, shorten
 from trainer.weights.read import Tensors

@@ -16,8 +16,8 @@ import torch
 import torchvision.models
 
 from shards.errors import UsageError
-from trainer.contract.backbone import find_timm_cfg, list_torchvision
-from trainer.contract.names import TIMM_PREFIX
+from trainer.contract.model.backbone import find_timm_cfg, list_torchvision
+from trainer.contract.model.names import TIMM_PREFIX
 from trainer.weights.expectation import HALF, Expectation, Interpolation
 
 DEFAULT: Final = ("pretrained", "DEFAULT")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from shards.errors import ShardError, UsageError
-from shards.storage import open_readable
+from shards.storage.storage import open_readable
 
 Tensors = dict[str, Tensor]
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.files import open_temporary_folder, publish_folder
+from shards.files.atomic import open_temporary_folder, publish_folder
 
 TEST_SHARE = 0.25
 VAL_SHARE_OF_REST = 0.15

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shards.command import run_command
+from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.files import open_temporary_folder, publish_folder, write_atomically
+from shards.files.atomic import open_temporary_folder, publish_folder, write_atomically
 from trainer.recipes.data.digits import DIGITS, write_real_digits
 from trainer.recipes.data.layout import LookAlike, Planned, plan_pictures
 from trainer.recipes.data.photographs import ANTS_BEES, IMAGENET, POSTERS

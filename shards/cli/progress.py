@@ -1,0 +1,94 @@
+"""How far a long command is: a bar in a terminal, a line a minute elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from shards.cli.messages import shows_progress
+
+LINE_EVERY_S = 60.0
+"""Longest time without a line where there is no bar; a run keeps to it in a terminal as well."""
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+
+
+def draw_bar(**options: object) -> tqdm[None]:
+    """Return tqdm's bar, drawn by commands in a terminal, and not with --quiet; `disable` says whether it is not."""
+    return tqdm(disable=None if shows_progress() else True, leave=False, **options)  # type: ignore[call-overload]
+
+
+class Progress:
+    """How much of one stage is done, in pictures.
+
+    Args:
+        stage: Its name.
+        total: Pictures of it; None where nobody knows.
+        done: Pictures that an earlier start has done.
+        every_s: Seconds between lines.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int | None,
+        done: int = 0,
+        every_s: float = LINE_EVERY_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._stage, self._total, self._first, self._every_s, self._clock = stage, total, done, every_s, clock
+        self._began = self._said_at = clock()
+        self._bar = draw_bar(desc=stage, total=total, initial=done, unit="picture")
+
+    def show(self, done: int, more: str = "") -> None:
+        """Say that `done` pictures are, and `more`: a few words."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(more, refresh=False)
+            self._bar.update(done - self._bar.n)
+            return
+        now = self._clock()
+        if now - self._said_at >= self._every_s:
+            self._said_at = now
+            logger.info("%s", self._describe(done, more, now - self._began))
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _describe(self, done: int, more: str, seconds: float) -> str:
+        words = [describe_share(self._stage, done, self._total), *([more] if more else [])]
+        times = [f"{describe_duration(seconds)} so far"]
+        if self._total is not None and done > self._first:
+            left_s = seconds / (done - self._first) * (self._total - done)
+            times.append(f"about {describe_duration(left_s)} left")
+        return f"{', '.join(words)}; {', '.join(times)}"
+
+
+def describe_share(stage: str, done: int, total: int | None) -> str:
+    """Return how much of a stage is done.
+
+    >>> describe_share("audit", 1200, 5000), describe_share("predict", 1200, None)
+    ('audit: 1,200 of 5,000 pictures', 'predict: 1,200 pictures')
+    """
+    return f"{stage}: {done:,} pictures" if total is None else f"{stage}: {done:,} of {total:,} pictures"
+
+
+def describe_duration(seconds: float) -> str:
+    """Return seconds as people read them.
+
+    >>> describe_duration(4.2), describe_duration(100), describe_duration(9000), describe_duration(200_000)
+    ('4 s', '1 min 40 s', '2 h 30 min', '2 d 7 h')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

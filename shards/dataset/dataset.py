@@ -1,0 +1,172 @@
+"""An opened dataset: its classes and, per split, the shard table as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.dataset.index import INDEX_COLUMN, parse_shards
+from shards.dataset.manifest import Manifest, Task, find_manifest
+from shards.errors import ShardError, UsageError
+from shards.files.fingerprint import fingerprint_bytes
+from shards.storage.access import CacheOptions
+from shards.storage.cache import Wanted
+from shards.storage.download import fetch
+from shards.storage.readable import Readable
+from shards.storage.storage import FolderStorage, open_readable
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: shards in order; arrays have one entry per shard."""
+
+    location: str
+    name: str
+    table: pa.Table
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    task: Task = "single-label"
+
+    @property
+    def where(self) -> str:
+        """The dataset's location as messages name it."""
+        return shorten(self.location)
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """int64[num_shards]: samples of each shard."""
+        return self.table["count"].to_numpy()
+
+    @cached_property
+    def first_ids(self) -> npt.NDArray[np.int64]:
+        """int64[num_shards]: sample id of each shard's first sample; ids run on inside a shard."""
+        return self.table["first_id"].to_numpy()
+
+    @cached_property
+    def class_counts(self) -> npt.NDArray[np.int64]:
+        """int64[num_shards, num_classes]."""
+        return np.array(self.table["class_counts"].to_pylist(), dtype=np.int64)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.class_counts.shape[1])
+
+    @cached_property
+    def shard_names(self) -> list[str]:
+        names: list[str] = self.table["name"].to_pylist()
+        return names
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def shard_bytes(self) -> npt.NDArray[np.int64]:
+        """int64[num_shards]: bytes of each tar."""
+        return self.table["bytes"].to_numpy()
+
+    def wanted_shard(self, shard: int) -> Wanted:
+        """Return a shard's tar as the shard table vouches for it."""
+        return Wanted(self.shard_names[shard], self._digests[0][shard], int(self.shard_bytes[shard]))
+
+    def wanted_index(self, shard: int) -> Wanted:
+        """Return a shard's index as the shard table vouches for it."""
+        return Wanted(self._indexes[shard], self._digests[1][shard], None)
+
+    @cached_property
+    def _indexes(self) -> list[str]:
+        names: list[str] = self.table[INDEX_COLUMN].to_pylist()
+        return names
+
+    @cached_property
+    def _digests(self) -> tuple[list[str], list[str]]:
+        return self.table["sha256"].to_pylist(), self.table["index_sha256"].to_pylist()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Shards in a folder, an object store or on a web server that `dataset.json` vouches for."""
+
+    location: str
+    """Absolute path, or URI."""
+    manifest: Manifest
+    table: pa.Table
+    cache: CacheOptions = field(default_factory=CacheOptions)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest.classes
+
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint()
+
+    def require_labels(self) -> Dataset:
+        """Return this dataset when somebody said what its pictures show.
+
+        Raises:
+            UsageError: It was packed without labels.
+        """
+        if self.manifest.task == "unlabelled":
+            raise UsageError(
+                f"{shorten(self.location)} is unlabelled; training and evaluation need labels: pack it with them, or "
+                "ask trainer.predict about its pictures"
+            )
+        return self
+
+    def split(self, name: str) -> Split:
+        """Return one split.
+
+        Raises:
+            UsageError: The dataset has no such split.
+        """
+        if name not in self.manifest.splits:
+            raise UsageError(
+                f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
+                "Pack again with --split val=0.1,test=0.1 to make the missing ones"
+            )
+        return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache, self.manifest.task)
+
+
+def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dataset:
+    """Open a dataset by reading `dataset.json` and the shard table, nothing else.
+
+    Args:
+        location: A folder, s3://, gs://, http:// or https://.
+        cache: Where and how the shards of a remote one are kept on this machine; None means the user's cache folder.
+
+    Raises:
+        UsageError: No dataset there.
+        ShardError: Another version, or the table is not the one that the manifest names.
+        OSError: The store cannot be reached.
+    """
+    cache = cache or CacheOptions()
+    storage = open_readable(location if "://" in str(location) else Path(location).absolute())
+    manifest = find_manifest(storage, cache.deadline_s)
+    try:
+        encoded = fetch(storage, manifest.table, deadline_s=cache.deadline_s)
+    except FileNotFoundError:
+        manifest = find_manifest(storage, cache.deadline_s)  # an update may have published another state a moment ago
+        encoded = _read_again(storage, manifest.table, cache.deadline_s)
+    where = f"{storage}/{manifest.table}"
+    table = parse_shards(encoded, where)
+    if fingerprint_bytes(encoded) != manifest.table_sha256:
+        raise ShardError(f"{where}: sha256 differs from dataset.json; the table changed after packing. Pack again")
+    # The whole URI: the address of the store may stand in its query, which messages leave out.
+    return Dataset(str(storage) if isinstance(storage, FolderStorage) else str(location), manifest, table, cache)
+
+
+def _read_again(storage: Readable, name: str, deadline_s: float) -> bytes:
+    try:
+        return fetch(storage, name, deadline_s=deadline_s)
+    except FileNotFoundError as err:
+        raise ShardError(f"{storage}/{name} is missing; restore it from a backup or pack again") from err
+
+
+def shorten(location: str) -> str:
+    """Return a location as messages name it: without the query of a URI, which may hold keys."""
+    return location.partition("?")[0].rstrip("/") if "://" in location else location

@@ -1,0 +1,166 @@
+"""`dataset.json`: the page that makes a folder of shards a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from shards.dataset.positive import find_misfit
+from shards.errors import UsageError
+from shards.files.fingerprint import fingerprint_json
+from shards.files.versioned import parse_page
+from shards.pictures.decode import DecodeOptions
+from shards.sources.model import SPLITS
+from shards.splits.splits import SplitOptions
+from shards.storage.download import fetch
+from shards.storage.readable import Readable
+from shards.storage.storage import FolderStorage
+
+MANIFEST_NAME = "dataset.json"
+TABLE_NAME = "shards.parquet"
+AUDIT_TABLE = "audit.parquet"
+"""What the audit knew of every picture; a dataset is whole without it."""
+INDEXED = "indexed-"
+"""With what the plan of a dataset begins whose tars somebody else made."""
+VERSION: Final = 3
+
+
+Task = Literal["single-label", "multi-label", "unlabelled"]
+"""What each picture of a dataset has: one of the classes, any number of them, or nobody said."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Packing(_Frozen):
+    """The options that shaped the shards."""
+
+    shard_bytes: int
+    split: SplitOptions
+    decode: DecodeOptions
+    max_side: int | None = None
+    """Pixels of the longer side that larger pictures were shrunk to."""
+    quality: int | None = None
+    """JPEG quality of shrunk pictures; None where nothing is shrunk."""
+    plan: str
+    """sha256 over these options and the identity of every sample: the same plan gives the same shards."""
+
+
+class Audited(_Frozen):
+    """What the audit found among the packed pictures; all 0 and level none where nothing was audited."""
+
+    level: Literal["full", "none"]
+    duplicates: int = 0
+    """Pictures that are copies of another one in the same split."""
+    leaks: int = 0
+    """Groups of equal pictures that lie in more than one split, allowed by --allow-leaks."""
+    conflicts: int = 0
+    """Groups of equal pictures that have different labels, allowed by --allow-leaks."""
+    crossing_groups: int = 0
+    """Groups of the sources (patients, modules) that lie in more than one split, allowed by --allow-leaks."""
+    dropped: int = 0
+    """Pictures left out by --drop-duplicates."""
+
+
+class SplitSummary(_Frozen):
+    """What one split holds."""
+
+    samples: int
+    shards: int
+    bytes: int
+    class_counts: list[int]
+
+
+class Manifest(_Frozen):
+    """The content of `dataset.json`."""
+
+    format: Literal["shardline-dataset"] = "shardline-dataset"
+    version: Literal[3] = VERSION
+    classes: list[str]
+    """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
+    display_names: list[str]
+    task: Task = "single-label"
+    positive: str | None = None
+    """Class that is looked for, whose sensitivity is told; None: nobody said. The dataset's identity is without it."""
+    splits: dict[str, SplitSummary]
+    packing: Packing
+    audited: Audited
+    table: str = TABLE_NAME
+    """Name of the shard table; each update writes a new one, so that the old dataset stays whole until the last."""
+    table_sha256: str
+    """sha256 of the shard table, which in turn holds the sha256 of every shard and index."""
+    quarantined: int
+    updates: int = 0
+    """How often pictures were added, or weights and groups changed, by --update."""
+    decoding: int = 1
+    """Version of decoding by which its pictures were read, see `shards.pictures.decoding`."""
+
+    @model_validator(mode="after")
+    def _positive_is_a_class(self) -> Self:
+        misfit = self.positive and find_misfit(self.positive, self.classes, self.display_names, self.task)
+        if misfit:
+            raise ValueError(f"positive class {self.positive} {misfit}")
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the identity of the dataset, byte for byte of its shards."""
+        # Without the version of decoding: where that changed what is stored, the shards' own hashes say so, and where
+        # it did not, the same pictures packed before and after are one dataset, on which a run may be resumed.
+        return fingerprint_json(self.model_dump(mode="json", exclude={"positive", "decoding"}))
+
+    def encode(self) -> bytes:
+        """Return the page as it is published: from then on the folder is a dataset."""
+        unsaid = {"positive"} if self.positive is None else set()  # earlier versions read what they know
+        return (self.model_dump_json(indent=2, exclude=unsaid) + "\n").encode()
+
+
+def summarise_splits(rows: Sequence[Mapping[str, Any]]) -> dict[str, SplitSummary]:
+    """Return what each split holds, told by the rows of the shard table."""
+    return {split: _summarise([row for row in rows if row["split"] == split]) for split in _order_splits(rows)}
+
+
+def _order_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [split for split in SPLITS if any(row["split"] == split for row in rows)]
+
+
+def _summarise(rows: Sequence[Mapping[str, Any]]) -> SplitSummary:
+    return SplitSummary(
+        samples=sum(row["count"] for row in rows),
+        shards=len(rows),
+        bytes=sum(row["bytes"] for row in rows),
+        class_counts=[sum(counts) for counts in zip(*(row["class_counts"] for row in rows), strict=True)],
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a dataset folder; raises as `find_manifest`."""
+    return find_manifest(FolderStorage(folder))
+
+
+def find_manifest(storage: Readable, deadline_s: float = 60.0) -> Manifest:
+    """Return the manifest of the dataset in a storage, which must answer within the deadline.
+
+    Raises:
+        UsageError: No dataset there.
+        ShardError: A dataset of another version, or a damaged page.
+    """
+    try:
+        data = fetch(storage, MANIFEST_NAME, deadline_s=deadline_s)
+    except (FileNotFoundError, NotADirectoryError) as err:
+        absent = isinstance(storage, FolderStorage) and not storage.root.is_dir()
+        what = "does not exist" if absent else "is not a dataset (it has no dataset.json)"
+        raise UsageError(f"{storage} {what}; make one with `python -m shards pack PICTURES {storage}`") from err
+    return parse_manifest(data, f"{storage}/{MANIFEST_NAME}")
+
+
+def parse_manifest(data: bytes, where: object) -> Manifest:
+    """Return the manifest that `dataset.json` holds.
+
+    Raises:
+        ShardError: A dataset of another version, or a damaged page.
+    """
+    return parse_page(data, where, Manifest, "pack the pictures again")

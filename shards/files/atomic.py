@@ -1,0 +1,127 @@
+"""Files that appear whole or not at all, and folders that one process at a time may change."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shards.errors import UsageError
+from shards.files.disk import naming_disk
+from shards.files.temporary import holding, name_temporary, remove_leftovers
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that takes the place of `path` when the block ends without an error.
+
+    It is fsynced before the rename, so that a power cut leaves the old content or the new one.
+
+    Raises:
+        DiskError: The disk does not take it.
+    """
+    temporary = name_temporary(path)
+    try:
+        with naming_disk(path, temporary=temporary):
+            with open(temporary, "wb") as file, holding(file.fileno()):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # not there; and what cannot be removed is not what ended the block
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, for what becomes `path`; unless it was renamed it is gone after the block.
+
+    What dead processes left of earlier ones is removed first.
+
+    Args:
+        path: See `publish_folder`.
+        needed: What will be written, in words, for the error of a disk that does not take it.
+
+    Raises:
+        DiskError: The disk does not take what the block writes.
+    """
+    temporary = name_temporary(path)
+    remove_leftovers(path)
+    try:
+        with naming_disk(path, needed, temporary=temporary):
+            temporary.mkdir(parents=True)
+            handle = os.open(temporary, os.O_RDONLY)
+            try:
+                with holding(handle):
+                    yield temporary
+            finally:
+                os.close(handle)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path, *, replaces: bool = True) -> None:
+    """Rename a folder to `path` once all of its files are on the disk.
+
+    Some disks, those behind a network above all, say only then that they are full.
+
+    Args:
+        temporary: See `open_temporary_folder`.
+        path: Its name from now on.
+        replaces: Whether a folder that is there goes; else it is an error.
+    """
+    for each in temporary.rglob("*"):
+        if each.is_file():
+            with open(each, "rb") as file:
+                os.fsync(file.fileno())
+    if replaces:
+        shutil.rmtree(path, ignore_errors=True)
+    os.replace(temporary, path)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add UTF-8 text at the end of a file; raises DiskError where the disk does not take it all."""
+    with naming_disk(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN and infinity are refused, because other readers refuse them."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, refusal: str | None = None) -> Iterator[None]:
+    """Hold the only right to change a folder; the kernel frees what a killed process held.
+
+    The folder itself is locked: a lock file would have to be removed, and its removal races with the next. On a disk
+    that machines share, those of one machine alone exclude each other.
+
+    Args:
+        folder: Whoever changes it must take the lock.
+        refusal: What to say where another process holds it; None waits for that one.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if refusal is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise UsageError(refusal) from err
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,158 @@
+"""How often an epoch shows each sample: a class-balanced order, one by weights, a stratified part of the data.
+
+The expected number of draws of each sample is exactly proportional to its weight, and the number itself is that
+number rounded down or up: systematic sampling, one random offset for all. Whatever order, an epoch has a fixed
+number of draws, so that a position in samples seen means the same in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import UsageError
+from shards.splits.strata import choose_fraction
+
+Labels = npt.NDArray[np.int32] | Sequence[tuple[int, ...]]
+Weights = npt.NDArray[np.float32]
+Repeats = npt.NDArray[np.uint32]
+
+_FRACTION, _DRAWS = (
+    6,
+    7,
+)  # purposes of random streams; shards.order.plan and trainer.feed.augment.seeding have the others
+_CHUNK = 1 << 20  # what is worked on in float64 at a time
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Which samples an epoch shows, and how often.
+
+    order: plain: each once. balanced: each class equally often, to the draw; of several labels a sample there is no
+    such order. weighted: by the dataset's weights.
+    fraction: share of each class that takes part, the same in every epoch; a smaller one is part of a larger one.
+    """
+
+    seed: int
+    order: Literal["plain", "balanced", "weighted"] = "plain"
+    fraction: float = 1.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Each sample once: neither labels nor weights are asked for."""
+        return self.order == "plain" and self.fraction == 1.0
+
+
+def count_draws(
+    options: DrawOptions, epoch: int, labels: Callable[[], Labels], weights: Callable[[], Weights]
+) -> Repeats | None:
+    """Return uint32[N], how often each sample comes in this epoch, in stored order; None where each comes once.
+
+    Args:
+        options: Which samples, and how often.
+        epoch: Whole passes so far.
+        labels: Gives int32[N], one label a sample, or N tuples of labels; called where it is needed.
+        weights: Gives float32[N], at least 0; called where it is needed.
+
+    Raises:
+        UsageError: Weights that are negative, not finite, or all 0.
+    """
+    if options.is_plain:
+        return None
+    stored = labels() if options.order == "balanced" or options.fraction < 1 else []
+    by_class = _choose(options, stored) if len(stored) else []
+    rng = np.random.default_rng((options.seed, epoch, _DRAWS))
+    if options.order == "balanced":
+        repeats = np.zeros(len(stored), dtype=np.uint32)
+        _draw_balanced([members for members in by_class if len(members)], rng, repeats)
+        return repeats
+    if options.order == "plain":
+        repeats = np.zeros(len(stored), dtype=np.uint32)
+        for members in by_class:
+            repeats[members] = 1
+        return repeats
+    return _draw_weighted(weights(), by_class, rng)
+
+
+def _draw_balanced(by_class: list[npt.NDArray[np.int64]], rng: np.random.Generator, repeats: Repeats) -> None:
+    total, offset = sum(len(members) for members in by_class), rng.random()
+    for number, members in enumerate(by_class):
+        bounds = number * total / len(by_class), (number + 1) * total / len(by_class)
+        rng.shuffle(members)
+        _draw(members, None, bounds, offset, repeats)
+
+
+def _draw_weighted(weights: Weights, by_class: list[npt.NDArray[np.int64]], rng: np.random.Generator) -> Repeats:
+    members = np.concatenate(by_class) if by_class else np.arange(len(weights))
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights[members].sum() > 0):
+        raise UsageError(
+            "stream.order=weighted draws samples by their weights, which must be finite, at least 0 and not all 0; "
+            "mend the weight column of the pictures' table and pack again, or take stream.order=plain"
+        )
+    repeats, draws = np.zeros(len(weights), dtype=np.uint32), float(len(members))
+    members = members[weights[members] > 0]
+    rng.shuffle(members)
+    _draw(members, weights, (0.0, draws), rng.random(), repeats)
+    return repeats
+
+
+def _draw(
+    members: npt.NDArray[np.int64],
+    weights: Weights | None,
+    bounds: tuple[float, float],
+    offset: float,
+    repeats: Repeats,
+) -> None:
+    """Give the draws `offset + k` (k whole) that fall between the bounds to the members, proportional to weights.
+
+    Source: W. G. Madow (1949), On the theory of systematic sampling, II.
+    """
+    start, stop = bounds
+    total = float(len(members)) if weights is None else _sum(weights, members)
+    before, done = 0.0, int(np.ceil(start - offset))
+    for first in range(0, len(members), _CHUNK):
+        chunk = members[first : first + _CHUNK]
+        sizes = np.ones(len(chunk)) if weights is None else weights[chunk].astype(np.float64)
+        ends = before + np.cumsum(sizes)
+        before = float(ends[-1])
+        ranks = np.ceil(start + ends * ((stop - start) / total) - offset).astype(np.int64)
+        if first + _CHUNK >= len(members):
+            ranks[-1] = np.ceil(stop - offset)  # the sum of many is not exactly their total
+        np.minimum(ranks, int(np.ceil(stop - offset)), out=ranks)
+        repeats[chunk] = np.diff(ranks, prepend=done)
+        done = int(ranks[-1])
+
+
+def _sum(weights: Weights, members: npt.NDArray[np.int64]) -> float:
+    parts = (members[first : first + _CHUNK] for first in range(0, len(members), _CHUNK))
+    return float(sum(weights[part].astype(np.float64).sum() for part in parts))
+
+
+def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]:
+    """Return the samples that take part, by class; those of several labels, which are of several, all together."""
+    if not isinstance(labels, np.ndarray):
+        assert options.order != "balanced"  # trainer.recipes.misfit refuses it
+        seed = int(np.random.SeedSequence((options.seed, _FRACTION)).generate_state(1)[0])
+        return [np.flatnonzero(choose_fraction(labels, options.fraction, seed))]
+    by_class = _group(labels)
+    if options.fraction == 1:
+        return by_class
+    keys = ((options.seed, _FRACTION, number) for number in range(len(by_class)))
+    return [_keep(members, options.fraction, key) for members, key in zip(by_class, keys, strict=True)]
+
+
+def _group(labels: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
+    """Return the samples of each class, in stored order."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def _keep(members: npt.NDArray[np.int64], fraction: float, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Return a random part of a class, at least one sample; the parts of growing fractions grow around each other."""
+    wanted = max(1, round(len(members) * fraction))
+    tickets = np.random.default_rng(key).integers(0, 1 << 63, len(members))
+    return np.sort(members[np.argsort(tickets, kind="stable")[:wanted]])

@@ -1,0 +1,56 @@
+"""How well an order mixes: how often two samples of one shard meet in a batch, against a full shuffle.
+
+1 is a full shuffle. What lies in one shard was put there by a seeded permutation, so that meeting often is no harm in
+itself; it is the same pairs meeting in every epoch that a figure far above 1 tells of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from shards.order.plan import EpochPlan, Ints
+
+
+def measure_clustering(batches: Iterable[Ints], counts: Ints) -> float:
+    """Return the figure of given batches.
+
+    Args:
+        batches: For each batch the shard of each of its samples, int64[B].
+        counts: int64[num_shards], samples of each shard.
+    """
+    pairs, expected, total = 0, 0.0, int(counts.sum())
+    within = _count_pairs(counts) / max(1, total * (total - 1) // 2)
+    for shards in batches:
+        pairs += _count_pairs(np.bincount(shards))
+        expected += within * len(shards) * (len(shards) - 1) / 2
+    return pairs / expected if expected else 1.0
+
+
+def bound_clustering(plan: EpochPlan) -> float:
+    """Return a number that the expected figure of a plan does not pass.
+
+    A lane gives at most t = ceil(B / lanes) samples of a batch, and its window of M samples is a random permutation:
+    two samples of the window share a batch with probability (t - 1) / (M - 1) at most, two of different lanes with
+    t / M.
+    """
+    takes = -(-plan.batch_size_global // plan.num_lanes)
+    pairs, total = 0.0, plan.num_samples
+    parts: dict[int, list[tuple[int, int]]] = {}
+    sizes: dict[int, int] = {}
+    for window in plan.windows():
+        lengths = window[:, 2] - window[:, 1]
+        size = int(lengths.sum())
+        pairs += _count_pairs(lengths) * min(1.0, (takes - 1) / max(1, size - 1))
+        for shard, length in zip(window[:, 0].tolist(), lengths.tolist(), strict=True):
+            for other_length, other_size in parts.get(shard, []):
+                pairs += length * other_length * min(1.0, takes / max(size, other_size))
+            parts.setdefault(shard, []).append((length, size))
+            sizes[shard] = sizes.get(shard, 0) + length
+    full = _count_pairs(np.array(list(sizes.values()), dtype=np.int64)) * (plan.batch_size_global - 1)
+    return pairs * max(1, total - 1) / full if full else 1.0
+
+
+def _count_pairs(counts: Ints) -> int:
+    return int((counts * (counts - 1) // 2).sum())

@@ -1,0 +1,283 @@
+"""The order of an epoch: a pure function of (seed, epoch, shard table, lanes, window), numpy alone.
+
+Shards are permuted, and the row of their samples is cut into lanes of equal length; inside a lane, samples are
+shuffled within windows of shards; each global batch lays its share of every lane side by side. Ranks and loader
+workers are no arguments of the order, so it is the same for any number of them; a rank takes a contiguous slice of
+each batch, which is a run of lanes, and works out these lanes alone. What is held is the shard table and the windows
+that a step touches, never an entry a sample (but for orders that repeat samples: see shards.order.draws).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+_DEAL, _WINDOW, _LANE, _CUT = (
+    0,
+    1,
+    3,
+    4,
+)  # what a random stream is for; 2, 5 and above belong to trainer.feed.augment.seeding
+_WINDOWS_KEPT = 3  # the one that is read, the one after it, and one that a late worker still asks for
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Samples by place: shards, rows (position inside the shard) and copies, int64[n] each.
+
+    copies: how often the epoch has shown the sample already, 0 wherever an order repeats none.
+    """
+
+    shards: Ints
+    rows: Ints
+    copies: Ints
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, part: slice | Ints) -> Refs:
+        return Refs(self.shards[part], self.rows[part], self.copies[part])
+
+
+def concat_refs(parts: list[Refs]) -> Refs:
+    """Return the samples of all parts, in order."""
+    empty = np.empty(0, dtype=np.int64)
+    return Refs(
+        np.concatenate([empty, *(part.shards for part in parts)]),
+        np.concatenate([empty, *(part.rows for part in parts)]),
+        np.concatenate([empty, *(part.copies for part in parts)]),
+    )
+
+
+@dataclass(frozen=True)
+class OrderOptions:
+    """What decides an order beside the shard table and the epoch.
+
+    batch_size_global: samples of a step over all ranks; the last step of an epoch takes what is left.
+    lanes: independent sequences that each batch draws from; a multiple of the nodes keeps each node to its share of
+        the data, where it also divides batch_size_global.
+    window_bytes: bytes of the shards of one lane that are shuffled together; at least one shard.
+    redeal: deal shards to lanes anew each epoch; otherwise each lane keeps its shards, in another order.
+    """
+
+    seed: int
+    batch_size_global: int
+    lanes: int = 8
+    window_bytes: int = 256 << 20
+    redeal: bool = True
+
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """What a plan must know of the shards: counts and bytes, int64[num_shards].
+
+    repeats: how often each sample comes in an epoch, in stored order, uint32[sum(counts)]; None means once.
+    """
+
+    counts: Ints
+    bytes: Ints
+    repeats: npt.NDArray[np.uint32] | None = None
+
+    @cached_property
+    def starts(self) -> Ints:
+        """int64[num_shards]: stored samples before each shard."""
+        return np.cumsum(self.counts) - self.counts
+
+    @cached_property
+    def draws(self) -> Ints:
+        """int64[num_shards]: how often an epoch draws from each shard."""
+        if self.repeats is None:
+            return self.counts
+        drawn = np.zeros_like(self.counts)
+        filled = np.flatnonzero(self.counts)
+        if len(filled):
+            drawn[filled] = np.add.reduceat(self.repeats, self.starts[filled], dtype=np.int64)
+        return drawn
+
+    def place(self, shard: int) -> Refs:
+        """Return the samples of one shard as often as an epoch draws them, in stored order."""
+        count = int(self.counts[shard])
+        rows = np.arange(count, dtype=np.int64)
+        if self.repeats is None:
+            return Refs(np.full(count, shard, dtype=np.int64), rows, np.zeros(count, dtype=np.int64))
+        times = self.repeats[self.starts[shard] : self.starts[shard] + count].astype(np.int64)
+        first = np.cumsum(times) - times
+        copies = np.arange(int(times.sum()), dtype=np.int64) - np.repeat(first, times)
+        return Refs(np.full(len(copies), shard, dtype=np.int64), np.repeat(rows, times), copies)
+
+
+class EpochPlan:
+    """The global batches of one epoch; `step(s)` costs the same wherever s stands."""
+
+    def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
+        self.batch_size_global = options.batch_size_global
+        self.num_samples = int(sizes.draws.sum())
+        self._lanes = _Lanes(sizes, options, epoch)
+        # The reversed bits of its number say which seat of a round a lane has: any run of seats, and so also a batch
+        # smaller than the number of lanes, takes its lanes from all over the batch, and every rank from its own lanes.
+        self._seats = _reverse_bits(options.lanes)
+        self._opened: dict[int, _Lane] = {}
+
+    @property
+    def num_steps(self) -> int:
+        return -(-self.num_samples // self.batch_size_global)
+
+    @property
+    def num_lanes(self) -> int:
+        return self._lanes.number
+
+    def windows(self) -> Iterator[Ints]:
+        """Yield the windows of all lanes: int64[n, 3], the parts of shards (shard, start, stop) shuffled together."""
+        for number in range(self.num_lanes):
+            yield from self._lanes.open(number, self._share(self.num_samples)).windows
+
+    def step_size(self, step: int) -> int:
+        """Return the samples of the global batch of one step."""
+        return max(0, min(self.batch_size_global, self.num_samples - step * self.batch_size_global))
+
+    def step(self, step: int) -> Refs:
+        """Return the global batch of one step, lanes side by side."""
+        return self.slice(step, 0, 1)
+
+    def slice(self, step: int, rank: int, num_ranks: int) -> Refs:
+        """Return the part of a global batch that belongs to a rank; lanes of other ranks are not worked out."""
+        start = step * self.batch_size_global
+        first, last = self._share(start), self._share(start + self.step_size(step))
+        ends = np.cumsum(last - first)
+        mine = slice_rank(self.step_size(step), rank, num_ranks)
+        parts = []
+        for lane in range(int(np.searchsorted(ends, mine.start, side="right")), self._lanes.number):
+            begin = int(ends[lane] - (last[lane] - first[lane]))  # of this lane in the batch
+            if begin >= mine.stop:
+                break
+            skipped = max(0, mine.start - begin)
+            stop = min(int(last[lane]), int(first[lane]) + mine.stop - begin)
+            parts.append(self._lane(lane).take(int(first[lane]) + skipped, stop))
+        return concat_refs(parts)
+
+    def slices(self, first_step: int, rank: int, num_ranks: int) -> Iterator[Refs]:
+        """Yield a rank's parts of all steps from `first_step` on."""
+        for step in range(first_step, self.num_steps):
+            yield self.slice(step, rank, num_ranks)
+
+    def _share(self, position: int) -> Ints:
+        """Return int64[lanes]: how many of the first `position` samples of the epoch each lane gives."""
+        lanes = self._lanes.number
+        share: Ints = (position - self._seats + lanes - 1) // lanes
+        return share
+
+    def _lane(self, number: int) -> _Lane:
+        if number not in self._opened:
+            self._opened[number] = self._lanes.open(number, self._share(self.num_samples))
+        return self._opened[number]
+
+
+def sequential_refs(counts: Ints, start: int, stop: int) -> Refs:
+    """Return samples start..stop-1 in stored order, as evaluation reads them."""
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    positions = np.arange(start, stop, dtype=np.int64)
+    shards = np.searchsorted(bounds, positions, side="right") - 1
+    return Refs(shards, positions - bounds[shards], np.zeros_like(positions))
+
+
+def slice_rank(size: int, rank: int, num_ranks: int) -> slice:
+    """Return the contiguous part of a global batch that belongs to a rank; sizes differ by at most one.
+
+    >>> [slice_rank(5, rank, 3) for rank in range(3)]
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
+    """
+    return slice(size * rank // num_ranks, size * (rank + 1) // num_ranks)
+
+
+def _reverse_bits(number: int) -> Ints:
+    """Return int64[number], a permutation: the rank of each index by its bits, lowest first (van der Corput).
+
+    >>> _reverse_bits(8).tolist()
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    """
+    bits = max(1, (number - 1).bit_length())
+    indices = np.arange(number, dtype=np.int64)
+    reverse = sum(((indices >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+    return np.argsort(np.argsort(reverse)).astype(np.int64)
+
+
+class _Lanes:
+    """The dealt shards of one epoch and where each lane begins in the row of their samples."""
+
+    def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
+        self.number = options.lanes
+        self._sizes = sizes
+        self._options = options
+        self._epoch = epoch
+        # (seed, epoch), not seed + epoch: the sum makes epoch 1 of seed 0 repeat epoch 0 of seed 1.
+        self._deal_key = (options.seed, epoch if options.redeal else 0)
+        self._dealt = np.random.default_rng((*self._deal_key, _DEAL)).permutation(len(sizes.draws))
+        self._ends = np.cumsum(sizes.draws[self._dealt])
+
+    def open(self, number: int, lengths: Ints) -> _Lane:
+        """Return one lane; `lengths` are the samples of all of them."""
+        stop = int(lengths[: number + 1].sum())
+        start = stop - int(lengths[number])
+        first = int(np.searchsorted(self._ends, start, side="right"))
+        last = int(np.searchsorted(self._ends, stop, side="left")) + 1
+        shards = self._dealt[first:last]
+        ends = self._ends[first:last]
+        begins = ends - self._sizes.draws[shards]
+        pieces = np.stack([shards, np.maximum(start, begins) - begins, np.minimum(stop, ends) - begins], axis=1)
+        pieces = pieces[pieces[:, 2] > pieces[:, 1]]  # shards without samples lie anywhere
+        key = (self._options.seed, self._epoch)
+        order = np.random.default_rng((*key, _LANE, number)).permutation(len(pieces))
+        # Lanes change windows in turns, not all at once: downloads come evenly.
+        ahead = self._options.window_bytes * number // self.number
+        return _Lane(self, pieces[order], (*key, _WINDOW, number), self._options.window_bytes, ahead)
+
+    def place(self, shard: int, start: int, stop: int) -> Refs:
+        """Return draws start..stop-1 of a shard. Of one that two lanes share, each has a random part."""
+        drawn = self._sizes.place(shard)
+        if stop - start == len(drawn):
+            return drawn
+        mixed = np.random.default_rng((*self._deal_key, _CUT, shard)).permutation(len(drawn))
+        return drawn[mixed[start:stop]]
+
+    def count_bytes(self, shards: Ints) -> Ints:
+        return self._sizes.bytes[shards]
+
+
+class _Lane:
+    """One lane: pieces int64[n, 3] of (shard, start, stop), shuffled window by window, addressable by position."""
+
+    def __init__(self, lanes: _Lanes, pieces: Ints, key: tuple[int, ...], window_bytes: int, ahead: int) -> None:
+        self._lanes = lanes
+        self._key = key
+        nbytes = lanes.count_bytes(pieces[:, 0])
+        windows = (np.cumsum(nbytes) - nbytes + ahead) // window_bytes  # the window in which a shard begins
+        cuts = np.flatnonzero(np.diff(windows)) + 1
+        self.windows = np.split(pieces, cuts) if len(pieces) else []
+        lengths = [int((window[:, 2] - window[:, 1]).sum()) for window in self.windows]
+        self._bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self._kept: OrderedDict[int, Refs] = OrderedDict()
+
+    def take(self, start: int, stop: int) -> Refs:
+        """Return the lane's samples start..stop-1."""
+        parts: list[Refs] = []
+        while start < stop:
+            window = int(np.searchsorted(self._bounds, start, side="right")) - 1
+            base, end = int(self._bounds[window]), min(stop, int(self._bounds[window + 1]))
+            parts.append(self._shuffled(window)[start - base : end - base])
+            start = end
+        return concat_refs(parts)
+
+    def _shuffled(self, window: int) -> Refs:
+        if window not in self._kept:
+            placed = concat_refs([self._lanes.place(*piece) for piece in self.windows[window].tolist()])
+            self._kept[window] = placed[np.random.default_rng((*self._key, window)).permutation(len(placed))]
+            while len(self._kept) > _WINDOWS_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[window]

@@ -1,0 +1,4 @@
+"""Bytes to pixels: the one decoder, deep and medical formats, shrinking.
+
+Imports `shards.errors` alone.
+"""

@@ -1,0 +1,292 @@
+"""The one decoder: picture bytes -> uint8[H, W, 3], for audit, evaluation, prediction and serving alike."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from shards.errors import DecodeError
+from shards.pictures.deep import flatten, read_deep
+from shards.pictures.dicom import is_dicom, read_dicom
+from shards.pictures.jpeg2000 import pick_codestream
+from shards.pictures.shallow import fill_range
+from shards.pictures.unread import name_unread
+
+# Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
+Image.MAX_IMAGE_PIXELS = None
+
+# Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_FILLING = 128
+_LEFT_OVER = bytes(range(1, 255)) * 8
+"""Bytes that are no marker; as entropy-coded data they are noise."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodeOptions(BaseModel):
+    """What decoding depends on beside the bytes; recorded in the dataset and in the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gray_range: tuple[float, float] | None = None
+    """Values of deep pictures (16-bit, 32-bit, float, DICOM) that become 0 and 255; None means 0..65535 for 16 bits,
+    and the file's own window for DICOM."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """RGB colour, 0..255 each, under transparent pixels."""
+    max_pixels: int = Field(default=100_000_000, gt=0)
+    """Width times height above which a picture is refused before it is unpacked."""
+    frames: Literal["first", "refuse"] = "first"
+    """Of several frames or pages, take the first, or refuse the file."""
+
+    @field_validator("gray_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not (value[0] < value[1] and np.isfinite(value).all()):
+            raise ValueError("the two values must be finite and ascend")
+        return value
+
+
+class Picture(BaseModel):
+    """Facts of one decoded picture, as the audit records them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str
+    """Container by content, lower case: jpeg, png, webp, ..."""
+    mode: str
+    """Pillow's mode before conversion: L, RGB, I;16, CMYK, ...; 16-bit colour has RGB;16, RGBA;16, LA;16, CMYK;16."""
+    width: int
+    height: int
+    peak: float
+    """Largest value of a deep picture before scaling, where the file does not tell its range; 0 for all others."""
+    frames: int = 1
+    """Frames or pages; the previews in a camera's MPO do not count."""
+    pixels_xxh3: str
+    """xxh3-128 (32 hex digits) of the decoded pixels, shape included."""
+
+
+def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray[np.uint8]:
+    """Return uint8[H, W, 3], RGB, upright.
+
+    EXIF orientation is applied; deep gray and colour are scaled by their range and never clipped by a mode
+    conversion; CMYK goes through its embedded profile; transparency is laid on `options.background`; of several
+    frames the first is taken, or the file refused. tests/data/README.md has the promise for each odd kind.
+
+    A JPEG that was cut and then closed with an end marker is refused like one that was cut; of a progressive one, whose
+    last passes only sharpen, this is not seen.
+
+    Raises:
+        DecodeError: Not a complete picture, over the pixel limit, or deep values of unknown range; `kind` says which.
+    """
+    with _refusing(data):
+        return _unpack(data, options).pixels
+
+
+def examine(data: bytes, options: DecodeOptions = DecodeOptions()) -> tuple[Picture, npt.NDArray[np.uint8]]:
+    """Decode once and return the facts that the index and the audit keep, and the pixels as `decode` gives them.
+
+    Raises:
+        DecodeError: As `decode`.
+    """
+    with _refusing(data):
+        unpacked = _unpack(data, options)
+    facts = Picture(
+        format=unpacked.format,
+        mode=unpacked.mode,
+        width=unpacked.pixels.shape[1],
+        height=unpacked.pixels.shape[0],
+        peak=unpacked.peak,
+        frames=unpacked.frames,
+        pixels_xxh3=hash_pixels(unpacked.pixels),
+    )
+    return facts, unpacked.pixels
+
+
+def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
+    """Return the facts of `examine` alone.
+
+    Raises:
+        DecodeError: As `decode`.
+    """
+    return examine(data, options)[0]
+
+
+def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return xxh3-128 (32 hex digits) of the shape and the bytes of `pixels`."""
+    digest = xxhash.xxh3_128(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    pixels: npt.NDArray[np.uint8]
+    format: str
+    mode: str
+    frames: int
+    peak: float
+
+
+@contextlib.contextmanager
+def _refusing(data: bytes) -> Iterator[None]:
+    """Make one kind of all that Pillow raises on hostile bytes: OSError, SyntaxError, struct.error, KeyError, ..."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except Exception as err:
+        reason = name_unread(data) if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
+        size = f"{len(data):,} bytes"
+        if "runcated" in reason or _lacks_end(data):
+            reason = reason if "truncated" in reason else f"truncated; {reason}"
+            raise DecodeError(f"the picture cannot be decoded ({size}: {reason})", kind="truncated") from err
+        raise DecodeError(f"the picture cannot be decoded ({size}: {reason})") from err
+
+
+def _lacks_end(data: bytes) -> bool:
+    """Say whether the end of a picture that was refused is missing, as far as its format tells."""
+    if data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")) or data[4:8] == b"jP  ":  # JPEG, JPEG 2000
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\x00").endswith(b";")
+    if data.startswith((b"RIFF", b"BM")):
+        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
+        return told > len(data)
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
+    return False
+
+
+def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
+    if not data:
+        raise DecodeError("the picture is empty (0 bytes)", kind="empty")
+    if is_dicom(data):
+        found = read_dicom(data, options.gray_range, options.max_pixels, options.frames == "refuse")
+        return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak)
+    image = _open(data, options)
+    kind, mode = (image.format or "unknown").lower(), image.mode
+    frames = _count_frames(image, options)
+    deep = read_deep(image, data)
+    if deep is None:
+        image.load()
+        _refuse_filling(image, data)
+        return _Unpacked(_flatten(fill_range(image, data), image, options), kind, mode, frames, 0.0)
+    if deep.mode != "L":
+        mode = f"{deep.mode};16"
+    flat = flatten(image, deep, options.gray_range)
+    return _Unpacked(_flatten(flat, image, options), kind, mode, frames, deep.peak)
+
+
+def _open(data: bytes, options: DecodeOptions) -> Image.Image:
+    """Return the picture, opened and within the pixel limit, but not loaded."""
+    _refuse_bomb(*_read_webp_size(data), options)
+    image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
+    _refuse_bomb(image.width, image.height, options)
+    return image
+
+
+def _refuse_bomb(width: int, height: int, options: DecodeOptions) -> None:
+    if width * height > options.max_pixels:
+        raise DecodeError(
+            f"the picture has {width:,} x {height:,} pixels, over the limit of {options.max_pixels:,}", kind="bomb"
+        )
+
+
+def _read_webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of the canvas of an extended WebP, for which Pillow takes memory as it opens; else 0."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X" or len(data) < 30:
+        return 0, 0
+    return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+
+
+def _count_frames(image: Image.Image, options: DecodeOptions) -> int:
+    """Return the frames or pages of `image`; its further ones are not unpacked."""
+    if image.format == "MPO":
+        return 1
+    try:
+        frames = int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error):
+        if options.frames == "refuse":
+            raise
+        frames = 1  # what comes after the first one is damaged, and not asked for
+        image.seek(0)
+    if frames > 1 and options.frames == "refuse":
+        raise DecodeError(
+            f"the picture has {frames} frames, and one is asked for; keep the one that counts, or take the first of "
+            "each with --frames first",
+            kind="frames",
+        )
+    return frames
+
+
+def _refuse_filling(image: Image.Image, data: bytes) -> None:
+    """Raise a DecodeError when a JPEG ends before its last block, end marker or not.
+
+    libjpeg fills what is missing with gray 128 and warns, and Pillow drops the warning. A picture may end in just this
+    gray, so bytes are put before its end marker: to a whole picture they are left over, in a cut one they are decoded.
+    """
+    corner = (max(0, image.width - 8), max(0, image.height - 8), image.width, image.height)
+    if image.format not in ("JPEG", "MPO") or set(image.crop(corner).tobytes()) != {_FILLING}:
+        return
+    end = data.rfind(b"\xff\xd9")
+    other = Image.open(io.BytesIO(data[:end] + _LEFT_OVER + data[end:]), formats=("JPEG",))
+    if other.convert(image.mode).tobytes() != image.tobytes():
+        raise DecodeError(
+            f"the picture was cut and closed with an end marker ({len(data):,} bytes): its last part would be gray",
+            kind="truncated",
+        )
+
+
+def _flatten(image: Image.Image, original: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an 8-bit picture, turned as the EXIF of `original` says."""
+    upright = _turn_upright(image, original)
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, (*options.background, 255))
+        upright = Image.alpha_composite(canvas, layer)
+    elif upright.mode == "CMYK":
+        upright = _convert_cmyk(upright, original.info.get("icc_profile"))
+    # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
+    return np.array(upright.convert("RGB"))
+
+
+def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Return the picture as the EXIF orientation of `original` says; EXIF that cannot be read says nothing."""
+    # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
+    try:
+        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _convert_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if not profile:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as err:  # OSError: the profile itself cannot be parsed
+        raise DecodeError(f"the embedded CMYK profile cannot be used: {err}") from err
+    assert converted is not None  # only inPlace=True returns None
+    return converted

@@ -1,0 +1,127 @@
+"""Versions of decoding: which pictures come out otherwise than before, and how that is said."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import TiffImagePlugin
+
+from shards.pictures.dicom import is_dicom
+from shards.pictures.jpeg2000 import is_jpeg2000, read_header
+
+VERSION: Final = 2
+"""Raise it, with a line in CHANGES, when `shards.pictures.decode` gives other pixels of some picture, or refuses another."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What came out otherwise from a version on.
+
+    what: the pictures, as a sentence names them. is_such: whether the bytes of a picture are one of them.
+    modes: where only format and mode of a picture are known, by format those that may be one; empty allows every mode.
+    endings: where only its name is known, those that may be one.
+    """
+
+    version: int
+    what: str
+    is_such: Callable[[bytes], bool]
+    modes: Mapping[str, frozenset[str]]
+    endings: tuple[str, ...]
+
+
+def list_changes(version: int) -> list[Change]:
+    """Return what has changed since a version, oldest first."""
+    return [change for change in CHANGES if change.version > version]
+
+
+def is_changed(data: bytes, version: int) -> bool:
+    """Say whether the bytes are of a picture that may come out otherwise than by `version`."""
+    return any(change.is_such(data) for change in list_changes(version))
+
+
+def may_be_changed(name: str, kind: str | None, mode: str | None, version: int) -> bool:
+    """Say the same of a picture of which only its name is known, and format and mode where somebody recorded them.
+
+    >>> may_be_changed("a/x.jp2", None, None, 1), may_be_changed("a/x.jpg", None, None, 1)
+    (True, False)
+    >>> may_be_changed("a/x", "tiff", "RGB", 1), may_be_changed("a/x.jp2", "jpeg2000", "RGB", VERSION)
+    (False, False)
+    """
+    for change in list_changes(version):
+        if kind is None and name.lower().endswith(change.endings):
+            return True
+        modes = change.modes.get(kind or "")
+        if modes is not None and (not modes or mode in modes):
+            return True
+    return False
+
+
+def describe_versions(what: str, version: int) -> str:
+    """Return a clause about `what` that has a version which is not this program's, with what changed since.
+
+    >>> describe_versions("the bundle", 9)[:60]
+    'the bundle has decoding version 9, and this program knows no'
+    """
+    if version > VERSION:
+        return (
+            f"{what} has decoding version {version}, and this program knows no later one than {VERSION}, so some "
+            "pictures may come out otherwise; install the program that made it, or a later one"
+        )
+    told = "; ".join(change.what for change in list_changes(version))
+    return f"{what} has decoding version {version}; version {VERSION}, which this program has, reads otherwise: {told}"
+
+
+def _is_odd_jpeg2000(data: bytes) -> bool:
+    return is_jpeg2000(data) and any(channel.bits != 8 for channel in read_header(data).channels)
+
+
+def _is_deep_netpbm(data: bytes) -> bool:
+    if data[:1] != b"P" or data[1:2] not in (b"2", b"3", b"5", b"6"):
+        return False
+    words = re.sub(rb"#[^\r\n]*", b"", data[:4096]).split(maxsplit=4)
+    return len(words) > 3 and words[3].isdigit() and int(words[3]) > 255
+
+
+def _is_odd_tiff(data: bytes) -> bool:
+    if not data.startswith((b"II*\x00", b"MM\x00*")):
+        return False
+    file = io.BytesIO(data)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+    file.seek(tags.next)
+    tags.load(file)
+    bits, signed = tags.get(258, (1,))[0], tags.get(339, (1,))[0] == 2
+    planes, inks = tags.get(284, 1) == 2, tags.get(262, 1) == 5
+    return (bits == 8 and signed) or (bits == 32 and not signed) or (bits == 16 and (planes or inks))
+
+
+def _is_shallow_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG") and data[24:26] in (b"\x02\x00", b"\x04\x00") and b"tRNS" in data
+
+
+def _is_such(data: bytes) -> bool:
+    try:
+        odd = _is_odd_jpeg2000(data) or _is_odd_tiff(data)
+    except Exception:  # a damaged header: Pillow raises nearly every kind
+        return False
+    return odd or _is_deep_netpbm(data) or _is_shallow_png(data) or (is_dicom(data) and b"\xff\x4f\xff\x51" in data)
+
+
+CHANGES: Final = (
+    Change(
+        2,
+        "JPEG 2000 of other than 8 bits (colour of more, whose white became black, is refused), PGM and PPM of more "
+        "than 8, TIFF of signed bytes, unsigned 32 bits, 16-bit CMYK or planes, PNG of 2 or 4 bits with a transparent "
+        "gray, DICOM whose JPEG 2000 has more bits than it says",
+        _is_such,
+        {
+            "jpeg2000": frozenset(),
+            "ppm": frozenset({"I", "RGB"}),
+            "tiff": frozenset({"L", "I", "CMYK", "RGB;16", "RGBA;16"}),
+        },
+        (".jp2", ".j2k", ".pgm", ".ppm", ".tif", ".tiff"),
+    ),
+)

@@ -1,0 +1,183 @@
+"""Pictures of more than 8 bits a channel: read whole, then scaled by their true range."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from shards.errors import DecodeError
+from shards.pictures.jpeg2000 import read_header, refuse_lossy
+from shards.pictures.netpbm import find_peak, read_values
+
+Range = tuple[float, float]
+"""Values that become 0 and 255."""
+
+_GRAY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF
+_APART, _SIGNED = 2, 2
+"""Values of these tags: a plane for each channel, and whole numbers with a sign."""
+
+# Pillow keeps 8 of the 16 bits of a colour: these raw modes take the high bytes, and their partners of the other byte
+# order, on the same data, the low ones. libtiff hands out the machine's own order (N), which is little on all we know.
+_OTHER_BYTES = {
+    f"{bands};16{order}": f"{bands};16{other}"
+    for bands in ("RGB", "RGBA", "RGBX", "CMYK")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B"))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """The values of a picture of more than 8 bits a channel, or of signed ones, before scaling.
+
+    values: [H, W] of gray, or uint16[H, W, C] of colour or with alpha. mode: L, LA, RGB, RGBA or CMYK, what it is once
+    it is scaled. told: the range that the file itself tells, None where it tells none below 16 bits.
+    """
+
+    values: npt.NDArray[Any]
+    mode: str = "L"
+    told: Range | None = None
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.mode in ("LA", "RGBA")
+
+    @property
+    def colours(self) -> npt.NDArray[Any]:
+        """The values without their alpha."""
+        return self.values[:, :, :-1] if self.has_alpha else self.values
+
+    @property
+    def peak(self) -> float:
+        """The largest value, alpha left out, where the file does not tell the range, else 0."""
+        return 0.0 if self.told else float(self.colours.max())
+
+
+def read_deep(image: Image.Image, data: bytes) -> Deep | None:
+    """Return the values of a picture of more than 8 bits a channel; None for all others.
+
+    Args:
+        image: Opened from `data`; loaded afterwards where it is gray, or 8-bit.
+        data: The picture's bytes.
+
+    Raises:
+        DecodeError: More than 8 bits in a layout that Pillow would misread.
+    """
+    if image.format == "JPEG2000":
+        return _read_jpeg2000(image, data)
+    white = find_peak(image)
+    if white is not None:
+        told = (0.0, float(white)) if white < 65535 else None
+        return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", told)
+    rawmode = _find_rawmode(image)
+    bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))[0]
+    if image.mode in _GRAY:
+        values = np.asarray(image)
+        # Pillow has no 32 bits without a sign: from 2,147,483,648 on its numbers are negative.
+        unsigned = rawmode == "I;32N"
+        told = (0.0, 2.0**bits - 1) if image.mode == "I;16" and 8 < bits < 16 else None
+        return Deep(values.view(np.uint32) if unsigned else values, told=told)
+    if image.mode == "L" and _tiff_tag(image, _SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+        return Deep(np.asarray(image).view(np.int8))
+    if rawmode == "LA;16B":
+        pixels = _load_as(data, "RGBA").view(">u2")  # the four bytes of a pixel, as they lie
+        return Deep(pixels.astype(np.uint16), "LA")
+    apart = bits > 8 and _tiff_tag(image, _PLANES, 1) == _APART
+    if rawmode in _OTHER_BYTES and not apart:
+        low, high = _load_as(data, _OTHER_BYTES[rawmode]), np.asarray(image)
+        told = (0.0, 65535.0) if image.mode == "CMYK" else None  # inks, which no scale of light measures
+        return Deep(high.astype(np.uint16) << 8 | low, image.mode, told)
+    if bits > 8:
+        raise DecodeError(
+            f"the picture is a TIFF of {image.mode} with {bits} bits a channel in a layout "
+            f"(Pillow's {rawmode!r}{', a plane for each channel' if apart else ''}) that is read wrongly; store it "
+            "with its channels interleaved and its alpha not premultiplied"
+        )
+    return None
+
+
+def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
+    """Return gray of 9 to 16 bits, which Pillow lays at the top of 16, and signed gray from 0 on; None for 8 bits."""
+    header = read_header(data)
+    refuse_lossy(header)
+    bits, signed = header.channels[0].bits, header.channels[0].signed
+    if bits <= 8:
+        return None
+    values = np.asarray(image) >> (16 - bits)
+    low = -float(1 << bits - 1) if signed else 0.0
+    told = (low, low + 2.0**bits - 1) if bits < 16 else None
+    return Deep(values.astype(np.int32) + int(low) if signed else values, told=told)
+
+
+def flatten(image: Image.Image, deep: Deep, gray_range: Range | None) -> Image.Image:
+    """Return the 8-bit L, LA, RGB, RGBA or CMYK picture of what `read_deep` gave of `image`.
+
+    Raises:
+        DecodeError: As `scale`.
+    """
+    if deep.mode == "CMYK":
+        inks = scale(deep.values, None)
+        return Image.merge("CMYK", [Image.fromarray(inks[:, :, ink]) for ink in range(4)])
+    flat = scale(deep.colours, gray_range or deep.told)
+    if _tiff_tag(image, _PHOTOMETRIC, 1) == 0:  # white is zero, which Pillow minds at 8 bits only
+        flat = 255 - flat
+    if deep.has_alpha:
+        alpha = scale(deep.values[:, :, -1], None)
+    else:
+        clear = image.info.get("transparency")  # one gray level or colour of a PNG, in its own 16 bits
+        if clear is None:
+            return Image.fromarray(flat)
+        alpha = np.where((np.atleast_3d(deep.values) == np.array(clear)).all(axis=2), np.uint8(0), np.uint8(255))
+    return Image.fromarray(np.dstack([flat, alpha]))
+
+
+def scale(values: npt.NDArray[Any], gray_range: Range | None) -> npt.NDArray[np.uint8]:
+    """Return uint8 of the same shape: the ends of `gray_range` become 0 and 255, what lies outside is clipped.
+
+    None means 0..65535, and then nothing may lie outside.
+
+    Raises:
+        DecodeError: NaN or infinity among the values, or no range for values that need one (floats, signed bytes).
+    """
+    low, high = gray_range or (0.0, 65535.0)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return _scale_floats(np.arange(65536, dtype=np.float64), low, high)[values]
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise DecodeError("the picture holds values that are not numbers (NaN or infinity)", kind="range")
+    guessed = values.dtype.kind == "f" or values.dtype.itemsize == 1
+    if gray_range is None and (guessed or numbers.min() < low or numbers.max() > high):
+        raise DecodeError(
+            f"the picture is {values.dtype} gray with values {numbers.min():g}..{numbers.max():g}, "
+            "whose true range the file does not tell; give it with --range LO,HI",
+            kind="range",
+        )
+    return _scale_floats(numbers, low, high)
+
+
+def _scale_floats(numbers: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
+    return np.rint((np.clip(numbers, low, high) - low) * 255.0 / (high - low)).astype(np.uint8)
+
+
+def _find_rawmode(image: Image.Image) -> str:
+    args = image.tile[0][3] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return image.tag_v2.get(tag, default) if hasattr(image, "tag_v2") else default
+
+
+def _load_as(data: bytes, rawmode: str) -> npt.NDArray[np.uint8]:
+    """Return the picture's pixels unpacked by another raw mode of Pillow."""
+    image: Any = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
+    image.tile = [
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in image.tile
+    ]
+    return np.asarray(image)

@@ -1,0 +1,334 @@
+"""A set made before a change of decoding: it opens as before, and whoever looks at it is told what differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data import jpeg2000
+from data.make_hostile import chunk, deep_rgb, encode, netpbm, png_grays, rgb, tiff
+from data.tars import write_tar
+from PIL import Image
+
+from shards.audit.examine import JOURNAL
+from shards.audit.table import NAME as AUDIT_TABLE
+from shards.commands.verify import run as run_verify
+from shards.dataset.affected import Affected, describe_affected, find_affected, find_decoding
+from shards.dataset.dataset import open_dataset
+from shards.dataset.manifest import MANIFEST_NAME, Manifest, read_manifest
+from shards.dataset.verify import verify_dataset
+from shards.errors import ShardError, UsageError
+from shards.files.fingerprint import fingerprint_json
+from shards.packing.claim import MARKER
+from shards.packing.foreign import index_foreign
+from shards.packing.options import PackOptions
+from shards.packing.pack import Run, pack
+from shards.pictures.decode import decode, hash_pixels
+from shards.pictures.decoding import CHANGES, VERSION, describe_versions, is_changed, list_changes, may_be_changed
+from shards.sources.find import find_sources
+from shards.splits.splits import SplitOptions
+
+OPTIONS = PackOptions(split=SplitOptions(shares={}), allow_leaks=True)
+TWELVE = jpeg2000.ramp(12)
+GRAY = jpeg2000.jp2(jpeg2000.codestream([TWELVE], [12]), 1, 12, jpeg2000.GRAY)
+COLOUR = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(16)] * 3, [16] * 3), 3, 16, jpeg2000.RGB)
+PLAIN_JP2 = encode(rgb(), "JPEG2000")
+
+
+def noise(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+def pictures(root: Path, **more: bytes) -> Path:
+    """Write four plain pictures of two classes, and more into the first class."""
+    files = {f"{'ab'[number % 2]}/{number}.png": noise(number) for number in range(4)}
+    return write(root, files | {f"a/{name}.jp2": data for name, data in more.items()})
+
+
+def make_old(out: Path) -> Path:
+    """Take the version of decoding out of a dataset's page, as if it was made before there was one."""
+    page = json.loads((out / MANIFEST_NAME).read_text())
+    del page["decoding"]
+    (out / MANIFEST_NAME).write_text(json.dumps(page, indent=2) + "\n")
+    return out
+
+
+def hash_as_version_1(values: np.ndarray) -> str:
+    """Return the hash of what version 1 made of 12-bit gray in a JPEG 2000: it took it for the top of 16 bits."""
+    gray = np.rint(values * 16 * 255 / 65535).astype(np.uint8)
+    return hash_pixels(np.dstack([gray] * 3))
+
+
+def record_hash(out: Path, name: str, pixels: str) -> None:
+    """Change what the audit's table says about a picture's pixels."""
+    table = pq.read_table(out / AUDIT_TABLE)
+    rows = [row | ({"pixels_xxh3": pixels} if row["source"] == name else {}) for row in table.to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), out / AUDIT_TABLE)
+
+
+def update(root: Path, out: Path) -> tuple[Manifest, list[str]]:
+    notes: list[str] = []
+    return pack(find_sources(root), out, OPTIONS, Run(say=notes.append), update=True), notes
+
+
+def index(folder: Path, data: bytes) -> Path:
+    """Index a tar of two plain pictures and another one."""
+    files = {"0.cls": b"0", "0.png": noise(0), "1.cls": b"1", "1.jp2": data, "2.cls": b"1", "2.png": noise(2)}
+    write_tar(folder / "set-train-0.tar", files)
+    index_foreign(folder)
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """An old set of pictures that come out as they did."""
+    pack(find_sources(pictures(tmp_path / "in")), tmp_path / "out", OPTIONS)
+    return make_old(tmp_path / "out")
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """An old set in which one picture comes out otherwise by now."""
+    pack(find_sources(pictures(tmp_path / "in", deep=GRAY, usual=PLAIN_JP2)), tmp_path / "out", OPTIONS)
+    assert hash_as_version_1(TWELVE) != hash_pixels(decode(GRAY))
+    record_hash(tmp_path / "out", "a/deep.jp2", hash_as_version_1(TWELVE))
+    return make_old(tmp_path / "out")
+
+
+def test_every_version_after_the_first_says_what_changed() -> None:
+    assert [change.version for change in CHANGES] == list(range(2, VERSION + 1))
+    assert list_changes(VERSION) == []
+    assert all(change.what in describe_versions("it", 1) for change in CHANGES)
+
+
+def test_old_page_opens_as_version_1_and_keeps_its_fingerprint(plain: Path) -> None:
+    manifest = read_manifest(plain)
+    assert manifest.decoding == 1
+    # The fingerprint of then: sha256 of all that the page says.
+    assert manifest.fingerprint() == fingerprint_json(json.loads((plain / MANIFEST_NAME).read_text()))
+
+
+def test_same_pictures_packed_before_and_after_are_one_dataset(plain: Path, tmp_path: Path) -> None:
+    new = pack(find_sources(tmp_path / "in"), tmp_path / "again", OPTIONS)
+    assert (new.decoding, new.fingerprint()) == (VERSION, read_manifest(plain).fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("data", "changed"),
+    [
+        (GRAY, True),
+        (COLOUR, True),
+        (jpeg2000.codestream([jpeg2000.ramp(1)], [1]), True),
+        (PLAIN_JP2, False),
+        (netpbm(deep_rgb(), 65535), True),
+        (netpbm(deep_rgb(1, 1000), 1000, text=True), True),
+        (netpbm(deep_rgb(1, 255), 255), False),
+        (tiff(deep_rgb(1), {258: 8, 339: 2}), True),
+        (tiff(deep_rgb(2), {258: 32, 277: 1}), True),
+        (tiff(deep_rgb(2), {258: 32, 277: 1, 339: 2}), False),
+        (tiff(deep_rgb(), {}), False),
+        (tiff(deep_rgb(), {}, planes=True), True),
+        (tiff(deep_rgb(4), {262: 5}), True),
+        (encode(rgb(), "TIFF"), False),
+        (png_grays([0, 1], 2, chunk(b"tRNS", b"\x00\x01")), True),
+        (png_grays([0, 1], 2), False),
+        (encode(rgb(), "PNG"), False),
+        (encode(rgb(), "JPEG"), False),
+        (GRAY[:60], False),
+        (b"II*\x00\xff\xff\xff\xff", False),
+        (b"", False),
+    ],
+)
+def test_changed_pictures_are_known_by_their_bytes(data: bytes, changed: bool) -> None:
+    assert is_changed(data, 1) == changed
+    assert not is_changed(data, VERSION)
+
+
+@pytest.mark.parametrize("name", ["a/x.JP2", "a/x.pgm", "a/x.tif"])
+def test_names_tell_where_nothing_else_does(name: str) -> None:
+    assert may_be_changed(name, None, None, 1)
+    assert not may_be_changed(name, "png", "L", 1)  # a wrong ending
+
+
+def test_verify_of_an_old_set_without_such_pictures_says_that_none_differs(plain: Path) -> None:
+    (note,) = verify_dataset(plain).notes
+    assert note.startswith(f"the dataset has decoding version 1; version {VERSION}, which this program has, reads")
+    assert note.endswith("It holds no such picture, so none of it differs")
+
+
+def test_verify_of_a_new_set_says_nothing(tmp_path: Path) -> None:
+    pack(find_sources(pictures(tmp_path / "in", deep=GRAY)), tmp_path / "out", OPTIONS)
+    assert verify_dataset(tmp_path / "out").notes == ()
+
+
+def test_verify_counts_the_pictures_that_may_differ_and_calls_nothing_damaged(odd: Path) -> None:
+    (note,) = verify_dataset(odd).notes
+    assert "2 of its pictures come from files of such formats (the first is a/deep.jp2), and the shards hold" in note
+    assert note.endswith(
+        "nothing is damaged. To have them as they are served, pack the files into a new folder and train on that"
+    )
+
+
+def test_remedy_of_verify_gives_a_set_that_it_says_nothing_of(odd: Path, tmp_path: Path) -> None:
+    pack(find_sources(tmp_path / "in"), tmp_path / "new", OPTIONS)
+    assert verify_dataset(tmp_path / "new").notes == ()
+
+
+@pytest.mark.parametrize("audited", [True, False])
+def test_pictures_that_may_differ_are_found_with_and_without_an_audit(odd: Path, audited: bool) -> None:
+    if not audited:
+        (odd / AUDIT_TABLE).unlink()
+    assert find_affected(open_dataset(odd)) == Affected(2, "a/deep.jp2", stored=True)
+
+
+def test_set_of_a_later_version_asks_for_a_later_program(plain: Path) -> None:
+    page = json.loads((plain / MANIFEST_NAME).read_text()) | {"decoding": VERSION + 1}
+    (plain / MANIFEST_NAME).write_text(json.dumps(page))
+    (note,) = verify_dataset(plain).notes
+    assert note.startswith(f"the dataset has decoding version {VERSION + 1}, and this program knows no later one than")
+    assert note.endswith("install the program that made it, or a later one")
+
+
+@pytest.mark.parametrize(("data", "refused"), [(GRAY, False), (COLOUR, True)])
+def test_indexed_tar_with_such_a_picture_is_no_damage_either(data: bytes, refused: bool, tmp_path: Path) -> None:
+    folder = make_old(index(tmp_path, data))
+    done = verify_dataset(folder)
+    assert (done.pictures, len(done.notes)) == (3, 2 + refused)
+    assert "1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.jp2)" in done.notes[0]
+    assert done.notes[1].startswith("1 picture of the shards comes out otherwise by now, unharmed as their bytes are")
+    if refused:
+        assert done.notes[2].startswith("1 of them is refused, and training stops there: ")
+        assert done.notes[2].endswith("convert it to a 16-bit PNG or TIFF")
+
+
+def test_indexing_again_makes_the_dataset_say_that_it_is_of_this_version(tmp_path: Path) -> None:
+    folder = make_old(index(tmp_path, GRAY))
+    index_foreign(folder)
+    assert read_manifest(folder).decoding == VERSION
+    assert verify_dataset(folder).notes == ()
+
+
+def test_new_indexed_tar_with_a_picture_that_is_refused_fails_as_ever(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="JPEG 2000 of 3 channels with 16 bits"):
+        verify_dataset(index(tmp_path, COLOUR))
+
+
+def test_update_of_an_old_set_without_such_pictures_makes_it_one_of_this_version(plain: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in", {"a/new.jp2": GRAY})
+    manifest, notes = update(tmp_path / "in", plain)
+    assert (manifest.decoding, read_manifest(plain).decoding) == (VERSION, VERSION)
+    assert notes[0].endswith("It holds no such picture, so old and new ones are read alike")
+
+
+def test_update_reads_old_pictures_again_and_takes_those_that_come_out_as_packed(tmp_path: Path) -> None:
+    pack(find_sources(pictures(tmp_path / "in", usual=PLAIN_JP2)), tmp_path / "out", OPTIONS)
+    make_old(tmp_path / "out")
+    write(tmp_path / "in", {"b/new.png": noise(9)})
+    manifest, notes = update(tmp_path / "in", tmp_path / "out")
+    assert manifest.decoding == VERSION
+    assert notes[0].endswith("All 1 pictures that might be such come out as they were packed")
+
+
+def test_update_that_would_mix_pictures_read_in_two_ways_is_refused_and_writes_nothing(
+    odd: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "in", {"b/new.png": noise(9)})
+    before = {path: path.read_bytes() for path in odd.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError) as caught:
+        update(tmp_path / "in", odd)
+    assert str(caught.value).endswith(
+        "1 picture (a/deep.jp2) comes out otherwise by now, so that old and new pictures would differ; nothing is "
+        "damaged: pack all of them into a new folder"
+    )
+    assert {path: path.read_bytes() for path in odd.rglob("*") if path.is_file()} == before
+    assert pack(find_sources(tmp_path / "in"), tmp_path / "new", OPTIONS).decoding == VERSION
+
+
+def test_update_with_nothing_to_add_says_the_same_and_refuses_nothing(odd: Path, tmp_path: Path) -> None:
+    manifest, notes = update(tmp_path / "in", odd)
+    assert manifest.decoding == 1
+    assert "1 picture (a/deep.jp2) comes out otherwise by now; nothing is damaged" in notes[0]
+
+
+def test_update_without_the_old_files_says_that_nobody_can_tell_and_keeps_the_version(
+    odd: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "more", {"a/new.png": noise(8), "b/new.png": noise(9)})
+    manifest, notes = update(tmp_path / "more", odd)
+    assert manifest.decoding == read_manifest(odd).decoding == 1
+    assert "whether 2 of its pictures (the first is a/deep.jp2) are such, only their files would tell" in notes[0]
+
+
+def test_packing_an_old_set_once_more_says_which_pictures_come_out_otherwise(odd: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    manifest = pack(find_sources(tmp_path / "in"), odd, OPTIONS, Run(say=notes.append))
+    assert manifest == read_manifest(odd)
+    assert "1 picture (a/deep.jp2) comes out otherwise by now, and the dataset stays as it is" in notes[-1]
+
+
+def test_old_set_with_a_picture_that_is_refused_by_now_is_not_called_another_without_a_reason(
+    plain: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "in", {"a/deep.jp2": COLOUR, "a/more.png": noise(5)})
+    lax = OPTIONS.model_copy(update={"max_reject_rate": 1.0})
+    with pytest.raises(UsageError, match=r"of other pictures or options; .* \(the dataset has decoding version 1; "):
+        pack(find_sources(tmp_path / "in"), plain, lax)
+
+
+def test_what_a_killed_pack_left_is_believed_by_the_version_that_wrote_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = find_sources(pictures(tmp_path / "in"))
+
+    def stop(stage: str, *_: int) -> None:
+        if stage == "write":
+            raise InterruptedError
+
+    def leave(version: int, out: Path) -> tuple[str, list[str]]:
+        """Return the identity of the unfinished shards, and the names of the audit's journal."""
+        for module in ("shards.packing.pack", "shards.audit.examine"):
+            monkeypatch.setattr(f"{module}.DECODING", version)
+        with pytest.raises(InterruptedError):
+            pack(listed, out, OPTIONS, Run(progress=stop))
+        return json.loads((out / MARKER).read_text())["plan"], sorted(file.name for file in (out / JOURNAL).iterdir())
+
+    mine, same, other = (leave(VERSION - (name == "c"), tmp_path / name) for name in "abc")
+    assert mine == same
+    assert mine[0] != other[0]
+    assert not set(mine[1]) & set(other[1])
+
+
+def test_version_that_a_model_has_seen_is_that_of_what_is_stored(odd: Path, tmp_path: Path) -> None:
+    assert find_decoding(open_dataset(odd)) == 1
+    tars = make_old(index(tmp_path / "tars", GRAY))
+    assert (find_decoding(open_dataset(tars)), find_decoding(open_dataset(tars), trained_with=1)) == (VERSION, 1)
+
+
+def test_version_that_a_model_has_seen_is_the_last_where_no_picture_differs(plain: Path) -> None:
+    assert find_decoding(open_dataset(plain), trained_with=1) == VERSION
+
+
+def test_nothing_is_said_of_a_set_of_this_version(tmp_path: Path) -> None:
+    dataset = open_dataset(index(tmp_path, GRAY))
+    assert describe_affected(dataset, find_affected(dataset)) == ""
+
+
+def test_verify_prints_notes_beside_its_result(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from argparse import Namespace
+
+    assert run_verify(Namespace(dataset=str(odd), sample=None, seed=0, json=False)) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("6 pictures decoded, all as packed\n")
+    assert err.startswith("note: the dataset has decoding version 1; ")

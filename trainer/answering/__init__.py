@@ -1,1 +1,0 @@
-"""Prediction: what is asked about, the answers as a stream, and what becomes of them."""

@@ -1,0 +1,110 @@
+"""The back ends of a bundle, ready to be measured against each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shards.errors import ShardError, UsageError
+from trainer.contract.bundle import Bundle
+from trainer.contract.compute.backends import OF_A_FILE, Backend, explain_missing, make_backend, warm_up
+from trainer.contract.compute.exported import default_path, find_onnx
+from trainer.contract.compute.parity import Parity, compare, require_parity
+from trainer.contract.model.backbone import one_line
+from trainer.contract.model.names import BackendName
+from trainer.contract.probes import OTHER_BACK_END
+from trainer.export.export import export_bundle, require_libraries
+
+
+@dataclass
+class Contender:
+    """A back end that is ready.
+
+    start_s: until then, compiling included. parity: with the bundle, on all pictures. keeps: None where that is near
+    enough for serving, else the sentence that says what differs.
+    """
+
+    backend: Backend
+    start_s: float
+    parity: Parity
+    keeps: str | None
+
+
+@dataclass
+class Line:
+    """Who takes part, and why others do not."""
+
+    contenders: list[Contender] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def line_up(
+    names: Sequence[BackendName],
+    folder: Path,
+    bundle: Bundle,
+    images: Tensor,
+    workplace: Path,
+    tell: Callable[[str], None],
+) -> Line:
+    """Return the back ends that this machine has, each compared with the bundle.
+
+    Args:
+        names: Which; those that are missing here are left out with a sentence.
+        folder: The bundle's.
+        bundle: Loaded from there, without a back end of its own.
+        images: Pictures uint8[N, C, S, S] to compare on.
+        workplace: Folder for an ONNX file where the bundle has none.
+        tell: Is told of progress.
+
+    Raises:
+        UsageError: None of them is here.
+    """
+    line = Line()
+    expected = _compute(bundle.compute_logits, images)
+    for name in names:
+        reason = explain_missing(name, bundle.device)
+        try:
+            if reason:
+                raise UsageError(reason)
+            tell(f"starting {name}")
+            file = find_or_export(folder, bundle, workplace) if name in OF_A_FILE else None
+            started = time.perf_counter()
+            backend = make_backend(name, bundle.model, bundle.device, file)
+            warm_up(backend, images)
+            line.contenders.append(_judge(backend, time.perf_counter() - started, images, expected))
+        except (ShardError, UsageError) as err:
+            line.absent[name] = str(err)
+        except Exception as err:  # a library's own; the others are measured all the same
+            line.absent[name] = f"back end {name} fails on this model ({type(err).__name__}: {one_line(err)})"
+    if not line.contenders:
+        raise UsageError(f"no back end to measure: {'; '.join(line.absent.values())}")
+    return line
+
+
+def find_or_export(folder: Path, bundle: Bundle, workplace: Path) -> Path:
+    """Return the bundle's own ONNX file, or one that is made in `workplace`."""
+    made = default_path(workplace, "onnx")
+    own = find_onnx(folder, bundle.page.weights_sha256)
+    if own is None and not made.exists():
+        require_libraries("onnx")
+        export_bundle(folder, "onnx", made)
+    return own or made
+
+
+def _judge(backend: Backend, start_s: float, images: Tensor, expected: Tensor) -> Contender:
+    actual = _compute(lambda part: backend.compute(part)[0], images)
+    try:
+        parity, keeps = require_parity(actual, expected, OTHER_BACK_END, f"back end {backend.name}"), None
+    except ShardError as err:
+        parity, keeps = compare(actual, expected), str(err)
+    return Contender(backend, start_s, parity, keeps)
+
+
+def _compute(compute: Any, images: Tensor) -> Tensor:
+    return torch.cat([compute(part) for part in images.split(16)])

@@ -1,0 +1,172 @@
+"""Which back end a bundle computes with on a kind of CPU: measured by `trainer.bench --choose`, used by serving."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import statistics
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from shards.errors import UsageError
+from shards.files.atomic import write_text
+from shards.files.versioned import read_page
+from trainer.contract.bundle import Bundle, BundlePage, read_bundle_probes
+from trainer.contract.compute.backends import OF_A_FILE, make_backend, warm_up
+from trainer.contract.compute.exported import FOLDER, find_onnx
+from trainer.contract.compute.parity import Parity, require_parity
+from trainer.contract.decision.ood import check_scores
+from trainer.contract.model.names import AUTO, BACKENDS, BackendName
+from trainer.contract.probes import OTHER_BACK_END
+
+logger = logging.getLogger(__name__)
+
+WANTED: Final = (AUTO, *BACKENDS)
+"""What a user may ask for."""
+START_LIMIT_S = 20.0
+"""A replica has to start: a back end that takes longer than this is not chosen."""
+_FILE = "backends.json"
+
+
+class Measured(BaseModel):
+    """What came of one back end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: BackendName
+    start_s: float
+    """Until it is ready for batches of any size."""
+    images_per_s: dict[int, float]
+    """By batch size, the model alone."""
+    parity: Parity | None
+    """None where it does not keep parity."""
+
+    @property
+    def speed(self) -> float:
+        """Pictures a second, the geometric mean over the batch sizes."""
+        return statistics.geometric_mean(self.images_per_s.values())
+
+
+class Choice(BaseModel):
+    """The choice for one kind of CPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    threads: int
+    date: str
+    versions: dict[str, str]
+    chosen: BackendName
+    measured: list[Measured]
+
+
+class ChoicePage(BaseModel):
+    """The content of `exports/backends.json` in a bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["shardline-backends"] = "shardline-backends"
+    version: Literal[1] = 1
+    weights_sha256: str
+    choices: list[Choice]
+    """One for each kind of CPU."""
+
+
+def choose(measured: list[Measured]) -> Measured:
+    """Return the fastest back end that keeps parity and starts in time; eager does by definition."""
+    fit = [each for each in measured if each.backend == "eager" or (each.parity and each.start_s <= START_LIMIT_S)]
+    return max(fit, key=lambda each: each.speed)
+
+
+def read_cpu() -> str:
+    """Return the kind of this machine's CPU: its name, and the instructions that PyTorch finds there."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(names, platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def record_choice(folder: Path, page: BundlePage, choice: Choice) -> Path:
+    """Keep a choice in the bundle in place of an earlier one for this kind of CPU; return the file."""
+    path = folder / FOLDER / _FILE
+    path.parent.mkdir(exist_ok=True)
+    others = [other for other in _read_choices(folder, page) if other.cpu != choice.cpu]
+    record = ChoicePage(weights_sha256=page.weights_sha256, choices=[*others, choice])
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def _read_choices(folder: Path, page: BundlePage) -> list[Choice]:
+    path = folder / FOLDER / _FILE
+    if not path.is_file():
+        return []
+    record = read_page(path, ChoicePage, f"measure again: python -m trainer.bench {folder} --choose")
+    return record.choices if record.weights_sha256 == page.weights_sha256 else []
+
+
+def load_with_backend(folder: str | Path, device: str = "cpu", backend: str = AUTO) -> tuple[Bundle, str]:
+    """Return a bundle that computes with a back end, and the sentence that says with which and why.
+
+    Args:
+        folder: The bundle.
+        device: Where the model is.
+        backend: One of `WANTED`. `auto` is the recorded choice for this kind of CPU where it keeps parity on the
+            probes, and eager in all other cases.
+
+    Raises:
+        UsageError: As `Bundle.load`; or this machine does not have the back end that was asked for.
+        ShardError: As `Bundle.load`; or that back end gives other logits on the probes.
+    """
+    if backend not in WANTED:
+        raise UsageError(f"no back end '{backend}'; there are {', '.join(WANTED)}")
+    bundle = Bundle.load(folder, device)
+    if backend == AUTO:
+        return bundle, _take_choice(bundle, Path(folder))
+    if backend != "eager":
+        _attach(bundle, Path(folder), next(name for name in BACKENDS if name == backend))
+    return bundle, f"computes with {backend}, as asked for"
+
+
+def _take_choice(bundle: Bundle, folder: Path) -> str:
+    """Attach the recorded back end where that can be; return the sentence."""
+    if bundle.device.type != "cpu":
+        return f"computes with eager: choices are for CPUs, this is {bundle.device}"
+    cpu = read_cpu()
+    try:
+        choice = next((each for each in _read_choices(folder, bundle.page) if each.cpu == cpu), None)
+        if choice is None:
+            how = f"python -m trainer.bench {folder} --choose"
+            return f"computes with eager: no choice is recorded for {cpu}; {how} measures and records one"
+        if choice.chosen != "eager":
+            _attach(bundle, folder, choice.chosen)
+    except Exception as err:  # libraries raise what they like, and a replica that cannot be quick can still answer
+        why = f"computes with eager: {err}"
+        logger.warning("%s", why)
+        return why
+    return f"computes with {choice.chosen}, the fastest on {choice.cpu} when measured on {choice.date}"
+
+
+def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
+    """Let a back end compute for a bundle, once it has given the logits of the probes."""
+    file = None
+    if name in OF_A_FILE:
+        file = find_onnx(folder, bundle.page.weights_sha256)
+        if file is None:
+            raise UsageError(
+                f"back end {name} computes an ONNX file, and {folder / FOLDER} has none; make it with "
+                f"python -m trainer.export {folder} --to onnx"
+            )
+    backend = make_backend(name, bundle.model, bundle.device, file)
+    _, images, logits = read_bundle_probes(folder)
+    warm_up(backend, images)
+    actual, features = backend.compute(images)
+    require_parity(actual, logits, OTHER_BACK_END, f"back end {name} on the probes")
+    if bundle.detector is not None:
+        scores = bundle.detector.score(features.to(bundle.device))
+        check_scores(scores, bundle.detector.probe_scores.cpu(), same_back_end=False)
+    bundle.backend = backend

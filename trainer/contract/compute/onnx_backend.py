@@ -1,0 +1,34 @@
+"""ONNX Runtime's way to compute an exported file; the one door to the library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from shards.errors import ShardError
+from trainer.contract.compute.exported import INPUT, OUTPUTS
+from trainer.contract.model.names import BackendName
+
+
+class OnnxBackend:
+    """A file in ONNX Runtime, float32 on the CPU."""
+
+    name: BackendName = "onnx"
+
+    def __init__(self, file: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # its classes derive from RuntimeError or from nothing, by version
+            why = (str(err).splitlines() or [type(err).__name__])[0]
+            raise ShardError(f"{file} cannot be read by ONNX Runtime ({why}); export again") from err
+
+    def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits float32[B, K] and features float32[B, F] of images uint8[B, C, S, S]."""
+        logits, features = self._session.run(list(OUTPUTS), {INPUT: images.numpy()})
+        return torch.from_numpy(logits), torch.from_numpy(features)

@@ -1,0 +1,122 @@
+"""How far a picture is from those that the model learned from: the Mahalanobis distance of its penultimate features.
+
+The score is the squared distance to the nearest class mean, under one covariance of all classes, after the features
+have been scaled to length 1. One forward pass, K means and one matrix; no second set of pictures.
+
+Source: Lee et al. 2018 (A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
+eq. 2), without its input perturbation and its other layers; Mueller and Hein 2025 (Mahalanobis++, section 4), for the
+length, which they find to matter for most of 44 models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import functional
+
+from shards.errors import ShardError
+from shards.files.atomic import write_atomically
+from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
+
+DETECTOR: Final = "ood-"
+"""How names of detectors' files begin."""
+_SAME_BACK_END, _OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
+
+
+class OodRule(BaseModel):
+    """From what score on a picture counts as out of distribution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: Literal["mahalanobis"] = "mahalanobis"
+    threshold: float = Field(ge=0)
+    """A picture with a higher score is out of distribution."""
+    kept: float = Field(gt=0, lt=1)
+    """Probability with which a picture like those of the fit stays below, 0..1."""
+    fitted_on: Literal["train", "val", "test"]
+    """The part that gave class means and covariance."""
+    samples: int
+    """Pictures that gave them."""
+    features: int
+    """Numbers that enter the model's head."""
+    file: str
+    """Of the bundle; means, matrix, and the scores of the probes."""
+    sha256: str
+
+
+@dataclass
+class Detector:
+    """Gaussians of equal shape, one a class.
+
+    centre float32[D]; whitening float32[D, D], which makes distances Euclidean; means float32[C, D], whitened, of the
+    classes that the fit has seen; probe_scores float32[N] of the bundle's probes.
+    """
+
+    centre: Tensor
+    whitening: Tensor
+    means: Tensor
+    probe_scores: Tensor
+
+    def to(self, device: torch.device) -> Detector:
+        """Return a copy on `device`."""
+        return Detector(*(tensor.to(device) for tensor in (self.centre, self.whitening, self.means, self.probe_scores)))
+
+    def score(self, features: Tensor) -> Tensor:
+        """Return float32[B], on the CPU, of features float32[B, D] as they enter the head."""
+        return self.measure(scale_to_length_one(features)).cpu()
+
+    def measure(self, points: Tensor) -> Tensor:
+        """Return float32[B], the squared Mahalanobis distance of points float32[B, D] to the nearest mean."""
+        whitened = (points - self.centre) @ self.whitening
+        # Through a matrix product, as cdist does by default for many rows, small distances lose their digits.
+        distances = torch.cdist(whitened, self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.min(dim=1).values.square()
+
+
+def scale_to_length_one(features: Tensor) -> Tensor:
+    """Return features [B, D] divided by their Euclidean length."""
+    return functional.normalize(features, dim=1)
+
+
+def check_scores(actual: Tensor, expected: Tensor, same_back_end: bool) -> None:
+    """Refuse when the probes' scores are no longer those that were recorded.
+
+    Raises:
+        ShardError: One differs by more than 0.001 of the largest, or 0.05 on another back end.
+    """
+    tolerance = _SAME_BACK_END if same_back_end else _OTHER_BACK_END
+    worst = float((actual - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
+    if not worst <= tolerance:
+        raise ShardError(
+            f"the probes' out-of-distribution scores differ from those recorded by {worst:.1e} of the largest (limit "
+            f"{tolerance:g}); weights or libraries are not those of the decision. Run trainer.decide again"
+        )
+
+
+def write_detector(folder: Path, detector: Detector) -> tuple[str, str]:
+    """Write a detector into a bundle's folder and return the file's name, which is its own, and sha256."""
+    data = save({name: tensor.contiguous() for name, tensor in vars(detector).items()})
+    digest = fingerprint_bytes(data)
+    # A name by content: what the bundle's page names so far stays as it is until another page takes its place.
+    name = f"{DETECTOR}{digest[:16]}.safetensors"
+    with write_atomically(folder / name) as file:
+        file.write(data)
+    return name, digest
+
+
+def read_detector(folder: Path, rule: OodRule) -> Detector:
+    """Return the detector of a bundle; raises as files and tensors do where it is damaged.
+
+    Raises:
+        ShardError: It is not the one that the bundle's page names.
+    """
+    path = folder / rule.file
+    if fingerprint_file(path) != rule.sha256:
+        raise ShardError(f"{path}: sha256 differs from bundle.json; run trainer.decide again")
+    return Detector(**load_file(path))

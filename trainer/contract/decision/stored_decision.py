@@ -1,0 +1,78 @@
+"""Another decision, or positive class, in a bundle that is there: whoever reads it sees the old or the new, whole."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from shards.errors import UsageError
+from shards.files.atomic import lock_folder, open_temporary_folder, publish_folder, write_text
+from shards.files.temporary import TEMPORARY
+from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
+from trainer.contract.decision.decision import Decision
+from trainer.contract.decision.ood import DETECTOR, Detector, write_detector
+
+
+def store_decision(
+    folder: Path, decision: Decision, detector: Detector | None = None, out: Path | None = None
+) -> BundlePage:
+    """Store another decision in a bundle, or in a copy of it, and return the page that has it.
+
+    Whoever reads the bundle sees the old decision or the new one: the rename of bundle.json publishes it, that of the
+    folder a copy.
+
+    Args:
+        folder: The bundle.
+        decision: The file and sha256 of its `ood` are filled in here.
+        detector: What belongs to its `ood`, scores of the probes included.
+        out: The copy's folder; None changes the bundle itself.
+
+    Raises:
+        UsageError: `out` exists.
+    """
+    if out is None:
+        return _replace_decision(folder, decision, detector)
+    if out.exists():
+        raise UsageError(f"{out} exists; choose another --out, or delete it first")
+    with open_temporary_folder(out) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        _replace_decision(temporary, decision, detector)
+        publish_folder(temporary, out, replaces=False)
+    return read_bundle_page(out)
+
+
+def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
+    with lock_folder(folder):
+        old = read_bundle_page(folder)
+        if decision.ood is not None and detector is not None:
+            name, digest = write_detector(folder, detector)
+            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
+            decision = decision.model_copy(update={"ood": ood})
+        page = old.model_copy(update={"decision": decision})
+        write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+        kept = decision.ood.file if decision.ood else None
+        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
+            if path.name != kept:
+                path.unlink(missing_ok=True)
+    return page
+
+
+def store_positive(folder: Path, positive: str) -> BundlePage:
+    """Store another positive class in a bundle, one of its classes, and return the page that has it."""
+    with lock_folder(folder):
+        page = read_bundle_page(folder).model_copy(update={"positive": positive})
+        write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+    return page
+
+
+def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
+    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
+    _, images, _ = read_bundle_probes(folder)
+    scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector=detector)
+    _, scores = scoring.compute_batch(images)
+    assert scores is not None  # there is a detector
+    return replace(detector, probe_scores=scores)

@@ -1,0 +1,4 @@
+"""The classifier: backbone, head, features, names, normalisation, class activation maps.
+
+Serving imports it.
+"""

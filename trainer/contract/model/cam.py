@@ -1,0 +1,106 @@
+"""Where in a picture a model sees what speaks for a class: class activation maps, for any backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.contract.model.model import Classifier, split_outputs
+
+Method = Literal["layer", "grad"]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a module gave: features [B, ...], and whether channels come first, last, or last behind a row of tokens."""
+
+    features: Tensor
+    layout: Literal["BCHW", "BHWC", "BNC"]
+
+    def to_maps(self, values: Tensor) -> Tensor:
+        """Return values of the features' shape as [B, C, H, W]; tokens that are no part of the picture are left out."""
+        if self.layout == "BCHW":
+            return values
+        if self.layout == "BHWC":
+            return values.permute(0, 3, 1, 2)
+        side = int(values.shape[1] ** 0.5)
+        patches = values[:, values.shape[1] - side * side :]  # class tokens and registers come first
+        return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method = "layer") -> Tensor:
+    """Return float32[B, S, S], 0..1: how much each place of a picture speaks for a class; 1 the most, in each picture.
+
+    The features are those of the last layer that still has places and that the answer depends on: the last feature
+    maps of a convolutional network, the tokens that enter the last attention of a vision transformer. Where nothing
+    speaks for the class, a picture's map is 0 throughout.
+
+    Args:
+        model: In evaluation mode; its weights' gradients are left alone.
+        images: uint8 or float32[B, C, S, S] in 0..255.
+        classes: int64[B], the class asked about, of each picture.
+        method: layer takes at each place of each channel what its own gradient makes of it, where that is positive;
+            grad weighs channels by their mean gradient, coarser.
+
+    Source: Jiang et al. 2021, LayerCAM; Selvaraju et al. 2017, Grad-CAM, which is Zhou et al.'s CAM for a linear head
+    behind average pooling.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        seen, logits = _watch(model, images.clone())
+        score = logits.gather(1, classes[:, None]).sum()
+        gradients = torch.autograd.grad(score, [each.features for each in seen], allow_unused=True)
+    for each, gradient in zip(reversed(seen), reversed(gradients), strict=True):
+        # The tokens that leave the last block of a transformer go nowhere: the class token alone is read.
+        if gradient is None or not bool(each.to_maps(gradient).any()):
+            continue
+        maps = _weigh(each.to_maps(each.features.detach()), each.to_maps(gradient), method)
+        return _scale(maps, images.shape[-1])
+    return torch.zeros((len(images), *images.shape[-2:]), device=images.device)
+
+
+def _watch(model: Classifier, images: Tensor) -> tuple[list[_Seen], Tensor]:
+    """Return what has places, in the order in which it was computed, and the logits float32[B, K]."""
+    seen: list[_Seen] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        layout = _find_layout(output) if isinstance(output, Tensor) and output.requires_grad else None
+        if layout:
+            seen.append(_Seen(output, layout))
+
+    handles = [module.register_forward_hook(keep) for module in model.backbone.modules()]
+    try:
+        # Gradients go from the answer to the features; that of the picture makes them flow through frozen weights.
+        logits, _ = split_outputs(model(images.float().requires_grad_()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen, logits
+
+
+def _find_layout(output: Tensor) -> Literal["BCHW", "BHWC", "BNC"] | None:
+    """Return how the places of a module's output lie; None where it has none."""
+    if output.ndim == 3 and output.shape[1] >= 4:
+        return "BNC"
+    if output.ndim != 4:
+        return None
+    if output.shape[2] == output.shape[3] > 1:
+        return "BCHW"
+    return "BHWC" if output.shape[1] == output.shape[2] > 1 else None
+
+
+def _weigh(features: Tensor, gradients: Tensor, method: Method) -> Tensor:
+    """Return float32[B, H, W], what speaks for the class at each place."""
+    if method == "layer":
+        # For features that are never negative, as the paper has them, this is relu(gradient) * feature.
+        return (gradients * features).clamp(min=0).sum(dim=1).float()
+    return (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0).float()
+
+
+def _scale(maps: Tensor, side: int) -> Tensor:
+    """Return float32[B, S, S]: enlarged, the largest value of each map 1."""
+    large = functional.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+    return large / large.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(large.dtype).tiny)

@@ -1,0 +1,235 @@
+"""A decision for a bundle, fitted to what its model says of one part of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shards.errors import ShardError
+from trainer.contract.decision.calibration import PriorShift, calibrate
+from trainer.contract.decision.conformal import find_quantile, fit_sets
+from trainer.contract.decision.decision import Decision, Fitted
+from trainer.contract.decision.ood import Detector, OodRule, scale_to_length_one
+from trainer.contract.decision.operating_point import OperatingPoint, PointRule
+from trainer.decide.each import fit_points
+from trainer.decide.gaussians import fit_gaussians
+from trainer.decide.point import fit_point
+from trainer.decide.seen import Seen
+from trainer.decide.temperature import TemperatureFit, fit_temperature, fit_temperature_each
+from trainer.decide.wish import Wish
+from trainer.evaluate.metrics.resampling import describe_few
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_SHARES_APART = 0.1
+_PARTS = {
+    "train": [
+        "fitted on train, the pictures that the weights were fitted to: probabilities will be too sure of new pictures "
+        "and thresholds too strict; fit on val"
+    ],
+    "test": ["fitted on test: what test says of this bundle from now on flatters it; fit on val"],
+}
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision; the detector of its `ood`, without the scores of probes; how the temperature came out."""
+
+    decision: Decision
+    detector: Detector | None
+    temperature: TemperatureFit | None
+
+
+def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | None, notes: list[str]) -> Decided:
+    """Return the decision that is wished for.
+
+    Where a second thing must not be fitted to the pictures of the first, they are divided in two by a hash of the
+    sample id: the temperature is fitted to one half and the conformal sets to the other, and so are Gaussians and their
+    threshold when there is no reference. The operating point is fitted to all: of two classes a temperature does not
+    change the order that it depends on, and of more it hardly does.
+
+    Args:
+        wish: What the decision shall have.
+        classes: K names.
+        seen: The part that it is fitted to.
+        reference: What the Gaussians are fitted to; None: a half of `seen`.
+        notes: What its user must know already; the decision has them and those of the fit.
+
+    Raises:
+        ShardError: Too few pictures, a class without any that matters, or a goal that cannot be reached.
+    """
+    _require_numbers(seen)
+    first = is_in_first_half(seen.ids)
+    everything = np.ones(len(first), dtype=np.bool_)
+    halved = wish.temperature and wish.level is not None
+    notes = [*_PARTS.get(seen.part, []), *notes]
+    found = _fit_temperature(seen, first if halved else everything, notes) if wish.temperature else None
+    temperature = found.temperature if found else None
+    if seen.is_multi_label:
+        chosen = _choose_labels(wish, classes, seen, temperature, notes)
+    else:
+        chosen = _choose_label(wish, classes, seen, temperature, ~first if halved else everything, notes)
+    ood, detector = _fit_ood(wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
+    decision = Decision(
+        temperature=temperature,
+        ood=ood,
+        fitted=Fitted(
+            dataset=seen.dataset,
+            part=seen.part,
+            samples=len(seen.labels),
+            groups=seen.units.number if seen.units.by == "group" else None,
+            notes=notes,
+        ),
+        **chosen,
+    )
+    return Decided(decision, detector, found)
+
+
+def _choose_label(
+    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, rows: Mask, notes: list[str]
+) -> dict[str, Any]:
+    """Return how one label is chosen, fields of Decision; sets are fitted to `rows`, notes are added."""
+    calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
+    probabilities = torch.softmax(calibrated, dim=1).numpy()
+    notes += _compare_shares(wish.priors, classes, seen, temperature)
+    ratios = weigh_classes(wish.priors, classes, seen)
+    point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
+    sets = None
+    if wish.level is not None:
+        sets = fit_sets(probabilities[rows], seen.labels[rows], wish.level, wish.score, ratios)
+        notes.append(
+            f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
+            "of them, and not for pictures from elsewhere"
+        )
+    chosen = {"rule": "argmax", "priors": wish.priors, "point": point, "conformal": sets}
+    return chosen | {"abstain_below": wish.abstain_below}
+
+
+def _choose_labels(
+    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, notes: list[str]
+) -> dict[str, Any]:
+    """Return how any number of labels is chosen, fields of Decision; notes are added."""
+    shares = torch.sigmoid(calibrate(torch.from_numpy(seen.logits), temperature, None))
+    points = fit_points(wish, classes, seen, shares.numpy(), notes)
+    if wish.point is not None:
+        notes += _note_point(wish.point, seen)
+    return {"rule": "each", "points": points}
+
+
+def _require_numbers(seen: Seen) -> None:
+    if len(seen.labels) == 0:
+        raise ShardError(f"{seen.part} has no pictures to fit to")
+    broken = int((~np.isfinite(seen.logits).all(axis=1)).sum())
+    if broken:
+        raise ShardError(
+            f"the logits of {broken:,} of {len(seen.labels):,} pictures of {seen.part} are not finite; the weights "
+            "overflow, so nothing was fitted"
+        )
+
+
+def _compare_shares(priors: PriorShift | None, classes: list[str], seen: Seen, temperature: float | None) -> list[str]:
+    """Return a note where the model plainly learned other class shares than the prior shift takes for granted."""
+    if priors is None:
+        return []
+    plain = torch.softmax(calibrate(torch.from_numpy(seen.logits), temperature, None), dim=1).numpy()
+    given, there = plain.mean(axis=0), np.bincount(seen.labels, minlength=len(classes)) / len(seen.labels)
+    worst = int(np.abs(given - there).argmax())
+    if abs(given[worst] - there[worst]) <= _SHARES_APART or not np.abs(there - priors.train).max() <= _SHARES_APART:
+        return []
+    return [
+        f"the model gives {classes[worst]} {given[worst]:.2f} on average where its share is {there[worst]:.2f}: it "
+        "seems to have learned other class shares than train has, as balanced training does; --train-prior tells them"
+    ]
+
+
+def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:
+    """Return bool[N], by the sha256 of each sample id: about half of them, the same whatever else is asked.
+
+    >>> int(is_in_first_half(np.arange(10_000)).sum())
+    5058
+    """
+    return np.array([hashlib.sha256(str(number).encode()).digest()[0] < 128 for number in ids.tolist()], dtype=np.bool_)
+
+
+def _fit_temperature(seen: Seen, rows: Mask, notes: list[str]) -> TemperatureFit:
+    if not rows.any():
+        raise ShardError(f"{seen.part} has {len(rows)} pictures, too few to divide in two; fit on a larger part")
+    fit = fit_temperature_each if seen.is_multi_label else fit_temperature
+    found = fit(seen.logits[rows], seen.labels[rows])
+    if found.temperature is None:
+        notes.append(
+            f"every one of {int(rows.sum())} pictures of {seen.part} is told rightly, which leaves the temperature "
+            "open; probabilities stay as they are"
+        )
+    return found
+
+
+def weigh_classes(priors: PriorShift | None, classes: list[str], seen: Seen) -> Floats | None:
+    """Return float64[K], by how much each class is more frequent in use than in the part; None: as frequent.
+
+    Raises:
+        ShardError: The part lacks a class.
+    """
+    if priors is None:
+        return None
+    counts = np.bincount(seen.labels, minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
+    if missing:
+        raise ShardError(
+            f"{seen.part} has no pictures of {', '.join(missing)}, so nothing is known of what they will give at other "
+            "class shares; fit on a part with all classes"
+        )
+    ratios: Floats = np.array(priors.deploy) * len(seen.labels) / counts
+    return ratios
+
+
+def _fit_point(
+    wish: Wish, classes: list[str], seen: Seen, probabilities: Floats, ratios: Floats | None, notes: list[str]
+) -> OperatingPoint | None:
+    if wish.point is None or wish.positive is None:
+        return None
+    positive = classes.index(wish.positive)
+    hits = int((seen.labels == positive).sum())
+    if hits in (0, len(seen.labels)):
+        raise ShardError(
+            f"{seen.part} has {hits} pictures of {wish.positive} among {len(seen.labels)}; an operating point needs "
+            "pictures of it and of others"
+        )
+    notes += _note_point(wish.point, seen)
+    return fit_point(wish.point, classes, positive, probabilities, seen.labels, ratios, seen.units)
+
+
+def _note_point(rule: PointRule, seen: Seen) -> list[str]:
+    chosen = [
+        "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
+        "--check on test tells what they are worth"
+    ]
+    return [*(chosen if rule.goal != "recall" else []), *describe_few(seen.units)]
+
+
+def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:
+    """Return the rule, its file still to be written, and the detector: of several labels a picture, one Gaussian."""
+    source = seen if reference is None else reference
+    fit = first if reference is None else np.ones(len(source.labels), dtype=np.bool_)
+    judge = ~first if reference is None else np.ones(len(seen.labels), dtype=np.bool_)
+    points = scale_to_length_one(torch.from_numpy(source.features[fit])).numpy()
+    of = np.zeros(len(source.labels), np.int64) if source.is_multi_label else source.labels
+    detector = fit_gaussians(points, of[fit])
+    scores = detector.score(torch.from_numpy(seen.features[judge])).double().numpy()
+    rule = OodRule(
+        score="mahalanobis",
+        threshold=find_quantile(scores, kept),
+        kept=kept,
+        fitted_on=source.part,
+        samples=int(fit.sum()),
+        features=points.shape[1],
+        file="",
+        sha256="",
+    )
+    return rule, detector

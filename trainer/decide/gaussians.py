@@ -1,0 +1,44 @@
+"""Gaussians around the class means of features, with one covariance."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from sklearn.covariance import ledoit_wolf_shrinkage, shrunk_covariance
+
+from shards.errors import ShardError
+from trainer.contract.decision.ood import Detector
+
+_LEAST_SHRINKAGE = 1e-4
+"""Features that are never active in the fit have no variance of their own; this keeps the matrix invertible."""
+
+
+def fit_gaussians(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Detector:
+    """Return the Gaussians of points float32[N, D] in classes int64[N]; classes without a point have none.
+
+    Raises:
+        ShardError: Not more points than classes, or points that are all the same.
+
+    Source: Lee et al. 2018, eq. 1; shrinkage of Ledoit and Wolf 2004 (A Well-Conditioned Estimator for
+    Large-Dimensional Covariance Matrices).
+    """
+    present, of = np.unique(labels, return_inverse=True)
+    if len(points) <= len(present):
+        raise ShardError(
+            f"{len(points)} pictures of {len(present)} classes do not give a covariance; fit on a larger part"
+        )
+    exact = points.astype(np.float64)
+    means = np.stack([exact[of == number].mean(axis=0) for number in range(len(present))])
+    centred = exact - means[of]
+    covariance = centred.T @ centred / (len(points) - len(present))
+    shrinkage = max(float(ledoit_wolf_shrinkage(centred, assume_centered=True)), _LEAST_SHRINKAGE)
+    try:
+        root = cholesky(shrunk_covariance(covariance, shrinkage), lower=True)
+    except LinAlgError as err:
+        raise ShardError("the features of these pictures do not vary; the model tells nothing apart") from err
+    whitening = solve_triangular(root, np.eye(len(root)), lower=True).T
+    centre = exact.mean(axis=0)
+    tensors = (centre, whitening, (means - centre) @ whitening, np.zeros(0))
+    return Detector(*(torch.from_numpy(tensor).float() for tensor in tensors))

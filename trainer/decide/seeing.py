@@ -1,0 +1,95 @@
+"""What a bundle's model says of one part of a dataset, features included, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+
+from shards.cli.progress import Progress
+from shards.dataset.dataset import Dataset, Split
+from shards.dataset.read import SampleReader
+from trainer.contract.bundle import Bundle
+from trainer.contract.model.features import FeatureTap
+from trainer.contract.model.model import Classifier, split_outputs
+from trainer.decide.seen import Part, Seen
+from trainer.evaluate.rows import evaluate_split
+from trainer.ranks.ranks import Ranks
+
+REFERENCE_SAMPLES = 20_000
+"""Pictures of train that give class means and covariance, about; more change little and take their time."""
+
+
+class _WithFeatures(nn.Module):
+    """Gives logits and, behind them, what entered the head: float32[B, K + D]."""
+
+    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
+        super().__init__()
+        self.model, self.tap = model, tap
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, _ = split_outputs(self.model(images))
+        return torch.cat([logits.float(), self.tap.take()], dim=1)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A bundle's model that is shown parts of a dataset of its classes; workers: threads that decode."""
+
+    bundle: Bundle
+    dataset: Dataset
+    ranks: Ranks
+    workers: int
+
+
+def see_part(
+    viewer: Viewer, part: str, with_features: bool, most: int | None = None, with_groups: bool = False
+) -> Seen:
+    """Return what the model says of a part.
+
+    Args:
+        viewer: Who looks.
+        part: Which part.
+        with_features: Keep what enters the head; otherwise features are float32[N, 0].
+        with_groups: Read which pictures belong together.
+        most: Stop after the shard that makes so many pictures; None: all.
+
+    Raises:
+        UsageError: No such part.
+    """
+    bundle, split = viewer.bundle, viewer.dataset.split(part)
+    if most is not None:
+        split = take_shards(split, most)
+    tap = FeatureTap(bundle.model)
+    # Rows need no more of a model than a call.
+    model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
+    progress = Progress(f"reading {part}", split.num_samples)
+    try:
+        rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers, progress.show)
+    finally:
+        progress.close()
+        tap.close()
+    logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
+    groups = _read_groups(split, rows.ids) if with_groups else None
+    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features, groups)
+
+
+def _read_groups(split: Split, ids: npt.NDArray[np.int64]) -> pa.Array:
+    """Return the group of each sample, in order of the ids."""
+    with SampleReader(split) as reader:
+        index = reader.read_columns(["sample_id", "group"])
+    index = index.take(pc.sort_indices(index["sample_id"])).combine_chunks()
+    assert np.array_equal(index["sample_id"].to_numpy(), ids)
+    return index["group"].cast(pa.string()).combine_chunks()
+
+
+def take_shards(split: Split, most: int) -> Split:
+    """Return the first shards of a split that hold `most` samples, or all; any shard is a fair mix of its classes."""
+    enough = int(np.searchsorted(np.cumsum(split.counts), most)) + 1
+    return replace(split, table=split.table.slice(0, enough))

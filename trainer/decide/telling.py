@@ -1,0 +1,80 @@
+"""A stored decision in words."""
+
+from __future__ import annotations
+
+from trainer.contract.decision.conformal import ConformalSets
+from trainer.contract.decision.decision import THRESHOLD, Decision
+from trainer.contract.decision.operating_point import NEVER, Interval, OperatingPoint
+
+
+def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
+    """Return lines for people, the name of each thing in the first 13 characters.
+
+    >>> describe_decision(Decision(), ["a", "b"])
+    ['decision     the most probable class']
+    """
+    lines = _describe_probabilities(decision, classes)
+    several = decision.rule == "each"
+    lines += _describe_points(decision.points or [], classes) if several else _describe_point(decision.point)
+    if decision.conformal is not None:
+        lines += _describe_sets(decision.conformal)
+    if decision.ood is not None:
+        ood = decision.ood
+        lines.append(
+            f"ood          abstains above a score of {ood.threshold:.4g}, which {ood.kept:.0%} of pictures like these "
+            f"stay below; fitted on {ood.samples:,} pictures of {ood.fitted_on}"
+        )
+    if decision.abstain_below is not None:
+        lines.append(f"abstains     where no class has probability {decision.abstain_below:g}")
+    if decision.fitted is not None:
+        fitted = decision.fitted
+        groups = "" if fitted.groups is None else f" in {fitted.groups:,} groups (intervals are of groups)"
+        lines.append(
+            f"fitted on    {fitted.samples:,} pictures of {fitted.part}{groups}, dataset {fitted.dataset[:12]}"
+        )
+        lines += [f"note: {note}" for note in fitted.notes]
+    return lines
+
+
+def _describe_probabilities(decision: Decision, classes: list[str]) -> list[str]:
+    lines = []
+    if decision.temperature is not None:
+        lines.append(f"temperature  {decision.temperature:.4g}")
+    if decision.priors is not None:
+        pairs = zip(classes, decision.priors.train, decision.priors.deploy, strict=True)
+        lines.append("priors       " + ", ".join(f"{name} {was:.3g} -> {now:.3g}" for name, was, now in pairs))
+    return lines
+
+
+def _describe_points(points: list[OperatingPoint], classes: list[str]) -> list[str]:
+    lines = [line for point in points for line in _describe_point(point)]
+    if not points:
+        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
+    if len(points) < len(classes):
+        lines.append(f"decision     every other class from its own probability {THRESHOLD:g} on")
+    return lines
+
+
+def _describe_point(point: OperatingPoint | None) -> list[str]:
+    if point is None:
+        return ["decision     the most probable class"]
+    when = "never" if point.threshold == NEVER else f"from probability {point.threshold:.4g} on"
+    bayes = "" if point.bayes_threshold is None else f" (Bayes: {point.bayes_threshold:.4g})"
+    name = point.positive
+    precision = f"precision ({name}) " + ("open" if point.precision is None else _describe(point.precision))
+    return [
+        f"decision     {point.positive} {when}{bayes}, for {point.rule}",
+        f"             recall ({name}) {_describe(point.recall)}, {precision}, "
+        f"specificity ({name}) {_describe(point.specificity)}",
+    ]
+
+
+def _describe(share: Interval) -> str:
+    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of {share.count:,}"
+
+
+def _describe_sets(sets: ConformalSets) -> list[str]:
+    return [
+        f"set          holds the true class of {sets.level:.0%} of pictures, over all pictures like these; "
+        f"{sets.score}, {sets.mean_size:.2f} classes on average, fitted on {sets.samples:,}"
+    ]

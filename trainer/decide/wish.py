@@ -1,0 +1,115 @@
+"""What a decision shall have, and how a command line says so."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from shards.dataset.dataset import Dataset
+from shards.dataset.positive import find_misfit
+from shards.errors import UsageError
+from trainer.contract.bundle import BundlePage
+from trainer.contract.decision.calibration import PriorShift, parse_shares
+from trainer.contract.decision.conformal import Kind
+from trainer.contract.decision.operating_point import PointRule, parse_rule
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a decision shall have.
+
+    positive: Class of `point`. level, score: Of conformal sets. kept: Share of pictures like the part's that are not
+    out of distribution; needs_train: these are compared with train's. priors: Class shares in training and in use.
+    """
+
+    temperature: bool = True
+    point: PointRule | None = None
+    positive: str | None = None
+    level: float | None = None
+    score: Kind = "lac"
+    kept: float | None = None
+    needs_train: bool = False
+    abstain_below: float | None = None
+    priors: PriorShift | None = None
+
+
+def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset) -> Wish:
+    """Return what the options of `trainer.decide` wish for.
+
+    Raises:
+        UsageError: They do not fit the classes, or class shares in training are not known.
+    """
+    classes = page.classes
+    positive = arguments.positive
+    if positive is None and arguments.point is not None:
+        positive = page.positive or dataset.manifest.positive
+    _refuse_misfit(arguments, page, positive)
+    if arguments.positive is not None and arguments.positive not in classes:
+        raise UsageError(f"--positive {arguments.positive} {find_misfit(arguments.positive, classes)}")
+    needs_train = arguments.ood is not None and arguments.ood_fit != "same"
+    if needs_train and "train" not in dataset.manifest.splits:
+        raise UsageError("--ood compares with the train part, and the dataset has none; give --ood-fit same")
+    return Wish(
+        temperature=arguments.temperature is not False,
+        point=None if arguments.point is None else parse_rule(arguments.point),
+        positive=positive,
+        level=arguments.conformal,
+        score=arguments.conformal_score or "lac",
+        kept=arguments.ood,
+        needs_train=needs_train,
+        abstain_below=arguments.abstain_below,
+        priors=_read_priors(arguments, classes, dataset),
+    )
+
+
+def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage, positive: str | None) -> None:
+    """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
+    if page.task == "single-label":
+        if arguments.point is not None and positive is None:
+            raise UsageError("--point says nothing alone; give --positive CLASS with it")
+        return
+    for name in ("conformal", "abstain_below", "deploy_prior"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for pictures of one label each, and this bundle gives any number; what "
+                "there is for those: --temperature, --point, --ood"
+            )
+
+
+def check_dataset(page: BundlePage, dataset: Dataset) -> list[str]:
+    """Return what the user of a decision must know of the dataset that it is fitted to.
+
+    Raises:
+        UsageError: It has other classes than the bundle, or another number of labels a picture.
+    """
+    if page.task != dataset.manifest.task:
+        raise UsageError(
+            f"the bundle is {page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so nothing "
+            "was decided; take a dataset of the bundle's kind"
+        )
+    if page.classes != dataset.classes:
+        raise UsageError(
+            f"the bundle knows the classes {', '.join(page.classes)}, the dataset has {', '.join(dataset.classes)}; "
+            "labels would not mean the same, so nothing was decided"
+        )
+    if page.dataset is None or page.dataset == dataset.fingerprint():
+        return []
+    return ["the dataset is not the one that the bundle was trained on; it should be of the place of use"]
+
+
+def _read_priors(arguments: argparse.Namespace, classes: list[str], dataset: Dataset) -> PriorShift | None:
+    """Return class shares in use, and in training: those of the train part where none are given."""
+    if arguments.deploy_prior is None:
+        return None
+    if arguments.train_prior is not None:
+        train = parse_shares("--train-prior", arguments.train_prior, classes, None)
+    else:
+        split = dataset.manifest.splits.get("train")
+        counts = split.class_counts if split else [0] * len(classes)
+        if min(counts) == 0:
+            raise UsageError(
+                "the dataset's train part does not have all classes, so their shares in training are not known; "
+                "give --train-prior CLASS=SHARE,..."
+            )
+        train = [count / sum(counts) for count in counts]
+    return PriorShift(train=train, deploy=parse_shares("--deploy-prior", arguments.deploy_prior, classes, train))

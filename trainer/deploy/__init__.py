@@ -1,1 +1,0 @@
-"""Out of the house: exports of a bundle, and what each way to compute it costs."""

@@ -1,0 +1,1 @@
+"""Figures from rows: confusion, curves, reliability, thresholds."""

@@ -1,0 +1,128 @@
+"""Figures as PNG files: confusion matrices, and the course of a run. matplotlib is imported where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.files.atomic import write_atomically
+from trainer.evaluate.figures.fonts import Lettering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 110
+_WRITTEN = 12
+"""Classes up to which cells of a confusion matrix hold their numbers."""
+_TICKS = 40
+"""Names along an axis at most."""
+_LETTERS = 18
+"""Of a name, at most."""
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return an empty figure, inches; layout: who places what is in it, None where its maker does."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with write_atomically(path) as file:
+        figure.savefig(file, dpi=_DPI, format="png")
+
+
+def shorten_name(name: str) -> str:
+    """Return at most 18 letters of a name.
+
+    >>> shorten_name("a very long name of a class")
+    'a very long name …'
+    """
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+
+
+def draw_confusion(
+    path: Path, counts: npt.NDArray[np.int64], lettering: Lettering, *, normalised: bool = False
+) -> None:
+    """Draw a confusion matrix int64[K, K], rows true and columns predicted.
+
+    Shaded by the count, or normalised: by the share of the true class. Of many classes cells are not written in, and
+    not every one is named.
+    """
+    from matplotlib.colors import Normalize, PowerNorm
+
+    number = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Square roots: the cells of rare classes are seen beside those of frequent ones.
+    scale = Normalize(0, 1) if normalised else PowerNorm(0.5, 0, max(1, int(counts.max())))
+    side = min(10.0, 2.6 + 0.62 * number)
+    with lettering.applied():
+        figure = new_figure(side + 1, side)
+        axes = figure.add_subplot()
+        image = axes.imshow(shares if normalised else counts, cmap="Blues", norm=scale)
+        if number <= _WRITTEN:
+            _write_cells(axes, counts, shares, normalised, scale)
+        _name_ticks(axes, [shorten_name(name) for name in lettering.names])
+        axes.set(xlabel="predicted", ylabel="true")
+        figure.colorbar(image, label="share of the true class" if normalised else "samples", shrink=0.8)
+        save_figure(figure, path)
+
+
+def _write_cells(
+    axes: Any, counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], normalised: bool, scale: Any
+) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        shade = scale(shares[row, column] if normalised else count)
+        text = f"{shares[row, column]:.2f}" if normalised else f"{count:,}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if shade > 0.6 else "black", fontsize=9)
+
+
+def _name_ticks(axes: Any, names: list[str]) -> None:
+    """Write the names along both axes, every n-th where there are too many to read."""
+    shown = range(0, len(names), -(-len(names) // _TICKS))
+    size = 9 if len(names) <= _WRITTEN else 7
+    slanted = len(names) > 4 or max(map(len, names)) > 10
+    style = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(shown, [names[number] for number in shown], fontsize=size, **style)
+    axes.set_yticks(shown, [names[number] for number in shown], fontsize=size)
+
+
+def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw the course of a run from the rows of metrics.jsonl."""
+    figure = new_figure(10, 8.4)
+    loss, score, rate, feed, wait, time = figure.subplots(3, 2).flat
+    epochs = [row["epoch"] for row in rows]
+
+    def plot(axes: Any, name: str, label: str) -> None:
+        axes.plot(epochs, [row[name] for row in rows], marker="o", markersize=3, label=label)
+
+    plot(loss, "train/loss", "train")
+    plot(loss, "val/log_loss", "validation")
+    several = {"map": "mAP", "macro_f1": "macro F1"}
+    shown = several if "val/map" in rows[0] else {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+    for name, label in shown.items():
+        plot(score, f"val/{name}", label)
+    plot(rate, "train/lr", "end of epoch")
+    plot(feed, "feed/img_s", "training")
+    plot(wait, "feed/wait_frac", "training")
+    plot(time, "train/time_s", "training")
+    plot(time, "val/time_s", "validation")
+    loss.set(title="loss (nats)")
+    score.set(title="validation")
+    rate.set(title="learning rate")
+    feed.set(title="images/s", ylim=(0, None))
+    wait.set(title="share of the time that waits for data", xlabel="epoch", ylim=(0, 1))
+    time.set(title="seconds an epoch", xlabel="epoch", ylim=(0, None))
+    for axes in (loss, score, time):
+        axes.legend(fontsize=8)
+    for axes in (loss, score, rate, feed, wait, time):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Numbers from rows: metrics, ranking, calibration, bootstrap intervals."""

@@ -1,0 +1,167 @@
+"""95 % intervals by the bootstrap of what a model answers for pictures of one label each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.evaluate.metrics.calibration import brier_scores, log_losses
+from trainer.evaluate.metrics.metrics import SPECIFICITIES, TOP, is_in_top, softmax
+from trainer.evaluate.metrics.ranking import Ranked, rank_scores, sweep_thresholds
+from trainer.evaluate.metrics.resampling import (
+    BY_CLASS,
+    RESAMPLES,
+    TOO_MANY,
+    Draws,
+    Units,
+    Values,
+    average,
+    bound_same,
+    bound_values,
+    plan_draws,
+    resample,
+)
+from trainer.evaluate.metrics.rule import Rule
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_PROPORTIONS = ("accuracy", "top5_accuracy", "sensitivity", "specificity")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers. labels, predicted: int64[N]; logits: float32[N, K]."""
+
+    labels: Ints
+    predicted: Ints
+    logits: npt.NDArray[np.float32]
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits.shape[1]
+
+
+def compute_intervals(
+    answers: Answers, classes: list[str], rule: Rule, units: Units, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Return `interval`, how it was done, and `intervals`, [low, high] by name of metric.
+
+    per_class holds those of each class's precision, recall and f1. A metric that the resamples do not bound is
+    absent, and interval.notes says why. ECE has none: it grows with noise, and a resample is noisier than its samples.
+
+    Source: Efron and Tibshirani 1993, chapter 13 (percentile); Field and Welsh 2007 (cluster bootstrap).
+    """
+    ranked = _rank_classes(answers, rule)
+    draws = plan_draws(units, len(ranked), resamples)
+    values = _resample(answers, rule, draws, ranked)
+    how = draws.describe()
+    how["notes"]["ece"] = "resampling would bias it upward"
+    if not draws.ranked:
+        how["notes"] |= dict.fromkeys(("auroc", "auprc", *SPECIFICITIES), TOO_MANY)
+    intervals, notes = bound_values(values, classes, lambda name: _bound_sure(name, answers, rule, units))
+    how["notes"] |= notes
+    return {"interval": how, "intervals": intervals}
+
+
+def _rank_classes(answers: Answers, rule: Rule) -> dict[int, Ranked]:
+    probabilities = softmax(answers.logits)
+    numbers = range(answers.num_classes)
+    if answers.num_classes == 2 and rule.positive is not None:
+        numbers = range(rule.positive, rule.positive + 1)
+    return {number: rank_scores(answers.labels == number, probabilities[:, number]) for number in numbers}
+
+
+def _resample(answers: Answers, rule: Rule, draws: Draws, ranked: dict[int, Ranked]) -> Values:
+    """Return each metric's values float64[resamples, ...]."""
+    means = _list_means(answers)
+
+    def judge(weights: Floats) -> Values:
+        return _judge_confusion(_weigh_confusion(answers, weights), rule) | average(means, weights)
+
+    width = max(len(answers.labels), answers.num_classes**2)
+    return resample(draws, width, judge, partial(_judge_order, ranked, rule))
+
+
+def _list_means(answers: Answers) -> Values:
+    """Return the metrics that are means over samples, as float64[N] each."""
+    means = {
+        "log_loss": log_losses(answers.labels, answers.logits),
+        "brier": brier_scores(answers.labels, softmax(answers.logits)),
+    }
+    if answers.num_classes > TOP:
+        means["top5_accuracy"] = is_in_top(answers.labels, answers.logits).astype(np.float64)
+    return means
+
+
+def _weigh_confusion(answers: Answers, weights: Floats) -> Floats:
+    """Return float64[B, K, K] of weights float64[B, N]."""
+    number, (rows, _) = answers.num_classes, weights.shape
+    cells = answers.labels * number + answers.predicted + np.arange(rows)[:, None] * number**2
+    counts = np.bincount(cells.ravel(), weights.ravel(), minlength=rows * number**2)
+    return counts.astype(np.float64).reshape(rows, number, number)
+
+
+def _judge_confusion(confusion: Floats, rule: Rule) -> Values:
+    """Return the metrics that a confusion matrix float64[B, K, K] decides, float64[B] each, by class float64[B, K]."""
+    right = np.diagonal(confusion, axis1=1, axis2=2)
+    true, said, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
+    present, hits = true > 0, right.sum(axis=1)
+    precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
+    table = {"precision": precision, "recall": recall, "f1": 2 * right / np.maximum(true + said, 1)}
+    values = {"accuracy": hits / total, "balanced_accuracy": np.average(recall, axis=1, weights=present)}
+    for name, column in table.items():
+        values[f"macro_{name}"] = np.average(column, axis=1, weights=present)
+        values[f"weighted_{name}"] = np.average(column, axis=1, weights=true)
+        values[BY_CLASS + name] = np.where(present, column, np.nan)
+    values |= _judge_agreement(hits, true, said, total)
+    if rule.positive is not None:
+        at, rest = rule.positive, total - true[:, rule.positive]
+        values["sensitivity"] = np.where(present[:, at], recall[:, at], np.nan)
+        false = said[:, at] - right[:, at]
+        values["specificity"] = np.where(rest > 0, 1 - false / np.maximum(rest, 1), np.nan)
+    return values
+
+
+def _judge_agreement(hits: Floats, true: Floats, said: Floats, total: Floats) -> Values:
+    """Return mcc and kappa; NaN where all samples are of one class.
+
+    Source: Gorodkin 2004 (the MCC of several classes), Cohen 1960.
+    """
+    chance = (true * said).sum(axis=1)
+    spread = (total**2 - (said**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
+    mcc = np.where(spread > 0, (hits * total - chance) / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+    kappa = (hits * total - chance) / np.maximum(total**2 - chance, 1e-300)
+    defined = (true > 0).sum(axis=1) > 1
+    return {"mcc": np.where(defined, mcc, np.nan), "kappa": np.where(defined, kappa, np.nan)}
+
+
+def _judge_order(ranked: dict[int, Ranked], rule: Rule, weights: Floats) -> Values:
+    """Return auroc and auprc, and sensitivities at a specificity where there is a positive class, float64[B] each."""
+    values: Values = {}
+    columns: dict[str, list[Floats]] = {"auroc": [], "auprc": []}
+    for number, one in ranked.items():
+        sweep = sweep_thresholds(one, weights)
+        columns["auroc"].append(sweep.auroc())
+        columns["auprc"].append(sweep.average_precision())
+        if number == rule.positive:
+            values |= {name: sweep.sensitivity_at(least) for name, least in SPECIFICITIES.items()}
+    return values | {name: np.mean(column, axis=0) for name, column in columns.items()}
+
+
+def _bound_sure(name: str, answers: Answers, rule: Rule, units: Units) -> tuple[list[float], str] | None:
+    """Return Wilson's interval of a proportion that is the same in all resamples, and a note that says so."""
+    if name not in _PROPORTIONS:
+        return None
+    labels, right = answers.labels, answers.predicted == answers.labels
+    part = np.ones(len(labels), dtype=bool)
+    if name == "top5_accuracy":
+        right = is_in_top(labels, answers.logits)
+    elif name in ("sensitivity", "specificity"):
+        part = (labels == rule.positive) == (name == "sensitivity")
+        right = (answers.predicted == rule.positive) == (name == "sensitivity")
+    return bound_same(right, units, part)

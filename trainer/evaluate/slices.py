@@ -1,0 +1,125 @@
+"""Metrics of parts of the samples: by group, size, site, or any other column."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.errors import UsageError
+from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
+from trainer.evaluate.metrics.resampling import Units, bound_mean
+from trainer.evaluate.metrics.rule import EachRule, Rule
+from trainer.evaluate.predictions import Predictions
+
+Bools = npt.NDArray[np.bool_]
+
+VALUES = 100
+"""Slices of a column at most: the values with most samples; all others are one slice."""
+BINS = 4
+"""Of a column of numbers with more values than DISTINCT, with equal numbers of samples as far as ties allow."""
+DISTINCT = 8
+_SCALARS = {
+    "accuracy": (
+        "balanced_accuracy", "macro_f1", "auroc", "auprc", "sensitivity", "specificity", "log_loss", "brier", "ece",
+    ),
+    "subset_accuracy": ("hamming_loss", "macro_f1", "micro_f1", "map", "auroc", "log_loss"),
+}  # fmt: skip
+"""What is told of a slice by the name of its headline, the share of right answers: of one label each, of several."""
+
+
+def check_columns(by: list[str], known: list[str]) -> None:
+    """Raise UsageError for a column that the samples do not have."""
+    for name in by:
+        if name not in known:
+            raise UsageError(
+                f"--by {name}: the samples have the columns {', '.join(known)}; give others with --columns FILE"
+            )
+
+
+def slice_metrics(
+    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, by: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for each column of `by` a row a value: value, samples, accuracy with its interval, and scalars.
+
+    Where samples have several labels, subset_accuracy stands in the place of accuracy.
+
+    A scalar that a slice does not define is absent from its row; so is the interval where all its samples are of one
+    group. right: bool[N], whether each prediction is.
+    """
+    return {name: list(_judge_slices(predictions, right, rule, units, name)) for name in by}
+
+
+def _judge_slices(
+    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, name: str
+) -> Iterator[dict[str, Any]]:
+    column = predictions.known[name]
+    for value, chosen in _cut_numbers(column) if _is_numeric(column) else _cut_values(column):
+        metrics = select_scalars(
+            compute_metrics(predictions.labels[chosen], predictions.logits[chosen], predictions.classes, rule)
+        )
+        headline = find_headline(metrics)
+        row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), headline: metrics[headline]}
+        names, of = np.unique(units.of[chosen], return_inverse=True)
+        interval = bound_mean(right[chosen], Units(units.by, of, len(names)))
+        if interval is not None:
+            row["interval"] = interval
+        yield row | {scalar: metrics[scalar] for scalar in _SCALARS[headline] if scalar in metrics}
+
+
+def find_headline(metrics: dict[str, Any]) -> str:
+    """Return the name of the share of right answers that a slice or a part has."""
+    return next(name for name in _SCALARS if name in metrics)
+
+
+def _is_numeric(column: pa.ChunkedArray) -> bool:
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return numeric and len(pc.unique(column)) > DISTINCT
+
+
+def _cut_values(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
+    """Yield each value as text with bool[N], whether a sample has it; those with most samples first."""
+    texts = pc.fill_null(column.cast(pa.string()), "").combine_chunks()
+    counts = pc.value_counts(texts)
+    order = np.lexsort((counts.field("values").to_numpy(zero_copy_only=False), -counts.field("counts").to_numpy()))
+    names = counts.field("values").take(pa.array(order))
+    places = pc.index_in(texts, names).to_numpy()
+    for number, name in enumerate(names[:VALUES].to_pylist()):
+        yield name or "(none)", places == number
+    if len(names) > VALUES:
+        yield f"({len(names) - VALUES:,} others)", places >= VALUES
+
+
+def _cut_numbers(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
+    """Yield ranges of numbers in rising order with bool[N], whether a sample is in it; samples without one last."""
+    values = column.cast(pa.float64()).to_numpy()
+    known = ~np.isnan(values)
+    edges = np.unique(np.quantile(values[known], np.linspace(0, 1, BINS + 1)))
+    bins = np.searchsorted(edges[1:-1], values, side="right")
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        chosen = known & (bins == number)
+        if chosen.any():
+            yield f"{low:g} to {high:g}" if number == len(edges) - 2 else f"{low:g} to below {high:g}", chosen
+    if not known.all():
+        yield "(none)", ~known
+
+
+def tabulate_slices(slices: dict[str, list[dict[str, Any]]], positive: str | None = None) -> pa.Table:
+    """Return slices as a table: column, value, samples, accuracy, low, high, each scalar, and whose they are."""
+    rows = []
+    for column, values in slices.items():
+        for row in values:
+            low, high = row.get("interval", (None, None))
+            rows.append({"column": column, **row, "low": low, "high": high})
+    headline = find_headline(rows[0])
+    names = ["column", "value", "samples", headline, "low", "high", *_SCALARS[headline]]
+    types = [pa.string(), pa.string(), pa.int64(), *[pa.float64()] * (len(names) - 3)]
+    table = pa.table(
+        {name: pa.array([row.get(name) for row in rows], kind) for name, kind in zip(names, types, strict=True)}
+    )
+    return table if positive is None else table.append_column("positive", pa.array([positive] * len(rows)))

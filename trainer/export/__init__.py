@@ -1,0 +1,4 @@
+"""`python -m trainer.export`: a bundle as ONNX, torch-export or TorchScript, compared and described.
+
+Imports `contract` and `ranks`.
+"""

@@ -1,0 +1,185 @@
+"""A bundle as a file of another format: written, compared with the bundle, described, published."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shards.errors import DecodeError, ShardError, UsageError
+from shards.files.atomic import open_temporary_folder, write_text
+from shards.files.fingerprint import fingerprint_file
+from trainer.contract.bundle import Bundle, read_bundle_probes, read_versions
+from trainer.contract.compute.exported import ExportPage, detector_path, page_path, script_path
+from trainer.contract.compute.outputs import FeatureClassifier
+from trainer.contract.compute.parity import TOLERANCE, Parity, require_parity
+from trainer.contract.model.names import ExportKind
+from trainer.contract.probes import OTHER_BACK_END
+from trainer.export.explanation import describe_answer, describe_steps, describe_tensors
+from trainer.export.pictures import Pictures
+from trainer.export.script import join_script
+from trainer.export.writers import Compute, open_model, write_model
+
+_BATCHES = (1, 3, 8)
+"""Sizes that are run through each exported file."""
+_LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_libraries(kind: ExportKind) -> None:
+    """Refuse a format whose libraries are not installed.
+
+    Raises:
+        UsageError: With the command that installs them.
+    """
+    missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None] if kind == "onnx" else []
+    if missing:
+        raise UsageError(f"--to onnx needs {', '.join(missing)}, not installed here: pip install 'shardline[onnx]'")
+
+
+def export_bundle(
+    folder: Path, kind: ExportKind, path: Path, pictures: Pictures | None = None, tolerance: float = TOLERANCE
+) -> ExportPage:
+    """Write a bundle as a file of another format, its page and a program that uses both beside it; return the page.
+
+    Args:
+        folder: The bundle.
+        kind: The format.
+        path: The file; one that is there is replaced, once the new one has passed.
+        pictures: More pictures to compare on than the probes.
+        tolerance: Largest difference of a probability.
+
+    Raises:
+        UsageError: No bundle, or libraries that are missing.
+        ShardError: A damaged bundle, a model that the format cannot hold, or a file that differs from the bundle by
+            more than `tolerance`; nothing is left behind then.
+    """
+    require_libraries(kind)
+    bundle = Bundle.load(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _removing_empty(path.parent), open_temporary_folder(path) as temporary:
+        file = temporary / path.name
+        _copy_detector(bundle, folder, detector_path(file))
+        model, probes = FeatureClassifier(bundle.model), read_bundle_probes(folder)[1]
+        with torch.inference_mode():
+            _, features = model(probes[:1])
+        page = describe_export(bundle, kind, features.shape[1])
+        write_model(kind, model, probes[0].shape, page, file)
+        compute = open_model(kind, file)
+        _compare_features(compute, model, probes, kind)
+        parity = _compare(compute, bundle, probes, pictures, kind, tolerance)
+        facts = {"file": path.name, "sha256": fingerprint_file(file), "parity": parity}
+        page = page.model_copy(update=facts | _name_beside(page, path))
+        _publish(file, path, page)
+    return page
+
+
+@contextlib.contextmanager
+def _removing_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder after the block where nothing is in it."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def describe_export(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage:
+    """Return the page of a bundle's export, but for what is known when its file is written."""
+    page, decision = bundle.page, bundle.page.decision.state_rule()
+    return ExportPage(
+        kind=kind,
+        bundle=page.fingerprint(),
+        weights_sha256=page.weights_sha256,
+        dataset=page.dataset,
+        recipe=page.recipe,
+        model=page.model,
+        classes=page.classes,
+        display_names=page.display_names,
+        decision=decision,
+        **describe_tensors(page.preprocess, len(page.classes), num_features),
+        preprocess=page.preprocess,
+        steps=describe_steps(page.preprocess),
+        answer_steps=describe_answer(decision, page.classes),
+        versions=read_versions(),
+    )
+
+
+def _compare_features(compute: Compute, model: FeatureClassifier, probes: Tensor, kind: ExportKind) -> None:
+    with torch.inference_mode():
+        actual, expected = compute(probes)[1], model(probes)[1]
+    worst = float((actual - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
+    if not worst <= OTHER_BACK_END:
+        raise ShardError(
+            f"{kind} on probes: features differ from the bundle's by {worst:.1e} of the largest, the limit is "
+            f"{OTHER_BACK_END:g}"
+        )
+
+
+def _compare(
+    compute: Compute, bundle: Bundle, probes: Tensor, pictures: Pictures | None, kind: ExportKind, tolerance: float
+) -> dict[str, Parity]:
+    """Return the parity by source, once every one of them is within the tolerance."""
+    for size in _BATCHES:
+        images = probes.repeat(-(-size // len(probes)), 1, 1, 1)[:size]
+        require_parity(compute(images)[0], bundle.compute_logits(images), tolerance, f"{kind} in a batch of {size}")
+    sources = {"probes": probes}
+    if pictures is not None:
+        _, sources[pictures.source] = prepare_all(bundle, pictures)
+    return {
+        source: require_parity(
+            torch.cat([compute(part)[0] for part in images.split(max(_BATCHES))]),
+            torch.cat([bundle.compute_logits(part) for part in images.split(max(_BATCHES))]),
+            tolerance,
+            f"{kind} on {source}",
+        )
+        for source, images in sources.items()
+    }
+
+
+def prepare_all(bundle: Bundle, pictures: Pictures) -> tuple[Pictures, Tensor]:
+    """Return the pictures that can be decoded, and uint8[N, C, S, S] of them.
+
+    Raises:
+        ShardError: None of them can.
+    """
+    usable: list[bytes] = []
+    images: list[Tensor] = []
+    last: DecodeError | None = None
+    for data in pictures.data:
+        try:
+            images.append(bundle.prepare(data))
+            usable.append(data)
+        except DecodeError as err:
+            last = err
+    if not images:
+        raise ShardError(f"none of {len(pictures.data):,} pictures of {pictures.source} can be decoded ({last})")
+    return Pictures(pictures.source, usable), torch.stack(images)
+
+
+def _name_beside(page: ExportPage, path: Path) -> dict[str, str | None]:
+    """Return the fields of the page that name the other files of an export."""
+    detector = detector_path(path).name if page.decision.ood else None
+    return {"script": script_path(path).name, "detector": detector}
+
+
+def _copy_detector(bundle: Bundle, folder: Path, path: Path) -> None:
+    """Copy what the out-of-distribution score needs of a bundle, where its decision has one."""
+    if bundle.page.decision.ood is not None:
+        path.write_bytes((folder / bundle.page.decision.ood.file).read_bytes())
+
+
+def _publish(file: Path, path: Path, page: ExportPage) -> None:
+    beside = page_path(path)
+    beside.unlink(missing_ok=True)  # an export without its page is none
+    os.replace(file, path)
+    if page.detector is None:
+        detector_path(path).unlink(missing_ok=True)  # of an earlier decision
+    else:
+        os.replace(detector_path(file), detector_path(path))
+    write_text(script_path(path), join_script())
+    write_text(beside, page.model_dump_json(indent=2) + "\n")

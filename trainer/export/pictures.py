@@ -1,0 +1,57 @@
+"""Real pictures to compare and to measure on, as encoded bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.dataset.read import SampleReader
+from shards.errors import UsageError
+from shards.order.plan import sequential_refs
+from shards.sources.folder import list_pictures
+from trainer.contract.bundle import read_bundle_probes
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Encoded pictures, and where they came from."""
+
+    source: str
+    data: list[bytes]
+
+
+def read_pictures(where: str, samples: int) -> Pictures:
+    """Return the first pictures of a dataset's part (`DATASET[:PART]`, val where none is named) or of a folder.
+
+    Raises:
+        UsageError: Neither a dataset nor a folder of pictures.
+        ShardError: A damaged dataset.
+        OSError: It cannot be read.
+    """
+    location, colon, part = where.rpartition(":")
+    if not colon or part not in PARTS:
+        location, part = where, "val"
+    if "://" in location or (Path(location) / "dataset.json").is_file():
+        return Pictures(f"{location}:{part}", _read_samples(open_dataset(location), part, samples))
+    if location != where:
+        raise UsageError(f"{location} is no dataset (it has no dataset.json), so it has no part {part}")
+    # A stride through the sorted names, or all pictures would be of the first class.
+    paths = list_pictures([Path(where)])
+    chosen = paths[:: max(1, len(paths) // samples)][:samples]
+    return Pictures(where, [path.read_bytes() for path in chosen])
+
+
+def _read_samples(dataset: Dataset, part: str, samples: int) -> list[bytes]:
+    # Stored in a seeded permutation: the first ones are a fair sample.
+    split = dataset.split(part)
+    refs = sequential_refs(split.counts, 0, min(samples, split.num_samples))
+    with SampleReader(split) as reader:
+        return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
+
+
+def read_probe_pictures(bundle: Path) -> Pictures:
+    """Return the pictures that travel with a bundle."""
+    return Pictures("probes", read_bundle_probes(bundle)[0])

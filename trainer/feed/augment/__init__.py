@@ -1,0 +1,1 @@
+"""Random changes of training pictures, drawn from each sample's own key."""

@@ -1,0 +1,186 @@
+"""The one door of albumentations: policies made of its operations, drawn per sample, and its operations by name.
+
+Importing this takes most of a second, so trainer.feed.augment.policies does it where a recipe needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which otherwise asks the network for a newer version
+
+import albumentations as A  # noqa: N812 (the name that its documentation uses)
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.feed.augment.library import Change, Library
+from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng
+
+Pixels = npt.NDArray[np.uint8]
+Operations = list[A.BasicTransform | A.BaseCompose]
+
+cv2.setNumThreads(0)  # the feed's pool is the parallelism, as with torch; OpenCV has one setting for all threads
+
+
+def seed_transforms(build: Callable[[], Operations], purpose: int = OPERATIONS) -> Change:
+    """Return what `build` builds, applied in order, as a change that draws from each sample's key.
+
+    Transforms keep their generators and last parameters in themselves, so each thread builds its own.
+    """
+    local = threading.local()
+
+    def apply(image: Tensor, key: SampleKey) -> Tensor:
+        if not hasattr(local, "compose"):
+            local.compose = A.Compose(build())
+        # Not set_random_seed: it gives every transform a generator of its own with the same seed, so that their
+        # draws agree and two flips of probability 1/2 come both or not at all
+        # (test_set_random_seed_still_makes_two_flips_agree).
+        local.compose.set_random_state(make_numpy_rng(key, purpose), make_python_rng(key, purpose))
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        changed = np.ascontiguousarray(local.compose(image=pixels)["image"])
+        return torch.from_numpy(changed if changed.ndim == 3 else changed[..., None]).permute(2, 0, 1)
+
+    return apply
+
+
+class Sharpness(A.ImageOnlyTransform):  # albumentations sharpens but does not soften by a factor
+    """Blend with a smoothed picture: factor 0 is smooth, 1 the original, 2 sharp; edges stay.
+
+    Source: PIL.ImageEnhance.Sharpness and PIL.ImageFilter.SMOOTH.
+    """
+
+    _KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
+
+    def __init__(self, factors: tuple[float, float], p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.factors = factors
+
+    def get_params(self) -> dict[str, Any]:
+        return {"factor": self.py_random.uniform(*self.factors)}
+
+    def apply(self, img: Pixels, factor: float, **_: Any) -> Pixels:
+        smooth = img.copy()
+        inside = (slice(1, -1), slice(1, -1))
+        smooth[inside] = cv2.filter2D(img, -1, self._KERNEL).reshape(img.shape)[inside]
+        return cv2.addWeighted(img, factor, smooth, 1 - factor, 0).reshape(img.shape).astype(np.uint8, copy=False)
+
+
+def build_flip() -> Operations:
+    """Return a mirror with p = 1/2."""
+    return [A.HorizontalFlip(p=0.5)]
+
+
+def build_square() -> Operations:
+    """Return the eight symmetries of the square, equally likely."""
+    return [A.D4(p=1)]
+
+
+def build_shift() -> Operations:
+    """Return a rotation by up to 5 degrees, a move by up to 5 % of the side and a scale of 0.9 to 1.1."""
+    move = {"x": (-0.05, 0.05), "y": (-0.05, 0.05)}
+    return [A.Affine(scale=(0.9, 1.1), rotate=(-5, 5), translate_percent=move, keep_ratio=True, p=1)]
+
+
+def _jitter(p: float, **changed: tuple[float, float]) -> A.ColorJitter:
+    still = (1.0, 1.0)
+    options = {"brightness": still, "contrast": still, "saturation": still, "hue": (0.0, 0.0), **changed}
+    return A.ColorJitter(**options, p=p)
+
+
+def build_light() -> Operations:
+    """Return a mirror and small shifts."""
+    return [*build_flip(), *build_shift()]
+
+
+def build_strong() -> Operations:
+    """Return the eight symmetries, small shifts, and brightness and contrast by factors of 0.8 to 1.2."""
+    return [*build_square(), *build_shift(), _jitter(1, brightness=(0.8, 1.2)), _jitter(1, contrast=(0.8, 1.2))]
+
+
+def build_photometric() -> Operations:
+    """Return brightness, contrast, colour, sharpness, rotation and noise, each with p = 1/2, in random order.
+
+    Factors are 0.5 to 1.5, angles -30 to 30 degrees with black corners, the noise's sigma 0 to 10 of 255.
+    One channel has no colour to change; all else is the same for it.
+    """
+    factors = (0.5, 1.5)
+    operations = [
+        _jitter(0.5, brightness=factors),
+        _jitter(0.5, contrast=factors),
+        _jitter(0.5, saturation=factors),
+        Sharpness(factors, p=0.5),
+        A.Rotate(limit=30, interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, p=0.5),
+        # OpenCV draws it with a generator of the calling thread, seeded with one of 65,536 draws of ours each time.
+        A.GaussNoise(std_range=(0, 10 / 255), p=0.5),
+    ]
+    return [A.RandomOrder(operations, n=len(operations))]
+
+
+BUILDERS: dict[str, Callable[[], Operations]] = {
+    "flip": build_flip,
+    "light": build_light,
+    "square": build_square,
+    "strong": build_strong,
+    "photometric": build_photometric,
+}
+
+_DTYPE = "pictures stay uint8[H, W, C], and the model normalises them"
+_BASES = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "BaseCompose", "Compose")
+
+REFUSED = {
+    **dict.fromkeys(("Normalize", "ToFloat", "FromFloat", "ToTensorV2", "ToTensor3D"), _DTYPE),
+    "Lambda": "a recipe cannot hold a function",
+    "ReplayCompose": "write its operations out one after the other, or take Sequential",
+    "Compose": "write its operations out one after the other, or take Sequential",
+}
+_WORDS = {
+    "interpolation": {
+        "nearest": cv2.INTER_NEAREST,
+        "bilinear": cv2.INTER_LINEAR,
+        "bicubic": cv2.INTER_CUBIC,
+        "area": cv2.INTER_AREA,
+        "lanczos": cv2.INTER_LANCZOS4,
+    },
+    "border_mode": {
+        "constant": cv2.BORDER_CONSTANT,
+        "replicate": cv2.BORDER_REPLICATE,
+        "reflect": cv2.BORDER_REFLECT,
+        "wrap": cv2.BORDER_WRAP,
+        "reflect_101": cv2.BORDER_REFLECT_101,
+    },
+}
+
+
+def _adapt(name: str, value: Any) -> Any:
+    """Return lists as tuples, and OpenCV's numbers for words."""
+    if isinstance(value, list):
+        return tuple(_adapt(name, item) for item in value)
+    words = _WORDS.get(name)
+    if words is None or not isinstance(value, str):
+        return value
+    if value not in words:
+        raise ValueError(f"is one of {', '.join(words)}")
+    return words[value]
+
+
+LIBRARY = Library(
+    name="albumentations",
+    kinds={
+        name: kind
+        for name, kind in vars(A).items()
+        if isinstance(kind, type)
+        and issubclass(kind, A.BasicTransform | A.BaseCompose)
+        and name not in _BASES
+        and name not in REFUSED
+    },
+    refused=REFUSED,
+    adapt=_adapt,
+    seed=seed_transforms,
+    disturb=cv2.setRNGSeed,
+)

@@ -1,0 +1,127 @@
+"""Operations of a library by name: what a recipe writes out becomes the library's objects, or a sentence why not."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from shards.errors import UsageError
+from trainer.feed.augment.seeding import SampleKey
+from trainer.recipes.options.augment import Backend, Operation
+
+Change = Callable[[Any, SampleKey], Any]
+"""Picture uint8[C, H, W] and the key of its sample -> uint8[C, H, W], the picture that came left as it was."""
+
+Elsewhere = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of operations.
+
+    kinds: classes by name. refused: names that cannot change a training picture, and what to do instead.
+    adapt: parameter name and value, as YAML has it -> value as the library takes it; ValueError where it cannot.
+    seed: operations, built anew for each thread that needs it, and the purpose of their stream -> one change.
+    disturb: moves the process-wide generators that the library has of its own to a place that a number says.
+    """
+
+    name: Backend
+    kinds: Mapping[str, type]
+    refused: Mapping[str, str]
+    adapt: Callable[[str, Any], Any]
+    seed: Callable[[Callable[[], list[Any]], int], Change]
+    disturb: Callable[[int], None]
+
+
+def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere) -> Any:
+    """Return the library's object for an operation; operations among its parameters are built as well.
+
+    elsewhere: of a name that this library lacks, where it is at home; empty where nowhere.
+
+    Raises:
+        UsageError: No such operation, one that cannot be used here, or a bad parameter.
+    """
+    kind = _find_kind(operation.op, library, elsewhere)
+    known = _name_parameters(kind)
+    unknown = next((name for name in operation.parameters if name not in known), None)
+    if unknown is not None:
+        raise UsageError(
+            f"augment.pipeline: {operation.op} has no parameter '{unknown}'{_suggest(unknown, known)}; "
+            f"it takes {', '.join(known) or 'none'}"
+        )
+    parameters = {
+        name: _build_value(operation.op, name, value, library, elsewhere)
+        for name, value in operation.parameters.items()
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of parameters that it ignores: those were refused above
+            return kind(**parameters)
+    except Exception as err:
+        raise UsageError(f"augment.pipeline: {library.name} refuses {_write(operation)} ({brief(err)})") from err
+
+
+def brief(err: BaseException) -> str:
+    """Return what an error says in one line.
+
+    >>> brief(ValueError("degrees should be\\n  a pair"))
+    'degrees should be a pair'
+    """
+    told = next((one for one in (err, err.__cause__, err.__context__) if isinstance(one, ValidationError)), None)
+    if told is not None:
+        found = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in told.errors()]
+        return "; ".join(found)
+    return " ".join(str(err).split()) or type(err).__name__
+
+
+def _find_kind(name: str, library: Library, elsewhere: Elsewhere) -> type:
+    if name in library.refused:
+        raise UsageError(f"augment.pipeline: {name} cannot stand in a pipeline: {library.refused[name]}")
+    if name in library.kinds:
+        return library.kinds[name]
+    hint = elsewhere(name) or _suggest(name, list(library.kinds)) or "; see its documentation for their names"
+    raise UsageError(f"augment.pipeline: {library.name} has no operation '{name}'{hint}")
+
+
+def _name_parameters(kind: type) -> list[str]:
+    return [
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f": did you mean '{near[0]}'?" if near else ""
+
+
+def _build_value(op: str, name: str, value: Any, library: Library, elsewhere: Elsewhere) -> Any:
+    if _is_operation(value):
+        return _build_nested(op, value, library, elsewhere)
+    if isinstance(value, list) and value and all(_is_operation(item) for item in value):
+        return [_build_nested(op, item, library, elsewhere) for item in value]
+    try:
+        return library.adapt(name, value)
+    except ValueError as err:
+        raise UsageError(f"augment.pipeline: {op}'s {name} {brief(err)}, got {value!r}") from err
+
+
+def _is_operation(value: Any) -> bool:
+    return isinstance(value, dict) and "op" in value
+
+
+def _build_nested(op: str, value: dict[str, Any], library: Library, elsewhere: Elsewhere) -> Any:
+    if "when" in value:
+        raise UsageError(f"augment.pipeline: {op} holds {value['op']}; only the outer one says `when`")
+    return build_operation(Operation.model_validate(value), library, elsewhere)
+
+
+def _write(operation: Operation) -> str:
+    return f"{operation.op}({', '.join(f'{name}={value!r}' for name, value in operation.parameters.items())})"

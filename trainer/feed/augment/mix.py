@@ -1,0 +1,153 @@
+"""Mixup and cutmix: planned for a global step, computed on a rank's batch.
+
+The plan is a function of (seed, epoch, step, size of the global batch), so it is the same for every number of ranks.
+The partner of a sample is the next one of the global batch, the last one's the first: the order is drawn anew each
+epoch, so neighbours are as random a pair as any (torchvision's reference pairs them alike), and a rank's slice lacks
+one partner at most.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainer.recipes.options.augment import AugmentOptions
+
+Ints = npt.NDArray[np.int64]
+
+_MIX = 10
+"""What this stream is for; see trainer.feed.augment.seeding for others."""
+_STEPS = 1 << 16
+"""Shares are whole multiples of 1/65536: their products with pixels, and the sums, are exact in float32, so that a
+mixed picture has the same bits whatever the batch's size, memory layout and device."""
+
+
+@dataclass(frozen=True)
+class CutBox:
+    """A box of another picture, in shares of the side: top, left, bottom, right in 0..1."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+    def place(self, size: int) -> tuple[int, int, int, int]:
+        """Return top, left, bottom and right in pixels of a picture of this side.
+
+        >>> CutBox(0.25, 0.0, 0.75, 0.5).place(32)
+        (8, 0, 24, 16)
+        """
+        top, left, bottom, right = (round(side * size) for side in (self.top, self.left, self.bottom, self.right))
+        return top, left, bottom, right
+
+
+@dataclass(frozen=True)
+class MixPlan:
+    """How one global step mixes.
+
+    lam: share of a sample's own picture, before a box is placed in pixels. partners: int64[batch_size], for each place
+    in the global batch the place of its partner. box: None blends whole pictures.
+    """
+
+    lam: float
+    partners: Ints
+    box: CutBox | None = None
+
+    def share(self, size: int) -> float:
+        """Return the share of a sample's own picture, at the given side: of cutmix what its box leaves."""
+        if self.box is None:
+            return self.lam
+        top, left, bottom, right = self.box.place(size)
+        return 1 - (bottom - top) * (right - left) / (size * size)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a rank's batch mixes: pictures i and rows[i] of its images, for the first n.
+
+    rows: int64[n]. labels: int64[n] or float32[n, K], and weights: float32[n], of the partners. lam: float32[n], share
+    of a sample's own picture and labels. box: top, left, bottom, right in pixels of the part that is the partner's;
+    None blends.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    weights: Tensor
+    lam: Tensor
+    box: tuple[int, int, int, int] | None
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Pairs:
+        """Return the same on a device."""
+        moved = (value.to(device, non_blocking=non_blocking) for value in self.tensors)
+        rows, labels, weights, lam = moved
+        return replace(self, rows=rows, labels=labels, weights=weights, lam=lam)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.rows, self.labels, self.weights, self.lam
+
+
+def plan_mix(options: AugmentOptions, seed: int, epoch: int, step: int, batch_size: int) -> MixPlan | None:
+    """Return how a step of an epoch mixes its global batch, None where it does not.
+
+    With both mixup and cutmix on, a step takes each with probability 1/2.
+
+    Source: Zhang et al. 2017, mixup; Yun et al. 2019, CutMix (the box's centre is uniform, its part outside cut off).
+    """
+    if not options.mixes or batch_size == 0:
+        return None
+    rng = np.random.default_rng((seed, epoch, _MIX, step))
+    mixes, cuts, row, column = rng.random(4).tolist()
+    if mixes >= options.mix_prob:
+        return None
+    cut = options.cutmix > 0 and (options.mixup == 0 or cuts < 0.5)
+    alpha = options.cutmix if cut else options.mixup
+    lam = round(float(rng.beta(alpha, alpha)) * _STEPS) / _STEPS
+    partners = np.roll(np.arange(batch_size, dtype=np.int64), -1)
+    return MixPlan(lam, partners, _draw_box(lam, row, column) if cut else None)
+
+
+def _draw_box(lam: float, row: float, column: float) -> CutBox:
+    half = math.sqrt(1 - lam) / 2
+    top, left, bottom, right = (
+        min(max(side, 0.0), 1.0) for side in (row - half, column - half, row + half, column + half)
+    )
+    return CutBox(top, left, bottom, right)
+
+
+def find_missing(partners: Ints, mine: slice) -> tuple[Ints, Ints]:
+    """Return where the partners of a slice's samples stand among its rows, and places of those that it lacks.
+
+    Args:
+        partners: int64[batch_size], for each place in the global batch the place of its partner.
+        mine: The slice.
+
+    Returns:
+        rows: int64[n], counted from the slice's start; those that the slice lacks come after its n rows, in order.
+        missing: int64[m], their places in the global batch, ascending.
+
+    >>> rows, missing = find_missing(np.array([1, 2, 3, 0]), slice(1, 3))
+    >>> rows.tolist(), missing.tolist()
+    ([1, 2], [3])
+    """
+    wanted = partners[mine]
+    inside = (wanted >= mine.start) & (wanted < mine.stop)
+    missing = np.unique(wanted[~inside])
+    rows = np.where(inside, wanted - mine.start, len(wanted) + np.searchsorted(missing, wanted))
+    return rows.astype(np.int64), missing.astype(np.int64)
+
+
+def mix_images(images: Tensor, pairs: Pairs) -> Tensor:
+    """Return float32[n, C, S, S] in 0..255, mixed, of uint8[n + extras, C, S, S]; n may be 0."""
+    own = images[: len(pairs.rows)].float()
+    if pairs.box is None:
+        partners, lam = images[pairs.rows].float(), pairs.lam[:, None, None, None]
+        return partners + lam * (own - partners)
+    top, left, bottom, right = pairs.box
+    own[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right][pairs.rows].float()
+    return own

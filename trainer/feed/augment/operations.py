@@ -1,0 +1,92 @@
+"""Operations of our own on torchvision's functions, drawn from numpy's generator of a sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from trainer.feed.augment.seeding import ERASE, OPERATIONS, SampleKey, make_numpy_rng
+
+_TRIES = 10
+_AREA, _SHAPE = (0.02, 0.33), (0.3, 3.3)
+
+Own = Callable[[Tensor, np.random.Generator], Tensor]
+
+
+def chain(*operations: Own) -> Callable[[Tensor, SampleKey], Tensor]:
+    """Return operations of our own as a change: one after the other, all from one generator."""
+
+    def apply(image: Tensor, key: SampleKey) -> Tensor:
+        rng = make_numpy_rng(key, OPERATIONS)
+        for operation in operations:
+            image = operation(image, rng)
+        return image
+
+    return apply
+
+
+def flip(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mirror left and right with probability 1/2."""
+    return image.flip(2) if rng.random() < 0.5 else image
+
+
+def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Apply one of the eight symmetries of the square, each with probability 1/8."""
+    quarter_turns, mirrored = divmod(int(rng.integers(8)), 2)
+    image = torch.rot90(image, quarter_turns, (1, 2))
+    return image.flip(2) if mirrored else image
+
+
+def shift(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Rotate by up to 5 degrees, move by up to 5 % of the side and scale by 0.9 to 1.1."""
+    angle, x, y, scale = rng.uniform((-5, -0.05, -0.05, 0.9), (5, 0.05, 0.05, 1.1)).tolist()
+    side = image.shape[-1]
+    return transforms.affine(
+        image, angle, [round(x * side), round(y * side)], scale, [0.0, 0.0], InterpolationMode.BILINEAR
+    )
+
+
+def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change brightness and contrast by factors of 0.8 to 1.2."""
+    brightness, contrast = rng.uniform(0.8, 1.2, 2).tolist()
+    return transforms.adjust_contrast(transforms.adjust_brightness(image, brightness), contrast)
+
+
+def erase(probability: float) -> Callable[[Tensor, SampleKey], Tensor]:
+    """Return a change that fills a random box with noise, each pixel and channel drawn from 0 to 255.
+
+    The box has 2 to 33 % of the area and is 0.3 to 3.3 times as wide as high.
+
+    Source: Zhong et al. 2017, Random Erasing Data Augmentation; shares and shapes of torchvision's RandomErasing.
+    """
+
+    def apply(image: Tensor, key: SampleKey) -> Tensor:
+        rng = make_numpy_rng(key, ERASE)
+        if rng.random() >= probability:
+            return image
+        channels, height, width = image.shape
+        top, left, height, width = _draw_erased(height, width, rng)
+        erased = image.clone()
+        noise = rng.integers(0, 256, (channels, height, width), dtype=np.uint8)
+        erased[:, top : top + height, left : left + width] = torch.from_numpy(noise)
+        return erased
+
+    return apply
+
+
+def _draw_erased(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return top, left, height and width; no pixel at all where ten draws do not fit."""
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*_AREA)
+        shape = math.exp(rng.uniform(math.log(_SHAPE[0]), math.log(_SHAPE[1])))
+        box_height, box_width = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+        if box_height <= height and box_width <= width:
+            top, left = rng.integers((height - box_height + 1, width - box_width + 1)).tolist()
+            return top, left, box_height, box_width
+    return 0, 0, 0, 0

@@ -1,0 +1,154 @@
+"""torchvision's v2 transforms, drawn per sample: its published policies, and its operations by name.
+
+All policies take one channel as well: what changes colour alone then changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as transforms
+
+from trainer.feed.augment.library import Change, Library
+from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_torch_rng
+from trainer.feed.augment.torch_random import DrawFrom
+
+
+def seed_transform(transform: Callable[[Tensor], Any], purpose: int = OPERATIONS) -> Change:
+    """Return `transform`, a v2 transform without state, as a change that draws from each sample's key."""
+
+    def apply(image: Tensor, key: SampleKey) -> Tensor:
+        with DrawFrom(make_torch_rng(key, purpose)):
+            changed: Tensor = transform(image)
+        return changed
+
+    return apply
+
+
+def seed_operations(build: Callable[[], list[Any]], purpose: int) -> Change:
+    """Return v2 transforms, applied in order, as one change; they have no state, so all threads share them."""
+    transform = seed_transform(v2.Compose(build()), purpose)
+    # torch fills noise in the order of memory, and geometry hands on whatever layout was cheapest to make.
+    return lambda image, key: transform(image.contiguous(), key)
+
+
+class _Apart:
+    """Turns pixels outside the block that draws: that part draws nothing, and each call seen costs 2 microseconds.
+
+    With it augmix's seeding is 4 % of a sample's work instead of 10 % (tests/bench/reseed.py). Should torchvision
+    rename the method, the pixels stay the same and the policy only gets slower.
+    """
+
+    def _apply_image_or_video_transform(self, *args: Any, **kwargs: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return super()._apply_image_or_video_transform(*args, **kwargs)  # type: ignore[misc]
+
+
+class _AutoAugment(_Apart, v2.AutoAugment): ...
+
+
+class _RandAugment(_Apart, v2.RandAugment): ...
+
+
+class _TrivialAugment(_Apart, v2.TrivialAugmentWide): ...
+
+
+class _AugMix(_Apart, v2.AugMix): ...
+
+
+class _Between(v2.Transform):
+    """Applies a function with a factor drawn evenly between two."""
+
+    def __init__(self, function: Callable[[Tensor, float], Tensor], least: float, most: float) -> None:
+        super().__init__()
+        self._function, self._least, self._most = function, least, most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002 (its name is torchvision's)
+        return {"factor": torch.empty(()).uniform_(self._least, self._most).item()}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        return self._function(inpt, params["factor"])
+
+
+_BILINEAR = v2.InterpolationMode.BILINEAR  # as torchvision's own training reference; most classes default to nearest
+
+
+def build_photometric() -> v2.Transform:
+    """Return brightness, contrast, colour, sharpness, rotation and noise, each with p = 1/2, in random order.
+
+    Factors are 0.5 to 1.5, angles -30 to 30 degrees with black corners, the noise's sigma 0 to 10 of 255.
+    """
+    operations = [
+        _Between(transforms.adjust_brightness, 0.5, 1.5),
+        _Between(transforms.adjust_contrast, 0.5, 1.5),
+        _Between(transforms.adjust_saturation, 0.5, 1.5),
+        _Between(transforms.adjust_sharpness, 0.5, 1.5),
+        v2.RandomRotation(30, interpolation=_BILINEAR),
+        _Between(lambda image, sigma: transforms.gaussian_noise(image, 0.0, sigma), 0.0, 10 / 255),
+    ]
+    return v2.RandomOrder([v2.RandomApply([operation], p=0.5) for operation in operations])
+
+
+PUBLISHED: dict[str, Callable[[], v2.Transform]] = {
+    "autoaugment": lambda: _AutoAugment(interpolation=_BILINEAR),
+    "randaugment": lambda: _RandAugment(interpolation=_BILINEAR),
+    "trivialaugment": lambda: _TrivialAugment(interpolation=_BILINEAR),
+    "augmix": lambda: _AugMix(interpolation=_BILINEAR),
+}
+"""autoaugment: what was learnt on ImageNet; randaugment: 2 operations of magnitude 9 of 30; trivialaugment: 1 of any
+magnitude, wide; augmix: 3 mixed chains of 1 to 3, severity 3."""
+
+_DTYPE = "pictures stay uint8, and the model normalises them"
+_LABELS = "it needs boxes, points or a batch, and a training picture has none"
+
+REFUSED = {
+    "MixUp": "it mixes a batch; set augment.mixup",
+    "CutMix": "it mixes a batch; set augment.cutmix",
+    **dict.fromkeys(("Normalize", "ToDtype", "ConvertImageDtype", "ToTensor", "ToPILImage", "PILToTensor"), _DTYPE),
+    **dict.fromkeys(("RandomIoUCrop", "SanitizeBoundingBoxes", "SanitizeKeyPoints", "ClampBoundingBoxes"), _LABELS),
+    **dict.fromkeys(("ClampKeyPoints", "ConvertBoundingBoxFormat", "SetClampingMode"), _LABELS),
+    "UniformTemporalSubsample": "it is for videos",
+    "Lambda": "a recipe cannot hold a function",
+    **dict.fromkeys(("FiveCrop", "TenCrop"), "it makes several pictures of one"),
+}
+
+
+def _adapt(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name == "interpolation":
+        return _look_up(v2.InterpolationMode, value)
+    if isinstance(value, str) and name == "policy":
+        return _look_up(v2.AutoAugmentPolicy, value)
+    return value
+
+
+def _look_up(names: Any, value: str) -> Any:
+    """Return the member of an enumeration whose value is this word."""
+    words = [member.value for member in names]
+    if value not in words:
+        raise ValueError(f"is one of {', '.join(words)}")
+    return names(value)
+
+
+_APART: dict[str, type] = {
+    "AutoAugment": _AutoAugment,
+    "RandAugment": _RandAugment,
+    "TrivialAugmentWide": _TrivialAugment,
+    "AugMix": _AugMix,
+}
+
+LIBRARY = Library(
+    name="torchvision",
+    kinds={
+        name: _APART.get(name, kind)
+        for name, kind in vars(v2).items()
+        if isinstance(kind, type) and issubclass(kind, v2.Transform) and name != "Transform" and name not in REFUSED
+    },
+    refused=REFUSED,
+    adapt=_adapt,
+    seed=seed_operations,
+    disturb=lambda _number: None,
+)

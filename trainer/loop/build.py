@@ -1,0 +1,178 @@
+"""What a recipe and a dataset make: the classifier with its starting weights, and the contract's two specs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from shards.dataset.dataset import Dataset
+from shards.errors import UsageError
+from trainer.contract.model.backbone import (
+    build_without_memory,
+    find_first_convolutions,
+    is_size_fixed,
+    one_line,
+    own_size,
+)
+from trainer.contract.model.model import Classifier, ModelSpec
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.recipes.recipe import Recipe
+from trainer.weights.expectation import NORMALISATIONS
+from trainer.weights.leftovers import refuse_leftovers
+from trainer.weights.load import load_weights, read_expectation
+from trainer.weights.match import LoadReport
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe with the size and interpolation of its weights where it gives none of its own.
+
+    Raises:
+        UsageError: The weights are another model's.
+    """
+    if recipe.image_size is not None and recipe.preprocess.interpolation is not None:
+        return recipe
+    expects = read_expectation(recipe.model, recipe.weights)
+    interpolation = recipe.preprocess.interpolation or expects.interpolation
+    return recipe.model_copy(
+        update={
+            "image_size": recipe.image_size or expects.size,
+            "preprocess": recipe.preprocess.model_copy(update={"interpolation": interpolation}),
+        }
+    )
+
+
+def build_model(recipe: Recipe, num_classes: int) -> Classifier:
+    """Return the classifier of a recipe with its starting weights.
+
+    Raises:
+        UsageError: No such model or weights, or a size that the model does not take.
+        ShardError: Weights that do not fit, or are another network's.
+    """
+    spec = build_model_spec(recipe, num_classes)
+    for size in list_train_sizes(recipe):
+        check_size(spec, size)
+    torch.manual_seed(recipe.seed)
+    model = Classifier(spec)
+    report = load_weights(model.backbone, spec, recipe.weights)
+    if report is not None:
+        _report_loading(report, model, recipe)
+    return model.to(getattr(torch, recipe.dtype))
+
+
+def _report_loading(report: LoadReport, model: Classifier, recipe: Recipe) -> None:
+    """Log what was loaded: a warning where something of the trunk or of the file was not.
+
+    Raises:
+        ShardError: Leftovers that the recipe does not allow.
+    """
+    name = model.spec.name
+    if not recipe.allow_leftovers:
+        remedy = f"{_advise(report, model)}, or insist with allow_leftovers=true"
+        refuse_leftovers(report.leftovers, report.left_out, name, report.source, remedy)
+    level = logging.WARNING if report.leftovers or report.untrained else logging.INFO
+    logger.log(level, "weights %s into %s: %s", report.source, name, report)
+
+
+def _advise(report: LoadReport, model: Classifier) -> str:
+    """Return what to look at where a file has leftovers."""
+    first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
+    if model.spec.in_channels == 3 and set(report.leftovers) <= first:
+        return (
+            "give the model= that it belongs to; where it was trained on pictures of one channel, give "
+            "preprocess.channels=1 preprocess.gray_backbone=true"
+        )
+    return "give the model= that it belongs to"
+
+
+def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
+    """Return the contract's model: the recipe's backbone with the normalisation of its weights.
+
+    Raises:
+        UsageError: The weights are another model's, or a gray backbone is to see colours.
+    """
+    expects = read_expectation(recipe.model, recipe.weights)
+    # Otherwise the backbone takes three channels: gray pictures are repeated by the normalisation.
+    channels: Literal[1, 3] = 1 if recipe.preprocess.gray_backbone else 3
+    if channels == 1 and recipe.preprocess.channels != 1:
+        raise UsageError("preprocess.gray_backbone takes pictures of one channel; set preprocess.channels=1 with it")
+    if recipe.preprocess.normalise:
+        mean, std = NORMALISATIONS[recipe.preprocess.normalise]
+        expects = replace(expects, mean=mean, std=std)
+    mean, std = expects.for_channels(channels)
+    return ModelSpec(
+        name=recipe.model,
+        num_classes=num_classes,
+        in_channels=channels,
+        mean=mean,
+        std=std,
+        dropout=recipe.head_dropout,
+        image_size=resolve_size(recipe) if is_size_fixed(recipe.model) else None,
+    )
+
+
+def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
+    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
+    packing = dataset.manifest.packing
+    options = resolve_recipe(recipe).preprocess.model_dump(exclude={"gray_backbone", "normalise"})
+    return PreprocessSpec(size=resolve_size(recipe), decode=packing.decode, max_side=packing.max_side, **options)
+
+
+def resolve_size(recipe: Recipe) -> int:
+    """Return the side of the model's input, pixels."""
+    size = resolve_recipe(recipe).image_size
+    assert size is not None
+    return size
+
+
+def list_train_sizes(recipe: Recipe) -> set[int]:
+    """Return the sides of training's pictures in the first and the last epoch, pixels; one where they do not grow."""
+    size = resolve_size(recipe)
+    return {recipe.augment.train_size(0, size), size}
+
+
+def check_growth(recipe: Recipe) -> None:
+    """Refuse training pictures that grow otherwise than to image_size within the run, or for a model of one size.
+
+    Raises:
+        UsageError: One sentence that says which.
+    """
+    growth, size = recipe.augment.progressive, resolve_size(recipe)
+    if growth is None:
+        return
+    if growth.start_size >= size:
+        raise UsageError(
+            f"augment.progressive.start_size is {growth.start_size} and image_size {size}: pictures would not grow; "
+            "take a smaller start_size, or leave progressive out"
+        )
+    if growth.to_epoch >= recipe.epochs:
+        raise UsageError(
+            f"augment.progressive.to_epoch is {growth.to_epoch} and the run's last epoch {recipe.epochs - 1} (they "
+            "count from 0): training would never see image_size; take a smaller to_epoch, or more epochs"
+        )
+    if is_size_fixed(recipe.model):
+        raise UsageError(
+            f"{recipe.model} is built for one size, {size}, and augment.progressive would show it smaller pictures; "
+            "take a convolutional model, or leave progressive out"
+        )
+
+
+def check_size(spec: ModelSpec, size: int, training: bool = True) -> None:
+    """Refuse a size that the model does not take, in training or in evaluation, before any weight is made or read.
+
+    Raises:
+        UsageError: It does not take it; the sentence names the library's reason.
+    """
+    model = build_without_memory(lambda: Classifier(spec)).train(training)
+    try:
+        model(torch.empty((2, spec.in_channels, size, size), device="meta"))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as err:
+        raise UsageError(
+            f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "
+            f"its own size is {own_size(spec.name)}, take that or one nearer to it"
+            f"{', or leave preprocess.gray_backbone out' if training and spec.in_channels == 1 else ''}"
+        ) from err

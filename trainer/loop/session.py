@@ -1,0 +1,234 @@
+"""A run on one rank: all of its parts, opened as the last snapshot left them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shards.dataset.affected import describe_affected, describe_found, find_affected
+from shards.dataset.dataset import Dataset, Split, open_dataset
+from shards.errors import UsageError
+from shards.files.temporary import clear_leftovers
+from shards.pictures.decoding import VERSION as DECODING
+from shards.pictures.decoding import describe_versions
+from trainer.contract.preprocess import PreprocessSpec
+from trainer.evaluate.positive import find_positive, take_default
+from trainer.feed.stream import TrainStream
+from trainer.loop.build import build_model, build_preprocess
+from trainer.ranks.ranks import Ranks
+from trainer.recipes.misfit import refuse_misfit
+from trainer.recipes.recipe import Recipe
+from trainer.record.ledger import Ledger, drop_after, read_position
+from trainer.record.logbook import Logbook, read_metrics
+from trainer.record.parts import read_parts
+from trainer.record.progress import RunProgress, Size
+from trainer.record.room import require_room
+from trainer.record.run_dir import NONFINITE, SNAPSHOTS
+from trainer.record.snapshot import RunState, SnapshotStore
+from trainer.record.steps import StepLog, count_steps
+from trainer.record.store.run_store import open_run_store
+from trainer.record.track.track import Tracker
+from trainer.step.distillation import load_distillation
+from trainer.step.engine import Engine
+from trainer.step.guard import Guard
+from trainer.step.loss import Loss, build_loss
+from trainer.step.multi_label_loss import build_multi_label_loss
+from trainer.step.norms import describe_local_norms
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """All parts of a run on one rank."""
+
+    recipe: Recipe
+    dataset: Dataset
+    ranks: Ranks
+    engine: Engine
+    preprocess: PreprocessSpec
+    stream: TrainStream
+    store: SnapshotStore
+    state: RunState
+    ledger: Ledger | None
+    logbook: Logbook | None
+    step_log: StepLog | None
+    tracker: Tracker | None
+    progress: RunProgress
+    guard: Guard
+    loss_here: Tensor
+    """float64[], weighted loss of this rank's samples that the state does not hold yet."""
+    verdict: str = ""
+    """On the feed of the last epoch."""
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def close(self) -> None:
+        """End the threads of the feed and the snapshots."""
+        try:
+            self.stream.close()
+        finally:
+            self.store.close()
+
+    @property
+    def positive(self) -> str | None:
+        """The class whose sensitivity is told; None where none is."""
+        if self.dataset.manifest.task == "multi-label":
+            return None
+        found = find_positive(self.recipe, self.dataset) or take_default(self.dataset.classes)
+        return found.name if found else None
+
+    @property
+    def run_dir(self) -> Path:
+        return self.recipe.run_dir
+
+    @property
+    def val_split(self) -> Split:
+        return self.dataset.split("val")
+
+    @property
+    def total_samples(self) -> int:
+        return self.stream.samples_per_epoch * self.recipe.epochs
+
+
+def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progress: RunProgress | None = None) -> Run:
+    """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
+    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
+    preprocess = build_preprocess(recipe, dataset)
+    store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
+    if ranks.is_first:
+        clear_leftovers(recipe.run_dir)
+    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
+    state = store.read_last() or fresh
+    _refuse_foreign(state, fresh)
+    if ranks.is_first:
+        for sentence in describe_decoding(dataset, state):
+            logger.warning("%s", sentence)
+    begun = recipe.as_begun() if state.samples_seen else recipe
+    engine, stream = open_engine(begun, dataset, preprocess, ranks)
+    if state.samples_seen:
+        store.load(state, engine)
+    if not is_trained(recipe, state):
+        require_room(recipe, ranks, engine)
+    every = recipe.track.every_steps
+    if tracker:
+        tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
+    run = Run(
+        recipe=recipe,
+        dataset=dataset,
+        ranks=ranks,
+        engine=engine,
+        preprocess=preprocess,
+        stream=stream,
+        store=store,
+        state=state,
+        ledger=_open_ledger(recipe, ranks, state) if recipe.ledger else None,
+        logbook=Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None,
+        step_log=StepLog(recipe.run_dir, every, state.samples_seen) if ranks.is_first and every else None,
+        tracker=tracker,
+        progress=progress or RunProgress(recipe, speaks=False),
+        guard=Guard(recipe.run_dir / NONFINITE, ranks.rank),
+        loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
+    )
+    _begin_progress(run)
+    return run
+
+
+def _begin_progress(run: Run) -> None:
+    """Say what is trained, and from where on."""
+    recipe, ranks, model = run.recipe, run.ranks, run.engine.model
+    end = sum(run.dataset.split(part).num_samples for part in recipe.evaluate_on)
+    device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
+    where = f"on {device}" if ranks.num_ranks == 1 else f"on {ranks.num_ranks} ranks, {device}"
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    last = read_metrics(recipe.run_dir)[-1:]
+    run.progress.begin(
+        run.state,
+        Size(run.stream.samples_per_epoch, run.val_split.num_samples, end),
+        last[0].get(f"val/{recipe.stop.metric}") if last else None,
+        f"{recipe.model} ({millions:.2f} M parameters) {where}",
+    )
+
+
+def is_trained(recipe: Recipe, state: RunState) -> bool:
+    """Return whether a run has had its last epoch, or waited long enough for a better one."""
+    patience = recipe.stop.patience
+    if patience is not None and state.epochs_without_better >= patience:
+        return True
+    return state.epochs_done >= recipe.epochs
+
+
+def open_engine(
+    recipe: Recipe, dataset: Dataset, preprocess: PreprocessSpec, ranks: Ranks, place: Ranks | None = None
+) -> tuple[Engine, TrainStream]:
+    """Return what takes steps, and the batches that it takes them on; every rank calls it. Raises as `train`.
+
+    place: Whose batches they are, where that is not the rank that computes them.
+    """
+    refuse_misfit(recipe, dataset)
+    split = dataset.split("train")
+    loss = _build_loss(recipe, dataset.classes, split)
+    teacher = load_distillation(recipe.loss, split.task, dataset.classes, preprocess, str(ranks.device))
+    model = build_model(recipe, len(dataset.classes))
+
+    def weigh(labels: Tensor, weights: Tensor) -> Tensor:
+        # An order by weights has used the samples' up.
+        counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
+        return loss.weigh(labels) * (weights if counts else 1.0)
+
+    num_ranks = (place or ranks).num_ranks
+    stream = TrainStream(split, recipe, preprocess, place or ranks, weigh)
+    engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe), stream.samples_per_epoch)
+    engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), preprocess.shape)
+    note = describe_local_norms(engine.model, num_ranks)
+    if note and ranks.is_first:
+        logger.info("%s", note)
+    return engine, stream
+
+
+def _build_loss(recipe: Recipe, classes: list[str], split: Split) -> Loss:
+    counts = split.class_counts.sum(axis=0)
+    if split.task == "multi-label":
+        return build_multi_label_loss(recipe.loss, counts, split.num_samples, classes)
+    return build_loss(recipe.loss, counts, classes)
+
+
+def _refuse_foreign(state: RunState, fresh: RunState) -> None:
+    if state.dataset != fresh.dataset:
+        raise UsageError(
+            f"the snapshot belongs to dataset {state.dataset[:12]}, the recipe's data is {fresh.dataset[:12]}; "
+            "its position means nothing there. Choose another name=, or delete the run's folder"
+        )
+    if state.recipe != fresh.recipe:
+        raise UsageError(
+            f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
+            "choose another name=, or delete the run's folder"
+        )
+
+
+def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:
+    """Return what is said where pictures come out otherwise than when they were packed, or than in a run so far."""
+    found = find_affected(dataset)
+    if not found.stored and state.samples_seen and state.decoding != DECODING:  # what is stored changes under no run
+        found = find_affected(dataset, state.decoding)
+        so_far = describe_versions("the run so far", state.decoding)
+        if state.decoding > DECODING:
+            return [so_far]
+        return [f"{so_far}. {describe_found(found, state.decoding)}"] if found.count else []
+    if found.count or dataset.manifest.decoding > DECODING:
+        return [describe_affected(dataset, found)]
+    return []
+
+
+def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
+    folder = recipe.run_dir / "ledger"
+    done_before = read_position(folder)
+    ranks.barrier()  # every rank has read the position before rank 0 moves it
+    if ranks.is_first:
+        drop_after(folder, state.samples_seen)
+    ranks.barrier()
+    return Ledger(folder, ranks.rank, state.samples_seen, done_before, open_run_store(recipe))

@@ -1,0 +1,130 @@
+"""Steps of a run, and its state brought to disk: what all ranks do together, and what they tell each other."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from shards.errors import ShardError
+from trainer.feed.feed import Batch
+from trainer.loop.session import Run
+from trainer.record.run_dir import SAVE_FILE, STOP_FILE
+from trainer.record.steps import StepNumbers
+from trainer.step.engine import Step
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A global step about to be taken.
+
+    number: over the run, from 0; size: samples of its global batch; lr_scale: share of the peak learning rate;
+    asked_at: when its batch was asked for, on the monotonic clock; wait_s: seconds until it was there.
+    """
+
+    number: int
+    size: int
+    lr_scale: float
+    asked_at: float
+    wait_s: float
+
+
+def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
+    """Take one global step; return whether the run was asked to stop and has saved its state."""
+    stop, due = 0.0, 0.0
+    if run.ranks.is_first:
+        run.store.check()  # what the writer's thread met ends the run here, not when the next snapshot is due
+        stop = float((run.run_dir / STOP_FILE).exists())
+        late = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
+        due = float(late or (run.run_dir / SAVE_FILE).exists())
+    total_weight, stop, due, bad = run.ranks.agree(batch.total_weight, stop, due, float(run.guard.is_bad()))
+    if bad:
+        _refuse_nonfinite(run)
+    done = run.engine.step(batch, total_weight, coming.lr_scale, coming.number)
+    run.guard.watch(coming.number, batch, done.losses)
+    if run.ledger:
+        run.ledger.add(batch, run.state.epochs_done, coming.number, run.state.samples_seen)
+    _count(run, done, total_weight, coming.size)
+    _log_step(run, coming, done, total_weight)  # before the snapshot: a step that counts has its row
+    if stop or due:
+        settle(run)
+        save(run)
+    if stop:
+        run.store.wait()
+    return bool(stop)
+
+
+def _log_step(run: Run, coming: Coming, done: Step, total_weight: float) -> None:
+    """Write a row for a step where one is due; the ranks then add their losses up."""
+    every, number = run.recipe.track.every_steps, coming.number + 1
+    if not every:
+        return
+    loss = math.nan
+    if number % every == 0:
+        loss = float(run.ranks.sum(done.losses.sum(dtype=torch.float64))) / max(total_weight, 1e-12)
+    if run.step_log is None:
+        return
+    row = run.step_log.add(
+        StepNumbers(
+            step=number,
+            epoch=run.state.epochs_done + 1,
+            position=run.state.samples_seen,
+            loss=loss,
+            lr=run.recipe.optim.peak_lr * coming.lr_scale,
+            images=coming.size,
+            time_s=time.monotonic() - coming.asked_at,
+            wait_s=coming.wait_s,
+        )
+    )
+    if row and run.tracker:
+        run.tracker.log_step(row)
+
+
+def _count(run: Run, step: Step, total_weight: float, length: int) -> None:
+    """Take note of a step in the state; one that was left out moves the position alone."""
+    state = run.state
+    update: dict[str, float] = {"samples_seen": state.samples_seen + length}
+    if not step.moved:
+        update["skipped_steps"] = state.skipped_steps + 1
+    if step.left_out:
+        run.guard.save()
+        run.guard.forget()
+    else:
+        update["weight_sum"] = state.weight_sum + total_weight
+        run.loss_here += step.losses.sum(dtype=torch.float64)
+    run.state = state.model_copy(update=update)
+
+
+def settle(run: Run) -> None:
+    """Bring the losses of all ranks into the state; every rank calls it.
+
+    Raises:
+        ShardError: The last step's loss, or a weight, is not a finite number; a state after it is worth nothing.
+    """
+    if run.ranks.agree(float(run.guard.is_bad() or not run.engine.has_finite_weights()))[0]:
+        _refuse_nonfinite(run)
+    total = float(run.ranks.sum(run.loss_here))
+    run.state = run.state.model_copy(update={"loss_sum": run.state.loss_sum + total})
+    run.loss_here.zero_()
+
+
+def _refuse_nonfinite(run: Run) -> None:
+    words = "; ".join(filter(None, run.ranks.gather(run.guard.save())))
+    words = words or f"after {run.state.samples_seen:,} samples a weight is no finite number although all losses were"
+    raise ShardError(
+        f"{words}: training diverged or a picture spoils it. Lower optim.peak_lr or set optim.clip_norm, look at the "
+        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.run_dir} are from before"
+    )
+
+
+def save(run: Run) -> None:
+    """Save the state; rows of the ledger are on disk on every rank before the snapshot appears."""
+    if run.ledger:
+        run.ledger.flush(run.state.samples_seen)
+        run.ranks.barrier()
+    if run.ranks.is_first:
+        (run.run_dir / SAVE_FILE).unlink(missing_ok=True)
+        run.store.save(run.state, run.engine)
+    run.saved_at = time.monotonic()

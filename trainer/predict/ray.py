@@ -1,0 +1,124 @@
+"""Prediction over a cluster: Ray Data hands places of pictures to actors that hold the bundle."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from shards.workers.ray_cluster import join_or_start  # isort: skip, it quiets Ray
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from shards.errors import ShardError, UsageError
+from trainer.contract.bundle import Bundle
+from trainer.contract.compute.choice import load_with_backend
+from trainer.predict.answer import Row, compute_rows, cut_batches, read_picture
+from trainer.predict.asked import Asked, Place
+
+_ALONE, _BLOCK = 64, 16
+"""Blocks of places that are of one batch each, so that few pictures keep many actors busy; batches of later blocks."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What each actor needs: the bundle's folder as every node sees it, its back end, and where pictures are."""
+
+    bundle: str
+    backend: str
+    asked: Asked
+
+
+def answer_on_ray(asking: Asking, places: Iterable[Place], batch_size: int, workers: int | None) -> Iterator[list[Row]]:
+    """Yield rows a batch at a time in the order of the places, computed by `workers` actors of a CPU each.
+
+    Names of pictures wait in Ray's object store, which spills to disk; pictures are read where they are computed.
+
+    Args:
+        asking: What the actors need.
+        places: Where the pictures are.
+        batch_size: Pictures of a forward pass.
+        workers: None for as many actors as there are CPUs and work.
+
+    Raises:
+        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        UsageError: A source that can only be read from its beginning; a bundle that the nodes do not see.
+        ShardError: A bundle whose probes come out differently on a node.
+    """
+    slow = next((part.where for part in asking.asked.parts if not part.random_access), None)
+    if slow is not None:
+        raise UsageError(f"{slow} can only be read from its beginning, not by many at once; unpack it, or use .zip")
+    started = join_or_start(log_to_driver=False)
+    try:
+        yield from _run(asking, places, batch_size, workers)
+    except RayError as err:
+        raise _unwrap(err) from err
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _run(asking: Asking, places: Iterable[Place], batch_size: int, workers: int | None) -> Iterator[list[Row]]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
+    blocks = [ray.put(_make_block(block)) for block in _cut_blocks(iter(places), batch_size)]
+    if not blocks:
+        return
+    most = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    answered = ray.data.from_arrow_refs(blocks).map_batches(
+        _Answerer,
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=min(workers or 1, len(blocks)), max_size=most),
+        fn_constructor_args=(pickle.dumps(asking),),
+        num_cpus=1,
+    )
+    for batch in answered.iter_batches(batch_size=batch_size, batch_format="pyarrow"):
+        yield [Row(**json.loads(row)) for row in batch["row"].to_pylist()]
+
+
+def _cut_blocks(places: Iterator[Place], batch_size: int) -> Iterator[list[Place]]:
+    yield from islice(cut_batches(places, batch_size), _ALONE)
+    yield from cut_batches(places, _BLOCK * batch_size)
+
+
+def _make_block(places: list[Place]) -> pa.Table:
+    return pa.table({"place": pa.array([pickle.dumps(place) for place in places], pa.binary())})
+
+
+class _Answerer:
+    """An actor: it loads the bundle once and answers for batches of places."""
+
+    def __init__(self, asking: bytes) -> None:
+        self._asking: Asking = pickle.loads(asking)
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        # Loaded late: what a constructor raises is tried again, and comes to the driver as a text of many lines.
+        return load_with_backend(self._asking.bundle, backend=self._asking.backend)[0]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        places: list[Place] = [pickle.loads(place) for place in batch["place"].to_pylist()]
+        parts = self._asking.asked.parts
+        prepared = [(place.picture, read_picture(self._bundle, parts[place.part], place.picture)) for place in places]
+        rows = [json.dumps(asdict(row), ensure_ascii=False) for row in compute_rows(self._bundle, prepared)]
+        return pa.table({"row": pa.array(rows, pa.string())})
+
+
+def _unwrap(err: BaseException) -> BaseException:
+    """Return our own error, without Ray's around it."""
+    found: Any = err
+    while found is not None:
+        if isinstance(found, (UsageError, ShardError, OSError)):
+            return found
+        found = getattr(found, "cause", None) or found.__cause__
+    return err

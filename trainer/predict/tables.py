@@ -1,0 +1,208 @@
+"""Rows as CSV, Parquet or JSON lines: which columns there are, and files of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.errors import UsageError
+from shards.files.atomic import write_atomically
+from trainer.contract.bundle import BundlePage
+from trainer.contract.decision.decision import Decision
+from trainer.predict.answer import Row
+
+Form = Literal["csv", "parquet", "jsonl"]
+FORMS: tuple[Form, ...] = ("csv", "parquet", "jsonl")
+_GROUP = 20_000
+"""Rows of one row group of a Parquet file."""
+_PREFIX = "probability_"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """names: of the columns, in order; chosen: whether a user did."""
+
+    names: Sequence[str]
+    chosen: bool
+
+    def values(self, row: Row) -> list[Any]:
+        """Return a row's value for each column: text, numbers, booleans; lists are joined by ;."""
+        return [_read(name, row) for name in self.names]
+
+
+def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
+    """Return the columns that rows of a bundle have, or those of them that somebody chose.
+
+    Raises:
+        UsageError: One that there is not, or one twice.
+    """
+    usual = ["path", "label", "probability", *_list_decided(page.decision), *(_PREFIX + name for name in page.classes)]
+    if chosen is None:
+        return Columns(usual, chosen=False)
+    there = ["image_id", *usual]
+    wrong = next((name for number, name in enumerate(chosen) if name not in there or name in chosen[:number]), None)
+    if wrong is not None:
+        what = "names it twice" if wrong in there else f"there are {', '.join(there)}"
+        raise UsageError(f"--columns: '{wrong}': {what}")
+    return Columns(list(chosen), chosen=True)
+
+
+def _list_decided(decision: Decision) -> list[str]:
+    """Return the columns that only a bundle with a fitted decision has."""
+    there = {
+        "decision": None if decision.rule == "each" else decision.fitted,
+        "abstain": decision.fitted,
+        "ood_score": decision.ood,
+        "set": decision.conformal,
+    }
+    return [name for name, value in there.items() if value is not None]
+
+
+def _read(name: str, row: Row) -> Any:
+    assert row.answer is not None  # unreadable pictures have a file of their own
+    if name == "path":
+        return row.path
+    if name == "image_id":
+        return PurePosixPath(row.path).stem
+    if name == "label":
+        return ";".join(row.answer["labels"])
+    if name == "set":
+        return ";".join(row.answer["set"])
+    if name.startswith(_PREFIX):
+        return row.answer["probabilities"][name.removeprefix(_PREFIX)]
+    return row.answer[name]
+
+
+class Writer(Protocol):
+    """Writes rows, the unreadable ones left out."""
+
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LineWriter:
+    """CSV or JSON lines, to a function that takes text."""
+
+    def __init__(self, write: Callable[[str], object], form: Form, columns: Columns) -> None:
+        self._write, self._form, self._columns = write, form, columns
+        self._headless = form == "csv"
+
+    def write(self, row: Row) -> None:
+        self._begin()
+        if self._form == "csv":
+            named = zip(self._columns.names, self._columns.values(row), strict=True)
+            self._write(_join([_format(name, value) for name, value in named]))
+        elif self._columns.chosen:
+            named = zip(self._columns.names, self._columns.values(row), strict=True)
+            self._write(json.dumps(dict(named), ensure_ascii=False) + "\n")
+        else:
+            self._write(json.dumps({"path": row.path, **(row.answer or {})}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._headless:
+            self._write(_join(self._columns.names))
+        self._headless = False
+
+
+class ParquetWriter:
+    """A Parquet file with the columns of the CSV: text, numbers at full precision, booleans."""
+
+    def __init__(self, file: BinaryIO, columns: Columns) -> None:
+        self._columns = columns
+        self._schema = pa.schema([(name, _type(name)) for name in columns.names])
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[list[Any]] = []
+
+    def write(self, row: Row) -> None:
+        self._rows.append(self._columns.values(row))
+        if len(self._rows) == _GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        values = zip(*self._rows, strict=True) if self._rows else [[] for _ in self._columns.names]
+        arrays = [pa.array(column, kind) for column, kind in zip(values, self._schema.types, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+
+def choose_form(out: Path | None, as_json: bool) -> Form:
+    """Return the form of an output by its ending; standard output is CSV, or JSON lines where asked for.
+
+    Raises:
+        UsageError: An ending that is none of the forms, or not that which was asked for.
+    """
+    if out is None:
+        return "jsonl" if as_json else "csv"
+    form = next((form for form in FORMS if out.name.lower().endswith(f".{form}")), None)
+    if form is None:
+        endings = ", ".join(f".{form}" for form in FORMS)
+        raise UsageError(f"--out {out} must end in one of {endings}, which says what is written")
+    if as_json and form != "jsonl":
+        raise UsageError(f"--json and --out {out} contradict each other; name a file that ends in .jsonl")
+    return form
+
+
+def write_rows(out: Path, form: Form, columns: Columns, rows: Iterable[Row]) -> Iterator[Row]:
+    """Write rows that have answers to a file, which appears when all are written; yield every row on the way."""
+    with write_atomically(out) as file:
+        if form == "parquet":
+            writer: Writer = ParquetWriter(file, columns)
+        else:
+            writer = LineWriter(lambda text: file.write(text.encode()), form, columns)
+        for row in rows:
+            if row.answer is not None:
+                writer.write(row)
+            yield row
+        writer.close()
+
+
+def write_unreadable(out: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
+    """Write `OUT.unreadable.csv` and return it; where all could be read, remove that of an earlier command."""
+    path = out.with_name(f"{out.name}.unreadable.csv")
+    pairs = iter(rows)
+    first = next(pairs, None)
+    if first is None:
+        path.unlink(missing_ok=True)
+        return None
+    with write_atomically(path) as file:
+        file.write(_join(["path", "reason"]).encode())
+        file.write(_join(first).encode())
+        for pair in pairs:
+            file.write(_join(pair).encode())
+    return path
+
+
+def _type(name: str) -> pa.DataType:
+    if name == "abstain":
+        return pa.bool_()
+    return pa.float64() if name in ("probability", "ood_score") or name.startswith(_PREFIX) else pa.string()
+
+
+def _format(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}" if name == "ood_score" else f"{value:.6f}"
+    return str(value)
+
+
+def _join(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()

@@ -1,0 +1,75 @@
+"""What this machine has left: memory, disk, devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from shards.errors import UsageError
+from shards.files.sizes import format_size
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def read_free_memory() -> int:
+    """Return the bytes of memory that processes may still take: what Linux has, or less where a container limits it."""
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _read_number(_CGROUP / "memory.max")
+    if limit is None:
+        return free
+    return min(free, max(0, limit - (_read_number(_CGROUP / "memory.current") or 0)))
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+
+
+def read_free_disk(folder: Path) -> int:
+    """Return the bytes left for a folder that may not be there yet, once it is known that files can be made there.
+
+    Raises:
+        OSError: Files cannot be made there.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):  # permissions alone do not say it: the file system may be read-only
+            pass
+    except OSError as err:
+        raise OSError(err.errno, err.strerror, str(there)) from err
+    return shutil.disk_usage(there).free
+
+
+def refuse_too_many_ranks(num_ranks: int, num_gpus: int) -> None:
+    """Refuse ranks that would share a GPU: NCCL does not let them.
+
+    Raises:
+        UsageError: There are GPUs, but fewer than ranks.
+    """
+    if 0 < num_gpus < num_ranks:
+        raise UsageError(
+            f"num_ranks={num_ranks} needs as many GPUs, this machine has {num_gpus}; set num_ranks={num_gpus}, or hide "
+            "the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPUs"
+        )
+
+
+def refuse_full_disk(needed: int, free: int, folder: str, option: str = "storage.root") -> None:
+    """Refuse a run whose files would not fit; bytes.
+
+    Raises:
+        UsageError: They would not.
+    """
+    if needed > free:
+        raise UsageError(
+            f"snapshots and bundle of the run need about {format_size(needed)} more, the disk of {folder} has "
+            f"{format_size(free)} free, so no step was taken; free some room there, or set {option} to a folder on "
+            "another disk"
+        )

@@ -1,0 +1,142 @@
+"""All ranks of one machine as processes, without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import pickle
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+from shards.cli.messages import Replay, handing_on, read_level
+from shards.errors import ShardError, UsageError
+from shards.files.atomic import write_atomically
+from shards.workers.pools import end_with_parent
+from trainer.ranks.ranks import Ranks, join_ranks, single_rank
+from trainer.ranks.watching import watching
+
+Result = TypeVar("Result")
+
+# Files, not a queue: a large result would fill the queue's pipe before anybody reads it.
+_RESULT, _REFUSAL, _MESSAGES = "result", "refusal", "messages"
+_READ_EVERY_S = 0.2
+
+
+def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], num_ranks: int) -> Result:
+    """Return what `function(ranks, *arguments)` gives on rank 0; one rank runs in this process.
+
+    What rank 0 logs, and warnings of the others, are logged in this process.
+
+    Raises:
+        UsageError: As the function raised on some rank.
+        ShardError: Likewise.
+        OSError: Likewise; a store that does not answer, a full disk.
+        KeyboardInterrupt: Ctrl-C; no rank runs any more.
+    """
+    if num_ranks < 1:
+        raise UsageError(f"num_ranks is a number of processes and must be at least 1, got {num_ranks}")
+    if num_ranks == 1:
+        return function(single_rank(), *arguments)
+    with tempfile.TemporaryDirectory(prefix="shardline-") as name:
+        folder = Path(name)
+        # forkserver: ranks are forks of one process that has imported all this once, before any thread or device.
+        multiprocessing.set_forkserver_preload(["trainer.run.job"])
+        try:
+            with _replaying(folder):
+                _run_all((num_ranks, folder, read_level(), function, arguments), num_ranks)
+        except ProcessRaisedException:
+            if not (folder / _REFUSAL).is_file():
+                raise
+            refusal: Exception = pickle.loads((folder / _REFUSAL).read_bytes())
+            raise refusal from None
+        except ProcessExitedException as err:
+            raise UsageError(
+                f"rank {err.error_index} of {num_ranks} was ended from outside ({err.signal_name or err.exit_code}), "
+                "most likely because memory ran out; give fewer num_ranks or a smaller batch, and run the command "
+                "again: it goes on from its last snapshot"
+            ) from err
+        result: Result = pickle.loads((folder / _RESULT).read_bytes())
+        return result
+
+
+def _run_all(arguments: tuple[Any, ...], num_ranks: int) -> None:
+    """Return when all ranks have ended, whatever ends this."""
+    # It warns of each rank that it ends; why it does is an error of ours.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    # daemon: Python would wait for the others at its end.
+    started = start_processes(_run_process, arguments, num_ranks, join=False, daemon=True, start_method="forkserver")
+    assert started is not None  # without join there is something to join
+    try:
+        while not started.join():
+            pass
+    finally:
+        for process in started.processes:
+            process.kill()
+            process.join()
+
+
+@contextlib.contextmanager
+def _replaying(folder: Path) -> Iterator[None]:
+    """Log here what the ranks hand on while the block runs."""
+    replay, read = Replay(), dict[Path, int]()
+
+    def look() -> None:
+        for path in sorted(folder.glob(f"{_MESSAGES}-*")):
+            with open(path, "rb") as file:
+                file.seek(read.get(path, 0))
+                for line in file:
+                    if line.endswith(b"\n"):  # the rest of another is on its way
+                        read[path] = read.get(path, 0) + len(line)
+                        replay(line.decode())
+
+    try:
+        with watching(look, "messages", _READ_EVERY_S):
+            yield
+    finally:
+        look()
+
+
+def _run_process(
+    rank: int, num_ranks: int, folder: Path, level: int, function: Callable[..., Result], arguments: tuple[Any, ...]
+) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides what follows
+    if rank:
+        level = max(level, logging.WARNING)
+        logging.getLogger().addHandler(logging.NullHandler())  # what other libraries warn of, rank 0 says
+    with (
+        open(folder / f"{_MESSAGES}-{rank}", "a", buffering=1, encoding="utf-8") as file,
+        handing_on(lambda line: _write_line(file, line), level),
+    ):
+        _join_and_run(rank, num_ranks, folder, function, arguments)
+
+
+def _write_line(file: TextIO, line: str) -> None:
+    file.write(f"{line}\n")
+
+
+def _join_and_run(
+    rank: int, num_ranks: int, folder: Path, function: Callable[..., Result], arguments: tuple[Any, ...]
+) -> None:
+    ranks: Ranks = join_ranks(rank, num_ranks, str(folder / "rendezvous"))
+    try:
+        result = function(ranks, *arguments)
+        if ranks.is_first:
+            _put(folder / _RESULT, result)
+    except (UsageError, ShardError, OSError) as err:
+        _put(folder / _REFUSAL, err)
+        raise  # this ends the other ranks, which wait in a collective
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _put(path: Path, value: object) -> None:
+    with write_atomically(path) as file:
+        pickle.dump(value, file)

@@ -1,0 +1,166 @@
+"""Recipes as people write them: YAML on disk, `name=value` on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from shards.errors import UsageError
+from trainer.recipes.options.schedule import parse_schedule
+from trainer.recipes.recipe import Recipe
+
+RECIPES = Path(__file__).parent
+COST = "Time and hardware:"
+
+
+def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, or of that name in trainer/recipes, with `name=value` overrides applied.
+
+    Raises:
+        UsageError: No such recipe, not YAML, an unknown option (with a suggestion), or a bad value.
+    """
+    path = find_recipe(location)
+    values = {"name": path.stem, **_read_yaml(path)}
+    for override in overrides:
+        apply_override(values, override)
+    return build_recipe(values)
+
+
+def find_recipe(location: str) -> Path:
+    """Return the path of a recipe given as a path or as the name of one that ships with the project."""
+    for path in (Path(location), RECIPES / f"{location}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    raise UsageError(f"no recipe '{location}': neither a file nor one of {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a recipe's leading comment says: its first paragraph, and what the run takes; empty where unsaid."""
+
+    purpose: str
+    cost: str
+
+
+def read_header(path: Path) -> Header:
+    """Return what a recipe is for, and what it takes by the paragraph that begins with `Time and hardware:`."""
+    comment = list(
+        itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    )
+    lines = [line.lstrip("#").strip() for line in comment]
+    costs = [number for number, line in enumerate(lines) if line.startswith(COST)]
+    cost = itertools.takewhile(bool, lines[costs[0] :]) if costs else []
+    return Header(" ".join(itertools.takewhile(bool, lines)), " ".join(cost).removeprefix(COST).strip())
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set `group.name=value` in a tree of values; the value is read as YAML.
+
+    >>> values = {"epochs": 1}
+    >>> apply_override(values, "optim.peak_lr=1e-3")
+    >>> values
+    {'epochs': 1, 'optim': {'peak_lr': 0.001}}
+    """
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UsageError(f"an option is written name=value, for example epochs=5, got '{override}'")
+    *groups, last = name.split(".")
+    for group in groups:
+        if group == "schedule" and isinstance(values.get(group), str):
+            values[group] = _open_schedule(values[group])
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"'{group}' in '{override}' is an option, not a group of options")
+    values[last] = _read_value(text)
+
+
+def _open_schedule(text: str) -> dict[str, Any]:
+    """Return the options of a schedule in one word, so that another may be set beside them."""
+    try:
+        return parse_schedule(text)
+    except ValueError as err:
+        raise UsageError(f"schedule: {err}") from err
+
+
+def build_recipe(values: dict[str, Any]) -> Recipe:
+    """Return the checked recipe; raises UsageError with one sentence about the first mistake."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as err:
+        raise UsageError(_explain(err)) from err
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """Return the recipe of a YAML text that stands at `where`; raises UsageError as `load_recipe` does."""
+    return build_recipe(_parse_yaml(text, where))
+
+
+def _explain(err: ValidationError) -> str:
+    first = err.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _explain_unknown(name)
+    if first["type"] == "missing" and isinstance(first["loc"][-1], int):
+        return f"{'.'.join(map(str, first['loc'][:-1]))}: too few numbers, got {first['input']!r}; give all of them"
+    if first["type"] == "missing":
+        return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
+    if first["type"] == "string_type":
+        wanted = f"a text is wanted, YAML reads {first['input']!r}"
+        return f"{name}: {wanted}; quote it, on a command line as {name}='\"...\"'"
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:  # of several groups: the sentence names their options
+        return str(message)
+    got = "" if ", got " in message else f", got {first['input']!r}"
+    return f"{name}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _explain_unknown(name: str) -> str:
+    group_name, _, last = name.rpartition(".")
+    group: type[BaseModel] = Recipe
+    for part in filter(None, group_name.split(".")):
+        annotation = group.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)  # only groups contain names
+        group = annotation
+    near = difflib.get_close_matches(last, group.model_fields, n=1, cutoff=0.5)
+    hint = f": did you mean '{near[0]}'?" if near else ";"
+    return f"no option '{name}'{hint} {group_name or 'a recipe'} has {', '.join(group.model_fields)}"
+
+
+def _read_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UsageError(f"the value '{text}' is not YAML ({str(err).splitlines()[0]}); quote it") from err
+    if isinstance(value, str) and text.strip()[:1] not in ("'", '"'):  # what is quoted is meant as text
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UsageError(f"{where} is not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} holds no options; a recipe is a list of `name: value` lines")
+    return values

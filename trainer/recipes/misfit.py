@@ -1,0 +1,84 @@
+"""What a dataset's pictures have, one label or several, and what a recipe may ask of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shards.dataset.dataset import Dataset, shorten
+from shards.dataset.positive import describe_default, find_misfit
+from shards.errors import UsageError
+from trainer.recipes.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
+from trainer.recipes.recipe import Recipe
+
+MULTI_LABEL_METRIC: Final = "map"
+"""What tells the best epoch where a recipe does not say: it needs no threshold, and rare classes count as much."""
+
+
+def settle_metric(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """Return the recipe with the metric of its dataset's task where it gives none of its own."""
+    if dataset.manifest.task != "multi-label" or "metric" in recipe.stop.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"metric": MULTI_LABEL_METRIC})})
+
+
+def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse a recipe that asks what the dataset's task has no answer to.
+
+    Raises:
+        UsageError: It does, or the dataset has no labels.
+    """
+    dataset.require_labels()
+    where, multi = shorten(dataset.location), dataset.manifest.task == "multi-label"
+    if multi:
+        _refuse_single_label_ways(recipe, where)
+    _refuse_positive(recipe, dataset, where)
+    metrics = MULTI_LABEL_METRICS if multi else SINGLE_LABEL_METRICS
+    if recipe.stop.metric not in metrics:
+        raise UsageError(
+            f"{where} is {dataset.manifest.task} and has no stop.metric={recipe.stop.metric}; take "
+            f"{', '.join(metrics[:-1])} or {metrics[-1]}"
+        )
+    if multi:
+        _refuse_undefined(recipe.stop.metric, dataset)
+
+
+def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
+    classes, manifest = dataset.classes, dataset.manifest
+    misfit = recipe.positive and find_misfit(recipe.positive, classes, manifest.display_names, manifest.task)
+    if misfit:
+        stored = manifest.positive or describe_default(classes) or "none"
+        raise UsageError(
+            f"positive={recipe.positive} {misfit} ({where}); name a class that it has, or give positive=null, which "
+            f"takes what the dataset says: {stored}"
+        )
+
+
+def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
+    if recipe.loss.name != "bce":
+        raise UsageError(
+            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name=bce"
+        )
+    if recipe.loss.class_weights == "effective":
+        raise UsageError(
+            f"{where} is multi-label and loss.class_weights=effective weighs pictures by their one class; take "
+            "balanced, or give a number for each class"
+        )
+    if recipe.stream.order == "balanced":
+        raise UsageError(
+            f"{where} is multi-label and stream.order=balanced shows each class equally often, which pictures of "
+            "several classes cannot be; take plain or weighted, and loss.class_weights=balanced for rare classes"
+        )
+
+
+def _refuse_undefined(metric: str, dataset: Dataset) -> None:
+    """Refuse a metric that the validation part cannot give, before an epoch is trained for it."""
+    if "val" not in dataset.manifest.splits:
+        return  # told by those who need the part
+    part = dataset.split("val")
+    counts, total = part.class_counts.sum(axis=0), part.num_samples
+    scores = {"map": counts > 0, "auroc": (counts > 0) & (counts < total)}
+    if metric in scores and not scores[metric].any():
+        raise UsageError(
+            f"stop.metric={metric} needs a class in the validation part that some pictures have and others have not, "
+            "and there is none; take log_loss, or pack again with a larger val"
+        )

@@ -1,0 +1,191 @@
+"""Random changes of training pictures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from trainer.recipes.options.section import Section
+
+Backend = Literal["torchvision", "albumentations"]
+
+BACKENDS: dict[str, tuple[Backend, ...]] = {
+    "none": ("torchvision", "albumentations"),
+    "flip": ("torchvision", "albumentations"),
+    "light": ("torchvision", "albumentations"),
+    "square": ("torchvision", "albumentations"),
+    "strong": ("torchvision", "albumentations"),
+    "autoaugment": ("torchvision",),
+    "randaugment": ("torchvision",),
+    "trivialaugment": ("torchvision",),
+    "augmix": ("torchvision",),
+    "manual": ("torchvision",),
+    "photometric": ("albumentations", "torchvision"),
+}
+"""Policies, and who makes each, the one that `auto` takes first. What they are stands in trainer.feed.augment.policies: a
+recipe is read without torch."""
+
+POLICY_NAMES = tuple(BACKENDS)
+
+
+class Operation(Section):
+    """One operation of a pipeline: its name, and its parameters beside it as the library calls them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    op: str
+    """A class of torchvision.transforms.v2 or of albumentations, such as RandomRotation."""
+    when: Literal["before", "after"] = "after"
+    """before: on the decoded picture. after: on the model's input, once geometry has made it."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> Operation:
+        try:
+            json.dumps(self.parameters, allow_nan=False)
+        except (TypeError, ValueError) as err:
+            raise ValueError(f"parameters are finite numbers, words, lists and operations ({err})") from err
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What stands beside op and when."""
+        return dict(self.model_extra or {})
+
+
+class Progressive(Section):
+    """Training pictures that grow with the epochs (progressive resizing); evaluation is at image_size throughout."""
+
+    start_size: int = Field(ge=16)
+    """Side of the model's input in the first epochs, pixels."""
+    from_epoch: int = Field(default=0, ge=0)
+    """The last epoch at start_size; epochs count from 0."""
+    to_epoch: int = Field(ge=1)
+    """The first epoch at image_size."""
+    multiple: int = Field(default=32, ge=1)
+    """Sides in between are multiples of it, pixels."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Progressive:
+        if self.to_epoch <= self.from_epoch:
+            raise ValueError(f"to_epoch comes after from_epoch, got {self.from_epoch} and {self.to_epoch}")
+        return self
+
+    def size(self, epoch: int, image_size: int) -> int:
+        """Return the side of training's pictures in an epoch, pixels.
+
+        Source: linear in between, rounded to a multiple; Leclerc et al. 2023, FFCV, its ImageNet recipes.
+
+        >>> growth = Progressive(start_size=160, from_epoch=65, to_epoch=76)
+        >>> [growth.size(epoch, 192) for epoch in (0, 65, 70, 71, 76, 87)]
+        [160, 160, 160, 192, 192, 192]
+        """
+        share = min(max((epoch - self.from_epoch) / (self.to_epoch - self.from_epoch), 0.0), 1.0)
+        if share in (0.0, 1.0):
+            return image_size if share else self.start_size
+        side = round((self.start_size + share * (image_size - self.start_size)) / self.multiple) * self.multiple
+        return min(max(side, self.start_size), image_size)
+
+
+class AugmentOptions(Section):
+    """Random changes of training pictures."""
+
+    crop: Literal["auto", "none", "random", "padded"] = "auto"
+    """none: evaluation's geometry. random: a random part of the picture, stretched to the input (Inception's crop,
+    torchvision's RandomResizedCrop). padded: resized as evaluation does, but to crop_resize, then a random square of
+    the input's size out of it. auto: padded for the policy manual, none for others."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """random: share of the picture's area that the part has, least and most."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """random: width by height of the part, least and most."""
+    crop_resize: int | None = Field(default=None, ge=1)
+    """padded: side before the crop, pixels (the shorter one where evaluation crops); None is 256/224 of image_size."""
+    crop_padding: int = Field(default=4, ge=0, le=4096)
+    """padded: pixels added to each side before the crop."""
+    policy: str = "none"
+    """One of POLICY_NAMES."""
+    backend: Literal["auto", "torchvision", "albumentations"] = "auto"
+    """Whose operations the policy or pipeline is made of. auto: albumentations for photometric, else torchvision."""
+    pipeline: list[Operation] = Field(default_factory=list)
+    """Operations written out, in the place of a policy: [{op: RandomRotation, degrees: 10}, ...]."""
+    erase: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a random box of a picture is filled with noise, after all else (random erasing)."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of the Beta distribution of the shares in which two pictures are blended; 0 is off."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """The same for a box of another picture put into each. With mixup too, each step takes one of them by chance."""
+    mix_prob: float = Field(default=1.0, ge=0, le=1)
+    """Share of the steps that mix, where mixup or cutmix is on."""
+    progressive: Progressive | None = None
+    """Smaller pictures in the first epochs: {start_size: 160, from_epoch: 65, to_epoch: 76}."""
+
+    def train_size(self, epoch: int, image_size: int) -> int:
+        """Return the side of training's pictures in an epoch, pixels."""
+        return self.progressive.size(epoch, image_size) if self.progressive else image_size
+
+    @property
+    def mixes(self) -> bool:
+        """Whether any step may mix pictures."""
+        return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    @property
+    def changes(self) -> bool:
+        """Whether training sees pictures otherwise than evaluation."""
+        return self.chosen_crop != "none" or self.policy != "none" or bool(self.pipeline or self.erase) or self.mixes
+
+    @property
+    def only_moves(self) -> bool:
+        """Whether all that follows the crop moves or fills pixels, which any device does alike."""
+        moves = self.policy == "none" or (self.policy in ("flip", "square") and self.chosen_backend == "torchvision")
+        return moves and not self.pipeline
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("the least comes first and is above 0")
+        return value
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _at_most_all(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise ValueError("a part is at most the whole, 1")
+        return value
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in POLICY_NAMES:
+            raise ValueError(f"the policies are {', '.join(POLICY_NAMES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> AugmentOptions:
+        if self.pipeline and self.policy != "none":
+            raise ValueError(
+                f"a policy or a pipeline; policy=none leaves the pipeline, got policy={self.policy} and one"
+            )
+        if self.backend != "auto" and self.backend not in BACKENDS[self.policy]:
+            names = " and ".join(BACKENDS[self.policy])
+            raise ValueError(
+                f"the policy {self.policy} is there for {names} alone; leave backend out, got {self.backend}"
+            )
+        return self
+
+    @property
+    def chosen_crop(self) -> Literal["none", "random", "padded"]:
+        """What geometry does."""
+        if self.crop == "auto":
+            return "padded" if self.policy == "manual" else "none"
+        return self.crop
+
+    def crop_side(self, size: int) -> int:
+        """Return the side that a padded crop of this size is taken from, without the padding."""
+        return self.crop_resize or round(size * 256 / 224)
+
+    @property
+    def chosen_backend(self) -> Backend:
+        """Whose operations the policy or pipeline is made of."""
+        return BACKENDS[self.policy][0] if self.backend == "auto" else self.backend

@@ -1,0 +1,78 @@
+"""Options that only some choices of their group use: filled in where they are used, refused where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+from pydantic import ModelWrapValidatorHandler, model_validator
+
+from trainer.recipes.options.section import Section
+
+REQUIRED: Final = object()
+"""In the place of a default: the choice cannot do without the option."""
+
+Uses = Mapping[str, Mapping[str, Any]]
+"""Choice -> option that it uses -> its default there."""
+
+
+def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]:
+    """Return the values of a group with the options that `choice` uses filled in; null means not given.
+
+    A value that is the default of another choice is as good as not given: a recipe that was resolved with that choice
+    has it. A choice that does not exist is left to the group's own check.
+
+    Raises:
+        ValueError: A value for an option that the choice does not use, or none for one that it needs.
+
+    >>> settle({"name": "step", "gamma": None}, "step", {"step": {"gamma": 0.1}, "cosine": {}})
+    {'name': 'step', 'gamma': 0.1}
+    """
+    if not isinstance(choice, str) or choice not in uses:
+        return values
+    filled = dict(values)
+    for option in {option: None for used in uses.values() for option in used}:
+        given = values.get(option)
+        if option not in uses[choice]:
+            filled[option] = None
+            if given is not None and not any(_is_default(given, used.get(option)) for used in uses.values()):
+                users = [name for name, used in uses.items() if option in used]
+                raise ValueError(
+                    f"{choice} does not use {option}, got {option}={given}; leave it out (null), "
+                    f"or take {' or '.join(users)}"
+                )
+        elif given is None:
+            if uses[choice][option] is REQUIRED:
+                raise ValueError(f"{choice} needs {option}, got none; give it a value")
+            filled[option] = uses[choice][option]
+    return filled
+
+
+def _is_default(given: object, default: object) -> bool:
+    return given == (list(default) if isinstance(default, tuple) and isinstance(given, list) else default)
+
+
+class ChoiceSection(Section):
+    """A group with such options. What was filled in is no set field: `exclude_unset` leaves it out, so that another
+    choice can be made in what remains."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        given = cls._open(given)
+        if not isinstance(given, dict):
+            return build(given)
+        group = build(cls._settle(given))
+        named = {name for name, value in given.items() if value is not None}
+        object.__setattr__(group, "__pydantic_fields_set__", named & set(cls.model_fields))
+        return group
+
+    @classmethod
+    def _open(cls, given: Any) -> Any:
+        """Return a group that is written in another form as its options; others as they are."""
+        return given
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the options with those that their choices use filled in; raises ValueError as `settle`."""
+        raise NotImplementedError

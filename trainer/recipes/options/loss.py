@@ -1,0 +1,99 @@
+"""What is minimised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal
+
+from pydantic import Field, field_validator
+
+from trainer.recipes.options.choice import ChoiceSection, Uses, settle
+
+_USES: Final[Uses] = {
+    "cross_entropy": {"label_smoothing": 0.0, "teacher": None},
+    "focal": {"focal_gamma": 2.0, "focal_alpha": None, "teacher": None},
+    "bce": {"label_smoothing": 0.0, "teacher": None},
+}
+_USES_OF_WEIGHTS: Final[Uses] = {
+    "none": {},
+    "balanced": {},
+    "effective": {"effective_beta": 0.999},
+}
+_USES_OF_TEACHER: Final[Uses] = {
+    "loss without teacher": {},
+    "teacher": {"teacher_temperature": 4.0, "teacher_share": 0.5},
+}
+
+
+class LossOptions(ChoiceSection):
+    """The loss of a sample, and its weight; options below that the loss does not use are null."""
+
+    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
+    """bce asks of each class whether it is there, alone; pictures of several labels, or of none, take no other."""
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1)
+    """cross_entropy, bce: share (0) of the target spread over all classes; of several labels, over yes and no each."""
+    focal_gamma: float | None = Field(default=None, ge=0)
+    """focal: how much (2) easy samples fade; 0 is cross-entropy."""
+    focal_alpha: float | list[float] | None = None
+    """focal: factor of each class's losses, in class order; one number A in (0, 1) for two classes is [1 - A, A].
+    Unlike class_weights it is no part of the mean's divisor."""
+    class_weights: str | list[float] | dict[str, float] = "none"
+    """none; balanced (inverse to the class's samples); effective (inverse to its effective number of samples); a number
+    for each class, in class order; or class: number, where classes that are not named weigh 1. Of several labels they
+    weigh a class where it is there; balanced is then the samples without it over those with it."""
+    effective_beta: float | None = Field(default=None, gt=0, lt=1)
+    """class_weights=effective: 0.999; towards 1 it nears balanced, towards 0 none."""
+    sample_weights: bool = True
+    """Use the weights that the dataset gives its samples."""
+    teacher: str | None = None
+    """Folder of a bundle with the dataset's classes, whose answers are learned, too."""
+    teacher_temperature: float | None = Field(default=None, gt=0)
+    """What logits of both are divided by (4) before they are compared."""
+    teacher_share: float | None = Field(default=None, gt=0, le=1)
+    """Share (0.5) of the loss that is the distance to the teacher; the rest is to the labels."""
+
+    @classmethod
+    def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = settle(values, values.get("name", cls.model_fields["name"].default), _USES)
+        weights = values.get("class_weights", "none")
+        values = settle(values, weights if isinstance(weights, str) else "none", _USES_OF_WEIGHTS)
+        taught = "teacher" if values.get("teacher") is not None else "loss without teacher"
+        return settle(values, taught, _USES_OF_TEACHER)
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _read_weights(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value not in _USES_OF_WEIGHTS:
+                raise ValueError(f"the weights are {', '.join(_USES_OF_WEIGHTS)}, a list, or a number by class")
+            return value
+        if isinstance(value, dict):  # YAML reads a class called 7 as a number
+            numbers = _read_weights([*value.values(), 1.0])  # of a class that is not named
+            return {str(name): number for name, number in zip(value, numbers, strict=False)}
+        return _read_weights(value)
+
+    @field_validator("focal_alpha", mode="before")
+    @classmethod
+    def _read_alpha(cls, value: object) -> object:
+        return _read_weights(value) if isinstance(value, list) else value
+
+    @field_validator("focal_alpha")
+    @classmethod
+    def _is_share(cls, value: float | list[float] | None) -> float | list[float] | None:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("one number for two classes is above 0 and below 1")
+        return value
+
+
+def _read_weights(value: object) -> list[float]:
+    """Return checked numbers of a list as YAML reads it, where 1e-3 is text."""
+    sentence = "weights are numbers of at least 0, not all of them 0"
+    if not isinstance(value, list):
+        raise ValueError(sentence)
+    try:
+        numbers = [float(number) for number in value]
+    except (TypeError, ValueError) as err:
+        raise ValueError(sentence) from err
+    if not any(numbers) or any(number < 0 or not math.isfinite(number) for number in numbers):
+        raise ValueError(sentence)
+    return numbers

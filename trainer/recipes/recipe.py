@@ -1,0 +1,240 @@
+"""The recipe: everything that decides a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from shards.files.atomic import write_text
+from shards.files.fingerprint import fingerprint_json
+from shards.storage.access import CacheOptions, default_cache
+from trainer.contract.model.names import resolve_alias
+from trainer.recipes.options.augment import AugmentOptions
+from trainer.recipes.options.loss import LossOptions
+from trainer.recipes.options.optim import OptimOptions
+from trainer.recipes.options.preprocess import PreprocessOptions
+from trainer.recipes.options.run import (
+    RayOptions,
+    ReportOptions,
+    SnapshotOptions,
+    StopOptions,
+    StorageOptions,
+    TrackOptions,
+)
+from trainer.recipes.options.schedule import ScheduleOptions
+from trainer.recipes.options.section import Section
+from trainer.recipes.options.step import StepOptions
+from trainer.recipes.options.stream import StreamOptions
+from trainer.recipes.place import find_run_dir, is_remote, join_root, show_location, show_locations
+
+
+class Recipe(Section):
+    """One run, resolved."""
+
+    data: str
+    """Folder of a packed dataset."""
+    name: str
+    """Name of the run and of its folder."""
+    model: str
+    """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
+    weights: str = "none"
+    """none, pretrained or a tag of the library, the name of installed weights, a bundle, or a path or URI of a file."""
+    allow_leftovers: bool = False
+    """Take a weights file although parts of it have no place in the model, as where it is another network's."""
+    head_dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Dropout in front of the head, 0..1; None is the architecture's own."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training part."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of order, augmentation, new weights and dropout."""
+    image_size: int | None = Field(default=None, ge=16)
+    """Side of the model's input, pixels; None is that of the weights, 224 where they say nothing."""
+    batch_size_global: int = Field(default=64, ge=1)
+    """Samples of a step over all ranks."""
+    freeze: list[str] = Field(default_factory=list)
+    """Beginnings of backbone parameter names that stay as loaded; [backbone] freezes all but the head."""
+    freeze_epochs: int | None = Field(default=None, ge=1)
+    """Epochs after which what is frozen is released; None keeps it frozen to the end."""
+    limit_samples: int | None = Field(default=None, ge=1)
+    """Train on about so many samples, a part of each class, to try a recipe out; None takes all."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Mixed precision; fp16 scales the loss."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the weights; float64 shows that two runs compute the same but for rounding, at twice the cost."""
+    launch: Literal["auto", "local", "ray"] = "auto"
+    """auto: Ray Train when num_ranks can be above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
+    num_ranks: int | str = 1
+    """Processes that train together; `2..8` takes what a Ray cluster has, and goes on with fewer or more of them."""
+    workers: int | Literal["auto"] = "auto"
+    """Threads per rank that decode and augment; 0 does it in the step itself; auto is the rank's share of the CPUs."""
+    cpus_per_rank: float = Field(default=1.0, gt=0)
+    """CPUs that Ray reserves for each rank; also the rank's torch threads there."""
+    gpus_per_rank: float | None = Field(default=None, ge=0)
+    """GPUs that Ray reserves for each rank; None means one where the cluster has any."""
+    ledger: bool = False
+    """Record every sample that every rank sees."""
+    evaluate_on: list[Literal["train", "val", "test"]] = Field(default=["test"])
+    """Parts that the best weights are evaluated on at the end."""
+    positive: str | None = None
+    """Class that is looked for, whose sensitivity is told; None: that of the dataset, else the second of two."""
+    probes: Literal["synthetic", "real"] = "synthetic"
+    """Pictures that go into the bundle: made ones, or real validation pictures (which may show a patient)."""
+    preprocess: PreprocessOptions = PreprocessOptions()
+    optim: OptimOptions = OptimOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    augment: AugmentOptions = AugmentOptions()
+    loss: LossOptions = LossOptions()
+    step: StepOptions = StepOptions()
+    stop: StopOptions = StopOptions()
+    snapshot: SnapshotOptions = SnapshotOptions()
+    stream: StreamOptions = StreamOptions()
+    track: TrackOptions = TrackOptions()
+    report: ReportOptions = ReportOptions()
+    storage: StorageOptions = StorageOptions()
+    ray: RayOptions = RayOptions()
+
+    @field_validator("num_ranks", mode="before")
+    @classmethod
+    def _number_or_range(cls, value: object) -> object:
+        numbers = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value)) if isinstance(value, int | str) else None
+        if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2] or numbers[1]):
+            raise ValueError("a number of processes, at least 1, or a range of it such as 2..8")
+        return value if numbers[2] else int(numbers[1])
+
+    @field_validator("model")
+    @classmethod
+    def _library_name(cls, value: str) -> str:
+        return resolve_alias(value)  # one model, one name: recipes that mean the same have one fingerprint
+
+    @field_validator("positive", mode="before")
+    @classmethod
+    def _number_as_a_name(cls, value: object) -> object:
+        # Classes are often called 0 and 1, which YAML reads as numbers. Truths, its yes and no, are refused.
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _count_or_auto(cls, value: object) -> object:
+        if value != "auto" and not (isinstance(value, int) and value >= 0):
+            raise ValueError("a number of threads, 0 or more, or auto")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or value.startswith(".") or any(character in value for character in "/\\\0"):
+            raise ValueError("a run's name is a folder name without slashes")
+        return value
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML 1.1 reads off as false
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Recipe:
+        if self.stream.order == "balanced" and self.loss.class_weights in ("balanced", "effective"):
+            raise ValueError(
+                "stream.order=balanced shows each class equally often, and loss.class_weights="
+                f"{self.loss.class_weights} would weigh rare classes up once more; leave out one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _released_once_frozen(self) -> Recipe:
+        if self.freeze_epochs is not None and not self.freeze:
+            raise ValueError(
+                f"freeze_epochs={self.freeze_epochs} releases what is frozen, and freeze names nothing; give "
+                "freeze=[backbone], or leave freeze_epochs out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decoded_where_changed(self) -> Recipe:
+        if self.stream.decode == "device" and not self.augment.only_moves:
+            chosen = "pipeline" if self.augment.pipeline else f"policy={self.augment.policy}"
+            raise ValueError(
+                f"stream.decode=device makes pictures on the GPU, and augment.{chosen} of "
+                f"{self.augment.chosen_backend} changes them on the CPU; take policy none, or torchvision's flip or "
+                "square, or stream.decode=faithful"
+            )
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder on this machine; with a remote root what must outlive the machine is copied from it."""
+        return find_run_dir(self.storage.root, self.storage.work, self.name)
+
+    @property
+    def run_uri(self) -> str | None:
+        """The run's place in an object store, keys included; None where its folder is all there is."""
+        return join_root(self.storage.root, self.name) if is_remote(self.storage.root) else None
+
+    @property
+    def run_place(self) -> str:
+        """Where the run is kept, as people may see it."""
+        return show_location(join_root(self.storage.root, self.name))
+
+    @property
+    def least_ranks(self) -> int:
+        """Ranks without which the run waits."""
+        return int(str(self.num_ranks).partition("..")[0])
+
+    @property
+    def most_ranks(self) -> int:
+        return int(str(self.num_ranks).rpartition("..")[2])
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of ranks follows the cluster."""
+        return isinstance(self.num_ranks, str)
+
+    def cache_options(self, on_node: int = 1) -> CacheOptions:
+        """Return how shards of a remote dataset are kept on a node, where `on_node` ranks read through one cache."""
+        folder = Path(self.storage.cache) if self.storage.cache else default_cache()
+        return CacheOptions(folder, self.storage.cache_bytes, self.storage.deadline_s, on_node)
+
+    def fingerprint(self) -> str:
+        """Return the identity of what is computed; where and how often it is saved or shown does not count."""
+        return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT))
+
+    def write(self, path: Path) -> None:
+        """Save the resolved recipe, every option included."""
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the resolved recipe as people may see it: URIs without keys and queries, which may be signatures."""
+        told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
+        return told
+
+    def as_begun(self) -> Recipe:
+        """Return the recipe of a run that has a snapshot: its weights file passed when it began, and is let pass."""
+        return self.model_copy(update={"allow_leftovers": True})
+
+    def with_absolute_paths(self) -> Recipe:
+        """Return the recipe with paths that mean the same in a Ray worker's folder."""
+        weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
+        named = {"root": self.storage.root, "work": self.storage.work, "cache": self.storage.cache}
+        storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
+        update: dict[str, object] = {"data": _absolute(self.data), "weights": weights, "storage": storage}
+        if self.loss.teacher:
+            update["loss"] = self.loss.model_copy(update={"teacher": _absolute(self.loss.teacher)})
+        return self.model_copy(update=update)
+
+
+PLACEMENT = {
+    "name", "data", "allow_leftovers", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
+    "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
+}  # fmt: skip
+"""Options that say where, how fast, what is shown and what is let pass; runs that differ in these compute the same."""
+
+
+def _absolute(location: str) -> str:
+    return location if "://" in location else str(Path(location).absolute())

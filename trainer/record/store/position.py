@@ -1,0 +1,70 @@
+"""Where a run stands, read from its snapshots in a folder or in a store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from shards.files.temporary import is_leftover
+from trainer.record.run_dir import SNAPSHOTS
+from trainer.record.snapshot import STATE, name_snapshot
+from trainer.record.store.run_store import RunStore
+
+
+class _Best(BaseModel):
+    snapshot: str
+
+
+class Position(BaseModel):
+    """What a snapshot's state.json says of where it stands."""
+
+    samples_seen: int
+    epochs_done: int
+    best: _Best | None = None
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Of two positions of a run the one with the greater reach goes further."""
+        return self.samples_seen, self.epochs_done
+
+    @property
+    def snapshots(self) -> list[str]:
+        """Names of the snapshots that a run in this position needs: the best epoch's, then its own."""
+        own = name_snapshot(self.samples_seen)
+        return [self.best.snapshot, own] if self.best and self.best.snapshot != own else [own]
+
+
+def read_local_position(run_dir: Path) -> Position | None:
+    """Return the position of the newest whole snapshot in a run's folder, None where there is none."""
+    for folder in sorted((run_dir / SNAPSHOTS).glob("*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError):  # one that is just being written, or was not
+            if folder.name.isdigit():
+                return Position.model_validate(json.loads((folder / STATE).read_bytes()))
+    return None
+
+
+def read_stored_position(store: RunStore) -> Position | None:
+    """Return the same for a store; raises as the store does."""
+    states = [name for name in store.sizes() if name.startswith(f"{SNAPSHOTS}/") and name.endswith(f"/{STATE}")]
+    content = store.read(max(states)) if states else None
+    return Position.model_validate(json.loads(content)) if content else None
+
+
+def upload_snapshot(run_dir: Path, name: str, store: RunStore) -> None:
+    """Copy a snapshot to a store; raises FileNotFoundError when a newer one takes its place meanwhile.
+
+    Its state goes up last, and is removed first: a snapshot without it is none.
+    """
+    folder = run_dir / SNAPSHOTS / name
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name == STATE, path.name)):
+        if not is_leftover(path.name):
+            store.upload(path, f"{SNAPSHOTS}/{name}/{path.name}")
+
+
+def remove_snapshot(name: str, store: RunStore) -> None:
+    """Remove a snapshot from a store."""
+    names = [found for found in store.sizes() if found.startswith(f"{SNAPSHOTS}/{name}/")]
+    store.delete(sorted(names, key=lambda found: (not found.endswith(f"/{STATE}"), found)))

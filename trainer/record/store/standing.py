@@ -1,0 +1,65 @@
+"""How far a run is in the place where it is kept, looked up without leaving anything there."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from trainer.recipes.recipe import Recipe
+from trainer.record.run_dir import (
+    RESULT,
+    SNAPSHOTS,
+    is_finished,
+    is_work_folder,
+    refuse_other_recipe,
+    refuse_other_recipe_there,
+)
+from trainer.record.snapshot import SnapshotStore
+from trainer.record.store.position import read_stored_position
+from trainer.record.store.run_store import RunStore, open_run_store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    samples_seen: Of its newest snapshot, 0 without one.
+    is_finished: It has its bundle, evaluations and report.
+    """
+
+    samples_seen: int
+    is_finished: bool
+
+
+def look_up(recipe: Recipe) -> Standing:
+    """Return how far a run is, in its folder or its store; the store is seen to take and to remove a file.
+
+    Raises:
+        UsageError: It is a run of another recipe; its first difference is named.
+        ShardError: A damaged snapshot.
+        OSError: The store does not answer, or does not let files be written or removed.
+    """
+    store = open_run_store(recipe)
+    if store is None:
+        refuse_other_recipe(recipe)
+        return Standing(_seen_here(recipe), is_finished(recipe.run_dir))
+    refuse_other_recipe_there(recipe, store)
+    _try_to_write(store)
+    there = read_stored_position(store)
+    seen = there.samples_seen if there else 0
+    if is_work_folder(recipe.run_dir, store):
+        refuse_other_recipe(recipe)
+        seen = max(seen, _seen_here(recipe))
+    return Standing(seen, RESULT in store.sizes())
+
+
+def _seen_here(recipe: Recipe) -> int:
+    folder = recipe.run_dir / SNAPSHOTS
+    state = SnapshotStore(folder).read_last() if folder.is_dir() else None
+    return state.samples_seen if state else 0
+
+
+def _try_to_write(store: RunStore) -> None:
+    name = f"dry-run-{uuid.uuid4().hex}"
+    store.write(name, b"")
+    store.delete([name])

@@ -1,0 +1,1 @@
+"""A run's numbers for people: W&B, TensorBoard, curves."""

@@ -1,0 +1,161 @@
+"""What others show of a run: Weights & Biases and TensorBoard, rank 0 only. Nothing that fails here stops training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shards.dataset.dataset import Dataset
+from shards.dataset.positive import default_positive
+from trainer.contract.positive import name_figures
+from trainer.recipes.recipe import Recipe
+from trainer.record.logbook import Numbers, read_metrics
+from trainer.record.steps import read_steps
+from trainer.record.track.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary, clean_name
+
+if TYPE_CHECKING:
+    from trainer.record.track.tensorboard import EventFiles
+
+logger = logging.getLogger(__name__)
+
+Outside = TypeVar("Outside")
+
+
+class Tracker:
+    """One run in W&B and in TensorBoard, as its recipe asks; it shows nothing before `start`.
+
+    Args:
+        recipe: The run's recipe; its folder exists.
+        num_ranks: Ranks that really take part.
+    """
+
+    def __init__(self, recipe: Recipe, num_ranks: int) -> None:
+        self._recipe = recipe
+        self._num_ranks = num_ranks
+        self._wandb: _Guarded[WandbRun] = _Guarded("W&B")
+        self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
+        self._best: Numbers | None = None
+        self._classes: list[str] = []
+
+    def start(self, dataset: Dataset, step: int) -> None:
+        """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
+
+        Args:
+            dataset: What it trains on.
+            step: Global steps that the snapshot has behind it, 0 for a new run.
+        """
+        self._classes = [] if dataset.manifest.task == "multi-label" else dataset.classes
+        mode = choose_mode(self._recipe.track)
+        if mode != "disabled":
+            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
+        if mode == "online" and not self._wandb.is_open:
+            folder = self._recipe.run_dir / "wandb"
+            logger.warning("what W&B would have got is kept in %s; `wandb sync` sends it from there", folder)
+            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, "offline"))
+        if self._recipe.track.tensorboard:
+            self._events.open(lambda: _open_events(self._recipe.run_dir, step))
+            for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
+                if row.get("step") == step:  # purged with all that an earlier start wrote from here on
+                    self._write_events(self._name_row(row), step)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether log_image and log_pictures do anything."""
+        return self._recipe.track.images and self._wandb.is_open
+
+    def log_step(self, numbers: Numbers) -> None:
+        """Show a row of steps.jsonl."""
+        self._wandb.use(lambda run: run.log_step(numbers))
+        self._write_events(numbers, int(numbers["step"]))
+
+    def log_epoch(self, numbers: Numbers, positive: str | None = None) -> None:
+        """Show a row of metrics.jsonl, which is already in the file; `positive` is the class that it is about."""
+        numbers = self._name(numbers, positive)
+        best = self._take_best(numbers)
+        self._wandb.use(lambda run: run.log_epoch(numbers, best))
+        self._write_events(numbers, int(numbers["step"]))
+        self._events.use(lambda events: events.flush())
+
+    def log_evaluation(self, judged: Judged) -> None:
+        """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
+        self._wandb.use(lambda run: run.log_evaluation(judged))
+        last = read_metrics(self._recipe.run_dir)[-1:]
+        self._write_events(judged.scalars(), int(last[0].get("step", 0)) if last else 0)
+
+    def log_image(self, name: str, path: Path) -> None:
+        """Show a picture file, such as a sheet of augmented samples; nothing without track.images."""
+        if self.takes_images:
+            self._wandb.use(lambda run: run.log_image(name, path))
+
+    def log_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
+        """Show pictures as a table with label, prediction, probability and path; nothing without track.images."""
+        if self.takes_images:
+            self._wandb.use(lambda run: run.log_pictures(name, pictures))
+
+    def close(self, exit_code: int = 0) -> None:
+        """End the run; W&B shows one whose exit code is not 0 as failed."""
+        self._wandb.use(lambda run: run.close(exit_code))
+        self._events.use(lambda events: events.close())
+
+    def _name(self, numbers: Numbers, positive: str | None) -> Numbers:
+        """Return numbers by the names under which they are shown: those of one class with that class."""
+        return name_figures(numbers, positive and clean_name(positive), len(self._classes))
+
+    def _name_row(self, row: dict[str, Any]) -> Numbers:
+        """Return the numbers of a row of a file likewise; rows of earlier versions do not say which class it is."""
+        numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
+        return self._name(numbers, row.get("val/positive", default_positive(self._classes)))
+
+    def _write_events(self, numbers: Numbers, step: int) -> None:
+        named = {name: value for name, value in numbers.items() if "/" in name}
+        self._events.use(lambda events: events.write(named, step))
+
+    def _take_best(self, numbers: Numbers) -> Numbers:
+        """Return the best of each score over all epochs, those before a restart included."""
+        rows = [numbers]
+        if self._best is None:
+            rows = [self._name_row(row) for row in read_metrics(self._recipe.run_dir)]
+        self._best = self._best or {}
+        for row in rows:
+            for name, value in row.items():
+                kind = choose_summary(name)
+                if kind is not None:
+                    self._best[name] = (max if kind == "max" else min)(value, self._best.get(name, value))
+        return self._best
+
+
+def _open_events(run_dir: Path, step: int) -> EventFiles:
+    from trainer.record.track.tensorboard import EventFiles  # late: most runs do not ask for it
+
+    return EventFiles(run_dir, step)
+
+
+class _Guarded(Generic[Outside]):
+    """An object of another library that may fail at any time: what it raises is told and goes no further."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inside: Outside | None = None
+        self._said: set[str] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._inside is not None
+
+    def open(self, start: Callable[[], Outside]) -> None:
+        try:
+            self._inside = start()
+        except Exception as err:  # tracking is a convenience; the run and its metrics.jsonl go on without it
+            logger.warning("%s does not record this run: %s", self._name, err)
+
+    def use(self, function: Callable[[Outside], None]) -> None:
+        if self._inside is None:
+            return
+        try:
+            function(self._inside)
+        except Exception as err:
+            if str(err) not in self._said:  # a service that has died fails in every step
+                logger.warning("%s failed and lacks a part of this run: %s", self._name, err)
+            self._said.add(str(err))

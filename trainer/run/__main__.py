@@ -1,0 +1,122 @@
+"""`python -m trainer.run RECIPE [name=value ...]`: train, evaluate, bundle. The same command goes on after a stop."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+import textwrap
+from pathlib import Path
+
+import yaml
+
+from shards.cli.ending import DONE, MISTAKE, run_command
+from shards.cli.messages import add_volume
+from trainer.recipes.file import RECIPES, load_recipe, read_header
+from trainer.recipes.recipe import Recipe
+from trainer.record.run_dir import RESULT
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_intermixed_args(argv)
+    if arguments.recipe is None:
+        print(_explain_usage())
+        return MISTAKE
+    recipe = load_recipe(arguments.recipe, arguments.options)
+    if arguments.print_recipe:
+        print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    if arguments.dry_run:
+        return _plan(recipe, arguments.json)
+    from trainer.record.run_dir import is_finished  # late: torch takes seconds, and mistakes are told before
+    from trainer.run.launch import launch
+
+    was_finished = is_finished(recipe.run_dir)
+    done = launch(recipe)
+    if arguments.json:
+        print(json.dumps(_collect(done.run_dir)))
+    else:
+        _tell(done, was_finished)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer.run", description=__doc__)
+    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument(
+        "options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01"
+    )
+    parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe and do nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check data, memory, devices and storage, time a few steps, print the plan of the run and leave nothing",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the results, or the plan of a dry run, as one JSON object"
+    )
+    add_volume(parser)
+    return parser
+
+
+def _explain_usage() -> str:
+    """Return what the command needs, and what each recipe that ships with the project is for."""
+    lines = [
+        "name a recipe, a YAML file or one of those below, and what to change in it:",
+        "",
+        "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made",
+        "  python -m trainer.run smoke data=FOLDER --dry-run    checks all of it and says how long it would take",
+        "  python -m trainer.run smoke --print-recipe           lists every option",
+        "",
+    ]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        header = read_header(path)
+        texts = [header.purpose, f"takes {header.cost}"] if header.cost else [header.purpose]
+        wrapped = [line for text in texts for line in textwrap.wrap(text, 98)]
+        lines += [f"  {name:<18} {line}" for name, line in itertools.zip_longest([path.stem], wrapped, fillvalue="")]
+    return "\n".join(lines)
+
+
+def _plan(recipe: Recipe, as_json: bool) -> int:
+    from trainer.run.dry_run import describe, plan_run
+
+    plan = plan_run(recipe)
+    print(json.dumps(plan.to_json()) if as_json else describe(plan))
+    return DONE
+
+
+def _collect(run_dir: Path) -> dict[str, object]:
+    evaluations = {path.parent.name: json.loads(path.read_text()) for path in run_dir.glob("evaluation/*/metrics.json")}
+    return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
+
+
+def _tell(recipe: Recipe, was_finished: bool) -> None:
+    from trainer.evaluate.answers import describe_headline
+    from trainer.evaluate.positive import list_lines, read_positive
+    from trainer.record.notes import read_notes
+
+    folder = recipe.run_dir
+    if was_finished:
+        print(f"{folder} was finished before; choose another name= to train again")
+    for path in sorted(folder.glob("evaluation/*/metrics.json")):
+        metrics = json.loads(path.read_text())
+        print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
+        remedy = f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another"
+        print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
+        positive = read_positive(metrics)
+        if recipe.positive and positive and positive.name != recipe.positive:
+            other = f"`python -m trainer.report {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
+            print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
+    said = set() if was_finished else {note.text for note in read_notes(folder)}
+    for note in json.loads((folder / RESULT).read_text())["notes"]:
+        if note not in said:  # by this command, on standard error
+            print(f"note: {note}")
+    print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
+    if recipe.run_uri:
+        print(f"store   {recipe.run_place}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,59 @@
+"""The whole job of one rank, the same in every kind of process: train, then finish."""
+
+from __future__ import annotations
+
+import contextlib
+
+from shards.cli.ending import DONE, INTERRUPTED
+from shards.files.atomic import write_json
+from trainer.loop.build import resolve_recipe
+from trainer.loop.loop import Outcome, ReportEpoch, train
+from trainer.ranks.ranks import Ranks
+from trainer.ranks.watching import watching
+from trainer.recipes.recipe import Recipe
+from trainer.record.notes import keep_notes
+from trainer.record.parts import write_parts
+from trainer.record.progress import TICK_S, RunProgress
+from trainer.record.room import explaining_stop
+from trainer.record.run_dir import RESULT
+from trainer.record.store.mirror import mirrored
+from trainer.record.track.track import Tracker
+from trainer.run.finish import finish_run
+from trainer.step.memory import RankMemoryError
+
+FAULT = 1
+
+
+def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+    """Train, and when that came to its end, write bundle, evaluations and report; return how it ended.
+
+    Raises:
+        RankMemoryError: Memory ran out on one rank of several; the run goes on when all are started anew.
+        UsageError, ShardError, OSError: As `train` and `mirrored` do.
+    """
+    recipe = resolve_recipe(recipe)
+    tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
+    progress = RunProgress(recipe, speaks=ranks.is_first)
+    exit_code = FAULT
+    try:
+        with contextlib.ExitStack() as beside:
+            beside.enter_context(explaining_stop(recipe))
+            if ranks.is_first:
+                beside.enter_context(watching(progress.tick, "progress", TICK_S))
+            beside.enter_context(mirrored(recipe, ranks))
+            if ranks.is_first:
+                beside.enter_context(keep_notes(recipe.run_dir))
+            outcome = train(recipe, ranks, report, tracker, progress)
+            if outcome == "finished":
+                notes = finish_run(recipe, ranks, tracker, progress)
+                if ranks.is_first:
+                    result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
+                    write_json(recipe.run_dir / RESULT, result)
+        exit_code = DONE if outcome == "finished" else INTERRUPTED
+    except RankMemoryError as err:
+        write_parts(recipe, err.parts)
+        raise
+    finally:
+        if tracker:
+            tracker.close(exit_code)
+    return outcome

@@ -1,0 +1,171 @@
+"""Start a run where it belongs: in this process, in several processes here, or as Ray Train workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from shards.cli.messages import showing_messages_by_default
+from shards.cli.progress import draw_bar
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.errors import Interrupted, UsageError
+from trainer.feed.augment.policies import check_augment
+from trainer.loop.build import check_growth, list_train_sizes, resolve_recipe
+from trainer.loop.loop import Outcome
+from trainer.ranks.processes import run_processes
+from trainer.ranks.ranks import Ranks
+from trainer.ranks.watching import watching
+from trainer.recipes.misfit import refuse_misfit, settle_metric
+from trainer.recipes.recipe import Recipe
+from trainer.record.logbook import read_progress
+from trainer.record.notes import keep_notes
+from trainer.record.run_dir import STOP_FILE, claim_run_dir, hold_run_dir, is_finished
+from trainer.record.store.bring import fetch_outputs
+from trainer.run.job import run_rank
+from trainer.step.memory import RankMemoryError
+
+logger = logging.getLogger(__name__)
+progress_logger = logging.getLogger(f"{__name__}.progress")
+
+
+def launch(recipe: Recipe) -> Recipe:
+    """Train, evaluate and bundle; return the recipe with absolute paths. A finished run is left as it is.
+
+    Where the run stands is logged at INFO by `trainer.record.progress`, a line an epoch and at least one a minute, and
+    what is worth keeping by other loggers of `trainer` and `shards`. In a process that has no handlers, such as a
+    notebook, that goes to standard error; `logging.getLogger("trainer").setLevel("WARNING")` before it leaves it out.
+
+    Raises:
+        UsageError: The run's folder belongs to another recipe, another command is at work in it, or data or model do
+            not fit.
+        Interrupted: Stopped by Ctrl-C; the state was saved.
+    """
+    recipe = resolve_recipe(recipe.with_absolute_paths())
+    choose_launch(recipe)
+    recipe, _ = open_data(recipe)  # the most common mistakes are told before any process starts
+    with showing_messages_by_default(), hold_run_dir(recipe.run_dir):
+        claim_run_dir(recipe)
+        if not _has_outputs(recipe):
+            _run(recipe)
+    return recipe
+
+
+def _run(recipe: Recipe) -> None:
+    (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
+    with keep_notes(recipe.run_dir), show_progress(recipe), stop_on_signal(recipe.run_dir):
+        outcome = _start(recipe)
+    if outcome == "interrupted":
+        raise Interrupted(
+            f"interrupted; the state is saved in {recipe.run_place}, and the same command goes on from it"
+        )
+    _has_outputs(recipe)
+
+
+def _has_outputs(recipe: Recipe) -> bool:
+    """Return whether the run is finished; its outputs are then on this machine, wherever it ran."""
+    if not is_finished(recipe.run_dir):
+        fetch_outputs(recipe)
+    return is_finished(recipe.run_dir)
+
+
+def open_data(recipe: Recipe) -> tuple[Recipe, Dataset]:
+    """Return the recipe with what its dataset decides, and the dataset, when a run can use it.
+
+    Raises:
+        UsageError: No dataset there, none with labels or with other ones than the recipe can learn from, a part that
+            the run needs is missing, or pictures cannot be changed or grow as the recipe says.
+    """
+    check_growth(recipe)
+    for size in list_train_sizes(recipe):
+        check_augment(recipe.augment, recipe.preprocess.channels, size)
+    dataset = open_dataset(recipe.data, recipe.cache_options())
+    recipe = settle_metric(recipe, dataset)
+    refuse_misfit(recipe, dataset)
+    for part in ("train", "val", *recipe.evaluate_on):
+        dataset.split(part)
+    return recipe, dataset
+
+
+@contextlib.contextmanager
+def stop_on_signal(run_dir: Path) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a stop file, which every kind of run obeys; a second one ends at once."""
+
+    def ask(_signum: int, _frame: FrameType | None) -> None:
+        if (run_dir / STOP_FILE).exists():
+            raise KeyboardInterrupt
+        (run_dir / STOP_FILE).touch()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def show_progress(recipe: Recipe) -> Iterator[None]:
+    """Show a bar that follows progress.json, wherever the ranks run, and say that a wish to stop was heard."""
+    heard = False
+    with draw_bar(unit="picture", desc=recipe.name) as bar:
+
+        def follow() -> None:
+            nonlocal heard
+            if not heard and (recipe.run_dir / STOP_FILE).exists():
+                heard = True
+                progress_logger.info("stopping: the state is saved after this step; Ctrl-C again does not wait for it")
+            progress = read_progress(recipe.run_dir)
+            bar.total = progress["total"] or None
+            bar.set_postfix(progress["numbers"], refresh=False)
+            bar.update(progress["samples_seen"] - bar.n)
+
+        with watching(follow, "progress", 0.5):
+            yield
+
+
+def _start(recipe: Recipe) -> Outcome:
+    if choose_launch(recipe) == "ray":
+        from trainer.run.ray.launch import run_on_ray  # the only way in for Ray; without it the rest runs
+
+        return run_on_ray(recipe)
+    return run_until_it_fits(recipe, _run_local_rank)
+
+
+def run_until_it_fits(recipe: Recipe, run_local: Callable[[Ranks, Recipe], Outcome]) -> Outcome:
+    """Return how the run ended on processes of this machine, begun anew whenever memory ran out on one of several."""
+    while True:
+        try:
+            return run_processes(run_local, (recipe,), recipe.most_ranks)
+        except RankMemoryError as err:
+            logger.warning("%s", err)
+
+
+def choose_launch(recipe: Recipe) -> str:
+    """Return local or ray; auto is ray for several ranks or where a cluster is given.
+
+    Raises:
+        UsageError: A range of ranks without Ray.
+    """
+    if recipe.launch == "local" and recipe.is_elastic:
+        raise UsageError(
+            f"num_ranks={recipe.num_ranks} follows what a Ray cluster has, and launch=local uses none; "
+            "give one number, or launch=ray"
+        )
+    if recipe.launch != "auto":
+        return recipe.launch
+    return "ray" if recipe.most_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
+
+
+def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:
+    """Run one rank that nobody but metrics.jsonl listens to."""
+    return run_rank(recipe, ranks, lambda _numbers: None)
