@@ -18,7 +18,7 @@ import torch
 from shards.dataset.dataset import open_dataset
 from shards.dataset.verify import verify_dataset
 from trainer.contract.bundle import Bundle
-from trainer.evaluate.__main__ import evaluate
+from trainer.evaluate.bundle import evaluate
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe

@@ -25,9 +25,9 @@ from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.stored_decision import store_decision
 from trainer.contract.model.backbone import build_backbone
+from trainer.evaluate.bundle import evaluate_bundle
 from trainer.predict.__main__ import main as predict_main
 from trainer.ranks.ranks import single_rank
-from trainer.run.finish import evaluate_bundle
 from trainer.weights.classes import read_classes
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -113,7 +113,7 @@ def test_bundle_of_a_checkpoint_is_evaluated(theirs: nn.Module, dataset_path: Pa
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     bundle = make_bundle(tmp_path / "w.pt", tmp_path / "bundle")
     dataset = open_dataset(dataset_path)
-    result = evaluate_bundle(Bundle.load(bundle), dataset, "train", single_rank(), 1, tmp_path / "out")
+    _, result = evaluate_bundle(Bundle.load(bundle), dataset, "train", single_rank(), 1, tmp_path / "out")
     assert (result["samples"], "warning" in result) == (72, False)  # nobody knows that it was trained on these
 
 

@@ -18,13 +18,13 @@ from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError
 from trainer.contract.bundle import Bundle
 from trainer.evaluate.files import FIGURES, METRICS, write_evaluation
-from trainer.loop.build import resolve_recipe
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.record.run_dir import RESULT
 from trainer.report.page import write_report
 from trainer.report.sources import Finished
 from trainer.run.finish import finish_run
+from trainer.weights.resolve import resolve_recipe
 
 SENTENCE = "<p class=note>{}"
 

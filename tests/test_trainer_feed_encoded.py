@@ -26,13 +26,13 @@ from trainer.feed import encoded as module
 from trainer.feed.encoded import Encoded, decode_into
 from trainer.feed.meter import Meter
 from trainer.feed.stream import TrainStream, make_late_load, make_load
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import train
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
+from trainer.weights.resolve import resolve_recipe
 
 # torchvision says that torchcodec will take its place; see trainer.feed.encoded.
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")

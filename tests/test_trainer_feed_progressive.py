@@ -11,12 +11,13 @@ from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.feed.stream import TrainStream
-from trainer.loop.build import build_preprocess, check_growth
+from trainer.loop.build import build_preprocess
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.run.launch import launch
+from trainer.weights.resolve import check_growth
 
 GROWTH = "augment.progressive={start_size: 16, from_epoch: 0, to_epoch: 2, multiple: 8}"
 

@@ -24,8 +24,9 @@ from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
+from trainer.bundle.make import make_bundle
 from trainer.feed.stream import TrainStream
-from trainer.loop.build import build_preprocess, resolve_recipe
+from trainer.loop.build import build_preprocess
 from trainer.loop.loop import Outcome, train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
@@ -36,7 +37,8 @@ from trainer.record.run_dir import STOP_FILE
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
 from trainer.run.__main__ import main
-from trainer.run.finish import finish_run, make_bundle
+from trainer.run.finish import finish_run
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

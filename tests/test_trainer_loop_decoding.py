@@ -20,15 +20,15 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.pictures.decoding import VERSION
 from shards.sources.find import find_sources
+from trainer.bundle.make import make_bundle
 from trainer.contract.bundle import read_bundle_page
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import train
 from trainer.loop.session import describe_decoding
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.snapshot import STATE, RunState
-from trainer.run.finish import make_bundle
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -22,10 +22,11 @@ from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.model.names import ALIASES, resolve_alias
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.loop.build import build_model_spec, check_size, resolve_recipe
+from trainer.loop.build import build_model_spec, check_size
 from trainer.models.__main__ import main
 from trainer.models.facts import count_parameters, measure, summarise
 from trainer.recipes.recipe import Recipe
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -22,7 +22,7 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.model.model import Classifier, ModelSpec
-from trainer.evaluate.__main__ import evaluate
+from trainer.evaluate.bundle import evaluate
 from trainer.evaluate.files import Judging
 from trainer.evaluate.metrics.metrics import compute_metrics
 from trainer.evaluate.rows import CHUNK, evaluate_split

@@ -22,11 +22,11 @@ from test_shards_files_disk import limited_files
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.files.disk import DiskError
+from trainer.bundle.make import make_bundle
 from trainer.contract.bundle import Bundle
 from trainer.evaluate.extras import try_extra
 from trainer.evaluate.figures.figures import draw_training
 from trainer.export.export import export_bundle
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import train
 from trainer.predict.__main__ import main as predict
 from trainer.ranks.ranks import single_rank
@@ -37,8 +37,8 @@ from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_dir import SAVE_FILE
 from trainer.record.snapshot import SnapshotStore
 from trainer.run.__main__ import main
-from trainer.run.finish import make_bundle
 from trainer.run.job import run_rank
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from shards.errors import UsageError
 from shards.storage.storage import Storage, open_storage
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import Outcome
 from trainer.ranks.processes import run_processes
 from trainer.ranks.ranks import Ranks, single_rank
@@ -32,6 +31,7 @@ from trainer.record.store.run_store import open_run_store
 from trainer.record.store.standing import Standing, look_up
 from trainer.run.job import run_rank
 from trainer.run.launch import launch
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

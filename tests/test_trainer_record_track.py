@@ -21,7 +21,6 @@ from shards.errors import ShardError
 from shards.order.plan import sequential_refs
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import prepare
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
@@ -34,6 +33,7 @@ from trainer.record.steps import read_steps
 from trainer.record.track.track import Tracker
 from trainer.record.track.wandb_run import choose_mode
 from trainer.run.job import run_rank
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 

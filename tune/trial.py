@@ -13,13 +13,13 @@ from ray import tune
 from shards.cli.messages import handing_on
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_text
-from trainer.loop.build import resolve_recipe
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import build_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_dir import STOP_FILE, claim_run_dir, is_finished
 from trainer.run.job import run_rank
+from trainer.weights.resolve import resolve_recipe
 
 REFUSAL_FILE = "refusal"
 """In the folder of a trial that cannot train: the sentence that says why."""

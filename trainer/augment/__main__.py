@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     from shards.dataset.dataset import open_dataset
     from trainer.augment.sheet import write_contact_sheet  # late: torch takes seconds, and mistakes are told before
     from trainer.feed.augment.policies import check_augment
-    from trainer.loop.build import resolve_recipe, resolve_size
+    from trainer.weights.resolve import resolve_recipe, resolve_size
 
     dataset = open_dataset(recipe.data, recipe.cache_options())
     recipe = resolve_recipe(recipe)

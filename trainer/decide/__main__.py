@@ -117,8 +117,8 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
 def _open_part(arguments: argparse.Namespace, page: BundlePage) -> tuple[Dataset, str, list[str]]:
     """Return the dataset, the name of a part that it has, and what its user must know of it."""
     from shards.dataset.dataset import open_dataset
+    from shards.dataset.location import split_location
     from trainer.decide.wish import check_dataset
-    from trainer.evaluate.__main__ import split_location
 
     location, part = split_location(arguments.data, "test" if arguments.check else "val")
     dataset = open_dataset(location).require_labels()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
+from shards.dataset.location import split_location
 from shards.errors import UsageError
 
 if TYPE_CHECKING:
     from trainer.evaluate.files import Judging
-    from trainer.ranks.ranks import Ranks
 
 
 def main(argv: list[str]) -> int:
@@ -35,46 +34,12 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def split_location(text: str, default: str = "test") -> tuple[str, str]:
-    """Return location and part of `FOLDER:PART` or `URI:PART`; the part is `default` where none is named.
-
-    >>> split_location("data/cells:val")
-    ('data/cells', 'val')
-    >>> split_location("s3://bucket/cells?endpoint_override=127.0.0.1:9000")
-    ('s3://bucket/cells?endpoint_override=127.0.0.1:9000', 'test')
-    """
-    location, colon, part = text.rpartition(":")
-    if colon and part in ("train", "val", "test"):
-        return location, part
-    if colon and "/" not in part and "?" not in location:  # a port may stand in a URI's query
-        raise UsageError(f"{text}: a dataset has the parts train, val and test, got '{part}'")
-    return text, default
-
-
-def evaluate(
-    ranks: Ranks, bundle: Path, location: str, part: str, out: Path, workers: int, judging: Judging | None = None
-) -> dict[str, Any]:
-    """Evaluate on one rank of several; return the metrics."""
-    from shards.cli.progress import Progress
-    from shards.dataset.dataset import open_dataset
-    from trainer.contract.bundle import Bundle
-    from trainer.run.finish import evaluate_bundle
-
-    loaded, dataset = Bundle.load(bundle, str(ranks.device)), open_dataset(location)
-    with contextlib.closing(Progress(f"evaluating on {part}", dataset.split(part).num_samples)) as progress:
-        advance = progress.show if ranks.is_first else _ignore
-        return evaluate_bundle(loaded, dataset, part, ranks, workers, out, judging=judging, advance=advance)
-
-
-def _ignore(_done: int) -> None:
-    """Rank 0 speaks for all."""
-
-
 def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     location, part = split_location(arguments.data)
     out = arguments.out or Path("evaluations") / part
     from shards.dataset.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
+    from trainer.evaluate.bundle import evaluate
     from trainer.evaluate.columns import check_samples
     from trainer.evaluate.positive import take_first
     from trainer.ranks.processes import run_processes

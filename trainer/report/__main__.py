@@ -48,9 +48,9 @@ def _open_run(arguments: argparse.Namespace) -> Finished:
         raise UsageError(f"{folder} is no folder of a finished run (it has no {RESULT}); name one such as runs/demo")
     from shards.dataset.dataset import open_dataset, shorten
     from trainer.contract.bundle import Bundle
-    from trainer.loop.build import resolve_recipe
     from trainer.recipes.file import load_recipe
     from trainer.report.sources import Finished, read_environment
+    from trainer.weights.resolve import resolve_recipe
 
     recipe = resolve_recipe(load_recipe(str(folder / RECIPE), [] if arguments.images else ["report.images=false"]))
     dataset = open_dataset(arguments.data or recipe.data, recipe.cache_options())

@@ -15,7 +15,6 @@ from shards.dataset.positive import describe_default
 from shards.files.sizes import format_size
 from shards.workers.openmp import count_cpus
 from trainer.evaluate.positive import find_positive
-from trainer.loop.build import resolve_recipe
 from trainer.ranks.machine import read_free_disk, refuse_too_many_ranks
 from trainer.ranks.processes import run_processes
 from trainer.recipes.recipe import Recipe
@@ -25,6 +24,7 @@ from trainer.record.store.standing import Standing, look_up
 from trainer.record.track.wandb_run import choose_mode
 from trainer.run.launch import choose_launch, open_data
 from trainer.run.rehearsal import Rehearsal, rehearse
+from trainer.weights.resolve import resolve_recipe
 
 
 @dataclass(frozen=True)

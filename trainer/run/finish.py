@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from shards.dataset.affected import find_decoding
 from shards.dataset.dataset import Dataset, Split, open_dataset
-from shards.dataset.read import SampleReader
-from shards.errors import UsageError
-from shards.order.plan import sequential_refs
-from trainer.contract.bundle import Bundle, BundlePage, save_bundle
-from trainer.contract.decision.decision import make_plain_decision
-from trainer.contract.model.model import Classifier
-from trainer.contract.positive import OF_POSITIVE
-from trainer.contract.probes import NUM_PROBES, synthesise_pictures
+from trainer.bundle.make import make_bundle
+from trainer.contract.bundle import Bundle, BundlePage
+from trainer.evaluate.bundle import evaluate_bundle
 from trainer.evaluate.extras import try_extra
-from trainer.evaluate.files import Judging, write_evaluation
-from trainer.evaluate.positive import find_positive, take_first
-from trainer.evaluate.predictions import gather_predictions
-from trainer.evaluate.rows import Rows, evaluate_split
+from trainer.evaluate.files import Judging
+from trainer.evaluate.positive import find_positive
+from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
 from trainer.feed.meter import WELL_FED
-from trainer.loop.build import build_model_spec, build_preprocess
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import RunProgress
 from trainer.record.run_dir import BUNDLE, SNAPSHOTS
-from trainer.record.snapshot import RunState, SnapshotStore
+from trainer.record.snapshot import SnapshotStore
 from trainer.record.store.bring import share
 from trainer.record.track.track import Tracker
 from trainer.record.track.wandb_run import Judged
@@ -60,7 +49,9 @@ def finish_run(
     for part in recipe.evaluate_on:
         out = recipe.run_dir / "evaluation" / part
         with progress.stage(f"evaluating on {part}", dataset.split(part).num_samples) as advance:
-            evaluate_bundle(bundle, dataset, part, ranks, workers, out, tracker, judging, advance=advance)
+            rows, metrics = evaluate_bundle(bundle, dataset, part, ranks, workers, out, judging, advance)
+            if tracker and ranks.is_first:
+                _track(tracker, bundle.page, dataset.split(part), rows, metrics)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
@@ -72,94 +63,6 @@ def finish_run(
             write_card(run)
         _drop_snapshots(recipe)
     return notes
-
-
-def make_bundle(recipe: Recipe) -> Path:
-    """Write the bundle of a run's best snapshot and return its folder.
-
-    Raises:
-        UsageError: The run has no evaluated epoch yet.
-    """
-    dataset = open_dataset(recipe.data, recipe.cache_options())
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
-    state = store.read_last()
-    if state is None or state.best is None:
-        raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
-    model = Classifier(build_model_spec(recipe, len(dataset.classes)))
-    model.load_state_dict(store.read_model(state.best.snapshot))
-    positive = find_positive(recipe, dataset)
-    save_bundle(
-        recipe.run_dir / BUNDLE,
-        model,
-        synthesise_pictures() if recipe.probes == "synthetic" else read_real_probes(dataset),
-        preprocess=build_preprocess(recipe, dataset),
-        classes=dataset.classes,
-        display_names=dataset.manifest.display_names,
-        task=dataset.manifest.task,
-        positive=positive and positive.name,
-        decision=make_plain_decision(dataset.manifest.task),
-        probes=recipe.probes,
-        dataset=dataset.fingerprint(),
-        recipe=recipe.fingerprint(),
-        metrics=_best_metrics(recipe, state, len(dataset.classes)),
-        decoding=find_decoding(dataset, state.decoding),
-    )
-    return recipe.run_dir / BUNDLE
-
-
-def read_real_probes(dataset: Dataset) -> list[bytes]:
-    """Return the first pictures of the validation part, as encoded bytes."""
-    split = dataset.split("val")
-    refs = sequential_refs(split.counts, 0, min(NUM_PROBES, split.num_samples))
-    with SampleReader(split) as reader:
-        return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
-
-
-def evaluate_bundle(
-    bundle: Bundle,
-    dataset: Dataset,
-    part: str,
-    ranks: Ranks,
-    workers: int,
-    out: Path,
-    tracker: Tracker | None = None,
-    judging: Judging | None = None,
-    advance: Callable[[int], None] = lambda _done: None,
-) -> dict[str, Any]:
-    """Evaluate a bundle on one part of a dataset, write the files, return the metrics; every rank calls it.
-
-    A part named train is the one that the weights were fitted to; the result says so. Where `judging` names no positive
-    class, the bundle's counts, else the dataset's. advance: as `evaluate_split`.
-
-    Raises:
-        UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
-            way round), or no such part.
-    """
-    if bundle.page.task != dataset.manifest.task:
-        raise UsageError(
-            f"the bundle is {bundle.page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so "
-            "nothing was evaluated; take a dataset of the bundle's kind"
-        )
-    if bundle.page.classes != dataset.classes:
-        raise UsageError(
-            f"the bundle knows the classes {', '.join(bundle.page.classes)}, the dataset has "
-            f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
-        )
-    split = dataset.split(part)
-    rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers, advance)
-    if not ranks.is_first:
-        return {}
-    predictions = gather_predictions(rows, split, bundle.page.classes, bundle.page.display_names)
-    facts = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
-    if part == "train" and facts["dataset"] == bundle.page.dataset:
-        facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
-    if bundle.page.task == "multi-label":
-        facts["task"] = bundle.page.task
-    stored = take_first(bundle=bundle.page.positive, dataset=dataset.manifest.positive)
-    metrics = write_evaluation(out, replace(predictions, facts=facts), (judging or Judging()).with_stored(stored))
-    if tracker:
-        _track(tracker, bundle.page, split, rows, metrics)
-    return metrics
 
 
 def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
@@ -200,12 +103,3 @@ def _read_verdict(recipe: Recipe) -> list[str]:
     """Return what the last epoch's feed lacked, if anything."""
     verdict = read_metrics(recipe.run_dir)[-1]["feed/verdict"]
     return [] if verdict.endswith(WELL_FED) else [f"training {verdict}"]
-
-
-def _best_metrics(recipe: Recipe, state: RunState, num_classes: int) -> dict[str, float]:
-    """Return what validation gave for the best weights; figures of one class belong to no page that names another."""
-    assert state.best is not None
-    row = next(row for row in read_metrics(recipe.run_dir) if row["epoch"] == state.best.epoch)
-    left_out = {"time_s", "positive", *OF_POSITIVE, *(["auprc"] if num_classes == 2 else [])}
-    named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
-    return {name: value for name, value in named.items() if name not in left_out}

@@ -6,7 +6,6 @@ import contextlib
 
 from shards.cli.ending import DONE, INTERRUPTED
 from shards.files.atomic import write_json
-from trainer.loop.build import resolve_recipe
 from trainer.loop.loop import Outcome, ReportEpoch, train
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
@@ -20,6 +19,7 @@ from trainer.record.store.mirror import mirrored
 from trainer.record.track.track import Tracker
 from trainer.run.finish import finish_run
 from trainer.step.memory import RankMemoryError
+from trainer.weights.resolve import resolve_recipe
 
 FAULT = 1
 

@@ -16,7 +16,6 @@ from shards.cli.progress import draw_bar
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, UsageError
 from trainer.feed.augment.policies import check_augment
-from trainer.loop.build import check_growth, list_train_sizes, resolve_recipe
 from trainer.loop.loop import Outcome
 from trainer.ranks.processes import run_processes
 from trainer.ranks.ranks import Ranks
@@ -29,6 +28,7 @@ from trainer.record.run_dir import STOP_FILE, claim_run_dir, hold_run_dir, is_fi
 from trainer.record.store.bring import fetch_outputs
 from trainer.run.job import run_rank
 from trainer.step.memory import RankMemoryError
+from trainer.weights.resolve import check_growth, list_train_sizes, resolve_recipe
 
 logger = logging.getLogger(__name__)
 progress_logger = logging.getLogger(f"{__name__}.progress")
