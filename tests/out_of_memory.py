@@ -1,4 +1,4 @@
-"""Run by test_trainer_step_engine.py in a process of its own: steps under a limit of memory that the whole batch passes."""
+"""Steps under a limit of memory that a whole batch passes; run by test_trainer_step_engine.py as a process."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from shards.cli.messages import (
     add_volume,
     collecting_notes,
     handing_on,
+    say,
     showing_messages,
     showing_messages_by_default,
     write_line,
@@ -27,6 +28,7 @@ from shards.cli.messages import (
 OURS = logging.getLogger("trainer.somewhere")
 PROGRESS = logging.getLogger("trainer.somewhere.progress")
 THEIRS = logging.getLogger("somebody.else")
+THEIRS.setLevel(logging.INFO)
 
 
 def say_everything() -> None:
@@ -72,6 +74,11 @@ def test_verbose_command_shows_details_with_their_source_as_well() -> None:
 
 def test_quiet_command_shows_errors_alone() -> None:
     assert shown(say_everything, "-q") == shown(say_everything, "--quiet") == ["error: an error"]
+
+
+def test_line_beside_a_result_is_shown_by_default_and_not_by_a_quiet_command() -> None:
+    assert shown(lambda: say("note: this")) == shown(lambda: say("note: this"), "-v") == ["note: this"]
+    assert shown(lambda: say("note: this"), "-q") == []
 
 
 def test_volume_of_one_command_is_not_that_of_the_next() -> None:
@@ -139,9 +146,13 @@ def test_library_call_goes_by_the_handlers_of_its_process(caplog: pytest.LogCapt
 
 
 def test_library_call_goes_by_the_level_of_its_process(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "trainer")
-    with showing_messages_by_default():
-        say_everything()
+    caplog.set_level(logging.INFO)
+    logging.getLogger("trainer").setLevel(logging.WARNING)
+    try:
+        with showing_messages_by_default():
+            say_everything()
+    finally:
+        logging.getLogger("trainer").setLevel(logging.NOTSET)
     assert [message for message in caplog.messages if "their" not in message] == ["a warning", "an error"]
 
 

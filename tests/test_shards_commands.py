@@ -139,7 +139,7 @@ def test_full_disk_exits_2_without_a_traceback(folder: Path, tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     done = run("pack", folder, tmp_path / "out", preexec_fn=limit)
-    assert_one_sentence(done, 2, "File too large")
+    assert_one_sentence(done, 2, "is larger than `ulimit -f` allows (4.0 KiB allowed")
 
 
 def test_too_many_unreadable_pictures_exit_3(tmp_path: Path) -> None:

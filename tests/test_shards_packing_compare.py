@@ -175,6 +175,18 @@ def test_merged_splits_are_no_changes_and_a_third_is(root: Path, tmp_path: Path)
     assert "now test" in refuse(write(root, rows), tmp_path / "out", options)
 
 
+def test_splits_merged_by_an_update_alone_hide_no_changed_split_of_an_old_picture(root: Path, tmp_path: Path) -> None:
+    packed(write(root, make_rows()), tmp_path / "out")
+    rows = make_rows(range(16))
+    rows["img/00.png"]["split"] = "test"
+    merge = SMALL.model_copy(update={"split": SplitOptions(merge=("train", "test"), shares={"test": 0.5})})
+    message = refuse(write(root, rows), tmp_path / "out", merge)
+    assert message.startswith("1 picture of the dataset has another split or label now: img/00.png (split train, now")
+    for _ in range(2):  # the second time what the first one dealt out is old as well
+        update(write(root, make_rows(range(16))), tmp_path / "out", merge)
+    assert len(read_column(tmp_path / "out", "split")) == 16
+
+
 def test_picture_in_quarantine_may_change_its_split_and_label(root: Path, tmp_path: Path) -> None:
     loose = SMALL.model_copy(update={"max_reject_rate": 1.0})
     (root / "img/00.png").write_bytes(b"")
@@ -266,6 +278,33 @@ def test_new_class_is_refused_with_the_command_as_well(root: Path, tmp_path: Pat
     assert open_dataset(tmp_path / "out-2").classes == ["ant", "bee", "cat"]
 
 
+def test_new_class_in_a_list_of_new_rows_names_a_command_that_packs_all_at_once(root: Path, tmp_path: Path) -> None:
+    first = write(root, make_rows(), "base.csv")
+    assert command("pack", first, tmp_path / "out", "--split", "none", "--seed", "3").returncode == 0
+    fresh = {"img/12.png": {"label": "cat", "split": "train"}, "img/13.png": {"label": "bee", "split": "train"}}
+    new = write(root, fresh, "new.csv")
+    done = command("pack", new, tmp_path / "out", "--update")
+    assert (done.returncode, "class 'cat' is new" in done.stderr) == (2, True)
+    assert "put all of them, old and new, into one list or folder, here ALL" in done.stderr
+    words = read_command(done.stderr)
+    assert words == ["pack", "ALL", f"{tmp_path}/out-2", "--split", "none", "--seed", "3"]  # no update that is refused
+    (root / "all.csv").write_text(first.read_text() + new.read_text().partition("\n")[2])
+    words[1] = str(root / "all.csv")
+    assert main([*words, "--workers", "1"]) == 0
+    assert open_dataset(tmp_path / "out-2").classes == ["ant", "bee", "cat"]
+    assert len(read_column(tmp_path / "out-2", "split")) == 14
+
+
+def test_command_of_a_list_that_lost_rows_packs_what_it_holds_now(root: Path, tmp_path: Path) -> None:
+    assert command("pack", write(root, make_rows()), tmp_path / "out", "--split", "none").returncode == 0
+    rows = make_rows(range(10))
+    rows["img/00.png"]["split"] = "test"
+    message = run_refused(write(root, rows), tmp_path / "out")
+    assert "pack what the source holds now into a new folder: `" in message
+    assert main([*read_command(message), "--workers", "1"]) == 0
+    assert read_column(tmp_path / "out-2", "split") == {path: row["split"] for path, row in rows.items()}
+
+
 def test_dataset_whose_classes_were_split_folders_is_refused_with_the_way_to_update_it(
     root: Path, tmp_path: Path
 ) -> None:
@@ -294,7 +333,8 @@ def test_changed_weights_and_groups_are_in_the_dataset_and_said(root: Path, tmp_
     rows["img/03.png"] |= {"weight": "2.5", "group": "other"}
     said = update(write(root, rows), out, SMALL.model_copy(update={"allow_leaks": True}))
     rest = (
-        "its indexes have it from now on, the JSON in its tars keeps the old one, and runs under way on it begin anew"
+        "its indexes have it from now on, the JSON in its tars keeps the old one, and a run under way reads the old "
+        "indexes to its end, but is not resumed on the new ones"
     )
     assert said == [
         f"2 pictures of the dataset have another weight now (img/00.png: 1, now 0.1, ...); {rest}",
@@ -374,6 +414,16 @@ def test_source_that_gives_no_groups_at_all_is_refused(root: Path, tmp_path: Pat
     )
     update(write(root, {path: row | {"group": ""} for path, row in rows.items()}), tmp_path / "out")
     assert set(read_column(tmp_path / "out", "group").values()) == {""}
+
+
+def test_command_for_dropped_groups_packs_anew_without_them(root: Path, tmp_path: Path) -> None:
+    rows = {path: row | {"group": row["split"]} for path, row in make_rows().items()}
+    assert command("pack", write(root, rows), tmp_path / "out", "--split", "none").returncode == 0
+    message = run_refused(write(root, make_rows(range(14))), tmp_path / "out")
+    assert "give the groups as they were given then, or without them pack all pictures into a new folder" in message
+    assert main([*read_command(message), "--workers", "1"]) == 0
+    assert set(read_column(tmp_path / "out-2", "group").values()) == {""}
+    assert len(read_column(tmp_path / "out-2", "group")) == 14
 
 
 @pytest.mark.parametrize("audit", ["full", "none"])

@@ -26,7 +26,7 @@ from shards.dataset.dataset import open_dataset
 from shards.dataset.manifest import MANIFEST_NAME
 from shards.dataset.read import SampleReader
 from shards.errors import ShardError, UsageError
-from shards.files.atomic import TEMPORARY
+from shards.files.temporary import TEMPORARY
 from shards.packing.claim import MARKER, QUARANTINE
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions

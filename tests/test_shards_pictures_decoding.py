@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data import jpeg2000
-from data.make_hostile import chunk, deep_rgb, encode, netpbm, png_grays, rgb, tiff
+from data.make_hostile import HOSTILE, chunk, deep_rgb, encode, netpbm, png_grays, rgb, tiff
 from data.tars import write_tar
 from PIL import Image
 
+from data import jpeg2000
 from shards.audit.examine import JOURNAL
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.commands.verify import run as run_verify
@@ -24,10 +24,11 @@ from shards.dataset.verify import verify_dataset
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.packing.claim import MARKER
+from shards.packing.encode import StoreOptions
 from shards.packing.foreign import index_foreign
 from shards.packing.options import PackOptions
 from shards.packing.pack import Run, pack
-from shards.pictures.decode import decode, hash_pixels
+from shards.pictures.decode import DecodeOptions, decode, hash_pixels, inspect
 from shards.pictures.decoding import CHANGES, VERSION, describe_versions, is_changed, list_changes, may_be_changed
 from shards.sources.find import find_sources
 from shards.splits.splits import SplitOptions
@@ -37,6 +38,9 @@ TWELVE = jpeg2000.ramp(12)
 GRAY = jpeg2000.jp2(jpeg2000.codestream([TWELVE], [12]), 1, 12, jpeg2000.GRAY)
 COLOUR = jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(16)] * 3, [16] * 3), 3, 16, jpeg2000.RGB)
 PLAIN_JP2 = encode(rgb(), "JPEG2000")
+
+
+CLEAR = png_grays([0, 1, 2, 3], 2, chunk(b"tRNS", b"\x00\x01"))
 
 
 def noise(number: int) -> bytes:
@@ -144,6 +148,10 @@ def test_same_pictures_packed_before_and_after_are_one_dataset(plain: Path, tmp_
         (encode(rgb(), "TIFF"), False),
         (png_grays([0, 1], 2, chunk(b"tRNS", b"\x00\x01")), True),
         (png_grays([0, 1], 2), False),
+        (png_grays([0, 1], 4, chunk(b"tRNS", b"\x00\x01")), True),
+        (png_grays([0, 1], 8, chunk(b"tRNS", b"\x00\x01")), False),
+        (tiff(deep_rgb(2), {258: 32, 277: 1, 339: 3}), False),  # floats are read as ever
+        (tiff(deep_rgb(1), {}, planes=True), False),  # one plane is all there is
         (encode(rgb(), "PNG"), False),
         (encode(rgb(), "JPEG"), False),
         (GRAY[:60], False),
@@ -159,7 +167,150 @@ def test_changed_pictures_are_known_by_their_bytes(data: bytes, changed: bool) -
 @pytest.mark.parametrize("name", ["a/x.JP2", "a/x.pgm", "a/x.tif"])
 def test_names_tell_where_nothing_else_does(name: str) -> None:
     assert may_be_changed(name, None, None, 1)
-    assert not may_be_changed(name, "png", "L", 1)  # a wrong ending
+    assert not may_be_changed(name, "jpeg", "L", 1)  # a wrong ending
+
+
+def gray(number: int) -> bytes:
+    """Return an ordinary 8-bit gray PNG."""
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 24), dtype=np.uint8)
+    return encode(Image.fromarray(pixels), "PNG")
+
+
+def dicom_of_more_bits() -> bytes:
+    """Return a DICOM file whose JPEG 2000 has more bits than it says, and which is refused for it."""
+    pytest.importorskip("pydicom")
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+    from test_shards_pictures_dicom import dicom
+
+    frame = encapsulate([jpeg2000.codestream([TWELVE], [12])])
+    return dicom(np.zeros(TWELVE.shape, np.uint8), syntax=JPEG2000Lossless, body=frame)
+
+
+# What version 1 recorded of pictures that version 2 refuses; read with the program before 905a410.
+MODES_OF_1 = {
+    "deep_rgb.jp2": "RGB",
+    "deep_rgb.ppm": "RGB",
+    "signed_8.tif": "L",
+    "deep_cmyk.tif": "CMYK",
+    "deep_cmyk_planes.tif": "CMYK",
+    "deep_planes_deflated.tif": "RGB;16",
+}
+FORMATS = {"jp2": "jpeg2000", "ppm": "ppm", "pgm": "ppm", "tif": "tiff", "png": "png"}
+ODD = {each.name: each.make() for each in HOSTILE if is_changed(each.make(), 1)}
+
+
+def test_every_kind_that_the_change_names_is_among_the_hostile_pictures() -> None:
+    assert {name.rpartition(".")[2] for name in ODD} == set(FORMATS)
+    assert {*FORMATS.values(), "dicom"} == {*CHANGES[0].modes}
+    assert set(MODES_OF_1) <= set(ODD)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_picture_that_is_changed_by_its_bytes_may_be_by_its_name_and_by_what_an_audit_recorded(name: str) -> None:
+    kind = FORMATS[name.rpartition(".")[2]]
+    assert may_be_changed(name, None, None, 1)
+    modes = {MODES_OF_1[name]} if name in MODES_OF_1 else set()
+    for gray_range in (None, (0, 4000)):
+        try:
+            modes.add(inspect(ODD[name], DecodeOptions(gray_range=gray_range)).mode)
+        except ShardError:
+            continue  # it is in quarantine, and in no dataset
+    assert all(may_be_changed(name, kind, mode, 1) for mode in modes)
+
+
+def test_dicom_of_more_bits_may_be_changed_by_its_name_and_by_what_an_audit_recorded() -> None:
+    assert is_changed(dicom_of_more_bits(), 1)
+    assert may_be_changed("a/x.dcm", None, None, 1)
+    assert may_be_changed("a/x.dcm", "dicom", "MONOCHROME2", 1)
+
+
+def pack_grays(root: Path, options: PackOptions = OPTIONS, **more: bytes) -> Path:
+    """Make an old set of four ordinary gray PNG and more pictures of the first class."""
+    files = {f"{'ab'[number % 2]}/{number}.png": gray(number) for number in range(4)}
+    write(root / "in", files | {f"a/{name}.png": data for name, data in more.items()})
+    pack(find_sources(root / "in"), root / "out", options)
+    return make_old(root / "out")
+
+
+def test_transparent_gray_of_few_bits_is_found_among_ordinary_gray(tmp_path: Path) -> None:
+    out = pack_grays(tmp_path, clear=CLEAR)
+    assert find_affected(open_dataset(out)) == Affected(1, "a/clear.png", stored=True)
+    assert find_decoding(open_dataset(out)) == 1
+    assert (
+        "1 of its pictures comes from files of such formats (the first is a/clear.png)" in verify_dataset(out).notes[0]
+    )
+
+
+def test_update_of_a_set_with_such_a_png_is_refused(tmp_path: Path) -> None:
+    out = pack_grays(tmp_path, clear=CLEAR)
+    opaque = np.array([[0, 85, 170, 255]], np.uint8)  # as version 1 read it: no gray of 2 bits is 1 of 255
+    record_hash(out, "a/clear.png", hash_pixels(np.dstack([opaque] * 3)))
+    write(tmp_path / "in", {"b/new.png": gray(9)})
+    with pytest.raises(UsageError, match=r"1 picture \(a/clear.png\) comes out otherwise by now"):
+        update(tmp_path / "in", out)
+
+
+def test_update_of_a_set_with_such_a_png_without_its_file_keeps_the_version(tmp_path: Path) -> None:
+    out = pack_grays(tmp_path, clear=CLEAR)
+    write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
+    manifest, notes = update(tmp_path / "more", out)
+    assert manifest.decoding == 1
+    assert "whether 1 of its pictures (the first is a/clear.png) are such, only their files would tell" in notes[0]
+
+
+def test_ordinary_gray_png_are_settled_by_what_the_shards_hold(tmp_path: Path) -> None:
+    out = pack_grays(tmp_path)
+    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True)
+    assert find_decoding(open_dataset(out)) == VERSION
+    assert verify_dataset(out).notes[0].endswith("It holds no such picture, so none of it differs")
+    write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
+    manifest, notes = update(tmp_path / "more", out)  # of which the old files are no part
+    assert manifest.decoding == VERSION
+    assert notes[0].endswith("It holds no such picture, so old and new ones are read alike")
+
+
+@pytest.mark.parametrize(("audit", "max_side"), [("full", 16), ("none", None)])
+def test_gray_png_that_only_their_files_would_tell_are_no_alarm(
+    audit: str, max_side: int | None, tmp_path: Path
+) -> None:
+    options = OPTIONS.model_copy(update={"audit": audit, "store": StoreOptions(max_side=max_side)})
+    out = pack_grays(tmp_path, options)
+    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, untold=4)
+    assert find_decoding(open_dataset(out)) == VERSION
+    unless = "It holds no such picture, unless one of 4 gray PNG is one, which only their files would tell"
+    assert verify_dataset(out).notes[0].endswith(unless)
+    more = write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
+    notes: list[str] = []
+    manifest = pack(find_sources(more), out, options, Run(say=notes.append), update=True)
+    assert (manifest.decoding, notes[0].endswith(unless)) == (1, True)
+    write(tmp_path / "in", {"a/last.png": gray(10)})
+    for folder, name in (("a", "a/new.png"), ("b", "b/new.png")):
+        write(tmp_path / "in", {name: (more / folder / "new.png").read_bytes()})
+    assert pack(find_sources(tmp_path / "in"), out, options, Run(), update=True).decoding == VERSION
+
+
+@pytest.mark.parametrize(("data", "count"), [(CLEAR, 1), (gray(7), 0)], ids=["clear", "ordinary"])
+def test_gray_png_in_an_indexed_tar_are_told_by_their_bytes(data: bytes, count: int, tmp_path: Path) -> None:
+    files = {"0.cls": b"0", "0.png": gray(0), "1.cls": b"1", "1.png": data, "2.cls": b"1", "2.png": noise(2)}
+    write_tar(tmp_path / "set-train-0.tar", files)
+    index_foreign(tmp_path)
+    make_old(tmp_path)
+    assert find_affected(open_dataset(tmp_path), 1) == Affected(count, "set-train-0.tar/1.png" * count, stored=False)
+    assert find_decoding(open_dataset(tmp_path), trained_with=1) == VERSION - count
+    note = verify_dataset(tmp_path).notes[0]
+    assert ("It holds no such picture" in note) == (not count)
+    assert ("1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.png)" in note) == bool(
+        count
+    )
+
+
+def test_notes_of_an_indexed_set_agree_whatever_a_picture_is_called(tmp_path: Path) -> None:
+    files = {"0.cls": b"0", "0.png": noise(0), "1.cls": b"1", "1.jpg": GRAY, "2.cls": b"1", "2.jp2": PLAIN_JP2}
+    write_tar(tmp_path / "set-train-0.tar", files)
+    index_foreign(tmp_path)
+    done = verify_dataset(make_old(tmp_path))
+    assert "1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.jpg)" in done.notes[0]
 
 
 def test_verify_of_an_old_set_without_such_pictures_says_that_none_differs(plain: Path) -> None:

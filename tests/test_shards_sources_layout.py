@@ -187,6 +187,28 @@ def test_folder_beside_splits_is_left_out_or_made_a_class_by_an_option(tmp_path:
     assert places(tmp_path, "class/...") == {(top, None) for top in (*tops, "seg_pred")}
 
 
+@pytest.mark.parametrize("layout", ["split/any/class", "any/split/class", "any/any/class/..."])
+def test_layout_that_names_each_folder_of_a_doubled_tree_is_taken_as_it_is(tmp_path: Path, layout: str) -> None:
+    names = tree(["seg_train/seg_train", "seg_test/seg_test"], ["sea", "forest"])
+    expected = {(c, s if "split" in layout else None) for c in ("sea", "forest") for s in ("train", "test")}
+    assert places(touch(tmp_path, *names), layout) == expected
+    assert places(tmp_path, "any/class/...") == {("seg_train", None), ("seg_test", None)}
+
+
+def test_layout_that_names_no_folder_between_split_and_class_reads_a_doubled_tree_as_if_none_was_named(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, *tree(["seg_train/seg_train", "seg_test/seg_test"], ["sea", "forest"]))
+    assert places(tmp_path, "split/class") == {(c, s) for c in ("sea", "forest") for s in ("train", "test")}
+
+
+@pytest.mark.parametrize("layout", ["class/images", "class/images/...", "split/class", "any/class/.", "class"])
+def test_layout_is_repeated_as_it_was_given(tmp_path: Path, layout: str) -> None:
+    touch(tmp_path, "1.jpg")
+    with pytest.raises(UsageError, match=re.escape(f"in folders as --layout {layout} says")):
+        find_sources(tmp_path, layout=layout)
+
+
 # folders below the classes
 
 
@@ -304,7 +326,7 @@ def test_layout_that_is_none_is_refused_with_the_form(tmp_path: Path, layout: st
 def test_layout_that_no_picture_fits_is_refused_with_a_folder_as_it_is(tmp_path: Path) -> None:
     touch(tmp_path, *tree(["a", "b"], ["x", "y"]))
     assert refusal(tmp_path, "class/z") == (
-        f"{tmp_path} has no picture in folders as --layout class/z/... says (the first of 4 folders is 'a/x'); "
+        f"{tmp_path} has no picture in folders as --layout class/z says (the first of 4 folders is 'a/x'); "
         "correct it, or leave it out to have the folders read by their names"
     )
 

@@ -122,6 +122,50 @@ def test_columns_are_found_whatever_is_between_them(folder: Path, separator: str
     ]
 
 
+def test_bars_separate_values_where_the_header_has_them_alone(folder: Path) -> None:
+    listed = read(write(folder, "path|label | split\n1.jpg|a, b|train\n2.jpg|c;d|train\n3.jpg|c|test\n"))
+    assert [(s.labels, s.split) for s in listed.sources] == [
+        (("a, b",), "train"),
+        (("c", "d"), "train"),
+        (("c",), "test"),
+    ]
+    path = write(folder, "path,label\n1.jpg,cat|dog\n2.jpg,cat\n3.jpg,dog\n")
+    assert "give --labels-as '|' to read several" in refusal(path)
+    assert read(write(folder, "path,a|b,label\n1.jpg,1,c\n2.jpg,2,d\n")).classes == ["c", "d"]
+
+
+@pytest.mark.parametrize("between", ["|", "\t", ";"])
+def test_line_that_is_given_for_the_names_of_columns_has_the_separator_of_the_list(folder: Path, between: str) -> None:
+    rows = f"1.jpg{between}train{between}a\n2.jpg{between}train{between}b\n"
+    header = refusal(write(folder, rows)).rpartition("such as ")[2]
+    assert read(write(folder, f"{header}\n{rows}")).classes == ["a", "b"]
+
+
+@pytest.mark.parametrize("cell", ["sub\\5.jpg", ".\\sub\\5.jpg", "sub\\5", " sub\\5.jpg "])
+def test_paths_of_windows_are_read_with_a_note_where_there_is_such_a_file(folder: Path, cell: str) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/5.jpg").write_bytes(b"5")
+    (folder / "one\\6.jpg").write_bytes(b"6")
+    path = write_parquet(folder, {"path": ["one\\6.jpg", cell], "label": ["a", "b"]})
+    listed = read(path, "--ending", ".jpg")
+    turned = listed.sources[[source.labels for source in listed.sources].index(("b",))]
+    assert turned.name.removeprefix("./") == "sub/5.jpg"
+    assert listed.store.read(turned) == b"5"
+    assert listed.notes == [f"{path}: \\ in 1 path is read as /, as in '{cell.strip()}'"]
+
+
+def test_paths_of_windows_are_found_nearby_and_named_as_they_stand_where_they_are_not(folder: Path) -> None:
+    (folder / "img/sub").mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"img/sub/{number}.jpg").write_bytes(bytes([number]))
+    path = write(folder, "path,label\nsub\\1.jpg,a\nsub\\2.jpg,b\n")
+    sentence = refusal(path)
+    assert f"for '{folder}/img/sub/1.jpg'" in sentence
+    assert len(read(path, *remedies(sentence)[0]).sources) == 2
+    write(folder, "path,label\nno\\1.jpg,a\n2.jpg,b\n")
+    assert "there is no file 'no\\1.jpg'" in refusal(path)
+
+
 def test_blank_after_each_comma_is_no_traceback(folder: Path) -> None:
     listed = read(write(folder, 'path, label\n1.jpg, cat\n2.jpg, "dog, or wolf"\n'))
     assert listed.classes == ["cat", "dog, or wolf"]
@@ -216,6 +260,137 @@ def test_near_miss_whose_values_are_no_splits_is_refused_with_that(folder: Path)
     path = write(folder, "path,label,is_valid\n1.jpg,a,False\n2.jpg,b,True\n")
     sentence = refusal(path)
     assert "'is_valid' looks like the column split, but its values, such as 'False', are no splits" in sentence
+    (leave,) = remedies(sentence)
+    assert {source.split for source in read(path, *leave).sources} == {None}
+
+
+GIVEN = [
+    ("Usage", ("Training", "PublicTest", "PrivateTest", "Training"), ("train", "test", "test", "train")),
+    ("usage", ("train_set", "test_set", "test_set", "train_set"), ("train", "test", "test", "train")),
+    ("train_test", ("trainset", "testset", "TRAIN", "TeSt"), ("train", "test", "train", "test")),
+    ("mode", ("train", "train", "train", "train"), ("train", "train", "train", "train")),
+    ("purpose", ("ValidSet", "Train", "train", "hold_out"), ("val", "train", "train", "test")),
+    ("x", ("train-2017", "val-2017", "test-2017", "train-2017"), ("train", "val", "test", "train")),
+    ("train", ("train", "Val", "train", "test"), ("train", "val", "train", "test")),
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(("name", "values", "splits"), GIVEN, ids=[name for name, *_ in GIVEN])
+def test_splits_under_other_words_are_refused_and_the_remedy_reads_them_with_a_note(
+    folder: Path, name: str, values: tuple[str, ...], splits: tuple[str, ...], kind: str
+) -> None:
+    columns = {"path": NAMES, "label": ["a", "a", "a", "b"], name: list(values)}
+    columns["label"] = ["a" if split != "train" else "ab"[n == splits.index("train")] for n, split in enumerate(splits)]
+    if splits.count("train") == 1:
+        columns["label"] = ["b"] * 4
+    rows = [columns, *zip(*columns.values(), strict=True)]
+    path = write_parquet(folder, columns) if kind == "parquet" else write(folder, "\n".join(map(",".join, rows)))
+    sentence = refusal(path)
+    assert f"'{name}' looks like the column split, and by that name would be left out" in sentence
+    take, leave = remedies(sentence)
+    listed = read(path, *take)
+    assert tuple(source.split for source in listed.sources) == splits
+    if name == "Usage":
+        assert listed.notes == [
+            f"{path}: values of the column split are read as splits: 'PrivateTest' as test, 'PublicTest' as test, "
+            "'Training' as train"
+        ]
+    assert {source.split for source in read(path, *leave).sources} == {None}
+
+
+def test_values_of_the_column_split_itself_may_be_words_with_affixes(folder: Path) -> None:
+    path = write(folder, "path,label,split\n1.jpg,a,train_set\n2.jpg,b,train_set\n3.jpg,b,PublicTest\n")
+    assert [source.split for source in read(path).sources] == ["train", "train", "test"]
+    assert "'PublicTest' as test, 'train_set' as train" in read(path).notes[0]
+
+
+FLAGGED = [
+    "is_train",
+    "isTrain",
+    "train",
+    "is_training",
+    "training",
+    "in_test",
+    "test_flag",
+    "used for training",
+    "val",
+]
+
+
+@pytest.mark.parametrize("name", FLAGGED)
+@pytest.mark.parametrize("values", [("1", "0"), ("True", "False"), ("1.0", "0.0"), ("yes", "no"), ("Y", "N")])
+def test_flag_of_a_split_is_refused_with_what_to_write_and_how_to_ignore_it(
+    folder: Path, name: str, values: tuple[str, str]
+) -> None:
+    path = write(folder, f"path,label,{name}\n1.jpg,a,{values[0]}\n2.jpg,b,{values[1]}\n3.jpg,b,\n")
+    sentence = refusal(path)
+    assert f"'{name}' looks like the column split, but its values, such as '{values[0]}', are no splits" in sentence
+    assert "write a column split of train, val and test in its place" in sentence
+    (leave,) = remedies(sentence)
+    assert leave == ["--columns", "split="]
+    assert read(path, *leave).notes == [f"{path}: columns that are not used: {name}"]
+    path = write(folder, f"path,label,{name},split\n1.jpg,a,1,train\n2.jpg,b,0,train\n")
+    assert {source.split for source in read(path).sources} == {"train"}
+
+
+def test_flag_of_a_split_in_parquet_is_refused_whatever_its_type(folder: Path) -> None:
+    for values in ([1, 0], [True, False], [1.0, 0.0]):
+        path = write_parquet(folder, {"path": NAMES[:2], "label": ["a", "b"], "is_train": values})
+        assert "write a column split of train, val and test in its place" in refusal(path)
+
+
+def test_column_train_of_railways_can_be_left_out(folder: Path) -> None:
+    path = write(folder, "path,label,train\n1.jpg,a,ICE 4\n2.jpg,b,TGV\n")
+    (leave,) = remedies(refusal(path))
+    assert read(path, *leave).notes == [f"{path}: columns that are not used: train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("fold", "0 1 2"),
+        ("mode", "RGB L RGB"),
+        ("valid", "good bad good"),
+        ("test", "PCR swab PCR"),
+        ("test_result", "1 0 1"),
+        ("invalid", "1 0 1"),
+        ("evaluation", "good bad good"),
+        ("source", "train_1.png test_2.png val_3.png"),
+        ("device", "dev_board test_rig dev_board"),
+    ],
+)
+def test_column_that_has_a_word_for_a_split_and_means_none_is_left_alone(folder: Path, name: str, values: str) -> None:
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]},{value}\n" for n, value in enumerate(values.split(), 1))
+    listed = read(write(folder, f"path,label,{name}\n{rows}"))
+    assert listed.notes == [f"{folder}/list.csv: columns that are not used: {name}"]
+
+
+def test_column_that_holds_splits_is_named_before_one_that_is_called_so(folder: Path) -> None:
+    path = write(folder, "path,label,is_valid,use\n1.jpg,a,0,train\n2.jpg,b,0,train\n3.jpg,b,1,test\n")
+    assert remedies(refusal(path))[0] == ["--columns", "split=use"]
+
+
+def test_splits_beside_another_word_are_not_lost(folder: Path) -> None:
+    path = write(folder, "path,label,stage\n1.jpg,a,train\n2.jpg,b,train\n3.jpg,b,test\n4.jpg,b,unused\n")
+    sentence = refusal(path)
+    assert "'stage' looks like the column split, but its values, such as 'unused', are no splits" in sentence
+    assert remedies(sentence) == [["--columns", "split="]]
+
+
+def test_class_called_train_is_suggested_among_the_columns_of_classes(folder: Path) -> None:
+    path = write(folder, "path,boat,train,car\n1.jpg,1,0,0\n2.jpg,0,1,0\n3.jpg,0,0,1\n")
+    (take,) = remedies(refusal(path))
+    assert take == ["--one-hot", "boat,train,car"]
+    assert read(path, *take).classes == ["boat", "car", "train"]
+    path = write(folder, "path,boat,is_train,car\n1.jpg,1,0,0\n2.jpg,0,1,1\n3.jpg,0,0,1\n")
+    assert remedies(refusal(path)) == [["--columns", "split=", "--one-hot", "boat,car"]]
+
+
+def test_value_that_is_no_split_is_refused_with_a_way_out(folder: Path) -> None:
+    path = write(folder, "path,label,is_train\n1.jpg,a,1\n2.jpg,b,0\n")
+    sentence = refusal(path, "--columns", "split=is_train")
+    assert "row 2: no split '1'; it is train, val (validation) or test" in sentence
     (leave,) = remedies(sentence)
     assert {source.split for source in read(path, *leave).sources} == {None}
 
@@ -458,6 +633,72 @@ def test_columns_of_0_and_1_are_classes_where_one_says_so(folder: Path, kind: st
     assert listed.notes == [f"{path}: columns that are not used: age"]
 
 
+VECTORS = ["[1 0]", "[1, 0]", "[1. 0.]", "[1.0, 0.0]", "[True False]", "[true, false]", "(1, 0)", "1 0", "1;0", "1|0"]
+
+
+def turn(vector: str) -> str:
+    """Return a vector of two whose values are swapped."""
+    first, between, last = re.fullmatch(r"\W?([-\w.]+?)([ ,;|]+)([-\w.]+?)\W?", vector).groups()  # type: ignore[union-attr]
+    return vector.replace(f"{first}{between}{last}", f"{last}{between}{first}")
+
+
+@pytest.mark.parametrize("vector", VECTORS)
+@pytest.mark.parametrize("words", [[], ["--labels-as", "list"], ["--labels-as", ";"], ["--labels-as", " "]], ids=str)
+def test_column_of_vectors_of_0_and_1_is_no_column_of_lists(folder: Path, vector: str, words: list[str]) -> None:
+    path = write(folder, f'path,label\n1.jpg,"{vector}"\n2.jpg,"{turn(vector)}"\n')
+    sentence = refusal(path, *words)
+    assert f"row 2: '{vector}' is a vector of 0 and 1, as are the labels of all rows; write a column of" in sentence
+    assert "--one-hot" in sentence
+    assert "--labels-as list" not in sentence
+    (whole,) = remedies(sentence)
+    assert [source.labels for source in read(path, *whole).sources] == [(vector,), (turn(vector),)]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.int8(), pa.float32(), pa.bool_()], ids=str)
+@pytest.mark.parametrize("size", [-1, 2])
+@pytest.mark.parametrize("words", [[], ["--labels-as", "list"]], ids=str)
+def test_vectors_of_parquet_are_refused_as_those_of_csv(
+    folder: Path, kind: pa.DataType, size: int, words: list[str]
+) -> None:
+    rows = pa.array([[1, 0], [0, 1]], pa.list_(pa.int64())).cast(pa.list_(kind)).cast(pa.list_(kind, size))
+    path = write_parquet(folder, {"path": NAMES[:2], "label": rows})
+    sentence = refusal(path, *words)
+    assert "is a vector of 0 and 1" in sentence
+    assert "--labels-as list" not in sentence
+    (whole,) = remedies(sentence)
+    assert len(read(path, *whole).classes) == 2
+    flags = {"path": NAMES[:2], "MEL": [1, 0], "NV": [0, 1]}
+    listed = read(write_parquet(folder, flags), "--one-hot", "MEL,NV")
+    assert [source.labels for source in listed.sources] == [("MEL",), ("NV",)]
+
+
+def test_lists_of_the_classes_0_and_1_are_read_where_their_lengths_or_quotes_show_that_they_are(folder: Path) -> None:
+    path = write(folder, 'path,label\n1.jpg,"[0, 1]"\n2.jpg,[1]\n3.jpg,[0]\n')
+    assert [source.labels for source in read(path, "--labels-as", "list").sources] == [("0", "1"), ("1",), ("0",)]
+    path = write(folder, "path,label\n1.jpg,\"['0', '1']\"\n2.jpg,\"['1', '0']\"\n")
+    assert [source.labels for source in read(path, "--labels-as", "list").sources] == [("0", "1"), ("1", "0")]
+    path = write_parquet(folder, {"path": NAMES[:3], "label": [[0, 1], [1], [0]]})
+    assert [source.labels for source in read(path, "--labels-as", "list").sources] == [("0", "1"), ("1",), ("0",)]
+    assert read(write(folder, "path,label\n1.jpg,0\n2.jpg,1\n")).classes == ["0", "1"]
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "False"])
+def test_class_of_no_picture_is_named_when_it_is_suggested_and_when_it_is_read(folder: Path, zero: str) -> None:
+    path = write(folder, f"path,MEL,NV,UNK,age\n1.jpg,1,0,{zero},7\n2.jpg,0,1,{zero},8\n")
+    sentence = refusal(path)
+    assert sentence.endswith("if each of these columns is a class (no picture has a 1 in UNK, so it would be no class)")
+    assert remedies(sentence) == [["--one-hot", "MEL,NV"]]
+    listed = read(path, "--one-hot", "MEL,NV,UNK")
+    assert listed.classes == ["MEL", "NV"]
+    assert f"{path}: no picture has a 1 in UNK, so it is no class" in listed.notes
+
+
+def test_several_classes_of_no_picture_are_named_in_one_note(folder: Path) -> None:
+    path = write(folder, "path,MEL,NV,UNK,X\n1.jpg,1,0,0,0\n2.jpg,0,1,0,0\n")
+    notes = read(path, "--one-hot", "MEL,NV,UNK,X").notes
+    assert notes == [f"{path}: no picture has a 1 in UNK and X, so they are no classes"]
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -566,3 +807,16 @@ def test_given_test_rows_stay_test_rows_whatever_the_spelling(kaggle: Path, tmp_
     }
     assert "note:" in done.stderr
     assert "' split' as split" in done.stderr
+
+
+def test_quiet_commands_show_no_notes_and_print_their_results(kaggle: Path, tmp_path: Path) -> None:
+    rows = "".join(f"train images/x.1/ISIC_{n}.jpg, {'ab'[n % 2]}, {'test' if n == 3 else 'train'}\n" for n in range(4))
+    path = write(kaggle.parent, "path, label, split\n" + rows, "list.csv")
+    packed, audit = tmp_path / "out", ["--out", tmp_path / "audit"]
+    for words in (["pack", path, packed], ["audit", path, *audit], ["verify", packed, "--sample", "1"]):
+        quiet = command(*words, "-q")
+        assert (quiet.returncode, quiet.stderr) == (0, ""), words
+        assert quiet.stdout
+    assert "note:" in command("audit", path, *audit).stderr
+    wrong = command("pack", kaggle, tmp_path / "wrong", "-q")
+    assert (wrong.returncode, wrong.stderr[:7]) == (2, "error: ")

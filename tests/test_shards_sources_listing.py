@@ -135,7 +135,7 @@ def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
     ("text", "says"),
     [
         ("file,label\n1.jpg,a\n", "has no column path; its columns are file, label; give --columns path=file"),
-        ("path|label\n1.jpg|a\n", "has no column path and no column label; its columns are path|label"),
+        ("path:label\n1.jpg:a\n", "has no column path and no column label; its columns are path:label"),
         ("path,class\n1.jpg,a\n", "has no column label"),
         ("", "is empty; write the names of its columns, and below them a row for each picture"),
         ("path,label\n", "has no rows"),

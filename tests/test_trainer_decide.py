@@ -406,7 +406,7 @@ def test_fitting_on_train_or_test_is_told(bundle: Path, data: Path) -> None:
         ("BUNDLE --check", "name the dataset and its part, such as data/elpv-shards:val"),
         ("BUNDLE DATA --check", "has no decision to check; fit one first, or ask trainer.evaluate"),
         ("BUNDLE DATA --check --ood 0.9", "--check goes without --ood; leave one of the two out"),
-        ("BUNDLE DATA --point max-f1", "--point says nothing alone; give --positive CLASS with it"),
+        ("BUNDLE DATA --point max-f1", "this bundle names none; give --positive with it, one of dark, light, medium"),
         ("BUNDLE DATA --positive dark", "--positive says nothing alone; give --point 'recall>=0.98' with it"),
         ("BUNDLE DATA --point max-f1 --positive red", "--positive red is none of the classes dark, light, medium"),
         ("BUNDLE DATA --conformal 90", "--conformal lies between 0 and 1, got 90; 0.9 means 90 %"),

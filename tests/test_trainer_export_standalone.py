@@ -44,6 +44,11 @@ def test_the_program_decodes_to_the_same_pixels_or_refuses(item: Hostile, option
         np.testing.assert_array_equal(decode_alone(data, said), expected)
 
 
+def test_what_is_no_picture_is_refused_as_the_endpoint_refuses_it() -> None:
+    with pytest.raises(PictureError, match=r"^the picture cannot be decoded \(5 bytes: no known picture format\)$"):
+        decode_alone(b"hello", DecodeOptions().model_dump())
+
+
 def test_a_dicom_file_is_refused_by_name() -> None:
     with pytest.raises(PictureError, match=f"a DICOM file, {UNREAD}"):
         decode_alone(bytes(128) + b"DICM" + bytes(50), DecodeOptions().model_dump(mode="json"))

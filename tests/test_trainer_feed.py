@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from shards.dataset.read import Sample
 from shards.errors import ShardError
 from shards.files.fingerprint import hash_bytes
 from shards.order.plan import Refs, concat_refs, sequential_refs
+from shards.workers.openmp import count_cpus
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed.feed import BATCHES_AHEAD, Batch, Feed
+from trainer.feed.feed import BATCHES_AHEAD, Batch, Feed, count_ahead
 from trainer.feed.meter import Meter
 from trainer.feed.stream import TrainStream
-from trainer.ranks.ranks import single_rank
+from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 
@@ -200,6 +202,39 @@ def test_batches_grow_and_shrink_and_may_be_empty(dataset_path: Path) -> None:
     feed.close()
     assert [tuple(batch.images.shape) for batch in found] == [(size, *SHAPE) for size in sizes]
     assert [number for batch in found for number in batch.ids.tolist()] == list(range(sum(sizes)))
+
+
+# whose CPUs
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", BATCHES_AHEAD)])
+def test_on_a_cpu_no_thread_makes_a_batch_while_the_step_computes(device: str, ahead: int, dataset_path: Path) -> None:
+    split = open_dataset(dataset_path).split("train")
+    loaded: list[int] = []
+
+    def count(sample: Sample, copy: int, meter: Meter) -> Tensor:
+        loaded.append(sample.sample_id)
+        return load(sample, copy, meter)
+
+    feed = Feed(split, 2, ahead=count_ahead(torch.device(device)))
+    batches = feed.iterate(in_order(split, 4), count, SHAPE)
+    next(batches)
+    if ahead == 0:
+        assert len(loaded) == 4  # nothing more was handed to the threads, however long the step takes
+    else:
+        deadline = time.monotonic() + 60
+        while len(loaded) < 4 * (1 + ahead) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(loaded) == 4 * (1 + ahead)
+    batches.close()
+    feed.close()
+
+
+@pytest.mark.parametrize(("device", "beside"), [("cpu", 0), ("cuda", 1)])
+def test_threads_of_loader_and_torch_are_at_most_the_cpus(device: str, beside: int) -> None:
+    ranks = Ranks(0, 2, torch.device(device), on_node=2)
+    assert ranks.count_workers("auto") == max(1, count_cpus() // 2 - beside)
+    assert ranks.count_workers(7) == 7  # what the user has set stays
 
 
 # what goes wrong

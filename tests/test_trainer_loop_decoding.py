@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data import jpeg2000
 from data.make_hostile import encode
 from data.tars import write_tar
 from PIL import Image
 
+from data import jpeg2000
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import MANIFEST_NAME
 from shards.packing.foreign import index_foreign
@@ -83,7 +83,8 @@ def state_of(dataset: Dataset, decoding: int, samples_seen: int = 8) -> RunState
 
 def recipe_of(data: Path, root: Path) -> Recipe:
     options = [f"data={data}", f"storage.root={root}", "model=timm/test_efficientnet", "epochs=1", "image_size=32"]
-    return resolve_recipe(load_recipe("smoke", [*options, "launch=local", "track.wandb=disabled", "probes=real"]))
+    more = ["launch=local", "track.wandb=disabled", "probes=real", "evaluate_on=[]"]
+    return resolve_recipe(load_recipe("smoke", [*options, *more]))
 
 
 def test_run_that_an_older_program_began_resumes_says_so_and_its_bundle_knows(

@@ -126,7 +126,7 @@ def test_what_was_loaded_of_weights_is_said_by_dry_run_and_run_and_the_report_ev
     command, folder = fine_tuned
     plan, done = run(*command, "--dry-run"), run(*command)
     (note,) = [line for line in done.err.splitlines() if line.startswith("weights ")]
-    assert note.startswith(f"weights {finished[2]}/bundle: ")
+    assert note.startswith(f"weights {finished[2]}/bundle into ")
     assert " tensors loaded" in note
     assert f"note: {note}" in plan.out.splitlines()
     assert plan.err == ""
@@ -225,7 +225,7 @@ def test_recipe_without_a_comment_has_an_empty_header(tmp_path: Path) -> None:
 EARLY = """
 import sys
 from shards.cli.ending import run_command
-from trainer.run import main
+from trainer.run.__main__ import main
 
 code = run_command(main, ["smoke", "epoch=3", "--dry-run"])
 print(code, [name for name in ("torch", "wandb", "ray", "tensorboardX") if name in sys.modules])

@@ -132,8 +132,8 @@ def test_text_says_the_same_and_ends_with_the_verdict(
 ) -> None:
     done = dry_run(*options(dataset_path, tmp_path / "runs", "batch_size_global=13"))
     assert done.code == 0, done.err
-    assert "steps   6 an epoch, 12 in all, 0 done\n" in done.out
-    assert "batch   13 over all ranks, 13 per rank\n" in done.out
+    assert "steps     6 an epoch, 12 in all, 0 done\n" in done.out
+    assert "batch     13 over all ranks, 13 per rank\n" in done.out
     assert "an estimate from 3 steps of " in done.out
     assert done.out.endswith("\nall checks passed; nothing was written\n")
 

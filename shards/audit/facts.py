@@ -22,8 +22,8 @@ _HASH_SIDE = 8
 class Facts:
     """Facts of a readable picture.
 
-    format, mode, width, height, peak, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3: xxh3-128 of the file, 32
-    hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the picture.
+    format, mode, width, height, peak, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3: xxh3-128 of the
+    file, 32 hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the picture.
     """
 
     format: str

@@ -116,6 +116,12 @@ def shows_progress() -> bool:
     return any(handler.level < QUIET for handler in _find_shown())
 
 
+def say(text: str) -> None:
+    """Write a line for whoever runs a command to standard error, such as a note on its result; nothing with -q."""
+    if all(handler.level < QUIET for handler in _find_shown()):
+        write_line(text)
+
+
 def read_level() -> int:
     """Return the level from which on our loggers pass messages on, for a process that hands its own on to this one."""
     return logging.getLogger(PACKAGES[1]).getEffectiveLevel()
@@ -130,7 +136,7 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     options: dict[str, Any] = {"action": _Volume, "nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
     group.add_argument("-v", "--verbose", const=VERBOSE, help="show details as well", **options)
-    group.add_argument("-q", "--quiet", const=QUIET, help="show errors alone, and no progress", **options)
+    group.add_argument("-q", "--quiet", const=QUIET, help="show errors alone, no notes and no progress", **options)
 
 
 class _Volume(argparse.Action):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
 from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
+from shards.cli.messages import say
 from shards.commands.arguments import (
     STYLE,
     add_run_arguments,
@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
         storage.delete(sorted(name for name in storage.sizes() if name.startswith(JOURNAL)))
     for note in [*listed.notes, *audit.notes]:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     print(summary.model_dump_json() if arguments.json else format_summary(summary))
-    print(f"see {arguments.out}/audit.html", file=sys.stderr)
+    say(f"see {arguments.out}/audit.html")
     refuse_unknown_range(examined, options.store.decode)
     refuse_rejects(listed.sources, examined, options.max_reject_rate)
     refuse_findings(audit.findings, allow_leaks=False)

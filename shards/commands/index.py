@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from shards.cli.messages import say
 from shards.commands.arguments import POSITIVE_HELP, STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.folder, class_names=arguments.class_names, positive=arguments.positive, progress=progress
         )
     for warning in warnings:
-        print(f"note: {warning}", file=sys.stderr)
+        say(f"note: {warning}")
     if arguments.json:
         print(manifest.model_dump_json())
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from shards.cli.messages import say
 from shards.commands.arguments import (
     POSITIVE_HELP,
     STYLE,
@@ -69,4 +69,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(sentence: str) -> None:
-    print(f"note: {sentence}", file=sys.stderr)
+    say(f"note: {sentence}")

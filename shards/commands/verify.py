@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
+from shards.cli.messages import say
 from shards.commands.arguments import STYLE
 from shards.dataset.verify import verify_dataset
 
@@ -28,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.dataset}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, all as packed")
     for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     return 0

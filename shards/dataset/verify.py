@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import PIL
 
-from shards.dataset.affected import describe_affected, find_affected
+from shards.dataset.affected import Suspects, count_suspects, describe_affected, find_suspects, is_indexed
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
 from shards.dataset.read import SampleReader
@@ -43,6 +43,18 @@ class _Aged:
     refusal: str = ""
 
 
+@dataclass
+class _Seen:
+    """What reading the pictures has shown.
+
+    aged: those that come out otherwise. odd, plain: names of all whose bytes are such that they may, and of the rest.
+    """
+
+    aged: list[_Aged] = field(default_factory=list)
+    odd: set[str] = field(default_factory=set)
+    plain: set[str] = field(default_factory=set)
+
+
 def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int = 0) -> Verified:
     """Hash every shard and index again, and decode pictures: all of them, or `sample` drawn at random by `seed`.
 
@@ -58,7 +70,7 @@ def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int
     storage = open_readable(dataset.location)
     wanted = _draw(dataset, sample, seed)
     shards = pictures = 0
-    aged: list[_Aged] = []
+    seen = _Seen()
     for name in dataset.manifest.splits:
         split = dataset.split(name)
         with SampleReader(split) as reader:
@@ -66,13 +78,16 @@ def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int
                 _verify_file(storage, split.wanted_shard(shard), dataset.cache.deadline_s)
                 _verify_file(storage, split.wanted_index(shard), dataset.cache.deadline_s)
                 rows = wanted[(wanted >= row["first_id"]) & (wanted < row["first_id"] + row["count"])] - row["first_id"]
-                aged += _verify_pictures(reader, shard, rows, dataset.manifest)
+                _verify_pictures(reader, shard, rows, dataset.manifest, seen)
                 shards, pictures = shards + 1, pictures + len(rows)
-    return Verified(shards, pictures, _describe_age(dataset, aged))
+    return Verified(shards, pictures, _describe_age(dataset, seen))
 
 
-def _describe_age(dataset: Dataset, aged: list[_Aged]) -> tuple[str, ...]:
-    notes = [describe_affected(dataset, find_affected(dataset))]
+def _describe_age(dataset: Dataset, seen: _Seen) -> tuple[str, ...]:
+    found, aged = find_suspects(dataset), seen.aged
+    if is_indexed(dataset):  # the bytes that were read are those of the files
+        found = Suspects(found.likely - seen.plain | seen.odd, found.untold - seen.plain - seen.odd)
+    notes = [describe_affected(dataset, count_suspects(dataset, found))]
     if aged:
         are = f"{len(aged):,} pictures of the shards come" if len(aged) > 1 else "1 picture of the shards comes"
         notes.append(f"{are} out otherwise by now, unharmed as their bytes are (the first is {aged[0].where})")
@@ -91,18 +106,20 @@ def _draw(dataset: Dataset, sample: int | None, seed: int) -> npt.NDArray[np.int
     return np.sort(np.random.default_rng(seed).choice(total, sample, replace=False))
 
 
-def _verify_pictures(reader: SampleReader, shard: int, rows: npt.NDArray[np.int64], manifest: Manifest) -> list[_Aged]:
-    """Decode pictures; return those that a later version of decoding reads otherwise."""
-    aged: list[_Aged] = []
+def _verify_pictures(
+    reader: SampleReader, shard: int, rows: npt.NDArray[np.int64], manifest: Manifest, seen: _Seen
+) -> None:
+    """Decode pictures, and note what they show."""
     for row in rows.tolist():
         sample = reader.read_one(shard, row)
         expected = is_changed(sample.data, manifest.decoding)
+        (seen.odd if expected else seen.plain).add(sample.source)
         try:
             found = inspect(sample.data, manifest.packing.decode).pixels_xxh3
         except ShardError as err:
             if not expected:
                 raise ShardError(f"{sample.where}: {err}") from err
-            aged.append(_Aged(sample.where, str(err)))
+            seen.aged.append(_Aged(sample.where, str(err)))
             continue
         if sample.audited and found != sample.pixels_xxh3 and not expected:
             # The reader has compared the bytes, so the picture is whole.
@@ -111,8 +128,7 @@ def _verify_pictures(reader: SampleReader, shard: int, rows: npt.NDArray[np.int6
                 f"decoder was at work (here Pillow {PIL.__version__}); install the one that packed it, or pack again"
             )
         if expected and found != sample.pixels_xxh3:
-            aged.append(_Aged(sample.where))
-    return aged
+            seen.aged.append(_Aged(sample.where))
 
 
 def _verify_file(storage: Readable, wanted: Wanted, deadline_s: float) -> None:

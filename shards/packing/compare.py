@@ -39,9 +39,9 @@ def compare_sources(base: Base, listed: SourceList, options: PackOptions, repack
     both = [(source, row) for source, row in zip(listed.sources, matched, strict=True) if row >= 0]
     gone = len(base.sources) - len({row for _, row in both})
     remedy = repack.spell(complete=gone == 0)
-    _refuse_new_class(base.manifest, listed, remedy)
-    _refuse_moved(base, both, {*options.split.merge, *base.manifest.packing.split.merge}, remedy)
-    changes, notes = _collect_changes(base, listed, both)
+    _refuse_new_class(base.manifest, listed, repack.spell_whole(complete=gone == 0))
+    _refuse_moved(base, both, set(base.manifest.packing.split.merge), remedy)
+    changes, notes = _collect_changes(base, listed, both, remedy)
     changed = base.with_changes(changes)
     if not options.allow_leaks:
         _refuse_torn(base, changed, remedy)
@@ -76,7 +76,8 @@ def _refuse_new_class(manifest: Manifest, listed: SourceList, remedy: str) -> No
 def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> None:
     """Raise when pictures have another split or label now.
 
-    merged: Splits that were pooled and dealt out anew, so that what the source gives is not what was packed.
+    merged: Splits that were pooled and dealt out anew when the dataset was packed, so that what the source gives is
+        not what was packed. Those that an update asks for say nothing of old pictures: it deals out new ones alone.
     """
     told: list[str] = []
     for source, row in both:
@@ -96,7 +97,7 @@ def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> Non
         )
 
 
-def _collect_changes(base: Base, listed: SourceList, both: _Both) -> tuple[dict[int, Source], list[str]]:
+def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -> tuple[dict[int, Source], list[str]]:
     """Return the dataset's pictures whose weight or group is another one now, by row, and sentences about them.
 
     Raises:
@@ -118,13 +119,15 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both) -> tuple[dict[
             if not grouped:
                 raise ShardError(
                     f"{source.name} was packed as of group '{packed.group}' and the source gives no groups now, so "
-                    "what belongs together could be torn apart; give the groups as they were given then"
+                    "what belongs together could be torn apart; give the groups as they were given then, or without "
+                    f"them {remedy}"
                 )
             groups.append(f"{source.name}: '{packed.group}', now '{source.group}'")
             changes[row] = replace(changes.get(row, packed), group=source.group)
     notes = [
         f"{_count(told)} another {what} now ({told[0]}{', ...' if len(told) > 1 else ''}); "
-        "its indexes have it from now on, the JSON in its tars keeps the old one, and runs under way on it begin anew"
+        "its indexes have it from now on, the JSON in its tars keeps the old one, and a run under way reads the old "
+        "indexes to its end, but is not resumed on the new ones"
         for what, told in (("weight", weights), ("group", groups))
         if told
     ]

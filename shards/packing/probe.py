@@ -28,8 +28,8 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 class Probe:
     """Header facts of a picture that may be stored untouched.
 
-    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as `shards.pictures.decode.Picture`
-    tells it, one of L, RGB, P and 1.
+    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as
+    `shards.pictures.decode.Picture` has it, one of L, RGB, P and 1.
     """
 
     format: str

@@ -41,7 +41,22 @@ class Repack:
             for number, source in enumerate(order)
         ]
         others = [each for each in order if each != asked.source]
+        if not others:
+            return f"pack what the source holds now into a new folder: `{lines[0]}`"
         return f"make {', '.join(others)} say the same where it names them, and pack anew: `{' && '.join(lines)}`"
+
+    def spell_whole(self, complete: bool) -> str:
+        """Return the remedy where pictures of several sources must be packed at once, and no update can add the rest.
+
+        complete: As for `spell`.
+        """
+        if complete or self.asked is None:
+            return self.spell(complete=True)
+        options = _join([*(words for each in self.recorded[:1] for words in each.options), *self.asked.options])
+        return (
+            "the source lacks pictures of the dataset: put all of them, old and new, into one list or folder, here "
+            f"ALL, and pack that into a new folder: `{self._spell('ALL', options)}`"
+        )
 
     def _knows_all(self) -> bool:
         """Say whether the command that made the dataset is recorded, not only updates of it."""

@@ -36,6 +36,7 @@ class Base:
     the row is one of `changed`, with weight and group as they are now.
     hashes: xxh3-128 of their bytes, as the audit read them, or where nothing was audited as they are stored.
     examined: what the audit knew of them; None where they were not audited.
+    made: rows of those, where that is known, of which the shards hold other bytes than the file had.
     """
 
     manifest: Manifest | None = None
@@ -43,6 +44,7 @@ class Base:
     sources: list[Source] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     examined: Examined | None = None
+    made: frozenset[int] = frozenset()
     changed: frozenset[int] = frozenset()
 
     def with_changes(self, changes: Mapping[int, Source]) -> Base:
@@ -167,7 +169,9 @@ def _with_facts(base: Base, storage: Storage) -> Base:
     facts = facts.cast(pa.schema([FACTS_SCHEMA.field(name) for name in facts.column_names]))
     thumbnails = np.frombuffer(b"".join(mine["thumbnail"].to_pylist()), np.uint8).reshape(len(sources), -1)
     hashes = mine["bytes_xxh3"].to_pylist()
-    return replace(base, sources=sources, hashes=hashes, examined=Examined(facts, spool_thumbnails([thumbnails])))
+    made = frozenset(row for row, (stored, file) in enumerate(zip(base.hashes, hashes, strict=True)) if stored != file)
+    examined = Examined(facts, spool_thumbnails([thumbnails]))
+    return replace(base, sources=sources, hashes=hashes, examined=examined, made=made)
 
 
 def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple[list[Source], SplitOptions]:

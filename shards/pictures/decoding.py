@@ -14,7 +14,11 @@ from shards.pictures.dicom import is_dicom
 from shards.pictures.jpeg2000 import is_jpeg2000, read_header
 
 VERSION: Final = 2
-"""Raise it, with a line in CHANGES, when `shards.pictures.decode` gives other pixels of some picture, or refuses another."""
+"""Raise it, with a line in CHANGES, when the decoder gives other pixels of some picture, or refuses another."""
+
+HEAD: Final = 26
+"""Bytes up to those that say how many bits a PNG has, and whether it is gray."""
+_PNG = b"\x89PNG"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Change:
     what: the pictures, as a sentence names them. is_such: whether the bytes of a picture are one of them.
     modes: where only format and mode of a picture are known, by format those that may be one; empty allows every mode.
     endings: where only its name is known, those that may be one.
+    rare: formats of everyday of which hardly any picture is one, so that none counts as one without a closer look.
     """
 
     version: int
@@ -31,6 +36,7 @@ class Change:
     is_such: Callable[[bytes], bool]
     modes: Mapping[str, frozenset[str]]
     endings: tuple[str, ...]
+    rare: frozenset[str] = frozenset()
 
 
 def list_changes(version: int) -> list[Change]:
@@ -52,12 +58,36 @@ def may_be_changed(name: str, kind: str | None, mode: str | None, version: int) 
     (False, False)
     """
     for change in list_changes(version):
-        if kind is None and name.lower().endswith(change.endings):
-            return True
-        modes = change.modes.get(kind or "")
-        if modes is not None and (not modes or mode in modes):
+        modes = change.modes.get(kind or "", frozenset())
+        if _concerns(change, name, kind) and (kind is None or not modes or mode in modes):
             return True
     return False
+
+
+def _concerns(change: Change, name: str, kind: str | None) -> bool:
+    return name.lower().endswith(change.endings) if kind is None else kind in change.modes
+
+
+def is_rare(name: str, kind: str | None, version: int) -> bool:
+    """Say of a picture that may be changed whether others of its format hardly ever are, so that it takes a look.
+
+    >>> is_rare("a/x", "png", 1), is_rare("a/x.PNG", None, 1), is_rare("a/x.jp2", None, 1)
+    (True, True, False)
+    """
+    format_ = kind or name.lower().rpartition(".")[2]
+    return all(format_ in change.rare for change in list_changes(version) if _concerns(change, name, kind))
+
+
+def is_plain_png(head: bytes) -> bool:
+    """Say whether the first HEAD bytes of a picture are of a PNG that is read as ever: neither 2 nor 4 bits of gray."""
+    return head[:4] == _PNG and head[24:26] not in (b"\x02\x00", b"\x04\x00")
+
+
+def describe_untold(count: int) -> str:
+    """Return a clause about a dataset in which `count` pictures are of a rare kind or not, which nothing tells."""
+    if count == 1:
+        return "It holds no such picture, unless 1 gray PNG is one, which only its file would tell"
+    return f"It holds no such picture, unless one of {count:,} gray PNG is one, which only their files would tell"
 
 
 def describe_versions(what: str, version: int) -> str:
@@ -93,13 +123,13 @@ def _is_odd_tiff(data: bytes) -> bool:
     tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
     file.seek(tags.next)
     tags.load(file)
-    bits, signed = tags.get(258, (1,))[0], tags.get(339, (1,))[0] == 2
-    planes, inks = tags.get(284, 1) == 2, tags.get(262, 1) == 5
-    return (bits == 8 and signed) or (bits == 32 and not signed) or (bits == 16 and (planes or inks))
+    bits, kind = tags.get(258, (1,))[0], tags.get(339, (1,))[0]  # 1 is unsigned, 2 signed, 3 float
+    planes, inks = tags.get(284, 1) == 2 and tags.get(277, 1) > 1, tags.get(262, 1) == 5
+    return (bits == 8 and kind == 2) or (bits == 32 and kind == 1) or (bits == 16 and (planes or inks))
 
 
 def _is_shallow_png(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG") and data[24:26] in (b"\x02\x00", b"\x04\x00") and b"tRNS" in data
+    return data[:4] == _PNG and not is_plain_png(data[:HEAD]) and b"tRNS" in data
 
 
 def _is_such(data: bytes) -> bool:
@@ -119,9 +149,13 @@ CHANGES: Final = (
         _is_such,
         {
             "jpeg2000": frozenset(),
-            "ppm": frozenset({"I", "RGB"}),
-            "tiff": frozenset({"L", "I", "CMYK", "RGB;16", "RGBA;16"}),
+            # As version 1 recorded them, and as later ones do.
+            "ppm": frozenset({"I", "RGB", "RGB;16"}),
+            "tiff": frozenset({"L", "I", "CMYK", "CMYK;16", "RGB;16", "RGBA;16"}),
+            "png": frozenset({"L"}),
+            "dicom": frozenset(),
         },
-        (".jp2", ".j2k", ".pgm", ".ppm", ".tif", ".tiff"),
+        (".jp2", ".j2k", ".pgm", ".ppm", ".tif", ".tiff", ".png", ".dcm"),
+        rare=frozenset({"png"}),
     ),
 )

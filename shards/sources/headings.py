@@ -32,7 +32,10 @@ _OTHER_WORDS = {
         "labelname class classname category categoryname target tag finding findinglabel diagnosis dx groundtruth gt "
         "annotation species breed classid categoryid labelid y"
     ),
-    "split": "subset set partition phase datasplit datasetsplit traintest trainvaltest isvalid isval istest",
+    "split": (
+        "subset set partition phase usage datasplit datasetsplit traintest trainvaltest train training istrain "
+        "istraining isvalid isval isvalidation istest istesting"
+    ),
     "group": (
         "groupid patient patientid patientname pid subject subjectid case caseid person personid participant "
         "participantid individual individualid study studyid lesion lesionid specimen specimenid slide slideid"

@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from shards.errors import UsageError
@@ -17,6 +17,8 @@ SEPARATOR = ";"
 _Labels = tuple[str, ...]
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _TRUTHS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+_FLAGS = frozenset({"true", "false", "-1", "-1.", "-1.0", "0.", "1.", *"01", "0.0", "1.0"})
+"""What stands in a vector of 0 and 1: truth values as well, and -1 for what nobody is sure of."""
 _PERHAPS = (",", "/", "+", "&", " ")
 """May separate labels, and stands in the names of many classes as well."""
 
@@ -44,6 +46,53 @@ def read_label_cells(path: Path, numbers: Sequence[int], cells: Sequence[str], f
             )
         labels.append(known[cell])
     return labels
+
+
+def refuse_vectors(path: Path, numbers: Sequence[int], cells: Iterable[str]) -> None:
+    """Raise a UsageError where all cells are vectors of 0 and 1 of one length, two or more: no lists of labels.
+
+    Args:
+        path: The list.
+        numbers: Of its rows.
+        cells: The column as text, of which no more is read than is needed; empty cells do not count.
+    """
+    first: tuple[int, str] | None = None
+    lengths: set[int] = set()
+    for number, cell in zip(numbers, cells, strict=False):
+        if not trim(cell):
+            continue
+        lengths.add(_measure_vector(cell))
+        first = first or (number, trim(cell))
+        if len(lengths) > 1 or lengths & {0, 1}:
+            return
+    if first:
+        raise UsageError(
+            f"{path} row {first[0]}: '{first[1]}' is a vector of 0 and 1, as are the labels of all rows; write a "
+            "column of 0 and 1 for each class and name these with --one-hot NAME,NAME, or give "
+            f"--labels-as {ONE} to take each vector as a class of this name"
+        )
+
+
+def _measure_vector(cell: str) -> int:
+    """Return how many values a vector of 0 and 1 has, 0 where a cell is none.
+
+    >>> [_measure_vector(cell) for cell in ("[1 0]", "1;0;0", "[true]", "['0', '1']", "[0, 2]", "cat")]
+    [2, 3, 1, 0, 0, 0]
+    """
+    inside = _strip_brackets(cell)
+    items = re.split(r"\s*[,;|/]\s*|\s+", trim(cell) if inside is None else inside)
+    return len(items) if all(item.casefold() in _FLAGS for item in items) else 0
+
+
+def find_unseen(classes: Iterable[str], labels: Iterable[_Labels]) -> list[str]:
+    """Return which classes no picture has."""
+    left = dict.fromkeys(classes)
+    for each in labels:
+        for label in each:
+            left.pop(label, None)
+        if not left:
+            break
+    return list(left)
 
 
 def read_one_hot(path: Path, numbers: Sequence[int], columns: Mapping[str, Sequence[str]]) -> list[_Labels]:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shards.errors import UsageError
-from shards.sources.headings import clean, find_column, fold, rank_near, trim
+from shards.sources.headings import clean, find_column, fold, rank_near
 from shards.sources.list_form import ListForm
 from shards.sources.list_refusal import Refusal, can_be_named, show_names
-from shards.sources.split_words import is_split_word, read_splits
+from shards.sources.split_columns import Rank, rank_split
 from shards.sources.table import Table
 
 
@@ -101,23 +101,18 @@ def _find_near(table: Table, sought: Sequence[str], free: Sequence[int]) -> dict
     near: dict[str, int] = {}
     for role in sought:
         left = [place for place in free if place not in near.values() and can_be_named(table.columns, place)]
-        ranks = {place: rank for place in left if (rank := rank_near(table.columns[place], role)) is not None}
-        if not ranks and role == "split":
-            ranks = {place: 0 for place in left if _holds_splits(table.scan(place))}
+        ranks = {place: rank for place in left if (rank := _rank(table, place, role)) is not None}
         if ranks:
             near[role] = min(ranks, key=lambda place: (ranks[place], place))
     return near
 
 
-def _holds_splits(values: Iterable[str]) -> bool:
-    """Say whether values are those of a column of splits, whatever its name: two or more, and nothing else."""
-    seen: set[str] = set()
-    for value in map(trim, values):
-        if value:
-            if not is_split_word(value):
-                return False
-            seen.add(value)
-    return len(set(read_splits(seen).values())) > 1
+def _rank(table: Table, place: int, role: str) -> Rank | None:
+    name = table.columns[place]
+    if role == "split":
+        return rank_split(name, lambda: table.scan(place))
+    rank = rank_near(name, role)
+    return None if rank is None else (0, rank)
 
 
 def _show_doubles(names: Sequence[str], found: Sequence[int]) -> str:

@@ -125,10 +125,10 @@ def parse_labels(text: str) -> str:
     )
 
 
-def join_words(words: Iterable[str]) -> str:
-    """Return words as `parse_words` reads them."""
+def join_words(words: Iterable[str], delimiter: str = ",") -> str:
+    """Return words as `parse_words` reads them, or as the first line of a list with another delimiter."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(words)
+    csv.writer(buffer, delimiter=delimiter, lineterminator="").writerow(words)
     return buffer.getvalue()
 
 

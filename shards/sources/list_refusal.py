@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from shards.sources.headings import clean, find_column, trim
+from shards.sources.headings import clean, find_column, fold, trim
 from shards.sources.layout import ENDINGS, read_ending
 from shards.sources.list_form import ListForm, join_words
+from shards.sources.split_columns import are_flags, find_wrong
 from shards.sources.split_words import is_split_word
 from shards.sources.table import Table
 
@@ -32,8 +33,9 @@ class Refusal:
         if not self.table.columns:
             return f"{self.where} is empty; write the names of its columns, and below them a row for each picture"
         if self.missing and any(read_ending(clean(name)) in ENDINGS for name in self.table.columns):
+            row = join_words(self.table.columns, self.table.delimiter)
             return (
-                f"{self.where} begins with a row ('{join_words(self.table.columns)}') and not with the names of its "
+                f"{self.where} begins with a row ('{row}') and not with the names of its "
                 f"columns; write them in a line above it, such as {self._guess_header()}"
             )
         return self._explain_missing() if self.missing else self._explain_near()
@@ -45,13 +47,17 @@ class Refusal:
                 "path" if read_ending(clean(value)) in ENDINGS else "split" if is_split_word(trim(value)) else "label"
             )
             names.append(role if role not in names and role in self.form.roles else f"column{len(names) + 1}")
-        return join_words(names)
+        return join_words(names, self.table.delimiter)
 
     def _explain_missing(self) -> str:
         likely = {role: place for role, place in self.near.items() if role in self.missing}
+        if self._is_class("split", likely):
+            others = {role: place for role, place in self.near.items() if role != "split"}
+            return replace(self, near=others)._explain_missing()
         flags: list[int] = []
+        zeros: list[int] = []
         if "label" in self.missing and "label" not in likely:
-            flags = self._find_flags()
+            flags, zeros = self._find_flags()
             likely |= self._guess_label(flags)
         told = {role: self._spell(likely[role]) if role in likely else "NAME" for role in self.missing}
         one_hot = ""
@@ -61,13 +67,26 @@ class Refusal:
         optional = {role: place for role, place in self.near.items() if role not in self.missing}
         told |= {role: self._spell(place) if self._fits(role) else "" for role, place in optional.items()}
         words = " ".join(word for word in (self.form.spell(told) if told else "", one_hot) if word)
-        looks = f", and {_join([self._tell_look(role) for role in optional])}" if optional else ""
+        looks = f", and {join_names([self._tell_look(role) for role in optional])}" if optional else ""
         return (
             f"{self.where} has no column {' and no column '.join(self.missing)}; its columns are "
             f"{show_names(self.table.columns)}{looks}; give {words}"
-            + (" if each of these columns is a class" if one_hot else "")
+            + (f" if each of these columns is a class{self._tell_zeros(zeros)}" if one_hot else "")
             + self._tell_way_out(optional)
         )
+
+    def _is_class(self, role: str, likely: Collection[str]) -> bool:
+        """Say whether the column that looks like a role is one of several of 0 and 1: train, among car and boat."""
+        if "label" not in self.missing or "label" in likely or role not in self.near:
+            return False
+        name = fold(self.table.columns[self.near[role]])
+        return is_split_word(name) and are_flags(self._scan_split()) and len(self._find_flags()[0]) > 1
+
+    def _tell_zeros(self, zeros: Sequence[int]) -> str:
+        if not zeros:
+            return ""
+        so = "it would be no class" if len(zeros) == 1 else "they would be no classes"
+        return f" (no picture has a 1 in {show_names([self.table.columns[place] for place in zeros])}, so {so})"
 
     def _tell_way_out(self, optional: Collection[str]) -> str:
         """Return how a column that only looks like one of ours is left out, where others are missing as well."""
@@ -75,11 +94,12 @@ class Refusal:
         return f" (write {empty} there to leave {'it' if len(optional) == 1 else 'them'} out)" if empty else ""
 
     def _explain_near(self) -> str:
-        looks = _join([self._tell_look(role) for role in self.near])
+        looks = join_names([self._tell_look(role) for role in self.near])
         leave = self.form.spell(dict.fromkeys(self.near, ""))
         take = {role: self._spell(place) if self._fits(role) else "" for role, place in self.near.items()}
         if not any(take.values()):
-            return f"{self.where}: {looks}; write these into it, or give {leave} to leave it out"
+            write = "write a column split of train, val and test in its place"
+            return f"{self.where}: {looks}; {write}, or give {leave} to ignore it"
         it = "it" if len(self.near) == 1 else "them"
         return (
             f"{self.where}: {looks}, and by that name would be left out; give {self.form.spell(take)} to take {it}, "
@@ -90,18 +110,18 @@ class Refusal:
         look = f"'{clean(self.table.columns[self.near[role]])}' looks like the column {role}"
         if self._fits(role):
             return look
-        wrong = next(value for value in self._scan_split() if not is_split_word(trim(value)))
-        return f"{look}, but its values, such as '{trim(wrong)}', are no splits (train, val or test)"
+        wrong = find_wrong(self._scan_split())
+        return f"{look}, but its values, such as '{wrong}', are no splits (train, val or test)"
 
     def _fits(self, role: str) -> bool:
-        return role != "split" or all(is_split_word(trim(value)) for value in self._scan_split())
+        return role != "split" or find_wrong(self._scan_split()) is None
 
     def _scan_split(self) -> Iterable[str]:
-        return (value for value in self.table.scan(self.near["split"]) if trim(value))
+        return self.table.scan(self.near["split"])
 
-    def _find_flags(self) -> list[int]:
-        """Return the columns of 0 and 1, in which a 1 may be a class."""
-        flags = []
+    def _find_flags(self) -> tuple[list[int], list[int]]:
+        """Return the columns of 0 and 1, in which a 1 may be a class, and those of 0 alone."""
+        flags, zeros = [], []
         for place in self.free:
             if place in self.near.values() or not can_be_named(self.table.columns, place):
                 continue
@@ -112,7 +132,9 @@ class Refusal:
                     break
             if values <= _FLAGS and values & {"1", "1.0", "true"}:
                 flags.append(place)
-        return flags
+            elif values and values <= {"0", "0.0", "false"}:
+                zeros.append(place)
+        return flags, zeros
 
     def _guess_label(self, flags: Sequence[int]) -> dict[str, int]:
         left = [place for place in self.free if place not in self.near.values()]
@@ -129,7 +151,8 @@ def can_be_named(names: Sequence[str], place: int) -> bool:
     return bool(clean(names[place])) and find_column(names, names[place]) == [place]
 
 
-def _join(parts: Sequence[str]) -> str:
+def join_names(parts: Sequence[str]) -> str:
+    """Return names, or parts of a sentence, between commas and `and`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from shards.errors import UsageError
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
-from shards.sources.label_cells import SEPARATOR, read_label_cells, read_one_hot
+from shards.sources.label_cells import SEPARATOR, find_unseen, read_label_cells, read_one_hot, refuse_vectors
 from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
 from shards.sources.list_columns import Choice, choose_columns
-from shards.sources.list_form import LISTS, ListForm
+from shards.sources.list_form import LISTS, ONE, ListForm
+from shards.sources.list_refusal import join_names
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.sidecar import read_weight
 from shards.sources.split_words import describe_splits, read_splits
@@ -50,9 +51,9 @@ def read_list(
     table = read_table(path, {*form.roles, *form.columns.values(), *form.one_hot})
     chosen = choose_columns(path, table, form, ("path",) if unlabelled else ("path", "label"), settled)
     store = FolderStore(form.base or path.parent)
-    files = _find_files(path, store.root, table, chosen, form)
+    files, turned = _find_files(path, store.root, table, chosen, form)
     labels = [()] * len(files) if unlabelled else _read_labels(path, table, chosen, form)
-    cells, words = _read_splits(path, table, chosen)
+    cells, words = _read_splits(path, table, chosen, form)
     splits = ["all"] * len(files) if unlabelled else [words.get(cell) for cell in cells]
     groups = _read_column(table, chosen, "group", "whole")
     weights = _read_weights(path, table, chosen, files)
@@ -66,7 +67,8 @@ def read_list(
         check_classes(path, sources, classes)
     several = any(len(source.labels) > 1 for source in sources)
     sources = group_patients(store, sources)
-    notes = [*chosen.notes, *describe_splits(words, f"{path}: values of the column split")]
+    notes = [*chosen.notes, *turned, *describe_splits(words, f"{path}: values of the column split")]
+    notes += _describe_unseen(path, find_unseen(chosen.one_hot, labels))
     gives = frozenset(chosen.places)
     return SourceList(sources, classes, {}, store, list(classes), several, notes, store.root, gives)
 
@@ -87,10 +89,11 @@ def _read_column(table: Table, chosen: Choice, role: str, *kinds: str) -> list[s
     return [trim(value) for value in table.read(chosen.places[role], kinds)]
 
 
-def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: ListForm) -> list[_Found]:
-    """Return name, and size and time, of the file of each row."""
+def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: ListForm) -> tuple[list[_Found], list[str]]:
+    """Return name, and size and time, of the file of each row, and notes."""
     found: list[_Found] = []
     missing: list[tuple[int, str]] = []
+    turned: list[str] = []
     seen: dict[str, int] = {}
     cells = table.read(chosen.places["path"], ("whole",) if form.ending else ())
     for number, cell in zip(table.numbers, cells, strict=True):
@@ -106,6 +109,8 @@ def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: List
             )
         seen[place] = number
         found.append(file)
+        if "\\" in cell and "\\" not in file[0]:
+            turned.append(trim(cell))
     if missing:
         number, name = missing[0]
         more = f" (nor those of {len(missing) - 1:,} more rows)" if len(missing) > 1 else ""
@@ -113,12 +118,19 @@ def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: List
             f"{path} row {number}: there is no file '{_add_ending(name, form.ending)}'{more}; paths are absolute or "
             f"relative to {root}{_suggest_place(root, name, form)}"
         )
-    return found
+    return found, _describe_turned(path, turned)
+
+
+def _describe_turned(path: Path, cells: Sequence[str]) -> list[str]:
+    if not cells:
+        return []
+    paths = "1 path" if len(cells) == 1 else f"{len(cells):,} paths"
+    return [f"{path}: \\ in {paths} is read as /, as in '{cells[0]}'"]
 
 
 def _find_file(root: Path, cell: str, ending: str) -> _Found | None:
-    """Return the file that a cell names: as it stands where there is such a file, else without blanks around it."""
-    for text in dict.fromkeys((cell, trim(cell))):
+    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned."""
+    for text in dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/"))):
         name = _add_ending(text, ending)
         try:
             if text and os.path.isfile(os.path.join(root, name)):
@@ -139,10 +151,10 @@ def _suggest_place(root: Path, name: str, form: ListForm) -> str:
         return "; --base DIR names another folder"
     for folder in _list_nearby(root):
         for ending in endings:
-            if _find_file(folder, name, ending):
+            if file := _find_file(folder, name, ending):
                 base = [] if folder == root else ["--base", str(folder)]
                 words = [*base, *(["--ending", ending] if ending and not form.ending else [])]
-                return f"; give {shlex.join(words)} for '{folder / _add_ending(name, ending)}'"
+                return f"; give {shlex.join(words)} for '{folder / file[0]}'"
     return ", or to what --base DIR names"
 
 
@@ -173,21 +185,32 @@ def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> li
     if chosen.one_hot:
         columns = {name: table.read(place, ("whole", "number", "truth")) for name, place in chosen.one_hot.items()}
         return read_one_hot(path, table.numbers, columns)
-    kinds = ("whole", "list") if form.labels == LISTS else ("whole",)
-    return read_label_cells(path, table.numbers, table.read(chosen.places["label"], kinds), form.labels)
+    place = chosen.places["label"]
+    if form.labels != ONE:
+        refuse_vectors(path, table.numbers, table.scan(place))
+    kinds = {LISTS: ("whole", "list"), ONE: ("whole", "list", "vector")}.get(form.labels or "", ("whole",))
+    return read_label_cells(path, table.numbers, table.read(place, kinds), form.labels)
 
 
-def _read_splits(path: Path, table: Table, chosen: Choice) -> tuple[list[str], dict[str, str]]:
+def _describe_unseen(path: Path, classes: Sequence[str]) -> list[str]:
+    so = "it is no class" if len(classes) == 1 else "they are no classes"
+    return [f"{path}: no picture has a 1 in {join_names(classes)}, so {so}"] if classes else []
+
+
+def _read_splits(path: Path, table: Table, chosen: Choice, form: ListForm) -> tuple[list[str], dict[str, str]]:
     """Return the split column's cells, and the split by cell: none where the column is empty or there is none."""
     cells = _read_column(table, chosen, "split")
     if not any(cells):
         return cells, {}
-    splits = read_splits(cells)
+    splits = read_splits(cells, affixes=True)
     for number, cell in zip(table.numbers, cells, strict=True):
         if not cell:
             raise UsageError(f"{path} row {number} has no split and other rows do; fill the column, or leave it out")
         if cell not in splits:
-            raise UsageError(f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test")
+            raise UsageError(
+                f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test: correct it, or "
+                f"give {form.spell({'split': ''})} to take no splits from it"
+            )
     return cells, splits
 
 

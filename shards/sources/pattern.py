@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shards.errors import UsageError
 
@@ -17,12 +17,18 @@ _FORM = (
 
 @dataclass(frozen=True)
 class Pattern:
-    """A word for each level of folders. exact: pictures in folders below the last level are left out."""
+    """A word for each level of folders.
+
+    exact: pictures in folders below the last level are left out. given: how the user spells it.
+    """
 
     words: tuple[str, ...]
     exact: bool = False
+    given: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
+        if self.given:
+            return self.given
         return "/".join(self.words) + ("/." if self.exact else "" if "split" in self.words else "/...")
 
     def fits(self, parts: Sequence[str]) -> bool:
@@ -70,4 +76,4 @@ def parse_pattern(text: str) -> Pattern:
     words = words[:-1] if end else words
     if words.count("class") != 1 or words.count("split") > 1 or {"", ".", "..", "..."} & set(words):
         raise UsageError(f"--layout says what the folders mean, such as split/class or class/split; {_FORM}: '{text}'")
-    return Pattern(tuple(words), end == ".")
+    return Pattern(tuple(words), end == ".", text)

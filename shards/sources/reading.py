@@ -46,8 +46,12 @@ class Reading:
 
 
 def read_as(folders: Collection[Parts], pattern: Pattern) -> Reading:
-    """Return what the folders with pictures mean when they are as the pattern says."""
-    doubled = _find_doubled(folders) if pattern.words[0] == "split" else frozenset()
+    """Return what the folders with pictures mean when they are as the pattern says.
+
+    Under split/class a doubled folder counts once, as it does unasked; a pattern that has a word for it is taken as it
+    is.
+    """
+    doubled = _find_doubled(folders) if pattern.words[:2] == ("split", "class") else frozenset()
     draft = Reading(pattern, {}, doubled)
     shortened = [draft._shorten(parts) for parts in folders]
     names = {pattern.name_split(parts) for parts in shortened if pattern.fits(parts)}

@@ -17,6 +17,7 @@ _WORDS = _USUAL | {
     "holdout": "test",
 }
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_BEHIND = re.compile("(?<=[a-z])(set|data)$")
 _BETWEEN = re.compile(r"[\W\d_]+")
 
 
@@ -43,14 +44,16 @@ def read_splits(names: Iterable[str], *, affixes: bool = False) -> dict[str, str
     Args:
         names: Of the folders beside each other, or all values of a column.
         affixes: Read names as well that begin or end with such a word, set off by anything but letters, or by a
-            capital. A name with words for two splits means none.
+            capital, or by `set` or `data`. A name with words for two splits means none.
 
     >>> read_splits(["Training", "validation", "evaluation", "cat"])
     {'Training': 'train', 'validation': 'val', 'evaluation': 'test'}
     >>> read_splits(["seg_train", "test-images", "ValidSet", "dev2017", "train_val", "test_tube"], affixes=True)
     {'seg_train': 'train', 'test-images': 'test', 'ValidSet': 'val', 'dev2017': 'val', 'test_tube': 'test'}
     """
-    words = {name: _find_affix(name) if affixes else _WORDS.get(name.lower()) for name in dict.fromkeys(names)}
+    words = {
+        name: _WORDS.get(name.lower()) or (_find_affix(name) if affixes else None) for name in dict.fromkeys(names)
+    }
     known = {word for word in words.values() if word}
     free = [split for split in ("val", "test") if split not in known]
     evaluation = free[0] if free else None
@@ -60,7 +63,7 @@ def read_splits(names: Iterable[str], *, affixes: bool = False) -> dict[str, str
 
 def _find_affix(name: str) -> str | None:
     whole = re.sub("hold[-_ ]out", "holdout", _HUMP.sub("_", name).lower())
-    words = [word for word in _BETWEEN.split(whole) if word]
+    words = [_BEHIND.sub("", word) for word in _BETWEEN.split(whole) if word]
     ends = {_WORDS[word] for word in (*words[:1], *words[-1:]) if word in _WORDS}
     return ends.pop() if len(ends) == 1 else None
 

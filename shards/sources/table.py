@@ -18,11 +18,16 @@ from shards.sources.layout import SIDECAR, read_ending
 
 LIST_ENDINGS = (".csv", ".tsv", ".parquet")
 _DELIMITERS = ("\t", ",", ";")
+_BAR = "|"
+"""Separates values where nothing else does: it stands between labels as well."""
 _BATCH_ROWS = 1024
 
 
 class Table(Protocol):
-    """columns: names as they are written. numbers: of each row, as programs show them."""
+    """columns: names as they are written. numbers: of each row, as programs show them. delimiter: between values."""
+
+    @property
+    def delimiter(self) -> str: ...
 
     @property
     def columns(self) -> Sequence[str]: ...
@@ -31,7 +36,8 @@ class Table(Protocol):
     def numbers(self) -> Sequence[int]: ...
 
     def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:
-        """Return a column, `` where there is no value; kinds: `whole`, `number`, `truth`, `list`, if not text alone.
+        """Return a column, `` where there is no value; kinds: `whole`, `number`, `truth`, `list` (of text or whole
+        numbers), `vector` (of other numbers or truth values), if not text alone.
 
         Raises:
             UsageError: A column of another kind.
@@ -39,7 +45,7 @@ class Table(Protocol):
         ...
 
     def scan(self, place: int) -> Iterable[str]:
-        """Return a column of text, numbers or truth values to be looked at from its beginning; nothing of others."""
+        """Return a column of text, numbers or truth values, or lists of such, from its beginning; nothing of others."""
         ...
 
 
@@ -47,7 +53,7 @@ def read_table(path: Path, known: Collection[str] = ROLES) -> Table:
     """Return a table whose file ends in one of LIST_ENDINGS.
 
     Args:
-        path: A CSV in UTF-8, its values between commas, tabs or semicolons; or a Parquet file.
+        path: A CSV in UTF-8, its values between commas, tabs, semicolons or bars; or a Parquet file.
         known: Names of columns that are looked for; they settle what is between the values where several things are.
 
     Raises:
@@ -72,15 +78,15 @@ def read_text(path: Path) -> str:
 def find_delimiter(header: str, known: Collection[str] = ROLES) -> str:
     """Return what stands between the values of a CSV by its first line: that which leaves most known names.
 
-    >>> find_delimiter("path;label, if any;split"), find_delimiter("path, label")
-    (';', ',')
+    >>> [find_delimiter(header) for header in ("path;label, if any;split", "path, label", "path|label", "path,a|b")]
+    [';', ',', '|', ',']
     """
     wanted = {fold(name) for name in known}
 
     def count(delimiter: str) -> int:
         return len(wanted & {fold(name.strip('"')) for name in header.split(delimiter)})
 
-    there = [delimiter for delimiter in _DELIMITERS if delimiter in header] or [","]
+    there = [delimiter for delimiter in _DELIMITERS if delimiter in header] or [_BAR if _BAR in header else ","]
     return max(there, key=count)
 
 
@@ -98,6 +104,7 @@ def find_lists(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _CsvTable:
+    delimiter: str
     columns: Sequence[str]
     numbers: Sequence[int]
     rows: Sequence[Sequence[str]]
@@ -135,7 +142,7 @@ def _read_csv(path: Path, known: Collection[str]) -> Table:
     except csv.Error as err:
         last = numbers[-1] if numbers else min(len(columns), 1)
         raise UsageError(f"{path} cannot be read behind row {last} ({err}); save it again as CSV") from err
-    return _CsvTable(columns, numbers, rows)
+    return _CsvTable(delimiter, columns, numbers, rows)
 
 
 def _show_blanks(columns: list[str], header: str, delimiter: str) -> list[str]:
@@ -146,6 +153,8 @@ def _show_blanks(columns: list[str], header: str, delimiter: str) -> list[str]:
 
 
 class _ParquetTable:
+    delimiter = ","
+
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -166,7 +175,7 @@ class _ParquetTable:
 
     def scan(self, place: int) -> Iterable[str]:
         unique = self.columns.count(self.columns[place]) == 1
-        if unique and _name_kind(self._schema.field(place).type) in ("text", "whole", "number", "truth"):
+        if unique and _name_kind(self._schema.field(place).type) != "other":
             yield from self._iterate(place, _BATCH_ROWS)
 
     def _iterate(self, place: int, rows: int) -> Iterator[str]:
@@ -188,7 +197,8 @@ def _name_kind(kind: pa.DataType) -> str:
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
         return "text"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return "list" if _name_kind(kind.value_type) in ("text", "whole") else "other"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inside = _name_kind(kind.value_type)
+        return {"text": "list", "whole": "list", "number": "vector", "truth": "vector"}.get(inside, "other")
     names = {"whole": pa.types.is_integer, "number": pa.types.is_floating, "truth": pa.types.is_boolean}
     return next((name for name, fits in names.items() if fits(kind)), "other")

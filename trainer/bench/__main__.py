@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.cli.ending import run_command
-from shards.cli.messages import add_volume
+from shards.cli.messages import add_volume, say
 from shards.errors import UsageError
 from shards.workers.openmp import count_cpus
 from trainer.contract.model.names import BACKENDS, BackendName
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     out = arguments.out or Path("benches") / page.model.replace("/", "-")
     write_page(out, page)
     print(page.model_dump_json() if arguments.json else draw_table(page), flush=True)
-    print(f"files   {out}", file=sys.stderr)
+    say(f"files   {out}")
     return 0
 
 
@@ -65,17 +65,13 @@ def run_bench(bundle: Bundle, folder: Path, pictures: Pictures, arguments: argpa
     usable, images = prepare_all(bundle, pictures)
     with tempfile.TemporaryDirectory() as temporary:
         line = line_up(
-            arguments.backend, folder, bundle, images[:_COMPARED], folder if arguments.choose else Path(temporary), _say
+            arguments.backend, folder, bundle, images[:_COMPARED], folder if arguments.choose else Path(temporary), say
         )
         rows: list[Row] = []
         for size in arguments.batch_size:
-            rows += measure(line.contenders, bundle, usable.data, size, arguments.seconds, arguments.threads, _say)
+            rows += measure(line.contenders, bundle, usable.data, size, arguments.seconds, arguments.threads, say)
     chosen = _choose(folder, bundle, line, rows, arguments.threads) if arguments.choose else None
     return _make_page(bundle, line, rows, usable, arguments, (load, read_load()), chosen)
-
-
-def _say(progress: str) -> None:
-    print(progress, file=sys.stderr, flush=True)
 
 
 def _choose(folder: Path, bundle: Bundle, line: Line, rows: list[Row], threads: int) -> str:

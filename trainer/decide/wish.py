@@ -66,7 +66,10 @@ def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage, positive: st
     """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
     if page.task == "single-label":
         if arguments.point is not None and positive is None:
-            raise UsageError("--point says nothing alone; give --positive CLASS with it")
+            raise UsageError(
+                "--point is about one class, and this bundle names none; give --positive with it, one of "
+                f"{', '.join(page.classes)}"
+            )
         return
     for name in ("conformal", "abstain_below", "deploy_prior"):
         if getattr(arguments, name) is not None:

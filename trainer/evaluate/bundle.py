@@ -44,7 +44,7 @@ def evaluate_bundle(
     judging: Judging | None = None,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> tuple[Rows, dict[str, Any]]:
-    """Evaluate a bundle on one part of a dataset, write the files, return the rows and the metrics; every rank calls it.
+    """Evaluate a bundle on one split of a dataset, write the files, return rows and metrics; every rank calls it.
 
     A part named train is the one that the weights were fitted to; the result says so. Where `judging` names no positive
     class, the bundle's counts, else the dataset's. advance: as `evaluate_split`.

@@ -1,9 +1,9 @@
 """Geometry of training: bytes of a sample -> uint8[C, S, S], by a decoder that knows what training may assume.
 
-Evaluation and serving have `trainer.contract.preprocess` and `shards.pictures.decode`. Here a JPEG that was audited when it was
-packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU; without the rows below a
-random part, and at a part of its resolution where that is asked for. All else, and what simplejpeg finds odd, goes
-through `shards.pictures.decode` here too.
+Evaluation and serving have `trainer.contract.preprocess` and `shards.pictures.decode`. Here a JPEG that was audited
+when it was packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU; without the rows
+below a random part, and at a part of its resolution where that is asked for. All else, and what simplejpeg finds odd,
+goes through `shards.pictures.decode` here too.
 """
 
 from __future__ import annotations

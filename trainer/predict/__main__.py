@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shards.cli.ending import REFUSED, run_command
-from shards.cli.messages import add_volume
+from shards.cli.messages import add_volume, say
 from shards.errors import Interrupted, UsageError
 from shards.workers.openmp import count_cpus
 from trainer.contract.model.names import AUTO, BACKENDS
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         from trainer.predict.grid import write_pages
 
         pages = write_pages(arguments.grid, page, asked, tally.shown)
-        print(f"{arguments.grid}: {pages:,} pages", file=sys.stderr)
+        say(f"{arguments.grid}: {pages:,} pages")
     if tally.unreadable:
         print(f"{tally}; the others are done", file=sys.stderr)
     return REFUSED if tally.unreadable and arguments.strict else 0
@@ -134,7 +134,7 @@ def _write_rows(
         places = asked.list()
         done = partial.resume(places, arguments.batch_size)
         if done:
-            print(f"{done:,} pictures are done already; going on from there", file=sys.stderr)
+            say(f"{done:,} pictures are done already; going on from there")
         for batch in _answer(arguments, asked, places, done):
             partial.append(batch)
         for row in write_rows(arguments.out, form, columns, partial.rows()):
@@ -142,7 +142,7 @@ def _write_rows(
         bad = ((row.path, row.unreadable) for row in partial.rows() if row.unreadable is not None)
         listed = write_unreadable(arguments.out, bad)
     if listed:
-        print(f"{listed} names what could not be read", file=sys.stderr)
+        say(f"{listed} names what could not be read")
 
 
 def _answer(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place], done: int) -> Iterator[list[Row]]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,12 +25,18 @@ class Note:
     text: str
 
 
-def keep_notes(run_dir: Path) -> contextlib.AbstractContextManager[None]:
-    """Return where notes go to the run's file; each once, however often the run is resumed.
+@contextlib.contextmanager
+def keep_notes(run_dir: Path) -> Iterator[None]:
+    """Have notes go to the run's file while the block runs; each once, however often the run is resumed.
 
     Command and rank 0 both keep theirs: in one folder, or on two machines that share none.
     """
-    return handled_by(_Keeper(run_dir))
+    with contextlib.ExitStack() as handlers:
+        if logging.lastResort is not None and not logging.getLogger(__name__).hasHandlers():
+            # Python prints warnings that have no handler, and ours must not keep it from that.
+            handlers.enter_context(handled_by(logging.lastResort))
+        handlers.enter_context(handled_by(_Keeper(run_dir)))
+        yield
 
 
 def read_notes(run_dir: Path) -> list[Note]:

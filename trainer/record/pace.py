@@ -15,6 +15,9 @@ class Pace:
     >>> pace.validate(100, 3.0)
     >>> round(pace.estimate(20, 200), 6)  # a tenth of a second a picture, then 0.03
     8.0
+    >>> pace.step(40, 11.0)  # the evaluation's 3 s were not training's
+    >>> round(pace.estimate(20, 0), 6)
+    2.0
     """
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
 from shards.errors import UsageError
+from shards.files.disk import naming_disk
 
 if TYPE_CHECKING:
     from trainer.report.sources import Finished
@@ -25,7 +26,8 @@ def main(argv: list[str]) -> int:
     from trainer.report.card import write_card
     from trainer.report.page import write_report
 
-    print(f"report  {write_report(run)}\ncard    {write_card(run)}")
+    with naming_disk(run.folder, elsewhere="move the run's folder to another disk"):
+        print(f"report  {write_report(run)}\ncard    {write_card(run)}")
     return DONE
 
 

@@ -39,25 +39,30 @@ def store_decision(
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
     with open_temporary_folder(out) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
-        _replace_decision(temporary, decision, detector)
+        _write_decision(temporary, decision, detector)  # its lock is ours already
         publish_folder(temporary, out, replaces=False)
     return read_bundle_page(out)
 
 
 def _replace_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
     with lock_folder(folder):
-        old = read_bundle_page(folder)
-        if decision.ood is not None and detector is not None:
-            name, digest = write_detector(folder, detector)
-            ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
-            decision = decision.model_copy(update={"ood": ood})
-        page = old.model_copy(update={"decision": decision})
-        write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
-        kept = decision.ood.file if decision.ood else None
-        # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
-        for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
-            if path.name != kept:
-                path.unlink(missing_ok=True)
+        return _write_decision(folder, decision, detector)
+
+
+def _write_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
+    """Store a decision in a folder that nobody else may write, and return the page that has it."""
+    old = read_bundle_page(folder)
+    if decision.ood is not None and detector is not None:
+        name, digest = write_detector(folder, detector)
+        ood = decision.ood.model_copy(update={"file": name, "sha256": digest})
+        decision = decision.model_copy(update={"ood": ood})
+    page = old.model_copy(update={"decision": decision})
+    write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
+    kept = decision.ood.file if decision.ood else None
+    # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+    for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
+        if path.name != kept:
+            path.unlink(missing_ok=True)
     return page
 
 

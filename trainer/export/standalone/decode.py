@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 Bytes = npt.NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` of the page takes its place
@@ -45,6 +45,8 @@ def decode(data: bytes, options: dict[str, Any]) -> Bytes:
         return _decode(data, options)
     except PictureError:
         raise
+    except UnidentifiedImageError as err:
+        raise PictureError(f"the picture cannot be decoded ({len(data):,} bytes: no known picture format)") from err
     except Exception as err:  # Pillow raises anything on damaged bytes
         raise PictureError(
             f"the picture cannot be decoded ({len(data):,} bytes: {' '.join(str(err).split())})"

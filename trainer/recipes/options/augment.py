@@ -24,8 +24,8 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     "manual": ("torchvision",),
     "photometric": ("albumentations", "torchvision"),
 }
-"""Policies, and who makes each, the one that `auto` takes first. What they are stands in trainer.feed.augment.policies: a
-recipe is read without torch."""
+"""Policies, and who makes each, the one that `auto` takes first. What they are stands in
+trainer.feed.augment.policies: a recipe is read without torch."""
 
 POLICY_NAMES = tuple(BACKENDS)
 

@@ -47,8 +47,8 @@ class Picture:
 class Judged:
     """The final evaluation of a part.
 
-    part: train, val or test; metrics: as trainer.evaluate.metrics.metrics gives them, `confusion` may be missing; labels:
-    int64[N] class numbers, or int64[N, K] of 0 and 1; probabilities: float64[N, K]; classes: K names.
+    part: train, val or test; metrics: as trainer.evaluate.metrics.metrics gives them, `confusion` may be
+    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; probabilities: float64[N, K]; classes: K names.
     """
 
     part: str
