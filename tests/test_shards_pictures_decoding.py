@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data import jpeg2000
 from data.make_hostile import HOSTILE, chunk, deep_rgb, encode, netpbm, png_grays, rgb, tiff
 from data.tars import write_tar
 from PIL import Image
 
-from data import jpeg2000
 from shards.audit.examine import JOURNAL
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.commands.verify import run as run_verify

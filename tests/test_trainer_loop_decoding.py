@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data import jpeg2000
 from data.make_hostile import encode
 from data.tars import write_tar
 from PIL import Image
 
-from data import jpeg2000
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import MANIFEST_NAME
 from shards.packing.foreign import index_foreign
