@@ -21,6 +21,7 @@ from shards.order.plan import slice_rank
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
+from shards.workers.openmp import SPINS
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.evaluate.bundle import evaluate
 from trainer.evaluate.files import Judging
@@ -385,6 +386,10 @@ def test_two_ray_workers_see_the_global_batches_of_one_process(
     launch(recipe.model_copy(update={"evaluate_on": []}))
     assert seen(recipe) == seen(runs[1]["7"])
     assert set(read_ledger(recipe.run_dir / "ledger")["rank"].to_pylist()) == {0, 1}
+    threads = json.loads((recipe.run_dir / "environment.json").read_text())["threads"]
+    assert (
+        threads == f"1 of torch (GOMP_SPINCOUNT={SPINS}), 1 of the loader"
+    )  # in Ray's worker, before torch was loaded
 
 
 def test_evaluation_does_not_depend_on_the_number_of_threads(
