@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-SPINS = 1000
+SPINS = 10_000
 """Looks at a barrier before a thread sleeps; libgomp's own number is 300,000. Measured by tests/bench/threads.py."""
 
 _SET_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")

@@ -19,6 +19,7 @@ from pack import describe_run
 CONTENDERS = {
     "default": {},
     "1,000 spins": {"GOMP_SPINCOUNT": "1000"},
+    "10,000 spins": {"GOMP_SPINCOUNT": "10000"},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
