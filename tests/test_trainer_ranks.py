@@ -387,9 +387,8 @@ def test_two_ray_workers_see_the_global_batches_of_one_process(
     assert seen(recipe) == seen(runs[1]["7"])
     assert set(read_ledger(recipe.run_dir / "ledger")["rank"].to_pylist()) == {0, 1}
     threads = json.loads((recipe.run_dir / "environment.json").read_text())["threads"]
-    assert (
-        threads == f"1 of torch (GOMP_SPINCOUNT={SPINS}), 1 of the loader"
-    )  # in Ray's worker, before torch was loaded
+    # In Ray's worker, before torch was loaded there.
+    assert threads.startswith(f"1 of torch (GOMP_SPINCOUNT={SPINS})")
 
 
 def test_evaluation_does_not_depend_on_the_number_of_threads(
