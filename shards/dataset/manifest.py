@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from shards.dataset.positive import find_misfit
+from shards.dataset.positive import check_positive
 from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.files.versioned import parse_page
@@ -101,9 +101,7 @@ class Manifest(_Frozen):
 
     @model_validator(mode="after")
     def _positive_is_a_class(self) -> Self:
-        misfit = self.positive and find_misfit(self.positive, self.classes, self.display_names, self.task)
-        if misfit:
-            raise ValueError(f"positive class {self.positive} {misfit}")
+        check_positive(self.positive, self.classes, self.display_names, self.task)
         return self
 
     def fingerprint(self) -> str:

@@ -40,6 +40,17 @@ def find_misfit(
     return f"is none of the classes {_list(classes)}{_suggest(positive, classes, display_names)}"
 
 
+def check_positive(positive: str | None, classes: Sequence[str], display_names: Sequence[str], task: str) -> None:
+    """Refuse a stored positive class that its own file does not have; None is none.
+
+    Raises:
+        ValueError: The class cannot be positive there.
+    """
+    misfit = positive and find_misfit(positive, classes, display_names, task)
+    if misfit:
+        raise ValueError(f"positive class {positive} {misfit}")
+
+
 def describe_default(classes: Sequence[str]) -> str | None:
     """Return in words which class is positive because nothing names one; None where none is.
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.dataset.positive import default_positive, find_misfit
+from shards.dataset.positive import check_positive, default_positive
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import open_temporary_folder, publish_folder, write_text
 from shards.files.fingerprint import fingerprint_file, fingerprint_json
@@ -88,9 +88,7 @@ class BundlePage(BaseModel):
 
     @model_validator(mode="after")
     def _positive_is_a_class(self) -> Self:
-        misfit = self.positive and find_misfit(self.positive, self.classes, self.display_names, self.task)
-        if misfit:
-            raise ValueError(f"positive class {self.positive} {misfit}")
+        check_positive(self.positive, self.classes, self.display_names, self.task)
         return self
 
     @model_validator(mode="after")

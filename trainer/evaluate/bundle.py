@@ -23,7 +23,6 @@ def evaluate(
     ranks: Ranks, bundle: Path, location: str, part: str, out: Path, workers: int, judging: Judging | None = None
 ) -> dict[str, Any]:
     """Evaluate on one rank of several; return the metrics."""
-
     loaded, dataset = Bundle.load(bundle, str(ranks.device)), open_dataset(location)
     with contextlib.closing(Progress(f"evaluating on {part}", dataset.split(part).num_samples)) as progress:
         advance = progress.show if ranks.is_first else _ignore
