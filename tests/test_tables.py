@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shards.cli.table import Row, Table, load_builder
+from trainer.recipes.options.loss import LOSSES, LossOptions
 from trainer.recipes.options.optim import OPTIMIZERS, OptimizerRow, OptimOptions
 from trainer.recipes.options.section import Section
 
@@ -40,6 +41,10 @@ KINDS = {
     "optim.name": Kind(
         OPTIMIZERS, "trainer/step", "Optimizer", ("groups", "lr"), frozenset({"build_optimizer"}), OptimOptions,
         frozenset({"weight_decay", "clip_norm"}),
+    ),
+    "loss.name": Kind(
+        LOSSES, "trainer/step", "PerSample", ("classes", "_classes", "positive_weights"), frozenset(), LossOptions,
+        frozenset({"effective_beta", "teacher", "teacher_temperature", "teacher_share"}),
     ),
 }  # fmt: skip
 

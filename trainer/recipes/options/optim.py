@@ -14,7 +14,7 @@ from trainer.recipes.options.choice import ChoiceSection, settle
 
 @dataclass(frozen=True)
 class OptimizerRow(Row):
-    """An optimizer. Its builder takes groups of parameters, lr, and the options of `defaults` by keyword."""
+    """An optimizer. Its builder takes groups of parameters, a learning rate, and options by keyword."""
 
     weight_decay: float = 0.05
     """Default of the option, which the groups carry."""
