@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from shards.dataset.dataset import Dataset, shorten
 from shards.dataset.positive import describe_default, find_misfit
 from shards.errors import UsageError
+from trainer.recipes.options.loss import LOSSES
 from trainer.recipes.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from trainer.recipes.recipe import Recipe
 
@@ -56,9 +57,10 @@ def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
 
 
 def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
-    if recipe.loss.name != "bce":
+    if not LOSSES[recipe.loss.name].several:
+        others = " or ".join(name for name, row in LOSSES.items() if row.several)
         raise UsageError(
-            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name=bce"
+            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name={others}"
         )
     if recipe.loss.class_weights == "effective":
         raise UsageError(
