@@ -10,7 +10,7 @@ import argparse
 import io
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from PIL import Image
 
 from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_atomically
+from shards.files.atomic import replace_folder, write_atomically
 from trainer.recipes.data.digits import DIGITS, write_real_digits
 from trainer.recipes.data.layout import LookAlike, Planned, plan_pictures
 from trainer.recipes.data.photographs import ANTS_BEES, IMAGENET, POSTERS
@@ -49,16 +49,13 @@ def make_pictures(
 
 def write_folder(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
     """Write the pictures below `out`, published by one rename; return their number."""
-
-    def fill(folder: Path) -> int:
-        count = 0
+    count = 0
+    with replace_folder(out, replaces=False) as folder:
         for path, data in pictures:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
             count += 1
-        return count
-
-    return _publish(out, fill)
+    return count
 
 
 def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
@@ -68,13 +65,6 @@ def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
         for path, data in pictures:
             archive.writestr(zipfile.ZipInfo(f"{out.stem}/{path}", _STAMP), data)
             count += 1
-    return count
-
-
-def _publish(out: Path, fill: Callable[[Path], int]) -> int:
-    with open_temporary_folder(out) as temporary:
-        count = fill(temporary)
-        publish_folder(temporary, out, replaces=False)
     return count
 
 
@@ -108,7 +98,8 @@ def _make_real_digits(out: Path, arguments: argparse.Namespace) -> int:
     if arguments.size is not None or out.suffix == ".zip":
         raise UsageError(f"{REAL_DIGITS} are 8x8 pixels in a folder as they are; leave --size out and name a folder")
     labels = np.random.default_rng(arguments.seed) if arguments.shuffle_labels else None
-    return _publish(out, lambda folder: write_real_digits(folder, arguments.samples, labels))
+    with replace_folder(out, replaces=False) as folder:
+        return write_real_digits(folder, arguments.samples, labels)
 
 
 def _parser() -> argparse.ArgumentParser:
