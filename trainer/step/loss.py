@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
 
+from shards.cli.sentences import suggest
 from shards.errors import UsageError
 from trainer.recipes.options.loss import LossOptions
 
@@ -114,9 +113,8 @@ def weigh_classes(
 def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[np.float64]:
     for name in given:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"they are {_list_some(classes)}"
-            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset; {hint}")
+            hint = suggest(name, classes, otherwise=f"; they are {_list_some(classes)}")
+            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset{hint}")
     weights = np.array([given.get(name, 1.0) for name in classes])
     if not weights.any():
         raise UsageError(

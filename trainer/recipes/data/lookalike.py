@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shards.cli.arguments import read_count
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.files.atomic import replace_folder, write_atomically
@@ -109,20 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", choices=sorted([*LOOK_ALIKES, REAL_DIGITS]), help="the recipe whose data is meant")
     parser.add_argument("out", type=Path, help="folder to make, or a file that ends in .zip")
-    parser.add_argument("--samples", type=_positive, help="pictures in all (default: about as many as a run needs)")
+    parser.add_argument("--samples", type=read_count, help="pictures in all (default: about as many as a run needs)")
     parser.add_argument("--seed", type=int, default=0, help="another one gives other pictures (default: 0)")
-    parser.add_argument("--size", type=_positive, metavar="PIXELS", help="longer side (default: as the real ones)")
+    parser.add_argument("--size", type=read_count, metavar="PIXELS", help="longer side (default: as the real ones)")
     parser.add_argument(
         "--shuffle-labels", action="store_true", help="deal the classes at random: what is learnt then is chance"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"a number above 0, got {value}")
-    return value
 
 
 if __name__ == "__main__":
