@@ -62,6 +62,7 @@ DOORS = {
     "webdataset": (),
     "pydicom": ("shards/pictures/dicom.py",),
     "onnxruntime": ("trainer/contract/compute/onnx_backend.py", "trainer/export/standalone/program.py"),
+    "difflib": ("shards/cli/sentences.py",),  # one "did you mean" for all
     "openvino": ("trainer/contract/compute/openvino_backend.py",),
 }
 
@@ -74,6 +75,9 @@ LATE_IMPORTS = ("shards/cli/table.py", "trainer/evaluate/figures/fonts.py", "tra
 
 
 IMPORTERS = ("import_module", "__import__", "importorskip")
+
+
+RAY_PRIVATE = "shards/workers/ray_private.py"
 
 
 def imported_names(source: str, module: str, is_package: bool) -> Iterator[str]:
@@ -117,6 +121,22 @@ def has_tables(file: str) -> bool:
     return any(fnmatch(file, pattern) for pattern in TABLES)
 
 
+def find_private_uses(source: str, file: str) -> list[str]:
+    """Return what `source` takes of Ray that Ray names as private: in imports, as attributes, by getattr."""
+    imported = [name for name in imported_names(source, file, False) if is_within(name, "ray")]
+    uses = [name for name in imported if any(map(is_private, name.split(".")))]
+    for node in ast.walk(ast.parse(source)) if imported else ():
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            uses += [] if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls") else [node.attr]
+        elif isinstance(node, ast.Call) and _called(node.func) == "getattr":
+            uses += [arg.value for arg in node.args if isinstance(arg, ast.Constant) and is_private(str(arg.value))]
+    return [f"{file} uses {use}, which is private to Ray; reach it by {RAY_PRIVATE}" for use in uses]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
 def is_within(name: str, package: str) -> bool:
     """Say whether a dotted name is `package` or lies in it."""
     return name == package or name.startswith(package + ".")
@@ -142,6 +162,38 @@ def find_violations(source: str, file: str) -> list[str]:
 @pytest.mark.parametrize("file", FILES)
 def test_file_imports_only_what_it_may(file: str) -> None:
     assert find_violations((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != RAY_PRIVATE])
+def test_what_is_private_to_ray_is_reached_by_one_module(file: str) -> None:
+    assert find_private_uses((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+def test_that_module_has_private_uses_of_every_kind() -> None:
+    uses = " ".join(find_private_uses((ROOT / RAY_PRIVATE).read_text(encoding="utf-8"), RAY_PRIVATE))
+    for use in ("internal_kv._internal_kv_put", "data._internal", "_initialize_and_run_controller", " _base_exc"):
+        assert use in uses
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ray._private import state",
+        "from ray.train.v2._internal.execution.context import get_train_context",
+        "def late():\n    from ray.experimental.internal_kv import _internal_kv_get",
+        "import ray\nray._raylet",
+        "from ray.train.torch import TorchTrainer\nTorchTrainer(f)._run()",
+        "import ray\nerr = getattr(err, '_base_exc', err)",
+    ],
+)
+def test_planted_use_of_what_is_private_to_ray_is_seen(source: str) -> None:
+    assert len(find_private_uses(source, "trainer/run/ray/launch.py")) == 1
+
+
+def test_what_is_private_to_ourselves_is_none_of_rays() -> None:
+    source = "import ray\nclass A:\n    def f(self):\n        self._a = getattr(ray, '__version__')"
+    assert find_private_uses(source, "tune/sweep.py") == []
+    assert find_private_uses("import os\nos._exit(1)", "shards/workers/pools.py") == []
 
 
 def find_wrong_rooms(source: str, file: str) -> list[str]:

@@ -6,12 +6,13 @@ builder's text in a table, and there alone, name a later room; `tests/test_table
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
+
+from shards.cli.sentences import suggest
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class Table(Mapping[str, R]):
         """
         if isinstance(name, str) and name in self._rows:
             return name
-        near = difflib.get_close_matches(str(name), self._rows, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"the {self.plural} are {', '.join(self._rows)}, got {name!r}{hint}")
+        raise ValueError(f"the {self.plural} are {', '.join(self._rows)}, got {name!r}{suggest(str(name), self._rows)}")
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shards.errors import UsageError
+from shards.cli.arguments import check_count
+from shards.errors import UsageError, explain_invalid
 from shards.files.sizes import parse_size
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
@@ -162,8 +163,7 @@ def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     Raises:
         UsageError: No worker, or no Ray cluster.
     """
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers is at least 1, got {arguments.workers}")
+    check_count("--workers", arguments.workers, of="processes or tasks")
     if arguments.on == "ray":
         from shards.workers.ray_pool import open_ray_pool
 
@@ -182,10 +182,13 @@ def _build(model: type[Model], **values: object) -> Model:
     try:
         return model(**values)
     except ValidationError as err:
-        first = err.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "options"
-        option = {"gray_range": "range", "merge": "merge-and-resplit"}.get(field, field.replace("_", "-"))
-        raise UsageError(f"--{option}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from err
+        raise UsageError(explain_invalid(err, _spell)) from err
+
+
+def _spell(name: str) -> str:
+    """Return the option that gives a field, or one of its items."""
+    field = name.partition(".")[0]
+    return f"--{ {'gray_range': 'range', 'merge': 'merge-and-resplit'}.get(field, field.replace('_', '-')) }"
 
 
 def _read_shares(arguments: argparse.Namespace) -> dict[str, float]:

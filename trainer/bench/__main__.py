@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shards.cli.arguments import check_count, read_count
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume, say
 from shards.errors import UsageError
@@ -147,15 +148,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--choose compares with eager, which serving falls back on; name it in --backend")
     if not arguments.seconds > 0:
         raise UsageError(f"--seconds must be above 0, got {arguments.seconds:g}")
-    if arguments.threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {arguments.threads}")
+    check_count("--threads", arguments.threads, of="threads")
 
 
 def _read_sizes(text: str) -> list[int]:
-    sizes = [int(part) for part in text.split(",")]
-    if min(sizes) < 1:
-        raise ValueError
-    return sizes
+    return [read_count(size) for size in text.split(",")]
 
 
 def _read_names(text: str) -> Sequence[BackendName]:

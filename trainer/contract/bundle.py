@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shards.dataset.positive import check_positive, default_positive
 from shards.errors import ShardError, UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_text
+from shards.files.atomic import replace_folder, write_text
 from shards.files.fingerprint import fingerprint_file, fingerprint_json
 from shards.files.sizes import format_size
 from shards.files.versioned import read_page
@@ -249,7 +249,7 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     probes = sum(map(len, pictures)) + len(pictures) * math.prod(facts["preprocess"].shape)
     needed = sum(tensor.nbytes for tensor in tensors.values()) + probes
-    with open_temporary_folder(folder, f"more than {format_size(needed)}") as temporary:
+    with replace_folder(folder, f"more than {format_size(needed)}") as temporary:
         save_file(tensors, temporary / WEIGHTS)
         page = BundlePage(
             model=model.spec,
@@ -268,7 +268,6 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         write_probes(temporary / _PROBES, pictures, images, logits)
         unsaid = {"positive"} if page.positive is None else set()  # earlier versions read what they know
         write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
-        publish_folder(temporary, folder)
     return read_bundle_page(folder)
 
 

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shards.cli.arguments import check_count, check_share
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from shards.errors import UsageError
@@ -149,11 +150,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.point is not None:
         parse_rule(arguments.point)
     for name in _SHARES:
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < 1:
-            raise UsageError(f"{_spell(name)} lies between 0 and 1, got {value:g}; 0.9 means 90 %")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
+        check_share(_spell(name), getattr(arguments, name))
+    check_count("--workers", arguments.workers, of="threads")
 
 
 def _tell(arguments: argparse.Namespace, page: BundlePage, losses: list[float]) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shards.cli.arguments import check_count
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
 from shards.dataset.location import split_location
@@ -44,8 +45,7 @@ def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     from trainer.evaluate.positive import take_first
     from trainer.ranks.processes import run_processes
 
-    if arguments.workers < 1:
-        raise UsageError(f"--workers is a number of threads and must be at least 1, got {arguments.workers}")
+    check_count("--workers", arguments.workers, of="threads")
     page = read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
     dataset = open_dataset(location).require_labels()
     split = dataset.split(part)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.cli.arguments import check_count
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from shards.errors import UsageError
@@ -26,8 +27,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     if not 0 <= arguments.tolerance <= 1:
         raise UsageError(f"--tolerance is a difference of probabilities, in [0, 1], got {arguments.tolerance}")
-    if arguments.samples < 1:
-        raise UsageError(f"--samples is a number of pictures and must be at least 1, got {arguments.samples}")
+    check_count("--samples", arguments.samples, of="pictures")
     from trainer.contract.bundle import read_bundle_page
     from trainer.contract.compute.exported import default_path
     from trainer.export.export import export_bundle, require_libraries

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.cli.arguments import read_count
 from shards.cli.ending import REFUSED, run_command
 from shards.cli.messages import add_volume, say
 from shards.errors import Interrupted, UsageError
@@ -180,13 +181,7 @@ def _compute(arguments: argparse.Namespace, asked: Asked, places: Iterable[Place
 
 
 def _read_workers(text: str) -> int | None:
-    return None if text == AUTO else _read_count(text)
-
-
-def _read_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
+    return None if text == AUTO else read_count(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--columns", metavar="A,B", help="columns in this order, such as image_id,label")
     group.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
     group.add_argument("--grid", type=Path, metavar="FOLDER", help="pages of 4 x 4 pictures with their predictions")
-    group.add_argument("--grid-pages", type=_read_count, default=10, metavar="N", help="pages at most (10)")
+    group.add_argument("--grid-pages", type=read_count, default=10, metavar="N", help="pages at most (10)")
     group.add_argument("--strict", action="store_true", help="exit with 3 when a picture could not be read")
     group = parser.add_argument_group("computing")
     group.add_argument(
@@ -217,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that read and decode, on Ray processes that compute; auto: one a CPU (auto)",
     )
-    group.add_argument("--batch-size", type=_read_count, default=BATCH, metavar="N", help=f"pictures at once ({BATCH})")
+    group.add_argument("--batch-size", type=read_count, default=BATCH, metavar="N", help=f"pictures at once ({BATCH})")
     group.add_argument(
         "--backend",
         choices=(AUTO, *BACKENDS),

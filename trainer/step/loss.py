@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
 
+from shards.cli.sentences import suggest
 from shards.cli.table import load_builder
 from shards.errors import UsageError
 from trainer.recipes.options.choice import select_used
@@ -107,9 +107,8 @@ def weigh_classes(
 def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[np.float64]:
     for name in given:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"they are {_list_some(classes)}"
-            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset; {hint}")
+            hint = suggest(name, classes, otherwise=f"; they are {_list_some(classes)}")
+            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset{hint}")
     weights = np.array([given.get(name, 1.0) for name in classes])
     if not weights.any():
         raise UsageError(
