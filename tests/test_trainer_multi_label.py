@@ -33,6 +33,7 @@ from shards.sources.find import find_sources
 from trainer.augment.sheet import collect_pictures
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.decision import Decision, answer
+from trainer.contract.task import MANY_LABELS
 from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
 from trainer.feed.stream import TrainStream
@@ -40,7 +41,7 @@ from trainer.loop.build import build_preprocess
 from trainer.loop.loop import train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.recipes.misfit import MULTI_LABEL_METRIC, refuse_misfit, settle_metric
+from trainer.recipes.misfit import refuse_misfit, settle_metric
 from trainer.record.logbook import read_metrics
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -248,7 +249,7 @@ def test_worst_pictures_are_named_by_all_their_labels(multi_path: Path) -> None:
         samples = [reader.read_one(*place) for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
     labels = np.array([[int(k in sample.labels) for k in range(3)] for sample in samples])
     ids, sources = np.array([sample.sample_id for sample in samples]), [sample.source for sample in samples]
-    rows = Rows(ids, labels, np.full((len(ids), 3), -2, dtype=np.float32), sources)
+    rows = Rows(MANY_LABELS, ids, labels, np.full((len(ids), 3), -2, dtype=np.float32), sources)
     recipe = load_recipe("smoke", [f"data={multi_path}"])
     worst = read_worst(rows, split, build_preprocess(recipe, dataset), CLASSES, 8)
     assert {picture.label for picture in worst} == {"bars;disc;square"}
@@ -398,7 +399,7 @@ def test_metric_that_the_validation_part_cannot_give_is_refused_at_the_start(tmp
 def test_metric_is_chosen_where_none_is_given(multi_path: Path, dataset_path: Path) -> None:
     bare, given = load_recipe("smoke", ["data=x"]), load_recipe("smoke", ["data=x", "stop.metric=log_loss"])
     several, one = open_dataset(multi_path), open_dataset(dataset_path)
-    assert settle_metric(bare, several).stop.metric == MULTI_LABEL_METRIC
+    assert settle_metric(bare, several).stop.metric == "map"
     assert settle_metric(given, several).stop.metric == "log_loss"
     assert settle_metric(bare, one) is bare
 
