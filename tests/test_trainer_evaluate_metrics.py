@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from shards.errors import UsageError
 from trainer.contract.task import ONE_LABEL
-from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
+from trainer.evaluate.metrics.metrics import compute_metrics
 from trainer.evaluate.metrics.one_label import SPECIFICITIES
 from trainer.evaluate.metrics.ranking import rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.rule import Rule, find_rule
@@ -73,17 +73,6 @@ def test_probabilities_sum_to_one_for_any_logits() -> None:
     assert ONE_LABEL.compute_probabilities(logits).sum(axis=1).tolist() == pytest.approx([1, 1])
 
 
-SCALARS = {
-    "samples", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_precision",
-    "weighted_recall", "weighted_f1", "mcc", "kappa", "auroc", "auprc", "log_loss", "brier", "ece",
-}  # fmt: skip
-"""Of three to five classes."""
-
-
-def test_scalars_are_the_numbers_without_the_tables() -> None:
-    assert set(select_scalars(measure(LABELS, LOGITS, ["a", "b", "c"]))) == SCALARS
-
-
 @dataclass(frozen=True)
 class Judged:
     labels: np.ndarray
@@ -107,47 +96,6 @@ def judge(num_classes: int, positive: str | None = None, threshold: float | None
     rule = find_rule(ONE_LABEL, classes, positive, threshold)
     metrics = compute_metrics(labels, logits, classes, rule)
     return Judged(labels, logits, rule, rule.predict(logits, ONE_LABEL.compute_probabilities(logits)), metrics)
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 8])
-def test_scalars_are_those_of_scikit_learn(num_classes: int) -> None:
-    judged = judge(num_classes)
-    truth, said, scores = judged.labels, judged.logits.argmax(axis=1), ONE_LABEL.compute_probabilities(judged.logits)
-    one_hot = np.eye(num_classes, dtype=int)[truth]
-    binary = num_classes == 2
-    expected = {
-        "samples": len(truth),
-        "accuracy": sk.accuracy_score(truth, said),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, said),
-        "macro_precision": sk.precision_score(truth, said, average="macro"),
-        "macro_recall": sk.recall_score(truth, said, average="macro"),
-        "macro_f1": sk.f1_score(truth, said, average="macro"),
-        "weighted_precision": sk.precision_score(truth, said, average="weighted"),
-        "weighted_recall": sk.recall_score(truth, said, average="weighted"),
-        "weighted_f1": sk.f1_score(truth, said, average="weighted"),
-        "mcc": sk.matthews_corrcoef(truth, said),
-        "kappa": sk.cohen_kappa_score(truth, said),
-        "auroc": sk.roc_auc_score(truth, scores[:, 1] if binary else scores, multi_class="ovr"),
-        "auprc": sk.average_precision_score(truth if binary else one_hot, scores[:, 1] if binary else scores),
-        "log_loss": sk.log_loss(truth, scores),
-        "brier": sk.brier_score_loss(truth, scores[:, 1] if binary else scores, labels=range(num_classes)),
-        "ece": judged.metrics["ece"],
-    }
-    if num_classes > 5:
-        # Of equals the lower class number comes first, as in argmax; scikit-learn's own takes the higher.
-        best = np.argsort(-judged.logits, axis=1, kind="stable")[:, :5]
-        expected["top5_accuracy"] = (best == truth[:, None]).any(axis=1).mean()
-    if binary:
-        expected |= {"sensitivity": sk.recall_score(truth, said), "specificity": sk.recall_score(1 - truth, 1 - said)}
-        expected |= {name: find_sensitivity(truth, scores[:, 1], least) for name, least in SPECIFICITIES.items()}
-    assert select_scalars(judged.metrics) == pytest.approx(expected)
-
-
-def find_sensitivity(truth: np.ndarray, scores: np.ndarray, least: float) -> float:
-    """The best sensitivity of all thresholds whose specificity is at least `least`, by trying every one."""
-    said = scores >= np.append(np.unique(scores), np.inf)[:, None]
-    specificity = (~said[:, truth == 0]).mean(axis=1)
-    return float(said[:, truth == 1].mean(axis=1)[specificity >= least].max())
 
 
 def test_specificity_of_nine_in_ten_may_be_exactly_that() -> None:
