@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from shards.dataset.dataset import Dataset, shorten
 from shards.dataset.positive import describe_default, find_misfit
 from shards.errors import UsageError
 from trainer.contract.metrics import Metric, list_metrics
 from trainer.recipes.recipe import Recipe
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
-def settle_metric(recipe: Recipe, dataset: Dataset) -> Recipe:
+
+def settle_metric(recipe: AnyRecipe, dataset: Dataset) -> AnyRecipe:
     """Return the recipe with the first metric of its dataset's task where it gives none of its own."""
     names = [metric.key for metric in list_metrics(dataset.manifest.task, "stop")]
     if "metric" in recipe.stop.model_fields_set or recipe.stop.metric in names[:1] or not names:
