@@ -70,7 +70,7 @@ def _check_names(classes: list[str], task: str) -> None:
     Raises:
         UsageError: One has.
     """
-    from trainer.evaluate.answers import SEPARATOR
+    from trainer.contract.task import SEPARATOR
 
     joined = next((name for name in classes if SEPARATOR in name), None)
     if task == "multi-label" and joined is not None:

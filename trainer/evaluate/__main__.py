@@ -40,6 +40,7 @@ def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     out = arguments.out or Path("evaluations") / part
     from shards.dataset.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
+    from trainer.contract.task import make_task
     from trainer.evaluate.bundle import evaluate
     from trainer.evaluate.columns import check_samples
     from trainer.evaluate.positive import take_first
@@ -51,7 +52,7 @@ def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     split = dataset.split(part)
     stored = take_first(bundle=page.positive, dataset=dataset.manifest.positive)
     judging = _read_judging(arguments).with_stored(stored)
-    judging.check(page.classes, multi_label=page.task == "multi-label")
+    judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
     task = (arguments.bundle, location, part, out, arguments.workers, judging)

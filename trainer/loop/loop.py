@@ -99,10 +99,8 @@ def _judge_epoch(run: Run) -> Numbers:
 
 def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
     """Return the metrics that are single numbers; those of one class are the positive one's, None: no class is."""
-    if positive is None:
-        return select_scalars(compute_metrics(rows.labels, rows.logits, classes))
-    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(classes, positive))
-    if len(classes) == 2 and "auroc" in metrics:
+    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
+    if positive is not None and len(classes) == 2 and "auroc" in metrics:
         # Either class's is the same but for rounding, and that must not choose the best epoch: who names another class
         # afterwards goes on with the same run.
         metrics["auroc"] = metrics["per_class"][classes[1]]["auroc"]
