@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shards.cli.table import Row, Table, load_builder
+from trainer.recipes.options.augment import POLICIES
 from trainer.recipes.options.loss import LOSSES, LossOptions
 from trainer.recipes.options.optim import OPTIMIZERS, OptimizerRow, OptimOptions
 from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
@@ -51,6 +52,7 @@ KINDS = {
         SCHEDULES, "trainer/step", "Share", ("at", "_at", "state", "value", "lower_is_better"), frozenset(),
         ScheduleOptions, frozenset({"warmup_epochs"}),
     ),
+    "augment.policy": Kind(POLICIES, "trainer/feed/augment", "Policy", (), frozenset({"build_policy"})),
 }  # fmt: skip
 
 
