@@ -1,4 +1,4 @@
-"""Operations of a library by name: what a recipe writes out becomes the library's objects, or a sentence why not."""
+"""Policies; and operations of a library by name: a recipe's words become its objects, or a sentence why not."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ from trainer.recipes.options.augment import Backend, Operation
 
 Change = Callable[[Any, SampleKey], Any]
 """Picture uint8[C, H, W] and the key of its sample -> uint8[C, H, W], the picture that came left as it was."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What changes a training picture; None does nothing.
+
+    before: uint8[C, H, W] of any sides, the decoded picture, with C of the model's input. after: uint8[C, S, S] of any
+    strides, the model's input.
+    """
+
+    before: Change | None = None
+    after: Change | None = None
+
+
+def build_none() -> Policy:
+    return Policy()
+
 
 Elsewhere = Callable[[str], str]
 
