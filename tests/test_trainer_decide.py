@@ -165,7 +165,7 @@ def test_the_decision_comes_back_as_it_was_told(bundle: Path, data: Path) -> Non
 def test_python_fits_checks_and_resets_a_decision_and_nothing_is_printed(
     bundle: Path, data: Path, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fitted = decide_bundle(DecideOptions(bundle=bundle, data=str(data), abstain_below=0.4))
+    fitted = decide_bundle(DecideOptions(bundle=bundle, data=data, abstain_below=0.4))
     assert (fitted.folder, fitted.page, fitted.checked) == (bundle, read_bundle_page(bundle), None)
     assert fitted.temperature is not None
     assert fitted.page.decision.temperature == fitted.temperature.temperature

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 from types import NoneType
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from shards.errors import UsageError
+
+Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+"""A path or a URI, as text."""
 
 
 class Options(BaseModel):

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from shards.cli.options import Options
+from shards.cli.options import Location, Options
 from shards.errors import UsageError
 from trainer.contract.decision.conformal import Kind
 from trainer.contract.decision.operating_point import parse_rule
@@ -33,7 +33,7 @@ class DecideOptions(Options):
 
     bundle: Path
     """Folder of the bundle."""
-    data: str | None = None
+    data: Location | None = None
     """The dataset, and the split: data/elpv-shards:val; without a name val, for `check` test."""
     temperature: bool = True
     """Fit one number that makes probabilities as sure as they may be."""
