@@ -109,7 +109,7 @@ def train_smoke(data: Path, root: Path, *options: str) -> Path:
     from trainer.run.launch import launch
 
     named = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "epochs=1", "name=run"]
-    return launch(load_recipe("smoke", [*named, *options])).run_dir
+    return launch(load_recipe("smoke", [*named, *options])).path
 
 
 @pytest.fixture(scope="session")

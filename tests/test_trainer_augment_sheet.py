@@ -23,12 +23,13 @@ from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.options.augment import AugmentOptions
 from trainer.recipes.recipe import Recipe
+from trainer.weights.resolve import resolve_recipe
 
 ROOT = Path(__file__).parent.parent
 
 
 def make_recipe(data: Path, *options: str) -> Recipe:
-    return load_recipe("smoke", [f"data={data}", "augment.policy=strong", *options])
+    return resolve_recipe(load_recipe("smoke", [f"data={data}", "augment.policy=strong", *options]))
 
 
 def test_rows_are_the_pictures_of_the_runs_epochs(dataset_path: Path) -> None:

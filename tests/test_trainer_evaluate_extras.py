@@ -20,7 +20,7 @@ from trainer.contract.bundle import Bundle
 from trainer.evaluate.files import FIGURES, METRICS, write_evaluation
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.record.run_dir import RESULT
+from trainer.record.run_folder import RESULT, RunFolder
 from trainer.report.page import write_report
 from trainer.report.sources import Finished
 from trainer.run.finish import finish_run
@@ -121,7 +121,8 @@ def test_run_ends_well_without_the_pictures_of_its_contact_sheet(
     data, folder = trained
     (folder / "augment.png").unlink()
     with without(list((data / "train").glob("*.tar"))):
-        finish_run(resolve_recipe(load_recipe(str(folder / "recipe.yaml"))), single_rank())
+        recipe = resolve_recipe(load_recipe(str(folder / "recipe.yaml")))
+        finish_run(recipe, RunFolder.of(recipe), single_rank())
     assert SENTENCE.format("augment.png is not in the run&#x27;s folder") in (folder / "report.html").read_text()
     assert "augment.png is left out (" in caplog.text
 
@@ -130,4 +131,4 @@ def test_evaluation_that_fails_is_no_extra(trained: tuple[Path, Path]) -> None:
     data, folder = trained
     recipe = resolve_recipe(load_recipe(str(folder / "recipe.yaml")))
     with without(list((data / "test").glob("*.tar"))), pytest.raises(ShardError, match="cannot be opened"):
-        finish_run(recipe, single_rank())
+        finish_run(recipe, RunFolder.of(recipe), single_rank())

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from runs import run_dir
 
 import trainer.bundle.__main__ as trainer_bundle
 import trainer.decide.__main__ as trainer_decide
@@ -46,7 +47,7 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE
 from trainer.record.track.curves import trace_pr, trace_roc
 from trainer.record.track.track import Tracker
 from trainer.record.track.wandb_run import Judged
@@ -54,6 +55,7 @@ from trainer.report.reproduce import list_packing
 from trainer.report.sources import Finished
 from trainer.run.dry_run import _describe_positive
 from trainer.run.job import run_rank
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -174,18 +176,18 @@ def test_stopped_run_goes_on_with_another_positive_class_to_the_same_weights(
     cells: Path, said: Path, tmp_path: Path
 ) -> None:
     first, second = (make_recipe(cells, tmp_path, f"positive={name}") for name in ("NORMAL", "DEFECTIVE"))
-    first.run_dir.mkdir(parents=True)
-    (first.run_dir / STOP_FILE).touch()
-    assert run_rank(first, single_rank(), lambda _: None) == "interrupted"
-    (first.run_dir / STOP_FILE).unlink()
+    run_dir(first).mkdir(parents=True)
+    (run_dir(first) / STOP_FILE).touch()
+    assert run_rank(resolve_recipe(first), single_rank(), lambda _: None) == "interrupted"
+    (run_dir(first) / STOP_FILE).unlink()
     words = [
         f"{name}={json.dumps(value)}" for name, value in second.model_dump(mode="json", exclude_unset=True).items()
     ]
     done(trainer_run.main, "smoke", *words)
     assert (
-        read_bundle_page(second.run_dir / "bundle").weights_sha256 == read_bundle_page(said / "bundle").weights_sha256
+        read_bundle_page(run_dir(second) / "bundle").weights_sha256 == read_bundle_page(said / "bundle").weights_sha256
     )
-    assert read(second.run_dir)["positive"] == "DEFECTIVE"
+    assert read(run_dir(second))["positive"] == "DEFECTIVE"
 
 
 def test_best_epoch_does_not_depend_on_the_positive_class() -> None:
@@ -442,10 +444,10 @@ def test_commands_to_reproduce_a_dataset_name_its_positive_class(said: Path, cel
 
 def test_best_values_before_a_restart_keep_the_class_that_they_were_of(cells: Path, said: Path, tmp_path: Path) -> None:
     recipe = make_recipe(cells, tmp_path)
-    recipe.run_dir.mkdir(parents=True)
+    run_dir(recipe).mkdir(parents=True)
     rows = [{"epoch": 1, "val/sensitivity": 0.9}, {"epoch": 2, "val/sensitivity": 0.2, "val/positive": "DEFECTIVE"}]
-    (recipe.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tracker = Tracker(recipe, 1)
+    (run_dir(recipe) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tracker = Tracker(recipe, run_dir(recipe), 1)
     tracker.start(open_dataset(cells), 0)
     best = tracker._take_best(tracker._name({"epoch": 2, "val/sensitivity": 0.2}, "DEFECTIVE"))
     assert best == {"val/sensitivity (NORMAL)": 0.9, "val/sensitivity (DEFECTIVE)": 0.2}

@@ -32,6 +32,7 @@ from trainer.feed.stream import TrainStream
 from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
+from trainer.weights.resolve import resolve_recipe
 
 SPEC = PreprocessSpec(size=32)
 SHAPE = (3, 32, 32)
@@ -42,7 +43,7 @@ torch.set_num_threads(1)
 
 def make_recipe(data: Path | str, *options: str) -> Recipe:
     fixed = [f"data={data}", "name=feed", "augment.crop=random", "augment.policy=strong", "batch_size_global=10"]
-    return load_recipe("smoke", [*fixed, *options])
+    return resolve_recipe(load_recipe("smoke", [*fixed, *options]))
 
 
 def open_stream(recipe: Recipe) -> TrainStream:

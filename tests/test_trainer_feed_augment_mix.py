@@ -21,6 +21,7 @@ from trainer.ranks.ranks import Ranks
 from trainer.recipes.file import load_recipe
 from trainer.recipes.options.augment import AugmentOptions
 from trainer.record.ledger import Ledger, read_ledger
+from trainer.weights.resolve import resolve_recipe
 
 MIXUP, CUTMIX = AugmentOptions(mixup=0.4), AugmentOptions(cutmix=1.0)
 BOTH = AugmentOptions(mixup=0.2, cutmix=1.0)
@@ -213,7 +214,7 @@ def open_stream(data: Path, rank: int, num_ranks: int, options: dict[str, Any], 
         "batch_size_global=7",
         f"workers={workers}",
     ]
-    recipe = load_recipe("smoke", [*fixed, *given])
+    recipe = resolve_recipe(load_recipe("smoke", [*fixed, *given]))
     ranks = Ranks(rank, num_ranks, torch.device("cpu"))
     return TrainStream(
         open_dataset(data, recipe.cache_options()).split("train"), recipe, PreprocessSpec(size=SIZE), ranks

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import run_dir
 from skimage import data
 from test_trainer_feed import SPEC, corrupt
 from test_trainer_feed_geometry import differ, encode, make_sample, photographs
@@ -32,6 +33,7 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
+from trainer.record.run_folder import RunFolder
 from trainer.weights.resolve import resolve_recipe
 
 # torchvision says that torchcodec will take its place; see trainer.feed.encoded.
@@ -273,10 +275,10 @@ def test_run_that_decodes_on_the_device_trains_as_one_that_does_not(mixed: Path,
         options = ["augment.crop=random", "augment.policy=flip", "ledger=true", "epochs=2", "track.wandb=disabled"]
         placed = ["model=timm/test_efficientnet", f"storage.root={tmp_path / way}", f"stream.decode={way}"]
         recipe = resolve_recipe(make_recipe(mixed, *options, *placed))
-        recipe.run_dir.mkdir(parents=True)
-        assert train(recipe, HERE, lambda _: None) == "finished"
-        ledgers.append(read_ledger(recipe.run_dir / "ledger"))
-        metrics.append(read_metrics(recipe.run_dir))
+        run_dir(recipe).mkdir(parents=True)
+        assert train(recipe, RunFolder.of(recipe), HERE, lambda _: None) == "finished"
+        ledgers.append(read_ledger(run_dir(recipe) / "ledger"))
+        metrics.append(read_metrics(run_dir(recipe)))
     assert ledgers[0].num_rows == 2 * 48
     assert ledgers[0].equals(ledgers[1])
     for late, whole in zip(*metrics, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_dir
 
 from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
@@ -17,14 +18,14 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.run.launch import launch
-from trainer.weights.resolve import check_growth
+from trainer.weights.resolve import check_growth, resolve_recipe
 
 GROWTH = "augment.progressive={start_size: 16, from_epoch: 0, to_epoch: 2, multiple: 8}"
 
 
 def make_recipe(data: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", "name=growing", "image_size=32", "epochs=3", "batch_size_global=16", "augment.crop=random"]
-    return load_recipe("smoke", [*fixed, "workers=0", "track.wandb=disabled", GROWTH, *options])
+    return resolve_recipe(load_recipe("smoke", [*fixed, "workers=0", "track.wandb=disabled", GROWTH, *options]))
 
 
 @pytest.mark.parametrize("mix", ["augment.mixup=0", "augment.cutmix=1"])
@@ -49,11 +50,12 @@ def test_a_run_that_grows_is_evaluated_and_served_at_full_size(
         return forward(layer, images)
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", watch)
-    recipe = launch(make_recipe(dataset_path, f"storage.root={tmp_path}", "launch=local"))
+    recipe = make_recipe(dataset_path, f"storage.root={tmp_path}", "launch=local")
+    launch(recipe)
     assert seen == sorted(seen)
     assert set(seen) == {16, 24, 32}
-    assert len(read_metrics(recipe.run_dir)) == 3
-    assert Bundle.load(recipe.run_dir / "bundle").page.preprocess.size == 32
+    assert len(read_metrics(run_dir(recipe))) == 3
+    assert Bundle.load(run_dir(recipe) / "bundle").page.preprocess.size == 32
 
 
 @pytest.mark.parametrize(

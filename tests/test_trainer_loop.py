@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import make_pictures
+from runs import run_dir
 from safetensors.torch import load_file
 
 from shards.cli.ending import run_command
@@ -33,7 +34,7 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger, read_position
 from trainer.record.logbook import read_metrics, read_progress
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
 from trainer.run.__main__ import main
@@ -53,13 +54,13 @@ def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
 
 
 def train_quietly(recipe: Recipe) -> Outcome:
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
-    return train(recipe, single_rank(), lambda _: None)
+    run_dir(recipe).mkdir(parents=True, exist_ok=True)
+    return train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
 
 
 def seen(recipe: Recipe) -> list[tuple[int, int, int, int]]:
     """(epoch, step, sample id, hash of the pixels) of all steps that led to the weights, in order."""
-    return rows_of(read_ledger(recipe.run_dir / "ledger"))
+    return rows_of(read_ledger(run_dir(recipe) / "ledger"))
 
 
 def rows_of(table: pa.Table) -> list[tuple[int, int, int, int]]:
@@ -74,7 +75,7 @@ def final_weights(recipe: Recipe) -> bytes:
 
 
 def last_folder(recipe: Recipe) -> Path:
-    return max((recipe.run_dir / "snapshots").iterdir())
+    return max((run_dir(recipe) / "snapshots").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def straight(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
 
 def copy_run(recipe: Recipe, root: Path) -> Recipe:
     """A copy of a run below another root, and its recipe."""
-    shutil.copytree(recipe.run_dir, root / recipe.name)
+    shutil.copytree(run_dir(recipe), root / recipe.name)
     return recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(root)})})
 
 
@@ -95,8 +96,8 @@ def copy_run(recipe: Recipe, root: Path) -> Recipe:
 def chopped(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, list[Outcome]]:
     """The run of batch size 12, stopped and started again after every single step; 12 steps, 2 of them end an epoch."""
     recipe = make_recipe(dataset_path, tmp_path_factory.mktemp("chopped"), "name=chopped")
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     outcomes = [train_quietly(recipe) for _ in range(13)]
     return recipe, outcomes
 
@@ -131,7 +132,7 @@ def judged(recipe: Recipe) -> list[dict[str, float]]:
     clock = ("train/time_s", "val/time_s")
     return [
         {name: value for name, value in row.items() if name not in clock and not name.startswith("feed/")}
-        for row in read_metrics(recipe.run_dir)
+        for row in read_metrics(run_dir(recipe))
     ]
 
 
@@ -140,21 +141,21 @@ def redone(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Reci
     """A run of three steps that falls back to the snapshot of its first step, as after a kill, and then goes on."""
     root = tmp_path_factory.mktemp("redone")
     recipe = make_recipe(dataset_path, root, "name=redone")
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     train_quietly(recipe)
-    shutil.copytree(recipe.run_dir / "snapshots", root / "snapshots")
+    shutil.copytree(run_dir(recipe) / "snapshots", root / "snapshots")
     train_quietly(recipe)
     train_quietly(recipe)
-    shutil.rmtree(recipe.run_dir / "snapshots")
-    shutil.copytree(root / "snapshots", recipe.run_dir / "snapshots")
-    (recipe.run_dir / STOP_FILE).unlink()
+    shutil.rmtree(run_dir(recipe) / "snapshots")
+    shutil.copytree(root / "snapshots", run_dir(recipe) / "snapshots")
+    (run_dir(recipe) / STOP_FILE).unlink()
     train_quietly(recipe)
     return recipe
 
 
 def test_step_that_comes_again_is_flagged(redone: Recipe) -> None:
-    table = read_ledger(redone.run_dir / "ledger")
+    table = read_ledger(run_dir(redone) / "ledger")
     assert table["step"].to_numpy()[table["redone"].to_numpy()].tolist() == [1] * 12 + [2] * 12
 
 
@@ -165,13 +166,16 @@ def test_step_that_comes_again_is_in_the_ledger_once(redone: Recipe, straight: R
 def test_metrics_row_of_an_epoch_that_comes_again_is_written_once(dataset_path: Path, tmp_path: Path) -> None:
     """Killed between the row and the snapshot of an epoch, with a snapshot at its last step: the row is dropped."""
     recipe = make_recipe(dataset_path, tmp_path, "name=again", "batch_size_global=72")
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     train_quietly(recipe)
-    (recipe.run_dir / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "samples_seen": NUM_SAMPLES}) + "\n")
-    (recipe.run_dir / STOP_FILE).unlink()
+    (run_dir(recipe) / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "samples_seen": NUM_SAMPLES}) + "\n")
+    (run_dir(recipe) / STOP_FILE).unlink()
     train_quietly(recipe)
-    assert [(row["epoch"], "val/accuracy" in row) for row in read_metrics(recipe.run_dir)] == [(1, True), (2, True)]
+    assert [(row["epoch"], "val/accuracy" in row) for row in read_metrics(run_dir(recipe))] == [
+        (1, True),
+        (2, True),
+    ]
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> str:
@@ -190,7 +194,7 @@ def start(recipe: str) -> subprocess.Popen[str]:
 
 
 def last_snapshot(recipe: Recipe) -> int:
-    return max((int(path.name) for path in recipe.run_dir.glob("snapshots/*") if path.name.isdigit()), default=0)
+    return max((int(path.name) for path in run_dir(recipe).glob("snapshots/*") if path.name.isdigit()), default=0)
 
 
 @pytest.fixture(scope="module")
@@ -209,13 +213,13 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     recipe = make_recipe(dataset_path, tmp_path, "name=cut", "batch_size_global=2", "evaluate_on=[]")
     written = write_recipe(recipe, tmp_path)
     process = start(written)
-    while read_position(recipe.run_dir / "ledger") == 0 and process.poll() is None:
+    while read_position(run_dir(recipe) / "ledger") == 0 and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == (
-        f"interrupted; the state is saved in {recipe.run_dir}, and the same command goes on from it"
+        f"interrupted; the state is saved in {run_dir(recipe)}, and the same command goes on from it"
     )
     assert last_snapshot(recipe) % NUM_SAMPLES > 0
     assert run_command(main, [written]) == 0
@@ -228,17 +232,17 @@ def test_kill_in_an_epoch_loses_nothing_but_time(long_run: Recipe, dataset_path:
     options = ("name=killed", "batch_size_global=2", "evaluate_on=[]", "snapshot.every_s=0.2")
     recipe = make_recipe(dataset_path, tmp_path, *options)
     process = start(write_recipe(recipe, tmp_path))
-    while not (0 < last_snapshot(recipe) < read_position(recipe.run_dir / "ledger") - 4) and process.poll() is None:
+    while not (0 < last_snapshot(recipe) < read_position(run_dir(recipe) / "ledger") - 4) and process.poll() is None:
         time.sleep(0.002)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    kept, reached = last_snapshot(recipe), read_position(recipe.run_dir / "ledger")
+    kept, reached = last_snapshot(recipe), read_position(run_dir(recipe) / "ledger")
     assert kept % NUM_SAMPLES > 0
     assert train_quietly(recipe) == "finished"
     assert seen(recipe) == seen(long_run)
     assert final_weights(recipe) == final_weights(long_run)
-    redone = np.flatnonzero(read_ledger(recipe.run_dir / "ledger")["redone"].to_numpy())
+    redone = np.flatnonzero(read_ledger(run_dir(recipe) / "ledger")["redone"].to_numpy())
     assert redone.tolist() == list(range(kept, reached + 1))
 
 
@@ -294,12 +298,12 @@ def test_damaged_snapshot_is_refused_with_its_path_and_the_remedy(straight: Reci
 def test_snapshot_of_an_epoch_that_is_judged_keeps_its_tensors(dataset_path: Path, tmp_path: Path) -> None:
     """So that there is a whole snapshot at every moment: a kill while another took its place would lose both."""
     recipe = make_recipe(dataset_path, tmp_path, "name=judged", "epochs=1", f"batch_size_global={NUM_SAMPLES}")
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     written = []
     for outcome, epochs_done in (("interrupted", 0), ("finished", 1)):
         assert train_quietly(recipe) == outcome
-        state = SnapshotStore(recipe.run_dir / "snapshots").read_last()
+        state = SnapshotStore(run_dir(recipe) / "snapshots").read_last()
         assert state is not None
         assert (state.samples_seen, state.epochs_done) == (NUM_SAMPLES, epochs_done)
         written.append({path.name: path.stat().st_ino for path in last_folder(recipe).iterdir()})
@@ -316,19 +320,22 @@ def stopped_early(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_run_stops_when_patience_has_run_out(stopped_early: Recipe) -> None:
-    assert [row["epoch"] for row in read_metrics(stopped_early.run_dir)] == [1, 2, 3]
+    assert [row["epoch"] for row in read_metrics(run_dir(stopped_early))] == [1, 2, 3]
 
 
 def test_snapshots_are_pruned_to_the_best_and_the_last(stopped_early: Recipe) -> None:
-    names = sorted(int(path.name) for path in (stopped_early.run_dir / "snapshots").iterdir())
+    names = sorted(int(path.name) for path in (run_dir(stopped_early) / "snapshots").iterdir())
     assert names == [1 * NUM_SAMPLES, 3 * NUM_SAMPLES]
 
 
 def test_state_of_a_stopped_run_names_the_best_epoch(stopped_early: Recipe) -> None:
-    state = SnapshotStore(stopped_early.run_dir / "snapshots").read_last()
+    state = SnapshotStore(run_dir(stopped_early) / "snapshots").read_last()
     assert state is not None
     assert state.best is not None
-    assert (state.best.epoch, state.best.value) == (1, read_metrics(stopped_early.run_dir)[0]["val/accuracy"])
+    assert (state.best.epoch, state.best.value) == (
+        1,
+        read_metrics(run_dir(stopped_early))[0]["val/accuracy"],
+    )
 
 
 def test_training_that_stopped_early_does_not_go_on(stopped_early: Recipe) -> None:
@@ -338,8 +345,8 @@ def test_training_that_stopped_early_does_not_go_on(stopped_early: Recipe) -> No
 
 
 def train_stopped_in_every_step(recipe: Recipe) -> None:
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     while train_quietly(recipe) == "interrupted":
         pass
 
@@ -349,7 +356,7 @@ def test_divergence_ends_in_a_sentence(dataset_path: Path, tmp_path: Path) -> No
     sentence = r"^step \d+: the loss of \d+ of 12 samples is not a finite number \(ids .*\): training diverged or a pic"
     with pytest.raises(ShardError, match=sentence):
         train_quietly(recipe)
-    saved = sorted((recipe.run_dir / "nonfinite").iterdir())
+    saved = sorted((run_dir(recipe) / "nonfinite").iterdir())
     assert [path.name.partition("-rank-")[2] for path in saved] == ["0000.safetensors"]
 
 
@@ -373,7 +380,7 @@ def test_pictures_that_are_saved_are_those_of_the_step_although_the_feed_has_gon
     )
     with pytest.raises(ShardError, match="is not a finite number"):
         train_quietly(recipe)
-    (path,) = (recipe.run_dir / "nonfinite").iterdir()
+    (path,) = (run_dir(recipe) / "nonfinite").iterdir()
     saved = load_file(path)
     dataset = open_dataset(spoilt_path)
     stream = TrainStream(dataset.split("train"), recipe, build_preprocess(recipe, dataset), single_rank())
@@ -387,8 +394,8 @@ def test_pictures_that_are_saved_are_those_of_the_step_although_the_feed_has_gon
 def test_progress_tells_the_mean_loss_of_the_epoch_so_far(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=shown", "epochs=1")
     train_quietly(recipe)
-    shown = read_progress(recipe.run_dir)["numbers"]["loss"]
-    assert shown == pytest.approx(read_metrics(recipe.run_dir)[0]["train/loss"], rel=1e-6)
+    shown = read_progress(run_dir(recipe))["numbers"]["loss"]
+    assert shown == pytest.approx(read_metrics(run_dir(recipe))[0]["train/loss"], rel=1e-6)
 
 
 def test_metric_that_the_validation_part_cannot_give_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -407,9 +414,9 @@ def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path:
     pack(find_sources(pictures), tmp_path / "shards", PackOptions())
     recipe = make_recipe(tmp_path / "shards", tmp_path, "name=skips", "step.on_nan=skip", "batch_size_global=6")
     assert train_quietly(recipe) == "finished"
-    rows = read_metrics(recipe.run_dir)
+    rows = read_metrics(run_dir(recipe))
     assert rows[0]["train/skipped_steps"] == 1
-    assert len(list((recipe.run_dir / "nonfinite").iterdir())) == rows[-1]["train/skipped_steps"]
+    assert len(list((run_dir(recipe) / "nonfinite").iterdir())) == rows[-1]["train/skipped_steps"]
 
 
 @pytest.mark.parametrize(
@@ -452,8 +459,8 @@ def test_resume_is_exact_across_the_release_of_what_was_frozen(dataset_path: Pat
 def test_bundle_holds_the_average_of_the_weights(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=average", "step.ema=0.9", "epochs=1")
     train_quietly(recipe)
-    bundle = load_file(make_bundle(recipe) / "weights.safetensors")
-    (snapshot,) = (recipe.run_dir / "snapshots").iterdir()
+    bundle = load_file(make_bundle(recipe, RunFolder.of(recipe)) / "weights.safetensors")
+    (snapshot,) = (run_dir(recipe) / "snapshots").iterdir()
     own, average = (load_file(snapshot / name) for name in ("model.safetensors", "average.safetensors"))
     name = "backbone.classifier.weight"
     assert torch.equal(bundle[name], average[name])
@@ -466,8 +473,8 @@ def test_as_many_snapshots_stay_as_the_recipe_wants(dataset_path: Path, tmp_path
     options = ["epochs=3", "stop.min_delta=1", f"snapshot.keep={keep}", "evaluate_on=[]"]
     recipe = make_recipe(dataset_path, tmp_path, "name=keeps", *options)
     train_quietly(recipe)
-    finish_run(recipe, single_rank())
-    names = sorted(path.name for path in (recipe.run_dir / "snapshots").iterdir())
+    finish_run(recipe, RunFolder.of(recipe), single_rank())
+    names = sorted(path.name for path in (run_dir(recipe) / "snapshots").iterdir())
     assert len(names) == left
     assert names[0] == name_snapshot(NUM_SAMPLES)
 
@@ -475,7 +482,7 @@ def test_as_many_snapshots_stay_as_the_recipe_wants(dataset_path: Path, tmp_path
 def test_limit_trains_on_about_as_many_samples(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "name=limit", "limit_samples=30", "epochs=1")
     train_quietly(recipe)
-    assert read_metrics(recipe.run_dir)[0]["samples_seen"] == 30
+    assert read_metrics(run_dir(recipe))[0]["samples_seen"] == 30
 
 
 def test_losses_of_20_steps_are_the_recorded_ones(dataset_path: Path, tmp_path: Path) -> None:
@@ -490,7 +497,7 @@ def test_losses_of_20_steps_are_the_recorded_ones(dataset_path: Path, tmp_path: 
     ]
     recipe = make_recipe(dataset_path, tmp_path, *exact, *shown)
     train_quietly(recipe)
-    losses = [row["step/loss"] for row in read_steps(recipe.run_dir)]
+    losses = [row["step/loss"] for row in read_steps(run_dir(recipe))]
     recorded = json.loads((ROOT / "tests/golden/losses.json").read_text())
     assert len(recorded) == 20
     assert losses == pytest.approx(recorded, rel=1e-6)

@@ -12,6 +12,7 @@ from data import jpeg2000
 from data.make_hostile import encode
 from data.tars import write_tar
 from PIL import Image
+from runs import run_dir
 
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import MANIFEST_NAME
@@ -27,6 +28,7 @@ from trainer.loop.session import describe_decoding
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
+from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import STATE, RunState
 from trainer.weights.resolve import resolve_recipe
 
@@ -91,20 +93,22 @@ def test_run_that_an_older_program_began_resumes_says_so_and_its_bundle_knows(
     tars: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = recipe_of(tars, tmp_path)
-    recipe.run_dir.mkdir(parents=True)
-    train(recipe, single_rank(), lambda _: None)
+    run_dir(recipe).mkdir(parents=True)
+    train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
     assert [message.partition(";")[0] for message in caplog.messages if "decoding" in message] == [
         "the dataset has decoding version 1"
     ]
-    assert read_bundle_page(make_bundle(recipe)).decoding == VERSION  # all of its steps were this program's
+    assert (
+        read_bundle_page(make_bundle(recipe, RunFolder.of(recipe))).decoding == VERSION
+    )  # all of its steps were this program's
     caplog.clear()
-    for snapshot in (recipe.run_dir / "snapshots").iterdir():
+    for snapshot in (run_dir(recipe) / "snapshots").iterdir():
         forget(snapshot / STATE)
-    train(recipe, single_rank(), lambda _: None)
+    train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
     assert caplog.messages[-1].startswith("the run so far has decoding version 1; ")
     assert "2 of its pictures come in files of such formats (the first is set-train-0.tar/0.jp2)" in caplog.messages[-1]
     assert "nothing is damaged. Train again" in caplog.messages[-1]
-    assert read_bundle_page(make_bundle(recipe)).decoding == 1
+    assert read_bundle_page(make_bundle(recipe, RunFolder.of(recipe))).decoding == 1
 
 
 def test_what_is_packed_does_not_change_under_a_run(packed: Path) -> None:

@@ -179,7 +179,7 @@ def test_recipe_s_own_size_interpolation_and_normalisation_win() -> None:
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
 def test_pretrained_inception_sees_what_torchvision_s_own_conversion_gives(name: str) -> None:
     """torchvision normalises as ImageNet and converts inside (transform_input); x*2-1 is the same in one step."""
-    spec = build_model_spec(load(model=name, weights="pretrained"), 2)
+    spec = build_model_spec(resolve_recipe(load(model=name, weights="pretrained")), 2)
     pixels = torch.rand(1, 3, 8, 8)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     theirs = build_backbone(name, 2)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from runs import run_dir
 from several_labels import SETS, SHAPES, draw_shapes, write_shapes
 
 import trainer.evaluate.__main__ as trainer_evaluate
@@ -42,6 +43,8 @@ from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.misfit import MULTI_LABEL_METRIC, refuse_misfit, settle_metric
 from trainer.record.logbook import read_metrics
+from trainer.record.run_folder import RunFolder
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -170,7 +173,7 @@ def test_saved_recipe_trains_again_to_the_same_result(trained: Path, tmp_path: P
 
 
 def test_batches_hold_a_one_for_every_label_of_the_list(multi_path: Path) -> None:
-    dataset, recipe = open_dataset(multi_path), load_recipe("smoke", [f"data={multi_path}"])
+    dataset, recipe = open_dataset(multi_path), resolve_recipe(load_recipe("smoke", [f"data={multi_path}"]))
     with open(multi_path.parent / "shapes/list.csv", newline="", encoding="utf-8") as file:
         listed = {row["path"]: row["label"].split(";") for row in csv.DictReader(file)}
     stream = TrainStream(dataset.split("train"), recipe, build_preprocess(recipe, dataset), single_rank())
@@ -187,7 +190,7 @@ def test_fraction_takes_its_share_of_every_set_of_labels_and_grows(multi_path: P
     split = open_dataset(multi_path).split("train")
     parts = []
     for fraction in (0.25, 0.5):
-        recipe = load_recipe("smoke", [f"data={multi_path}", f"stream.fraction={fraction}"])
+        recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}", f"stream.fraction={fraction}"]))
         stream = TrainStream(split, recipe, build_preprocess(recipe, open_dataset(multi_path)), single_rank())
         batches = [(batch.ids.tolist(), batch.labels) for batch in stream.iterate(0, 0)]
         stream.close()
@@ -208,7 +211,7 @@ def test_index_says_all_labels_of_a_sample(multi_path: Path) -> None:
 
 
 def test_contact_sheet_names_all_labels(multi_path: Path) -> None:
-    recipe = load_recipe("smoke", [f"data={multi_path}", "augment.mixup=0.4", "workers=0"])
+    recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}", "augment.mixup=0.4", "workers=0"]))
     sheet = collect_pictures(recipe, open_dataset(multi_path), 7)
     assert sorted(sheet.names) == sorted(", ".join(row) for row in SETS)
     assert len(sheet.mixed) == 10
@@ -249,7 +252,7 @@ def test_worst_pictures_are_named_by_all_their_labels(multi_path: Path) -> None:
     labels = np.array([[int(k in sample.labels) for k in range(3)] for sample in samples])
     ids, sources = np.array([sample.sample_id for sample in samples]), [sample.source for sample in samples]
     rows = Rows(ids, labels, np.full((len(ids), 3), -2, dtype=np.float32), sources)
-    recipe = load_recipe("smoke", [f"data={multi_path}"])
+    recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}"]))
     worst = read_worst(rows, split, build_preprocess(recipe, dataset), CLASSES, 8)
     assert {picture.label for picture in worst} == {"bars;disc;square"}
     assert {picture.prediction for picture in worst} == {""}
@@ -405,10 +408,10 @@ def test_metric_is_chosen_where_none_is_given(multi_path: Path, dataset_path: Pa
 
 def test_loop_itself_refuses_what_a_command_would(multi_path: Path, tmp_path: Path) -> None:
     """A trial of a sweep comes to it without one; torch would take the ones and zeros for shares of one label."""
-    recipe = load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "stop.metric=map"])
-    recipe.run_dir.mkdir()
+    recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "stop.metric=map"]))
+    run_dir(recipe).mkdir()
     with pytest.raises(UsageError, match=r"takes one label a picture; set loss\.name=bce$"):
-        train(recipe, single_rank(), lambda _: None)
+        train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
 
 
 def test_bundle_and_dataset_of_different_kinds_are_not_compared(

@@ -13,6 +13,7 @@ import pytest
 import torch
 import xxhash
 from conftest import make_pictures
+from runs import run_dir
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,10 +40,11 @@ from trainer.recipes.options.step import StepOptions
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.launch import launch
 from trainer.step.engine import Engine
 from trainer.step.loss import build_loss
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -59,7 +61,7 @@ SLICED = Judging(by=("width", "mode"))
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "ledger=true"]
     small = ["model=timm/test_efficientnet", "epochs=2", "optim.peak_lr=0.001"]
-    return load_recipe("smoke", [*fixed, *small, *options])
+    return resolve_recipe(load_recipe("smoke", [*fixed, *small, *options]))
 
 
 def make_runs(data: Path, wide: Path, multi: Path, root: Path, workers: int) -> dict[str, Recipe]:
@@ -99,7 +101,7 @@ def make_runs(data: Path, wide: Path, multi: Path, root: Path, workers: int) -> 
         make_recipe(data, root, "name=stopped"),
     ]
     for recipe in recipes:
-        recipe.run_dir.mkdir(parents=True)
+        run_dir(recipe).mkdir(parents=True)
     (root / "stopped" / STOP_FILE).touch()
     return {recipe.name: recipe.model_copy(update={"workers": workers}) for recipe in recipes}
 
@@ -141,7 +143,7 @@ def take_steps(
 def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Path, out: Path) -> dict[str, Any]:
     """All that the tests of this module compare, in one start of the processes."""
     return {
-        "outcomes": {name: train(run, ranks, lambda _: None) for name, run in runs.items()},
+        "outcomes": {name: train(run, RunFolder.of(run), ranks, lambda _: None) for name, run in runs.items()},
         "equal": take_steps(ranks, runs["12"], weighted=False),
         "weighted": take_steps(ranks, runs["12"], weighted=True),
         "clipped": take_steps(ranks, runs["12"], weighted=True, clip_norm=0.1),
@@ -155,7 +157,7 @@ def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Pat
 def read_epochs(ranks: Ranks, data: Path) -> dict[int, list[list[tuple[int, int]]]]:
     """An epoch of global batches of 11, as (sample id, hash of the pixels), by the number of each rank's workers."""
     options = ["augment.crop=random", "augment.policy=strong", "batch_size_global=11", "stream.lanes=3"]
-    recipe = load_recipe("smoke", [f"data={data}", "name=epochs", *options])
+    recipe = resolve_recipe(load_recipe("smoke", [f"data={data}", "name=epochs", *options]))
     dataset = open_dataset(data)
     epochs = {}
     for workers in (0, 1, 2, 4):
@@ -216,7 +218,7 @@ def results(
 
 def seen(recipe: Recipe) -> list[tuple[int, int, int, int]]:
     """(epoch, step, sample id, hash of the pixels) of all steps that led to the weights, in order."""
-    table = read_ledger(recipe.run_dir / "ledger")
+    table = read_ledger(run_dir(recipe) / "ledger")
     names = ("epoch", "step", "sample_id", "pixels_xxh3")
     return list(zip(*(table[name].to_pylist() for name in names), strict=True))
 
@@ -234,7 +236,7 @@ def test_ledger_is_the_same_for_every_number_of_ranks_and_workers(
 def test_every_epoch_holds_every_sample_exactly_once(
     runs: dict[int, dict[str, Recipe]], num_ranks: int, size: int
 ) -> None:
-    table = read_ledger(runs[num_ranks][str(size)].run_dir / "ledger")
+    table = read_ledger(run_dir(runs[num_ranks][str(size)]) / "ledger")
     epochs, ids = table["epoch"].to_numpy(), table["sample_id"].to_numpy()
     assert {epoch: sorted(ids[epochs == epoch].tolist()) for epoch in set(epochs.tolist())} == {
         epoch: list(range(NUM_SAMPLES)) for epoch in (0, 1)
@@ -243,7 +245,7 @@ def test_every_epoch_holds_every_sample_exactly_once(
 
 def test_some_ranks_are_empty_in_a_short_last_step(runs: dict[int, dict[str, Recipe]]) -> None:
     """The two tests above rely on it."""
-    table = read_ledger(runs[3]["71"].run_dir / "ledger")
+    table = read_ledger(run_dir(runs[3]["71"]) / "ledger")
     assert set(table["rank"].to_numpy()[table["step"].to_numpy() == 1].tolist()) == {2}
 
 
@@ -321,14 +323,14 @@ def test_mixed_pictures_and_weighted_classes_give_the_same_weights_on_every_numb
 def test_several_labels_are_judged_alike_on_every_number_of_ranks(
     runs: dict[int, dict[str, Recipe]], num_ranks: int
 ) -> None:
-    ours, theirs = (read_metrics(runs[number]["several"].run_dir)[-1] for number in (num_ranks, 1))
+    ours, theirs = (read_metrics(run_dir(runs[number]["several"]))[-1] for number in (num_ranks, 1))
     scores = [name for name in theirs if name.startswith("val/") and name != "val/time_s"]
     assert "val/map" in scores
     assert {name: ours[name] for name in scores} == pytest.approx({name: theirs[name] for name in scores}, abs=1e-9)
 
 
 def read_weights(recipe: Recipe) -> dict[str, Tensor]:
-    return load_file(max((recipe.run_dir / "snapshots").iterdir()) / "model.safetensors")
+    return load_file(max((run_dir(recipe) / "snapshots").iterdir()) / "model.safetensors")
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -341,7 +343,7 @@ def test_validation_in_training_is_that_of_the_snapshot_although_ranks_have_thei
     model.load_state_dict(read_weights(recipe))
     rows = evaluate_split(model, build_preprocess(recipe, dataset), dataset.split("val"), single_rank(), workers=1)
     metrics = compute_metrics(rows.labels, rows.logits, dataset.classes)
-    assert read_metrics(recipe.run_dir)[-1]["val/log_loss"] == metrics["log_loss"]
+    assert read_metrics(run_dir(recipe))[-1]["val/log_loss"] == metrics["log_loss"]
 
 
 @pytest.mark.parametrize(
@@ -368,11 +370,11 @@ def test_run_stopped_on_two_ranks_goes_on_exactly_on_one(
 ) -> None:
     assert results[2]["outcomes"]["stopped"] == "interrupted"
     recipe = runs[2]["stopped"]
-    shutil.copytree(recipe.run_dir, tmp_path / recipe.name)
+    shutil.copytree(run_dir(recipe), tmp_path / recipe.name)
     recipe = recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(tmp_path)})})
     assert len(seen(recipe)) == recipe.batch_size_global  # it was stopped in its first step, which it took
-    (recipe.run_dir / STOP_FILE).unlink()
-    assert train(recipe, single_rank(), lambda _: None) == "finished"
+    (run_dir(recipe) / STOP_FILE).unlink()
+    assert train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None) == "finished"
     assert seen(recipe) == seen(runs[1]["12"])
 
 
@@ -385,8 +387,8 @@ def test_two_ray_workers_see_the_global_batches_of_one_process(
     recipe = make_recipe(dataset_path, tmp_path, "name=ray", "batch_size_global=7", "launch=ray", "num_ranks=2")
     launch(recipe.model_copy(update={"evaluate_on": []}))
     assert seen(recipe) == seen(runs[1]["7"])
-    assert set(read_ledger(recipe.run_dir / "ledger")["rank"].to_pylist()) == {0, 1}
-    threads = json.loads((recipe.run_dir / "environment.json").read_text())["threads"]
+    assert set(read_ledger(run_dir(recipe) / "ledger")["rank"].to_pylist()) == {0, 1}
+    threads = json.loads((run_dir(recipe) / "environment.json").read_text())["threads"]
     # In Ray's worker, before torch was loaded there.
     assert threads.startswith(f"1 of torch (GOMP_SPINCOUNT={SPINS})")
 
@@ -405,7 +407,7 @@ def test_evaluation_does_not_depend_on_the_number_of_threads(
 
 
 def test_every_rank_has_its_own_rows_of_the_dataset(dataset_path: Path, runs: dict[int, dict[str, Recipe]]) -> None:
-    table = read_ledger(runs[2]["12"].run_dir / "ledger")
+    table = read_ledger(run_dir(runs[2]["12"]) / "ledger")
     counts = [int((table["rank"].to_numpy() == rank).sum()) for rank in (0, 1)]
     assert counts == [open_dataset(dataset_path).split("train").num_samples] * 2
 
@@ -413,6 +415,9 @@ def test_every_rank_has_its_own_rows_of_the_dataset(dataset_path: Path, runs: di
 def test_epoch_is_judged_by_the_average_that_is_kept(wide_path: Path, tmp_path: Path) -> None:
     """The average of each rank has seen BatchNorm statistics of its own."""
     options = ("model=timm/test_resnet", "step.ema=0.9", "num_ranks=2", "evaluate_on=[val]", "stop.metric=log_loss")
-    recipe = launch(make_recipe(wide_path, tmp_path, *options, "name=average", "optim.peak_lr=0.01"))
-    kept = json.loads((recipe.run_dir / "evaluation" / "val" / "metrics.json").read_text())
-    assert min(row["val/log_loss"] for row in read_metrics(recipe.run_dir)) == pytest.approx(kept["log_loss"], rel=1e-6)
+    recipe = make_recipe(wide_path, tmp_path, *options, "name=average", "optim.peak_lr=0.01")
+    launch(recipe)
+    kept = json.loads((run_dir(recipe) / "evaluation" / "val" / "metrics.json").read_text())
+    assert min(row["val/log_loss"] for row in read_metrics(run_dir(recipe))) == pytest.approx(
+        kept["log_loss"], rel=1e-6
+    )

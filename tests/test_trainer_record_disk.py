@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_dir
 from safetensors.torch import load_file
 from small_disk import SmallDisk, mount_small
 from test_shards_files_disk import limited_files
@@ -34,7 +35,7 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import Numbers, read_metrics
-from trainer.record.run_dir import SAVE_FILE
+from trainer.record.run_folder import SAVE_FILE, RunFolder
 from trainer.record.snapshot import SnapshotStore
 from trainer.run.__main__ import main
 from trainer.run.job import run_rank
@@ -55,16 +56,16 @@ def name_options(data: Path, root: Path, *options: str) -> list[str]:
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     recipe, *words = name_options(data, root, *options)
     recipe = resolve_recipe(load_recipe(recipe, words))
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir(recipe).mkdir(parents=True, exist_ok=True)
     return recipe
 
 
 def train_quietly(recipe: Recipe) -> None:
-    assert train(recipe, single_rank(), lambda _: None) == "finished"
+    assert train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None) == "finished"
 
 
 def final_weights(recipe: Recipe) -> bytes:
-    folder = max((recipe.run_dir / "snapshots").iterdir())
+    folder = max((run_dir(recipe) / "snapshots").iterdir())
     tensors = load_file(folder / "model.safetensors")
     return b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
 
@@ -87,12 +88,12 @@ def train_until_full(recipe: Recipe, disk: SmallDisk, left: int) -> str:
     """Train; the disk fills when the first epoch is saved. Return the sentence that ends it."""
 
     def fill(_: Numbers) -> None:
-        while not list(recipe.run_dir.glob("snapshots/*/state.json")):
+        while not list(run_dir(recipe).glob("snapshots/*/state.json")):
             time.sleep(0.005)
         disk.fill(left)
 
     with pytest.raises(UsageError) as caught:
-        train(recipe, single_rank(), fill)
+        train(recipe, RunFolder.of(recipe), single_rank(), fill)
     return str(caught.value)
 
 
@@ -102,22 +103,22 @@ def test_disk_that_fills_ends_the_run_with_where_it_stands_and_with_room_the_sam
     recipe = make_recipe(dataset_path, disk.folder)
     sentence = train_until_full(recipe, disk, left=SNAPSHOT // 2)
     assert re.fullmatch(
-        rf"the disk of {recipe.run_dir}/snapshots is full \(\d+\.\d KiB free, more than 1\.2 MiB needed\); the run "
+        rf"the disk of {run_dir(recipe)}/snapshots is full \(\d+\.\d KiB free, more than 1\.2 MiB needed\); the run "
         rf"stopped after {2 * NUM_SAMPLES} samples, its last snapshot is at {NUM_SAMPLES}\. Free some room there, or "
-        rf"move {recipe.run_dir} to another disk and set storage\.root to the folder that it is in: the same command "
+        rf"move {run_dir(recipe)} to another disk and set storage\.root to the folder that it is in: the same command "
         "then resumes from that snapshot",
         sentence,
     )
     assert not list(disk.folder.rglob("*.partial*"))
     moved = make_recipe(dataset_path, tmp_path / "elsewhere")  # one remedy
-    shutil.copytree(recipe.run_dir, moved.run_dir, dirs_exist_ok=True)
+    shutil.copytree(run_dir(recipe), run_dir(moved), dirs_exist_ok=True)
     train_quietly(moved)
     assert final_weights(moved) == straight
     disk.remount("size=24m")  # the other
     train_quietly(recipe)
     assert final_weights(recipe) == straight
-    assert len(read_ledger(recipe.run_dir / "ledger")) == 2 * NUM_SAMPLES
-    assert [row["epoch"] for row in read_metrics(recipe.run_dir)] == [1, 2]
+    assert len(read_ledger(run_dir(recipe) / "ledger")) == 2 * NUM_SAMPLES
+    assert [row["epoch"] for row in read_metrics(run_dir(recipe))] == [1, 2]
 
 
 def test_disk_without_a_byte_ends_the_run_at_the_first_file_and_the_same_command_resumes(
@@ -125,7 +126,7 @@ def test_disk_without_a_byte_ends_the_run_at_the_first_file_and_the_same_command
 ) -> None:
     recipe = make_recipe(dataset_path, disk.folder, "track.every_steps=1", "track.tensorboard=true")
     sentence = train_until_full(recipe, disk, left=0)
-    assert re.match(rf"the disk of {recipe.run_dir}\S* is full \(0 bytes free", sentence)
+    assert re.match(rf"the disk of {run_dir(recipe)}\S* is full \(0 bytes free", sentence)
     assert f"the run stopped after {NUM_SAMPLES} samples" in sentence
     disk.empty()
     train_quietly(recipe)
@@ -137,9 +138,9 @@ def test_what_the_writer_of_a_snapshot_meets_ends_the_run_in_the_middle_of_the_e
 ) -> None:
     """The first step saves; no other snapshot is due before the end of the epoch, 72 steps on."""
     recipe = make_recipe(dataset_path, tmp_path, "batch_size_global=1", "epochs=1")
-    (recipe.run_dir / SAVE_FILE).touch()
+    (run_dir(recipe) / SAVE_FILE).touch()
     with limited_files(500_000), pytest.raises(UsageError) as caught:
-        train(recipe, single_rank(), lambda _: None)
+        train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
     found = re.match(
         r"a file on the disk of .*/snapshots is larger than `ulimit -f` allows \(488\.3 KiB allowed, more than 1\.2 "
         r"MiB needed\); the run stopped after (\d+) samples, it has no snapshot yet\. Raise that limit: the same c",
@@ -147,7 +148,7 @@ def test_what_the_writer_of_a_snapshot_meets_ends_the_run_in_the_middle_of_the_e
     )
     assert found, caught.value
     assert 1 <= int(found[1]) < NUM_SAMPLES
-    assert list((recipe.run_dir / "snapshots").iterdir()) == []
+    assert list((run_dir(recipe) / "snapshots").iterdir()) == []
 
 
 def test_what_was_refused_first_is_told_although_the_last_snapshot_fails_as_well(
@@ -159,7 +160,7 @@ def test_what_was_refused_first_is_told_although_the_last_snapshot_fails_as_well
         raise UsageError("nobody listens")
 
     with limited_files(500_000), pytest.raises(UsageError, match=r"^nobody listens$"):
-        train(recipe, single_rank(), report)
+        train(recipe, RunFolder.of(recipe), single_rank(), report)
 
 
 def test_run_that_does_not_fit_is_refused_before_its_first_step_and_by_the_dry_run(
@@ -198,15 +199,15 @@ def test_room_that_the_runs_own_snapshots_take_is_counted_as_room(
 
 def test_leftovers_in_the_folder_of_a_run_are_removed_at_its_start(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "epochs=1")
-    left = recipe.run_dir / "snapshots" / "000000000000036.partial-99999999"
+    left = run_dir(recipe) / "snapshots" / "000000000000036.partial-99999999"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
-    kept = recipe.run_dir / "snapshots" / "notes"
+    kept = run_dir(recipe) / "snapshots" / "notes"
     kept.mkdir()
-    state = SnapshotStore(recipe.run_dir / "snapshots").read_last()
+    state = SnapshotStore(run_dir(recipe) / "snapshots").read_last()
     assert state is None
     train_quietly(recipe)
-    assert sorted(os.listdir(recipe.run_dir / "snapshots")) == [f"{NUM_SAMPLES:015d}", "notes"]
+    assert sorted(os.listdir(run_dir(recipe) / "snapshots")) == [f"{NUM_SAMPLES:015d}", "notes"]
 
 
 # After training
@@ -221,7 +222,7 @@ def trained(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Rec
 
 
 def copy_run(recipe: Recipe, root: Path) -> Recipe:
-    shutil.copytree(recipe.run_dir, root / recipe.name)
+    shutil.copytree(run_dir(recipe), root / recipe.name)
     return recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(root)})})
 
 
@@ -242,20 +243,20 @@ def test_disk_that_fills_after_training_ends_the_run_and_the_same_command_writes
         run_rank(recipe, single_rank(), lambda _: None)
     assert re.match(
         rf"the disk of {disk.folder / where} is full \(.* free.*\); the run was stopped, its last snapshot is at "
-        rf"{NUM_SAMPLES}\. Free some room there, or move {recipe.run_dir} to another disk",
+        rf"{NUM_SAMPLES}\. Free some room there, or move {run_dir(recipe)} to another disk",
         str(caught.value),
     )
     assert not list(disk.folder.rglob("*.partial*"))
-    assert not (recipe.run_dir / "result.json").exists()
+    assert not (run_dir(recipe) / "result.json").exists()
     disk.empty()
     assert run_rank(recipe, single_rank(), lambda _: None) == "finished"
-    assert json.loads((recipe.run_dir / "result.json").read_text())["outcome"] == "finished"
-    assert "is left out" not in (recipe.run_dir / "report.html").read_text()
+    assert json.loads((run_dir(recipe) / "result.json").read_text())["outcome"] == "finished"
+    assert "is left out" not in (run_dir(recipe) / "report.html").read_text()
 
 
 def test_figure_that_has_no_room_is_not_left_out_but_ends_the_command(trained: Recipe, disk: SmallDisk) -> None:
     disk.fill(left=8192)
-    rows = read_metrics(trained.run_dir)
+    rows = read_metrics(run_dir(trained))
     with pytest.raises(DiskError, match=f"^the disk of {disk.folder} is full"):
         try_extra("curves.png", lambda: draw_training(disk.folder / "curves.png", rows))
     assert os.listdir(disk.folder) == ["ballast"]
@@ -265,7 +266,7 @@ def test_figure_that_has_no_room_is_not_left_out_but_ends_the_command(trained: R
 def test_export_to_a_full_disk_leaves_nothing_and_with_room_it_is_written(
     kind: str, trained: Recipe, disk: SmallDisk
 ) -> None:
-    bundle = make_bundle(trained)
+    bundle = make_bundle(trained, RunFolder.of(trained))
     disk.fill(left=300_000)
     with pytest.raises(DiskError, match=f"^the disk of {disk.folder} is full"):
         export_bundle(bundle, kind, disk.folder / "model")  # type: ignore[arg-type]
@@ -277,7 +278,14 @@ def test_export_to_a_full_disk_leaves_nothing_and_with_room_it_is_written(
 def test_predict_with_a_full_disk_is_one_sentence_and_with_room_the_same_command_answers(
     trained: Recipe, pictures: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(make_bundle(trained)), str(pictures / "test"), "--out", str(disk.folder / "out.csv"), "--workers", "1"]
+    words = [
+        str(make_bundle(trained, RunFolder.of(trained))),
+        str(pictures / "test"),
+        "--out",
+        str(disk.folder / "out.csv"),
+        "--workers",
+        "1",
+    ]
     disk.fill()
     assert run_command(predict, words) == 2
     assert capsys.readouterr().err == (
@@ -292,8 +300,8 @@ def test_predict_with_a_full_disk_is_one_sentence_and_with_room_the_same_command
 
 def test_bundle_stays_as_it_is_where_a_new_one_has_no_room(trained: Recipe, disk: SmallDisk) -> None:
     recipe = copy_run(trained, disk.folder)
-    before = Bundle.load(make_bundle(recipe)).page.fingerprint()
+    before = Bundle.load(make_bundle(recipe, RunFolder.of(recipe))).page.fingerprint()
     disk.fill(left=100_000)
     with pytest.raises(DiskError, match=r"KiB free, more than \d+\.\d KiB needed\)"):
-        make_bundle(recipe)
-    assert Bundle.load(recipe.run_dir / "bundle").page.fingerprint() == before
+        make_bundle(recipe, RunFolder.of(recipe))
+    assert Bundle.load(run_dir(recipe) / "bundle").page.fingerprint() == before

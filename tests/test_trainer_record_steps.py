@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_dir
 
 from trainer.loop.loop import train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.record.steps import StepLog, StepNumbers, read_steps
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -58,8 +60,8 @@ def test_rows_after_the_snapshot_are_dropped_by_a_restart_and_so_is_one_cut_by_a
 
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "launch=local", "epochs=2"]
-    recipe = load_recipe("smoke", [*fixed, *options])
-    recipe.run_dir.mkdir()
+    recipe = resolve_recipe(load_recipe("smoke", [*fixed, *options]))
+    run_dir(recipe).mkdir()
     return recipe
 
 
@@ -68,11 +70,14 @@ def test_rows_of_a_run_stopped_in_every_step_are_those_of_one_that_was_not(datas
         make_recipe(dataset_path, tmp_path, f"name={name}", "batch_size_global=24", "track.every_steps=1")
         for name in ("straight", "chopped")
     )
-    train(straight, single_rank(), lambda _: None)
-    (chopped.run_dir / STOP_FILE).touch()
-    while train(chopped, single_rank(), lambda _: None) == "interrupted":
+    train(straight, RunFolder.of(straight), single_rank(), lambda _: None)
+    (run_dir(chopped) / STOP_FILE).touch()
+    while train(chopped, RunFolder.of(chopped), single_rank(), lambda _: None) == "interrupted":
         pass
-    rows = [(straight.run_dir / "steps.jsonl").read_text(), (chopped.run_dir / "steps.jsonl").read_text()]
+    rows = [
+        (run_dir(straight) / "steps.jsonl").read_text(),
+        (run_dir(chopped) / "steps.jsonl").read_text(),
+    ]
     clock = ("step/img_s", "step/wait_frac")
     first, second = (
         [{name: value for name, value in json.loads(line).items() if name not in clock} for line in text.splitlines()]
@@ -87,9 +92,9 @@ def test_rows_of_a_run_stopped_in_every_step_are_those_of_one_that_was_not(datas
 def test_losses_of_the_steps_of_an_epoch_have_the_epochs_loss_as_their_mean(dataset_path: Path, tmp_path: Path) -> None:
     """Batches of equal size and samples of equal weight; learning rates end with that of the epoch's row."""
     recipe = make_recipe(dataset_path, tmp_path, "track.every_steps=1", "batch_size_global=24")
-    train(recipe, single_rank(), lambda _: None)
-    steps = read_steps(recipe.run_dir)
-    for row in read_metrics(recipe.run_dir):
+    train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
+    steps = read_steps(run_dir(recipe))
+    for row in read_metrics(run_dir(recipe)):
         losses = [step["step/loss"] for step in steps if step["epoch"] == row["epoch"]]
         assert sum(losses) / 3 == pytest.approx(row["train/loss"])
         assert next(step["step/lr"] for step in steps if step["step"] == row["step"]) == row["train/lr"]
@@ -97,6 +102,6 @@ def test_losses_of_the_steps_of_an_epoch_have_the_epochs_loss_as_their_mean(data
 
 def test_no_file_where_none_was_asked_for(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "epochs=1", "batch_size_global=72")
-    train(recipe, single_rank(), lambda _: None)
-    assert not (recipe.run_dir / "steps.jsonl").exists()
-    assert read_steps(recipe.run_dir) == []
+    train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
+    assert not (run_dir(recipe) / "steps.jsonl").exists()
+    assert read_steps(run_dir(recipe)) == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from object_stores import READER, run_seaweedfs
+from runs import run_dir
 from safetensors.torch import load_file
 
 from shards.errors import UsageError
@@ -26,8 +27,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
 from trainer.record.parts import read_parts
-from trainer.record.run_dir import STOP_FILE, claim_run_dir, enter_work_folder
-from trainer.record.store.run_store import open_run_store
+from trainer.record.run_folder import STOP_FILE, RunFolder, enter_work_folder
 from trainer.record.store.standing import Standing, look_up
 from trainer.run.job import run_rank
 from trainer.run.launch import launch
@@ -59,8 +59,9 @@ def start(recipe: Recipe, folder: Path) -> subprocess.Popen[str]:
 
 
 def store_of(recipe: Recipe) -> Storage:
-    assert recipe.run_uri
-    return open_storage(recipe.run_uri)
+    uri = RunFolder.of(recipe).uri
+    assert uri
+    return open_storage(uri)
 
 
 def stored_snapshots(storage: Storage) -> list[int]:
@@ -93,8 +94,8 @@ def seen(folder: Path) -> list[tuple[int, int, int, int]]:
     return list(zip(*(table[name].to_pylist() for name in names), strict=True))
 
 
-def read_weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(max((run_dir / "snapshots").iterdir()) / "model.safetensors")
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((folder / "snapshots").iterdir()) / "model.safetensors")
 
 
 def read_stored_weights(recipe: Recipe, folder: Path) -> dict[str, torch.Tensor]:
@@ -107,7 +108,9 @@ def read_stored_weights(recipe: Recipe, folder: Path) -> dict[str, torch.Tensor]
 def straight(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """An uninterrupted run in a folder."""
     root = tmp_path_factory.mktemp("straight")
-    return launch(make_recipe(dataset_path, root, root))
+    recipe = make_recipe(dataset_path, root, root)
+    launch(recipe)
+    return recipe
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,8 @@ def killed(dataset_path: Path, s3: str, tmp_path_factory: pytest.TempPathFactory
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     shutil.rmtree(folder / "work")
-    return launch(recipe)
+    launch(recipe)
+    return recipe
 
 
 @pytest.mark.slow
@@ -128,13 +132,13 @@ def test_weights_of_a_run_that_lost_its_machine_are_those_of_an_uninterrupted_on
     killed: Recipe, straight: Recipe, tmp_path: Path
 ) -> None:
     torch.testing.assert_close(
-        read_stored_weights(killed, tmp_path), read_weights(straight.run_dir), rtol=0, atol=1e-12
+        read_stored_weights(killed, tmp_path), read_weights(run_dir(straight)), rtol=0, atol=1e-12
     )
 
 
 @pytest.mark.slow
 def test_ledger_in_the_store_is_that_of_an_uninterrupted_run(killed: Recipe, straight: Recipe, tmp_path: Path) -> None:
-    assert seen_in_store(killed, tmp_path / "ledger") == seen(straight.run_dir / "ledger")
+    assert seen_in_store(killed, tmp_path / "ledger") == seen(run_dir(straight) / "ledger")
 
 
 @pytest.mark.slow
@@ -142,7 +146,7 @@ def test_metrics_in_the_store_are_those_of_an_uninterrupted_run(
     killed: Recipe, straight: Recipe, tmp_path: Path
 ) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(store_of(killed).read("metrics.jsonl"))
-    ours, theirs = ([row["val/log_loss"] for row in read_metrics(path)] for path in (tmp_path, straight.run_dir))
+    ours, theirs = ([row["val/log_loss"] for row in read_metrics(path)] for path in (tmp_path, run_dir(straight)))
     assert ours == pytest.approx(theirs, abs=1e-9)
 
 
@@ -165,8 +169,13 @@ def test_another_machine_that_repeats_the_command_gets_the_outputs_and_trains_no
     before = store_of(killed).sizes().keys()
     recipe = move(killed, tmp_path)
     launch(recipe)
-    assert {path.name for path in recipe.run_dir.iterdir()} >= {"bundle", "report.html", "metrics.jsonl", "result.json"}
-    assert not (recipe.run_dir / "snapshots").exists()
+    assert {path.name for path in run_dir(recipe).iterdir()} >= {
+        "bundle",
+        "report.html",
+        "metrics.jsonl",
+        "result.json",
+    }
+    assert not (run_dir(recipe) / "snapshots").exists()
     assert store_of(killed).sizes().keys() == before
 
 
@@ -183,7 +192,7 @@ def test_run_of_another_recipe_in_the_store_is_refused_with_the_first_difference
     with pytest.raises(UsageError) as caught:
         launch(other)
     assert str(caught.value) == (
-        f"{killed.run_place} holds a run of another recipe (seed was 0, now 7); "
+        f"{RunFolder.of(killed)} holds a run of another recipe (seed was 0, now 7); "
         "choose another name=, or delete that folder"
     )
 
@@ -199,15 +208,15 @@ def test_upload_that_was_cut_is_no_snapshot(dataset_path: Path, s3: str, straigh
     shutil.rmtree(tmp_path / "work")
     launch(recipe)
     assert name not in storage.sizes()
-    torch.testing.assert_close(read_weights(recipe.run_dir), read_weights(straight.run_dir), rtol=0, atol=1e-12)
+    torch.testing.assert_close(read_weights(run_dir(recipe)), read_weights(run_dir(straight)), rtol=0, atol=1e-12)
 
 
 def stop_early(recipe: Recipe) -> Recipe:
     """Take one step and stop, as Ctrl-C does."""
-    claim_run_dir(recipe)
-    (recipe.run_dir / STOP_FILE).touch()
+    RunFolder.of(recipe).claim(recipe)
+    (run_dir(recipe) / STOP_FILE).touch()
     assert run_rank(recipe, single_rank(), lambda _: None) == "interrupted"
-    (recipe.run_dir / STOP_FILE).unlink()
+    (run_dir(recipe) / STOP_FILE).unlink()
     return recipe
 
 
@@ -219,7 +228,7 @@ def test_state_that_never_reached_the_store_is_gone_on_from(
     storage = store_of(recipe)
     storage.delete([name for name in storage.sizes() if name.startswith("snapshots/")])
     launch(recipe)
-    assert seen_in_store(recipe, tmp_path / "ledger") == seen(straight.run_dir / "ledger")
+    assert seen_in_store(recipe, tmp_path / "ledger") == seen(run_dir(straight) / "ledger")
     assert storage.sizes().keys() >= {"result.json"}
 
 
@@ -230,33 +239,37 @@ def test_state_of_a_run_that_was_removed_from_the_store_does_not_come_back(
     storage = store_of(recipe)
     storage.delete(list(storage.sizes()))
     other = recipe.model_copy(update={"seed": 3})
-    claim_run_dir(other)  # the same name for another recipe: the old state is neither refused nor used
-    assert not (recipe.run_dir / "snapshots").exists()
+    RunFolder.of(other).claim(other)  # the same name for another recipe: the old state is neither refused nor used
+    assert not (run_dir(recipe) / "snapshots").exists()
 
 
 def test_standing_of_a_run_is_looked_up_in_its_store_and_nothing_is_left_there(
     dataset_path: Path, s3: str, tmp_path: Path
 ) -> None:
     fresh = make_recipe(dataset_path, s3.format(path="standing"), tmp_path / "work")
-    assert look_up(fresh) == Standing(samples_seen=0, is_finished=False)
+    assert look_up(fresh, RunFolder.of(fresh)) == Standing(samples_seen=0, is_finished=False)
     assert store_of(fresh).sizes() == {}
     recipe = stop_early(fresh)
     names = store_of(recipe).sizes()
     elsewhere = move(recipe, tmp_path / "elsewhere")
-    assert look_up(elsewhere) == look_up(recipe) == Standing(samples_seen=2, is_finished=False)
+    assert (
+        look_up(elsewhere, RunFolder.of(elsewhere))
+        == look_up(recipe, RunFolder.of(recipe))
+        == Standing(samples_seen=2, is_finished=False)
+    )
     with pytest.raises(UsageError, match=r"/standing/run holds a run of another recipe \(seed was 0, now 3\); choose"):
         look_up(elsewhere.model_copy(update={"seed": 3}))
     store_of(recipe).write("result.json", b"{}")
-    assert look_up(elsewhere) == Standing(samples_seen=2, is_finished=True)
+    assert look_up(elsewhere, RunFolder.of(elsewhere)) == Standing(samples_seen=2, is_finished=True)
     assert store_of(recipe).sizes().keys() == names.keys() | {"result.json"}
-    assert not elsewhere.run_dir.exists()
+    assert not run_dir(elsewhere).exists()
 
 
 def test_state_here_of_another_run_of_the_same_name_does_not_count(dataset_path: Path, s3: str, tmp_path: Path) -> None:
     recipe = stop_early(make_recipe(dataset_path, s3.format(path="namesake"), tmp_path / "work"))
     storage = store_of(recipe)
     storage.delete(list(storage.sizes()))
-    assert look_up(recipe) == Standing(samples_seen=0, is_finished=False)
+    assert look_up(recipe, RunFolder.of(recipe)) == Standing(samples_seen=0, is_finished=False)
 
 
 def test_keys_that_a_store_does_not_take_are_refused_in_one_sentence(
@@ -276,15 +289,16 @@ def test_keys_that_may_read_and_not_write_are_refused_before_the_run(
     recipe = stop_early(make_recipe(dataset_path, s3.format(path="read-only"), tmp_path / "work"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER[1])
-    assert read_parts(recipe) == 1
+    assert read_parts(RunFolder.of(recipe)) == 1
     with pytest.raises(PermissionError, match=r"the store denies access .*check the keys"):
-        look_up(recipe)
+        look_up(recipe, RunFolder.of(recipe))
 
 
 @pytest.mark.slow
 def test_run_is_kept_in_gcs_as_well(dataset_path: Path, gcs: str, tmp_path: Path) -> None:
     options = ("epochs=2", "batch_size_global=12", "stop.patience=1", "stop.min_delta=1")
-    recipe = launch(make_recipe(dataset_path, gcs.format(path="runs"), tmp_path / "work", *options))
+    recipe = make_recipe(dataset_path, gcs.format(path="runs"), tmp_path / "work", *options)
+    launch(recipe)
     names = store_of(recipe).sizes()
     assert names.keys() >= {"result.json", "report.html", "bundle/weights.safetensors", "metrics.jsonl"}
     assert stored_snapshots(store_of(recipe)) == [NUM_SAMPLES, 2 * NUM_SAMPLES]  # the best and the last
@@ -304,9 +318,9 @@ def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_thi
         own.kill()
         _, errors = process.communicate(timeout=100)
         assert (process.returncode, "Traceback" in errors) == (2, False), errors
-        assert f"its state is saved on this machine in {recipe.run_dir}, and the same command goes on" in errors
+        assert f"its state is saved on this machine in {run_dir(recipe)}, and the same command goes on" in errors
         assert "error: s3://shards/away/run" in errors
-        local = max(int(path.name) for path in (recipe.run_dir / "snapshots").iterdir())
+        local = max(int(path.name) for path in (run_dir(recipe) / "snapshots").iterdir())
         own.start()
         assert local > max(stored_snapshots(store_of(recipe)))
         again = start(recipe, tmp_path)
@@ -314,15 +328,15 @@ def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_thi
         again.send_signal(signal.SIGINT)
         _, errors = again.communicate(timeout=100)
         assert again.returncode == 130, errors
-        assert f"the state is saved in {recipe.run_place}, and the same command goes on from it" in errors
+        assert f"the state is saved in {RunFolder.of(recipe)}, and the same command goes on from it" in errors
 
 
 def run_on_nodes(ranks: Ranks, recipe: Recipe, work: Path, nodes: list[str], stop: bool) -> Outcome:
     """A rank on a machine of its own: its work folder is nobody else's."""
     recipe = move(recipe, work / nodes[ranks.rank])
     if stop and ranks.is_first:
-        recipe.run_dir.mkdir(parents=True, exist_ok=True)
-        (recipe.run_dir / STOP_FILE).touch()
+        run_dir(recipe).mkdir(parents=True, exist_ok=True)
+        (run_dir(recipe) / STOP_FILE).touch()
     return run_rank(recipe, ranks, lambda _: None)
 
 
@@ -331,18 +345,20 @@ def test_nodes_without_a_common_disk_share_a_run_and_may_change(
     dataset_path: Path, s3: str, straight: Recipe, tmp_path: Path
 ) -> None:
     recipe = make_recipe(dataset_path, s3.format(path="nodes"), tmp_path / "command")
-    claim_run_dir(recipe)
+    RunFolder.of(recipe).claim(recipe)
     for node in ("a", "b"):
         enter(recipe, tmp_path / node)
     assert run_processes(run_on_nodes, (recipe, tmp_path, ["a", "b"], True), 2) == "interrupted"
     shutil.rmtree(tmp_path / "a")
     assert run_processes(run_on_nodes, (recipe, tmp_path, ["b", "c"], False), 2) == "finished"
-    assert seen_in_store(recipe, tmp_path / "ledger") == seen(straight.run_dir / "ledger")
-    torch.testing.assert_close(read_stored_weights(recipe, tmp_path), read_weights(straight.run_dir), rtol=0, atol=1e-9)
+    assert seen_in_store(recipe, tmp_path / "ledger") == seen(run_dir(straight) / "ledger")
+    torch.testing.assert_close(
+        read_stored_weights(recipe, tmp_path), read_weights(run_dir(straight)), rtol=0, atol=1e-9
+    )
     assert json.loads(store_of(recipe).read("result.json"))["num_ranks"] == 2
 
 
 def enter(recipe: Recipe, work: Path) -> None:
-    store = open_run_store(recipe)
+    store = RunFolder.of(recipe).store
     assert store is not None
-    enter_work_folder(move(recipe, work).run_dir, store)
+    enter_work_folder(run_dir(move(recipe, work)), store)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import run_dir
 
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.read import SampleReader
@@ -28,7 +29,7 @@ from trainer.recipes.options.run import TrackOptions
 from trainer.recipes.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import Numbers, read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE
 from trainer.record.steps import read_steps
 from trainer.record.track.track import Tracker
 from trainer.record.track.wandb_run import choose_mode
@@ -44,7 +45,7 @@ Record = dict[str, Any]
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=offline", "epochs=2", "evaluate_on=[]"]
     recipe = resolve_recipe(load_recipe("smoke", [*fixed, *options]))
-    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir(recipe).mkdir(parents=True, exist_ok=True)
     return recipe
 
 
@@ -56,7 +57,7 @@ def train_run(data: Path, root: Path, *options: str) -> Recipe:
 
 def read_runs(recipe: Recipe) -> list[list[Record]]:
     """The records of each W&B file of a run, in the order of its starts."""
-    return [inspect("--json", file) for file in sorted(recipe.run_dir.glob("wandb/offline-run-*/run-*.wandb"))]
+    return [inspect("--json", file) for file in sorted(run_dir(recipe).glob("wandb/offline-run-*/run-*.wandb"))]
 
 
 def inspect(*arguments: str | Path) -> list[Record]:
@@ -67,7 +68,7 @@ def inspect(*arguments: str | Path) -> list[Record]:
 
 def summarise(recipe: Recipe) -> Record:
     """The summary of the last start of a run, as W&B's own tool gathers it."""
-    *_, file = sorted(recipe.run_dir.glob("wandb/offline-run-*/run-*.wandb"))
+    *_, file = sorted(run_dir(recipe).glob("wandb/offline-run-*/run-*.wandb"))
     command = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--summary", "--json", file]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     summary: Record = json.loads(done.stdout)["summary"]
@@ -118,20 +119,20 @@ def test_keys_of_a_store_do_not_reach_wandb(
     data = "https://key:secret@host/set?signature=x"
     recipe = make_recipe(dataset_path, tmp_path).model_copy(update={"data": data})
     monkeypatch.setattr(sys, "argv", ["run.py", "smoke", f"data={data}"])
-    tracker = Tracker(recipe, 1)
+    tracker = Tracker(recipe, run_dir(recipe), 1)
     tracker.start(open_dataset(str(dataset_path)), 0)
     tracker.close()
     (records,) = read_runs(recipe)
     assert find(records, "run")[0]["config"]["update"]["data"] == "https://host/set"
     assert find(records, "environment")[0]["args"] == ["smoke", "data=https://host/set"]
-    for path in recipe.run_dir.rglob("*"):
+    for path in run_dir(recipe).rglob("*"):
         assert path.is_dir() or not {word for word in (b"secret", b"signature") if word in path.read_bytes()}, path
     assert sys.argv[2] == f"data={data}"
 
 
 def test_history_holds_the_rows_of_both_files_in_order(tracked: Tracked) -> None:
     """Of one step a row of each: W&B has one for both."""
-    rows = [*read_metrics(tracked.recipe.run_dir), *read_steps(tracked.recipe.run_dir)]
+    rows = [*read_metrics(run_dir(tracked.recipe)), *read_steps(run_dir(tracked.recipe))]
     steps = sorted({row["step"] for row in rows})
     assert steps == [4, 6, 8, 12]
     expected = []
@@ -167,7 +168,7 @@ def test_run_is_closed_as_done(tracked: Tracked) -> None:
 
 
 def test_summary_holds_the_metrics_of_the_final_evaluation(tracked: Tracked) -> None:
-    folder = tracked.recipe.run_dir / "evaluation" / "test"
+    folder = run_dir(tracked.recipe) / "evaluation" / "test"
     metrics = json.loads((folder / "metrics.json").read_text())
     summary = summarise(tracked.recipe)
     names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "auroc", "samples")
@@ -176,13 +177,13 @@ def test_summary_holds_the_metrics_of_the_final_evaluation(tracked: Tracked) -> 
 
 def read_table(recipe: Recipe, name: str) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of a W&B table."""
-    (path,) = recipe.run_dir.glob(f"wandb/offline-run-*/files/media/table/{name}_*.table.json")
+    (path,) = run_dir(recipe).glob(f"wandb/offline-run-*/files/media/table/{name}_*.table.json")
     table = json.loads(path.read_text())
     return table["columns"], table["data"]
 
 
 def test_confusion_matrix_goes_as_counts(tracked: Tracked) -> None:
-    metrics = json.loads((tracked.recipe.run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    metrics = json.loads((run_dir(tracked.recipe) / "evaluation" / "test" / "metrics.json").read_text())
     classes = ["blue", "green", "red"]
     columns, rows = read_table(tracked.recipe, "test/confusion_table")
     assert columns == ["Actual", "Predicted", "nPredictions"]
@@ -194,7 +195,7 @@ def test_confusion_matrix_goes_as_counts(tracked: Tracked) -> None:
 
 
 def test_roc_curves_have_the_area_that_the_metrics_say(tracked: Tracked) -> None:
-    metrics = json.loads((tracked.recipe.run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    metrics = json.loads((run_dir(tracked.recipe) / "evaluation" / "test" / "metrics.json").read_text())
     columns, rows = read_table(tracked.recipe, "test/roc_table")
     assert columns == ["class", "fpr", "tpr"]
     areas = []
@@ -205,12 +206,12 @@ def test_roc_curves_have_the_area_that_the_metrics_say(tracked: Tracked) -> None
 
 
 def test_pictures_do_not_go_to_wandb(tracked: Tracked) -> None:
-    files = [path for path in (tracked.recipe.run_dir / "wandb").rglob("*") if path.is_file()]
+    files = [path for path in (run_dir(tracked.recipe) / "wandb").rglob("*") if path.is_file()]
     assert [path for path in files if path.suffix in (".png", ".jpg", ".bin") or b"PNG" in path.read_bytes()[:4]] == []
 
 
 def test_tables_wait_for_the_upload_in_the_folder_of_the_run(tracked: Tracked) -> None:
-    waiting = [path.name for path in (tracked.recipe.run_dir / "wandb" / "data").rglob("*") if path.is_file()]
+    waiting = [path.name for path in (run_dir(tracked.recipe) / "wandb" / "data").rglob("*") if path.is_file()]
     assert len(waiting) >= 3
     artifacts = find(tracked.records, "artifact")
     files = [Path(each["local_path"]) for artifact in artifacts for each in artifact["manifest"]["contents"]]
@@ -225,11 +226,11 @@ def restarted(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> T
     recipe = make_recipe(dataset_path, root, "name=re started?", "track.every_steps=1")
 
     def stop(_: Numbers) -> None:
-        (recipe.run_dir / STOP_FILE).touch()
+        (run_dir(recipe) / STOP_FILE).touch()
 
     outcome: Outcome = run_rank(recipe, single_rank(), stop)
     assert outcome == "interrupted"
-    (recipe.run_dir / STOP_FILE).unlink()
+    (run_dir(recipe) / STOP_FILE).unlink()
     assert run_rank(recipe, single_rank(), lambda _: None) == "finished"
     return Tracked(recipe, [record for records in read_runs(recipe) for record in records])
 
@@ -253,14 +254,14 @@ def test_run_begun_anew_under_an_old_name_is_another_one(
     restarted: Tracked, dataset_path: Path, tmp_path: Path
 ) -> None:
     other = make_recipe(dataset_path, tmp_path, "name=re started?")
-    tracker = Tracker(other, 1)
+    tracker = Tracker(other, run_dir(other), 1)
     tracker.start(open_dataset(dataset_path), 0)
     tracker.close()
     assert find(read_runs(other)[0], "run")[0]["run_id"] != find(restarted.records, "run")[0]["run_id"]
 
 
 def write_rows(recipe: Recipe, *rows: Numbers) -> None:
-    (recipe.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run_dir(recipe) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_summary_after_a_restart_is_the_best_of_all_epochs(dataset_path: Path, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_summary_after_a_restart_is_the_best_of_all_epochs(dataset_path: Path, t
     first = {"epoch": 1, "step": 6, "val/accuracy": 0.9, "val/log_loss": 0.2, "val/best_epoch": 1, "train/loss": 3.0}
     second = {"epoch": 2, "step": 12, "val/accuracy": 0.5, "val/log_loss": 0.7, "val/best_epoch": 1, "train/loss": 2.0}
     write_rows(recipe, first, second)
-    tracker = Tracker(recipe, 1)
+    tracker = Tracker(recipe, run_dir(recipe), 1)
     tracker.start(open_dataset(dataset_path), 0)
     tracker.log_epoch(second)
     tracker.close()
@@ -300,7 +301,7 @@ def shown(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Shown
 
 
 def test_worst_pictures_go_as_a_table_when_the_recipe_lets_them(shown: Shown) -> None:
-    metrics = json.loads((shown.recipe.run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    metrics = json.loads((run_dir(shown.recipe) / "evaluation" / "test" / "metrics.json").read_text())
     assert shown.columns == ["picture", "label", "prediction", "probability", "path"]
     assert len(shown.rows) == metrics["samples"] - sum(metrics["confusion"][k][k] for k in range(3)) > 0
     assert all(label != prediction for _, label, prediction, _, _ in shown.rows)
@@ -310,7 +311,7 @@ def test_worst_pictures_go_as_a_table_when_the_recipe_lets_them(shown: Shown) ->
 
 def test_picture_in_that_table_is_the_one_of_its_path_as_the_model_saw_it(shown: Shown) -> None:
     split = open_dataset(shown.recipe.data).split("test")
-    spec = Bundle.load(shown.recipe.run_dir / "bundle").page.preprocess
+    spec = Bundle.load(run_dir(shown.recipe) / "bundle").page.preprocess
     refs = sequential_refs(split.counts, 0, split.num_samples)
     with SampleReader(split) as reader:
         samples = [reader.read_one(*place) for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
@@ -322,11 +323,11 @@ def test_picture_in_that_table_is_the_one_of_its_path_as_the_model_saw_it(shown:
 
 def log_sheet(recipe: Recipe, dataset: Dataset, path: Path) -> list[Path]:
     Image.new("RGB", (8, 8), (255, 0, 0)).save(path)
-    tracker = Tracker(recipe, 1)
+    tracker = Tracker(recipe, run_dir(recipe), 1)
     tracker.start(dataset, 0)
     tracker.log_image("augmented", path)
     tracker.close()
-    return list(recipe.run_dir.glob("wandb/offline-run-*/files/media/images/augmented*.png"))
+    return list(run_dir(recipe).glob("wandb/offline-run-*/files/media/images/augmented*.png"))
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -349,7 +350,7 @@ def test_wandb_that_cannot_start_does_not_stop_the_run(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "nonsense")
     recipe = train_run(dataset_path, tmp_path, "name=alone")
-    assert [row["epoch"] for row in read_metrics(recipe.run_dir)] == [1, 2]
+    assert [row["epoch"] for row in read_metrics(run_dir(recipe))] == [1, 2]
     assert [message for message in caplog.messages if message.startswith("W&B does not record this run: ")]
 
 
@@ -364,7 +365,7 @@ def test_what_a_server_that_is_away_does_not_get_is_kept_to_be_sent(
     assert [row["epoch"] for row in history(records)] == [1, 2]
     refused, kept = (message for message in caplog.messages if "W&B" in message)
     assert refused.startswith("W&B does not record this run: ")
-    assert f"kept in {recipe.run_dir / 'wandb'}; `wandb sync`" in kept
+    assert f"kept in {run_dir(recipe) / 'wandb'}; `wandb sync`" in kept
 
 
 @pytest.mark.parametrize("place", ["wandb", "wandb-id"])
@@ -377,7 +378,7 @@ def test_obstacle_in_the_place_of_what_wandb_writes_does_not_stop_the_run(
     else:
         (tmp_path / "blocked" / place).mkdir()
     recipe = train_run(dataset_path, tmp_path, "name=blocked", "evaluate_on=[test]", "track.every_steps=1")
-    assert [row["epoch"] for row in read_metrics(recipe.run_dir)] == [1, 2]
+    assert [row["epoch"] for row in read_metrics(run_dir(recipe))] == [1, 2]
 
 
 KILLED = """
@@ -390,7 +391,7 @@ from trainer.record.track.track import Tracker
 
 when = sys.argv[1]
 recipe = load_recipe("smoke", sys.argv[2:])
-recipe.run_dir.mkdir(parents=True)
+run_dir(recipe).mkdir(parents=True)
 
 def kill_wandb(*_):
     for task in Path("/proc").glob("[0-9]*"):
@@ -425,8 +426,8 @@ def test_death_of_wandb_in_the_middle_does_not_stop_the_run(when: str, dataset_p
 
 def test_disabled_tracking_leaves_no_trace(dataset_path: Path, tmp_path: Path) -> None:
     recipe = train_run(dataset_path, tmp_path, "name=quiet", "track.wandb=disabled", "evaluate_on=[test]")
-    assert [path.name for path in recipe.run_dir.iterdir() if "wandb" in path.name or "tensor" in path.name] == []
-    assert not (recipe.run_dir / "steps.jsonl").exists()
+    assert [path.name for path in run_dir(recipe).iterdir() if "wandb" in path.name or "tensor" in path.name] == []
+    assert not (run_dir(recipe) / "steps.jsonl").exists()
 
 
 @pytest.mark.parametrize(

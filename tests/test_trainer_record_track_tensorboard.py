@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_dir
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from shards.dataset.dataset import open_dataset
@@ -16,10 +17,11 @@ from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE
 from trainer.record.steps import StepLog, StepNumbers, read_steps
 from trainer.record.track.track import Tracker
 from trainer.run.job import run_rank
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -28,8 +30,8 @@ Scalars = dict[str, list[tuple[int, float]]]
 
 def make_recipe(data: Path, root: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "track.wandb=disabled", "track.tensorboard=true", "epochs=2"]
-    recipe = load_recipe("smoke", [*fixed, "evaluate_on=[]", *options])
-    recipe.run_dir.mkdir(exist_ok=True)
+    recipe = resolve_recipe(load_recipe("smoke", [*fixed, "evaluate_on=[]", *options]))
+    run_dir(recipe).mkdir(exist_ok=True)
     return recipe
 
 
@@ -64,7 +66,7 @@ def mask(crc: int) -> int:
 def read_scalars(recipe: Recipe) -> Scalars:
     """(step, value) by name; a start that purges removes what earlier ones wrote from its step on."""
     scalars: Scalars = defaultdict(list)
-    files = sorted((recipe.run_dir / "tensorboard").iterdir(), key=lambda path: int(path.suffix[1:]))
+    files = sorted((run_dir(recipe) / "tensorboard").iterdir(), key=lambda path: int(path.suffix[1:]))
     for event in [event for path in files for event in read_events(path)]:
         if event.HasField("session_log") and event.session_log.status == SessionLog.START:
             for name, points in scalars.items():
@@ -85,17 +87,17 @@ def run(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         dataset_path, tmp_path_factory.mktemp("events"), "batch_size_global=24", "track.every_steps=1",
         "evaluate_on=[test]",
     )  # fmt: skip
-    (recipe.run_dir / STOP_FILE).touch()
+    (run_dir(recipe) / STOP_FILE).touch()
     for _ in range(3):
         assert run_rank(recipe, single_rank(), lambda _: None) == "interrupted"
-    (recipe.run_dir / STOP_FILE).unlink()
+    (run_dir(recipe) / STOP_FILE).unlink()
     assert run_rank(recipe, single_rank(), lambda _: None) == "finished"
     return recipe
 
 
 def test_scalars_are_the_rows_of_metrics_and_steps_over_global_steps(run: Recipe) -> None:
     found = read_scalars(run)
-    rows = [*read_metrics(run.run_dir), *read_steps(run.run_dir)]
+    rows = [*read_metrics(run_dir(run)), *read_steps(run_dir(run))]
     for name in ("train/loss", "train/lr", "val/accuracy", "val/log_loss", "feed/img_s", "step/loss", "step/wait_frac"):
         expected = [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows if name in row]
         assert found[name] == expected
@@ -103,16 +105,16 @@ def test_scalars_are_the_rows_of_metrics_and_steps_over_global_steps(run: Recipe
 
 
 def test_metrics_of_the_final_evaluation_stand_at_the_last_step(run: Recipe) -> None:
-    metrics = json.loads((run.run_dir / "evaluation" / "test" / "metrics.json").read_text())
+    metrics = json.loads((run_dir(run) / "evaluation" / "test" / "metrics.json").read_text())
     assert read_scalars(run)["test/accuracy"] == [(6, pytest.approx(metrics["accuracy"]))]
 
 
 def test_steps_that_are_taken_again_after_a_kill_count_once(dataset_path: Path, tmp_path: Path) -> None:
     """Two starts: the first comes to step 4; the second goes on from step 2, the last of an epoch."""
     recipe = make_recipe(dataset_path, tmp_path, "track.every_steps=1")
-    (recipe.run_dir / "metrics.jsonl").write_text('{"epoch": 1, "step": 2, "val/accuracy": 0.5}\n')
+    (run_dir(recipe) / "metrics.jsonl").write_text('{"epoch": 1, "step": 2, "val/accuracy": 0.5}\n')
     for done, last, scale in ((0, 4, 1.0), (2, 5, 10.0)):
-        log, tracker = StepLog(recipe.run_dir, 1, 10 * done), Tracker(recipe, 1)
+        log, tracker = StepLog(run_dir(recipe), 1, 10 * done), Tracker(recipe, run_dir(recipe), 1)
         tracker.start(open_dataset(dataset_path), done)
         for step in range(done + 1, last + 1):
             row = log.add(StepNumbers(step, 1, 10 * step, scale * step, 0.1, 10, 1.0, 0.5))
@@ -128,7 +130,7 @@ def test_obstacle_in_the_place_of_the_folder_does_not_stop_the_run(
     dataset_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "batch_size_global=72", "epochs=1", "track.every_steps=1")
-    (recipe.run_dir / "tensorboard").touch()
+    (run_dir(recipe) / "tensorboard").touch()
     assert run_rank(recipe, single_rank(), lambda _: None) == "finished"
     told = [message for message in caplog.messages if message.startswith("TensorBoard does not record this run: ")]
     assert len(told) == 1

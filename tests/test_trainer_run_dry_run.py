@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import run_dir
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.functional import cross_entropy
 
@@ -24,10 +25,11 @@ from trainer.ranks.machine import read_free_disk, read_free_memory, refuse_full_
 from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.__main__ import main
 from trainer.run.launch import launch
 from trainer.run.rehearsal import Memory, refuse_too_large
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -89,7 +91,7 @@ def test_memory_of_parameters_gradients_and_optimizer_is_that_of_adamw(
     planned: tuple[dict[str, Any], Path], dataset_path: Path
 ) -> None:
     """Two moments a parameter, a step counter a tensor; float32."""
-    model = build_model(load_recipe("smoke", [f"data={dataset_path}"]), 3)
+    model = build_model(resolve_recipe(load_recipe("smoke", [f"data={dataset_path}"])), 3)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     tensors = len(list(model.parameters()))
@@ -162,7 +164,7 @@ def test_activations_are_those_that_the_memory_tracker_of_torch_counts(
     planned: tuple[dict[str, Any], Path], dataset_path: Path
 ) -> None:
     """Extrapolated from two pictures to a batch of 13; the tracker sees all 13 of them."""
-    model = build_model(load_recipe("smoke", [f"data={dataset_path}"]), 3)
+    model = build_model(resolve_recipe(load_recipe("smoke", [f"data={dataset_path}"])), 3)
     images, labels = torch.randint(0, 256, (13, 3, 32, 32), dtype=torch.uint8), torch.zeros(13, dtype=torch.int64)
     tracker = MemTracker()
     tracker.track_external(model)
@@ -176,14 +178,14 @@ def test_activations_are_those_that_the_memory_tracker_of_torch_counts(
 
 def test_plan_of_a_run_that_was_stopped_says_how_far_it_is(dataset_path: Path, tmp_path: Path) -> None:
     arguments = options(dataset_path, tmp_path, "track.wandb=disabled")
-    recipe = load_recipe(arguments[0], arguments[1:])
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
-    assert train(recipe, single_rank(), lambda _: None) == "interrupted"
-    before = sorted(recipe.run_dir.rglob("*"))
+    recipe = resolve_recipe(load_recipe(arguments[0], arguments[1:]))
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
+    assert train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None) == "interrupted"
+    before = sorted(run_dir(recipe).rglob("*"))
     found = plan(*arguments)
     assert (found["state"], found["steps_done"], found["steps_total"]) == ("goes on", 1, 12)
-    assert sorted(recipe.run_dir.rglob("*")) == before
+    assert sorted(run_dir(recipe).rglob("*")) == before
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +193,13 @@ def finished(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     """The command line of a finished run."""
     root = tmp_path_factory.mktemp("finished")
     arguments = options(dataset_path, root, "track.wandb=disabled", "evaluate_on=[]")
-    launch(load_recipe(arguments[0], arguments[1:]))
+    launch(resolve_recipe(load_recipe(arguments[0], arguments[1:])))
     return arguments
 
 
 def test_plan_of_a_finished_run_leaves_nothing_to_do(finished: list[str]) -> None:
     found = plan(*finished)
-    rows = read_metrics(load_recipe(finished[0], finished[1:]).run_dir)
+    rows = read_metrics(run_dir(load_recipe(finished[0], finished[1:])))
     assert (found["state"], found["time"]["left_s"]) == ("finished", 0)
     assert found["steps_done"] == found["steps_total"] == rows[-1]["step"]
 

@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray_nodes import Nodes, run_nodes
+from runs import run_dir
 from safetensors.torch import load_file
 from small_disk import mount_small
 from torch import Tensor
@@ -29,7 +30,7 @@ from shards.storage.storage import open_storage
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger, read_position
-from trainer.record.run_dir import RESULT
+from trainer.record.run_folder import RESULT, RunFolder
 from trainer.run.launch import choose_launch, launch
 from trainer.run.ray.launch import _explain
 from trainer.run.ray.refusal import is_full_disk, read_refusal
@@ -61,7 +62,7 @@ class Run:
         rest = ["augment.crop=random", "evaluate_on=[]", "ledger=true", "workers=1", *options]
         self.options = [*fixed, *model, *rest]
         self.recipe: Recipe = load_recipe("smoke", self.options)
-        self.address, self.work, self.run_dir = address, work, self.recipe.run_dir
+        self.address, self.work, self.run_dir = address, work, run_dir(self.recipe)
 
     def start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "RAY_ADDRESS": self.address}
@@ -204,7 +205,7 @@ def test_steps_since_the_last_snapshot_were_taken_again(lost_worker: Run) -> Non
 def test_weights_of_the_run_that_lost_a_worker_are_those_of_one_process(lost_worker: Run, tmp_path: Path) -> None:
     options = [*lost_worker.options, "launch=local", "num_ranks=1", f"storage.root={tmp_path}"]
     straight = launch(load_recipe("smoke", options))
-    ours, theirs = read_weights(lost_worker.run_dir), read_weights(straight.run_dir)
+    ours, theirs = read_weights(lost_worker.run_dir), read_weights(straight.path)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
@@ -312,13 +313,13 @@ def test_ctrl_c_reaches_ranks_on_another_disk_and_the_same_command_ends_the_run_
     """The command's folder is not the ranks', as on another machine: it sees nothing of theirs but the store."""
     root = s3.format(path="ray")
     run = Run(dataset_path, root, ray_cluster, "num_ranks=2", "epochs=20", "snapshot.every_s=1", work=tmp_path)
-    assert run.recipe.run_uri
-    storage = open_storage(run.recipe.run_uri)
+    assert RunFolder.of(run.recipe).uri
+    storage = open_storage(RunFolder.of(run.recipe).uri)
     process = run.start()
     wait_for(process, lambda: any(name.endswith("/state.json") for name in storage.sizes()), "snapshot in the store")
     stopped = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert f"the state is saved in {run.recipe.run_place}" in finish(process, 130)
+    assert f"the state is saved in {RunFolder.of(run.recipe)}" in finish(process, 130)
     print(f"MEASURED Ctrl-C: {time.monotonic() - stopped:.1f} s, load {os.getloadavg()[0]:.1f}")
     assert are_gone(ray_cluster)
     assert RESULT not in storage.sizes()

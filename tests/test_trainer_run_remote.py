@@ -32,6 +32,7 @@ from trainer.feed.stream import TrainStream
 from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
+from trainer.weights.resolve import resolve_recipe
 
 ROOT = Path(__file__).parent.parent
 SPEC = PreprocessSpec(size=32)
@@ -56,7 +57,7 @@ def store(seaweedfs: SeaweedFS, pictures: Path) -> SeaweedFS:
 
 def make_recipe(data: Path | str, cache: Path, *options: str) -> Recipe:
     fixed = [f"data={data}", "name=remote", f"storage.cache={cache}", "augment.crop=random", "augment.policy=flip"]
-    return load_recipe("smoke", [*fixed, "batch_size_global=9", "storage.deadline_s=60", *options])
+    return resolve_recipe(load_recipe("smoke", [*fixed, "batch_size_global=9", "storage.deadline_s=60", *options]))
 
 
 def open_stream(recipe: Recipe, ranks: Ranks | None = None) -> TrainStream:

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 import torch
+from runs import run_dir
 
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import Ranks
@@ -18,12 +19,13 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.record.parts import read_parts, write_parts
-from trainer.record.run_dir import SNAPSHOTS
+from trainer.record.run_folder import SNAPSHOTS, RunFolder
 from trainer.record.snapshot import SnapshotStore
 from trainer.run.job import run_rank
-from trainer.run.launch import claim_run_dir, run_until_it_fits
+from trainer.run.launch import run_until_it_fits
 from trainer.step.engine import Engine
 from trainer.step.memory import RankMemoryError
+from trainer.weights.resolve import resolve_recipe
 
 ROOM = 200 << 20
 """Bytes beyond what the process holds already: enough for the activations of some pictures, not of 32."""
@@ -39,7 +41,7 @@ def make_recipe(data: Path, root: Path, name: str, *options: str) -> Recipe:
         "batch_size_global=64", "epochs=1", "optim.name=sgd", "num_ranks=2", "launch=local", "workers=0",
         "track.wandb=disabled",
     ]  # fmt: skip
-    return load_recipe("smoke", [*fixed, *options])
+    return resolve_recipe(load_recipe("smoke", [*fixed, *options]))
 
 
 def run_limited(ranks: Ranks, recipe: Recipe) -> Outcome:
@@ -73,7 +75,7 @@ def run_free(ranks: Ranks, recipe: Recipe) -> Outcome:
 
 
 def read_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    store = SnapshotStore(run_dir(recipe) / SNAPSHOTS)
     state = store.read_last()
     store.close()
     assert state is not None
@@ -85,21 +87,21 @@ def read_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
 def test_two_ranks_begin_anew_in_more_parts_when_memory_runs_out_on_one(dataset_path: Path, tmp_path: Path) -> None:
     free, limited = (make_recipe(dataset_path, tmp_path, name) for name in ("free", "limited"))
     for recipe, run in ((free, run_free), (limited, run_limited)):
-        claim_run_dir(recipe)
+        RunFolder.of(recipe).claim(recipe)
         assert run_until_it_fits(recipe, run) == "finished"
-        assert len(read_metrics(recipe.run_dir)) == 1
-    assert read_parts(free) == 1
-    assert read_parts(limited) > 1
+        assert len(read_metrics(run_dir(recipe))) == 1
+    assert read_parts(RunFolder.of(free)) == 1
+    assert read_parts(RunFolder.of(limited)) > 1
     expected, found = read_weights(free), read_weights(limited)
     assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-5
 
 
 def test_parts_are_kept_with_the_run(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "kept")
-    claim_run_dir(recipe)
-    assert read_parts(recipe) == 1
-    write_parts(recipe, 4)
-    assert read_parts(recipe) == 4
+    RunFolder.of(recipe).claim(recipe)
+    assert read_parts(RunFolder.of(recipe)) == 1
+    write_parts(RunFolder.of(recipe), 4)
+    assert read_parts(RunFolder.of(recipe)) == 4
 
 
 def test_the_wish_for_more_parts_crosses_processes() -> None:

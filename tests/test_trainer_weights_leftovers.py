@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_dir
 from torch import Tensor, nn
 
 from shards.cli.ending import run_command
@@ -23,10 +24,11 @@ from trainer.loop.loop import train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.__main__ import main as run_main
 from trainer.weights.leftovers import find_leftovers
 from trainer.weights.match import LoadReport, match_tensors
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -252,7 +254,7 @@ def test_bundle_of_another_network_s_checkpoint_is_refused_unless_insisted_on(
 
 
 def make_recipe(weights: Path, data: Path, *options: str) -> Recipe:
-    return load_recipe("smoke", [f"data={data}", f"model={GROUP_NORM}", f"weights={weights}", *options])
+    return resolve_recipe(load_recipe("smoke", [f"data={data}", f"model={GROUP_NORM}", f"weights={weights}", *options]))
 
 
 def test_model_of_a_run_is_refused_another_network_s_checkpoint(tmp_path: Path) -> None:
@@ -317,10 +319,10 @@ def test_run_that_began_from_such_a_checkpoint_resumes(
     file = save(BATCH_NORM, tmp_path / "w.pth")
     fixed = [f"storage.root={tmp_path}", "launch=local", "epochs=1", "track.wandb=disabled"]
     recipe = make_recipe(file, dataset_path, *fixed)
-    recipe.run_dir.mkdir()
-    (recipe.run_dir / STOP_FILE).touch()
+    run_dir(recipe).mkdir()
+    (run_dir(recipe) / STOP_FILE).touch()
     allowed = recipe.model_copy(update={"allow_leftovers": True})
-    assert train(allowed, single_rank(), lambda _: None) == "interrupted"
+    assert train(allowed, RunFolder.of(allowed), single_rank(), lambda _: None) == "interrupted"
     assert run(file, dataset_path, tmp_path, "--dry-run") == 0, capsys.readouterr().err
-    (recipe.run_dir / STOP_FILE).unlink()
-    assert train(recipe, single_rank(), lambda _: None) == "finished"
+    (run_dir(recipe) / STOP_FILE).unlink()
+    assert train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None) == "finished"

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from runs import run_dir
 
 from trainer.recipes.file import load_recipe
-from trainer.record.run_dir import RESULT
+from trainer.record.run_folder import RESULT
 from tune.progress import SweepProgress
 from tune.space import Trial
 from tune.trial import REFUSAL_FILE
@@ -26,14 +27,14 @@ class Clock:
 def make_trial(root: Path, name: str, accuracies: list[float], finished: bool = False) -> Trial:
     """A trial whose folder holds so many epochs of at most 3."""
     recipe = load_recipe("smoke", ["data=x", f"storage.root={root}", f"name={name}", "epochs=3"])
-    recipe.run_dir.mkdir(parents=True)
+    run_dir(recipe).mkdir(parents=True)
     rows = [
         {"epoch": number, "samples_seen": 10 * number, "val/accuracy": value, "train/time_s": 1.0}
         for number, value in enumerate(accuracies, 1)
     ]
-    (recipe.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run_dir(recipe) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
-        (recipe.run_dir / RESULT).write_text("{}")
+        (run_dir(recipe) / RESULT).write_text("{}")
     return Trial(name, {"rate": name}, recipe)
 
 
@@ -53,7 +54,7 @@ def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
         make_trial(tmp_path, "lost", []),
         make_trial(tmp_path, "open", []),
     ]
-    (trials[2].recipe.run_dir / REFUSAL_FILE).write_text("no such model")
+    (trials[2].folder.path / REFUSAL_FILE).write_text("no such model")
     clock = Clock()
     progress = SweepProgress(trials, clock=clock)
     for clock.now, name in ((60.0, "good"), (80.0, "slow"), (80.0, "slow"), (90.0, "wrong")):

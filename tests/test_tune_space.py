@@ -45,7 +45,7 @@ def test_a_trial_is_one_rank_in_the_sweep_s_folder_and_never_sees_the_test_part(
     for trial in make_trials(base, Space.model_validate({"factors": FACTORS}), Path("/sweeps/mine")):
         assert trial.recipe.evaluate_on == []
         assert (trial.recipe.launch, trial.recipe.num_ranks) == ("local", 1)
-        assert trial.recipe.run_dir == Path("/sweeps/mine/trials") / trial.name
+        assert trial.folder.path == Path("/sweeps/mine/trials") / trial.name
         assert trial.recipe.track.group == "mine"
 
 

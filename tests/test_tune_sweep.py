@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import run_dir
 
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
@@ -22,7 +23,7 @@ from trainer.contract.bundle import Bundle
 from trainer.recipes.file import load_recipe
 from trainer.recipes.misfit import settle_metric
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import hold_run_dir
+from trainer.record.run_folder import hold_folder
 from tune.run import main
 from tune.space import Space, make_trials
 from tune.sweep import _refuse_misfits, run_sweep
@@ -132,7 +133,7 @@ def test_another_space_in_the_same_folder_is_refused(sweep: Sweep, capsys: pytes
 def test_second_command_for_a_sweep_that_is_under_way_is_refused(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with hold_run_dir(sweep.folder):
+    with hold_folder(sweep.folder):
         assert run_command(main, sweep.arguments) == 2
     assert f"another command is at work in {sweep.folder}; wait for it" in capsys.readouterr().err
 
@@ -146,8 +147,8 @@ def test_sweep_none_of_whose_trials_fits_the_labels_is_refused_before_it_starts(
     recipe = load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "name=sweep"])
     space = Space(factors={"loss": {name: LOSSES[name] for name in ("focal", "ce")}})
     with pytest.raises(UsageError, match=r"is multi-label and loss\.name=focal takes one label a picture"):
-        run_sweep(recipe, space, recipe.run_dir)
-    assert not recipe.run_dir.exists()
+        run_sweep(recipe, space, run_dir(recipe))
+    assert not run_dir(recipe).exists()
     dataset = open_dataset(multi_path)
     one_fits = make_trials(settle_metric(recipe, dataset), Space(factors={"loss": LOSSES}), tmp_path)
     _refuse_misfits(one_fits, dataset)
@@ -158,9 +159,9 @@ def test_best_trial_is_that_of_the_better_value_whatever_the_metric(metric: str,
     recipe = load_recipe("smoke", ["data=x", f"storage.root={tmp_path}", f"stop.metric={metric}"])
     trials = make_trials(recipe, Space(factors={"seed": {"high": {"seed": 1}, "low": {"seed": 2}}}), tmp_path)
     for trial, value in zip(trials, (0.9, 0.1), strict=True):
-        trial.recipe.run_dir.mkdir(parents=True)
+        trial.folder.path.mkdir(parents=True)
         row = {"epoch": 1, "samples_seen": 8, "train/time_s": 1.0, f"val/{metric}": value}
-        (trial.recipe.run_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        (trial.folder.path / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     assert read_table(trials, {}).rows[0].trial == best
 
 

@@ -38,7 +38,7 @@ class SweepProgress(tune.Callback):
 
     def count_epochs(self) -> int:
         """Return how many epochs of all trials are done."""
-        return sum(len(read_metrics(trial.recipe.run_dir)) for trial in self._trials)
+        return sum(len(read_metrics(trial.folder.path)) for trial in self._trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say what came of a trial that ended or was stopped; Tune calls it."""

@@ -17,6 +17,7 @@ from trainer.recipes.file import load_recipe
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
+    from trainer.record.run_folder import RunFolder
     from tune.space import load_space
 
     recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
     from tune.sweep import BEST, run_sweep  # late: Ray and torch take seconds, and mistakes are told before
     from tune.table import describe
 
-    sweep_dir = recipe.run_dir
+    sweep_dir = RunFolder.of(recipe).path
     table = run_sweep(recipe, space, sweep_dir)
     if arguments.json:
         print(json.dumps({"sweep": str(sweep_dir), "bundle": str(sweep_dir / BEST), **asdict(table)}))

@@ -14,6 +14,7 @@ from shards.errors import UsageError
 from trainer.recipes.file import apply_override, build_recipe
 from trainer.recipes.options.section import Section
 from trainer.recipes.recipe import Recipe
+from trainer.record.run_folder import RunFolder
 
 SPACES = Path(__file__).parent / "spaces"
 
@@ -48,6 +49,10 @@ class Trial:
     name: str
     levels: dict[str, str]
     recipe: Recipe
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.recipe)
 
 
 def load_space(location: str) -> Space:

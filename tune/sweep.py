@@ -22,7 +22,7 @@ from shards.files.atomic import open_temporary_folder, publish_folder, write_jso
 from trainer.recipes.misfit import refuse_misfit, settle_metric
 from trainer.recipes.recipe import Recipe
 from trainer.record.progress import TICK_S
-from trainer.record.run_dir import RESULT, STOP_FILE, hold_run_dir
+from trainer.record.run_folder import RESULT, STOP_FILE, hold_folder
 from trainer.run.launch import stop_on_signal
 from trainer.run.ray.launch import connect_ray
 from tune.progress import SweepProgress
@@ -50,7 +50,7 @@ def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
     recipe = settle_metric(recipe, dataset)
     trials = make_trials(recipe, space, sweep_dir)
     _refuse_misfits(trials, dataset)
-    with hold_run_dir(sweep_dir):
+    with hold_folder(sweep_dir):
         _claim(sweep_dir, recipe, space)
         return _run(trials, space, sweep_dir)
 
@@ -160,8 +160,8 @@ def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path, progr
             progress.tick()
             if (sweep_dir / STOP_FILE).exists():
                 for trial in trials:
-                    if trial.recipe.run_dir.is_dir():
-                        (trial.recipe.run_dir / STOP_FILE).touch()
+                    if trial.folder.path.is_dir():
+                        trial.folder.stop_file.touch()
 
 
 def _copy_bundle(source: Path, target: Path) -> None:

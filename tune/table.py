@@ -9,7 +9,6 @@ from pathlib import Path
 
 from shards.files.atomic import write_text
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import is_finished
 from tune.space import Trial
 from tune.trial import REFUSAL_FILE
 
@@ -57,21 +56,21 @@ def read_table(trials: list[Trial], crashes: dict[str, str]) -> Table:
     rows = [row for trial in trials if (row := _read_row(trial)) is not None]
     failures = dict(crashes)
     for trial in trials:
-        path = trial.recipe.run_dir / REFUSAL_FILE
+        path = trial.folder.path / REFUSAL_FILE
         if path.is_file():
             failures[trial.name] = path.read_text(encoding="utf-8")
     return Table(metric, sorted(rows, key=lambda row: (row.status != FINISHED, sign * row.value)), failures)
 
 
 def _read_row(trial: Trial) -> Row | None:
-    epochs = read_metrics(trial.recipe.run_dir)
+    epochs = read_metrics(trial.folder.path)
     if not epochs:
         return None
     metric = f"val/{trial.recipe.stop.metric}"
     choose = min if trial.recipe.stop.lower_is_better else max
     best = choose(epochs, key=lambda epoch: epoch[metric])
     seconds = sum(epoch["train/time_s"] for epoch in epochs)
-    status = FINISHED if is_finished(trial.recipe.run_dir) else "stopped by ASHA"
+    status = FINISHED if trial.folder.is_finished else "stopped by ASHA"
     pictures_s = epochs[-1]["samples_seen"] / max(seconds, 1e-9)
     return Row(trial.name, trial.levels, status, best[metric], best["epoch"], len(epochs), seconds, pictures_s)
 

@@ -17,7 +17,7 @@ from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import build_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
-from trainer.record.run_dir import STOP_FILE, claim_run_dir, is_finished
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.job import run_rank
 from trainer.weights.resolve import resolve_recipe
 
@@ -32,7 +32,8 @@ def run_trial(config: dict[str, Any]) -> None:
     The folders of the trials are the truth: a restarted sweep reports their epochs again, so that the scheduler
     judges as before, and trains only what is missing.
     """
-    recipe, sweep_dir = resolve_recipe(build_recipe(config["recipe"])), Path(config["sweep_dir"])
+    recipe, sweep_dir = build_recipe(config["recipe"]), Path(config["sweep_dir"])
+    folder = RunFolder.of(recipe)
     # A reused actor runs each trial in a new thread, and new threads begin with the count that was set last.
     torch.set_num_threads(max(1, int(config["cpus"])))
     # Tune fails the whole sweep over a trial that ends without a report; epoch 0 is on no rung, so that nobody is
@@ -40,24 +41,26 @@ def run_trial(config: dict[str, Any]) -> None:
     tune.report({"epoch": 0, "score": WORST})
     if (sweep_dir / STOP_FILE).exists():
         return
-    (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
-    (recipe.run_dir / REFUSAL_FILE).unlink(missing_ok=True)
-    claim_run_dir(recipe)
+    folder.stop_file.unlink(missing_ok=True)
+    (folder.path / REFUSAL_FILE).unlink(missing_ok=True)
 
     def report(numbers: Numbers) -> None:
         tune.report(_judge(numbers, recipe))
         if (sweep_dir / STOP_FILE).exists():
-            (recipe.run_dir / STOP_FILE).touch()
+            folder.stop_file.touch()
 
-    for row in read_metrics(recipe.run_dir):
-        tune.report(_judge(row, recipe))
-    if is_finished(recipe.run_dir):
-        return
     try:
-        with handing_on(lambda _line: None, logging.INFO):  # the sweep says what came of it; notes are in its folder
-            run_rank(recipe, single_rank(), report)
+        resolved = resolve_recipe(recipe)
+        folder.claim(resolved)
+        for row in read_metrics(folder.path):
+            tune.report(_judge(row, recipe))
+        if not folder.is_finished:
+            # The sweep reports what came of the trial; its notes are in its folder.
+            with handing_on(lambda _line: None, logging.INFO):
+                run_rank(resolved, single_rank(), report)
     except (UsageError, ShardError) as err:  # raising would have Tune try again what cannot heal
-        write_text(recipe.run_dir / REFUSAL_FILE, str(err))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.path / REFUSAL_FILE, str(err))
 
 
 def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:

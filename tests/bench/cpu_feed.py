@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from pack import describe_run
 from pictures import make_photographs
+from runs import run_dir
 
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
@@ -21,6 +22,8 @@ from trainer.loop.session import Run, open_run
 from trainer.loop.steps import Coming, take_step
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
+from trainer.record.run_folder import RunFolder
+from trainer.weights.resolve import resolve_recipe
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ def _open(root: Path, number: int, share: str, model: str, size: int, batch: int
     fixed = [f"data={root / 'set'}", f"storage.root={root}", f"name=run-{number}", "track.wandb=disabled"]
     optim = ["optim.name=sgd", "optim.peak_lr=0.01", "schedule.name=constant", "schedule.warmup_frac=0"]
     work = [f"model={model}", f"image_size={size}", f"batch_size_global={batch}", "augment.crop=random"]
-    recipe = load_recipe("smoke", [*fixed, *optim, *work, f"workers={SHARES[share].loader}"])
-    recipe.run_dir.mkdir()
-    run = open_run(recipe, single_rank())
+    recipe = resolve_recipe(load_recipe("smoke", [*fixed, *optim, *work, f"workers={SHARES[share].loader}"]))
+    run_dir(recipe).mkdir()
+    run = open_run(recipe, RunFolder.of(recipe), single_rank())
     run.stream._feed._ahead = SHARES[share].ahead
     return run
 

@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from pack import describe_run
 from pictures import make_photographs
+from runs import run_dir
 from torch import nn
 
 from shards.dataset.dataset import open_dataset
@@ -25,6 +26,8 @@ from trainer.loop.steps import Coming, take_step
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
+from trainer.record.run_folder import RunFolder
+from trainer.weights.resolve import resolve_recipe
 
 TARGET = 1.02
 SIZE, BATCH, STEPS = 64, 32, 12
@@ -36,8 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         data = make_data(Path(name))
         recipe = make_recipe(data, Path(name), arguments.model)
-        recipe.run_dir.mkdir()
-        run = open_run(recipe, single_rank())
+        run_dir(recipe).mkdir()
+        run = open_run(recipe, RunFolder.of(recipe), single_rank())
         batches = [copy(batch) for _, batch in zip(range(STEPS), run.stream.iterate(0, 0), strict=False)]
         bare = make_bare(recipe, len(open_dataset(data).classes))
         loops = {"bare": lambda: take_bare(bare, batches), "ours": lambda: take_ours(run, batches)}
@@ -61,7 +64,7 @@ def make_data(root: Path) -> Path:
 def make_recipe(data: Path, root: Path, model: str) -> Recipe:
     fixed = [f"data={data}", f"storage.root={root}", "name=bench", "track.wandb=disabled", f"model={model}"]
     optim = ["optim.name=sgd", "optim.peak_lr=0.01", "schedule.name=constant", "schedule.warmup_frac=0"]
-    return load_recipe("smoke", [*fixed, *optim, f"image_size={SIZE}", f"batch_size_global={BATCH}"])
+    return resolve_recipe(load_recipe("smoke", [*fixed, *optim, f"image_size={SIZE}", f"batch_size_global={BATCH}"]))
 
 
 def copy(batch: Batch) -> Batch:

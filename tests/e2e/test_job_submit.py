@@ -18,7 +18,7 @@ from object_stores import free_ports
 
 from shards.dataset.dataset import open_dataset
 from trainer.record.ledger import read_ledger
-from trainer.record.run_dir import is_finished
+from trainer.record.run_folder import is_finished
 
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")

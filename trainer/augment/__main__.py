@@ -16,18 +16,18 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     if arguments.samples < 1:
         raise UsageError(f"--samples is a number of pictures and must be at least 1, got {arguments.samples}")
-    recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
+    recipe = load_recipe(arguments.recipe, arguments.options)
     out = arguments.out or Path(f"{recipe.name}-augment.png")
     from shards.dataset.dataset import open_dataset
     from trainer.augment.sheet import write_contact_sheet  # late: torch takes seconds, and mistakes are told before
     from trainer.feed.augment.policies import check_augment
-    from trainer.weights.resolve import resolve_recipe, resolve_size
+    from trainer.weights.resolve import resolve_recipe
 
-    dataset = open_dataset(recipe.data, recipe.cache_options())
-    recipe = resolve_recipe(recipe)
-    check_augment(recipe.augment, recipe.preprocess.channels, resolve_size(recipe))
+    resolved = resolve_recipe(recipe)
+    dataset = open_dataset(resolved.data, resolved.cache_options())
+    check_augment(resolved.augment, resolved.preprocess.channels, resolved.image_size)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_contact_sheet(recipe, dataset, out, arguments.samples)
+    write_contact_sheet(resolved, dataset, out, arguments.samples)
     print(f"sheet   {out}")
     return 0
 

@@ -22,7 +22,7 @@ from trainer.feed.stream import TrainStream, make_load
 from trainer.loop.build import build_preprocess
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.options.augment import AugmentOptions
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ class Sheet:
     mixed: list[Cell]
 
 
-def write_contact_sheet(recipe: Recipe, dataset: Dataset, path: Path, samples: int = 6) -> None:
+def write_contact_sheet(recipe: ResolvedRecipe, dataset: Dataset, path: Path, samples: int = 6) -> None:
     """Write a PNG: a row for each of some training pictures, of as many classes as there are, and rows of mixed ones.
 
     Raises:
@@ -66,7 +66,7 @@ def write_contact_sheet(recipe: Recipe, dataset: Dataset, path: Path, samples: i
     _write_sheet(path, title, caption, collect_pictures(recipe, dataset, samples))
 
 
-def collect_pictures(recipe: Recipe, dataset: Dataset, samples: int) -> Sheet:
+def collect_pictures(recipe: ResolvedRecipe, dataset: Dataset, samples: int) -> Sheet:
     """Return what a sheet shows; epoch 1's picture is the one that the run's first epoch trains on, to the bit."""
     spec, split = build_preprocess(recipe, dataset), dataset.split("train")
     stream = TrainStream(split, recipe.model_copy(update={"workers": 0}), spec, Ranks(0, 1, torch.device("cpu")))
@@ -128,13 +128,13 @@ def _read(reader: SampleReader, refs: Refs) -> Iterator[tuple[Sample, int]]:
         yield reader.read_one(shard, row), copy
 
 
-def _draw_row(sample: Sample, copy: int, recipe: Recipe, spec: PreprocessSpec) -> list[Cell]:
+def _draw_row(sample: Sample, copy: int, recipe: ResolvedRecipe, spec: PreprocessSpec) -> list[Cell]:
     meter = Meter()
     draws = [make_load(recipe, spec, epoch)(sample, copy, meter) for epoch in range(_DRAWS)]
     return [Cell(prepare(sample.data, spec)), *(Cell(draw) for draw in draws)]
 
 
-def _mix_some(stream: TrainStream, recipe: Recipe, classes: list[str]) -> Iterator[Cell]:
+def _mix_some(stream: TrainStream, recipe: ResolvedRecipe, classes: list[str]) -> Iterator[Cell]:
     """Yield the first picture of each of the first steps that mix."""
     plan, found = stream.plan(0), 0
     for step in range(min(plan.num_steps, _LOOKED_AT)):

@@ -16,28 +16,28 @@ from trainer.contract.positive import OF_POSITIVE
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluate.positive import find_positive
 from trainer.loop.build import build_model_spec, build_preprocess
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_dir import BUNDLE, SNAPSHOTS
+from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore
 
 
-def make_bundle(recipe: Recipe) -> Path:
+def make_bundle(recipe: ResolvedRecipe, folder: RunFolder) -> Path:
     """Write the bundle of a run's best snapshot and return its folder.
 
     Raises:
         UsageError: The run has no evaluated epoch yet.
     """
     dataset = open_dataset(recipe.data, recipe.cache_options())
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+    store = SnapshotStore(folder.snapshots)
     state = store.read_last()
     if state is None or state.best is None:
-        raise UsageError(f"{recipe.run_dir} has no evaluated epoch, so there are no best weights; train it first")
+        raise UsageError(f"{folder.path} has no evaluated epoch, so there are no best weights; train it first")
     model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
     positive = find_positive(recipe, dataset)
     save_bundle(
-        recipe.run_dir / BUNDLE,
+        folder.bundle,
         model,
         synthesise_pictures() if recipe.probes == "synthetic" else read_real_probes(dataset),
         preprocess=build_preprocess(recipe, dataset),
@@ -49,10 +49,10 @@ def make_bundle(recipe: Recipe) -> Path:
         probes=recipe.probes,
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),
-        metrics=_best_metrics(recipe, state, len(dataset.classes)),
+        metrics=_best_metrics(folder.path, state, len(dataset.classes)),
         decoding=find_decoding(dataset, state.decoding),
     )
-    return recipe.run_dir / BUNDLE
+    return folder.bundle
 
 
 def read_real_probes(dataset: Dataset) -> list[bytes]:
@@ -63,10 +63,10 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
         return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
 
 
-def _best_metrics(recipe: Recipe, state: RunState, num_classes: int) -> dict[str, float]:
+def _best_metrics(run_dir: Path, state: RunState, num_classes: int) -> dict[str, float]:
     """Return what validation gave for the best weights; figures of one class belong to no page that names another."""
     assert state.best is not None
-    row = next(row for row in read_metrics(recipe.run_dir) if row["epoch"] == state.best.epoch)
+    row = next(row for row in read_metrics(run_dir) if row["epoch"] == state.best.epoch)
     left_out = {"time_s", "positive", *OF_POSITIVE, *(["auprc"] if num_classes == 2 else [])}
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
     return {name: value for name, value in named.items() if name not in left_out}

@@ -19,17 +19,17 @@ from trainer.contract.model.backbone import (
 )
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.weights.expectation import NORMALISATIONS
 from trainer.weights.leftovers import refuse_leftovers
 from trainer.weights.load import load_weights, read_expectation
 from trainer.weights.match import LoadReport
-from trainer.weights.resolve import list_train_sizes, resolve_recipe, resolve_size
+from trainer.weights.resolve import list_train_sizes
 
 logger = logging.getLogger(__name__)
 
 
-def build_model(recipe: Recipe, num_classes: int) -> Classifier:
+def build_model(recipe: ResolvedRecipe, num_classes: int) -> Classifier:
     """Return the classifier of a recipe with its starting weights.
 
     Raises:
@@ -47,7 +47,7 @@ def build_model(recipe: Recipe, num_classes: int) -> Classifier:
     return model.to(getattr(torch, recipe.dtype))
 
 
-def _report_loading(report: LoadReport, model: Classifier, recipe: Recipe) -> None:
+def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecipe) -> None:
     """Log what was loaded: a warning where something of the trunk or of the file was not.
 
     Raises:
@@ -72,7 +72,7 @@ def _advise(report: LoadReport, model: Classifier) -> str:
     return "give the model= that it belongs to"
 
 
-def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
+def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:
     """Return the contract's model: the recipe's backbone with the normalisation of its weights.
 
     Raises:
@@ -94,15 +94,15 @@ def build_model_spec(recipe: Recipe, num_classes: int) -> ModelSpec:
         mean=mean,
         std=std,
         dropout=recipe.head_dropout,
-        image_size=resolve_size(recipe) if is_size_fixed(recipe.model) else None,
+        image_size=recipe.image_size if is_size_fixed(recipe.model) else None,
     )
 
 
-def build_preprocess(recipe: Recipe, dataset: Dataset) -> PreprocessSpec:
+def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset) -> PreprocessSpec:
     """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
     packing = dataset.manifest.packing
-    options = resolve_recipe(recipe).preprocess.model_dump(exclude={"gray_backbone", "normalise"})
-    return PreprocessSpec(size=resolve_size(recipe), decode=packing.decode, max_side=packing.max_side, **options)
+    options = recipe.preprocess.model_dump(exclude={"gray_backbone", "normalise"})
+    return PreprocessSpec(size=recipe.image_size, decode=packing.decode, max_side=packing.max_side, **options)
 
 
 def check_size(spec: ModelSpec, size: int, training: bool = True) -> None:

@@ -24,9 +24,11 @@ from trainer.loop.session import Run, is_trained, open_run
 from trainer.loop.steps import Coming, save, settle, take_step
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import Numbers
 from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop
+from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import Best, name_snapshot
 from trainer.record.track.track import Tracker
 from trainer.step.schedule import PlateauState, scale_lr, update_plateau
@@ -38,7 +40,8 @@ Outcome = Literal["finished", "interrupted"]
 
 
 def train(
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
+    folder: RunFolder,
     ranks: Ranks,
     report: ReportEpoch,
     tracker: Tracker | None = None,
@@ -53,8 +56,8 @@ def train(
         UsageError: A recipe that does not fit the data, a snapshot of another run, or a disk that takes no more.
         ShardError: A sample that cannot be read, or outputs that are no longer finite.
     """
-    run = open_run(recipe, ranks, tracker, progress)
-    with explaining_stop(recipe, lambda: run.state.samples_seen), _closing(run):
+    run = open_run(recipe, folder, ranks, tracker, progress)
+    with explaining_stop(folder, lambda: run.state.samples_seen), _closing(run):
         while not is_trained(recipe, run.state):
             numbers = _train_epoch(run)
             if numbers is None:
@@ -111,7 +114,7 @@ def _refuse_divergence(rows: Rows, run: Run) -> None:
         raise ShardError(
             f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite numbers: training diverged, "
             "or BatchNorm saw too few steps to settle. Lower optim.peak_lr or set optim.clip_norm, and choose another "
-            f"name=, or delete {run.run_dir}"
+            f"name=, or delete {run.folder.path}"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,15 +22,15 @@ from trainer.loop.build import build_model, build_preprocess
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe
-from trainer.record.ledger import Ledger, drop_after, read_position
+from trainer.recipes.resolved import ResolvedRecipe
+from trainer.record.ledger import LEDGER, Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, read_metrics
 from trainer.record.parts import read_parts
 from trainer.record.progress import RunProgress, Size
 from trainer.record.room import require_room
-from trainer.record.run_dir import NONFINITE, SNAPSHOTS
+from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.steps import StepLog, count_steps
-from trainer.record.store.run_store import open_run_store
 from trainer.record.track.track import Tracker
 from trainer.step.distillation import load_distillation
 from trainer.step.engine import Engine
@@ -42,12 +41,16 @@ from trainer.step.norms import describe_local_norms
 
 logger = logging.getLogger(__name__)
 
+NONFINITE = "nonfinite"
+"""Folder of the samples whose loss was not a finite number, in the run's."""
+
 
 @dataclass
 class Run:
     """All parts of a run on one rank."""
 
-    recipe: Recipe
+    recipe: ResolvedRecipe
+    folder: RunFolder
     dataset: Dataset
     ranks: Ranks
     engine: Engine
@@ -83,10 +86,6 @@ class Run:
         return found.name if found else None
 
     @property
-    def run_dir(self) -> Path:
-        return self.recipe.run_dir
-
-    @property
     def val_split(self) -> Split:
         return self.dataset.split("val")
 
@@ -95,13 +94,19 @@ class Run:
         return self.stream.samples_per_epoch * self.recipe.epochs
 
 
-def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progress: RunProgress | None = None) -> Run:
+def open_run(
+    recipe: ResolvedRecipe,
+    folder: RunFolder,
+    ranks: Ranks,
+    tracker: Tracker | None = None,
+    progress: RunProgress | None = None,
+) -> Run:
     """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     preprocess = build_preprocess(recipe, dataset)
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS, keeps_all=recipe.snapshot.keep == "all")
+    store = SnapshotStore(folder.snapshots, keeps_all=recipe.snapshot.keep == "all")
     if ranks.is_first:
-        clear_leftovers(recipe.run_dir)
+        clear_leftovers(folder.path)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
@@ -109,16 +114,17 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progr
         for sentence in describe_decoding(dataset, state):
             logger.warning("%s", sentence)
     begun = recipe.as_begun() if state.samples_seen else recipe
-    engine, stream = open_engine(begun, dataset, preprocess, ranks)
+    engine, stream = open_engine(begun, dataset, preprocess, ranks, read_parts(folder))
     if state.samples_seen:
         store.load(state, engine)
     if not is_trained(recipe, state):
-        require_room(recipe, ranks, engine)
+        require_room(recipe, folder, ranks, engine)
     every = recipe.track.every_steps
     if tracker:
         tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
     run = Run(
         recipe=recipe,
+        folder=folder,
         dataset=dataset,
         ranks=ranks,
         engine=engine,
@@ -126,12 +132,12 @@ def open_run(recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progr
         stream=stream,
         store=store,
         state=state,
-        ledger=_open_ledger(recipe, ranks, state) if recipe.ledger else None,
-        logbook=Logbook(recipe.run_dir, state.epochs_done) if ranks.is_first else None,
-        step_log=StepLog(recipe.run_dir, every, state.samples_seen) if ranks.is_first and every else None,
+        ledger=_open_ledger(folder, ranks, state) if recipe.ledger else None,
+        logbook=Logbook(folder.path, state.epochs_done) if ranks.is_first else None,
+        step_log=StepLog(folder.path, every, state.samples_seen) if ranks.is_first and every else None,
         tracker=tracker,
         progress=progress or RunProgress(recipe, speaks=False),
-        guard=Guard(recipe.run_dir / NONFINITE, ranks.rank),
+        guard=Guard(folder.path / NONFINITE, ranks.rank),
         loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
     )
     _begin_progress(run)
@@ -145,7 +151,7 @@ def _begin_progress(run: Run) -> None:
     device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
     where = f"on {device}" if ranks.num_ranks == 1 else f"on {ranks.num_ranks} ranks, {device}"
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    last = read_metrics(recipe.run_dir)[-1:]
+    last = read_metrics(run.folder.path)[-1:]
     run.progress.begin(
         run.state,
         Size(run.stream.samples_per_epoch, run.val_split.num_samples, end),
@@ -163,10 +169,16 @@ def is_trained(recipe: Recipe, state: RunState) -> bool:
 
 
 def open_engine(
-    recipe: Recipe, dataset: Dataset, preprocess: PreprocessSpec, ranks: Ranks, place: Ranks | None = None
+    recipe: ResolvedRecipe,
+    dataset: Dataset,
+    preprocess: PreprocessSpec,
+    ranks: Ranks,
+    least_parts: int = 1,
+    place: Ranks | None = None,
 ) -> tuple[Engine, TrainStream]:
     """Return what takes steps, and the batches that it takes them on; every rank calls it. Raises as `train`.
 
+    least_parts: In how many parts a slice is computed at least.
     place: Whose batches they are, where that is not the rank that computes them.
     """
     refuse_misfit(recipe, dataset)
@@ -182,7 +194,7 @@ def open_engine(
 
     num_ranks = (place or ranks).num_ranks
     stream = TrainStream(split, recipe, preprocess, place or ranks, weigh)
-    engine = Engine(model, recipe, ranks, loss, teacher, read_parts(recipe), stream.samples_per_epoch)
+    engine = Engine(model, recipe, ranks, loss, teacher, least_parts, stream.samples_per_epoch)
     engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), preprocess.shape)
     note = describe_local_norms(engine.model, num_ranks)
     if note and ranks.is_first:
@@ -224,11 +236,11 @@ def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:
     return []
 
 
-def _open_ledger(recipe: Recipe, ranks: Ranks, state: RunState) -> Ledger:
-    folder = recipe.run_dir / "ledger"
-    done_before = read_position(folder)
+def _open_ledger(folder: RunFolder, ranks: Ranks, state: RunState) -> Ledger:
+    path = folder.path / LEDGER
+    done_before = read_position(path)
     ranks.barrier()  # every rank has read the position before rank 0 moves it
     if ranks.is_first:
-        drop_after(folder, state.samples_seen)
+        drop_after(path, state.samples_seen)
     ranks.barrier()
-    return Ledger(folder, ranks.rank, state.samples_seen, done_before, open_run_store(recipe))
+    return Ledger(path, ranks.rank, state.samples_seen, done_before, folder.store)

@@ -11,7 +11,6 @@ import torch
 from shards.errors import ShardError
 from trainer.feed.feed import Batch
 from trainer.loop.session import Run
-from trainer.record.run_dir import SAVE_FILE, STOP_FILE
 from trainer.record.steps import StepNumbers
 from trainer.step.engine import Step
 
@@ -36,9 +35,9 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
     stop, due = 0.0, 0.0
     if run.ranks.is_first:
         run.store.check()  # what the writer's thread met ends the run here, not when the next snapshot is due
-        stop = float((run.run_dir / STOP_FILE).exists())
+        stop = float(run.folder.stop_file.exists())
         late = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
-        due = float(late or (run.run_dir / SAVE_FILE).exists())
+        due = float(late or run.folder.save_file.exists())
     total_weight, stop, due, bad = run.ranks.agree(batch.total_weight, stop, due, float(run.guard.is_bad()))
     if bad:
         _refuse_nonfinite(run)
@@ -115,7 +114,7 @@ def _refuse_nonfinite(run: Run) -> None:
     words = words or f"after {run.state.samples_seen:,} samples a weight is no finite number although all losses were"
     raise ShardError(
         f"{words}: training diverged or a picture spoils it. Lower optim.peak_lr or set optim.clip_norm, look at the "
-        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.run_dir} are from before"
+        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.folder.path} are from before"
     )
 
 
@@ -125,6 +124,6 @@ def save(run: Run) -> None:
         run.ledger.flush(run.state.samples_seen)
         run.ranks.barrier()
     if run.ranks.is_first:
-        (run.run_dir / SAVE_FILE).unlink(missing_ok=True)
+        run.folder.save_file.unlink(missing_ok=True)
         run.store.save(run.state, run.engine)
     run.saved_at = time.monotonic()

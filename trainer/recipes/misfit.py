@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from shards.dataset.dataset import Dataset, shorten
 from shards.dataset.positive import describe_default, find_misfit
@@ -10,11 +10,13 @@ from shards.errors import UsageError
 from trainer.recipes.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
 from trainer.recipes.recipe import Recipe
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
 MULTI_LABEL_METRIC: Final = "map"
 """What tells the best epoch where a recipe does not say: it needs no threshold, and rare classes count as much."""
 
 
-def settle_metric(recipe: Recipe, dataset: Dataset) -> Recipe:
+def settle_metric(recipe: AnyRecipe, dataset: Dataset) -> AnyRecipe:
     """Return the recipe with the metric of its dataset's task where it gives none of its own."""
     if dataset.manifest.task != "multi-label" or "metric" in recipe.stop.model_fields_set:
         return recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -29,11 +29,11 @@ from trainer.recipes.options.schedule import ScheduleOptions
 from trainer.recipes.options.section import Section
 from trainer.recipes.options.step import StepOptions
 from trainer.recipes.options.stream import StreamOptions
-from trainer.recipes.place import find_run_dir, is_remote, join_root, show_location, show_locations
+from trainer.recipes.place import show_locations
 
 
 class Recipe(Section):
-    """One run, resolved."""
+    """One run, as its user writes it; what is open, `trainer.recipes.resolved.ResolvedRecipe` has not."""
 
     data: str
     """Folder of a packed dataset."""
@@ -165,21 +165,6 @@ class Recipe(Section):
         return self
 
     @property
-    def run_dir(self) -> Path:
-        """The run's folder on this machine; with a remote root what must outlive the machine is copied from it."""
-        return find_run_dir(self.storage.root, self.storage.work, self.name)
-
-    @property
-    def run_uri(self) -> str | None:
-        """The run's place in an object store, keys included; None where its folder is all there is."""
-        return join_root(self.storage.root, self.name) if is_remote(self.storage.root) else None
-
-    @property
-    def run_place(self) -> str:
-        """Where the run is kept, as people may see it."""
-        return show_location(join_root(self.storage.root, self.name))
-
-    @property
     def least_ranks(self) -> int:
         """Ranks without which the run waits."""
         return int(str(self.num_ranks).partition("..")[0])
@@ -214,7 +199,7 @@ class Recipe(Section):
         told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
         return told
 
-    def as_begun(self) -> Recipe:
+    def as_begun(self) -> Self:
         """Return the recipe of a run that has a snapshot: its weights file passed when it began, and is let pass."""
         return self.model_copy(update={"allow_leftovers": True})
 

@@ -27,7 +27,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-
+LEDGER = "ledger"
+"""Folder of the rows, in the run's."""
 POSITION = "position"
 """File that says how far the steps ever went, in samples seen; it may be ahead of the last snapshot."""
 

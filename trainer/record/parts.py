@@ -5,24 +5,21 @@ from __future__ import annotations
 import json
 
 from shards.files.atomic import write_json
-from trainer.recipes.recipe import Recipe
-from trainer.record.store.run_store import open_run_store
+from trainer.record.run_folder import RunFolder
 
 PARTS = "parts.json"
 
 
-def read_parts(recipe: Recipe) -> int:
+def read_parts(folder: RunFolder) -> int:
     """Return in how many parts a slice must be computed at least: 1 where memory never ran out."""
-    store = open_run_store(recipe)
-    path = recipe.run_dir / PARTS
-    data = store.read(PARTS) if store else path.read_bytes() if path.is_file() else None
+    path = folder.path / PARTS
+    data = folder.store.read(PARTS) if folder.store else path.read_bytes() if path.is_file() else None
     return int(json.loads(data)) if data else 1
 
 
-def write_parts(recipe: Recipe, parts: int) -> None:
+def write_parts(folder: RunFolder, parts: int) -> None:
     """Keep the number of parts with the run."""
-    store = open_run_store(recipe)
-    if store:
-        store.write(PARTS, json.dumps(parts).encode())
+    if folder.store:
+        folder.store.write(PARTS, json.dumps(parts).encode())
     else:
-        write_json(recipe.run_dir / PARTS, parts)
+        write_json(folder.path / PARTS, parts)

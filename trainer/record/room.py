@@ -11,13 +11,13 @@ from shards.files.disk import DiskError, explain_disk
 from trainer.ranks.machine import read_free_disk, refuse_full_disk
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
-from trainer.record.run_dir import BUNDLE, SNAPSHOTS
+from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import count_bytes
 from trainer.record.store.position import read_local_position
 from trainer.step.engine import Engine
 
 
-def require_room(recipe: Recipe, ranks: Ranks, engine: Engine) -> None:
+def require_room(recipe: Recipe, folder: RunFolder, ranks: Ranks, engine: Engine) -> None:
     """Refuse a run whose snapshots and bundle do not fit on its disk; every rank calls it, before the first step.
 
     Raises:
@@ -28,7 +28,7 @@ def require_room(recipe: Recipe, ranks: Ranks, engine: Engine) -> None:
     if ranks.is_first:
         model = count_bytes(engine.model.state_dict())
         try:
-            refuse_small_disk(recipe, engine.measure_snapshot(), model)
+            refuse_small_disk(recipe, folder, engine.measure_snapshot(), model)
         except (UsageError, OSError) as err:
             refusal = err
     refusal = ranks.gather(refusal)[0]
@@ -36,12 +36,12 @@ def require_room(recipe: Recipe, ranks: Ranks, engine: Engine) -> None:
         raise refusal
 
 
-def refuse_small_disk(recipe: Recipe, snapshot: int, bundle: int) -> dict[str, int]:
+def refuse_small_disk(recipe: Recipe, folder: RunFolder, snapshot: int, bundle: int) -> dict[str, int]:
     """Return bytes that the run's disk has free, and those that the run still needs; raises as `require_room`."""
-    free = read_free_disk(recipe.run_dir)
-    taken = sum(map(_count_files, (recipe.run_dir / SNAPSHOTS, recipe.run_dir / BUNDLE)))
+    free = read_free_disk(folder.path)
+    taken = sum(map(_count_files, (folder.snapshots, folder.bundle)))
     needed = max(0, count_snapshots(recipe) * snapshot + bundle - taken)
-    refuse_full_disk(needed, free, str(recipe.run_dir), _name_root(recipe))
+    refuse_full_disk(needed, free, str(folder.path), folder.root_option)
     return {"free": free, "needed": needed}
 
 
@@ -58,11 +58,11 @@ def _count_files(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def explaining_stop(recipe: Recipe, reach: Callable[[], int] | None = None) -> Iterator[None]:
+def explaining_stop(folder: RunFolder, reach: Callable[[], int] | None = None) -> Iterator[None]:
     """Raise what a disk refuses while the block runs as a UsageError that says where the run stands.
 
     Args:
-        recipe: Of the run.
+        folder: Of the run.
         reach: Returns the samples seen so far; None where the block does more than training.
     """
     try:
@@ -73,21 +73,16 @@ def explaining_stop(recipe: Recipe, reach: Callable[[], int] | None = None) -> I
         refused = explain_disk(err)
         if refused is None:
             raise
-        raise UsageError(_tell_stop(refused, recipe, reach)) from err
+        raise UsageError(_explain_stop(refused, folder, reach)) from err
 
 
-def _tell_stop(refused: DiskError, recipe: Recipe, reach: Callable[[], int] | None) -> str:
-    last = read_local_position(recipe.run_dir)
+def _explain_stop(refused: DiskError, folder: RunFolder, reach: Callable[[], int] | None) -> str:
+    last = read_local_position(folder.path)
     after = f"the run stopped after {reach():,} samples" if reach else "the run was stopped"
     stands = f"its last snapshot is at {last.samples_seen:,}" if last else "it has no snapshot yet"
     resumes = "resumes from that snapshot" if last else "starts it anew"
     elsewhere = refused.elsewhere
-    if elsewhere and refused.filename and Path(refused.filename).is_relative_to(recipe.run_dir.absolute()):
-        elsewhere = f"move {recipe.run_dir} to another disk and set {_name_root(recipe)} to the folder that it is in"
+    if elsewhere and refused.filename and Path(refused.filename).is_relative_to(folder.path.absolute()):
+        elsewhere = f"move {folder.path} to another disk and set {folder.root_option} to the folder that it is in"
     remedy = f"{refused.remedy}, or {elsewhere}" if elsewhere else refused.remedy
     return f"{refused.fact}; {after}, {stands}. {remedy[0].upper()}{remedy[1:]}: the same command then {resumes}"
-
-
-def _name_root(recipe: Recipe) -> str:
-    """Return the option that says where the run's folder is on this machine."""
-    return "storage.work" if recipe.run_uri else "storage.root"

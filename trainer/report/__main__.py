@@ -39,14 +39,10 @@ def _open_run(arguments: argparse.Namespace) -> Finished:
     """
     import json
 
-    from trainer.record.run_dir import (  # late: torch takes seconds, mistakes are told before
-        RECIPE,
-        RESULT,
-        is_finished,
-    )
+    from trainer.record.run_folder import RECIPE, RESULT, RunFolder  # late: mistakes are reported before torch is read
 
     folder: Path = arguments.run_dir
-    if not is_finished(folder):
+    if not RunFolder(folder).is_finished:
         raise UsageError(f"{folder} is no folder of a finished run (it has no {RESULT}); name one such as runs/demo")
     from shards.dataset.dataset import open_dataset, shorten
     from trainer.contract.bundle import Bundle
@@ -86,7 +82,7 @@ def _judge_anew(run: Finished, positive: str) -> Finished:
     from trainer.evaluate.positive import Positive
     from trainer.evaluate.predictions import read_predictions
     from trainer.recipes.file import load_recipe
-    from trainer.record.run_dir import RECIPE
+    from trainer.record.run_folder import RECIPE
 
     page = run.page
     misfit = find_misfit(positive, page.classes, page.display_names, page.task)

@@ -23,6 +23,7 @@ from trainer.evaluate.files import METRICS
 from trainer.evaluate.predictions import Predictions, read_predictions
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import read_metrics
 from trainer.record.notes import Note, read_notes
@@ -51,7 +52,7 @@ class Finished:
     """A run with bundle and evaluations; recipe: resolved; notes: sentences that its user must know."""
 
     folder: Path
-    recipe: Recipe
+    recipe: ResolvedRecipe
     dataset: Dataset
     bundle: Bundle
     notes: list[str]
@@ -88,10 +89,10 @@ class Finished:
         return dict(zip(self.page.classes, self.page.display_names, strict=True))
 
 
-def record_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
+def record_environment(recipe: Recipe, run_dir: Path, ranks: Ranks) -> dict[str, str]:
     """Write environment.json into the run's folder and return what it holds."""
     told = describe_environment(recipe, ranks)
-    write_json(recipe.run_dir / ENVIRONMENT, told)
+    write_json(run_dir / ENVIRONMENT, told)
     return told
 
 

@@ -16,7 +16,7 @@ from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
 from trainer.recipes.file import RECIPES, load_recipe, read_header
 from trainer.recipes.recipe import Recipe
-from trainer.record.run_dir import RESULT
+from trainer.record.run_folder import RESULT, RunFolder
 
 
 def main(argv: list[str]) -> int:
@@ -30,15 +30,14 @@ def main(argv: list[str]) -> int:
         return 0
     if arguments.dry_run:
         return _plan(recipe, arguments.json)
-    from trainer.record.run_dir import is_finished  # late: torch takes seconds, and mistakes are told before
-    from trainer.run.launch import launch
+    from trainer.run.launch import launch  # late: torch takes seconds, and mistakes are reported before
 
-    was_finished = is_finished(recipe.run_dir)
-    done = launch(recipe)
+    was_finished = RunFolder.of(recipe).is_finished
+    folder = launch(recipe)
     if arguments.json:
-        print(json.dumps(_collect(done.run_dir)))
+        print(json.dumps(_collect(folder.path)))
     else:
-        _tell(done, was_finished)
+        _print_results(recipe, folder, was_finished)
     return 0
 
 
@@ -92,12 +91,12 @@ def _collect(run_dir: Path) -> dict[str, object]:
     return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
 
 
-def _tell(recipe: Recipe, was_finished: bool) -> None:
+def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     from trainer.evaluate.answers import describe_headline
     from trainer.evaluate.positive import list_lines, read_positive
     from trainer.record.notes import read_notes
 
-    folder = recipe.run_dir
+    folder = run.path
     if was_finished:
         print(f"{folder} was finished before; choose another name= to train again")
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
@@ -114,8 +113,8 @@ def _tell(recipe: Recipe, was_finished: bool) -> None:
         if note not in said:  # by this command, on standard error
             print(f"note: {note}")
     print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
-    if recipe.run_uri:
-        print(f"store   {recipe.run_place}")
+    if run.uri:
+        print(f"store   {run}")
 
 
 if __name__ == "__main__":

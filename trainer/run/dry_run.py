@@ -18,7 +18,10 @@ from trainer.evaluate.positive import find_positive
 from trainer.ranks.machine import read_free_disk, refuse_too_many_ranks
 from trainer.ranks.processes import run_processes
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
+from trainer.record.parts import read_parts
 from trainer.record.room import refuse_small_disk
+from trainer.record.run_folder import RunFolder
 from trainer.record.steps import count_steps
 from trainer.record.store.standing import Standing, look_up
 from trainer.record.track.wandb_run import choose_mode
@@ -67,21 +70,22 @@ def plan_run(recipe: Recipe) -> Plan:
         OSError: Likewise; a folder that cannot be written.
     """
     with collecting_notes() as notes:
-        plan = _plan(resolve_recipe(recipe.with_absolute_paths()))
+        plan = _plan(resolve_recipe(recipe))
     return replace(plan, notes=plan.notes + notes)
 
 
-def _plan(recipe: Recipe) -> Plan:
+def _plan(recipe: ResolvedRecipe) -> Plan:
     recipe, dataset = open_data(recipe)
-    standing = look_up(recipe)
-    read_free_disk(recipe.run_dir)  # what nobody can write to is known before any step
+    folder = RunFolder.of(recipe)
+    standing = look_up(recipe, folder)
+    read_free_disk(folder.path)  # what nobody can write to is known before any step
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
     begun = recipe.as_begun() if standing.samples_seen else recipe
-    rehearsal = run_processes(rehearse, (begun, recipe.least_ranks), here)
-    room = refuse_small_disk(recipe, rehearsal.memory.snapshot, rehearsal.memory.parameters)
-    storage = {"folder": str(recipe.run_dir), **room}
-    return _make_plan(recipe, dataset, rehearsal, standing, storage, _note(recipe, rehearsal, on_cluster))
+    rehearsal = run_processes(rehearse, (begun, recipe.least_ranks, read_parts(folder)), here)
+    room = refuse_small_disk(recipe, folder, rehearsal.memory.snapshot, rehearsal.memory.parameters)
+    notes = _note(recipe, rehearsal, on_cluster)
+    return _make_plan(recipe, folder, dataset, rehearsal, standing, room, notes)
 
 
 def _check_ranks(recipe: Recipe) -> bool:
@@ -118,10 +122,11 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
 
 def _make_plan(
     recipe: Recipe,
+    folder: RunFolder,
     dataset: Dataset,
     rehearsal: Rehearsal,
     standing: Standing,
-    storage: dict[str, Any],
+    room: dict[str, int],
     notes: list[str],
 ) -> Plan:
     per_epoch, ranks = rehearsal.steps_per_epoch, recipe.least_ranks
@@ -130,7 +135,7 @@ def _make_plan(
     full = min(recipe.batch_size_global, rehearsal.samples_per_epoch)
     parts = {name: dataset.split(name) for name in dataset.manifest.splits}
     return Plan(
-        run=recipe.run_place,
+        run=str(folder),
         state="finished" if standing.is_finished else "goes on" if done else "new",
         data={
             "location": recipe.data,
@@ -159,7 +164,7 @@ def _make_plan(
         steps_done=done,
         steps_total=total,
         memory=_list_memory(rehearsal),
-        storage=storage,
+        storage={"folder": str(folder.path), **room},
         time=_estimate_time(recipe, dataset, rehearsal, 0 if standing.is_finished else total - done),
         wandb=choose_mode(recipe.track),
         tensorboard=recipe.track.tensorboard,

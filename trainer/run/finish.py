@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from shards.dataset.dataset import Dataset, Split, open_dataset
@@ -15,10 +16,10 @@ from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
 from trainer.feed.meter import WELL_FED
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import RunProgress
-from trainer.record.run_dir import BUNDLE, SNAPSHOTS
+from trainer.record.run_folder import BUNDLE, RunFolder
 from trainer.record.snapshot import SnapshotStore
 from trainer.record.store.bring import share
 from trainer.record.track.track import Tracker
@@ -30,7 +31,11 @@ from trainer.step.norms import describe_local_norms
 
 
 def finish_run(
-    recipe: Recipe, ranks: Ranks, tracker: Tracker | None = None, progress: RunProgress | None = None
+    recipe: ResolvedRecipe,
+    folder: RunFolder,
+    ranks: Ranks,
+    tracker: Tracker | None = None,
+    progress: RunProgress | None = None,
 ) -> list[str]:
     """Write bundle, evaluations and report of a trained run; return what its user must know of it.
 
@@ -40,14 +45,14 @@ def finish_run(
     progress = progress or RunProgress(recipe, speaks=False)
     with progress.stage("writing the bundle"):
         if ranks.is_first:
-            make_bundle(recipe)
-        share(recipe, ranks, BUNDLE)
+            make_bundle(recipe, folder)
+        share(folder, ranks, BUNDLE)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    bundle = Bundle.load(recipe.run_dir / BUNDLE, str(ranks.device))
+    bundle = Bundle.load(folder.bundle, str(ranks.device))
     workers = ranks.count_workers(recipe.workers)
     judging = Judging(stored=find_positive(recipe, dataset))
     for part in recipe.evaluate_on:
-        out = recipe.run_dir / "evaluation" / part
+        out = folder.path / "evaluation" / part
         with progress.stage(f"evaluating on {part}", dataset.split(part).num_samples) as advance:
             rows, metrics = evaluate_bundle(bundle, dataset, part, ranks, workers, out, judging, advance)
             if tracker and ranks.is_first:
@@ -55,13 +60,15 @@ def finish_run(
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
-        notes += _read_verdict(recipe)
+        notes += _read_verdict(folder)
         with progress.stage("writing the report"):
-            _show_augmentation(recipe, dataset, tracker)
-            run = Finished(recipe.run_dir, recipe, dataset, bundle, notes, record_environment(recipe, ranks))
+            _show_augmentation(recipe, dataset, folder.path / AUGMENTED, tracker)
+            environment = record_environment(recipe, folder.path, ranks)
+            run = Finished(folder.path, recipe, dataset, bundle, notes, environment)
             write_report(run)
             write_card(run)
-        _drop_snapshots(recipe)
+        if recipe.snapshot.keep == "best":
+            _drop_snapshots(folder)
     return notes
 
 
@@ -73,11 +80,10 @@ def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics
         tracker.log_pictures(f"{split.name}/worst", worst or [])
 
 
-def _show_augmentation(recipe: Recipe, dataset: Dataset, tracker: Tracker | None) -> None:
+def _show_augmentation(recipe: ResolvedRecipe, dataset: Dataset, path: Path, tracker: Tracker | None) -> None:
     """Write a contact sheet of what training saw, where that is not what evaluation sees."""
     if not recipe.augment.changes:
         return
-    path = recipe.run_dir / AUGMENTED
 
     def draw() -> None:
         from trainer.augment.sheet import write_contact_sheet  # it draws, and every start would wait for matplotlib
@@ -89,17 +95,15 @@ def _show_augmentation(recipe: Recipe, dataset: Dataset, tracker: Tracker | None
         tracker.log_image("augment", path)
 
 
-def _drop_snapshots(recipe: Recipe) -> None:
-    """Keep the best snapshot alone where the recipe wants no other."""
-    if recipe.snapshot.keep != "best":
-        return
-    store = SnapshotStore(recipe.run_dir / SNAPSHOTS)
+def _drop_snapshots(folder: RunFolder) -> None:
+    """Keep the best snapshot alone."""
+    store = SnapshotStore(folder.snapshots)
     state = store.read_last()
     if state is not None and state.best is not None:
         store.drop_all_but(state.best.snapshot)
 
 
-def _read_verdict(recipe: Recipe) -> list[str]:
+def _read_verdict(folder: RunFolder) -> list[str]:
     """Return what the last epoch's feed lacked, if anything."""
-    verdict = read_metrics(recipe.run_dir)[-1]["feed/verdict"]
+    verdict = read_metrics(folder.path)[-1]["feed/verdict"]
     return [] if verdict.endswith(WELL_FED) else [f"training {verdict}"]

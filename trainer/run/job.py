@@ -9,49 +9,48 @@ from shards.files.atomic import write_json
 from trainer.loop.loop import Outcome, ReportEpoch, train
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.notes import keep_notes
 from trainer.record.parts import write_parts
 from trainer.record.progress import TICK_S, RunProgress
 from trainer.record.room import explaining_stop
-from trainer.record.run_dir import RESULT
+from trainer.record.run_folder import RESULT, RunFolder
 from trainer.record.store.mirror import mirrored
 from trainer.record.track.track import Tracker
 from trainer.run.finish import finish_run
 from trainer.step.memory import RankMemoryError
-from trainer.weights.resolve import resolve_recipe
 
 FAULT = 1
 
 
-def run_rank(recipe: Recipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+def run_rank(recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
     """Train, and when that came to its end, write bundle, evaluations and report; return how it ended.
 
     Raises:
         RankMemoryError: Memory ran out on one rank of several; the run goes on when all are started anew.
         UsageError, ShardError, OSError: As `train` and `mirrored` do.
     """
-    recipe = resolve_recipe(recipe)
-    tracker = Tracker(recipe, ranks.num_ranks) if ranks.is_first else None
+    folder = RunFolder.of(recipe)
+    tracker = Tracker(recipe, folder.path, ranks.num_ranks) if ranks.is_first else None
     progress = RunProgress(recipe, speaks=ranks.is_first)
     exit_code = FAULT
     try:
         with contextlib.ExitStack() as beside:
-            beside.enter_context(explaining_stop(recipe))
+            beside.enter_context(explaining_stop(folder))
             if ranks.is_first:
                 beside.enter_context(watching(progress.tick, "progress", TICK_S))
-            beside.enter_context(mirrored(recipe, ranks))
+            beside.enter_context(mirrored(folder, ranks))
             if ranks.is_first:
-                beside.enter_context(keep_notes(recipe.run_dir))
-            outcome = train(recipe, ranks, report, tracker, progress)
+                beside.enter_context(keep_notes(folder.path))
+            outcome = train(recipe, folder, ranks, report, tracker, progress)
             if outcome == "finished":
-                notes = finish_run(recipe, ranks, tracker, progress)
+                notes = finish_run(recipe, folder, ranks, tracker, progress)
                 if ranks.is_first:
                     result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
-                    write_json(recipe.run_dir / RESULT, result)
+                    write_json(folder.path / RESULT, result)
         exit_code = DONE if outcome == "finished" else INTERRUPTED
     except RankMemoryError as err:
-        write_parts(recipe, err.parts)
+        write_parts(folder, err.parts)
         raise
     finally:
         if tracker:

@@ -22,9 +22,10 @@ from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
 from trainer.recipes.misfit import refuse_misfit, settle_metric
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import read_progress
 from trainer.record.notes import keep_notes
-from trainer.record.run_dir import STOP_FILE, claim_run_dir, hold_run_dir, is_finished
+from trainer.record.run_folder import STOP_FILE, RunFolder, hold_folder
 from trainer.record.store.bring import fetch_outputs
 from trainer.run.job import run_rank
 from trainer.step.memory import RankMemoryError
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
-def launch(recipe: Recipe) -> Recipe:
-    """Train, evaluate and bundle; return the recipe with absolute paths. A finished run is left as it is.
+def launch(recipe: Recipe) -> RunFolder:
+    """Train, evaluate and bundle; return where the run lives. A finished run is left as it is.
 
     Where the run stands is logged at INFO by `trainer.record.progress`, a line an epoch and at least one a minute, and
     what is worth keeping by other loggers of `trainer` and `shards`. In a process that has no handlers, such as a
@@ -46,35 +47,34 @@ def launch(recipe: Recipe) -> Recipe:
             not fit.
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
-    recipe = resolve_recipe(recipe.with_absolute_paths())
-    choose_launch(recipe)
-    recipe, _ = open_data(recipe)  # the most common mistakes are told before any process starts
-    with showing_messages_by_default(), hold_run_dir(recipe.run_dir):
-        claim_run_dir(recipe)
-        if not _has_outputs(recipe):
-            _run(recipe)
-    return recipe
+    resolved = resolve_recipe(recipe)
+    choose_launch(resolved)
+    resolved, _ = open_data(resolved)  # the most common mistakes are reported before any process starts
+    folder = RunFolder.of(resolved)
+    with showing_messages_by_default(), hold_folder(folder.path):
+        folder.claim(resolved)
+        if not _has_outputs(folder):
+            _run(resolved, folder)
+    return folder
 
 
-def _run(recipe: Recipe) -> None:
-    (recipe.run_dir / STOP_FILE).unlink(missing_ok=True)
-    with keep_notes(recipe.run_dir), show_progress(recipe), stop_on_signal(recipe.run_dir):
-        outcome = _start(recipe)
+def _run(recipe: ResolvedRecipe, folder: RunFolder) -> None:
+    folder.stop_file.unlink(missing_ok=True)
+    with keep_notes(folder.path), show_progress(recipe.name, folder), stop_on_signal(folder.path):
+        outcome = _start(recipe, folder)
     if outcome == "interrupted":
-        raise Interrupted(
-            f"interrupted; the state is saved in {recipe.run_place}, and the same command goes on from it"
-        )
-    _has_outputs(recipe)
+        raise Interrupted(f"interrupted; the state is saved in {folder}, and the same command goes on from it")
+    _has_outputs(folder)
 
 
-def _has_outputs(recipe: Recipe) -> bool:
+def _has_outputs(folder: RunFolder) -> bool:
     """Return whether the run is finished; its outputs are then on this machine, wherever it ran."""
-    if not is_finished(recipe.run_dir):
-        fetch_outputs(recipe)
-    return is_finished(recipe.run_dir)
+    if not folder.is_finished:
+        fetch_outputs(folder)
+    return folder.is_finished
 
 
-def open_data(recipe: Recipe) -> tuple[Recipe, Dataset]:
+def open_data(recipe: ResolvedRecipe) -> tuple[ResolvedRecipe, Dataset]:
     """Return the recipe with what its dataset decides, and the dataset, when a run can use it.
 
     Raises:
@@ -114,17 +114,17 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def show_progress(recipe: Recipe) -> Iterator[None]:
+def show_progress(name: str, folder: RunFolder) -> Iterator[None]:
     """Show a bar that follows progress.json, wherever the ranks run, and say that a wish to stop was heard."""
     heard = False
-    with draw_bar(unit="picture", desc=recipe.name) as bar:
+    with draw_bar(unit="picture", desc=name) as bar:
 
         def follow() -> None:
             nonlocal heard
-            if not heard and (recipe.run_dir / STOP_FILE).exists():
+            if not heard and folder.stop_file.exists():
                 heard = True
                 progress_logger.info("stopping: the state is saved after this step; Ctrl-C again does not wait for it")
-            progress = read_progress(recipe.run_dir)
+            progress = read_progress(folder.path)
             bar.total = progress["total"] or None
             bar.set_postfix(progress["numbers"], refresh=False)
             bar.update(progress["samples_seen"] - bar.n)
@@ -133,15 +133,15 @@ def show_progress(recipe: Recipe) -> Iterator[None]:
             yield
 
 
-def _start(recipe: Recipe) -> Outcome:
+def _start(recipe: ResolvedRecipe, folder: RunFolder) -> Outcome:
     if choose_launch(recipe) == "ray":
         from trainer.run.ray.launch import run_on_ray  # the only way in for Ray; without it the rest runs
 
-        return run_on_ray(recipe)
+        return run_on_ray(recipe, folder)
     return run_until_it_fits(recipe, _run_local_rank)
 
 
-def run_until_it_fits(recipe: Recipe, run_local: Callable[[Ranks, Recipe], Outcome]) -> Outcome:
+def run_until_it_fits(recipe: ResolvedRecipe, run_local: Callable[[Ranks, ResolvedRecipe], Outcome]) -> Outcome:
     """Return how the run ended on processes of this machine, begun anew whenever memory ran out on one of several."""
     while True:
         try:
@@ -166,6 +166,6 @@ def choose_launch(recipe: Recipe) -> str:
     return "ray" if recipe.most_ranks > 1 or os.environ.get("RAY_ADDRESS") else "local"
 
 
-def _run_local_rank(ranks: Ranks, recipe: Recipe) -> Outcome:
+def _run_local_rank(ranks: Ranks, recipe: ResolvedRecipe) -> Outcome:
     """Run one rank that nobody but metrics.jsonl listens to."""
     return run_rank(recipe, ranks, lambda _numbers: None)

@@ -18,7 +18,7 @@ from trainer.loop.build import build_preprocess
 from trainer.loop.session import open_engine
 from trainer.ranks.machine import read_free_memory
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.snapshot import count_bytes
 from trainer.step.engine import Engine
 
@@ -79,12 +79,13 @@ class Rehearsal:
     timed: int
 
 
-def rehearse(ranks: Ranks, recipe: Recipe, num_ranks: int) -> Rehearsal:
+def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: int) -> Rehearsal:
     """Return what real steps on real batches show; every rank calls it.
 
     Args:
         ranks: Who takes part here.
         recipe: What would run.
+        least_parts: In how many parts a slice is computed at least.
         num_ranks: Ranks of the run; where more than take part, rank 0's share of each batch stands for all.
 
     Raises:
@@ -94,7 +95,7 @@ def rehearse(ranks: Ranks, recipe: Recipe, num_ranks: int) -> Rehearsal:
     free = read_free_memory(), _read_free_device(ranks.device)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     place = ranks if ranks.num_ranks == num_ranks else replace(ranks, num_ranks=num_ranks)
-    engine, stream = open_engine(recipe, dataset, build_preprocess(recipe, dataset), ranks, place)
+    engine, stream = open_engine(recipe, dataset, build_preprocess(recipe, dataset), ranks, least_parts, place)
     try:
         release = recipe.freeze_epochs
         if release is not None and release < recipe.epochs:  # what is released needs more of everything

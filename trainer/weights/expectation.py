@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-Interpolation = Literal["bilinear", "bicubic"]
+from trainer.recipes.options.preprocess import Interpolation
+
 Numbers = tuple[float, ...]
 
 HALF: Final[Numbers] = (0.5, 0.5, 0.5)

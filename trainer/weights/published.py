@@ -18,7 +18,8 @@ import torchvision.models
 from shards.errors import UsageError
 from trainer.contract.model.backbone import find_timm_cfg, list_torchvision
 from trainer.contract.model.names import TIMM_PREFIX
-from trainer.weights.expectation import HALF, Expectation, Interpolation
+from trainer.recipes.options.preprocess import Interpolation
+from trainer.weights.expectation import HALF, Expectation
 
 DEFAULT: Final = ("pretrained", "DEFAULT")
 """What means the library's own choice, for any model."""

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 from shards.errors import UsageError
-from trainer.contract.model.backbone import (
-    is_size_fixed,
-)
+from trainer.contract.model.backbone import is_size_fixed
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedPreprocess, ResolvedRecipe
 from trainer.weights.load import read_expectation
 
 
-def resolve_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe with the size and interpolation of its weights where it gives none of its own.
+def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
+    """Return the recipe with absolute paths, and with the size and interpolation of its weights where it gives none.
 
     Raises:
         UsageError: The weights are another model's.
     """
-    if recipe.image_size is not None and recipe.preprocess.interpolation is not None:
-        return recipe
-    expects = read_expectation(recipe.model, recipe.weights)
-    interpolation = recipe.preprocess.interpolation or expects.interpolation
-    return recipe.model_copy(
-        update={
-            "image_size": recipe.image_size or expects.size,
-            "preprocess": recipe.preprocess.model_copy(update={"interpolation": interpolation}),
-        }
-    )
+    recipe = recipe.with_absolute_paths()
+    size, interpolation = recipe.image_size, recipe.preprocess.interpolation
+    if size is None or interpolation is None:
+        expects = read_expectation(recipe.model, recipe.weights)
+        size, interpolation = size or expects.size, interpolation or expects.interpolation
+    preprocess = ResolvedPreprocess(**recipe.preprocess.model_dump() | {"interpolation": interpolation})
+    return ResolvedRecipe.model_validate(dict(recipe) | {"image_size": size, "preprocess": preprocess})
 
 
-def resolve_size(recipe: Recipe) -> int:
-    """Return the side of the model's input, pixels."""
-    size = resolve_recipe(recipe).image_size
-    assert size is not None
-    return size
-
-
-def list_train_sizes(recipe: Recipe) -> set[int]:
+def list_train_sizes(recipe: ResolvedRecipe) -> set[int]:
     """Return the sides of training's pictures in the first and the last epoch, pixels; one where they do not grow."""
-    size = resolve_size(recipe)
-    return {recipe.augment.train_size(0, size), size}
+    return {recipe.augment.train_size(0, recipe.image_size), recipe.image_size}
 
 
-def check_growth(recipe: Recipe) -> None:
+def check_growth(recipe: ResolvedRecipe) -> None:
     """Refuse training pictures that grow otherwise than to image_size within the run, or for a model of one size.
 
     Raises:
         UsageError: One sentence that says which.
     """
-    growth, size = recipe.augment.progressive, resolve_size(recipe)
+    growth, size = recipe.augment.progressive, recipe.image_size
     if growth is None:
         return
     if growth.start_size >= size:

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from trainer.recipes.options.section import Section
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 class PreprocessOptions(Section):
     """Geometry of every picture; mean and std are no numbers here, because the weights know them."""
@@ -16,7 +18,7 @@ class PreprocessOptions(Section):
     """stretch both sides, crop the centre, or letterbox with padding."""
     resize: int | None = Field(default=None, gt=0)
     """crop only: shorter side before the crop, pixels."""
-    interpolation: Literal["bilinear", "bicubic"] | None = None
+    interpolation: Interpolation | None = None
     """Always antialiased; None is that of the weights, bilinear where they say nothing."""
     channels: Literal[1, 3] = 3
     """1 feeds luminance; a backbone of three channels repeats it."""

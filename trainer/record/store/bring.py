@@ -9,22 +9,28 @@ from pathlib import Path
 from shards.files.atomic import open_temporary_folder, publish_folder
 from shards.files.temporary import TEMPORARY, clear_leftovers
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
-from trainer.record.ledger import POSITION, drop_after
+from trainer.record.ledger import LEDGER, POSITION, drop_after
 from trainer.record.logbook import METRICS, PROGRESS
 from trainer.record.notes import NOTES
-from trainer.record.run_dir import RESULT, RUN_ID, SAVE_FILE, SNAPSHOTS, STOP_FILE, enter_work_folder
+from trainer.record.run_folder import (
+    RESULT,
+    RUN_ID,
+    SAVE_FILE,
+    SNAPSHOTS,
+    STOP_FILE,
+    RunFolder,
+    enter_work_folder,
+)
 from trainer.record.store.position import Position, read_local_position, read_stored_position, upload_snapshot
-from trainer.record.store.run_store import RunStore, open_run_store
+from trainer.record.store.run_store import RunStore
 
-LEDGER = "ledger"
 BEFORE_SNAPSHOT = (METRICS, NOTES, f"{LEDGER}/{POSITION}")
 """Files that are copied before the snapshot that stands on them."""
 _OF_THIS_MACHINE = (STOP_FILE, SAVE_FILE, PROGRESS, RUN_ID)
 _NOWHERE = (-1, -1)
 
 
-def bring_run(recipe: Recipe, ranks: Ranks, store: RunStore) -> None:
+def bring_run(run_dir: Path, ranks: Ranks, store: RunStore) -> None:
     """Make the folder of every node hold the newest state of the run, be it in the store or on some node.
 
     Every rank calls it.
@@ -32,7 +38,6 @@ def bring_run(recipe: Recipe, ranks: Ranks, store: RunStore) -> None:
     Raises:
         OSError: The store does not answer.
     """
-    run_dir = recipe.run_dir
     leads = _leads(ranks, run_dir)
     if leads:
         enter_work_folder(run_dir, store)
@@ -101,36 +106,36 @@ def _fetch_snapshot(run_dir: Path, store: RunStore, names: list[str]) -> None:
         publish_folder(temporary, folder)
 
 
-def share(recipe: Recipe, ranks: Ranks, folder: str) -> None:
-    """Return when a folder that rank 0 has written below the run's is there on every node; every rank calls it."""
+def share(folder: RunFolder, ranks: Ranks, name: str) -> None:
+    """Return when what rank 0 has written below a folder of the run is there on every node; every rank calls it."""
     ranks.barrier()
-    store = open_run_store(recipe)
+    store, run_dir = folder.store, folder.path
     if store is None:
         return
-    leads = _leads(ranks, recipe.run_dir)
+    leads = _leads(ranks, run_dir)
     if sum(ranks.gather(leads)) == 1:
         return
     if ranks.is_first:
-        for path in sorted((recipe.run_dir / folder).rglob("*")):
+        for path in sorted((run_dir / name).rglob("*")):
             if path.is_file():
-                store.upload(path, path.relative_to(recipe.run_dir).as_posix())
+                store.upload(path, path.relative_to(run_dir).as_posix())
     ranks.barrier()
     if leads and not ranks.is_first:
-        for name in store.sizes():
-            if name.startswith(f"{folder}/"):
-                store.download(name, recipe.run_dir / name)
+        for found in store.sizes():
+            if found.startswith(f"{name}/"):
+                store.download(found, run_dir / found)
     ranks.barrier()
 
 
-def fetch_outputs(recipe: Recipe) -> None:
+def fetch_outputs(folder: RunFolder) -> None:
     """Bring what people look at of a finished run to this machine: bundle, evaluations, report, metrics."""
-    store = open_run_store(recipe)
+    store = folder.store
     names = store.sizes() if store else {}
     if store is None or RESULT not in names:
         return
     for name in sorted(names, key=lambda name: (name == RESULT, name)):
         if is_output(Path(name)) and not name.startswith("wandb/"):
-            store.download(name, recipe.run_dir / name)
+            store.download(name, folder.path / name)
 
 
 def is_output(path: Path) -> bool:

@@ -10,19 +10,18 @@ from pathlib import Path
 from shards.errors import UsageError
 from shards.files.disk import DiskError
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
-from trainer.record.run_dir import RESULT, SNAPSHOTS, STOP_FILE
+from trainer.record.run_folder import RESULT, SNAPSHOTS, STOP_FILE, RunFolder
 from trainer.record.snapshot import STATE
 from trainer.record.store.bring import BEFORE_SNAPSHOT, bring_run, is_output
 from trainer.record.store.position import read_local_position, remove_snapshot, upload_snapshot
-from trainer.record.store.run_store import RunStore, open_run_store
+from trainer.record.store.run_store import RunStore
 
 _EVERY_S = 0.5
 _HURRY_S = 30.0
 
 
 @contextlib.contextmanager
-def mirrored(recipe: Recipe, ranks: Ranks) -> Iterator[None]:
+def mirrored(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
     """Bring the newest state of a run in a store here, and keep the store up to date while the block runs.
 
     Every rank calls it. With a folder as root it does nothing.
@@ -31,12 +30,11 @@ def mirrored(recipe: Recipe, ranks: Ranks) -> Iterator[None]:
         OSError: The store stayed away for longer than storage.deadline_s; training was stopped, its state is here.
         DiskError: A disk of this machine takes no more; likewise.
     """
-    store = open_run_store(recipe)
-    if store is None:
+    if folder.store is None:
         yield
         return
-    bring_run(recipe, ranks, store)
-    mirror = Mirror(recipe.run_dir, store) if ranks.is_first else None
+    bring_run(folder.path, ranks, folder.store)
+    mirror = Mirror(folder.path, folder.store) if ranks.is_first else None
     try:
         yield
     except BaseException:

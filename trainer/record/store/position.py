@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from shards.files.temporary import is_leftover
-from trainer.record.run_dir import SNAPSHOTS
+from trainer.record.run_folder import SNAPSHOTS
 from trainer.record.snapshot import STATE, name_snapshot
 from trainer.record.store.run_store import RunStore
 

@@ -18,7 +18,6 @@ from shards.files.temporary import holding, name_temporary
 from shards.storage.download import download
 from shards.storage.readable import naming, one_line
 from shards.storage.storage import ObjectStorage, open_readable, open_storage
-from trainer.recipes.recipe import Recipe
 
 _BACKOFF_S = (0.2, 5.0)  # first and longest
 _COPY_BYTES = 8 << 20
@@ -122,12 +121,6 @@ class RunStore:
             pause_s = min(longest, first * 2 ** min(failures - 1, 10)) * _jitter.uniform(0.5, 1)
             time.sleep(max(0.0, min(pause_s, left_s())))
         raise TimeoutError(f"{where} could not {what} within {self.deadline_s:g} s (last cause: {cause})")
-
-
-def open_run_store(recipe: Recipe) -> RunStore | None:
-    """Return the store of a run, None where its folder is all there is."""
-    uri = recipe.run_uri
-    return RunStore(uri, recipe.storage.deadline_s) if uri else None
 
 
 def _call_within(left_s: Callable[[], float], act: Callable[[], _T], where: str) -> _T:

@@ -6,17 +6,10 @@ import uuid
 from dataclasses import dataclass
 
 from trainer.recipes.recipe import Recipe
-from trainer.record.run_dir import (
-    RESULT,
-    SNAPSHOTS,
-    is_finished,
-    is_work_folder,
-    refuse_other_recipe,
-    refuse_other_recipe_there,
-)
+from trainer.record.run_folder import RESULT, RunFolder, is_work_folder, refuse_other_recipe_there
 from trainer.record.snapshot import SnapshotStore
 from trainer.record.store.position import read_stored_position
-from trainer.record.store.run_store import RunStore, open_run_store
+from trainer.record.store.run_store import RunStore
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Standing:
     is_finished: bool
 
 
-def look_up(recipe: Recipe) -> Standing:
+def look_up(recipe: Recipe, folder: RunFolder) -> Standing:
     """Return how far a run is, in its folder or its store; the store is seen to take and to remove a file.
 
     Raises:
@@ -39,23 +32,22 @@ def look_up(recipe: Recipe) -> Standing:
         ShardError: A damaged snapshot.
         OSError: The store does not answer, or does not let files be written or removed.
     """
-    store = open_run_store(recipe)
+    store = folder.store
     if store is None:
-        refuse_other_recipe(recipe)
-        return Standing(_seen_here(recipe), is_finished(recipe.run_dir))
+        folder.refuse_other_recipe(recipe)
+        return Standing(_seen_here(folder), folder.is_finished)
     refuse_other_recipe_there(recipe, store)
     _try_to_write(store)
     there = read_stored_position(store)
     seen = there.samples_seen if there else 0
-    if is_work_folder(recipe.run_dir, store):
-        refuse_other_recipe(recipe)
-        seen = max(seen, _seen_here(recipe))
+    if is_work_folder(folder.path, store):
+        folder.refuse_other_recipe(recipe)
+        seen = max(seen, _seen_here(folder))
     return Standing(seen, RESULT in store.sizes())
 
 
-def _seen_here(recipe: Recipe) -> int:
-    folder = recipe.run_dir / SNAPSHOTS
-    state = SnapshotStore(folder).read_last() if folder.is_dir() else None
+def _seen_here(folder: RunFolder) -> int:
+    state = SnapshotStore(folder.snapshots).read_last() if folder.snapshots.is_dir() else None
     return state.samples_seen if state else 0
 
 

@@ -27,12 +27,13 @@ class Tracker:
     """One run in W&B and in TensorBoard, as its recipe asks; it shows nothing before `start`.
 
     Args:
-        recipe: The run's recipe; its folder exists.
+        recipe: The run's recipe.
+        run_dir: The run's folder; it exists.
         num_ranks: Ranks that really take part.
     """
 
-    def __init__(self, recipe: Recipe, num_ranks: int) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, run_dir: Path, num_ranks: int) -> None:
+        self._recipe, self._run_dir = recipe, run_dir
         self._num_ranks = num_ranks
         self._wandb: _Guarded[WandbRun] = _Guarded("W&B")
         self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
@@ -49,14 +50,14 @@ class Tracker:
         self._classes = [] if dataset.manifest.task == "multi-label" else dataset.classes
         mode = choose_mode(self._recipe.track)
         if mode != "disabled":
-            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, mode))
+            self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, mode))
         if mode == "online" and not self._wandb.is_open:
-            folder = self._recipe.run_dir / "wandb"
+            folder = self._run_dir / "wandb"
             logger.warning("what W&B would have got is kept in %s; `wandb sync` sends it from there", folder)
-            self._wandb.open(lambda: WandbRun(self._recipe, dataset, self._num_ranks, "offline"))
+            self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, "offline"))
         if self._recipe.track.tensorboard:
-            self._events.open(lambda: _open_events(self._recipe.run_dir, step))
-            for row in [*read_steps(self._recipe.run_dir), *read_metrics(self._recipe.run_dir)]:
+            self._events.open(lambda: _open_events(self._run_dir, step))
+            for row in [*read_steps(self._run_dir), *read_metrics(self._run_dir)]:
                 if row.get("step") == step:  # purged with all that an earlier start wrote from here on
                     self._write_events(self._name_row(row), step)
 
@@ -81,7 +82,7 @@ class Tracker:
     def log_evaluation(self, judged: Judged) -> None:
         """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
         self._wandb.use(lambda run: run.log_evaluation(judged))
-        last = read_metrics(self._recipe.run_dir)[-1:]
+        last = read_metrics(self._run_dir)[-1:]
         self._write_events(judged.scalars(), int(last[0].get("step", 0)) if last else 0)
 
     def log_image(self, name: str, path: Path) -> None:
@@ -116,7 +117,7 @@ class Tracker:
         """Return the best of each score over all epochs, those before a restart included."""
         rows = [numbers]
         if self._best is None:
-            rows = [self._name_row(row) for row in read_metrics(self._recipe.run_dir)]
+            rows = [self._name_row(row) for row in read_metrics(self._run_dir)]
         self._best = self._best or {}
         for row in rows:
             for name, value in row.items():

@@ -74,12 +74,13 @@ class WandbRun:
 
     Args:
         recipe: The run's recipe; it is the config.
+        run_dir: The run's folder.
         dataset: What it trains on.
         num_ranks: Ranks that really take part.
         mode: online or offline.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, num_ranks: int, mode: Any) -> None:
+    def __init__(self, recipe: Recipe, run_dir: Path, dataset: Dataset, num_ranks: int, mode: Any) -> None:
         import wandb  # late: it takes seconds, and most processes never track
 
         self._wandb: Any = wandb
@@ -87,15 +88,15 @@ class WandbRun:
         self._data_dir_is_ours = _DATA_DIR not in os.environ
         if self._data_dir_is_ours:
             # Tables wait here for `wandb sync`; by default they would lie in the home folder of a node that may go.
-            os.environ[_DATA_DIR] = str(recipe.run_dir / "wandb" / "data")
+            os.environ[_DATA_DIR] = str(run_dir / "wandb" / "data")
         try:
-            self._run: Any = self._begin(recipe, dataset, num_ranks, mode)
+            self._run: Any = self._begin(recipe, run_dir, dataset, num_ranks, mode)
         except Exception:
             self._end_service()  # it would refuse the run's id to a second try
             self._forget_data_dir()
             raise
 
-    def _begin(self, recipe: Recipe, dataset: Dataset, num_ranks: int, mode: Any) -> Any:
+    def _begin(self, recipe: Recipe, run_dir: Path, dataset: Dataset, num_ranks: int, mode: Any) -> Any:
         from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
         options = recipe.track
@@ -106,10 +107,10 @@ class WandbRun:
                 job_type=options.job_type or ("trial" if options.group else "train"),
                 name=recipe.name,
                 tags=options.tags,
-                id=claim_run_id(recipe),
+                id=claim_run_id(run_dir, recipe.name),
                 resume="allow" if mode == "online" else None,
                 mode=mode,
-                dir=recipe.run_dir,
+                dir=run_dir,
                 config={**recipe.describe(), **_describe(dataset), "world_size": num_ranks},
                 settings=self._wandb.Settings(console="off", silent=True),
             )
@@ -237,12 +238,12 @@ def clean_name(name: str) -> str:
     return re.sub(r"[*.\\/]", "_", name)
 
 
-def claim_run_id(recipe: Recipe) -> str:
+def claim_run_id(run_dir: Path, name: str) -> str:
     """Return the run's id in W&B, made at its first start: every restart gives it again, so that W&B merges them."""
-    path = recipe.run_dir / RUN_ID
+    path = run_dir / RUN_ID
     if not path.is_file():
         # Random: a run that is deleted and begun anew under the same name is another one, also for the server.
-        write_text(path, f"{re.sub('[^A-Za-z0-9._=-]', '-', recipe.name)[:100]}-{secrets.token_hex(4)}")
+        write_text(path, f"{re.sub('[^A-Za-z0-9._=-]', '-', name)[:100]}-{secrets.token_hex(4)}")
     return path.read_text(encoding="utf-8")
 
 

@@ -44,11 +44,11 @@ from shards.workers.openmp import count_cpus
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import enter_group
 from trainer.ranks.watching import watching
-from trainer.recipes.file import build_recipe
 from trainer.recipes.recipe import Recipe
+from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import Numbers
 from trainer.record.room import explaining_stop
-from trainer.record.run_dir import STOP_FILE
+from trainer.record.run_folder import RunFolder
 from trainer.run.job import run_rank
 from trainer.run.ray.board import Board, Outbox
 from trainer.run.ray.refusal import RefusableTrainer, post_refusal, read_refusal
@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
-def run_on_ray(recipe: Recipe) -> Outcome:
+def run_on_ray(recipe: ResolvedRecipe, folder: RunFolder) -> Outcome:
     """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
 
     Raises:
@@ -75,15 +75,15 @@ def run_on_ray(recipe: Recipe) -> Outcome:
         gpus = recipe.gpus_per_rank
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= recipe.least_ranks else 0.0
-        board = Board(recipe.run_place)
+        board = Board(str(folder))
         _release_earlier(board)
         board.remove()
-        side = CommandSide(recipe, board)
+        side = CommandSide(folder.path, recipe.is_elastic, board)
         try:
             # Ray Train keeps files of its own in the run's folder.
-            with explaining_stop(recipe), watching(side.look, "cluster", TICK_S):
+            with explaining_stop(folder), watching(side.look, "cluster", TICK_S):
                 progress_logger.info("starting %s ranks on Ray", recipe.num_ranks)
-                return _fit(recipe, gpus, board)
+                return _fit(recipe, folder, gpus, board)
         finally:
             with contextlib.suppress(Exception):  # of a cluster that is gone
                 side.log_lines()
@@ -123,15 +123,15 @@ def _refuse_too_small(each: dict[str, float], count: int) -> None:
             )
 
 
-def _build_trainer(recipe: Recipe, gpus: float) -> RefusableTrainer:
+def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> RefusableTrainer:
     resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
     limits, elastic = recipe.ray, (recipe.least_ranks, recipe.most_ranks)
     # The state of a run is in its snapshots. What Ray Train has written of an earlier start can only be in the way:
     # a file that was cut by a kill would end every later start.
-    shutil.rmtree(recipe.run_dir / RAY_FOLDER, ignore_errors=True)
+    shutil.rmtree(folder.path / RAY_FOLDER, ignore_errors=True)
     return RefusableTrainer(
         _run_worker,
-        place=recipe.run_place,
+        place=str(folder),
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "level": read_level()},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -142,7 +142,7 @@ def _build_trainer(recipe: Recipe, gpus: float) -> RefusableTrainer:
         ),
         run_config=RunConfig(
             name=RAY_FOLDER,
-            storage_path=str(recipe.run_dir),
+            storage_path=str(folder.path),
             failure_config=FailureConfig(
                 max_failures=limits.max_failures,
                 max_preemption_failures=limits.max_preemptions,
@@ -159,8 +159,9 @@ def _run_worker(config: dict[str, Any]) -> str:
 
     A refusal raises, so that Ray ends the ranks that wait for this one, and is on the board by then.
     """
-    recipe, level = build_recipe(config["recipe"]), config["level"]
-    board = Board(recipe.run_place)
+    recipe, level = ResolvedRecipe.model_validate(config["recipe"]), config["level"]
+    folder = RunFolder.of(recipe)
+    board = Board(str(folder))
     refusal = board.read("refusal")
     if refusal is not None:
         return refusal
@@ -173,7 +174,7 @@ def _run_worker(config: dict[str, Any]) -> str:
             board.post("room", name_room())
         with (
             _handing_on(board, level if ranks.is_first else max(level, logging.WARNING)),
-            _listening(recipe, board) if ranks.is_first else contextlib.nullcontext(),
+            _listening(folder, board) if ranks.is_first else contextlib.nullcontext(),
         ):
             return run_rank(recipe, ranks, report_to_ray)
     except RankMemoryError:
@@ -196,10 +197,10 @@ def _handing_on(board: Board, level: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(recipe: Recipe, board: Board) -> Iterator[None]:
+def _listening(folder: RunFolder, board: Board) -> Iterator[None]:
     """Let rank 0 hear what is wanted of it while the block runs."""
-    _remove_old_request(recipe.run_dir / STOP_FILE, board)
-    with watching(RankSide(recipe, board).look, "requests", TICK_S):
+    _remove_old_request(folder.stop_file, board)
+    with watching(RankSide(folder, board).look, "requests", TICK_S):
         yield
 
 
@@ -226,11 +227,11 @@ def _release_earlier(board: Board) -> None:
         board.remove("room")
 
 
-def _fit(recipe: Recipe, gpus: float, board: Board) -> Outcome:
+def _fit(recipe: Recipe, folder: RunFolder, gpus: float, board: Board) -> Outcome:
     """Return how the run ended; when Ray Train's controller dies, begin anew from the last snapshot."""
     deaths = 0
     while True:
-        trainer = _build_trainer(recipe, gpus)
+        trainer = _build_trainer(recipe, folder, gpus)
         board.post("attempt", trainer.train_run_context.run_id)
         result = _fit_in_thread(trainer)
         if not _is_death(result) or board.read("refusal") is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,9 +20,8 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from shards.cli.messages import Replay
 from shards.cli.progress import LINE_EVERY_S, describe_duration
 from shards.files.atomic import write_text
-from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import PROGRESS
-from trainer.record.run_dir import SAVE_FILE, STOP_FILE
+from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.ray.board import Board
 
 TICK_S = 0.3
@@ -40,8 +40,8 @@ progress_logger = logging.getLogger(f"{__name__}.progress")
 class CommandSide:
     """Tells the ranks when the user wants to stop, and Ray Train when the cluster has changed; logs what ranks say."""
 
-    def __init__(self, recipe: Recipe, board: Board) -> None:
-        self._recipe, self._board = recipe, board
+    def __init__(self, run_dir: Path, is_elastic: bool, board: Board) -> None:
+        self._run_dir, self._is_elastic, self._board = run_dir, is_elastic, board
         self._nodes = _list_nodes()
         self._looked_at = self._began = self._heard_at = time.monotonic()
         self._limit_s = LINE_EVERY_S - 2 * TICK_S
@@ -49,12 +49,12 @@ class CommandSide:
 
     def look(self) -> None:
         self.log_lines()
-        if (self._recipe.run_dir / STOP_FILE).exists():
+        if (self._run_dir / STOP_FILE).exists():
             self._board.post("stop")
         progress = self._board.read("progress")
         if progress is not None:
-            write_text(self._recipe.run_dir / PROGRESS, progress)
-        if self._recipe.is_elastic and time.monotonic() - self._looked_at > _NODES_EVERY_S:
+            write_text(self._run_dir / PROGRESS, progress)
+        if self._is_elastic and time.monotonic() - self._looked_at > _NODES_EVERY_S:
             self._looked_at = time.monotonic()
             self._look_at_nodes()
 
@@ -82,24 +82,21 @@ class CommandSide:
 class RankSide:
     """Rank 0 hears the command, and a notice that one of its nodes will be taken away."""
 
-    def __init__(self, recipe: Recipe, board: Board) -> None:
-        self._recipe, self._board = recipe, board
+    def __init__(self, folder: RunFolder, board: Board) -> None:
+        self._folder, self._board = folder, board
         self._shown = ""
         self._notice: Any = None
         self._save_at = 0.0
 
     def look(self) -> None:
         if self._board.read("stop") is not None:
-            self._ask(STOP_FILE)
+            self._folder.stop_file.touch()
         if self._board.read("save") is not None:
             self._board.remove("save")
-            self._ask(SAVE_FILE)
+            self._folder.save_file.touch()
         self._look_for_notice()
-        if self._recipe.run_uri:
+        if self._folder.uri:
             self._tell_progress()
-
-    def _ask(self, name: str) -> None:
-        (self._recipe.run_dir / name).touch()
 
     def _look_for_notice(self) -> None:
         """Save at once on a notice, then each time that half of what is left has passed."""
@@ -113,12 +110,12 @@ class RankSide:
             self._notice, self._save_at = notice, now
             self._deadline = notice.deadline_ms / 1000 if notice.deadline_ms else now + _NOTICE_S
         if now >= self._save_at:
-            self._ask(SAVE_FILE)
+            self._folder.save_file.touch()
             left = self._deadline - now
             self._save_at = now + left / 2 if left / 2 > _LAST_SAVE_S else float("inf")
 
     def _tell_progress(self) -> None:
-        path = self._recipe.run_dir / PROGRESS
+        path = self._folder.path / PROGRESS
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if text and text != self._shown:
             self._board.post("progress", text)
