@@ -18,7 +18,7 @@ import torch
 from shards.dataset.dataset import open_dataset
 from shards.dataset.verify import verify_dataset
 from trainer.contract.bundle import Bundle
-from trainer.evaluate.bundle import evaluate
+from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
@@ -53,7 +53,7 @@ def test_dataset_keeps_its_fingerprint_and_is_not_called_damaged(old: Path) -> N
 def test_bundle_gives_the_logits_that_it_gave(old: Path, tmp_path: Path) -> None:
     bundle = old / "runs/finished/bundle"
     Bundle.load(bundle)  # recomputes the probes
-    evaluate(single_rank(), bundle, str(old / "dataset"), "test", tmp_path, 1)
+    evaluate_on_rank(single_rank(), bundle, str(old / "dataset"), "test", tmp_path, 1)
     before = pq.read_table(old / "runs/finished/evaluation/test/predictions.parquet")
     after = pq.read_table(tmp_path / "predictions.parquet")
     assert after["sample_id"].to_pylist() == before["sample_id"].to_pylist()

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from shards.cli.ending import run_command
 from trainer.bench.__main__ import main
+from trainer.bench.bench import bench
 from trainer.bench.bench_page import PUBLISHED, BenchPage, draw_figure, draw_table
+from trainer.bench.options import BenchOptions
 from trainer.contract.compute.choice import load_with_backend
 
 
@@ -54,6 +57,22 @@ def test_the_table_shows_the_numbers_of_the_json(out: Path, page: dict[str, Any]
             row["prepare_ms"], row["assemble_ms"], row["rounds"],
         ]  # fmt: skip
         assert cells == pytest.approx(expected, abs=0.051)
+
+
+def test_python_measures_back_ends_with_so_many_threads_and_leaves_torch_its_own(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    kind = {"backend": ("eager",), "batch_size": (2,), "seconds": 0.01, "threads": before + 1}
+    done = bench(BenchOptions(bundle=folder, out=tmp_path / "out", **kind))
+    assert ([(row.backend, row.batch_size) for row in done.page.rows], done.page.threads) == (
+        [("eager", 2)],
+        before + 1,
+    )
+    assert done.page.pictures.endswith(" of probes")
+    assert done.folder == tmp_path / "out"
+    assert BenchPage.model_validate_json((done.folder / "bench.json").read_bytes()) == done.page
+    assert (torch.get_num_threads(), capsys.readouterr().out) == (before, "")
 
 
 def test_the_numbers_agree_with_each_other(page: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
 from trainer.bundle.__main__ import main
-from trainer.bundle.options import parse_preprocess
+from trainer.bundle.checkpoint import bundle_checkpoint
+from trainer.bundle.options import BundleOptions, parse_preprocess
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.stored_decision import store_decision
@@ -94,6 +95,25 @@ def test_bundle_of_a_checkpoint_predicts_as_its_own_code_does(
     for path in shown:
         said = [float(rows[str(path)][f"probability_{name}"]) for name in ("blue", "green", "red")]
         torch.testing.assert_close(torch.tensor(said), predict_by_hand(theirs, path), atol=5e-3, rtol=0)
+
+
+def test_python_makes_a_bundle_of_a_checkpoint_and_another_of_that(
+    theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    said = {"model": NAME, "classes": "a,b,c", "preprocess": "crop:72:64"}
+    made = bundle_checkpoint(BundleOptions(weights=tmp_path / "w.pt", out=tmp_path / "first", **said))
+    page = read_bundle_page(tmp_path / "first")
+    assert (made.folder, made.model, made.preprocess, made.origin) == (
+        tmp_path / "first",
+        page.model,
+        page.preprocess,
+        page.origin,
+    )
+    assert (made.report.matched, made.report.missing, made.was_bundle) == (len(theirs.state_dict()), (), False)
+    again = bundle_checkpoint(BundleOptions(weights=made.folder, out=tmp_path / "second"))
+    assert (again.model, again.preprocess, again.was_bundle) == (made.model, made.preprocess, True)
+    assert capsys.readouterr().out == ""
 
 
 def test_page_says_what_is_known_and_no_more(theirs: nn.Module, tmp_path: Path) -> None:

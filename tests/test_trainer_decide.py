@@ -37,6 +37,9 @@ from trainer.contract.model.head import find_head
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import synthesise_pictures
+from trainer.decide.check import Checked
+from trainer.decide.decide import decide as decide_bundle
+from trainer.decide.options import DecideOptions
 from trainer.decide.proportions import bound_share
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -157,6 +160,22 @@ def test_the_decision_comes_back_as_it_was_told(bundle: Path, data: Path) -> Non
     assert page.decision.temperature > 1.5  # the head was made too sure
     assert page.decision.fitted is not None
     assert (page.decision.fitted.part, page.decision.fitted.samples) == ("val", 180)
+
+
+def test_python_fits_checks_and_resets_a_decision_and_nothing_is_printed(
+    bundle: Path, data: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = decide_bundle(DecideOptions(bundle=bundle, data=data, abstain_below=0.4))
+    assert (fitted.folder, fitted.page, fitted.checked) == (bundle, read_bundle_page(bundle), None)
+    assert fitted.temperature is not None
+    assert fitted.page.decision.temperature == fitted.temperature.temperature
+    assert fitted.page.decision.abstain_below == 0.4
+    checked = decide_bundle(DecideOptions(bundle=bundle, data=f"{data}:test", check=True))
+    assert isinstance(checked.checked, Checked)
+    assert (checked.page, checked.checked.samples) == (fitted.page, 12)
+    reset = decide_bundle(DecideOptions(bundle=bundle, reset=True))
+    assert (reset.page, reset.temperature) == (read_bundle_page(made), None)
+    assert capsys.readouterr().out == ""
 
 
 def test_showing_says_what_deciding_said_and_changes_nothing(decided: Path) -> None:

@@ -32,7 +32,9 @@ from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
+from trainer.evaluate.evaluate import evaluate
 from trainer.evaluate.files import write_evaluation
+from trainer.evaluate.options import EvaluateOptions
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.slices import VALUES, _cut_values
 
@@ -67,6 +69,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def test_predictions_hold_every_sample_once(out: Path, dataset_path: Path) -> None:
     ids = [int(row["sample_id"]) for row in read_rows(out / "predictions.csv")]
     assert ids == list(range(open_dataset(dataset_path).split("train").num_samples))
+
+
+def test_python_evaluates_a_bundle_and_its_rows_anew_and_nothing_is_printed(
+    bundle_path: Path, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = evaluate(EvaluateOptions(bundle=bundle_path, data=dataset_path, out=tmp_path / "first"))
+    assert done.folder == tmp_path / "first"
+    assert done.metrics == json.loads((done.folder / "metrics.json").read_bytes())
+    assert (done.metrics["part"], done.metrics["samples"]) == ("test", 24)
+    again = evaluate(EvaluateOptions(rows=done.folder / "predictions.parquet", positive="red", threshold=0.0))
+    assert again.folder == done.folder / "threshold-0"
+    assert again.metrics["sensitivity"] == 1  # every picture counts as red
+    assert capsys.readouterr().out == ""
 
 
 def test_predictions_name_the_file_that_a_sample_came_from(out: Path, pictures: Path) -> None:

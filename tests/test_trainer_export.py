@@ -50,7 +50,8 @@ from trainer.contract.model.names import EXPORT_KINDS, ExportKind
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.export.__main__ import main
 from trainer.export.explanation import describe_steps
-from trainer.export.export import describe_export, export_bundle
+from trainer.export.export import describe_export, export, export_bundle
+from trainer.export.options import ExportOptions
 from trainer.export.script import join_script
 from trainer.export.writers import EMBEDDED, open_model
 
@@ -199,6 +200,20 @@ def test_other_weights_are_past_the_tolerance(bundle: Bundle, files: list[Path])
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ShardError, match="not finite"):
         compare_logits(torch.tensor([[0.0, float("nan")]]), torch.zeros(1, 2))
+
+
+def test_python_exports_a_bundle_and_nothing_is_printed(
+    exported_path: Path, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scripted.pt"
+    done = export(ExportOptions(bundle=exported_path, to="torchscript", data=dataset_path, samples=3, out=out))
+    assert done.file == out
+    assert done.page == ExportPage.model_validate_json(page_path(out).read_bytes())
+    assert {source: parity.pictures for source, parity in done.page.parity.items()} == {
+        "probes": 8,
+        f"{dataset_path}:val": 3,
+    }
+    assert capsys.readouterr().out == ""
 
 
 def test_parity_on_validation_pictures_is_told(

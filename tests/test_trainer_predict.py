@@ -44,8 +44,10 @@ from trainer.contract.probes import synthesise_pictures
 from trainer.predict.answer import AHEAD, Row, Speed, answer_stream
 from trainer.predict.asked import Place, find_asked
 from trainer.predict.grid import find_truth, make_title
+from trainer.predict.options import PredictOptions
 from trainer.predict.partial import Partial, name_partial
 from trainer.predict.parts import Files, Picture
+from trainer.predict.predict import predict as predict_rows
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -89,6 +91,28 @@ def of_folder(small_path: Path, pictures: Path) -> dict[str, dict[str, Any]]:
     rows = ask(small_path, pictures / "test")
     assert len(rows) == 24
     return {Path(row["path"]).name: row for row in rows}
+
+
+def test_python_gets_rows_or_a_file_and_nothing_is_printed(
+    small_path: Path, pictures: Path, of_folder: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pictures / "test" / "red", tmp_path / "red")
+    (tmp_path / "red" / "x.png").write_bytes(b"no picture")
+    told: list[str] = []
+    done = predict_rows(PredictOptions(bundle=small_path, paths=[tmp_path / "red"]), report=told.append)
+    assert (done.pictures, done.unreadable) == (9, 1)
+    assert [row.answer and row.answer["label"] for row in done.rows] == [
+        of_folder[Path(row.path).name]["label"] if row.unreadable is None else None for row in done.rows
+    ]
+    bad = next(row for row in done.rows if row.unreadable is not None)
+    assert told == [f"{tmp_path / 'red' / 'x.png'}: {bad.unreadable}"]
+    out = tmp_path / "answers.csv"
+    filed = predict_rows(
+        PredictOptions(bundle=small_path, paths=[tmp_path / "red"], out=out, columns=["path", "label"])
+    )
+    assert (filed.pictures, filed.unreadable, filed.rows) == (9, 1, [])
+    assert [row["path"] for row in read_csv(out)] == [row.path for row in done.rows if row.unreadable is None]
+    assert capsys.readouterr() == ("", "")
 
 
 # what may be asked about

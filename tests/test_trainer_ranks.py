@@ -25,7 +25,7 @@ from shards.sources.find import find_sources
 from shards.workers.openmp import SPINS
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.task import ONE_LABEL
-from trainer.evaluate.bundle import evaluate
+from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.files import Judging
 from trainer.evaluate.metrics.metrics import compute_metrics
 from trainer.evaluate.metrics.rule import find_rule
@@ -150,7 +150,7 @@ def do_everything(ranks: Ranks, runs: dict[str, Recipe], bundle: Path, data: Pat
         "weighted": take_steps(ranks, runs["12"], weighted=True),
         "clipped": take_steps(ranks, runs["12"], weighted=True, clip_norm=0.1),
         "in parts": take_steps(ranks, runs["12"], weighted=True, accumulate=2),
-        "evaluation": evaluate(ranks, bundle, str(data), "train", out, 1, SLICED),
+        "evaluation": evaluate_on_rank(ranks, bundle, str(data), "train", out, 1, SLICED),
         "epochs": read_epochs(ranks, data),
         "large": bytes(LARGE),
     }
@@ -268,7 +268,7 @@ def epochs(results: dict[int, dict[str, Any]], dataset_path: Path) -> dict[int, 
 @pytest.fixture(scope="module", autouse=True)
 def four(dataset_path: Path, bundle_path: Path, folders: dict[int, Path]) -> None:
     """An evaluation on 4 ranks, the last of which has no sample."""
-    run_processes(evaluate, (bundle_path, str(dataset_path), "train", folders[4] / "evaluation", 1, SLICED), 4)
+    run_processes(evaluate_on_rank, (bundle_path, str(dataset_path), "train", folders[4] / "evaluation", 1, SLICED), 4)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -401,7 +401,7 @@ def test_evaluation_does_not_depend_on_the_number_of_threads(
     """One rank has all threads of a machine, two have half of them each."""
     torch.set_num_threads(2)
     try:
-        evaluate(single_rank(), bundle_path, str(dataset_path), "train", tmp_path, 1)
+        evaluate_on_rank(single_rank(), bundle_path, str(dataset_path), "train", tmp_path, 1)
     finally:
         torch.set_num_threads(1)
     name = "predictions.csv"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from trainer.contract.model.backbone import one_line
 from trainer.contract.model.names import BackendName
 from trainer.contract.probes import OTHER_BACK_END
 from trainer.export.export import export_bundle, require_libraries
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,7 +53,6 @@ def line_up(
     bundle: Bundle,
     images: Tensor,
     workplace: Path,
-    tell: Callable[[str], None],
 ) -> Line:
     """Return the back ends that this machine has, each compared with the bundle.
 
@@ -60,7 +62,6 @@ def line_up(
         bundle: Loaded from there, without a back end of its own.
         images: Pictures uint8[N, C, S, S] to compare on.
         workplace: Folder for an ONNX file where the bundle has none.
-        tell: Is told of progress.
 
     Raises:
         UsageError: None of them is here.
@@ -72,7 +73,7 @@ def line_up(
         try:
             if reason:
                 raise UsageError(reason)
-            tell(f"starting {name}")
+            logger.info("starting %s", name)
             file = find_or_export(folder, bundle, workplace) if name in OF_A_FILE else None
             started = time.perf_counter()
             backend = make_backend(name, bundle.model, bundle.device, file)

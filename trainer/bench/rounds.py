@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.bench.contenders import Contender
 from trainer.contract.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 LEAST_ROUNDS = 5
 _WARM_UP = 2  # calls with a new batch size, not counted: compilers and memory pools settle on it
@@ -69,7 +72,6 @@ def measure(
     batch_size: int,
     seconds: float,
     threads: int,
-    tell: Callable[[str], None],
 ) -> list[Row]:
     """Return a row for each back end at one batch size.
 
@@ -80,7 +82,6 @@ def measure(
         batch_size: Pictures a batch.
         seconds: Of measuring, for each back end; at least `LEAST_ROUNDS` rounds are taken.
         threads: That decode.
-        tell: Is told of progress.
     """
     turn = itertools.cycle(pictures)
     times = [_Times() for _ in contenders]
@@ -88,10 +89,10 @@ def measure(
         batch = [next(turn) for _ in range(batch_size)]
         images = torch.stack([bundle.prepare(data) for data in batch])
         for contender in contenders:
-            tell(f"batch {batch_size}: warming up {contender.backend.name}")
+            logger.info("batch %d: warming up %s", batch_size, contender.backend.name)
             for _ in range(_WARM_UP):
                 contender.backend.compute(images)
-        tell(f"batch {batch_size}: {len(contenders)} back ends in turn")
+        logger.info("batch %d: %d back ends in turn", batch_size, len(contenders))
         until = time.perf_counter() + seconds * len(contenders)
         while len(times[0].model) < LEAST_ROUNDS or time.perf_counter() < until:
             for contender, taken in zip(contenders, times, strict=True):

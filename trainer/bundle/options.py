@@ -1,60 +1,77 @@
-"""What the options of `trainer.bundle` say of somebody's weights: the contract's two specs."""
+"""What `trainer.bundle` takes: what a user says of foreign weights."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final, Literal, Self
 
-from shards.cli.messages import add_volume
-from shards.dataset.positive import find_misfit
+from pydantic import model_validator
+
+from shards.cli.options import Location, Options
 from shards.errors import UsageError
+from trainer.recipes.options.preprocess import Interpolation
 
-if TYPE_CHECKING:
-    from trainer.contract.bundle import BundlePage
-    from trainer.contract.model.model import ModelSpec
-    from trainer.contract.preprocess import PreprocessSpec
-    from trainer.weights.expectation import Expectation
+Task = Literal["single-label", "multi-label"]
 
-
-def fill_in(arguments: argparse.Namespace, page: BundlePage | None) -> None:
-    """Give options that are not said what a bundle as WEIGHTS has, or their ordinary value.
-
-    Raises:
-        UsageError: No --model, and no bundle that knows it.
-    """
-    from trainer.weights.read import hide_query
-
-    ordinary = {"model": None, "channels": 3, "backbone_channels": 3, "task": "single-label"}
-    if page is not None:
-        channels = {"channels": page.preprocess.channels, "backbone_channels": page.model.in_channels}
-        ordinary = {"model": page.model.name, "task": page.task, **channels}
-    said = vars(arguments)
-    said.update({name: value for name, value in ordinary.items() if said[name] is None})
-    if arguments.model is None:
-        raise UsageError(
-            f"{hide_query(arguments.weights)} is no bundle, which would know its model; give --model, as "
-            "`python -m trainer.models` lists them"
-        )
+CHANNELS: Final = 3
+TASK: Final[Task] = "single-label"
+"""Where neither the options nor a bundle say otherwise."""
 
 
-def choose_positive(
-    arguments: argparse.Namespace, classes: list[str], page: BundlePage | None, stored: str | None
-) -> str | None:
-    """Return the positive class: as said, else that of the bundle as WEIGHTS, else `stored`, that of the dataset.
+class BundleOptions(Options):
+    """Weights, and what is to be known of them. What is None a bundle as `weights` has, or the model's authors have.
 
     Raises:
-        UsageError: What is said is no class.
+        UsageError: Options that do not go together, or `preprocess` of no known form.
     """
-    if arguments.positive is not None:
-        misfit = find_misfit(arguments.positive, classes, task=arguments.task)
-        if misfit:
-            raise UsageError(f"--positive {arguments.positive} {misfit}; name a class that each picture is or is not")
-        return str(arguments.positive)
-    own = page.positive if page else None
-    return own if own in classes and arguments.task == "single-label" else stored
+
+    weights: Location
+    """A file of any ending, a URI, a bundle, or a recipe's `weights`: IMAGENET1K_V2."""
+    model: str | None = None
+    """Its architecture, as a recipe names it; a bundle knows its own."""
+    classes: str | None = None
+    """a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma."""
+    preprocess: str | None = None
+    """stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE, in pixels; None: a bundle's, or the model's crop."""
+    interpolation: Interpolation | None = None
+    """Of the resize; None: that of the weights."""
+    normalise: Literal["imagenet", "half", "none"] | None = None
+    """Mean and std by name; half is x*2-1; None: those of the weights."""
+    mean: str | None = None
+    """In place of `normalise`: 0.485,0.456,0.406, on the scale 0..1."""
+    std: str | None = None
+    """The same."""
+    channels: Literal[1, 3] | None = None
+    """1: pictures become gray; None: a bundle's, else CHANNELS."""
+    backbone_channels: Literal[1, 3] | None = None
+    """Of the first convolution; None: a bundle's, else CHANNELS."""
+    task: Task | None = None
+    """multi-label: each output is a class for itself, by its sigmoid; None: a bundle's, else TASK."""
+    positive: str | None = None
+    """Class that is looked for; None: a bundle's or dataset's."""
+    allow_leftovers: bool = False
+    """Take a file although parts of it have no place in the model, as where it is another network's."""
+    dataset: Location | None = None
+    """The packed dataset that it was trained on, where there is one."""
+    out: Path | None = None
+    """Folder to make; None: bundles/NAME of the file."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.preprocess is not None:
+            parse_preprocess(self.preprocess)
+        if (self.mean is None) != (self.std is None) or (self.mean and self.normalise):
+            raise UsageError(
+                "--mean and --std belong together, and instead of --normalise; give those two, or this one"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder to make."""
+        name = re.split(r"[.?]", self.weights.rpartition("/")[2])[0] or "weights"
+        return self.out or Path("bundles") / name
 
 
 def parse_preprocess(text: str) -> dict[str, Any]:
@@ -75,115 +92,3 @@ def parse_preprocess(text: str) -> dict[str, Any]:
     if match[3]:
         return {"policy": "crop", "resize": int(match[4]), "size": int(match[5])}
     return {"policy": match[1], "resize": None, "size": int(match[2])}
-
-
-def make_preprocess(
-    arguments: argparse.Namespace, expects: Expectation, packing: Any, page: BundlePage | None
-) -> PreprocessSpec:
-    """Return the preprocessing: as said, else a bundle's own, else the crop that the weights expect.
-
-    Args:
-        arguments: Of the command, filled in.
-        expects: What the weights were trained with.
-        packing: Options of the dataset that is named, None without one.
-        page: Of a bundle as WEIGHTS.
-
-    Raises:
-        UsageError: --preprocess is of no known form.
-    """
-    from trainer.contract.preprocess import PreprocessSpec
-
-    values: dict[str, Any] = page.preprocess.model_dump() if page else {"rounding": "down"}
-    if arguments.preprocess is not None or page is None:
-        ordinary = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
-        values |= parse_preprocess(arguments.preprocess or ordinary)
-    values["channels"] = arguments.channels
-    values["interpolation"] = arguments.interpolation or expects.interpolation
-    if packing is not None:
-        values |= {"decode": packing.decode, "max_side": packing.max_side}
-    return PreprocessSpec.model_validate(values)
-
-
-def make_spec(arguments: argparse.Namespace, name: str, num_classes: int, expects: Expectation, size: int) -> ModelSpec:
-    """Return the model with the normalisation that is said, else that of its weights.
-
-    Raises:
-        UsageError: Options that do not go together, or numbers that are none.
-    """
-    from trainer.contract.model.backbone import is_size_fixed
-    from trainer.contract.model.model import ModelSpec
-    from trainer.weights.expectation import NORMALISATIONS
-
-    channels = arguments.backbone_channels
-    if channels == 1 and arguments.channels == 3:
-        raise UsageError("--backbone-channels 1 takes gray pictures; give --channels 1 with it")
-    if arguments.normalise:
-        mean, std = NORMALISATIONS[arguments.normalise]
-        expects = replace(expects, mean=mean, std=std)
-    mean, std = expects.for_channels(channels)
-    if (arguments.mean is None) != (arguments.std is None) or (arguments.mean and arguments.normalise):
-        raise UsageError("--mean and --std belong together, and instead of --normalise; give those two, or this one")
-    if arguments.mean is not None:
-        mean, std = _read_numbers("--mean", arguments.mean, channels), _read_numbers("--std", arguments.std, channels)
-        if min(std) < 1e-6:
-            raise UsageError(f"--std divides and must be above 0, got {arguments.std}")
-    fixed = size if is_size_fixed(name) else None
-    return ModelSpec(name=name, num_classes=num_classes, in_channels=channels, mean=mean, std=std, image_size=fixed)
-
-
-def _read_numbers(option: str, text: str, channels: int) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as err:
-        raise UsageError(f"{option} is numbers on the scale 0..1, such as 0.485,0.456,0.406, got '{text}'") from err
-    if len(numbers) == 1:
-        numbers *= channels
-    if len(numbers) != channels or not all(0 <= number <= 1 for number in numbers):
-        raise UsageError(
-            f"{option} is {channels} numbers on the scale 0..1 (divide those of 0..255 by 255), got {text}"
-        )
-    return numbers
-
-
-def build_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the parser; options that a bundle as WEIGHTS may fill in are None where they are not said."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.bundle", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("weights", help="a file of any ending, a URI, or a recipe's `weights`: IMAGENET1K_V2")
-    parser.add_argument(
-        "--model", help="its architecture; `python -m trainer.models` lists them; a bundle knows its own"
-    )
-    parser.add_argument(
-        "--classes", help="a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma"
-    )
-    parser.add_argument(
-        "--preprocess",
-        help="stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE; default: the model's own crop",
-    )
-    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="default: the model's own")
-    parser.add_argument(
-        "--normalise", choices=("imagenet", "half", "none"), help="half is x*2-1; default: the model's own"
-    )
-    parser.add_argument("--mean", help="instead of --normalise: 0.485,0.456,0.406, on the scale 0..1")
-    parser.add_argument("--std", help="the same")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="1: pictures become gray (default: 3)")
-    parser.add_argument("--backbone-channels", type=int, choices=(1, 3), help="of the first convolution (default: 3)")
-    parser.add_argument(
-        "--task",
-        choices=("single-label", "multi-label"),
-        help="multi-label: each output is a class for itself, by its sigmoid (default: single-label, a softmax)",
-    )
-    parser.add_argument(
-        "--positive", metavar="CLASS", help="class that is looked for; default: a bundle's or dataset's"
-    )
-    parser.add_argument(
-        "--allow-leftovers",
-        action="store_true",
-        help="take a file although parts of it have no place in the model, as where it is another network's",
-    )
-    parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
-    parser.add_argument("--out", type=Path, help="folder to make; default: bundles/NAME of the file")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    add_volume(parser)
-    return parser

@@ -1,8 +1,7 @@
-"""What a decision shall have, and how a command line says so."""
+"""What a decision shall have, once the options of `trainer.decide` meet a bundle and a dataset."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
 from shards.dataset.dataset import Dataset
@@ -12,6 +11,7 @@ from trainer.contract.bundle import BundlePage
 from trainer.contract.decision.calibration import PriorShift, parse_shares
 from trainer.contract.decision.conformal import Kind
 from trainer.contract.decision.operating_point import PointRule, parse_rule
+from trainer.decide.options import DecideOptions
 
 
 @dataclass(frozen=True)
@@ -33,46 +33,46 @@ class Wish:
     priors: PriorShift | None = None
 
 
-def read_wish(arguments: argparse.Namespace, page: BundlePage, dataset: Dataset) -> Wish:
+def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wish:
     """Return what the options of `trainer.decide` wish for.
 
     Raises:
         UsageError: They do not fit the classes, or class shares in training are not known.
     """
     classes = page.classes
-    positive = arguments.positive
-    if positive is None and arguments.point is not None:
+    positive = options.positive
+    if positive is None and options.point is not None:
         positive = page.positive or dataset.manifest.positive
-    _refuse_misfit(arguments, page, positive)
-    if arguments.positive is not None and arguments.positive not in classes:
-        raise UsageError(f"--positive {arguments.positive} {find_misfit(arguments.positive, classes)}")
-    needs_train = arguments.ood is not None and arguments.ood_fit != "same"
+    _refuse_misfit(options, page, positive)
+    if options.positive is not None and options.positive not in classes:
+        raise UsageError(f"--positive {options.positive} {find_misfit(options.positive, classes)}")
+    needs_train = options.ood is not None and options.ood_fit != "same"
     if needs_train and "train" not in dataset.manifest.splits:
         raise UsageError("--ood compares with the train part, and the dataset has none; give --ood-fit same")
     return Wish(
-        temperature=arguments.temperature is not False,
-        point=None if arguments.point is None else parse_rule(arguments.point),
+        temperature=options.temperature,
+        point=None if options.point is None else parse_rule(options.point),
         positive=positive,
-        level=arguments.conformal,
-        score=arguments.conformal_score or "lac",
-        kept=arguments.ood,
+        level=options.conformal,
+        score=options.conformal_score,
+        kept=options.ood,
         needs_train=needs_train,
-        abstain_below=arguments.abstain_below,
-        priors=_read_priors(arguments, classes, dataset),
+        abstain_below=options.abstain_below,
+        priors=_read_priors(options, classes, dataset),
     )
 
 
-def _refuse_misfit(arguments: argparse.Namespace, page: BundlePage, positive: str | None) -> None:
+def _refuse_misfit(options: DecideOptions, page: BundlePage, positive: str | None) -> None:
     """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
     if page.task == "single-label":
-        if arguments.point is not None and positive is None:
+        if options.point is not None and positive is None:
             raise UsageError(
                 "--point is about one class, and this bundle names none; give --positive with it, one of "
                 f"{', '.join(page.classes)}"
             )
         return
     for name in ("conformal", "abstain_below", "deploy_prior"):
-        if getattr(arguments, name) is not None:
+        if getattr(options, name) is not None:
             raise UsageError(
                 f"--{name.replace('_', '-')} is for pictures of one label each, and this bundle gives any number; what "
                 "there is for those: --temperature, --point, --ood"
@@ -100,12 +100,12 @@ def check_dataset(page: BundlePage, dataset: Dataset) -> list[str]:
     return ["the dataset is not the one that the bundle was trained on; it should be of the place of use"]
 
 
-def _read_priors(arguments: argparse.Namespace, classes: list[str], dataset: Dataset) -> PriorShift | None:
+def _read_priors(options: DecideOptions, classes: list[str], dataset: Dataset) -> PriorShift | None:
     """Return class shares in use, and in training: those of the train part where none are given."""
-    if arguments.deploy_prior is None:
+    if options.deploy_prior is None:
         return None
-    if arguments.train_prior is not None:
-        train = parse_shares("--train-prior", arguments.train_prior, classes, None)
+    if options.train_prior is not None:
+        train = parse_shares("--train-prior", options.train_prior, classes, None)
     else:
         split = dataset.manifest.splits.get("train")
         counts = split.class_counts if split else [0] * len(classes)
@@ -115,4 +115,4 @@ def _read_priors(arguments: argparse.Namespace, classes: list[str], dataset: Dat
                 "give --train-prior CLASS=SHARE,..."
             )
         train = [count / sum(counts) for count in counts]
-    return PriorShift(train=train, deploy=parse_shares("--deploy-prior", arguments.deploy_prior, classes, train))
+    return PriorShift(train=train, deploy=parse_shares("--deploy-prior", options.deploy_prior, classes, train))

@@ -8,76 +8,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from shards.cli.arguments import check_count
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
-from shards.dataset.location import split_location
-from shards.errors import UsageError
-
-if TYPE_CHECKING:
-    from trainer.evaluate.files import Judging
+from trainer.evaluate.options import EvaluateOptions
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_intermixed_args(argv)
-    given = [arguments.bundle is not None, arguments.data is not None]
-    if not all(given) if arguments.rows is None else any(given):
-        raise UsageError("name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone")
-    result, out = _judge_rows(arguments) if arguments.rows else _judge_bundle(arguments)
-    if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
+    arguments = vars(_parser().parse_intermixed_args(argv))
+    as_json = arguments.pop("json", False)
+    options = EvaluateOptions(**arguments)
+    from trainer.evaluate.evaluate import evaluate  # late: torch takes seconds, and mistakes are told before
+
+    done = evaluate(options)
+    if as_json:
+        print(json.dumps(done.metrics, ensure_ascii=False))
         return DONE
-    print(_describe(result))
-    print(f"files   {out}")
+    print(_describe(done.metrics))
+    print(f"files   {done.folder}")
     return DONE
-
-
-def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    location, part = split_location(arguments.data)
-    out = arguments.out or Path("evaluations") / part
-    from shards.dataset.dataset import open_dataset
-    from trainer.contract.bundle import read_bundle_page
-    from trainer.contract.task import make_task
-    from trainer.evaluate.bundle import evaluate
-    from trainer.evaluate.columns import check_samples
-    from trainer.evaluate.positive import take_first
-    from trainer.ranks.processes import run_processes
-
-    check_count("--workers", arguments.workers, of="threads")
-    page = read_bundle_page(arguments.bundle)  # the most common mistakes, before processes start
-    dataset = open_dataset(location).require_labels()
-    split = dataset.split(part)
-    stored = take_first(bundle=page.positive, dataset=dataset.manifest.positive)
-    judging = _read_judging(arguments).with_stored(stored)
-    judging.check(make_task(page.task), page.classes)
-    if judging.columns is not None:
-        check_samples(judging.columns, split)
-    task = (arguments.bundle, location, part, out, arguments.workers, judging)
-    return run_processes(evaluate, task, arguments.num_ranks), out
-
-
-def _judge_rows(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    from trainer.evaluate.files import write_evaluation
-    from trainer.evaluate.predictions import read_predictions
-
-    predictions = read_predictions(arguments.rows)
-    name = "again" if arguments.threshold is None else f"threshold-{arguments.threshold:g}"
-    out = arguments.out or arguments.rows.parent / name
-    if out.absolute() == arguments.rows.absolute().parent:
-        raise UsageError(f"--out {out} is the folder of --rows, whose files would be lost; name another one")
-    return write_evaluation(out, predictions, _read_judging(arguments)), out
-
-
-def _read_judging(arguments: argparse.Namespace) -> Judging:
-    from trainer.evaluate.columns import read_columns
-    from trainer.evaluate.files import Judging
-
-    by = tuple(name for names in arguments.by for name in names.split(","))
-    columns = read_columns(arguments.columns) if arguments.columns else None
-    return Judging(arguments.positive, arguments.threshold, by, columns)
 
 
 def _describe(result: dict[str, Any]) -> str:
@@ -102,13 +52,22 @@ def _describe(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
+def _split(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _parser() -> argparse.ArgumentParser:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=__doc__, formatter_class=style)
-    parser.add_argument("bundle", type=Path, nargs="?", help="folder of a bundle, for example runs/demo/bundle")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    ranks, workers = EvaluateOptions.default("num_ranks"), EvaluateOptions.default("workers")
+    parser.add_argument("bundle", nargs="?", help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("data", nargs="?", help="folder of a dataset and the part: data/elpv-shards:test")
-    parser.add_argument("--rows", type=Path, help="predictions.parquet of an evaluation, in place of bundle and data")
-    parser.add_argument("--out", type=Path, help="folder for the files; evaluations/PART, or one beside --rows")
+    parser.add_argument("--rows", help="predictions.parquet of an evaluation, in place of bundle and data")
+    parser.add_argument("--out", help="folder for the files; evaluations/PART, or one beside --rows")
     parser.add_argument(
         "--positive",
         metavar="CLASS",
@@ -119,18 +78,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--by",
-        action="append",
-        default=[],
+        action="extend",
+        type=_split,
         metavar="COLUMN",
         help="metrics by group, width, height, mode, bytes, or a column of --columns; again or with commas for more",
     )
     parser.add_argument(
-        "--columns", type=Path, help="CSV or Parquet with sample_id or path and more about the samples; group counts"
+        "--columns", help="CSV or Parquet with sample_id or path and more about the samples; group counts"
     )
     parser.add_argument(
-        "--num-ranks", type=int, default=1, help="processes that evaluate together; the numbers are the same (1)"
+        "--num-ranks", type=int, help=f"processes that evaluate together; the numbers are the same ({ranks})"
     )
-    parser.add_argument("--workers", type=int, default=2, help="threads per process that decode (2)")
+    parser.add_argument("--workers", type=int, help=f"threads per process that decode ({workers})")
     parser.add_argument("--json", action="store_true", help="print metrics.json")
     add_volume(parser)
     return parser

@@ -19,7 +19,7 @@ from trainer.evaluate.rows import Rows, evaluate_split
 from trainer.ranks.ranks import Ranks
 
 
-def evaluate(
+def evaluate_on_rank(
     ranks: Ranks, bundle: Path, location: str, part: str, out: Path, workers: int, judging: Judging | None = None
 ) -> dict[str, Any]:
     """Evaluate on one rank of several; return the metrics."""

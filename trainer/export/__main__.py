@@ -10,61 +10,54 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shards.cli.arguments import check_count
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
-from shards.errors import UsageError
 from trainer.contract.model.names import EXPORT_KINDS
+from trainer.export.options import ExportOptions
 
 if TYPE_CHECKING:
-    from trainer.contract.compute.exported import ExportPage
+    from trainer.export.export import Exported
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    if not 0 <= arguments.tolerance <= 1:
-        raise UsageError(f"--tolerance is a difference of probabilities, in [0, 1], got {arguments.tolerance}")
-    check_count("--samples", arguments.samples, of="pictures")
-    from trainer.contract.bundle import read_bundle_page
-    from trainer.contract.compute.exported import default_path
-    from trainer.export.export import export_bundle, require_libraries
-    from trainer.export.pictures import read_pictures
+    arguments = vars(_parser().parse_args(argv))
+    as_json = arguments.pop("json", False)
+    options = ExportOptions(**arguments)
+    from trainer.export.export import export  # late: torch takes seconds, and mistakes are told before
 
-    read_bundle_page(arguments.bundle)  # the most common mistakes first
-    require_libraries(arguments.to)
-    pictures = read_pictures(arguments.data, arguments.samples) if arguments.data else None
-    path = arguments.out or default_path(arguments.bundle, arguments.to)
-    page = export_bundle(arguments.bundle, arguments.to, path, pictures, arguments.tolerance)
-    print(page.model_dump_json()) if arguments.json else _tell(page, path)
+    done = export(options)
+    print(done.page.model_dump_json()) if as_json else _tell(done)
     return 0
 
 
-def _tell(page: ExportPage, path: Path) -> None:
+def _tell(done: Exported) -> None:
+    file, page = done.file, done.page
     for source, parity in page.parity.items():
         print(f"{source}: {parity}")
     if page.kind == "torchscript":
         print("note: PyTorch gives TorchScript up; torch-export lasts longer where the program can read it")
-    print(f"file    {path}, {path.stat().st_size / 1e6:,.1f} MB; {path.name}.json beside it says how to use it")
-    print(f"answers python {path.with_name(page.script)} PICTURE...")
+    print(f"file    {file}, {file.stat().st_size / 1e6:,.1f} MB; {file.name}.json beside it says how to use it")
+    print(f"answers python {file.with_name(page.script)} PICTURE...")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m trainer.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("bundle", type=Path, help="folder of a bundle, for example runs/demo/bundle")
+    samples, tolerance = ExportOptions.default("samples"), ExportOptions.default("tolerance")
+    parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("--to", choices=EXPORT_KINDS, required=True, help="format; torch-export is a .pt2 file")
     parser.add_argument(
         "--data", metavar="DATASET[:PART]", help="compare on pictures of it, too; val where no part is named"
     )
-    parser.add_argument("--samples", type=int, default=256, help="of --data, at most (default: 256)")
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-3, help="largest difference of a probability (default: 0.001)"
-    )
-    parser.add_argument("--out", type=Path, help="the file; by default BUNDLE/exports/model.onnx, .pt2 or .pt")
+    parser.add_argument("--samples", type=int, help=f"of --data, at most (default: {samples})")
+    parser.add_argument("--tolerance", type=float, help=f"largest difference of a probability (default: {tolerance})")
+    parser.add_argument("--out", help="the file; by default BUNDLE/exports/model.onnx, .pt2 or .pt")
     parser.add_argument("--json", action="store_true", help="print the description of the export as JSON")
     add_volume(parser)
     return parser

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,20 +15,38 @@ from torch import Tensor
 from shards.errors import DecodeError, ShardError, UsageError
 from shards.files.atomic import open_temporary_folder, write_text
 from shards.files.fingerprint import fingerprint_file
-from trainer.contract.bundle import Bundle, read_bundle_probes, read_versions
-from trainer.contract.compute.exported import ExportPage, detector_path, page_path, script_path
+from trainer.contract.bundle import Bundle, read_bundle_page, read_bundle_probes, read_versions
+from trainer.contract.compute.exported import ExportPage, default_path, detector_path, page_path, script_path
 from trainer.contract.compute.outputs import FeatureClassifier
-from trainer.contract.compute.parity import TOLERANCE, Parity, require_parity
+from trainer.contract.compute.parity import Parity, require_parity
 from trainer.contract.model.names import ExportKind
 from trainer.contract.probes import OTHER_BACK_END
 from trainer.export.explanation import describe_answer, describe_steps, describe_tensors
-from trainer.export.pictures import Pictures
+from trainer.export.options import TOLERANCE, ExportOptions
+from trainer.export.pictures import Pictures, read_pictures
 from trainer.export.script import join_script
 from trainer.export.writers import Compute, open_model, write_model
 
 _BATCHES = (1, 3, 8)
 """Sizes that are run through each exported file."""
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export's file, and its page, which lies beside it."""
+
+    file: Path
+    page: ExportPage
+
+
+def export(options: ExportOptions) -> Exported:
+    """Write a bundle as a file of another format, compared on its probes and on `data`; raises as `export_bundle`."""
+    read_bundle_page(options.bundle)  # the most common mistakes first
+    require_libraries(options.to)
+    pictures = read_pictures(options.data, options.samples) if options.data else None
+    file = options.out or default_path(options.bundle, options.to)
+    return Exported(file, export_bundle(options.bundle, options.to, file, pictures, options.tolerance))
 
 
 def require_libraries(kind: ExportKind) -> None:

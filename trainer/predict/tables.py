@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +18,8 @@ from shards.files.atomic import write_atomically
 from trainer.contract.bundle import BundlePage
 from trainer.contract.decision.decision import Decision
 from trainer.predict.answer import Row
+from trainer.predict.options import Form
 
-Form = Literal["csv", "parquet", "jsonl"]
-FORMS: tuple[Form, ...] = ("csv", "parquet", "jsonl")
 _GROUP = 20_000
 """Rows of one row group of a Parquet file."""
 _PREFIX = "probability_"
@@ -139,23 +138,6 @@ class ParquetWriter:
         arrays = [pa.array(column, kind) for column, kind in zip(values, self._schema.types, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows = []
-
-
-def choose_form(out: Path | None, as_json: bool) -> Form:
-    """Return the form of an output by its ending; standard output is CSV, or JSON lines where asked for.
-
-    Raises:
-        UsageError: An ending that is none of the forms, or not that which was asked for.
-    """
-    if out is None:
-        return "jsonl" if as_json else "csv"
-    form = next((form for form in FORMS if out.name.lower().endswith(f".{form}")), None)
-    if form is None:
-        endings = ", ".join(f".{form}" for form in FORMS)
-        raise UsageError(f"--out {out} must end in one of {endings}, which says what is written")
-    if as_json and form != "jsonl":
-        raise UsageError(f"--json and --out {out} contradict each other; name a file that ends in .jsonl")
-    return form
 
 
 def write_rows(out: Path, form: Form, columns: Columns, rows: Iterable[Row]) -> Iterator[Row]:

@@ -8,9 +8,6 @@ from torch import Tensor
 from shards.errors import ShardError
 from trainer.contract.probes import OTHER_BACK_END, check_logits
 
-TOLERANCE = 1e-3
-"""Of a probability, for an export in float32."""
-
 
 class Parity(BaseModel):
     """What differs on some pictures."""

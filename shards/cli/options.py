@@ -1,0 +1,56 @@
+"""Options of a command as an object: what its parser reads, and what its function takes from Python."""
+
+from __future__ import annotations
+
+import os
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from shards.cli.sentences import suggest
+from shards.errors import UsageError, explain_invalid
+
+Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
+"""A path or a URI, as text."""
+
+
+class Options(BaseModel):
+    """What a command takes. Frozen; raises UsageError where it is made with a value that does not fit.
+
+    A subclass has a field for each option, with its default, and checks in validators, which raise UsageError, what
+    does not go together. A parser with `argument_default=argparse.SUPPRESS` then needs no defaults of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as err:
+            raise _explain(err, list(type(self).model_fields)) from err
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """Return what an option is where it is not given, for help texts."""
+        return cls.model_fields[name].get_default(call_default_factory=True)
+
+    @classmethod
+    def choices(cls, name: str) -> tuple[Any, ...]:
+        """Return the values that an option may have besides None, for a parser."""
+        of = get_args(cls.model_fields[name].annotation)
+        return get_args(of[0]) if NoneType in of else of
+
+
+def _explain(err: ValidationError, known: list[str]) -> UsageError:
+    """Return the first thing that is wrong, as a sentence."""
+    first = err.errors()[0]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, UsageError):
+        return own
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"no option '{name}'{suggest(name, known, otherwise=';')} there are {', '.join(known)}")
+    if first["type"] == "missing":
+        return UsageError(f"option '{name}' is missing; give it")
+    return UsageError(explain_invalid(err, "option '{}'".format))

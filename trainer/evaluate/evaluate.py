@@ -1,0 +1,67 @@
+"""A bundle evaluated on a split of a dataset, or rows that were saved evaluated anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.dataset.dataset import open_dataset
+from shards.dataset.location import split_location
+from shards.errors import UsageError
+from trainer.contract.bundle import read_bundle_page
+from trainer.contract.task import make_task
+from trainer.evaluate.bundle import evaluate_on_rank
+from trainer.evaluate.columns import check_samples, read_columns
+from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.options import EvaluateOptions
+from trainer.evaluate.positive import take_first
+from trainer.evaluate.predictions import read_predictions
+from trainer.ranks.processes import run_processes
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What metrics.json holds, and the folder that has it beside rows and figures."""
+
+    metrics: dict[str, Any]
+    folder: Path
+
+
+def evaluate(options: EvaluateOptions) -> Evaluated:
+    """Evaluate a bundle on a split, or saved rows without a model, and write the files.
+
+    Raises:
+        UsageError: No bundle, dataset, split or rows, or options that do not fit them.
+        ShardError: A damaged bundle or dataset.
+    """
+    columns = read_columns(options.columns) if options.columns else None
+    judging = Judging(options.positive, options.threshold, options.by, columns)
+    if options.rows is not None:
+        return _evaluate_rows(options.rows, options, judging)
+    assert options.bundle is not None
+    assert options.data is not None
+    return _evaluate_bundle(options.bundle, options.data, options, judging)
+
+
+def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging: Judging) -> Evaluated:
+    location, part = split_location(data)
+    page = read_bundle_page(bundle)  # the most common mistakes, before processes start
+    dataset = open_dataset(location).require_labels()
+    split = dataset.split(part)
+    judging = judging.with_stored(take_first(bundle=page.positive, dataset=dataset.manifest.positive))
+    judging.check(make_task(page.task), page.classes)
+    if judging.columns is not None:
+        check_samples(judging.columns, split)
+    out = options.out or Path("evaluations") / part
+    task = (bundle, location, part, out, options.workers, judging)
+    return Evaluated(run_processes(evaluate_on_rank, task, options.num_ranks), out)
+
+
+def _evaluate_rows(rows: Path, options: EvaluateOptions, judging: Judging) -> Evaluated:
+    predictions = read_predictions(rows)
+    name = "again" if options.threshold is None else f"threshold-{options.threshold:g}"
+    out = options.out or rows.parent / name
+    if out.absolute() == rows.absolute().parent:
+        raise UsageError(f"--out {out} is the folder of --rows, whose files would be lost; name another one")
+    return Evaluated(write_evaluation(out, predictions, judging), out)

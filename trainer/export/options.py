@@ -1,0 +1,44 @@
+"""What `trainer.export` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import model_validator
+
+from shards.cli.arguments import check_count
+from shards.cli.options import Location, Options
+from shards.errors import UsageError
+from trainer.contract.model.names import ExportKind
+
+TOLERANCE: Final = 1e-3
+"""Of a probability, for an export in float32."""
+
+
+class ExportOptions(Options):
+    """Which format a bundle gets, and what it is compared on before it is there.
+
+    Raises:
+        UsageError: A number that is none.
+    """
+
+    bundle: Path
+    """Folder of the bundle."""
+    to: ExportKind
+    """The format; torch-export is a .pt2 file."""
+    data: Location | None = None
+    """Compare on pictures of this DATASET[:PART] or folder, too; val where no part is named."""
+    samples: int = 256
+    """Pictures of `data` at most, at least 1."""
+    tolerance: float = TOLERANCE
+    """Largest difference of a probability, in [0, 1]."""
+    out: Path | None = None
+    """The file; None: BUNDLE/exports/model.onnx, .pt2 or .pt."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not 0 <= self.tolerance <= 1:
+            raise UsageError(f"--tolerance is a difference of probabilities, in [0, 1], got {self.tolerance}")
+        check_count("--samples", self.samples, of="pictures")
+        return self

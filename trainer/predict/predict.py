@@ -1,0 +1,171 @@
+"""A bundle's answers for pictures without labels, in a file, as text, or as rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from shards.cli.progress import Progress
+from shards.sources.list_form import ListForm, parse_columns, parse_ending
+from shards.workers.openmp import count_cpus
+from trainer.contract.bundle import BundlePage, read_bundle_page
+from trainer.contract.compute.choice import load_with_backend
+from trainer.predict.answer import Row, Speed, answer_stream
+from trainer.predict.asked import PATHS_ALONE, Asked, Place, find_asked
+from trainer.predict.grid import PER_PAGE, write_pages
+from trainer.predict.options import PredictOptions
+from trainer.predict.partial import open_partial
+from trainer.predict.parts import write_name
+from trainer.predict.tables import Columns, LineWriter, choose_columns, write_rows, write_unreadable
+
+logger = logging.getLogger(__name__)
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of the pictures: how many there were, how many of them could not be read, and a row for each.
+
+    There are no rows where a file or a stream has them: any number of pictures takes no more memory than a few batches.
+    """
+
+    pictures: int
+    unreadable: int
+    rows: list[Row]
+
+
+def predict(options: PredictOptions, stream: TextIO | None = None, report: Report = lambda _: None) -> Predicted:
+    """Label pictures.
+
+    Args:
+        options: With an `out`, a call that was stopped resumes where it was.
+        stream: Takes the answers as text, batch by batch, where there is no `out`; None: they are returned.
+        report: Takes a line for each picture that cannot be read, as soon as that is known.
+
+    Raises:
+        UsageError: No bundle, no pictures, columns that there are not, or a back end that is missing here.
+        ShardError: A damaged bundle, dataset or archive.
+        OSError: A store that cannot be reached.
+    """
+    page = read_bundle_page(options.bundle)
+    columns = choose_columns(page, options.columns)
+    asked = find_asked(options.paths, options.lists, _read_form(options))
+    answers = _Answers(options, asked, report)
+    tally = _Tally(options.grid_pages * PER_PAGE if options.grid else 0)
+    rows: list[Row] = []
+    if options.out is not None:
+        _write_file(options.out, answers, page, columns, tally)
+    elif stream is not None:
+        _write_stream(stream, answers, columns, tally)
+    else:
+        rows = [tally.count(row) for row in answers.rows()]
+    if options.grid:
+        pages = write_pages(options.grid, page, asked, tally.shown)
+        logger.info("%s: %s pages", options.grid, f"{pages:,}")
+    return Predicted(tally.pictures, tally.unreadable, rows)
+
+
+def _read_form(options: PredictOptions) -> ListForm:
+    columns = options.list_columns
+    return dataclasses.replace(
+        PATHS_ALONE,
+        columns=parse_columns("--list-columns", columns, PATHS_ALONE.roles) if columns is not None else {},
+        base=options.base,
+        ending=parse_ending(options.ending) if options.ending is not None else "",
+    )
+
+
+class _Tally:
+    """What came of the pictures so far; shown: the first answers with their positions, for pages of pictures."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.pictures = self.unreadable = 0
+        self.shown: list[tuple[int, Row]] = []
+
+    def count(self, row: Row) -> Row:
+        """Count a row and return it."""
+        if row.answer is None:
+            self.unreadable += 1
+        elif len(self.shown) < self._most:
+            self.shown.append((self.pictures, row))
+        self.pictures += 1
+        return row
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers for what was asked, computed here or on a cluster."""
+
+    options: PredictOptions
+    asked: Asked
+    report: Report
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all rows."""
+        for batch in self.batches(self.asked.list(), 0):
+            yield from batch
+
+    def batches(self, places: Iterable[Place], done: int) -> Iterator[list[Row]]:
+        """Yield rows by batches for the places behind the first `done`, showing progress."""
+        total = self.asked.count
+        if total is None and sys.stderr.isatty():
+            total = sum(1 for _ in self.asked.list())  # the bar says how long; listing costs little beside decoding
+        with contextlib.closing(Progress("predict", total, done)) as progress:
+            for batch in self._compute(places):
+                for row in batch:
+                    if row.unreadable is not None:
+                        self.report(f"{row.path}: {row.unreadable}")
+                done += len(batch)
+                progress.show(done)
+                yield batch
+
+    def _compute(self, places: Iterable[Place]) -> Iterator[list[Row]]:
+        options = self.options
+        # For a cluster as well: what is wrong with a bundle is told before actors start.
+        bundle, _ = load_with_backend(options.bundle, backend=options.backend)
+        if options.on == "ray":
+            from trainer.predict.ray import Asking, answer_on_ray  # the only way in for Ray
+
+            asking = Asking(str(options.bundle.absolute()), options.backend, self.asked)
+            return answer_on_ray(asking, places, options.batch_size, options.workers)
+        return answer_stream(bundle, self.asked, places, Speed(options.workers or count_cpus(), options.batch_size))
+
+
+def _write_stream(stream: TextIO, answers: _Answers, columns: Columns, tally: _Tally) -> None:
+    writer = LineWriter(stream.write, answers.options.form, columns)
+    for row in answers.rows():
+        if tally.count(row).answer is not None:
+            writer.write(row)
+    writer.close()
+
+
+def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns, tally: _Tally) -> None:
+    options = answers.options
+    paths = [*options.paths, *map(str, options.lists)]
+    said = {
+        "bundle": page.fingerprint(),
+        "PATH": [write_name(path if "://" in path else os.path.abspath(path)) for path in paths],
+        "--batch-size": options.batch_size,
+        "--backend": options.backend,
+    }
+    with open_partial(out, said) as partial:
+        places = answers.asked.list()
+        done = partial.resume(places, options.batch_size)
+        if done:
+            logger.info("%s pictures are done already; going on from there", f"{done:,}")
+        for batch in answers.batches(places, done):
+            partial.append(batch)
+        for row in write_rows(out, options.form, columns, partial.rows()):
+            tally.count(row)
+        bad = ((row.path, row.unreadable) for row in partial.rows() if row.unreadable is not None)
+        listed = write_unreadable(out, bad)
+    if listed:
+        logger.info("%s names what could not be read", listed)
