@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
-from trainer.weights.expectation import Interpolation
+from trainer.recipes.options.preprocess import Interpolation
 
 Task = Literal["single-label", "multi-label"]
 
