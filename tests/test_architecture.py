@@ -80,6 +80,10 @@ IMPORTERS = ("import_module", "__import__", "importorskip")
 RAY_PRIVATE = "shards/workers/ray_private.py"
 
 
+# A command line is known where it is read; library code takes options. The last allows it as a value in a checkpoint.
+KNOW_NAMESPACE = ("*/__main__.py", "shards/commands/*.py", "trainer/weights/read.py")
+
+
 def imported_names(source: str, module: str, is_package: bool) -> Iterator[str]:
     """Yield the full dotted name of everything that `source`, the text of `module`, imports anywhere in it.
 
@@ -320,6 +324,45 @@ def test_modules_are_imported_by_a_name_that_stands_elsewhere_in_these_files_alo
     assert not imports_by_variable("import_module('ray')")
 
 
+def find_namespaces(source: str, file: str) -> list[str]:
+    """Return a line for each place where `source` knows a command line's Namespace and must not."""
+    if any(fnmatch(file, known) for known in KNOW_NAMESPACE):
+        return []
+    return [
+        f"{file}:{node.lineno} knows a Namespace; library code takes an Options object"
+        for node in ast.walk(ast.parse(source))
+        if (isinstance(node, ast.Attribute) and node.attr == "Namespace")
+        or (isinstance(node, ast.alias) and node.name.endswith("Namespace"))
+    ]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_namespace_is_known_to_commands_alone(file: str) -> None:
+    assert find_namespaces((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "seen"),
+    [
+        ("trainer/decide/wish.py", "import argparse\ndef read(said: argparse.Namespace) -> None: ...", 1),
+        (
+            "trainer/decide/wish.py",
+            "import argparse as a\ndef late(x: object) -> bool:\n    return x is a.Namespace",
+            1,
+        ),
+        ("trainer/bench/bench.py", "from argparse import ArgumentParser, Namespace as Said", 1),
+        ("shards/packing/pack.py", "if TYPE_CHECKING:\n    from argparse import Namespace", 1),
+        ("trainer/weights/load.py", "import argparse\nALLOWED = [argparse.Namespace]", 1),
+        ("trainer/decide/__main__.py", "import argparse\ndef main(said: argparse.Namespace) -> None: ...", 0),
+        ("shards/commands/pack.py", "import argparse\ndef run(said: argparse.Namespace) -> None: ...", 0),
+        ("trainer/weights/read.py", "import argparse\nALLOWED = [argparse.Namespace]", 0),
+        ("trainer/recipes/data/lookalike.py", "import argparse\nparser = argparse.ArgumentParser()", 0),
+    ],
+)
+def test_planted_namespace_in_library_code_is_seen(file: str, source: str, seen: int) -> None:
+    assert len(find_namespaces(source, file)) == seen
+
+
 def test_every_package_was_looked_at() -> None:
     assert {"shards", "trainer"} <= {file.partition("/")[0] for file in FILES}
 
@@ -417,6 +460,23 @@ def test_core_can_be_imported_without_ray_and_without_what_evaluation_alone_need
     done = subprocess.run([sys.executable, "-c", BLOCKED, *core], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+WITHOUT_TORCH = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    print(name, "torch" in sys.modules)
+"""
+
+
+def test_a_command_refuses_options_before_torch_is_loaded() -> None:
+    """Torch takes seconds; a parser and its options need none of it."""
+    commands = [file.removesuffix(".py").replace("/", ".") for file in FILES if fnmatch(file, "trainer/*/__main__.py")]
+    script = [sys.executable, "-c", WITHOUT_TORCH, *commands]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [f"{name} False" for name in commands], done.stderr
+    assert "trainer.decide.__main__" in commands
 
 
 def test_ray_is_really_blocked_in_that_test() -> None:

@@ -19,12 +19,13 @@ from sklearn.preprocessing import StandardScaler
 
 from shards.cli.ending import run_command
 from shards.dataset.manifest import Audited
+from shards.errors import UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.preprocess import PreprocessSpec, apply_geometry
 from trainer.recipes.data.layout import plan_pictures
-from trainer.recipes.data.lookalike import LOOK_ALIKES, main
+from trainer.recipes.data.lookalike import LOOK_ALIKES, LookAlikeOptions, main, make_look_alike
 from trainer.recipes.data.photographs import draw_poster
 
 SMALL = ("--samples", "40", "--size", "48")
@@ -47,6 +48,16 @@ def digest(folder: Path) -> dict[str, str]:
     """Hash of each file, by its name in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_python_makes_what_the_command_makes_and_nothing_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_look_alike(LookAlikeOptions(name="posters", out=tmp_path / "a", samples=40, size=48)) == 40
+    assert digest(tmp_path / "a") == digest(make("posters", tmp_path / "b", *SMALL))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match="no look-alike 'poster'; there are ants_bees, chest_xray, "):
+        LookAlikeOptions(name="poster", out=tmp_path / "c")
 
 
 @pytest.mark.parametrize("name", LOOK_ALIKES)

@@ -32,7 +32,9 @@ from trainer.report.__main__ import main
 from trainer.report.card import describe_model, find_licence
 from trainer.report.gallery import explain_images, lay_over, select_issues, select_worst
 from trainer.report.markup import escape
+from trainer.report.options import ReportOptions
 from trainer.report.page import write_report
+from trainer.report.report import report
 from trainer.report.reproduce import list_commands, list_packing, tell_unrecorded
 from trainer.report.sources import Finished
 
@@ -64,6 +66,20 @@ def test_page_shows_each_worst_error_with_its_path_and_its_map(named_run: Path) 
         path = escape(evaluation.predictions.known["path"][each.position].as_py())
         pair = rf"<img alt='{re.escape(path)}' src='data:image/webp[^>]*><img alt='map on {re.escape(path)}'"
         assert re.search(pair, page)
+
+
+def test_python_writes_the_report_anew_and_nothing_is_printed(
+    named_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(named_run, tmp_path / "run"))
+    (folder / "report.html").unlink()
+    (folder / "model_card.md").unlink()
+    written = report(ReportOptions(run_dir=folder, images=False))
+    assert (written.report, written.card) == (folder / "report.html", folder / "model_card.md")
+    assert "data:image/webp" in read_page(named_run)
+    assert "data:image/webp" not in read_page(folder)
+    assert written.card.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == ""
 
 
 def test_names_of_classes_and_files_are_text_and_never_markup(named_run: Path) -> None:

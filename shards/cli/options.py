@@ -50,7 +50,9 @@ def _explain(err: ValidationError, known: list[str]) -> UsageError:
         return own
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return UsageError(f"no option '{name}'{suggest(name, known, before=': ', otherwise=';')} there are {', '.join(known)}")
+        return UsageError(
+            f"no option '{name}'{suggest(name, known, before=': ', otherwise=';')} there are {', '.join(known)}"
+        )
     if first["type"] == "missing":
         return UsageError(f"option '{name}' is missing; give it")
     return UsageError(explain_invalid(err, "option '{}'".format))

@@ -12,12 +12,15 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
+from pydantic import PositiveInt, model_validator
 
 from shards.cli.arguments import read_count
 from shards.cli.ending import run_command
+from shards.cli.options import Options
 from shards.errors import UsageError
 from shards.files.atomic import replace_folder, write_atomically
 from trainer.recipes.data.digits import DIGITS, write_real_digits
@@ -35,6 +38,7 @@ LOOK_ALIKES: dict[str, LookAlike] = {
     "posters": POSTERS,
 }
 REAL_DIGITS = "digits_sklearn"
+NAMES = sorted([*LOOK_ALIKES, REAL_DIGITS])
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _STAMP = (1980, 1, 1, 0, 0, 0)
 """Of every file in a zip, so that the same pictures give the same bytes."""
@@ -79,39 +83,77 @@ def _encode(image: Image.Image, ending: str) -> bytes:
     return file.getvalue()
 
 
-def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
-    out: Path = arguments.out
+class LookAlikeOptions(Options):
+    """Whose data is meant, and how many pictures of what size are made.
+
+    Raises:
+        UsageError: A name that is none, or what real digits do not have.
+    """
+
+    name: str
+    """The recipe, one of NAMES."""
+    out: Path
+    """Folder to make, or a file that ends in .zip."""
+    samples: PositiveInt | None = None
+    """Pictures in all; None: about as many as a run needs."""
+    seed: int = 0
+    """Another one gives other pictures."""
+    size: PositiveInt | None = None
+    """Longer side, pixels; None: as the real ones."""
+    shuffle_labels: bool = False
+    """Deal the classes at random: what is learnt then is chance."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name not in NAMES:
+            raise UsageError(f"no look-alike '{self.name}'; there are {', '.join(NAMES)}")
+        return self
+
+
+def make_look_alike(options: LookAlikeOptions) -> int:
+    """Write the pictures, and return how many there are.
+
+    Raises:
+        UsageError: A place that is taken, or options that the set does not have.
+    """
+    out, seed = options.out, options.seed
     if out.exists():
         raise UsageError(f"{out} exists and nothing was written; name another place, or delete it")
-    if arguments.name == REAL_DIGITS:
-        count = _make_real_digits(out, arguments)
-    else:
-        look = LOOK_ALIKES[arguments.name]
-        samples, side = arguments.samples or look.samples, arguments.size or look.side
-        pictures = make_pictures(look, samples, arguments.seed, side, arguments.shuffle_labels)
-        count = write_zip(pictures, out) if out.suffix == ".zip" else write_folder(pictures, out)
-    print(f"{out}: {count:,} pictures")
-    return 0
+    if options.name == REAL_DIGITS:
+        return _make_real_digits(options)
+    look = LOOK_ALIKES[options.name]
+    samples, side = options.samples or look.samples, options.size or look.side
+    pictures = make_pictures(look, samples, seed, side, options.shuffle_labels)
+    return write_zip(pictures, out) if out.suffix == ".zip" else write_folder(pictures, out)
 
 
-def _make_real_digits(out: Path, arguments: argparse.Namespace) -> int:
-    if arguments.size is not None or out.suffix == ".zip":
+def _make_real_digits(options: LookAlikeOptions) -> int:
+    if options.size is not None or options.out.suffix == ".zip":
         raise UsageError(f"{REAL_DIGITS} are 8x8 pixels in a folder as they are; leave --size out and name a folder")
-    labels = np.random.default_rng(arguments.seed) if arguments.shuffle_labels else None
-    with replace_folder(out, replaces=False) as folder:
-        return write_real_digits(folder, arguments.samples, labels)
+    labels = np.random.default_rng(options.seed) if options.shuffle_labels else None
+    with replace_folder(options.out, replaces=False) as folder:
+        return write_real_digits(folder, options.samples, labels)
+
+
+def main(argv: list[str]) -> int:
+    options = LookAlikeOptions(**vars(_parser().parse_args(argv)))
+    print(f"{options.out}: {make_look_alike(options):,} pictures")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     summary, _, rest = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.recipes.data.lookalike", description=summary, epilog=rest.strip()
+        prog="python -m trainer.recipes.data.lookalike",
+        description=summary,
+        epilog=rest.strip(),
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("name", choices=sorted([*LOOK_ALIKES, REAL_DIGITS]), help="the recipe whose data is meant")
-    parser.add_argument("out", type=Path, help="folder to make, or a file that ends in .zip")
+    seed = LookAlikeOptions.default("seed")
+    parser.add_argument("name", choices=NAMES, help="the recipe whose data is meant")
+    parser.add_argument("out", help="folder to make, or a file that ends in .zip")
     parser.add_argument("--samples", type=read_count, help="pictures in all (default: about as many as a run needs)")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other pictures (default: 0)")
+    parser.add_argument("--seed", type=int, help=f"another one gives other pictures (default: {seed})")
     parser.add_argument("--size", type=read_count, metavar="PIXELS", help="longer side (default: as the real ones)")
     parser.add_argument(
         "--shuffle-labels", action="store_true", help="deal the classes at random: what is learnt then is chance"

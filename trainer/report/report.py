@@ -1,0 +1,95 @@
+"""The report and the model card of a finished run, written anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shards.dataset.dataset import open_dataset, shorten
+from shards.dataset.positive import find_misfit
+from shards.errors import UsageError
+from shards.files.disk import naming_disk
+from trainer.contract.bundle import Bundle
+from trainer.contract.decision.stored_decision import store_positive
+from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.positive import Positive
+from trainer.evaluate.predictions import read_predictions
+from trainer.recipes.file import load_recipe
+from trainer.record.run_folder import RECIPE, RESULT, RunFolder
+from trainer.report.card import write_card
+from trainer.report.options import SPLITS, ReportOptions
+from trainer.report.page import write_report
+from trainer.report.sources import Finished, read_environment
+from trainer.weights.resolve import resolve_recipe
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files that were written."""
+
+    report: Path
+    card: Path
+
+
+def report(options: ReportOptions) -> Written:
+    """Write the report and the model card of a finished run anew; with `positive`, count that class's figures first.
+
+    Raises:
+        UsageError: No finished run, another dataset than it was trained on, splits that it was not evaluated on, or a
+            positive class that it does not have.
+        ShardError: A damaged bundle or dataset.
+    """
+    run = _open_run(options)
+    if options.positive is not None:
+        run = _judge_anew(run, options.positive)
+    with naming_disk(run.folder, elsewhere="move the run's folder to another disk"):
+        return Written(write_report(run), write_card(run))
+
+
+def _open_run(options: ReportOptions) -> Finished:
+    """Return the run of a folder.
+
+    Raises:
+        UsageError: No finished run, another dataset than it was trained on, or parts that it was not evaluated on.
+    """
+    folder = options.run_dir
+    if not RunFolder(folder).is_finished:
+        raise UsageError(f"{folder} is no folder of a finished run (it has no {RESULT}); name one such as runs/demo")
+    recipe = resolve_recipe(load_recipe(str(folder / RECIPE), [] if options.images else ["report.images=false"]))
+    dataset = open_dataset(options.data or recipe.data, recipe.cache_options())
+    bundle = Bundle.load(folder / "bundle")
+    if bundle.page.dataset != dataset.fingerprint():
+        raise UsageError(
+            f"{shorten(dataset.location)} is not the dataset that {folder} was trained on (its fingerprint differs), "
+            "so its pictures would not be those that were judged; name that one with --data"
+        )
+    notes = json.loads((folder / RESULT).read_text(encoding="utf-8"))["notes"]
+    parts: list[str] = [*(options.part or SPLITS)]
+    run = Finished(folder, recipe, dataset, bundle, notes, read_environment(folder), parts)
+    if options.part and len(run.evaluations) < len(set(parts)):
+        there = ", ".join(path.parent.name for path in sorted(folder.glob("evaluation/*/metrics.json"))) or "none"
+        raise UsageError(f"{folder} was evaluated on {there}, asked for was {', '.join(parts)}; leave out --part")
+    return run
+
+
+def _judge_anew(run: Finished, positive: str) -> Finished:
+    """Return the run with another positive class: in its evaluations, whose rows are kept, its bundle and its recipe.
+
+    Raises:
+        UsageError: The run does not have the class, or a part that was evaluated has no rows any more.
+    """
+    page = run.page
+    misfit = find_misfit(positive, page.classes, page.display_names, page.task)
+    if misfit:
+        raise UsageError(f"--positive {positive} {misfit}; name a class that each picture is or is not")
+    everything = replace(run, parts=[*SPLITS]).evaluations  # one class for all of them, whatever is shown
+    saved = [read_predictions(each.folder / "predictions.parquet") for each in everything]
+    for each, rows in zip(everything, saved, strict=True):
+        by = tuple(name for name in each.metrics.get("slices", {}) if name in rows.columns)
+        write_evaluation(each.folder, rows, Judging(by=by, stored=Positive(positive, "recipe")))
+    store_positive(run.folder / "bundle", positive)
+    change = {"positive": positive}
+    load_recipe(str(run.folder / RECIPE)).model_copy(update=change).write(run.folder / RECIPE)
+    recipe, bundle = run.recipe.model_copy(update=change), Bundle.load(run.folder / "bundle")
+    return replace(run, recipe=recipe, bundle=bundle)
