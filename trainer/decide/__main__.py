@@ -118,10 +118,10 @@ def _check(arguments: argparse.Namespace, page: BundlePage) -> None:
 def _open_part(arguments: argparse.Namespace, page: BundlePage) -> tuple[Dataset, str, list[str]]:
     """Return the dataset, the name of a part that it has, and what its user must know of it."""
     from shards.dataset.dataset import open_dataset
-    from shards.dataset.location import split_location
+    from shards.sources.location import name_split
     from trainer.decide.wish import check_dataset
 
-    location, part = split_location(arguments.data, "test" if arguments.check else "val")
+    location, part = name_split(arguments.data, "test" if arguments.check else "val")
     dataset = open_dataset(location).require_labels()
     notes = check_dataset(page, dataset)
     dataset.split(part)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from shards.cli.arguments import check_count
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
-from shards.dataset.location import split_location
 from shards.errors import UsageError
+from shards.sources.location import name_split
 
 if TYPE_CHECKING:
     from trainer.evaluate.files import Judging
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
 
 def _judge_bundle(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    location, part = split_location(arguments.data)
+    location, part = name_split(arguments.data, default="test")
     out = arguments.out or Path("evaluations") / part
     from shards.dataset.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
