@@ -17,6 +17,7 @@ from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
 from shards.pictures.decode import DecodeOptions
 from shards.sources.find import find_sources
+from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
 from shards.splits.splits import SplitOptions, parse_merge, parse_shares
@@ -34,8 +35,7 @@ _NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "o
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which pictures there are, how they are decoded and how they are split."""
     parser.add_argument(
-        "src", type=Path, help="folder of class folders, or train/val/test above those; a .zip or .tar(.gz/.zst) of "
-        "one; a .csv or .parquet list with columns path,label; a folder of WebDataset tars"
+        "src", type=Path, help=describe(PACKED_KINDS)
     )  # fmt: skip
     group = parser.add_argument_group("sources")
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")

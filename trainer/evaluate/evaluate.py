@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.dataset.dataset import open_dataset
-from shards.dataset.location import split_location
 from shards.errors import UsageError
+from shards.sources.location import name_split
 from trainer.contract.bundle import read_bundle_page
 from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
@@ -45,7 +45,7 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
 
 
 def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging: Judging) -> Evaluated:
-    location, part = split_location(data)
+    location, part = name_split(data, default="test")
     page = read_bundle_page(bundle)  # the most common mistakes, before processes start
     dataset = open_dataset(location).require_labels()
     split = dataset.split(part)

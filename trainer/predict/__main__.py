@@ -1,9 +1,7 @@
 """`python -m trainer.predict BUNDLE PATH...`: label pictures that have no label; one CSV row a picture.
 
-PATH is a picture, a folder, a glob in quotes, a .zip or .tar(.gz/.zst), a .csv or .parquet list, a folder of WebDataset
-tars, a packed dataset or one of its splits (DATASET:test), or s3:// and gs:// of such a dataset or of plain pictures.
-They stream: any number of pictures takes no more memory than a few batches, and the names of a folder, archive, list or
-prefix. Labels do not depend on --workers or --batch-size, logits do within the tolerance of the bundle's probes.
+Pictures stream: any number takes no more memory than a few batches, and the names of a folder, archive, list or prefix.
+Labels do not depend on --workers or --batch-size, logits do within the tolerance of the bundle's probes.
 
 Several labels of a picture are joined by `;`; none are an empty cell, or an empty list with --json.
 Where the bundle has a decision of trainer.decide, rows say `decision` and `abstain`, too, and what else it has of
@@ -22,6 +20,7 @@ from shards.cli.arguments import read_count
 from shards.cli.ending import REFUSED, run_command
 from shards.cli.messages import add_volume, write_line
 from shards.errors import Interrupted
+from shards.sources.kinds import KINDS, describe
 from trainer.contract.model.names import AUTO, BACKENDS
 from trainer.predict.options import PredictOptions
 
@@ -62,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     default, choices = PredictOptions.default, PredictOptions.choices
     size, pages = default("batch_size"), default("grid_pages")
     parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures, or what holds pictures")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help=f"{describe(KINDS)}; one split is DATASET:test")
     parser.add_argument(
         "--list", dest="lists", action="append", metavar="FILE", help="a file with a path a line, or a .csv"
     )
