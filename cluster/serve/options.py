@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from shards.errors import UsageError
-from trainer.contract.model.names import BackendName
+from trainer.contract.model.names import AUTO, check_backend
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2
@@ -35,7 +35,7 @@ class ServeOptions(BaseModel):
     """Threads of the model, and CPUs that Ray reserves."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves; 0 computes on the CPU, 0.5 lets two replicas share one."""
-    backend: Literal["auto", BackendName] = "auto"
+    backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """What computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
     @field_validator("bundle")
@@ -83,7 +83,9 @@ max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, back
         name = str(first["loc"][0])
         if first["type"] == "missing":
             raise UsageError(f"option '{name}' is missing; give it, for example {name}=runs/demo/bundle") from err
-        raise UsageError(f"option '{name}': {first['msg']}, got {first['input']!r}") from err
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if ", got " in message else f", got {first['input']!r}"
+        raise UsageError(f"option '{name}': {message}{got}") from err
 
 
 def _unknown(name: str) -> UsageError:

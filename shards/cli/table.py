@@ -53,8 +53,8 @@ class Table(Mapping[str, R]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def check(self, name: object) -> str:
-        """Return the name if a row has it.
+    def check(self, name: object, *also: str) -> str:
+        """Return the name if a row has it, or if it is one of `also`.
 
         Raises:
             ValueError: None has; the message has all names, and a near one where there is one.
@@ -63,11 +63,12 @@ class Table(Mapping[str, R]):
         Traceback (most recent call last):
         ValueError: the shapes are disc, bar, got 'disk'; did you mean 'disc'?
         """
-        if isinstance(name, str) and name in self._rows:
+        names = [*also, *self._rows]
+        if isinstance(name, str) and name in names:
             return name
-        near = difflib.get_close_matches(str(name), self._rows, n=1)
+        near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"the {self.plural} are {', '.join(self._rows)}, got {name!r}{hint}")
+        raise ValueError(f"the {self.plural} are {', '.join(names)}, got {name!r}{hint}")
 
 
 @functools.cache
