@@ -47,7 +47,7 @@ class Kind:
 KINDS = {
     "optim.name": Kind(
         OPTIMIZERS, "trainer/step", "Optimizer", ("groups", "lr"), frozenset({"build_optimizer"}), OptimOptions,
-        frozenset({"weight_decay", "clip_norm"}),
+        frozenset({"clip_norm"}),
     ),
     "loss.name": Kind(
         LOSSES, "trainer/step", "PerSample", ("classes", "_classes", "positive_weights"), frozenset(), LossOptions,
@@ -95,7 +95,7 @@ def find_misfits(kind: Kind) -> Iterator[str]:
 def find_stray_options(kind: Kind) -> Iterator[str]:
     """Yield a sentence for each option that only one of table and group has."""
     assert kind.options is not None
-    used = {option for row in kind.table.values() for option in row.defaults}
+    used = {option for row in kind.table.values() for option in row.uses}
     for option in sorted(used - set(kind.options.model_fields)):
         lacks = f"which {kind.options.__name__} lacks; add it there"
         yield f"{kind.table.plural}: a row gives a default of {option}, {lacks}"

@@ -27,6 +27,16 @@ class Row:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Option that the builder takes as a keyword -> its default."""
 
+    @property
+    def uses(self) -> Mapping[str, Any]:
+        """Return the options that it uses with their defaults: those of the builder, and others that a kind adds."""
+        return self.defaults
+
+    @property
+    def help(self) -> str:
+        """Return what help says of it, without the options."""
+        return self.summary
+
 
 R = TypeVar("R", bound=Row)
 
