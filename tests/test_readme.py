@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from shards.cli.table import Row, Table
+from trainer.contract.model.names import BACKENDS
+from trainer.recipes.options.augment import POLICIES
+from trainer.recipes.options.loss import LOSSES
+from trainer.recipes.options.optim import OPTIMIZERS
+from trainer.recipes.options.schedule import SCHEDULES
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"python -m ([\w.]+)", README)))
@@ -31,6 +38,29 @@ def test_every_command_of_the_readme_answers_help(module: str) -> None:
 def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize(
+    ("option", "table"), [("optim.name", OPTIMIZERS), ("loss.name", LOSSES), ("schedule", SCHEDULES)]
+)
+def test_the_readme_lists_what_an_option_can_be(option: str, table: Table[Row]) -> None:
+    assert f"`{option}={'|'.join(table)}`" in README
+
+
+def test_the_readme_lists_the_schedules_in_one_word() -> None:
+    forms = ", ".join(f"`{row.form.example}`" for row in SCHEDULES.values() if row.form)
+    assert f"as tutorials spell it ({forms})" in " ".join(README.split())
+
+
+def test_the_readme_lists_the_policies() -> None:
+    listed = README.split("`augment.policy=` ")[1].split(" changes them")[0]
+    assert re.findall(r"`(\w+)`", listed) == [name for name in POLICIES if name != "none"]
+
+
+def test_the_readme_lists_the_back_ends_and_their_extras() -> None:
+    listed = README.split("measures the back ends ")[1].split(", the model alone")[0]
+    extras = {row.extra: None for row in BACKENDS.values() if row.extra}
+    assert re.findall(r"`([\w-]+)`", listed) == [*BACKENDS, *extras]
 
 
 def test_the_module_map_names_every_module() -> None:

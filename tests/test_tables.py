@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from shards.cli.table import Row, Table, load_builder
+from trainer.contract.model.names import BACKENDS
 from trainer.recipes.options.augment import POLICIES
 from trainer.recipes.options.loss import LOSSES, LossOptions
 from trainer.recipes.options.optim import OPTIMIZERS, OptimizerRow, OptimOptions
@@ -19,6 +21,7 @@ from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
 from trainer.recipes.options.section import Section
 
 ROOT = Path(__file__).parent.parent
+BUILDER = re.compile(r"[\w.]+:\w+")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Kind:
 
     where: the folder that they lie in. gives: their return annotation. given: the parameters that come before the
     options. others: functions with that annotation that are no builders. options: the group that holds them, if they
-    are a recipe's. free: options of the group that may be null without regard to the table.
+    are a recipe's. free: options of the group that may be null without regard to the table. plain: columns that name
+    functions without options.
     """
 
     table: Table[Any]
@@ -37,12 +41,13 @@ class Kind:
     others: frozenset[str] = frozenset()
     options: type[Section] | None = None
     free: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
 
 
 KINDS = {
     "optim.name": Kind(
         OPTIMIZERS, "trainer/step", "Optimizer", ("groups", "lr"), frozenset({"build_optimizer"}), OptimOptions,
-        frozenset({"weight_decay", "clip_norm"}),
+        frozenset({"clip_norm"}),
     ),
     "loss.name": Kind(
         LOSSES, "trainer/step", "PerSample", ("classes", "_classes", "positive_weights"), frozenset(), LossOptions,
@@ -53,20 +58,24 @@ KINDS = {
         ScheduleOptions, frozenset({"warmup_epochs"}),
     ),
     "augment.policy": Kind(POLICIES, "trainer/feed/augment", "Policy", (), frozenset({"build_policy"})),
+    "back end": Kind(
+        BACKENDS, "trainer/contract/compute", "Compute", ("model", "device", "_device", "file"),
+        plain=frozenset({"missing"}),
+    ),
 }  # fmt: skip
 
 
-def list_builders(row: Row) -> list[str]:
-    """Return the texts of a row that name functions."""
-    values = [getattr(row, column.name) for column in fields(row) if column.name not in ("name", "summary", "defaults")]
-    texts = [text for value in values for text in (value.values() if isinstance(value, dict) else [value])]
-    return [text for text in texts if isinstance(text, str) and ":" in text]
+def list_builders(row: Row) -> dict[str, str]:
+    """Return the columns of a row that name functions, and what they name."""
+    columns = {column.name: getattr(row, column.name) for column in fields(row)}
+    return {name: text for name, text in columns.items() if isinstance(text, str) and BUILDER.fullmatch(text)}
 
 
 def find_misfits(kind: Kind) -> Iterator[str]:
     """Yield a sentence for each row whose builders take other options than it gives defaults of."""
     for row in kind.table.values():
-        for builder in list_builders(row):
+        builders = list_builders(row)
+        for column, builder in builders.items():
             try:
                 taken = inspect.signature(load_builder(builder)).parameters
             except (ImportError, AttributeError):
@@ -74,11 +83,11 @@ def find_misfits(kind: Kind) -> Iterator[str]:
                 continue
             rest = {name for name, parameter in taken.items() if parameter.kind is inspect.Parameter.VAR_KEYWORD}
             wanted = set(taken) - set(kind.given) - rest
+            given = set() if column in kind.plain else set(row.defaults)
             # A builder that takes the rest as it comes leaves it to another one of its row.
-            others = rest and len(list_builders(row)) > 1
-            if not (wanted <= set(row.defaults) if others else wanted == set(row.defaults)):
+            if not (wanted <= given if rest and len(builders) > 1 else wanted == given):
                 yield (
-                    f"{kind.table.plural}: the row {row.name} gives defaults of {list_names(row.defaults)}, and "
+                    f"{kind.table.plural}: the row {row.name} gives defaults of {list_names(given)}, and "
                     f"{builder} takes {list_names(wanted)}; let them be the same"
                 )
 
@@ -86,7 +95,7 @@ def find_misfits(kind: Kind) -> Iterator[str]:
 def find_stray_options(kind: Kind) -> Iterator[str]:
     """Yield a sentence for each option that only one of table and group has."""
     assert kind.options is not None
-    used = {option for row in kind.table.values() for option in row.defaults}
+    used = {option for row in kind.table.values() for option in row.uses}
     for option in sorted(used - set(kind.options.model_fields)):
         lacks = f"which {kind.options.__name__} lacks; add it there"
         yield f"{kind.table.plural}: a row gives a default of {option}, {lacks}"
@@ -103,7 +112,7 @@ def find_strays(kind: Kind, sources: dict[str, str]) -> Iterator[str]:
 
     sources: module -> its text.
     """
-    named = {builder for row in kind.table.values() for builder in list_builders(row)}
+    named = {builder for row in kind.table.values() for builder in list_builders(row).values()}
     for module, source in sources.items():
         for node in ast.parse(source).body:
             if (

@@ -6,27 +6,34 @@ import json
 import os
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from cluster.serve.app import build
+from cluster.serve.options import read_options
 from shards.cli.ending import run_command
+from shards.cli.table import load_builder
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_file
 from trainer.contract.bundle import Bundle, read_versions
 from trainer.contract.compute import openvino_backend
-from trainer.contract.compute.backends import OF_A_FILE, explain_missing, make_backend
+from trainer.contract.compute.backends import explain_missing, make_backend
 from trainer.contract.compute.choice import Choice, Measured, choose, load_with_backend, read_cpu, record_choice
 from trainer.contract.compute.exported import default_path
 from trainer.contract.compute.parity import Parity, compare, require_parity
-from trainer.contract.model.names import BackendName
+from trainer.contract.model.names import BACKENDS, BackendName
 from trainer.predict import __main__ as predict
 
+ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-HERE: list[BackendName] = ["eager", "bf16", "onnx", "openvino"]
+SLOW = ("compiled", "compiled-bf16")
+"""A compiler takes minutes."""
+ROWS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in BACKENDS]
 EXACT = Parity(pictures=8, max_dp=0, top1_agreement=1, max_logit=0)
 
 
@@ -53,7 +60,7 @@ def choice_of(name: BackendName, cpu: str | None = None) -> Choice:
 
 
 def check(name: BackendName, exported_path: Path, bundle: Bundle, images: torch.Tensor) -> None:
-    file = default_path(exported_path, "onnx") if name in OF_A_FILE else None
+    file = default_path(exported_path, "onnx") if BACKENDS[name].of_a_file else None
     backend = make_backend(name, bundle.model, CPU, file)
     expected = bundle.compute_logits(images)
     eager_logits, eager_features = make_backend("eager", bundle.model, CPU).compute(images)
@@ -63,36 +70,33 @@ def check(name: BackendName, exported_path: Path, bundle: Bundle, images: torch.
             logits, features = backend.compute(images[:batch])
         assert logits.dtype == features.dtype == torch.float32
         # bf16 has 8 bits of precision, and weights that were not trained make the most of its errors.
-        tolerance = 0.1 if name.endswith("bf16") else 1e-4
+        tolerance = 0.1 if BACKENDS[name].defaults.get("bf16") else 1e-4
         assert compare(logits, expected[:batch]).max_logit < tolerance
         assert float((features - eager_features[:batch]).abs().max()) < tolerance * float(eager_features.abs().max())
 
 
-@pytest.mark.parametrize("name", HERE)
-def test_every_back_end_gives_logits_and_features_of_the_bundle(
-    name: BackendName, exported_path: Path, bundle: Bundle, images: torch.Tensor
+@pytest.mark.parametrize("name", ROWS)
+def test_every_back_end_gives_logits_and_features_of_the_bundle_where_the_machine_can(
+    name: str, exported_path: Path, bundle: Bundle, images: torch.Tensor
 ) -> None:
-    check(name, exported_path, bundle, images)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["compiled", "compiled-bf16"])
-def test_compiled_back_ends_do_as_well(
-    name: BackendName, exported_path: Path, bundle: Bundle, images: torch.Tensor
-) -> None:
-    check(name, exported_path, bundle, images)
-
-
-def test_openvino_in_bf16_is_there_where_the_cpu_is(exported_path: Path, bundle: Bundle, images: torch.Tensor) -> None:
-    reason = explain_missing("openvino-bf16", CPU)
+    """What is added to the table is tested here; a library that is missing, and not a CPU's ability, is a failure."""
+    row = BACKENDS[name]
+    reason = load_builder(row.missing)(CPU) if row.missing else None
     if reason is None:
-        check("openvino-bf16", exported_path, bundle, images)
+        assert explain_missing(name, CPU) is None
+        check(name, exported_path, bundle, images)
     else:
-        assert reason.startswith("back end openvino-bf16 needs a CPU that computes in bf16; OpenVINO finds FP32")
+        assert reason.startswith("needs ")
+        assert explain_missing(name, CPU) == f"back end {name} {reason}"
+
+
+def test_openvino_names_what_a_cpu_without_bf16_computes_in() -> None:
+    reason = explain_missing("openvino-bf16", CPU)
+    assert reason is None or "needs a CPU that computes in bf16; OpenVINO finds FP32" in reason
 
 
 def test_openvino_tells_nobody_that_it_was_imported() -> None:
-    openvino_backend.read_capabilities()
+    openvino_backend.find_no_bf16(CPU)
     assert sys.modules["openvino"]
     assert sys.modules["openvino_telemetry"] is None
     assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
@@ -112,8 +116,29 @@ def test_a_missing_library_is_one_sentence(
 
 def test_a_gpu_has_no_back_ends_of_files() -> None:
     assert explain_missing("onnx", torch.device("cuda")) == (
-        "back end onnx computes on the CPU, not on cuda; take eager, bf16 or compiled there"
+        "back end onnx computes on the CPU, not on cuda; take eager, bf16, compiled or compiled-bf16 there"
     )
+
+
+def test_an_unknown_back_end_is_refused_with_a_near_one_by_all_that_take_a_name(exported_path: Path) -> None:
+    names = ", ".join(BACKENDS)
+    sentence = f"the back ends are auto, {names}, got 'onxn'; did you mean 'onnx'?"
+    with pytest.raises(UsageError) as caught:
+        load_with_backend(exported_path, backend="onxn")
+    assert str(caught.value) == sentence
+    with pytest.raises(UsageError) as caught:
+        read_options({"bundle": "/b", "backend": "onxn"})
+    assert str(caught.value) == f"option 'backend': {sentence}"
+    with pytest.raises(ValidationError, match=f"the back ends are {names}, got 'auto'"):
+        choice_of("auto")
+
+
+@pytest.mark.parametrize("name", [name for name, row in BACKENDS.items() if row.library])
+def test_library_of_a_back_end_is_in_its_extra_and_in_that_of_the_tests(name: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    row = BACKENDS[name]
+    assert row.library in extras[row.extra]
+    assert row.library in extras["dev"]
 
 
 def test_the_fastest_that_keeps_parity_and_starts_in_time_is_chosen() -> None:

@@ -19,8 +19,8 @@ from cluster.serve.api import Prediction, build_api
 from cluster.serve.forward import compute_each
 from cluster.serve.options import ServeOptions, read_options
 from trainer.contract.bundle import Output, read_versions
-from trainer.contract.compute.backends import OF_A_FILE
 from trainer.contract.compute.choice import load_with_backend
+from trainer.contract.model.names import BACKENDS
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     """
     options = read_options(args)
     # Of those of a file: they may lack a library or the file. The replica's own CPU or GPU decides the rest.
-    load_with_backend(options.bundle, backend=options.backend if options.backend in OF_A_FILE else "eager")
+    row = BACKENDS.get(options.backend)
+    load_with_backend(options.bundle, backend=options.backend if row and row.of_a_file else "eager")
     deployment = serve.deployment(
         name="Replica",
         logging_config=_LOGGING,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
-from trainer.contract.model.names import BackendName
+from trainer.contract.model.names import AUTO, check_backend
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2
@@ -35,7 +35,7 @@ class ServeOptions(BaseModel):
     """Threads of the model, and CPUs that Ray reserves."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves; 0 computes on the CPU, 0.5 lets two replicas share one."""
-    backend: Literal["auto", BackendName] = "auto"
+    backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """What computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
     @field_validator("bundle")

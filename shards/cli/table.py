@@ -28,6 +28,16 @@ class Row:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Option that the builder takes as a keyword -> its default."""
 
+    @property
+    def uses(self) -> Mapping[str, Any]:
+        """Return the options that it uses with their defaults: those of the builder, and others that a kind adds."""
+        return self.defaults
+
+    @property
+    def help(self) -> str:
+        """Return what help says of it, without the options."""
+        return self.summary
+
 
 R = TypeVar("R", bound=Row)
 
@@ -54,8 +64,8 @@ class Table(Mapping[str, R]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def check(self, name: object) -> str:
-        """Return the name if a row has it.
+    def check(self, name: object, *also: str) -> str:
+        """Return the name if a row has it, or if it is one of `also`.
 
         Raises:
             ValueError: None has; the message has all names, and a near one where there is one.
@@ -64,9 +74,10 @@ class Table(Mapping[str, R]):
         Traceback (most recent call last):
         ValueError: the shapes are disc, bar, got 'disk'; did you mean 'disc'?
         """
-        if isinstance(name, str) and name in self._rows:
+        names = [*also, *self._rows]
+        if isinstance(name, str) and name in names:
             return name
-        raise ValueError(f"the {self.plural} are {', '.join(self._rows)}, got {name!r}{suggest(str(name), self._rows)}")
+        raise ValueError(f"the {self.plural} are {', '.join(names)}, got {name!r}{suggest(str(name), names)}")
 
 
 @functools.cache

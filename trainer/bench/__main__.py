@@ -35,10 +35,10 @@ def _read_sizes(text: str) -> list[int]:
 
 
 def _read_names(text: str) -> Sequence[BackendName]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in BACKENDS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no back end '{unknown[0]}'; there are {', '.join(BACKENDS)}")
+    try:
+        names = {BACKENDS.check(name) for name in text.split(",")}
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
     return [name for name in BACKENDS if name in names]
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from shards.errors import ShardError, UsageError
 from trainer.contract.bundle import Bundle
-from trainer.contract.compute.backends import OF_A_FILE, Backend, explain_missing, make_backend, warm_up
+from trainer.contract.compute.backends import Backend, explain_missing, make_backend, warm_up
 from trainer.contract.compute.exported import default_path, find_onnx
 from trainer.contract.compute.parity import Parity, compare, require_parity
 from trainer.contract.model.backbone import one_line
-from trainer.contract.model.names import BackendName
+from trainer.contract.model.names import BACKENDS, BackendName
 from trainer.contract.probes import OTHER_BACK_END
 from trainer.export.export import export_bundle, require_libraries
 
@@ -74,7 +74,7 @@ def line_up(
             if reason:
                 raise UsageError(reason)
             logger.info("starting %s", name)
-            file = find_or_export(folder, bundle, workplace) if name in OF_A_FILE else None
+            file = find_or_export(folder, bundle, workplace) if BACKENDS[name].of_a_file else None
             started = time.perf_counter()
             backend = make_backend(name, bundle.model, bundle.device, file)
             warm_up(backend, images)

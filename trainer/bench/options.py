@@ -25,7 +25,7 @@ class BenchOptions(Options):
     """Folder of the bundle."""
     batch_size: tuple[PositiveInt, ...] = (1, 8, 32, 128)
     """Pictures a batch, each of them measured."""
-    backend: tuple[BackendName, ...] = BACKENDS
+    backend: tuple[BackendName, ...] = tuple(BACKENDS)
     """Back ends; those that are missing here are left out."""
     data: Location | None = None
     """Folder of pictures, or DATASET[:PART]; None: the bundle's probes."""

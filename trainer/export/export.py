@@ -17,7 +17,7 @@ from shards.files.atomic import open_temporary_folder, write_text
 from shards.files.fingerprint import fingerprint_file
 from trainer.contract.bundle import Bundle, read_bundle_page, read_bundle_probes, read_versions
 from trainer.contract.compute.exported import ExportPage, default_path, detector_path, page_path, script_path
-from trainer.contract.compute.outputs import FeatureClassifier
+from trainer.contract.compute.outputs import Compute, FeatureClassifier
 from trainer.contract.compute.parity import Parity, require_parity
 from trainer.contract.model.names import ExportKind
 from trainer.contract.probes import OTHER_BACK_END
@@ -25,7 +25,7 @@ from trainer.export.explanation import describe_answer, describe_steps, describe
 from trainer.export.options import TOLERANCE, ExportOptions
 from trainer.export.pictures import Pictures, read_pictures
 from trainer.export.script import join_script
-from trainer.export.writers import Compute, open_model, write_model
+from trainer.export.writers import open_model, write_model
 
 _BATCHES = (1, 3, 8)
 """Sizes that are run through each exported file."""

@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,11 +14,10 @@ from torch import Tensor
 from shards.errors import ShardError
 from shards.files.disk import explain_disk
 from trainer.contract.compute.exported import BESIDE, INPUT, OUTPUTS, ExportPage
-from trainer.contract.compute.outputs import FeatureClassifier
+from trainer.contract.compute.outputs import Compute, FeatureClassifier
 from trainer.contract.model.backbone import one_line
 from trainer.contract.model.names import ExportKind
 
-Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
 EMBEDDED = "shardline.json"
 """Name of the page inside a `.pt2` and a TorchScript file."""
 _ONNX_LIMIT = 2**31 - 1  # bytes of a protobuf message
@@ -105,9 +103,9 @@ def open_model(kind: ExportKind, path: Path) -> Compute:
         ShardError: It cannot be read.
     """
     if kind == "onnx":
-        from trainer.contract.compute.onnx_backend import OnnxBackend
+        from trainer.contract.compute.onnx_backend import open_onnx
 
-        return OnnxBackend(path).compute
+        return open_onnx(path)
     if kind == "torch-export":
         with open(path, "rb") as file:
             module: Compute = torch.export.load(file).module()

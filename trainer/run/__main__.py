@@ -14,6 +14,7 @@ import yaml
 
 from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
+from trainer.recipes.choices import describe_choices
 from trainer.recipes.file import RECIPES, load_recipe, read_header
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RESULT, RunFolder
@@ -42,7 +43,12 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer.run", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.run",
+        description=__doc__,
+        epilog=describe_choices(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")
     parser.add_argument(
         "options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01"
@@ -68,6 +74,7 @@ def _explain_usage() -> str:
         "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made",
         "  python -m trainer.run smoke data=FOLDER --dry-run    checks all of it and says how long it would take",
         "  python -m trainer.run smoke --print-recipe           lists every option",
+        "  python -m trainer.run --help                         lists optimizers, schedules, losses and policies",
         "",
     ]
     for path in sorted(RECIPES.glob("*.yaml")):

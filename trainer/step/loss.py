@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from shards.cli.sentences import suggest
 from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.loss import LOSSES, LossOptions
 
 PerSample = Callable[[Tensor, Tensor], Tensor]
@@ -68,7 +68,7 @@ def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classe
     """
     row = LOSSES[options.name]
     weights = weigh_classes(options, class_counts, classes)
-    per_sample = load_builder(row.builder)(classes, **select_used(options, row))
+    per_sample = load_builder(row.builder)(classes, **select_taken(options, row))
     return Loss(per_sample, None if weights is None else ByClass(weights))
 
 

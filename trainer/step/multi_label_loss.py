@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.loss import LOSSES, LossOptions
 from trainer.step.loss import ByClass, Loss, PerSample, weigh_classes
 
@@ -41,7 +41,7 @@ def build_multi_label_loss(
     row = LOSSES[options.name]
     weights = weigh_positives(options, class_counts, num_samples, classes)
     positive_weights = None if weights is None else ByClass(weights)
-    return MultiLabelLoss(load_builder(row.several)(positive_weights, **select_used(options, row)), None)
+    return MultiLabelLoss(load_builder(row.several)(positive_weights, **select_taken(options, row)), None)
 
 
 def build_each(positive_weights: ByClass | None, label_smoothing: float) -> PerSample:

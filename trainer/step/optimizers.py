@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from shards.cli.table import load_builder
 from trainer.contract.model.model import Classifier
-from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.optim import OPTIMIZERS, OptimOptions
 from trainer.step.groups import Group, group_parameters
 
@@ -57,7 +57,7 @@ def _measure_one(group: Group, options: OptimOptions) -> int:
 
 def _make(groups: list[Group], options: OptimOptions) -> Optimizer:
     row = OPTIMIZERS[options.name]
-    optimizer: Optimizer = load_builder(row.builder)(groups, options.peak_lr, **select_used(options, row))
+    optimizer: Optimizer = load_builder(row.builder)(groups, options.peak_lr, **select_taken(options, row))
     return optimizer
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from shards.cli.table import load_builder
-from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
 
 Share = float
@@ -76,7 +76,7 @@ def scale_lr(
     row = SCHEDULES[options.name]
     warmup = count_warmup(options, total_samples, samples_per_epoch)
     at = Position(samples_seen, total_samples, samples_per_epoch, warmup, plateau or PlateauState())
-    share: Share = load_builder(row.builder)(at, **select_used(options, row))
+    share: Share = load_builder(row.builder)(at, **select_taken(options, row))
     rise = 1.0 if samples_seen >= warmup or not row.rises else min(1.0, max(samples_seen, 1) / warmup)
     return rise * share
 
@@ -99,7 +99,7 @@ def watch_metric(
     if not row.watch:
         return None
     watched: PlateauState = load_builder(row.watch)(
-        state or PlateauState(), value, lower_is_better, **select_used(options, row)
+        state or PlateauState(), value, lower_is_better, **select_taken(options, row)
     )
     return watched
 

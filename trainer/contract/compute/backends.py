@@ -5,29 +5,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.contract.compute.outputs import FeatureClassifier
+from trainer.contract.compute.outputs import Compute, FeatureClassifier
 from trainer.contract.model.model import Classifier
-from trainer.contract.model.names import BackendName
-
-OF_A_FILE: Final = ("onnx", "openvino", "openvino-bf16")
-"""Those that compute an exported ONNX file."""
+from trainer.contract.model.names import BACKENDS, BackendName
 
 
-class Backend(Protocol):
+@dataclass(frozen=True)
+class Backend:
     """One way to compute a model."""
 
     name: BackendName
-
-    def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits float32[B, K] and features float32[B, F] on the CPU, of images uint8[B, C, S, S] there."""
-        ...
+    compute: Compute
 
 
 def make_backend(name: BackendName, model: Classifier, device: torch.device, file: Path | None = None) -> Backend:
@@ -37,7 +34,7 @@ def make_backend(name: BackendName, model: Classifier, device: torch.device, fil
         name: One of `names.BACKENDS`.
         model: The classifier, on `device`.
         device: Where it is.
-        file: The model as an ONNX file, for those of `OF_A_FILE`.
+        file: The model as an ONNX file, for those `of_a_file`.
 
     Raises:
         UsageError: This machine or device does not have it.
@@ -46,34 +43,22 @@ def make_backend(name: BackendName, model: Classifier, device: torch.device, fil
     reason = explain_missing(name, device)
     if reason:
         raise UsageError(reason)
-    if name not in OF_A_FILE:
-        return TorchBackend(name, model, device)
-    assert file is not None
-    if name == "onnx":
-        from trainer.contract.compute.onnx_backend import OnnxBackend
-
-        return OnnxBackend(file)
-    from trainer.contract.compute.openvino_backend import OpenVinoBackend
-
-    return OpenVinoBackend(name, file)
+    row = BACKENDS[name]
+    source = (file,) if row.of_a_file else (model, device)
+    return Backend(name, load_builder(row.builder)(*source, **row.defaults))
 
 
 def explain_missing(name: BackendName, device: torch.device) -> str | None:
     """Return the sentence that says why a back end cannot compute here; None where it can."""
-    if name in OF_A_FILE:
-        library, extra = ("onnxruntime", "onnx") if name == "onnx" else ("openvino", "openvino")
-        if device.type != "cpu":
-            return f"back end {name} computes on the CPU, not on {device.type}; take eager, bf16 or compiled there"
-        if importlib.util.find_spec(library) is None:
-            return f"back end {name} needs {library}, which is not installed: pip install 'shardline[{extra}]'"
-        if name == "openvino-bf16":
-            from trainer.contract.compute.openvino_backend import read_capabilities
-
-            if "BF16" not in (known := read_capabilities()):
-                return f"back end {name} needs a CPU that computes in bf16; OpenVINO finds {', '.join(known)} here"
-    if name.startswith("compiled") and shutil.which(os.environ.get("CXX", "g++")) is None and device.type == "cpu":
-        return f"back end {name} needs a C++ compiler, and there is no {os.environ.get('CXX', 'g++')}; install one"
-    return None
+    row, reason = BACKENDS[name], None
+    if row.of_a_file and device.type != "cpu":
+        others = [other for other, its in BACKENDS.items() if not its.of_a_file]
+        reason = f"computes on the CPU, not on {device.type}; take {', '.join(others[:-1])} or {others[-1]} there"
+    elif row.library and importlib.util.find_spec(row.library) is None:
+        reason = f"needs {row.library}, which is not installed: pip install 'shardline[{row.extra}]'"
+    elif row.missing:
+        reason = load_builder(row.missing)(device)
+    return f"back end {name} {reason}" if reason else None
 
 
 def warm_up(backend: Backend, images: Tensor) -> None:
@@ -83,23 +68,27 @@ def warm_up(backend: Backend, images: Tensor) -> None:
         backend.compute(images[:1].repeat(size, 1, 1, 1))
 
 
-class TorchBackend:
-    """PyTorch: eager or compiled, in float32 or under bf16 autocast; channels-last, as `Classifier` always is."""
-
-    def __init__(self, name: BackendName, model: Classifier, device: torch.device) -> None:
-        self.name = name
-        self._device = device
-        self._bf16 = name.endswith("bf16")
-        module = FeatureClassifier(model)
+def build_torch(model: Classifier, device: torch.device, compiled: bool, bf16: bool) -> Compute:
+    """Return PyTorch's way, eager or compiled, in float32 or under bf16 autocast; channels-last, as the model is."""
+    module: Any = FeatureClassifier(model)
+    if compiled:
         # Freezing folds BatchNorm and lays the weights out for the CPU once; on CUDA the compiler does it by itself.
-        options: dict[str, Any] | None = {"freezing": True} if device.type == "cpu" else None
-        self._module = torch.compile(module, options=options) if name.startswith("compiled") else module
+        module = torch.compile(module, options={"freezing": True} if device.type == "cpu" else None)
 
     # Never in the caller's inference mode: freezing takes no tensors of it, and would compile for each mode anew.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Backend.compute`."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            logits, features = self._module(images.to(self._device))
+    def compute(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits, features = module(images.to(device))
         return logits.float().cpu(), features.float().cpu()
+
+    return compute
+
+
+def find_no_compiler(device: torch.device) -> str | None:
+    """Return why nothing can be compiled for a device; None where it can."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type != "cpu" or shutil.which(compiler):
+        return None
+    return f"needs a C++ compiler, and there is no {compiler}; install one"

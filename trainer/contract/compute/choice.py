@@ -6,7 +6,7 @@ import logging
 import platform
 import statistics
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -15,17 +15,15 @@ from shards.errors import UsageError
 from shards.files.atomic import write_text
 from shards.files.versioned import read_page
 from trainer.contract.bundle import Bundle, BundlePage, read_bundle_probes
-from trainer.contract.compute.backends import OF_A_FILE, make_backend, warm_up
+from trainer.contract.compute.backends import make_backend, warm_up
 from trainer.contract.compute.exported import FOLDER, find_onnx
 from trainer.contract.compute.parity import Parity, require_parity
 from trainer.contract.decision.ood import check_scores
-from trainer.contract.model.names import AUTO, BACKENDS, BackendName
+from trainer.contract.model.names import AUTO, BACKENDS, BackendName, check_backend
 from trainer.contract.probes import OTHER_BACK_END
 
 logger = logging.getLogger(__name__)
 
-WANTED: Final = (AUTO, *BACKENDS)
-"""What a user may ask for."""
 START_LIMIT_S = 20.0
 """A replica has to start: a back end that takes longer than this is not chosen."""
 _FILE = "backends.json"
@@ -115,20 +113,22 @@ def load_with_backend(folder: str | Path, device: str = "cpu", backend: str = AU
     Args:
         folder: The bundle.
         device: Where the model is.
-        backend: One of `WANTED`. `auto` is the recorded choice for this kind of CPU where it keeps parity on the
-            probes, and eager in all other cases.
+        backend: One of `names.BACKENDS`, or `auto`: the recorded choice for this kind of CPU where it keeps parity on
+            the probes, and eager in all other cases.
 
     Raises:
         UsageError: As `Bundle.load`; or this machine does not have the back end that was asked for.
         ShardError: As `Bundle.load`; or that back end gives other logits on the probes.
     """
-    if backend not in WANTED:
-        raise UsageError(f"no back end '{backend}'; there are {', '.join(WANTED)}")
+    try:
+        check_backend(backend)
+    except ValueError as err:
+        raise UsageError(str(err)) from err
     bundle = Bundle.load(folder, device)
     if backend == AUTO:
         return bundle, _take_choice(bundle, Path(folder))
     if backend != "eager":
-        _attach(bundle, Path(folder), next(name for name in BACKENDS if name == backend))
+        _attach(bundle, Path(folder), backend)
     return bundle, f"computes with {backend}, as asked for"
 
 
@@ -154,7 +154,7 @@ def _take_choice(bundle: Bundle, folder: Path) -> str:
 def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
     """Let a back end compute for a bundle, once it has given the logits of the probes."""
     file = None
-    if name in OF_A_FILE:
+    if BACKENDS[name].of_a_file:
         file = find_onnx(folder, bundle.page.weights_sha256)
         if file is None:
             raise UsageError(

@@ -10,25 +10,26 @@ from torch import Tensor
 
 from shards.errors import ShardError
 from trainer.contract.compute.exported import INPUT, OUTPUTS
-from trainer.contract.model.names import BackendName
+from trainer.contract.compute.outputs import Compute
 
 
-class OnnxBackend:
-    """A file in ONNX Runtime, float32 on the CPU."""
+def open_onnx(file: Path) -> Compute:
+    """Return what computes a file in ONNX Runtime, float32 on the CPU.
 
-    name: BackendName = "onnx"
+    Raises:
+        ShardError: It cannot be read.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as err:  # its classes derive from RuntimeError or from nothing, by version
+        why = (str(err).splitlines() or [type(err).__name__])[0]
+        raise ShardError(f"{file} cannot be read by ONNX Runtime ({why}); export again") from err
 
-    def __init__(self, file: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as err:  # its classes derive from RuntimeError or from nothing, by version
-            why = (str(err).splitlines() or [type(err).__name__])[0]
-            raise ShardError(f"{file} cannot be read by ONNX Runtime ({why}); export again") from err
-
-    def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits float32[B, K] and features float32[B, F] of images uint8[B, C, S, S]."""
-        logits, features = self._session.run(list(OUTPUTS), {INPUT: images.numpy()})
+    def compute(images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features = session.run(list(OUTPUTS), {INPUT: images.numpy()})
         return torch.from_numpy(logits), torch.from_numpy(features)
+
+    return compute

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shards.errors import ShardError
-from trainer.contract.model.names import BackendName
+from trainer.contract.compute.outputs import Compute
 
 
 @functools.cache
@@ -23,27 +23,30 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def read_capabilities() -> list[str]:
-    """Return the kinds of numbers in which OpenVINO computes on this CPU: FP32, BF16, INT8, ..."""
-    return [str(kind) for kind in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+def find_no_bf16(_device: torch.device) -> str | None:
+    """Return why OpenVINO cannot compute in bfloat16 here; None where it can."""
+    known = [str(kind) for kind in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+    return None if "BF16" in known else f"needs a CPU that computes in bf16; OpenVINO finds {', '.join(known)} here"
 
 
-class OpenVinoBackend:
-    """An ONNX file in OpenVINO on the CPU; it holds one request, so one thread at a time may compute."""
+def open_openvino(file: Path, bf16: bool) -> Compute:
+    """Return what computes an ONNX file in OpenVINO on the CPU; it holds one request: one thread at a time may compute.
 
-    def __init__(self, name: BackendName, file: Path) -> None:
-        self.name = name
-        options = {
-            "INFERENCE_PRECISION_HINT": "bf16" if name == "openvino-bf16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        try:
-            self._request = _core().compile_model(str(file), "CPU", options).create_infer_request()
-        except RuntimeError as err:
-            raise ShardError(f"{file} cannot be read by OpenVINO ({str(err).splitlines()[0]}); export again") from err
+    Raises:
+        ShardError: It cannot be read.
+    """
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        request = _core().compile_model(str(file), "CPU", options).create_infer_request()
+    except RuntimeError as err:
+        raise ShardError(f"{file} cannot be read by OpenVINO ({str(err).splitlines()[0]}); export again") from err
 
-    def compute(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits float32[B, K] and features float32[B, F] of images uint8[B, C, S, S]."""
-        found = self._request.infer([images.numpy()])
+    def compute(images: Tensor) -> tuple[Tensor, Tensor]:
+        found = request.infer([images.numpy()])
         return torch.from_numpy(found["logits"]), torch.from_numpy(found["features"])
+
+    return compute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from trainer.contract.model.features import pool_positions
 from trainer.contract.model.head import find_head
 from trainer.contract.model.model import Classifier, split_outputs
+
+Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images uint8[B, C, S, S] on the CPU -> logits float32[B, K] and features float32[B, F] there."""
 
 
 class FeatureClassifier(nn.Module):

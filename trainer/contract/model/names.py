@@ -3,18 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from shards.cli.sentences import suggest
+from shards.cli.table import Row, Table
 from shards.errors import UsageError
 
 TIMM_PREFIX: Final = "timm/"
 
-BackendName = Literal["eager", "bf16", "compiled", "compiled-bf16", "onnx", "openvino", "openvino-bf16"]
-BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+
+@dataclass(frozen=True)
+class BackendRow(Row):
+    """A way to compute a bundle's model. Its builder takes the model and its device, or a file, and `defaults`."""
+
+    of_a_file: bool = False
+    """It computes the bundle's ONNX file, on the CPU."""
+    library: str = ""
+    """Module that it needs beside what is always installed."""
+    extra: str = ""
+    """Of this package, which installs the library."""
+    missing: str = ""
+    """What says why a device cannot compute so, in words that go on from the name; it gives None where it can."""
+
+
+BACKENDS: Final = Table(
+    "back ends",
+    BackendRow(
+        "eager", "PyTorch",
+        "trainer.contract.compute.backends:build_torch", {"compiled": False, "bf16": False},
+    ),
+    BackendRow(
+        "bf16", "PyTorch under bfloat16 autocast",
+        "trainer.contract.compute.backends:build_torch", {"compiled": False, "bf16": True},
+    ),
+    BackendRow(
+        "compiled", "torch.compile",
+        "trainer.contract.compute.backends:build_torch", {"compiled": True, "bf16": False},
+        missing="trainer.contract.compute.backends:find_no_compiler",
+    ),
+    BackendRow(
+        "compiled-bf16", "torch.compile under bfloat16 autocast",
+        "trainer.contract.compute.backends:build_torch", {"compiled": True, "bf16": True},
+        missing="trainer.contract.compute.backends:find_no_compiler",
+    ),
+    BackendRow(
+        "onnx", "ONNX Runtime",
+        "trainer.contract.compute.onnx_backend:open_onnx",
+        of_a_file=True, library="onnxruntime", extra="onnx",
+    ),
+    BackendRow(
+        "openvino", "OpenVINO",
+        "trainer.contract.compute.openvino_backend:open_openvino", {"bf16": False},
+        of_a_file=True, library="openvino", extra="openvino",
+    ),
+    BackendRow(
+        "openvino-bf16", "OpenVINO in bfloat16",
+        "trainer.contract.compute.openvino_backend:open_openvino", {"bf16": True},
+        of_a_file=True, library="openvino", extra="openvino",
+        missing="trainer.contract.compute.openvino_backend:find_no_bf16",
+    ),
+)  # fmt: skip
 """Ways to compute a bundle's model."""
+BackendName = Annotated[str, BeforeValidator(BACKENDS.check)]
 AUTO: Final = "auto"
 """The back end that was chosen for this kind of CPU, or eager."""
+
+
+def check_backend(name: object) -> str:
+    """Return the name of a back end, or `auto`; raises ValueError as `Table.check`."""
+    return BACKENDS.check(name, AUTO)
+
+
 ExportKind = Literal["onnx", "torch-export", "torchscript"]
 EXPORT_KINDS: Final[tuple[ExportKind, ...]] = get_args(ExportKind)
 

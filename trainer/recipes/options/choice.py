@@ -19,11 +19,11 @@ Uses = Mapping[str, Mapping[str, Any]]
 
 def list_uses(table: Table[Any]) -> Uses:
     """Return the options that each row uses."""
-    return {name: row.defaults for name, row in table.items()}
+    return {name: row.uses for name, row in table.items()}
 
 
-def select_used(options: Section, row: Row) -> dict[str, Any]:
-    """Return the values of the options that a row uses, as its builder takes them: by keyword."""
+def select_taken(options: Section, row: Row) -> dict[str, Any]:
+    """Return the values of the options that a row's builder takes, by keyword."""
     return {option: getattr(options, option) for option in row.defaults}
 
 

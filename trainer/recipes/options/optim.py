@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from shards.cli.table import Row, Table
-from trainer.recipes.options.choice import ChoiceSection, settle
+from trainer.recipes.options.choice import ChoiceSection, list_uses, settle
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,14 @@ class OptimizerRow(Row):
     group_flags: Mapping[str, Literal["wide", "hidden"]] = field(default_factory=dict)
     """What the optimizer looks for in a group -> where it is True: in tensors of two dimensions or more, or in matrices
     and filters between input and head."""
+
+    @property
+    def uses(self) -> Mapping[str, Any]:
+        return {"weight_decay": self.weight_decay, **self.defaults}
+
+    @property
+    def help(self) -> str:
+        return self.summary if self.decoupled else f"{self.summary}, decay as a part of the gradient"
 
 
 _BETAS: Final = {"betas": (0.9, 0.999)}
@@ -58,7 +66,6 @@ OPTIMIZERS: Final = Table(
         "trainer.step.muon:build_muon", {"momentum": 0.95, **_ADAM}, group_flags={"use_muon": "hidden"},
     ),
 )  # fmt: skip
-_USES: Final = {name: {"weight_decay": row.weight_decay, **row.defaults} for name, row in OPTIMIZERS.items()}
 
 
 class OptimOptions(ChoiceSection):
@@ -87,7 +94,7 @@ class OptimOptions(ChoiceSection):
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return settle(values, values.get("name", cls.model_fields["name"].default), _USES)
+        return settle(values, values.get("name", cls.model_fields["name"].default), list_uses(OPTIMIZERS))
 
     @field_validator("betas")
     @classmethod
