@@ -82,7 +82,7 @@ def _read_judging(arguments: argparse.Namespace) -> Judging:
 
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
-    from trainer.contract.positive import name_figure
+    from trainer.contract.metrics import name_figure
     from trainer.evaluate.answers import describe_headline
     from trainer.evaluate.positive import list_lines, read_positive
 
