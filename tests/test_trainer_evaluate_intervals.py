@@ -125,8 +125,9 @@ def test_how_it_was_done_is_told() -> None:
         "by": "sample",
         "units": 60,
         "resamples": 1000,
-        "notes": {"ece": "resampling would bias it upward"},
+        "notes": list_unbounded(ONE_LABEL),
     }
+    assert list_unbounded(ONE_LABEL)["ece"] == "resampling would bias it upward"
     by_group = bound(answers, groups)["interval"]
     assert (by_group["by"], by_group["units"]) == ("group", 40)  # a sample without a group is one of its own
 

@@ -35,7 +35,7 @@ from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.stored_decision import store_positive
-from trainer.contract.positive import is_of_positive
+from trainer.contract.metrics import is_of_positive
 from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.figures.score_figures import name_positive
 from trainer.evaluate.metrics.one_label import SPECIFICITIES

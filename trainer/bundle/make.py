@@ -11,8 +11,8 @@ from shards.errors import UsageError
 from shards.order.plan import sequential_refs
 from trainer.contract.bundle import save_bundle
 from trainer.contract.decision.decision import make_plain_decision
+from trainer.contract.metrics import is_of_positive
 from trainer.contract.model.model import Classifier
-from trainer.contract.positive import is_of_positive
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluate.positive import find_positive
 from trainer.loop.build import build_model_spec, build_preprocess

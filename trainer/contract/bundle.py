@@ -26,9 +26,9 @@ from shards.pictures.decoding import describe_versions
 from trainer.contract.compute.backends import Backend
 from trainer.contract.decision.decision import Answer, Decision, answer
 from trainer.contract.decision.ood import Detector, check_scores, read_detector
+from trainer.contract.metrics import name_figures
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.positive import name_figures
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 from trainer.contract.task import make_task

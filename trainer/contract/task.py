@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shards.dataset.manifest import Task as StoredTask
 from shards.dataset.positive import default_positive
+
+if TYPE_CHECKING:
+    from shards.dataset.manifest import Task as StoredTask  # serving does without it
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

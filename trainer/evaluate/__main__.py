@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
 
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
-    from trainer.contract.positive import name_figure
+    from trainer.contract.metrics import name_figure
     from trainer.evaluate.answers import describe_headline
     from trainer.evaluate.positive import list_lines, read_positive
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.contract.metrics import METRICS, find_right, spell_metric
-from trainer.contract.positive import is_of_positive
+from trainer.contract.metrics import METRICS, find_right, is_of_positive, spell_metric
 from trainer.evaluate.answers import describe_headline
 from trainer.evaluate.positive import list_lines, read_positive
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst

@@ -23,18 +23,20 @@ point, 0.5 where they have none, is the decision. `decision` and `set` are absen
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
-from shards.dataset.manifest import Task as StoredTask
 from trainer.contract.decision.calibration import PriorShift, calibrate
 from trainer.contract.decision.conformal import ConformalSets, find_members
 from trainer.contract.decision.ood import OodRule
 from trainer.contract.decision.operating_point import OperatingPoint
 from trainer.contract.task import MANY_LABELS, ONE_LABEL, RuleName, Task, Thresholds, make_task
+
+if TYPE_CHECKING:
+    from shards.dataset.manifest import Task as StoredTask  # serving does without it
 
 
 class Fitted(BaseModel):

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.contract.metrics import list_metrics, load_builder
-from trainer.evaluate.metrics.many_labels import ManyLabelsScored
-from trainer.evaluate.metrics.one_label import OneLabelScored
 from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.metrics.scored import Scored
 
-_SCORED: dict[str, type[Scored]] = {"single-label": OneLabelScored, "multi-label": ManyLabelsScored}
+_SCORED = {
+    "single-label": "trainer.evaluate.metrics.one_label:OneLabelScored",
+    "multi-label": "trainer.evaluate.metrics.many_labels:ManyLabelsScored",
+}
+"""Loaded late, as the functions of the table are: a run needs one of them."""
 
 
 def compute_metrics(
@@ -25,7 +27,7 @@ def compute_metrics(
     the tables of `Scored.tabulate`. Means over classes are over those with samples. A figure that these samples do not
     define is absent, and `notes` or `undefined` say why.
     """
-    scored = _SCORED[rule.task.name](labels, logits, classes, rule)
+    scored: Scored = load_builder(_SCORED[rule.task.name])(labels, logits, classes, rule)
     result: dict[str, Any] = {"samples": len(labels)}
     notes: dict[str, str] = {}
     for metric in list_metrics(rule.task.name):

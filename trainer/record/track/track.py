@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shards.dataset.dataset import Dataset
-from trainer.contract.positive import name_figures
+from trainer.contract.metrics import name_figures
 from trainer.contract.task import make_task
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from shards.dataset.dataset import Dataset
 from shards.files.atomic import write_text
-from trainer.contract.metrics import is_lower_better
-from trainer.contract.positive import name_figures
+from trainer.contract.metrics import is_lower_better, name_figures
 from trainer.recipes.options.run import TrackOptions
 from trainer.recipes.place import show_locations
 from trainer.recipes.recipe import Recipe
