@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 DecodeErrorKind = Literal["empty", "truncated", "bomb", "range", "frames", "unreadable"]
 
@@ -29,3 +34,19 @@ class DecodeError(ShardError):
 
 class Interrupted(Exception):  # noqa: N818, being stopped is no error
     """Stopped by Ctrl-C or SIGTERM after a safe point; the message says how to go on. Exit code 130."""
+
+
+def explain_invalid(err: ValidationError, spell: Callable[[str], str] = str) -> str:
+    """Return the first thing that a pydantic model refuses, as a sentence: where, what is wrong, and what it got.
+
+    Args:
+        err: What it raised.
+        spell: Gives the name of what is wrong, such as `optim.peak_lr`, as people know it.
+    """
+    first = err.errors(include_url=False)[0]
+    message, where = first["msg"].removeprefix("Value error, "), ".".join(str(part) for part in first["loc"])
+    if not where:  # of several fields: the sentence names them
+        return message
+    has_input = first["type"] not in ("missing", "extra_forbidden", "json_invalid") and ", got " not in message
+    got = f", got {textwrap.shorten(repr(first['input']), 200, placeholder=' ...')}" if has_input else ""
+    return f"{spell(where)}: {message[0].lower()}{message[1:]}{got}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,22 @@ DOORS = {
     "webdataset": (),
     "pydicom": ("shards/pictures/dicom.py",),
     "onnxruntime": ("trainer/contract/compute/onnx_backend.py", "trainer/export/standalone/program.py"),
+    "difflib": ("shards/cli/sentences.py",),  # one "did you mean" for all
     "openvino": ("trainer/contract/compute/openvino_backend.py",),
 }
+
+# Files with tables of what people add. A row names its builder as "package.module:function", in a later room as well:
+# tables lie with the options, which are read where no builder is wanted. Nowhere else does such a text pass the rules.
+TABLES = ("trainer/recipes/options/*.py", "trainer/contract/model/names.py")
+BUILDER = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
+# Files that import a module whose name stands elsewhere: builders of tables; a package of fonts; packages of weights.
+LATE_IMPORTS = ("shards/cli/table.py", "trainer/evaluate/figures/fonts.py", "trainer/weights/installed.py")
+
+
+IMPORTERS = ("import_module", "__import__", "importorskip")
+
+
+RAY_PRIVATE = "shards/workers/ray_private.py"
 
 
 # A command line is known where it is read; library code takes options. The last allows it as a value in a checkpoint.
@@ -82,7 +97,7 @@ def imported_names(source: str, module: str, is_package: bool) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__", "importorskip"):
+        elif isinstance(node, ast.Call) and _called(node.func) in IMPORTERS:
             yield from (
                 arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
             )
@@ -92,6 +107,38 @@ def _called(function: ast.expr) -> str:
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
+
+
+def builders_named(source: str) -> set[tuple[str, bool]]:
+    """Return each text "package.module:function", and whether it stands inside of a `Table(...)`; maybe in both."""
+    tree = ast.parse(source)
+    tables = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) == "Table"]
+    inside = {id(node) for table in tables for node in ast.walk(table)}
+    return {
+        (node.value, id(node) in inside)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and BUILDER.fullmatch(node.value)
+    }
+
+
+def has_tables(file: str) -> bool:
+    return any(fnmatch(file, pattern) for pattern in TABLES)
+
+
+def find_private_uses(source: str, file: str) -> list[str]:
+    """Return what `source` takes of Ray that Ray names as private: in imports, as attributes, by getattr."""
+    imported = [name for name in imported_names(source, file, False) if is_within(name, "ray")]
+    uses = [name for name in imported if any(map(is_private, name.split(".")))]
+    for node in ast.walk(ast.parse(source)) if imported else ():
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            uses += [] if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls") else [node.attr]
+        elif isinstance(node, ast.Call) and _called(node.func) == "getattr":
+            uses += [arg.value for arg in node.args if isinstance(arg, ast.Constant) and is_private(str(arg.value))]
+    return [f"{file} uses {use}, which is private to Ray; reach it by {RAY_PRIVATE}" for use in uses]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
 
 
 def is_within(name: str, package: str) -> bool:
@@ -106,7 +153,8 @@ def find_violations(source: str, file: str) -> list[str]:
     module = ".".join((path.parent if is_package else path.with_suffix("")).parts)
     home = max((package for package in MAY_IMPORT if is_within(module, package)), key=len)
     violations = []
-    for name in imported_names(source, module, is_package):
+    named = {builder.replace(":", ".") for builder, _ in builders_named(source)}
+    for name in [*imported_names(source, module, is_package), *named]:
         if name.partition(".")[0] in PACKAGES and not any(is_within(name, allowed) for allowed in MAY_IMPORT[home]):
             violations.append(f"{file} imports {name}; {home} may import {', '.join(MAY_IMPORT[home])} only")
         doors = DOORS.get(name.partition(".")[0])
@@ -120,12 +168,46 @@ def test_file_imports_only_what_it_may(file: str) -> None:
     assert find_violations((ROOT / file).read_text(encoding="utf-8"), file) == []
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file != RAY_PRIVATE])
+def test_what_is_private_to_ray_is_reached_by_one_module(file: str) -> None:
+    assert find_private_uses((ROOT / file).read_text(encoding="utf-8"), file) == []
+
+
+def test_that_module_has_private_uses_of_every_kind() -> None:
+    uses = " ".join(find_private_uses((ROOT / RAY_PRIVATE).read_text(encoding="utf-8"), RAY_PRIVATE))
+    for use in ("internal_kv._internal_kv_put", "data._internal", "_initialize_and_run_controller", " _base_exc"):
+        assert use in uses
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ray._private import state",
+        "from ray.train.v2._internal.execution.context import get_train_context",
+        "def late():\n    from ray.experimental.internal_kv import _internal_kv_get",
+        "import ray\nray._raylet",
+        "from ray.train.torch import TorchTrainer\nTorchTrainer(f)._run()",
+        "import ray\nerr = getattr(err, '_base_exc', err)",
+    ],
+)
+def test_planted_use_of_what_is_private_to_ray_is_seen(source: str) -> None:
+    assert len(find_private_uses(source, "trainer/run/ray/launch.py")) == 1
+
+
+def test_what_is_private_to_ourselves_is_none_of_rays() -> None:
+    source = "import ray\nclass A:\n    def f(self):\n        self._a = getattr(ray, '__version__')"
+    assert find_private_uses(source, "tune/sweep.py") == []
+    assert find_private_uses("import os\nos._exit(1)", "shards/workers/pools.py") == []
+
+
 def find_wrong_rooms(source: str, file: str) -> list[str]:
     """Return the imports of `source` by which a room knows a later one, another of its level, or a command."""
     package, *places = Path(file).with_suffix("").parts
     levels = LEVELS[package]
     home = places[0] if len(places) > 1 or places[0] == "errors" else None  # None: __init__ and __main__ of the package
     names = list(imported_names(source, ".".join((package, *places)), places[-1] == "__init__"))
+    named = builders_named(source)
+    names += [builder.replace(":", ".") for builder, in_table in named if not (in_table and has_tables(file))]
     wrong = [name for name in names if "__main__" in name.split(".")]
     if home is not None:
         level = next(number for number, rooms in enumerate(levels) if home in rooms)
@@ -171,10 +253,75 @@ def test_every_room_says_what_it_is_for(file: str) -> None:
         ("trainer/run/launch.py", "from trainer.run.__main__ import main"),
         ("trainer/predict/answer.py", "from trainer.evaluate import __main__"),
         ("cluster/client/__init__.py", "from cluster.serve.options import ServeOptions"),
+        ("trainer/recipes/options/augment.py", "load_builder('trainer.feed.augment.policies:build_light')"),
+        ("trainer/recipes/options/augment.py", "LATER = {'light': 'trainer.feed.augment.policies:build_light'}"),
+        ("trainer/recipes/file.py", "X = Table('kinds', Row('a', 'b', 'trainer.step.optimizers:build_sgd'))"),
+        ("trainer/recipes/options/optim.py", "importlib.import_module('trainer.step.optimizers')"),
+        ("shards/cli/table.py", "load_builder('shards.packing.pack:pack')"),
     ],
 )
 def test_planted_import_of_a_wrong_room_is_seen(file: str, source: str) -> None:
     assert len(find_wrong_rooms(source, file)) == 1
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if has_tables(file)])
+def test_builder_of_a_table_is_there(file: str) -> None:
+    assert find_missing_builders((ROOT / file).read_text(encoding="utf-8")) == []
+
+
+def find_missing_builders(source: str) -> list[str]:
+    """Return a sentence for each builder that a table names and that is not at the top of its module."""
+    missing = []
+    for builder in sorted(builder for builder, in_table in builders_named(source) if in_table):
+        module, _, name = builder.partition(":")
+        path = ROOT / f"{module.replace('.', '/')}.py"
+        body = ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
+        if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name for node in body):
+            missing.append(f"a table names {builder}, which is not there; write it, or mend the row")
+    return missing
+
+
+@pytest.mark.parametrize("builder", ["trainer.step.optimisers:build_sgd", "trainer.step.optimizers:build_sdg"])
+def test_planted_builder_that_is_not_there_is_seen(builder: str) -> None:
+    assert find_missing_builders(f"A = Table('optimizers', Row('sgd', 'plain', '{builder}'))") == [
+        f"a table names {builder}, which is not there; write it, or mend the row"
+    ]
+
+
+def test_builders_of_tables_were_looked_at() -> None:
+    sources = [(ROOT / file).read_text(encoding="utf-8") for file in FILES if has_tables(file)]
+    assert {"trainer.step.optimizers:build_sgd", "trainer.step.muon:build_muon"} <= {
+        builder for source in sources for builder, _ in builders_named(source)
+    }
+
+
+def test_builder_in_a_table_may_be_a_later_rooms_but_not_another_packages() -> None:
+    row = "A = Table('kinds', Row('a', 'b', '{}'))"
+    file = "trainer/contract/model/names.py"
+    assert find_wrong_rooms(row.format("trainer.contract.compute.backends:build_torch"), file) == []
+    assert find_violations(row.format("trainer.contract.compute.backends:build_torch"), file) == []
+    assert len(find_violations(row.format("trainer.step.optimizers:build_sgd"), file)) == 1
+    assert find_wrong_rooms(row.format("trainer.step.optimizers:build_sgd"), "trainer/recipes/options/optim.py") == []
+    assert len(find_violations(row.format("tune.run:main"), "trainer/recipes/options/optim.py")) == 1
+
+
+def imports_by_variable(source: str) -> bool:
+    """Say whether `source` imports a module whose name does not stand at the call, where rules can see it."""
+    return any(
+        isinstance(node, ast.Call)
+        and _called(node.func) in IMPORTERS
+        and not (node.args and isinstance(node.args[0], ast.Constant))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def test_modules_are_imported_by_a_name_that_stands_elsewhere_in_these_files_alone() -> None:
+    assert {file for file in FILES if imports_by_variable((ROOT / file).read_text(encoding="utf-8"))} == set(
+        LATE_IMPORTS
+    )
+    assert imports_by_variable("import_module('trainer.' + name)")
+    assert imports_by_variable("import_module(f'trainer.step.{name}')")
+    assert not imports_by_variable("import_module('ray')")
 
 
 def find_namespaces(source: str, file: str) -> list[str]:

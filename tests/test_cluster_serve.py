@@ -27,7 +27,7 @@ import trainer.decide.__main__ as trainer_decide
 from cluster.client import Client
 from cluster.serve import endpoint
 from cluster.serve.__main__ import main
-from cluster.serve.api import Endpoint, Prediction, build_api
+from cluster.serve.api import PAGES, Endpoint, Page, Prediction, build_api
 from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
 from cluster.serve.forward import compute_each
@@ -294,6 +294,13 @@ def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> N
     assert (unknown.status_code, wrong.status_code, wrong.headers["allow"]) == (404, 405, "POST")
     assert read_error(unknown).startswith("there is no page /v1/predictions; the endpoint has POST /v1/predict")
     assert read_error(wrong).startswith("GET is not possible at /v1/predict; the endpoint has")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_every_page_answers_in_json(page: Page, http: httpx.Client) -> None:
+    response = http.request(page.method, page.path)
+    assert isinstance(response.json(), dict)
+    assert response.status_code == (422 if page.takes else 200)  # what takes a picture got none
 
 
 def test_an_answer_without_a_decision_has_no_words_for_one(bundle_path: Path, files: list[Path]) -> None:

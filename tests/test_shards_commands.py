@@ -111,14 +111,14 @@ def test_wrong_option_exits_2(folder: Path, tmp_path: Path, option: str, says: s
         ("--split=train=0.5", "got 'train=0.5' in 'train=0.5'"),
         ("--split=val=nan", "with shares in (0, 1), got 'val=nan'"),
         ("--split=val=0.5,test=0.5", "--split val=0.5,test=0.5 leaves nothing to train on: the shares sum to 1"),
-        ("--shard-bytes=0", "--shard-bytes: Input should be greater than 0, got 0"),
+        ("--shard-bytes=0", "--shard-bytes: input should be greater than 0, got 0"),
         ("--range=0,1,2", "--range takes 2 numbers such as 0,4095, got '0,1,2'"),
         ("--range=", "--range takes 2 numbers such as 0,4095, got ''"),
         ("--range=9,1", "--range: the two values must be finite and ascend, got (9.0, 1.0)"),
         ("--range=0,inf", "--range: the two values must be finite and ascend, got (0.0, inf)"),
-        ("--max-reject-rate=2", "--max-reject-rate: Input should be less than or equal to 1, got 2.0"),
-        ("--workers=0", "--workers is at least 1, got 0"),
-        ("--seed=-1", "--seed: Input should be greater than or equal to 0, got -1"),
+        ("--max-reject-rate=2", "--max-reject-rate: input should be less than or equal to 1, got 2.0"),
+        ("--workers=0", "--workers is a number of processes or tasks and must be at least 1, got 0"),
+        ("--seed=-1", "--seed: input should be greater than or equal to 0, got -1"),
     ],
 )
 def test_wrong_value_is_refused_under_the_name_of_its_option(

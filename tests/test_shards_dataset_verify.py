@@ -51,7 +51,7 @@ def test_sample_larger_than_the_dataset_is_all_of_it(dataset_path: Path) -> None
 
 
 def test_sample_of_nothing_is_refused(dataset_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sample is at least 1 picture, got 0"):
+    with pytest.raises(UsageError, match="--sample is a number of pictures and must be at least 1, got 0"):
         verify_dataset(dataset_path, sample=0)
 
 

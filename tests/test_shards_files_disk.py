@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from small_disk import SmallDisk, mount_small
 
 from shards.cli.ending import run_command
-from shards.files.atomic import append_text, open_temporary_folder, publish_folder, write_atomically, write_text
+from shards.files.atomic import append_text, replace_folder, write_atomically, write_text
 from shards.files.disk import DiskError, explain_disk
 from shards.files.temporary import clear_leftovers, name_temporary, remove_leftovers
 from shards.storage.storage import ObjectStorage
@@ -64,16 +64,13 @@ def write_parquet(path: Path) -> None:
 
 
 def write_tensors(path: Path) -> None:
-    with open_temporary_folder(path) as temporary:
+    with replace_folder(path) as temporary:
         save_file({"a": torch.zeros(MIB // 4)}, temporary / "a")
-        publish_folder(temporary, path)
 
 
 def write_pickled(path: Path) -> None:
-    with open_temporary_folder(path) as temporary:
-        with open(temporary / "a", "wb") as file:
-            torch.save({"a": torch.zeros(MIB // 4)}, file)
-        publish_folder(temporary, path)
+    with replace_folder(path) as temporary, open(temporary / "a", "wb") as file:
+        torch.save({"a": torch.zeros(MIB // 4)}, file)
 
 
 WRITERS = [write_plainly, write_parquet, write_tensors, write_pickled]
@@ -139,7 +136,7 @@ def test_old_content_stays_where_the_new_one_has_no_room(disk: SmallDisk) -> Non
     assert (disk.folder / "out").read_text() == "old"
     (disk.folder / "folder").mkdir()
     (disk.folder / "folder" / "a").write_text("old")
-    with pytest.raises(DiskError), open_temporary_folder(disk.folder / "folder", "3.0 MiB") as temporary:
+    with pytest.raises(DiskError), replace_folder(disk.folder / "folder", "3.0 MiB") as temporary:
         (temporary / "a").write_bytes(bytes(3 * MIB))
     assert (disk.folder / "folder" / "a").read_text() == "old"
 
@@ -251,7 +248,7 @@ def test_leftover_that_bears_the_id_of_the_process_that_finds_it_is_removed(tmp_
 
 
 def test_temporary_of_a_living_process_stays(tmp_path: Path) -> None:
-    with open_temporary_folder(tmp_path / "folder"), write_atomically(tmp_path / "file"):
+    with replace_folder(tmp_path / "folder"), write_atomically(tmp_path / "file"):
         clear_leftovers(tmp_path)
         remove_leftovers(tmp_path / "file")
         assert len(os.listdir(tmp_path)) == 2

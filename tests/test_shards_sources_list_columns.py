@@ -486,7 +486,7 @@ def test_list_without_names_of_columns_is_refused_and_the_line_it_gives_helps(fo
         (["path=file,path=klasse"], "--columns names path twice; keep one of them"),
         (["path=file,label=file"], "name one column as path and as label; take one out"),
         (["path=file,label=klasse", "--ending", ""], "--ending is what the names of files end in, such as .jpg"),
-        (["path=file,label=klasse", "--labels-as", "lists"], "got 'lists'; did you mean list?"),
+        (["path=file,label=klasse", "--labels-as", "lists"], "got 'lists'; did you mean 'list'?"),
         (["path=file", "--one-hot", "klase"], "--one-hot klase: LIST has no such column"),
         (["path=file", "--one-hot", "klasse,klasse"], "--one-hot takes names between commas, each once"),
         (

@@ -139,7 +139,7 @@ def test_the_tutorials_numbers_stand_beside_those_of_their_model(page: dict[str,
         ),
         (["--device", "cuda", "--choose"], "--choose is for CPUs: on a GPU eager computes; leave out --device"),
         (["--seconds", "0"], "--seconds must be above 0, got 0"),
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--threads", "0"], "--threads is a number of threads and must be at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_a_mistake_of_the_caller_is_one_sentence(

@@ -195,8 +195,8 @@ def test_head_has_an_output_for_each_class(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("resnet81", "no model 'resnet81': did you mean resnet18 or "),
-        ("timm/resnet81", "no model 'timm/resnet81': did you mean timm/resnet18 or "),
+        ("resnet81", "no model 'resnet81': did you mean 'resnet18' or "),
+        ("timm/resnet81", "no model 'timm/resnet81': did you mean 'timm/resnet18' or "),
         ("?", "no model '?': names are torchvision builders (resnet18) or timm/NAME"),
         ("fcn_resnet50", "no model 'fcn_resnet50': did you mean "),
     ],

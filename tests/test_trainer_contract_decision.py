@@ -21,10 +21,10 @@ from trainer.contract.decision.operating_point import (
     Interval,
     OperatingPoint,
     choose_threshold,
-    decide_class,
     list_candidates,
     parse_rule,
 )
+from trainer.contract.task import ONE_LABEL
 
 Floats = npt.NDArray[np.float64]
 FITTED = Fitted(dataset="0" * 64, part="val", samples=10, notes=[])
@@ -131,7 +131,7 @@ def test_a_cost_may_be_least_when_the_class_is_never_decided() -> None:
     scores, positive = np.array([0.9, 0.8, 0.7]), np.array([False, False, True])
     threshold = choose_threshold(parse_rule("cost fn=1,fp=10"), list_candidates(scores, positive, np.ones(3)), "b")
     assert threshold == NEVER
-    assert decide_class(np.array([0.0, 1.0]), threshold, positive=1) == 0
+    assert predict([0.0, 1.0], threshold, positive=1) == 0
 
 
 @pytest.mark.parametrize(("fn", "fp"), list(itertools.product([1.0, 5.0, 20.0], [1.0, 3.0])))
@@ -187,10 +187,15 @@ def test_a_goal_out_of_range_is_refused(text: str, sentence: str) -> None:
 
 
 def test_of_several_classes_the_others_share_what_is_below_the_threshold() -> None:
-    probabilities = np.array([0.3, 0.2, 0.5])
-    assert [decide_class(probabilities, threshold, positive=2) for threshold in (0.5, 0.51)] == [2, 0]
-    assert decide_class(np.array([0.4, 0.2, 0.4]), 0.2, positive=1) == 1
-    assert decide_class(np.array([0.4, 0.2, 0.4]), 0.3, positive=1) == 0  # the lower number wins a tie
+    assert [predict([0.3, 0.2, 0.5], threshold, positive=2) for threshold in (0.5, 0.51)] == [2, 0]
+    assert predict([0.4, 0.2, 0.4], 0.2, positive=1) == 1
+    assert predict([0.4, 0.2, 0.4], 0.3, positive=1) == 0  # the lower number wins a tie
+
+
+def predict(shares: list[float], threshold: float, positive: int) -> int:
+    """The class of one picture with these probabilities."""
+    row = np.array([shares])
+    return int(ONE_LABEL.predict(row, row, {positive: threshold})[0])
 
 
 @pytest.mark.parametrize(

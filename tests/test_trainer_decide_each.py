@@ -28,21 +28,22 @@ from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.conformal import ConformalSets
 from trainer.contract.decision.decision import Decision, answer
 from trainer.contract.decision.operating_point import Interval, OperatingPoint, parse_rule
+from trainer.contract.task import MANY_LABELS
 from trainer.decide.decision import fit_decision
 from trainer.decide.seen import Seen
 from trainer.decide.temperature import fit_temperature_each
 from trainer.decide.wish import Wish
 from trainer.evaluate.files import write_evaluation
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
-from trainer.evaluate.metrics.multi_label import sigmoid
 from trainer.evaluate.metrics.multi_label_intervals import compute_multi_label_intervals, resample_multi_label
-from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, plan_draws
-from trainer.evaluate.metrics.rule import find_each_rule
+from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, list_unbounded, plan_draws
+from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.predictions import Predictions
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
 CLASSES = ["a", "b", "c"]
+RULE = find_rule(MANY_LABELS, CLASSES)
 Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
 
@@ -62,7 +63,7 @@ EXACT = make_exact([[(9, 1), (2, 8), (5, 5)], [(1, 9), (3, 7), (9, 1)]])
 def see(logits: Floats32, labels: Ints, groups: list[str] | None = None, part: str = "val") -> Seen:
     bare = np.zeros((len(labels), 0), np.float32)
     told = None if groups is None else pa.array(groups)
-    return Seen("d" * 64, part, np.arange(len(labels)), labels, logits, bare, told)  # type: ignore[arg-type]
+    return Seen(MANY_LABELS, "d" * 64, part, np.arange(len(labels)), labels, logits, bare, told)  # type: ignore[arg-type]
 
 
 def fit(logits: Floats32, labels: Ints, **wish: Any) -> Decision:
@@ -156,6 +157,7 @@ def test_distance_is_to_one_gaussian_around_all_pictures_whatever_their_labels()
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (200, 2))
     seen = Seen(
+        MANY_LABELS,
         "d" * 64,
         "val",
         np.arange(200),
@@ -221,12 +223,12 @@ def test_every_metric_of_a_resample_is_that_of_its_samples(monkeypatch: pytest.M
     monkeypatch.setattr(Units, "draw", lambda *_: times.astype(np.float64))
     labels, logits = draw(200)
     logits = logits.round(1)  # ties, also between classes
-    predicted = find_each_rule(CLASSES).predict(logits, sigmoid(logits))
+    predicted = RULE.predict(logits, MANY_LABELS.compute_probabilities(logits))
     values = resample_multi_label(labels, logits, predicted, plan_draws(find_units(200, None), 4, 4))
     copies = [(np.repeat(labels, row, axis=0), np.repeat(logits, row, axis=0)) for row in times]
-    metrics = [compute_metrics(*copy, CLASSES) for copy in copies]
+    metrics = [compute_metrics(*copy, CLASSES, RULE) for copy in copies]
     for name in select_scalars(metrics[0]):
-        if name != "samples":
+        if name not in ("samples", *list_unbounded(MANY_LABELS)):
             assert values.pop(name).tolist() == pytest.approx([one[name] for one in metrics]), name
     for name in ("precision", "recall", "f1", "average_precision", "auroc"):
         expected = [[row[name] for row in one["per_class"].values()] for one in metrics]
@@ -236,7 +238,7 @@ def test_every_metric_of_a_resample_is_that_of_its_samples(monkeypatch: pytest.M
 
 def test_interval_is_that_of_resamples_with_scikit_learn() -> None:
     labels, logits = draw(150)
-    predicted = find_each_rule(CLASSES).predict(logits, sigmoid(logits))
+    predicted = RULE.predict(logits, MANY_LABELS.compute_probabilities(logits))
     found = compute_multi_label_intervals(labels, logits, predicted, CLASSES, find_units(150, None))["intervals"]
     rng = np.random.default_rng(9)
     drawn = [rng.integers(0, 150, 150) for _ in range(400)]
@@ -264,7 +266,7 @@ def test_intervals_hold_the_truth_95_times_of_100() -> None:
 def test_intervals_by_group_are_wider_where_pictures_of_a_group_are_alike() -> None:
     """Eight copies of each picture: sqrt(8) times as wide. Source: Kish 1965."""
     labels, logits = (np.repeat(part, 8, axis=0) for part in draw(400))
-    predicted = find_each_rule(CLASSES).predict(logits, sigmoid(logits))
+    predicted = RULE.predict(logits, MANY_LABELS.compute_probabilities(logits))
     widths = {}
     for name, groups in (("sample", None), ("group", pa.array([str(number // 8) for number in range(3200)]))):
         made = compute_multi_label_intervals(labels, logits, predicted, CLASSES, find_units(3200, groups), 500)
@@ -278,7 +280,7 @@ def test_class_that_resamples_often_lack_has_no_interval_of_its_own() -> None:
     labels, logits = draw(50)
     labels[:, 1] = 0
     labels[7, 1] = 1
-    predicted = find_each_rule(CLASSES).predict(logits, sigmoid(logits))
+    predicted = RULE.predict(logits, MANY_LABELS.compute_probabilities(logits))
     found = compute_multi_label_intervals(labels, logits, predicted, CLASSES, find_units(50, None))["intervals"]
     assert "recall" not in found["per_class"]["b"]
     assert "recall" in found["per_class"]["a"]
@@ -323,14 +325,14 @@ def judge(folder: Path, out: Path, *options: str) -> tuple[dict[str, Any], str]:
 def test_threshold_is_that_of_every_class_or_of_one(saved: tuple[Path, Ints, Floats32], tmp_path: Path) -> None:
     folder, labels, logits = saved
     result, _ = judge(folder, tmp_path / "all", "--threshold", "0.3")
-    predicted = sigmoid(logits) >= 0.3
+    predicted = MANY_LABELS.compute_probabilities(logits) >= 0.3
     assert result["decision"] == {"rule": "each", "threshold": 0.3}
     assert result["micro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="micro"))
     low, high = result["intervals"]["micro_f1"]
     assert low < result["micro_f1"] < high
     assert result["interval"]["by"] == "group"
     result, _ = judge(folder, tmp_path / "one", "--threshold", "0.3", "--positive", "b")
-    predicted = sigmoid(logits) >= (0.5, 0.3, 0.5)
+    predicted = MANY_LABELS.compute_probabilities(logits) >= (0.5, 0.3, 0.5)
     assert result["decision"] == {"rule": "each", "thresholds": {"a": 0.5, "b": 0.3, "c": 0.5}}
     assert result["micro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="micro"))
 
@@ -338,7 +340,7 @@ def test_threshold_is_that_of_every_class_or_of_one(saved: tuple[Path, Ints, Flo
 def test_slices_have_their_own_metrics(saved: tuple[Path, Ints, Floats32], tmp_path: Path) -> None:
     folder, labels, logits = saved
     result, printed = judge(folder, tmp_path, "--by", "site")
-    predicted = (sigmoid(logits) >= 0.5).astype(int)
+    predicted = (MANY_LABELS.compute_probabilities(logits) >= 0.5).astype(int)
     for row, part in zip(result["slices"]["site"], (slice(60), slice(60, 90)), strict=True):
         assert row["subset_accuracy"] == pytest.approx((predicted == labels)[part].all(axis=1).mean())
         assert row["map"] == pytest.approx(sk.average_precision_score(labels[part], logits[part], average="macro"))
@@ -364,7 +366,7 @@ def test_positive_class_without_a_threshold_says_nothing(saved: tuple[Path, Ints
         "there anyway; give it a --threshold\n"
     )
     with pytest.raises(UsageError, match="--threshold is a probability"):
-        find_each_rule(CLASSES, None, 1.5)
+        find_rule(MANY_LABELS, CLASSES, None, 1.5)
 
 
 # by command

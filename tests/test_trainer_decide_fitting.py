@@ -14,6 +14,7 @@ from trainer.contract.decision.calibration import PriorShift
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.ood import Detector
 from trainer.contract.decision.operating_point import OperatingPoint, choose_threshold, list_candidates, parse_rule
+from trainer.contract.task import ONE_LABEL
 from trainer.decide.decision import Seen, fit_decision, is_in_first_half
 from trainer.decide.gaussians import fit_gaussians
 from trainer.decide.grouped import bound_by_group
@@ -225,7 +226,7 @@ def test_recall_of_all_groups_has_the_exact_interval_of_their_number() -> None:
 def make_seen(logits: Floats32, labels: Ints, features: Floats32 | None = None, part: str = "val") -> Seen:
     ids = np.arange(len(labels))
     none = np.zeros((len(labels), 0), np.float32)
-    return Seen("0" * 64, part, ids, labels, logits, none if features is None else features)  # type: ignore[arg-type]
+    return Seen(ONE_LABEL, "0" * 64, part, ids, labels, logits, none if features is None else features)  # type: ignore[arg-type]
 
 
 def decide(wish: Wish, seen: Seen, reference: Seen | None = None) -> Decision:

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sk
 
+from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.figures import figures, fonts, score_figures
 from trainer.evaluate.figures.figures import draw_confusion
 from trainer.evaluate.figures.fonts import choose_font, letter_classes, letter_texts
 from trainer.evaluate.figures.score_figures import draw_reliability, draw_scores, draw_thresholds, sweep_grid
-from trainer.evaluate.metrics.metrics import softmax
 from trainer.evaluate.metrics.rule import Rule, find_rule
 
 CHINESE = ["正常肺部", "新冠肺炎"]
@@ -44,7 +44,7 @@ def make_rows(samples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     labels = rng.integers(0, num_classes, samples)
     logits = rng.normal(size=(samples, num_classes)).astype(np.float32)
     logits[np.arange(samples), labels] += 1.5
-    return labels, softmax(logits)
+    return labels, ONE_LABEL.compute_probabilities(logits)
 
 
 def needs_chinese() -> None:
@@ -64,8 +64,8 @@ def test_chinese_class_names_are_drawn_without_a_missing_glyph(tmp_path: Path, d
     assert (lettering.names, lettering.note) == (CHINESE, None)
     labels, probabilities = make_rows(60, 2)
     draw_confusion(tmp_path / "confusion.png", np.array([[20, 3], [4, 33]]), lettering)
-    draw_scores(tmp_path / "curves.png", labels, probabilities, lettering, Rule(1))
-    draw_thresholds(tmp_path / "thresholds.png", labels, probabilities, lettering, Rule(1))
+    draw_scores(tmp_path / "curves.png", labels, probabilities, lettering, Rule(ONE_LABEL, 1))
+    draw_thresholds(tmp_path / "thresholds.png", labels, probabilities, lettering, Rule(ONE_LABEL, 1))
     assert [tick.get_text() for tick in drawn[0].axes[0].get_xticklabels()] == CHINESE
     assert drawn[2].axes[0].get_title() == "positive: 新冠肺炎"
 
@@ -133,7 +133,9 @@ def test_curves_of_many_classes_are_their_mean_and_the_worst(
 ) -> None:
     labels, probabilities = make_rows(400, number)
     names = [f"c{n}" for n in range(number)]
-    draw_scores(tmp_path / "curves.png", labels, probabilities, letter_classes(names, names), find_rule(names))
+    draw_scores(
+        tmp_path / "curves.png", labels, probabilities, letter_classes(names, names), find_rule(ONE_LABEL, names)
+    )
     roc = drawn[0].axes[0]
     shown = roc.get_legend_handles_labels()[1]
     assert len(shown) == labelled
@@ -176,8 +178,8 @@ def test_threshold_figure_of_many_classes_is_their_mean_and_marks_the_chosen_one
 ) -> None:
     labels, probabilities = make_rows(200, 3)
     lettering = letter_classes(list("abc"), list("abc"))
-    draw_thresholds(tmp_path / "mean.png", labels, probabilities, lettering, Rule())
-    draw_thresholds(tmp_path / "one.png", labels, probabilities, lettering, Rule(2, 0.3))
+    draw_thresholds(tmp_path / "mean.png", labels, probabilities, lettering, Rule(ONE_LABEL))
+    draw_thresholds(tmp_path / "one.png", labels, probabilities, lettering, Rule(ONE_LABEL, 2, {2: 0.3}))
     swept = [sweep_grid(labels == number, probabilities[:, number])["recall"] for number in range(3)]
     mean, one = (figure.axes[0].get_lines() for figure in drawn)
     assert mean[1].get_ydata() == pytest.approx(np.mean(swept, axis=0))

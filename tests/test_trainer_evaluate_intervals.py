@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics as sk
 
+from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.metrics import intervals, resampling
 from trainer.evaluate.metrics.intervals import Answers, compute_intervals
-from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars, softmax
-from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, plan_draws, wilson
+from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
+from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, list_unbounded, plan_draws, wilson
 from trainer.evaluate.metrics.rule import find_rule
 
 SIMULATIONS = 400
@@ -32,7 +33,7 @@ def make_answers(samples: int, num_classes: int, seed: int = 0) -> Answers:
 def bound(answers: Answers, groups: list[str] | None = None, resamples: int = 1000) -> dict[str, Any]:
     classes = [f"c{number}" for number in range(answers.num_classes)]
     units = find_units(len(answers.labels), pa.array(groups) if groups else None)
-    return compute_intervals(answers, classes, find_rule(classes), units, resamples)
+    return compute_intervals(answers, classes, find_rule(ONE_LABEL, classes), units, resamples)
 
 
 def simulate_accuracy(rng: np.random.Generator, clusters: int, alike: float, per_cluster: int) -> np.ndarray:
@@ -85,15 +86,16 @@ def test_intervals_by_group_are_wider_by_the_design_effect() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 7])
 def test_every_metric_is_resampled_as_it_is_computed(num_classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With resamples that are the samples themselves each value is the metric; only ECE is left out."""
+    """With resamples that are the samples themselves each value is the metric; unbounded ones are left out."""
     monkeypatch.setattr(Units, "draw", lambda self, _, resamples: np.ones((resamples, self.number)))
     answers = make_answers(300, num_classes)
     classes = [f"c{number}" for number in range(num_classes)]
-    rule = find_rule(classes)
+    rule = find_rule(ONE_LABEL, classes)
     ranked = intervals._rank_classes(answers, rule)
     values = intervals._resample(answers, rule, plan_draws(find_units(300, None), len(ranked), 4), ranked)
-    metrics = compute_metrics(answers.labels, answers.logits, classes)
-    scalars = {name: [value] * 4 for name, value in select_scalars(metrics).items() if name not in ("samples", "ece")}
+    metrics = compute_metrics(answers.labels, answers.logits, classes, rule)
+    left_out = {"samples", *list_unbounded(ONE_LABEL)}
+    scalars = {name: [value] * 4 for name, value in select_scalars(metrics).items() if name not in left_out}
     by_class = {name: values.pop(f"class/{name}")[0] for name in ("precision", "recall", "f1")}
     assert {name: value.tolist() for name, value in values.items()} == {
         name: pytest.approx(value) for name, value in scalars.items()
@@ -105,7 +107,7 @@ def test_every_metric_is_resampled_as_it_is_computed(num_classes: int, monkeypat
 def test_interval_is_that_of_resamples_with_scikit_learn() -> None:
     answers = make_answers(120, 2)
     rng = np.random.default_rng(9)
-    scores = softmax(answers.logits)[:, 1]
+    scores = ONE_LABEL.compute_probabilities(answers.logits)[:, 1]
     drawn = [rng.integers(0, 120, 120) for _ in range(300)]
     areas = [sk.roc_auc_score(answers.labels[rows], scores[rows]) for rows in drawn]
     f1s = [sk.f1_score(answers.labels[rows], answers.predicted[rows], average="macro") for rows in drawn]

@@ -12,7 +12,9 @@ import pytest
 from sklearn import metrics as sk
 
 from shards.errors import UsageError
-from trainer.evaluate.metrics.metrics import SPECIFICITIES, compute_metrics, select_scalars, softmax
+from trainer.contract.task import ONE_LABEL
+from trainer.evaluate.metrics.metrics import compute_metrics
+from trainer.evaluate.metrics.one_label import SPECIFICITIES
 from trainer.evaluate.metrics.ranking import rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.rule import Rule, find_rule
 
@@ -21,8 +23,12 @@ LABELS = np.array([0, 0, 0, 1, 1, 2])
 LOGITS = np.array([[3, 0, 0], [2, 1, 0], [0, 1, 0], [0, 4, 1], [0, 2, 0], [1, 0, 0.5]], dtype=np.float32)
 
 
+def measure(labels: np.ndarray, logits: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    return compute_metrics(labels, logits, classes, find_rule(ONE_LABEL, classes))
+
+
 def test_accuracy_recall_precision_and_confusion_are_those_counted_by_hand() -> None:
-    metrics = compute_metrics(LABELS, LOGITS, ["a", "b", "c"])
+    metrics = measure(LABELS, LOGITS, ["a", "b", "c"])
     assert metrics["confusion"] == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
     assert metrics["accuracy"] == pytest.approx(4 / 6)
     assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -36,23 +42,23 @@ def pick(metrics: dict[str, Any], name: str) -> dict[str, float]:
 
 
 def test_log_loss_of_equal_logits_is_the_logarithm_of_the_number_of_classes() -> None:
-    metrics = compute_metrics(np.array([0, 1]), np.zeros((2, 4), np.float32), list("abcd"))
+    metrics = measure(np.array([0, 1]), np.zeros((2, 4), np.float32), list("abcd"))
     assert metrics["log_loss"] == pytest.approx(math.log(4))
 
 
 def test_log_loss_of_a_sure_mistake_is_its_margin_and_not_cut_off() -> None:
     logits = np.array([[500.0, 0.0], [500.0, 0.0]], dtype=np.float32)
-    assert compute_metrics(np.array([1, 0]), logits, ["a", "b"])["log_loss"] == pytest.approx(250.0)
+    assert measure(np.array([1, 0]), logits, ["a", "b"])["log_loss"] == pytest.approx(250.0)
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     # Scores of class 1: positives 3 and 1, negatives 2 and 0: three of four pairs are in order.
     logits = np.array([[0, 3], [0, 1], [0, 2], [0, 0]], dtype=np.float32)
-    assert compute_metrics(np.array([1, 1, 0, 0]), logits, ["a", "b"])["auroc"] == pytest.approx(3 / 4)
+    assert measure(np.array([1, 1, 0, 0]), logits, ["a", "b"])["auroc"] == pytest.approx(3 / 4)
 
 
 def test_what_one_class_alone_does_not_define_is_absent_with_a_reason() -> None:
-    metrics = compute_metrics(np.array([0, 0]), np.array([[2, 0], [0, 2]], dtype=np.float32), ["a", "b"])
+    metrics = measure(np.array([0, 0]), np.array([[2, 0], [0, 2]], dtype=np.float32), ["a", "b"])
     assert metrics["balanced_accuracy"] == pytest.approx(0.5)
     assert metrics["specificity"] == pytest.approx(0.5)
     absent = {"auroc", "auprc", "mcc", "kappa", "sensitivity", *SPECIFICITIES}
@@ -64,18 +70,7 @@ def test_what_one_class_alone_does_not_define_is_absent_with_a_reason() -> None:
 
 def test_probabilities_sum_to_one_for_any_logits() -> None:
     logits = np.array([[1e4, -1e4, 0.0], [-3e38, 0, 3e38]], dtype=np.float32)
-    assert softmax(logits).sum(axis=1).tolist() == pytest.approx([1, 1])
-
-
-SCALARS = {
-    "samples", "accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_precision",
-    "weighted_recall", "weighted_f1", "mcc", "kappa", "auroc", "auprc", "log_loss", "brier", "ece",
-}  # fmt: skip
-"""Of three to five classes."""
-
-
-def test_scalars_are_the_numbers_without_the_tables() -> None:
-    assert set(select_scalars(compute_metrics(LABELS, LOGITS, ["a", "b", "c"]))) == SCALARS
+    assert ONE_LABEL.compute_probabilities(logits).sum(axis=1).tolist() == pytest.approx([1, 1])
 
 
 @dataclass(frozen=True)
@@ -98,72 +93,31 @@ def judge(num_classes: int, positive: str | None = None, threshold: float | None
     logits = rng.normal(size=(samples, num_classes)).round(1).astype(np.float32)
     logits[np.arange(samples), labels] += 1
     classes = [f"c{number}" for number in range(num_classes)]
-    rule = find_rule(classes, positive, threshold)
+    rule = find_rule(ONE_LABEL, classes, positive, threshold)
     metrics = compute_metrics(labels, logits, classes, rule)
-    return Judged(labels, logits, rule, rule.predict(logits, softmax(logits)), metrics)
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 8])
-def test_scalars_are_those_of_scikit_learn(num_classes: int) -> None:
-    judged = judge(num_classes)
-    truth, said, scores = judged.labels, judged.logits.argmax(axis=1), softmax(judged.logits)
-    one_hot = np.eye(num_classes, dtype=int)[truth]
-    binary = num_classes == 2
-    expected = {
-        "samples": len(truth),
-        "accuracy": sk.accuracy_score(truth, said),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, said),
-        "macro_precision": sk.precision_score(truth, said, average="macro"),
-        "macro_recall": sk.recall_score(truth, said, average="macro"),
-        "macro_f1": sk.f1_score(truth, said, average="macro"),
-        "weighted_precision": sk.precision_score(truth, said, average="weighted"),
-        "weighted_recall": sk.recall_score(truth, said, average="weighted"),
-        "weighted_f1": sk.f1_score(truth, said, average="weighted"),
-        "mcc": sk.matthews_corrcoef(truth, said),
-        "kappa": sk.cohen_kappa_score(truth, said),
-        "auroc": sk.roc_auc_score(truth, scores[:, 1] if binary else scores, multi_class="ovr"),
-        "auprc": sk.average_precision_score(truth if binary else one_hot, scores[:, 1] if binary else scores),
-        "log_loss": sk.log_loss(truth, scores),
-        "brier": sk.brier_score_loss(truth, scores[:, 1] if binary else scores, labels=range(num_classes)),
-        "ece": judged.metrics["ece"],
-    }
-    if num_classes > 5:
-        # Of equals the lower class number comes first, as in argmax; scikit-learn's own takes the higher.
-        best = np.argsort(-judged.logits, axis=1, kind="stable")[:, :5]
-        expected["top5_accuracy"] = (best == truth[:, None]).any(axis=1).mean()
-    if binary:
-        expected |= {"sensitivity": sk.recall_score(truth, said), "specificity": sk.recall_score(1 - truth, 1 - said)}
-        expected |= {name: find_sensitivity(truth, scores[:, 1], least) for name, least in SPECIFICITIES.items()}
-    assert select_scalars(judged.metrics) == pytest.approx(expected)
-
-
-def find_sensitivity(truth: np.ndarray, scores: np.ndarray, least: float) -> float:
-    """The best sensitivity of all thresholds whose specificity is at least `least`, by trying every one."""
-    said = scores >= np.append(np.unique(scores), np.inf)[:, None]
-    specificity = (~said[:, truth == 0]).mean(axis=1)
-    return float(said[:, truth == 1].mean(axis=1)[specificity >= least].max())
+    return Judged(labels, logits, rule, rule.predict(logits, ONE_LABEL.compute_probabilities(logits)), metrics)
 
 
 def test_specificity_of_nine_in_ten_may_be_exactly_that() -> None:
     # One negative of ten above every positive, and all the others below them.
     labels = np.array([0, 1, 1, *[0] * 9])
     logits = np.stack([np.zeros(12), np.arange(12.0)[::-1]], axis=1).astype(np.float32)
-    metrics = compute_metrics(labels, logits, ["a", "b"])
+    metrics = measure(labels, logits, ["a", "b"])
     assert (metrics["sensitivity_at_specificity_90"], metrics["sensitivity_at_specificity_95"]) == (1.0, 0.0)
 
 
 def test_calibration_error_is_that_of_two_bins_by_hand() -> None:
     # Confidence 0.9 and right 2 of 4 times; confidence 0.6 and right 1 of 1: (4 * 0.4 + 1 * 0.4) / 5.
     logits = np.log(np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]])).astype(np.float32)
-    metrics = compute_metrics(np.array([0, 0, 1, 1, 1]), logits, ["a", "b"])
+    metrics = measure(np.array([0, 0, 1, 1, 1]), logits, ["a", "b"])
     assert metrics["ece"] == pytest.approx(0.4)
 
 
 def test_calibration_error_of_honest_probabilities_is_small_and_of_boasted_ones_large() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (20_000, 3)).astype(np.float32)
-    labels = (softmax(logits).cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
-    honest, boasted = (compute_metrics(labels, logits * scale, list("abc")) for scale in (1, 3))
+    labels = (ONE_LABEL.compute_probabilities(logits).cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
+    honest, boasted = (measure(labels, logits * scale, list("abc")) for scale in (1, 3))
     assert honest["ece"] < 0.02 < 0.1 < boasted["ece"]
     assert honest["accuracy"] == boasted["accuracy"]
 
@@ -171,7 +125,7 @@ def test_calibration_error_of_honest_probabilities_is_small_and_of_boasted_ones_
 @pytest.mark.parametrize(("positive", "threshold"), [("c0", 0.3), ("c1", 0.7)])
 def test_threshold_is_on_the_probability_of_the_positive_class(positive: str, threshold: float) -> None:
     judged = judge(2, positive, threshold)
-    scores = softmax(judged.logits)[:, judged.rule.positive]
+    scores = ONE_LABEL.compute_probabilities(judged.logits)[:, judged.rule.positive]
     truth = judged.labels == judged.rule.positive
     assert judged.metrics["sensitivity"] == pytest.approx(sk.recall_score(truth, scores >= threshold))
     assert judged.metrics["specificity"] == pytest.approx(sk.recall_score(~truth, scores < threshold))
@@ -180,7 +134,7 @@ def test_threshold_is_on_the_probability_of_the_positive_class(positive: str, th
 
 def test_below_the_threshold_the_best_of_the_other_classes_is_predicted() -> None:
     judged = judge(4, "c2", 0.6)
-    scores = softmax(judged.logits)
+    scores = ONE_LABEL.compute_probabilities(judged.logits)
     best = np.where(np.arange(4) == 2, -1, scores).argmax(axis=1)
     assert judged.predicted.tolist() == np.where(scores[:, 2] >= 0.6, 2, best).tolist()
     assert (scores.argmax(axis=1) == 2).sum() > (judged.predicted == 2).sum() > 0
@@ -202,14 +156,14 @@ def test_rule_that_means_nothing_is_refused(
     classes: str, positive: str | None, threshold: float | None, sentence: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        find_rule(list(classes), positive, threshold)
+        find_rule(ONE_LABEL, list(classes), positive, threshold)
     assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_areas_of_many_weightings_at_once_are_those_of_scikit_learn(weighted: bool) -> None:
     judged = judge(2)
-    truth, scores = judged.labels == 1, softmax(judged.logits)[:, 1]
+    truth, scores = judged.labels == 1, ONE_LABEL.compute_probabilities(judged.logits)[:, 1]
     weights = np.random.default_rng(1).integers(0, 4, (3, 400)).astype(float) if weighted else np.ones((3, 400))
     sweep = sweep_thresholds(rank_scores(truth, scores), weights)
     assert len(np.unique(scores)) < 400  # ties are among them

@@ -35,9 +35,10 @@ from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.stored_decision import store_positive
-from trainer.contract.positive import OF_POSITIVE, is_of_positive
+from trainer.contract.positive import is_of_positive
+from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.figures.score_figures import name_positive
-from trainer.evaluate.metrics.metrics import SPECIFICITIES
+from trainer.evaluate.metrics.one_label import SPECIFICITIES
 from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.positive import describe_found, find_positive
 from trainer.evaluate.rows import Rows
@@ -193,7 +194,7 @@ def test_stopped_run_goes_on_with_another_positive_class_to_the_same_weights(
 def test_best_epoch_does_not_depend_on_the_positive_class() -> None:
     """AUROC may choose it: near 1, probabilities of the first class round to equal ones; those of the second do not."""
     logits = np.array([[60, 0], [50, 0], [55, 0], [45, 0]], np.float32)
-    rows = Rows(np.arange(4), np.array([0, 1, 0, 1]), logits, [""] * 4)
+    rows = Rows(ONE_LABEL, np.arange(4), np.array([0, 1, 0, 1]), logits, [""] * 4)
     both = [judge_rows(rows, ["DEFECTIVE", "NORMAL"], name) for name in ("DEFECTIVE", "NORMAL")]
     assert [each["auroc"] for each in both] == [1.0, 1.0]
     assert [each["sensitivity"] for each in both] == [1.0, 0.0]
@@ -456,7 +457,7 @@ def test_best_values_before_a_restart_keep_the_class_that_they_were_of(cells: Pa
 def test_figures_of_an_earlier_bundle_are_told_by_the_second_of_its_classes(plain: Path) -> None:
     page = read_bundle_page(plain / "bundle")
     assert page.metrics is not None
-    assert not {*OF_POSITIVE, "auprc"} & page.metrics.keys()
+    assert [name for name in page.metrics if is_of_positive(name, 2)] == ["auroc"]  # either class's is the same
     old = page.model_copy(update={"metrics": {"sensitivity": 0.9, "accuracy": 0.8}, "positive": "DEFECTIVE"})
     assert old.name_metrics() == {"sensitivity (NORMAL)": 0.9, "accuracy": 0.8}
 
@@ -469,7 +470,7 @@ def test_bundle_whose_positive_class_is_none_of_its_classes_is_damaged(plain: Pa
 
 
 def test_titles_and_names_know_each_figure_of_the_positive_class() -> None:
-    assert name_positive(["DEFECTIVE", "NORMAL"], Rule(0)) == ", positive: DEFECTIVE"
-    assert name_positive(["a", "b", "c"], Rule()) == ""
-    assert set(SPECIFICITIES) < set(OF_POSITIVE)
+    assert name_positive(["DEFECTIVE", "NORMAL"], Rule(ONE_LABEL, 0)) == ", positive: DEFECTIVE"
+    assert name_positive(["a", "b", "c"], Rule(ONE_LABEL)) == ""
+    assert all(is_of_positive(name, 3) for name in SPECIFICITIES)
     assert [name for name in ("auroc", "auprc", "sensitivity", "f1") if is_of_positive(name, 3)] == ["sensitivity"]

@@ -16,18 +16,22 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from trainer.feed.augment.albumentations_policies import A, Sharpness, build_photometric, seed_transforms
+from trainer.feed.augment.albumentations_policies import A, Sharpness, compose_photometric, seed_transforms
 from trainer.feed.augment.library import Change
 from trainer.feed.augment.operations import chain, flip
 from trainer.feed.augment.policies import build_policy
 from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
 from trainer.feed.augment.torch_random import DrawFrom
-from trainer.feed.augment.torchvision_policies import build_photometric as build_torchvision_photometric
+from trainer.feed.augment.torchvision_policies import compose_photometric as compose_torchvision_photometric
 from trainer.feed.augment.torchvision_policies import seed_transform
-from trainer.recipes.options.augment import BACKENDS, AugmentOptions
+from trainer.recipes.options.augment import POLICIES as TABLE
+from trainer.recipes.options.augment import AugmentOptions
 
 ROOT = Path(__file__).parent.parent
-NAMED = {f"{name}/{backend}": {"policy": name, "backend": backend} for name in BACKENDS for backend in BACKENDS[name]}
+# What is added to the table is tested by all that is parametrised here, by each library that it is there for.
+NAMED = {
+    f"{name}/{backend}": {"policy": name, "backend": backend} for name, row in TABLE.items() for backend in row.builders
+}
 WRITTEN = {
     "erase": {"erase": 0.5},
     "torchvision pipeline": {
@@ -121,6 +125,23 @@ def test_policy_keeps_type_and_shape(image: Tensor, policy: str, channels: int) 
     for sample in range(60):
         changed = augment(image[:channels], policy, SampleKey(0, 0, sample))
         assert (changed.dtype, changed.shape) == (torch.uint8, (channels, 24, 24))
+
+
+@pytest.mark.parametrize("policy", NAMED)
+def test_policy_changes_the_decoded_picture_or_the_models_input_as_its_row_says(policy: str) -> None:
+    name = policy.partition("/")[0]
+    built = build_policy(AugmentOptions.model_validate(NAMED[policy]))
+    assert (built.before is not None) == TABLE[name].decoded
+    assert (built.after is not None) == (name != "none" and not TABLE[name].decoded)
+
+
+@pytest.mark.parametrize("policy", [f"{name}/torchvision" for name, row in TABLE.items() if row.moves])
+def test_policy_that_moves_pixels_by_its_row_does_no_more(image: Tensor, policy: str) -> None:
+    """The picture's numbers are there as often as before."""
+    counts = torch.bincount(image.flatten(), minlength=256)
+    for sample in range(60):
+        changed = augment(image, policy, (0, 0, sample))
+        assert torch.equal(torch.bincount(changed.flatten(), minlength=256), counts)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -298,7 +319,7 @@ FACTORS: list[tuple[int, str, Callable[[Tensor, float], Tensor]]] = [
 
 def apply_operation(number: int, image: Tensor, sample: int) -> tuple[Tensor, dict[str, float]]:
     """Return what one operation of `photometric` makes of a picture, and the parameters that it drew."""
-    operation, key = build_photometric()[0].transforms[number], SampleKey(0, 0, sample)
+    operation, key = compose_photometric()[0].transforms[number], SampleKey(0, 0, sample)
     operation.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
     changed = operation(image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), force_apply=True)["image"]
     return torch.from_numpy(changed).permute(2, 0, 1), operation.params
@@ -345,7 +366,7 @@ def test_photometric_noise_has_sigma_up_to_10_and_differs_by_channel() -> None:
 
 
 def test_photometric_operations_come_half_of_the_time_each_and_in_any_order(scene: Tensor) -> None:
-    compose = A.Compose(build_photometric(), save_applied_params=True)
+    compose = A.Compose(compose_photometric(), save_applied_params=True)
     pixels = np.ascontiguousarray(scene.permute(1, 2, 0).numpy())
     rotated = noised = noise_first = 0
     lengths = Counter[int]()
@@ -369,7 +390,7 @@ def test_photometric_operations_come_half_of_the_time_each_and_in_any_order(scen
 def test_photometric_of_torchvision_draws_the_same_factors(
     scene: Tensor, number: int, name: str, reference: Callable[[Tensor, float], Tensor], channels: int
 ) -> None:
-    operation, factors = build_torchvision_photometric().transforms[number].transforms[0], []
+    operation, factors = compose_torchvision_photometric().transforms[number].transforms[0], []
     for sample in range(200):
         with DrawFrom(make_torch_rng(SampleKey(0, 0, sample), OPERATIONS)):
             factors.append(operation.make_params([])["factor"])
@@ -380,7 +401,7 @@ def test_photometric_of_torchvision_draws_the_same_factors(
 
 
 def test_photometric_of_torchvision_is_six_operations_of_probability_half_in_random_order() -> None:
-    policy = build_torchvision_photometric()
+    policy = compose_torchvision_photometric()
     assert isinstance(policy, v2.RandomOrder)
     assert [(type(one), one.p) for one in policy.transforms] == [(v2.RandomApply, 0.5)] * 6
     rotation = policy.transforms[4].transforms[0]
@@ -395,7 +416,7 @@ def test_noise_of_photometric_of_torchvision_has_sigma_up_to_10_and_comes_half_o
         changed = augment(grey, "photometric/torchvision", SampleKey(0, 0, sample))[:, middle, middle]
         sigmas.append(float(changed.double().std()))
     assert 0.43 < sum(sigma > 0 for sigma in sigmas) / 600 < 0.53
-    noise = build_torchvision_photometric().transforms[5].transforms[0]
+    noise = compose_torchvision_photometric().transforms[5].transforms[0]
     with DrawFrom(torch.Generator().manual_seed(0)):
         drawn = [noise.make_params([])["factor"] * 255 for _ in range(200)]
     assert 0 <= min(drawn) < 0.5

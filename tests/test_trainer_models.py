@@ -323,7 +323,7 @@ def test_vit_is_built_for_the_size_of_the_recipe() -> None:
     [
         ("timm/resnet50.nothing", "timm has no weights 'nothing' of resnet50; it has "),
         ("timm/xception", "timm calls xception legacy_xception now; write model=timm/legacy_xception"),
-        ("convnext-tinny", "no model 'convnext-tinny': did you mean convnext-tiny or "),
+        ("convnext-tinny", "no model 'convnext-tinny': did you mean 'convnext-tiny' or "),
     ],
 )
 def test_wrong_name_is_refused_with_the_right_one(name: str, sentence: str) -> None:
@@ -436,7 +436,7 @@ def test_number_that_no_model_has_is_refused(option: list[str], capsys: pytest.C
     [
         (["alexnet", "--size", "28"], "alexnet does not take pictures of 28 pixels and 3 channels ("),
         (["timm/test_vit.nothing"], "timm has no weights 'nothing' of test_vit; it has r160_in1k"),
-        (["resnt1"], "no model 'resnt1': did you mean resnet18 or "),
+        (["resnt1"], "no model 'resnt1': did you mean 'resnet18' or "),
         (["resnet", "--size", "64"], "--size, --num-classes and --channels are for the summary of one model"),
     ],
 )

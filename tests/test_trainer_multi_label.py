@@ -34,6 +34,8 @@ from shards.sources.find import find_sources
 from trainer.augment.sheet import collect_pictures
 from trainer.contract.bundle import Bundle, read_bundle_page
 from trainer.contract.decision.decision import Decision, answer
+from trainer.contract.metrics import list_metrics
+from trainer.contract.task import MANY_LABELS
 from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
 from trainer.feed.stream import TrainStream
@@ -41,7 +43,7 @@ from trainer.loop.build import build_preprocess
 from trainer.loop.loop import train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.recipes.misfit import MULTI_LABEL_METRIC, refuse_misfit, settle_metric
+from trainer.recipes.misfit import refuse_misfit, settle_metric
 from trainer.record.logbook import read_metrics
 from trainer.record.run_folder import RunFolder
 from trainer.weights.resolve import resolve_recipe
@@ -251,7 +253,7 @@ def test_worst_pictures_are_named_by_all_their_labels(multi_path: Path) -> None:
         samples = [reader.read_one(*place) for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
     labels = np.array([[int(k in sample.labels) for k in range(3)] for sample in samples])
     ids, sources = np.array([sample.sample_id for sample in samples]), [sample.source for sample in samples]
-    rows = Rows(ids, labels, np.full((len(ids), 3), -2, dtype=np.float32), sources)
+    rows = Rows(MANY_LABELS, ids, labels, np.full((len(ids), 3), -2, dtype=np.float32), sources)
     recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}"]))
     worst = read_worst(rows, split, build_preprocess(recipe, dataset), CLASSES, 8)
     assert {picture.label for picture in worst} == {"bars;disc;square"}
@@ -374,14 +376,11 @@ def test_metric_of_the_other_kind_of_labels_is_refused_and_the_kinds_own_are_nam
     multi_path: Path, dataset_path: Path, tmp_path: Path
 ) -> None:
     fixed = (f"storage.root={tmp_path}", "track.wandb=disabled", "loss.name=bce")
-    assert refusal(trainer_run.main, "smoke", *fixed, f"data={multi_path}", "stop.metric=accuracy") == (
-        f"{multi_path} is multi-label and has no stop.metric=accuracy; take map, macro_f1, micro_f1, auroc, "
-        "micro_auroc, subset_accuracy, hamming_loss or log_loss"
-    )
-    assert refusal(trainer_run.main, "smoke", *fixed, f"data={dataset_path}", "stop.metric=map") == (
-        f"{dataset_path} is single-label and has no stop.metric=map; take accuracy, balanced_accuracy, macro_f1, auroc "
-        "or log_loss"
-    )
+    for data, task, metric in ((multi_path, "multi-label", "accuracy"), (dataset_path, "single-label", "map")):
+        *names, last = [row.key for row in list_metrics(task, "stop")]
+        assert refusal(trainer_run.main, "smoke", *fixed, f"data={data}", f"stop.metric={metric}") == (
+            f"{data} is {task} and has no stop.metric={metric}; take {', '.join(names)} or {last}"
+        )
 
 
 def test_metric_that_the_validation_part_cannot_give_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -401,7 +400,7 @@ def test_metric_that_the_validation_part_cannot_give_is_refused_at_the_start(tmp
 def test_metric_is_chosen_where_none_is_given(multi_path: Path, dataset_path: Path) -> None:
     bare, given = load_recipe("smoke", ["data=x"]), load_recipe("smoke", ["data=x", "stop.metric=log_loss"])
     several, one = open_dataset(multi_path), open_dataset(dataset_path)
-    assert settle_metric(bare, several).stop.metric == MULTI_LABEL_METRIC
+    assert settle_metric(bare, several).stop.metric == "map"
     assert settle_metric(given, several).stop.metric == "log_loss"
     assert settle_metric(bare, one) is bare
 

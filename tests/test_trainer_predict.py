@@ -32,7 +32,8 @@ from PIL import Image
 import trainer.predict.__main__ as trainer_predict
 from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.sources.folder import list_pictures, walk_pictures
+from shards.sources.folder import list_pictures
+from shards.sources.walk import walk_pictures
 from shards.storage.storage import open_storage
 from trainer.contract.bundle import Bundle, read_bundle_page, save_bundle
 from trainer.contract.decision.conformal import ConformalSets
@@ -286,8 +287,8 @@ def test_list_may_hold_urls_beside_paths_and_those_that_are_gone_are_unreadable(
     [
         ("plain", "is no packed dataset (it has no dataset.json), and what else a web server has cannot be listed"),
         ("plain:test", "is no packed dataset (it has no dataset.json); drop the split"),
-        ("plain/test.zip", "archives and lists are read from disk alone; fetch it first"),
-        ("plain/list.csv", "archives and lists are read from disk alone; fetch it first"),
+        ("plain/test.zip", "archives are read from disk alone; fetch it first"),
+        ("plain/list.csv", "lists are read from disk alone; fetch it first"),
     ],
 )
 def test_what_a_web_server_cannot_give_is_refused_in_a_sentence(

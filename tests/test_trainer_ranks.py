@@ -24,9 +24,11 @@ from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from shards.workers.openmp import SPINS
 from trainer.contract.model.model import Classifier, ModelSpec
+from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.files import Judging
 from trainer.evaluate.metrics.metrics import compute_metrics
+from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.rows import CHUNK, evaluate_split
 from trainer.feed.feed import Batch
 from trainer.feed.stream import TrainStream
@@ -342,7 +344,7 @@ def test_validation_in_training_is_that_of_the_snapshot_although_ranks_have_thei
     model = build_model(recipe, len(dataset.classes))
     model.load_state_dict(read_weights(recipe))
     rows = evaluate_split(model, build_preprocess(recipe, dataset), dataset.split("val"), single_rank(), workers=1)
-    metrics = compute_metrics(rows.labels, rows.logits, dataset.classes)
+    metrics = compute_metrics(rows.labels, rows.logits, dataset.classes, find_rule(ONE_LABEL, dataset.classes))
     assert read_metrics(run_dir(recipe))[-1]["val/log_loss"] == metrics["log_loss"]
 
 

@@ -101,8 +101,8 @@ SENTENCES = {
     "optim.peak_lr=inf": "optim.peak_lr: input should be a finite number, got inf",
     "schedule.warmup_frac=500": "schedule.warmup_frac: input should be less than 1, got 500",
     "schedule.name=linear": (
-        "schedule.name: input should be 'constant', 'step', 'multistep', 'cosine', 'sgdr', 'exponential', "
-        "'natural_exp', 'one_cycle', 'polynomial' or 'plateau', got 'linear'"
+        "schedule.name: the schedules are constant, step, multistep, cosine, sgdr, exponential, natural_exp, "
+        "one_cycle, polynomial, plateau, got 'linear'"
     ),
     "evaluate_on=[test, all]": "evaluate_on.1: input should be 'train', 'val' or 'test', got 'all'",
     "augment.policy=mad": (

@@ -280,7 +280,7 @@ def test_dataset_without_a_test_part_trains_when_nothing_asks_for_it(without: di
 
 def test_unknown_model_is_refused(dataset_path: Path, tmp_path: Path) -> None:
     assert refusal("smoke", *options(dataset_path, tmp_path, "model=resnet81")).startswith(
-        "no model 'resnet81': did you mean resnet18 or "
+        "no model 'resnet81': did you mean 'resnet18' or "
     )
 
 

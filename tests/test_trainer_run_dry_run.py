@@ -213,7 +213,7 @@ def test_other_recipe_in_the_folder_of_a_run_is_refused_as_by_the_run(finished: 
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("model=resnet81", "error: no model 'resnet81': did you mean resnet18 or "),
+        ("model=resnet81", "error: no model 'resnet81': did you mean 'resnet18' or "),
         ("freeze=[stem]", "error: freeze: no parameter of timm/test_efficientnet_gn begins with 'stem'; "),
         ("weights=gone.pth", "error: "),
         ("storage.root=/dev/null/runs", "error: Not a directory: /dev/null\n"),

@@ -25,7 +25,7 @@ from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
 from trainer.recipes.file import load_recipe
-from trainer.recipes.options.loss import LossOptions
+from trainer.recipes.options.loss import LOSSES, LossOptions
 from trainer.step.distillation import Distillation, load_distillation
 from trainer.step.loss import Loss, build_loss
 from trainer.step.multi_label_loss import MultiLabelLoss, build_multi_label_loss
@@ -99,9 +99,9 @@ SEVERAL = torch.tensor([[1.0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]]
 """Pictures of several labels and of none."""
 
 
-def build_several(**options: object) -> MultiLabelLoss:
+def build_several(name: str = "bce", **options: object) -> MultiLabelLoss:
     """The loss of 200 pictures whose classes are in 10, 40 and 150 of them."""
-    given = LossOptions.model_validate({"name": "bce", **options})
+    given = LossOptions.model_validate({"name": name, **options})
     return build_multi_label_loss(given, COUNTS, 200, CLASSES)
 
 
@@ -149,7 +149,50 @@ def test_losses_of_several_labels_are_those_of_the_batchs_parts(dtype: torch.dty
     assert loss.weigh(SEVERAL[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "focal", "bce"])
+def build_any(name: str, labels: Tensor, **options: object) -> Loss:
+    """The loss of that name, of one label or of several as these labels are."""
+    return build_several(name=name, **options) if labels.ndim == 2 else build(name=name, **options)
+
+
+# What is added to the table is tested by all that is parametrised with it, and once more where it takes several labels.
+NAMES = [(name, LABELS) for name in LOSSES] + [(name, SEVERAL) for name, row in LOSSES.items() if row.several]
+ROWS = pytest.mark.parametrize(("name", "labels"), NAMES, ids=[f"{name}-{labels.ndim}" for name, labels in NAMES])
+
+
+@ROWS
+@pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
+def test_gradient_is_finite_for_logits_of_any_size(name: str, labels: Tensor, size: float) -> None:
+    logits = (size * draw_logits()).requires_grad_()
+    build_any(name, labels).per_sample(logits, labels).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+@ROWS
+def test_step_against_the_gradient_makes_the_loss_less(name: str, labels: Tensor) -> None:
+    loss, logits = build_any(name, labels), (draw_logits().double() / 3).requires_grad_()
+    before = loss.per_sample(logits, labels)
+    (gradient,) = torch.autograd.grad(before.sum(), logits)
+    assert (loss.per_sample(logits - 0.01 * gradient, labels) < before).all()
+
+
+@ROWS
+def test_certain_and_right_answer_costs_nothing_unless_an_option_asks_for_it(name: str, labels: Tensor) -> None:
+    yes = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels, 3).float()
+    loss = build_any(name, labels)
+    assert loss.per_sample(60 * (yes - 0.5), labels).max() < 1e-9
+    assert loss.per_sample(60 * (0.5 - yes), labels).min() > 1
+
+
+@ROWS
+def test_labels_for_a_step_without_pictures_are_as_the_loss_takes_them(name: str, labels: Tensor) -> None:
+    loss = build_any(name, labels)
+    blank = loss.blank_labels(5, 3)
+    assert (blank.shape, blank.dtype) == (labels.shape, labels.dtype)
+    assert loss.per_sample(draw_logits(), blank).shape == loss.weigh(blank).shape == (5,)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_of_a_batch_are_those_of_its_parts(name: str, dtype: torch.dtype) -> None:
     """A slice of a rank has the losses that its samples have in the global batch; an empty one has none."""
@@ -263,7 +306,8 @@ REFUSED = {
     "loss.class_weights=[0, 0]": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got [0, 0]",
     "loss.class_weights=3": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got 3",
     "loss={name: focal, focal_alpha: 2}": "loss.focal_alpha: one number for two classes is above 0 and below 1, got 2",
-    "loss.name=hinge": "loss.name: input should be 'cross_entropy', 'focal' or 'bce', got 'hinge'",
+    "loss.name=hinge": "loss.name: the losses are cross_entropy, focal, bce, got 'hinge'",
+    "loss.name=fokal": "loss.name: the losses are cross_entropy, focal, bce, got 'fokal'; did you mean 'focal'?",
 }
 
 

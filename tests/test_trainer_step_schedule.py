@@ -13,8 +13,9 @@ from torch.optim import lr_scheduler as theirs
 
 from shards.errors import UsageError
 from trainer.recipes.file import load_recipe
-from trainer.recipes.options.schedule import ScheduleOptions
-from trainer.step.schedule import PlateauState, scale_lr, update_plateau
+from trainer.recipes.options.choice import REQUIRED
+from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
+from trainer.step.schedule import PlateauState, scale_lr, watch_metric
 
 
 def scale(seen: int, total: int = 1000, per_epoch: int = 100, **options: object) -> float:
@@ -37,17 +38,12 @@ def test_schedule_falls_during_warmup_as_it_would_without() -> None:
     assert [scale(seen, warmup_epochs=3, **options) for seen in (150, 299, 300, 450)] == pytest.approx(expected)
 
 
+# Values for options that have no default; half is one for most.
+VALUES_OF = {"milestones": [3, 6], "gamma": 0.9}
+# What is added to the table is tested by all that is parametrised with it.
 NEEDED: dict[str, dict[str, object]] = {
-    "constant": {},
-    "step": {},
-    "multistep": {"milestones": [3, 6]},
-    "cosine": {},
-    "sgdr": {"first_epochs": 2},
-    "exponential": {"gamma": 0.9},
-    "natural_exp": {"gamma": 0.6},
-    "polynomial": {"power": 2},
-    "plateau": {},
-    "one_cycle": {},
+    name: {option: VALUES_OF.get(option, 0.5) for option, default in row.defaults.items() if default is REQUIRED}
+    for name, row in SCHEDULES.items()
 }
 
 
@@ -154,7 +150,7 @@ def test_plateau_falls_when_torchs_does(values: str, patience: int) -> None:
     state = PlateauState()
     for value in VALUES[values]:
         peer.step(value)
-        state = update_plateau(options, state, value, lower_is_better=lower)
+        state = watch_metric(options, state, value, lower_is_better=lower)
         assert scale_lr(options, 50, 100, 10, state) == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
@@ -162,7 +158,7 @@ def test_plateau_state_goes_through_json_unchanged() -> None:
     options, state = ScheduleOptions(name="plateau", patience=1), PlateauState()
     for value in (0.1, 0.1, 0.1, 0.3, 0.2):
         assert PlateauState.model_validate_json(state.model_dump_json()) == state
-        state = update_plateau(options, state, value, lower_is_better=False)
+        state = watch_metric(options, state, value, lower_is_better=False)
     assert state == PlateauState(best=0.3, epochs_without_better=1, share=0.1)
 
 
@@ -187,8 +183,8 @@ def test_schedule_in_one_word_is_resolved_to_its_options(word: str) -> None:
 
 
 FORMS = (
-    "in one word it is default-0.5-3 (plateau: factor, patience), step-20-0.1 (step: step_epochs, gamma), "
-    "multi-30,60-0.1 (multistep: milestones, gamma), SGDR-5-2 (sgdr: first_epochs, mult), or one of constant, step, "
+    "in one word it is step-20-0.1 (step: step_epochs, gamma), multi-30,60-0.1 (multistep: milestones, gamma), "
+    "SGDR-5-2 (sgdr: first_epochs, mult), default-0.5-3 (plateau: factor, patience), or one of constant, step, "
     "multistep, cosine, sgdr, exponential, natural_exp, one_cycle, polynomial, plateau"
 )
 REFUSED = {
@@ -222,6 +218,15 @@ def test_null_takes_back_what_another_schedule_used() -> None:
     recipe = load_recipe("smoke", ["data=x", "schedule={name: step, gamma: 0.5}", "schedule.name=cosine",
                                    "schedule.gamma=null"])  # fmt: skip
     assert recipe.schedule == ScheduleOptions(name="cosine")
+
+
+@pytest.mark.parametrize("name", [name for name, row in SCHEDULES.items() if row.form])
+def test_example_of_a_form_in_one_word_is_read_as_its_schedule(name: str) -> None:
+    form = SCHEDULES[name].form
+    assert form is not None
+    options = ScheduleOptions.model_validate(form.example)
+    assert (options.name, options.warmup_frac) == (name, 0)
+    assert set(form.options) <= set(SCHEDULES[name].defaults)
 
 
 @pytest.mark.parametrize(("name", "share"), [("cosine", 0.1), ("one_cycle", 0.3)])
@@ -301,7 +306,7 @@ def test_plateau_share_never_rises_and_is_a_function_of_the_values(patience: int
     options = ScheduleOptions(name="plateau", factor=0.5, patience=patience, final_frac=0.1)
     state = PlateauState()
     for value in values:
-        after = update_plateau(options, state, value, lower_is_better=True)
-        assert after == update_plateau(options, state, value, lower_is_better=True)
+        after = watch_metric(options, state, value, lower_is_better=True)
+        assert after == watch_metric(options, state, value, lower_is_better=True)
         assert 0.1 <= after.share <= state.share
         state = after

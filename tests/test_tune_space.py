@@ -63,9 +63,9 @@ def test_levels_whose_joined_names_collide_are_refused() -> None:
     ("content", "sentence"),
     [
         ({"factors": {"rate": {}}}, "factor 'rate' has no levels"),
-        ({"factors": {}}, "factors: Dictionary should have at least 1 item"),
-        ({"factors": FACTORS, "grace": 2}, "grace: Extra inputs are not permitted"),
-        ({"factors": FACTORS, "reduction_factor": 1}, "reduction_factor: Input should be greater than or equal to 2"),
+        ({"factors": {}}, "factors: dictionary should have at least 1 item"),
+        ({"factors": FACTORS, "grace": 2}, "grace: extra inputs are not permitted"),
+        ({"factors": FACTORS, "reduction_factor": 1}, "reduction_factor: input should be greater than or equal to 2"),
     ],
 )
 def test_a_space_that_is_not_well_formed_is_refused_by_name(tmp_path: Path, content: object, sentence: str) -> None:

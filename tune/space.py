@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from shards.errors import UsageError
+from shards.errors import UsageError, explain_invalid
 from trainer.recipes.file import apply_override, build_recipe
 from trainer.recipes.options.section import Section
 from trainer.recipes.recipe import Recipe
@@ -70,9 +70,7 @@ def load_space(location: str) -> Space:
     except yaml.YAMLError as err:
         raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     except ValidationError as err:
-        first = err.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from err
+        raise UsageError(f"{path}: {explain_invalid(err)}") from err
 
 
 def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:

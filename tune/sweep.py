@@ -18,7 +18,7 @@ from ray.tune.schedulers import ASHAScheduler
 from shards.cli.progress import draw_bar
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.errors import Interrupted, ShardError, UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_json, write_text
+from shards.files.atomic import replace_folder, write_json, write_text
 from trainer.recipes.misfit import refuse_misfit, settle_metric
 from trainer.recipes.recipe import Recipe
 from trainer.record.progress import TICK_S
@@ -69,7 +69,8 @@ def _run(trials: list[Trial], space: Space, sweep_dir: Path) -> Table:
     write_table(sweep_dir, table)
     if table.best is None:
         raise ShardError(f"no trial of {sweep_dir} finished; {next(iter(table.failures.items()), 'none failed')}")
-    _copy_bundle(sweep_dir / "trials" / table.best.trial / "bundle", sweep_dir / BEST)
+    with replace_folder(sweep_dir / BEST) as best:
+        shutil.copytree(sweep_dir / "trials" / table.best.trial / "bundle", best, dirs_exist_ok=True)
     write_json(sweep_dir / RESULT, {"best": table.best.trial})
     return table
 
@@ -162,9 +163,3 @@ def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path, progr
                 for trial in trials:
                     if trial.folder.path.is_dir():
                         trial.folder.stop_file.touch()
-
-
-def _copy_bundle(source: Path, target: Path) -> None:
-    with open_temporary_folder(target) as temporary:
-        shutil.copytree(source, temporary, dirs_exist_ok=True)
-        publish_folder(temporary, target)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -13,7 +14,6 @@ from cluster.serve.body import FIELD, read_picture
 from shards.errors import DecodeError
 from trainer.contract.decision.decision import Answer
 
-_PAGES = "POST /v1/predict, GET /v1/model, GET /v1/stats and GET /healthz"
 _BODY = {
     "required": True,
     "content": {
@@ -44,49 +44,83 @@ class Endpoint(Protocol):
     def describe_stats(self) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page of the endpoint."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    answer: Callable[[Endpoint, Request], Awaitable[Any]]
+    """Gives what is sent back, as JSON: a dict, or a response of its own."""
+    gives: Any = dict[str, Any]
+    """Type of that, for /openapi.json."""
+    takes: dict[str, Any] | None = None
+    """Body of the request, likewise."""
+
+
+async def _predict(endpoint: Endpoint, request: Request) -> JSONResponse:
+    prediction = await endpoint.predict(await read_picture(request, endpoint.max_bytes))
+    return JSONResponse(prediction.describe())
+
+
+async def _describe_model(endpoint: Endpoint, _: Request) -> dict[str, Any]:
+    return endpoint.describe_model()
+
+
+async def _describe_stats(endpoint: Endpoint, _: Request) -> dict[str, Any]:
+    return endpoint.describe_stats()
+
+
+async def _say_healthy(_endpoint: Endpoint, _request: Request) -> dict[str, str]:
+    return {"status": "ok"}
+
+
+PAGES = (
+    Page("POST", "/v1/predict", _predict, gives=Prediction, takes=_BODY),
+    Page("GET", "/v1/model", _describe_model),
+    Page("GET", "/v1/stats", _describe_stats),
+    Page("GET", "/healthz", _say_healthy, gives=dict[str, str]),
+)
+
+
 def build_api(endpoint: Endpoint) -> FastAPI:
     """Return the application whose pages `endpoint` answers."""
     api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers())
-
-    @api.post("/v1/predict", openapi_extra={"requestBody": _BODY}, response_model=Prediction)
-    async def predict(request: Request) -> JSONResponse:
-        prediction = await endpoint.predict(await read_picture(request, endpoint.max_bytes))
-        return JSONResponse(prediction.describe())
-
-    @api.get("/v1/model")
-    async def model() -> dict[str, Any]:
-        return endpoint.describe_model()
-
-    @api.get("/v1/stats")
-    async def stats() -> dict[str, Any]:
-        return endpoint.describe_stats()
-
-    @api.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
+    for page in PAGES:
+        api.add_api_route(
+            page.path,
+            _bind(page, endpoint),
+            methods=[page.method],
+            name=page.path.rpartition("/")[2],
+            response_model=page.gives,
+            openapi_extra={"requestBody": page.takes} if page.takes else None,
+        )
     return api
+
+
+def _bind(page: Page, endpoint: Endpoint) -> Callable[[Request], Awaitable[Any]]:
+    async def answer(request: Request) -> Any:
+        return await page.answer(endpoint, request)
+
+    return answer
 
 
 def _handlers() -> dict[int | type[Exception], Any]:
     return {
         StarletteHTTPException: _answer_http_error,
-        RequestValidationError: _answer_invalid,
         DecodeError: _answer_refused_picture,
         Exception: _answer_fault,
     }
 
 
 async def _answer_http_error(request: Request, err: HTTPException) -> JSONResponse:
+    *others, last = (f"{page.method} {page.path}" for page in PAGES)
+    pages = f"the endpoint has {', '.join(others)} and {last}"
     sentences = {
-        404: f"there is no page {request.url.path}; the endpoint has {_PAGES}",
-        405: f"{request.method} is not possible at {request.url.path}; the endpoint has {_PAGES}",
+        404: f"there is no page {request.url.path}; {pages}",
+        405: f"{request.method} is not possible at {request.url.path}; {pages}",
     }
     return _say(err.status_code, sentences.get(err.status_code, str(err.detail)), err.headers)
-
-
-async def _answer_invalid(_: Request, err: RequestValidationError) -> JSONResponse:
-    return _say(422, f"the request is not valid ({err.errors()[0]['msg']})")
 
 
 async def _answer_refused_picture(_: Request, err: DecodeError) -> JSONResponse:

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client  # Serve's port is shown nowhere else without the dashboard
 from ray.serve.exceptions import RayServeException
 
 from cluster.serve.options import ServeOptions
 from shards.errors import ShardError, UsageError
+from shards.workers.ray_private import read_serve_port
 
 APPLICATION = "shardline"
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
@@ -49,13 +49,13 @@ def check_place(host: str, port: int) -> None:
     Raises:
         UsageError: Serve runs there on another port, or another program has the port.
     """
-    client = _get_global_client(raise_if_no_controller_running=False)
-    if client is None:
+    there = read_serve_port()
+    if there is None:
         check_port(host, port)
-    elif client.http_config.port != port:
+    elif there != port:
         raise UsageError(
-            f"this cluster's Ray Serve already listens on port {client.http_config.port}, which cannot change while "
-            f"it runs; give --port {client.http_config.port}"
+            f"this cluster's Ray Serve already listens on port {there}, which cannot change while it runs; give "
+            f"--port {there}"
         )
 
 

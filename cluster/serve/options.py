@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shards.errors import UsageError
+from shards.cli.sentences import suggest
+from shards.errors import UsageError, explain_invalid
 from trainer.contract.model.names import BackendName
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
@@ -79,15 +79,11 @@ max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, back
     try:
         return ServeOptions.model_validate(dict(arguments))
     except ValidationError as err:
-        first = err.errors()[0]
-        name = str(first["loc"][0])
-        if first["type"] == "missing":
-            raise UsageError(f"option '{name}' is missing; give it, for example {name}=runs/demo/bundle") from err
-        raise UsageError(f"option '{name}': {first['msg']}, got {first['input']!r}") from err
+        if "bundle" not in arguments:
+            raise UsageError("option 'bundle' is missing; give it, for example bundle=runs/demo/bundle") from err
+        raise UsageError(explain_invalid(err, spell="option '{}'".format)) from err
 
 
 def _unknown(name: str) -> UsageError:
-    known = list(ServeOptions.model_fields)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"no option '{name}': {hint}the endpoint has {', '.join(known)}")
+    hint = suggest(name, ServeOptions.model_fields, before=": ", otherwise=";")
+    return UsageError(f"no option '{name}'{hint} the endpoint has {', '.join(ServeOptions.model_fields)}")

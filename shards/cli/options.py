@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from types import NoneType
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from shards.errors import UsageError
+from shards.cli.sentences import suggest
+from shards.errors import UsageError, explain_invalid
 
 Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
 """A path or a URI, as text."""
@@ -50,9 +50,9 @@ def _explain(err: ValidationError, known: list[str]) -> UsageError:
         return own
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return UsageError(f"no option '{name}': {hint}there are {', '.join(known)}")
+        return UsageError(
+            f"no option '{name}'{suggest(name, known, before=': ', otherwise=';')} there are {', '.join(known)}"
+        )
     if first["type"] == "missing":
         return UsageError(f"option '{name}' is missing; give it")
-    return UsageError(f"option '{name}': {first['msg']}, got {first['input']!r}")
+    return UsageError(explain_invalid(err, "option '{}'".format))

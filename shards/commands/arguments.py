@@ -10,12 +10,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shards.errors import UsageError
+from shards.cli.arguments import check_count
+from shards.errors import UsageError, explain_invalid
 from shards.files.sizes import parse_size
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
 from shards.pictures.decode import DecodeOptions
 from shards.sources.find import find_sources
+from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
 from shards.splits.splits import SplitOptions, parse_merge, parse_shares
@@ -33,8 +35,7 @@ _NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "o
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which pictures there are, how they are decoded and how they are split."""
     parser.add_argument(
-        "src", type=Path, help="folder of class folders, or train/val/test above those; a .zip or .tar(.gz/.zst) of "
-        "one; a .csv or .parquet list with columns path,label; a folder of WebDataset tars"
+        "src", type=Path, help=describe(PACKED_KINDS)
     )  # fmt: skip
     group = parser.add_argument_group("sources")
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
@@ -162,8 +163,7 @@ def choose_pool(arguments: argparse.Namespace) -> Iterator[Pool]:
     Raises:
         UsageError: No worker, or no Ray cluster.
     """
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers is at least 1, got {arguments.workers}")
+    check_count("--workers", arguments.workers, of="processes or tasks")
     if arguments.on == "ray":
         from shards.workers.ray_pool import open_ray_pool
 
@@ -182,10 +182,13 @@ def _build(model: type[Model], **values: object) -> Model:
     try:
         return model(**values)
     except ValidationError as err:
-        first = err.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "options"
-        option = {"gray_range": "range", "merge": "merge-and-resplit"}.get(field, field.replace("_", "-"))
-        raise UsageError(f"--{option}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}") from err
+        raise UsageError(explain_invalid(err, _spell)) from err
+
+
+def _spell(name: str) -> str:
+    """Return the option that gives a field, or one of its items."""
+    field = name.partition(".")[0]
+    return f"--{ {'gray_range': 'range', 'merge': 'merge-and-resplit'}.get(field, field.replace('_', '-')) }"
 
 
 def _read_shares(arguments: argparse.Namespace) -> dict[str, float]:

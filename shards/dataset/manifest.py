@@ -13,13 +13,13 @@ from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.files.versioned import parse_page
 from shards.pictures.decode import DecodeOptions
+from shards.sources.location import MANIFEST_NAME as MANIFEST_NAME
 from shards.sources.model import SPLITS
 from shards.splits.splits import SplitOptions
 from shards.storage.download import fetch
 from shards.storage.readable import Readable
 from shards.storage.storage import FolderStorage
 
-MANIFEST_NAME = "dataset.json"
 TABLE_NAME = "shards.parquet"
 AUDIT_TABLE = "audit.parquet"
 """What the audit knew of every picture; a dataset is whole without it."""

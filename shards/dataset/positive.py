@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+
+from shards.cli.sentences import suggest
 
 _LISTED = 20
 """Classes that a sentence names; of more there are too many to read."""
@@ -70,6 +71,4 @@ def _suggest(positive: str, classes: Sequence[str], display_names: Sequence[str]
     called = [name for name, shown in zip(classes, display_names, strict=False) if shown == positive]
     if len(called) == 1:
         return f"; {positive} is the display name of '{called[0]}', give that"
-    folded = {name.casefold(): name for name in classes}
-    near = difflib.get_close_matches(positive.casefold().strip(), folded, n=1, cutoff=0.7)
-    return f"; did you mean '{folded[near[0]]}'?" if near else ""
+    return suggest(positive, classes)

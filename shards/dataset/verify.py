@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
+from shards.cli.arguments import check_count
 from shards.dataset.affected import Suspects, count_suspects, describe_affected, find_suspects, is_indexed
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
 from shards.dataset.read import SampleReader
-from shards.errors import ShardError, UsageError
+from shards.errors import ShardError
 from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
 from shards.pictures.decode import inspect
 from shards.pictures.decoding import is_changed
@@ -64,8 +65,7 @@ def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int
         UsageError: A sample of less than one picture.
         ShardError: A shard, index or picture that is not what was packed.
     """
-    if sample is not None and sample < 1:
-        raise UsageError(f"--sample is at least 1 picture, got {sample}")
+    check_count("--sample", sample, of="pictures")
     dataset = open_dataset(location)
     storage = open_readable(dataset.location)
     wanted = _draw(dataset, sample, seed)

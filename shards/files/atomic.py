@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 from shards.errors import UsageError
 from shards.files.disk import naming_disk
-from shards.files.temporary import holding, name_temporary, remove_leftovers
+from shards.files.exchange import exchange_names
+from shards.files.temporary import holding, name_aside, name_temporary, remove_leftovers
 
 
 @contextlib.contextmanager
@@ -40,12 +41,12 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Path]:
-    """Yield an empty folder beside `path`, for what becomes `path`; unless it was renamed it is gone after the block.
+    """Yield an empty folder beside `path` for what is made on the way to it; it is gone after the block.
 
     What dead processes left of earlier ones is removed first.
 
     Args:
-        path: See `publish_folder`.
+        path: What is made.
         needed: What will be written, in words, for the error of a disk that does not take it.
 
     Raises:
@@ -66,23 +67,46 @@ def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def publish_folder(temporary: Path, path: Path, *, replaces: bool = True) -> None:
-    """Rename a folder to `path` once all of its files are on the disk.
+@contextlib.contextmanager
+def replace_folder(path: Path, needed: str | None = None, *, replaces: bool = True) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block ends without an error.
 
-    Some disks, those behind a network above all, say only then that they are full.
+    At every moment `path` is the old folder or the new one, whole, however the process ends. Where the file system
+    cannot exchange two names (NFS), it is neither between two renames, and the next one to write puts the old back.
 
     Args:
-        temporary: See `open_temporary_folder`.
-        path: Its name from now on.
+        path: Its name from then on.
+        needed: See `open_temporary_folder`.
         replaces: Whether a folder that is there goes; else it is an error.
+
+    Raises:
+        DiskError: The disk does not take what the block writes.
     """
-    for each in temporary.rglob("*"):
+    with open_temporary_folder(path, needed) as temporary:
+        yield temporary
+        _sync_files(temporary)
+        if replaces and path.is_dir() and not path.is_symlink():
+            _swap(temporary, path)
+        else:
+            os.rename(temporary, path)
+
+
+def _sync_files(folder: Path) -> None:
+    """Return once all files are on the disk; a full one, of a network above all, may say so only then."""
+    for each in folder.rglob("*"):
         if each.is_file():
             with open(each, "rb") as file:
                 os.fsync(file.fileno())
-    if replaces:
-        shutil.rmtree(path, ignore_errors=True)
-    os.replace(temporary, path)
+
+
+def _swap(new: Path, old: Path) -> None:
+    """Give a folder the name of another, which then has the name of a temporary, or is gone."""
+    if exchange_names(new, old):
+        return
+    aside = name_aside(old)
+    os.rename(old, aside)
+    os.rename(new, old)
+    shutil.rmtree(aside)
 
 
 def append_text(path: Path, text: str) -> None:

@@ -1,8 +1,9 @@
 """Names under which files and folders are written before they are published, and what dead processes left of them.
 
-A temporary is `NAME.partial-HOST-PID`: on a disk that machines share, process ids of one mean nothing on another. Who
-writes one holds its lock (flock), which the kernel frees however the process ends: in a container that starts anew, the
-process that left something often had the very id of the one that finds it.
+A temporary is `NAME.partial-HOST-PID`, a folder that made way for a new one `NAME.aside-HOST-PID`: on a disk that
+machines share, process ids of one mean nothing on another. Who writes one holds its lock (flock), which the kernel
+frees however the process ends: in a container that starts anew, the process that left something often had the very id
+of the one that finds it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-TEMPORARY = ".partial"
-_NAME = re.compile(re.escape(TEMPORARY) + r"-(?:([0-9a-f]{8})-)?(\d+)$")
+TEMPORARY, _ASIDE = ".partial", ".aside"
+_NAME = re.compile(r"(.+)(\.partial|\.aside)-(?:([0-9a-f]{8})-)?(\d+)", re.DOTALL)
 _IDLE_S = 3600.0
 """A writer on another machine that has not touched what it writes for so long is dead, or as good as dead."""
 
@@ -29,30 +30,36 @@ def name_temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}{TEMPORARY}-{_name_host()}-{os.getpid()}")
 
 
+def name_aside(path: Path) -> Path:
+    """Return where this process puts the folder `path` until its successor has that name."""
+    return path.with_name(f"{path.name}{_ASIDE}-{_name_host()}-{os.getpid()}")
+
+
 def is_leftover(name: str) -> bool:
-    """Say whether a name is that of a temporary, which somebody writes, or who was killed could not remove.
+    """Say whether a name is that of a temporary, which a process writes, or was killed before it could remove.
 
     >>> is_leftover("0.tar.partial-0123abcd-7"), is_leftover("0.tar.partial-7"), is_leftover("0.tar.partial")
     (True, True, False)
     """
-    return _NAME.search(name) is not None
+    return _NAME.fullmatch(name) is not None
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what dead processes left beside `path` of earlier ways to write it."""
+    """Remove what dead processes left beside `path` of earlier ways to write it; what they put aside is put back."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for other in list(path.parent.iterdir()):
-            if other.name.startswith(f"{path.name}{TEMPORARY}-") and is_leftover(other.name):
-                _remove_dead(other)
+            match = _NAME.fullmatch(other.name)
+            if match and match[1] == path.name:
+                _remove_dead(other, match)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what dead processes left anywhere below `folder`."""
+    """Remove what dead processes left anywhere below `folder`; what they put aside is put back."""
     for parent, folders, files in os.walk(folder):
-        left = [name for name in [*folders, *files] if is_leftover(name)]
+        left = {name: match for name in [*folders, *files] if (match := _NAME.fullmatch(name))}
         folders[:] = [name for name in folders if name not in left]
-        for name in left:
-            _remove_dead(Path(parent, name))
+        for name, match in left.items():
+            _remove_dead(Path(parent, name), match)
 
 
 @contextlib.contextmanager
@@ -63,25 +70,25 @@ def holding(handle: int) -> Iterator[None]:
     yield
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_dead(path: Path, match: re.Match[str]) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if _is_living(path):
+        if _is_living(path, host=match[3], pid=int(match[4])):
             return
-        if path.is_dir() and not path.is_symlink():
+        was = path.with_name(match[1])
+        if match[2] == _ASIDE and not was.exists():
+            path.rename(was)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
 
 
-def _is_living(path: Path) -> bool:
+def _is_living(path: Path, host: str | None, pid: int) -> bool:
     """Say whether the process that writes a temporary may still do so.
 
     Raises:
         FileNotFoundError: It is gone.
     """
-    match = _NAME.search(path.name)
-    assert match is not None
-    host, pid = match[1], int(match[2])
     if _is_locked(path):
         return True
     if host in (None, _name_host()) and (pid == os.getpid() or not Path(f"/proc/{pid}").exists()):

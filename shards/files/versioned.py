@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shards.errors import ShardError
+from shards.errors import ShardError, explain_invalid
 
 Page = TypeVar("Page", bound=BaseModel)
 
@@ -39,7 +39,4 @@ def parse_page(data: bytes, where: object, kind: type[Page], remedy: str) -> Pag
 
 def _explain(err: ValueError) -> str:
     """Return what is wrong, in a line: of a page that can be read the first field that does not fit."""
-    if not isinstance(err, ValidationError):
-        return str(err).splitlines()[0]
-    first = err.errors(include_url=False)[0]
-    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    return explain_invalid(err) if isinstance(err, ValidationError) else str(err).splitlines()[0]

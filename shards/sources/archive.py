@@ -16,13 +16,6 @@ from shards.sources.tars import Member, PassedTar, StreamStore, TarStore, open_t
 from shards.sources.webdataset import holds_samples, list_tars
 from shards.sources.zips import ZipStore, list_zip
 
-ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
-
-
-def is_archive(path: Path) -> bool:
-    """Say whether a file is an archive by its name."""
-    return path.name.lower().endswith(ARCHIVE_ENDINGS)
-
 
 def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | None = None) -> SourceList:
     """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.

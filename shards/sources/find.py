@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.sources.archive import ARCHIVE_ENDINGS, is_archive, list_archive
 from shards.sources.class_names import name_classes
-from shards.sources.folder import list_folder, scan_folder
 from shards.sources.groups import group_by_regex
-from shards.sources.layout import ENDINGS, SIDECAR, read_ending
+from shards.sources.kinds import PACKED_KINDS, How, find_kind
 from shards.sources.list_form import ListForm
-from shards.sources.listing import read_list
 from shards.sources.model import SourceList
 from shards.sources.pattern import Pattern, parse_pattern
-from shards.sources.table import LIST_ENDINGS, find_lists
-from shards.sources.webdataset import find_tars, list_tars
 
 
 def find_sources(
@@ -31,8 +27,7 @@ def find_sources(
     """Return the pictures that `src` holds, whatever it is.
 
     Args:
-        src: Folder of class folders or of train/val/test above those; a .zip, .tar, .tar.gz or .tar.zst of one; a
-            .csv or .parquet list; a WebDataset tar or a folder of these.
+        src: Of one of PACKED_KINDS.
         unlabelled: Take all pictures, without labels, as split `all`.
         layout: What the folders of a folder or an archive mean, see `parse_pattern`; None: their names tell.
         class_names: File of display names, see `read_class_names`.
@@ -47,14 +42,8 @@ def find_sources(
     pattern = parse_pattern(layout) if layout is not None else None
     if pattern and unlabelled:
         raise UsageError("--layout says which folders are classes, and --unlabelled takes none; give one of them")
-    if read_ending(src.name) in LIST_ENDINGS and src.is_file():
-        _refuse_pattern(src, "a list, whose columns say class and split", pattern)
-        settled = ("group",) if group_regex else ()
-        listed = read_list(src, unlabelled=unlabelled, form=form, settled=settled)
-    else:
-        listed = _find(src, unlabelled, pattern)
-        if form is not None and (option := form.name_given()):
-            raise UsageError(f"{option} says how a list is read, and {src} is none; give a .csv, or drop the option")
+    load = _choose_loader(src, pattern, form)
+    listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else ()))
     if class_names is not None:
         if unlabelled:
             raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")
@@ -62,36 +51,16 @@ def find_sources(
     return group_by_regex(listed, group_regex) if group_regex else listed
 
 
-def _find(src: Path, unlabelled: bool, pattern: Pattern | None) -> SourceList:
-    if src.is_dir():
-        return _find_in_folder(src, unlabelled, pattern)
+def _choose_loader(src: Path, pattern: Pattern | None, form: ListForm | None) -> Callable[[Path, How], SourceList]:
+    """Return what lists the pictures of a path, once the options fit what it is."""
     if not src.exists():
         raise UsageError(f"no such folder: {src}; give a folder that holds one subfolder of pictures per class")
-    if is_archive(src):
-        return list_archive(src, unlabelled=unlabelled, pattern=pattern)
-    raise UsageError(
-        f"{src} is neither a folder nor a file that can be packed ({', '.join((*ARCHIVE_ENDINGS, *LIST_ENDINGS))})"
-    )
-
-
-def _find_in_folder(src: Path, unlabelled: bool, pattern: Pattern | None) -> SourceList:
-    scan = scan_folder(src, unlabelled=unlabelled, pattern=pattern)
-    names = [entry.name for entry in scan.entries]
-    tars = find_tars(names)
-    if tars and not any(read_ending(name) in ENDINGS for name in names):
-        _refuse_pattern(src, "a folder of tars, in which each picture has its label beside it", pattern)
-        return list_tars(src, tars, unlabelled=unlabelled)
-    lists = [] if unlabelled else find_lists(names)
-    try:
-        listed = list_folder(src, scan, unlabelled=unlabelled, pattern=pattern)
-    except UsageError as err:
-        if lists and SIDECAR not in names:
-            raise UsageError(f"{err}; to pack by the list in it, give {src / lists[0]}") from err
-        raise
-    notes = [f"{src / lists[0]} is not read; to pack by that list and not by folders, give it as SRC"] if lists else []
-    return replace(listed, notes=[*listed.notes, *notes])
-
-
-def _refuse_pattern(src: Path, what: str, pattern: Pattern | None) -> None:
-    if pattern is not None:
-        raise UsageError(f"--layout says what folders of pictures mean, and {src} is {what}; leave it out")
+    kind = find_kind(str(src))
+    if kind is None or kind.load is None:
+        endings = ", ".join(ending for kind in reversed(PACKED_KINDS) for ending in kind.endings)
+        raise UsageError(f"{src} is neither a folder nor a file that can be packed ({endings})")
+    if pattern is not None and kind.no_layout:
+        raise UsageError(f"--layout says what folders of pictures mean, and {src} is {kind.no_layout}; leave it out")
+    if form is not None and not kind.is_list and (option := form.name_given()):
+        raise UsageError(f"{option} says how a list is read, and {src} is none; give a .csv, or drop the option")
+    return kind.load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern
 from shards.sources.sidecar import apply_sidecar, read_columns
 from shards.sources.split_words import read_splits
+from shards.sources.walk import Identity, identify
 
 DICOM = ".dcm"
-_Identity = tuple[int, int]
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Walk:
     def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None]) -> None:
         self._root, self._take = os.fspath(root), take
         above = [root, *root.absolute().parents]
-        self._above: set[_Identity] = {_identify(os.fspath(folder)) for folder in above}
+        self._above: set[Identity] = {identify(os.fspath(folder)) for folder in above}
 
     def walk_root(self, levels: int | None) -> None:
         """Visit all. A folder so many levels down is a scope; None: a class folder is, as names of splits tell."""
@@ -105,15 +105,15 @@ class _Walk:
             else:
                 self._walk_scopes(name, folder, (levels or (2 if name in splits else 1)) - 1, self._above)
 
-    def _walk_scopes(self, name: str, folder: str, levels: int, above: set[_Identity]) -> None:
+    def _walk_scopes(self, name: str, folder: str, levels: int, above: set[Identity]) -> None:
         if levels == 0:
             self._walk(name, folder, set(above))
             return
         for inner, path in self._visit(f"{name}/", folder):
-            self._walk_scopes(inner, path, levels - 1, {*above, _identify(folder)})
+            self._walk_scopes(inner, path, levels - 1, {*above, identify(folder)})
 
-    def _walk(self, name: str, folder: str, seen: set[_Identity]) -> None:
-        identity = _identify(folder)
+    def _walk(self, name: str, folder: str, seen: set[Identity]) -> None:
+        identity = identify(folder)
         if identity in seen:
             return
         seen.add(identity)
@@ -132,38 +132,6 @@ class _Walk:
                 else:
                     self._take(prefix + found.name, found)
         return sorted(folders)
-
-
-def walk_pictures(root: str) -> Iterator[str]:
-    """Yield the pictures below a folder by name, in the order of `list_pictures`, holding one folder's names at a time.
-
-    As in `scan_folder`, links are followed and a real folder is visited once. A link to nowhere is yielded as well.
-
-    Raises:
-        OSError: A folder that cannot be listed.
-    """
-    absolute = Path(root).absolute()
-    return _walk_lazily(root, "", {_identify(os.fspath(folder)) for folder in absolute.parents})
-
-
-def _walk_lazily(folder: str, prefix: str, seen: set[_Identity]) -> Iterator[str]:
-    identity = _identify(folder)
-    if identity in seen:
-        return
-    seen.add(identity)
-    with os.scandir(folder) as listing:
-        found = sorted((entry.name, entry.is_dir()) for entry in listing if not is_ignored(entry.name))
-    for name, is_folder in found:
-        path = f"{folder}/{name}"
-        if is_folder:
-            yield from _walk_lazily(path, f"{prefix}{name}/", seen)
-        elif read_ending(name) in ENDINGS and (os.path.isfile(path) or not os.path.exists(path)):
-            yield prefix + name
-
-
-def _identify(folder: str) -> _Identity:
-    facts = os.stat(folder)
-    return facts.st_dev, facts.st_ino
 
 
 def _refuse_odd_names(root: Path, scan: Scan) -> None:

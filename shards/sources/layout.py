@@ -16,6 +16,8 @@ from shards.sources.split_words import is_split_word
 ENDINGS = frozenset(
     [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+LIST_ENDINGS = (".csv", ".tsv", ".parquet")
 IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 SIDECAR = "samples.csv"
 

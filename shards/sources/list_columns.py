@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shards.cli.sentences import suggest
 from shards.errors import UsageError
 from shards.sources.headings import clean, find_column, fold, rank_near
 from shards.sources.list_form import ListForm
@@ -64,9 +64,7 @@ def _find_given(where: object, names: Sequence[str], form: ListForm) -> dict[str
 def _find_one(where: object, names: Sequence[str], wanted: str, option: str) -> int:
     found = find_column(names, wanted)
     if not found:
-        folded = {fold(name): clean(name) for name in names}
-        near = difflib.get_close_matches(fold(wanted), folded, n=1)
-        hint = f"; did you mean '{folded[near[0]]}'?" if near else ""
+        hint = suggest(clean(wanted), map(clean, names))
         raise UsageError(f"{option}: {where} has no such column; its columns are {show_names(names)}{hint}")
     if len(found) > 1:
         raise UsageError(f"{option}: {where} has {_show_doubles(names, found)}; rename one of them")

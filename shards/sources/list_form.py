@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 import shlex
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.cli.sentences import find_near, suggest
 from shards.errors import UsageError
 from shards.sources.headings import ROLES, clean, fold
 
@@ -73,7 +73,7 @@ def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[
         role = fold(role)
         if not equals or role not in roles:
             turned = join_words([f"{fold(name)}={clean(word.partition('=')[0])}"])
-            near = difflib.get_close_matches(role, roles, n=1)
+            near = find_near(role, roles)
             meant = turned if fold(name) in roles else f"{near[0]}={name}" if near and equals else ""
             hint = f"did you mean {option} {shlex.quote(meant)}?" if meant else ""
             hint = hint or f"write {roles[0]}=NAME with the name of the column behind the equals sign"
@@ -118,11 +118,8 @@ def parse_labels(text: str) -> str:
     """
     if text in (ONE, LISTS) or (text and not re.search(r"\w", text)):
         return text
-    near = difflib.get_close_matches(text, (ONE, LISTS), n=1)
-    hint = f"did you mean {near[0]}?" if near else "give one of these"
-    raise UsageError(
-        f"--labels-as is {ONE}, {LISTS} or what separates several labels, such as '|', got '{text}'; {hint}"
-    )
+    hint = suggest(text, (ONE, LISTS), otherwise="; give one of these")
+    raise UsageError(f"--labels-as is {ONE}, {LISTS} or what separates several labels, such as '|', got '{text}'{hint}")
 
 
 def join_words(words: Iterable[str], delimiter: str = ",") -> str:

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from shards.errors import ShardError, UsageError
 from shards.sources.headings import ROLES, fold
-from shards.sources.layout import SIDECAR, read_ending
+from shards.sources.layout import LIST_ENDINGS, SIDECAR, read_ending
 
-LIST_ENDINGS = (".csv", ".tsv", ".parquet")
 _DELIMITERS = ("\t", ",", ";")
 _BAR = "|"
 """Separates values where nothing else does: it stands between labels as well."""

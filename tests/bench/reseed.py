@@ -45,7 +45,7 @@ Timed = Callable[[int], object]
 def name_parts(jpegs: list[Tensor], crops: list[Tensor]) -> dict[str, Timed]:
     """Return what is timed: part -> function of the sample's number."""
     crop = v2.RandomResizedCrop(224, antialias=True)
-    compose = albumentations_policies.A.Compose(albumentations_policies.build_photometric())
+    compose = albumentations_policies.A.Compose(albumentations_policies.compose_photometric())
 
     def keep(number: int) -> SampleKey:
         return SampleKey(0, 1, number)

@@ -6,16 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from shards.cli.arguments import check_count
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
-from shards.errors import UsageError
 from trainer.recipes.file import load_recipe
 
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
-    if arguments.samples < 1:
-        raise UsageError(f"--samples is a number of pictures and must be at least 1, got {arguments.samples}")
+    check_count("--samples", arguments.samples, of="pictures")
     recipe = load_recipe(arguments.recipe, arguments.options)
     out = arguments.out or Path(f"{recipe.name}-augment.png")
     from shards.dataset.dataset import open_dataset

@@ -21,7 +21,7 @@ from trainer.feed.meter import Meter
 from trainer.feed.stream import TrainStream, make_load
 from trainer.loop.build import build_preprocess
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.options.augment import AugmentOptions
+from trainer.recipes.options.augment import POLICIES, AugmentOptions
 from trainer.recipes.resolved import ResolvedRecipe
 
 if TYPE_CHECKING:
@@ -84,10 +84,11 @@ def describe_augment(options: AugmentOptions, spec: PreprocessSpec) -> str:
     """Return in words what happens to a training picture, in the order in which it happens."""
     before = [operation.op for operation in options.pipeline if operation.when == "before"]
     after = [operation.op for operation in options.pipeline if operation.when == "after"]
-    steps = ["manual: AutoAugment on the decoded picture"] if options.policy == "manual" else []
+    policy = POLICIES[options.policy]
+    steps = [f"{policy.name}: {policy.summary}"] if policy.decoded else []
     steps += [f"{', '.join(before)} on the decoded picture"] if before else []
     steps.append(_describe_crop(options, spec))
-    if options.policy not in ("none", "manual"):
+    if options.policy != "none" and not policy.decoded:
         steps.append(f"{options.policy} ({options.chosen_backend})")
     steps += [f"{', '.join(after)} ({options.chosen_backend})"] if after else []
     steps += [f"erasing with p = {options.erase:g}"] if options.erase else []

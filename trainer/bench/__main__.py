@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from shards.cli.arguments import read_count
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume, say
 from trainer.bench.options import BenchOptions
@@ -30,10 +31,7 @@ def main(argv: list[str]) -> int:
 
 
 def _read_sizes(text: str) -> list[int]:
-    sizes = [int(part) for part in text.split(",")]
-    if min(sizes) < 1:
-        raise ValueError
-    return sizes
+    return [read_count(size) for size in text.split(",")]
 
 
 def _read_names(text: str) -> Sequence[BackendName]:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from shards.cli.arguments import check_count
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
 from shards.workers.openmp import count_cpus
@@ -47,6 +48,5 @@ class BenchOptions(Options):
             raise UsageError("--choose compares with eager, which serving falls back on; name it in --backend")
         if not self.seconds > 0:
             raise UsageError(f"--seconds must be above 0, got {self.seconds:g}")
-        if self.threads < 1:
-            raise UsageError(f"--threads must be at least 1, got {self.threads}")
+        check_count("--threads", self.threads, of="threads")
         return self

@@ -13,7 +13,7 @@ from shards.dataset.affected import find_decoding
 from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.pictures.decoding import VERSION
-from trainer.bundle.options import BundleOptions
+from trainer.bundle.options import BundleOptions, Task
 from trainer.bundle.spec import choose_positive, find_shape, make_preprocess, make_spec
 from trainer.contract.bundle import Bundle, BundlePage, is_bundle, read_bundle_page, save_bundle
 from trainer.contract.decision.decision import make_plain_decision
@@ -22,7 +22,7 @@ from trainer.contract.model.head import is_auxiliary
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.evaluate.answers import SEPARATOR
+from trainer.contract.task import SEPARATOR, make_task
 from trainer.loop.build import check_size
 from trainer.weights.classes import read_classes
 from trainer.weights.leftovers import refuse_leftovers
@@ -79,14 +79,14 @@ def bundle_checkpoint(options: BundleOptions) -> Bundled:
     return Bundled(out, spec, preprocess, report, origin, was_bundle=page is not None)
 
 
-def _check_names(classes: list[str], task: str) -> None:
+def _check_names(classes: list[str], task: Task) -> None:
     """Refuse a class of several labels a picture whose name has what joins them.
 
     Raises:
         UsageError: One has.
     """
     joined = next((name for name in classes if SEPARATOR in name), None)
-    if task == "multi-label" and joined is not None:
+    if not make_task(task).is_exclusive and joined is not None:
         raise UsageError(f"'{joined}' is no name among several labels, which '{SEPARATOR}' joins; take another")
 
 

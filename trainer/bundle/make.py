@@ -12,7 +12,7 @@ from shards.order.plan import sequential_refs
 from trainer.contract.bundle import save_bundle
 from trainer.contract.decision.decision import make_plain_decision
 from trainer.contract.model.model import Classifier
-from trainer.contract.positive import OF_POSITIVE
+from trainer.contract.positive import is_of_positive
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluate.positive import find_positive
 from trainer.loop.build import build_model_spec, build_preprocess
@@ -67,6 +67,7 @@ def _best_metrics(run_dir: Path, state: RunState, num_classes: int) -> dict[str,
     """Return what validation gave for the best weights; figures of one class belong to no page that names another."""
     assert state.best is not None
     row = next(row for row in read_metrics(run_dir) if row["epoch"] == state.best.epoch)
-    left_out = {"time_s", "positive", *OF_POSITIVE, *(["auprc"] if num_classes == 2 else [])}
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
-    return {name: value for name, value in named.items() if name not in left_out}
+    # Either class's AUROC is the same.
+    kept = {"auroc", *(name for name in named if not is_of_positive(name, num_classes))} - {"time_s", "positive"}
+    return {name: value for name, value in named.items() if name in kept}

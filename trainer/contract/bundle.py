@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.dataset.positive import check_positive, default_positive
+from shards.dataset.positive import check_positive
 from shards.errors import ShardError, UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_text
+from shards.files.atomic import replace_folder, write_text
 from shards.files.fingerprint import fingerprint_file, fingerprint_json
 from shards.files.sizes import format_size
 from shards.files.versioned import read_page
@@ -31,6 +31,7 @@ from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.positive import name_figures
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
+from trainer.contract.task import make_task
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class BundlePage(BaseModel):
 
     @model_validator(mode="after")
     def _decides_by_task(self) -> Self:
-        if (self.task == "multi-label") != (self.decision.rule == "each"):
+        if self.decision.rule not in make_task(self.task).rules:
             raise ValueError(f"a {self.task} bundle does not decide by the rule {self.decision.rule}")
         return self
 
@@ -105,10 +106,10 @@ class BundlePage(BaseModel):
 
     def name_metrics(self) -> dict[str, float] | None:
         """Return the metrics as people see them, those of one class with that class."""
-        if self.metrics is None or self.task == "multi-label":
-            return self.metrics
+        if self.metrics is None:
+            return None
         # Whatever is positive: a page with such figures is of an earlier version, which knew the second of two alone.
-        return name_figures(self.metrics, default_positive(self.classes), len(self.classes))
+        return name_figures(self.metrics, make_task(self.task).find_positive(self.classes), len(self.classes))
 
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
@@ -249,7 +250,7 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     probes = sum(map(len, pictures)) + len(pictures) * math.prod(facts["preprocess"].shape)
     needed = sum(tensor.nbytes for tensor in tensors.values()) + probes
-    with open_temporary_folder(folder, f"more than {format_size(needed)}") as temporary:
+    with replace_folder(folder, f"more than {format_size(needed)}") as temporary:
         save_file(tensors, temporary / WEIGHTS)
         page = BundlePage(
             model=model.spec,
@@ -268,7 +269,6 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
         write_probes(temporary / _PROBES, pictures, images, logits)
         unsaid = {"positive"} if page.positive is None else set()  # earlier versions read what they know
         write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
-        publish_folder(temporary, folder)
     return read_bundle_page(folder)
 
 

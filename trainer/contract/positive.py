@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
-OF_POSITIVE: Final = (
-    "sensitivity",
-    "specificity",
-    "sensitivity_at_specificity_90",
-    "sensitivity_at_specificity_95",
-)
-"""Metrics of the positive class against the rest."""
-OF_POSITIVE_OF_TWO: Final = ("auroc", "auprc")
-"""Of two classes these are the positive one's, too; of more they are means over the classes."""
+from trainer.contract.metrics import METRICS
 
 
 def is_of_positive(name: str, num_classes: int) -> bool:
@@ -23,7 +14,10 @@ def is_of_positive(name: str, num_classes: int) -> bool:
     (True, False, False)
     """
     last = name.rpartition("/")[2]
-    return last in OF_POSITIVE or (num_classes == 2 and last in OF_POSITIVE_OF_TWO)
+    return any(
+        metric.key == last and (metric.needs == "positive class" or (metric.positive_of_two and num_classes == 2))
+        for metric in METRICS
+    )
 
 
 def name_figure(name: str, positive: str | None, num_classes: int) -> str:

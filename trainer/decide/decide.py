@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.dataset.dataset import Dataset, open_dataset
-from shards.dataset.location import split_location
 from shards.errors import UsageError
+from shards.sources.location import name_split
 from trainer.contract.bundle import Bundle, BundlePage, read_bundle_page
 from trainer.contract.decision.decision import make_plain_decision
 from trainer.contract.decision.stored_decision import score_probes, store_decision
@@ -79,7 +79,7 @@ def _check(options: DecideOptions, page: BundlePage) -> Checked | CheckedEach:
 def _open_part(options: DecideOptions, page: BundlePage, default: str) -> tuple[Dataset, str, list[str]]:
     """Return the dataset, the name of a part that it has, and what its user must know of it."""
     assert options.data is not None  # show and reset alone go without
-    location, part = split_location(options.data, default)
+    location, part = name_split(options.data, default)
     dataset = open_dataset(location).require_labels()
     notes = check_dataset(page, dataset)
     dataset.split(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +72,8 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     notes = [*_PARTS.get(seen.part, []), *notes]
     found = _fit_temperature(seen, first if halved else everything, notes) if wish.temperature else None
     temperature = found.temperature if found else None
-    if seen.is_multi_label:
-        chosen = _choose_labels(wish, classes, seen, temperature, notes)
-    else:
-        chosen = _choose_label(wish, classes, seen, temperature, ~first if halved else everything, notes)
+    choose = _WAYS[seen.task.name].choose
+    chosen = choose(wish, classes, seen, temperature, ~first if halved else everything, notes)
     ood, detector = _fit_ood(wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
     decision = Decision(
         temperature=temperature,
@@ -96,7 +95,7 @@ def _choose_label(
 ) -> dict[str, Any]:
     """Return how one label is chosen, fields of Decision; sets are fitted to `rows`, notes are added."""
     calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
-    probabilities = torch.softmax(calibrated, dim=1).numpy()
+    probabilities = seen.task.soften(calibrated).numpy()
     notes += _compare_shares(wish.priors, classes, seen, temperature)
     ratios = weigh_classes(wish.priors, classes, seen)
     point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
@@ -107,19 +106,19 @@ def _choose_label(
             f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
             "of them, and not for pictures from elsewhere"
         )
-    chosen = {"rule": "argmax", "priors": wish.priors, "point": point, "conformal": sets}
+    chosen = {"rule": seen.task.rules[0], "priors": wish.priors, "point": point, "conformal": sets}
     return chosen | {"abstain_below": wish.abstain_below}
 
 
 def _choose_labels(
-    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, notes: list[str]
+    wish: Wish, classes: list[str], seen: Seen, temperature: float | None, _: Mask, notes: list[str]
 ) -> dict[str, Any]:
     """Return how any number of labels is chosen, fields of Decision; notes are added."""
-    shares = torch.sigmoid(calibrate(torch.from_numpy(seen.logits), temperature, None))
+    shares = seen.task.soften(calibrate(torch.from_numpy(seen.logits), temperature, None))
     points = fit_points(wish, classes, seen, shares.numpy(), notes)
     if wish.point is not None:
         notes += _note_point(wish.point, seen)
-    return {"rule": "each", "points": points}
+    return {"rule": seen.task.rules[0], "points": points}
 
 
 def _require_numbers(seen: Seen) -> None:
@@ -137,7 +136,7 @@ def _compare_shares(priors: PriorShift | None, classes: list[str], seen: Seen, t
     """Return a note where the model plainly learned other class shares than the prior shift takes for granted."""
     if priors is None:
         return []
-    plain = torch.softmax(calibrate(torch.from_numpy(seen.logits), temperature, None), dim=1).numpy()
+    plain = seen.task.soften(calibrate(torch.from_numpy(seen.logits), temperature, None)).numpy()
     given, there = plain.mean(axis=0), np.bincount(seen.labels, minlength=len(classes)) / len(seen.labels)
     worst = int(np.abs(given - there).argmax())
     if abs(given[worst] - there[worst]) <= _SHARES_APART or not np.abs(there - priors.train).max() <= _SHARES_APART:
@@ -160,8 +159,7 @@ def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:
 def _fit_temperature(seen: Seen, rows: Mask, notes: list[str]) -> TemperatureFit:
     if not rows.any():
         raise ShardError(f"{seen.part} has {len(rows)} pictures, too few to divide in two; fit on a larger part")
-    fit = fit_temperature_each if seen.is_multi_label else fit_temperature
-    found = fit(seen.logits[rows], seen.labels[rows])
+    found = _WAYS[seen.task.name].fit_temperature(seen.logits[rows], seen.labels[rows])
     if found.temperature is None:
         notes.append(
             f"every one of {int(rows.sum())} pictures of {seen.part} is told rightly, which leaves the temperature "
@@ -219,8 +217,7 @@ def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tu
     fit = first if reference is None else np.ones(len(source.labels), dtype=np.bool_)
     judge = ~first if reference is None else np.ones(len(seen.labels), dtype=np.bool_)
     points = scale_to_length_one(torch.from_numpy(source.features[fit])).numpy()
-    of = np.zeros(len(source.labels), np.int64) if source.is_multi_label else source.labels
-    detector = fit_gaussians(points, of[fit])
+    detector = fit_gaussians(points, _WAYS[source.task.name].divide(source.labels)[fit])
     scores = detector.score(torch.from_numpy(seen.features[judge])).double().numpy()
     rule = OodRule(
         score="mahalanobis",
@@ -233,3 +230,18 @@ def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tu
         sha256="",
     )
     return rule, detector
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What each task has of its own; divide: int64[N], around which Gaussian a sample's features lie."""
+
+    choose: Callable[[Wish, list[str], Seen, float | None, Mask, list[str]], dict[str, Any]]
+    fit_temperature: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], TemperatureFit]
+    divide: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]
+
+
+_WAYS = {
+    "single-label": _Way(_choose_label, fit_temperature, lambda labels: labels),
+    "multi-label": _Way(_choose_labels, fit_temperature_each, lambda labels: np.zeros(len(labels), np.int64)),
+}

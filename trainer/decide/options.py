@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from shards.cli.arguments import check_count, check_share
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
 from trainer.contract.decision.conformal import Kind
@@ -83,11 +84,8 @@ class DecideOptions(Options):
         if self.point is not None:
             parse_rule(self.point)
         for name in _SHARES:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise UsageError(f"{_spell(name)} lies between 0 and 1, got {value:g}; 0.9 means 90 %")
-        if self.workers < 1:
-            raise UsageError(f"--workers is a number of threads and must be at least 1, got {self.workers}")
+            check_share(_spell(name), getattr(self, name))
+        check_count("--workers", self.workers, of="threads")
         return self
 
 

@@ -77,7 +77,8 @@ def see_part(
         tap.close()
     logits, features = np.split(rows.logits, [len(bundle.page.classes)], axis=1)
     groups = _read_groups(split, rows.ids) if with_groups else None
-    return Seen(viewer.dataset.fingerprint(), cast(Part, part), rows.ids, rows.labels, logits, features, groups)
+    dataset = viewer.dataset.fingerprint()
+    return Seen(rows.task, dataset, cast(Part, part), rows.ids, rows.labels, logits, features, groups)
 
 
 def _read_groups(split: Split, ids: npt.NDArray[np.int64]) -> pa.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from trainer.contract.task import Task
 from trainer.evaluate.metrics.resampling import Units, find_units
 
 Part = Literal["train", "val", "test"]
@@ -17,12 +18,13 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of one part: ids, labels int64[N], logits float32[N, K], features float32[N, D] or [N, 0].
+    """What a model says of one part: ids int64[N], labels, logits float32[N, K], features float32[N, D] or [N, 0].
 
-    labels: Where pictures have several, int64[N, K] of 0 and 1.
+    labels: As of the task.
     groups: Of each picture, empty where it has none; None where nobody asked.
     """
 
+    task: Task
     dataset: str
     part: Part
     ids: npt.NDArray[np.int64]
@@ -35,7 +37,3 @@ class Seen:
     def units(self) -> Units:
         """What intervals count: groups where any two pictures share one, pictures otherwise."""
         return find_units(len(self.labels), self.groups)
-
-    @property
-    def is_multi_label(self) -> bool:
-        return self.labels.ndim == 2

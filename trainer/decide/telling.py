@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trainer.contract.decision.conformal import ConformalSets
-from trainer.contract.decision.decision import THRESHOLD, Decision
+from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.operating_point import NEVER, Interval, OperatingPoint
+from trainer.contract.task import THRESHOLD
 
 
 def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
@@ -14,8 +15,8 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     ['decision     the most probable class']
     """
     lines = _describe_probabilities(decision, classes)
-    several = decision.rule == "each"
-    lines += _describe_points(decision.points or [], classes) if several else _describe_point(decision.point)
+    one = decision.task.is_exclusive
+    lines += _describe_point(decision.point) if one else _describe_points(decision.points or [], classes)
     if decision.conformal is not None:
         lines += _describe_sets(decision.conformal)
     if decision.ood is not None:

@@ -70,8 +70,8 @@ def evaluate_bundle(
     facts = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
     if part == "train" and facts["dataset"] == bundle.page.dataset:
         facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
-    if bundle.page.task == "multi-label":
-        facts["task"] = bundle.page.task
     stored = take_first(bundle=bundle.page.positive, dataset=dataset.manifest.positive)
-    metrics = write_evaluation(out, replace(predictions, facts=facts), (judging or Judging()).with_stored(stored))
+    metrics = write_evaluation(
+        out, replace(predictions, facts=facts | predictions.facts), (judging or Judging()).with_stored(stored)
+    )
     return rows, metrics

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.dataset.dataset import open_dataset
-from shards.dataset.location import split_location
 from shards.errors import UsageError
+from shards.sources.location import name_split
 from trainer.contract.bundle import read_bundle_page
+from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.columns import check_samples, read_columns
 from trainer.evaluate.files import Judging, write_evaluation
@@ -44,12 +45,12 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
 
 
 def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging: Judging) -> Evaluated:
-    location, part = split_location(data)
+    location, part = name_split(data, default="test")
     page = read_bundle_page(bundle)  # the most common mistakes, before processes start
     dataset = open_dataset(location).require_labels()
     split = dataset.split(part)
     judging = judging.with_stored(take_first(bundle=page.positive, dataset=dataset.manifest.positive))
-    judging.check(page.classes, multi_label=page.task == "multi-label")
+    judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
     out = options.out or Path("evaluations") / part

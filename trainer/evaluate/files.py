@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,26 +14,21 @@ import pyarrow as pa
 import pyarrow.csv
 
 from shards.files.atomic import write_atomically, write_json
+from trainer.contract.task import Task
 from trainer.evaluate.columns import join_columns
 from trainer.evaluate.extras import try_extra
-from trainer.evaluate.figures.figures import draw_confusion
-from trainer.evaluate.figures.fonts import Lettering, letter_classes
-from trainer.evaluate.figures.multi_label_figures import draw_confusions
-from trainer.evaluate.figures.score_figures import draw_reliability, draw_scores, draw_thresholds
-from trainer.evaluate.metrics.intervals import Answers, compute_intervals
+from trainer.evaluate.figures.fonts import letter_classes
+from trainer.evaluate.kinds import FIGURES, find_kind
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
-from trainer.evaluate.metrics.multi_label_intervals import compute_multi_label_intervals
 from trainer.evaluate.metrics.resampling import find_units
-from trainer.evaluate.metrics.rule import EachRule, Rule, find_each_rule, find_rule
+from trainer.evaluate.metrics.rule import Rule, find_rule
 from trainer.evaluate.positive import Positive, read_stored, take_default
 from trainer.evaluate.predictions import INDEX_COLUMNS, Predictions, write_predictions
 from trainer.evaluate.slices import check_columns, slice_metrics, tabulate_slices
 
 Ints = npt.NDArray[np.int64]
-Drawing = Callable[[Path], None]
 
 METRICS, SLICES = "metrics.json", "slices.csv"
-FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliability.png", "thresholds.png")
 
 
 @dataclass(frozen=True)
@@ -56,25 +50,21 @@ class Judging:
         """Return this with a positive class that is stored somewhere, unless it has one that comes first."""
         return self if self.stored is not None else replace(self, stored=stored)
 
-    def find_positive(self, classes: list[str], multi_label: bool) -> Positive | None:
+    def find_positive(self, task: Task, classes: list[str]) -> Positive | None:
         """Return the class that is looked for, and who named it; None where none is."""
-        if multi_label:
-            return None
         named = None if self.positive is None else Positive(self.positive, "--positive")
-        return named or self.stored or take_default(classes)
+        return (named or self.stored or take_default(task, classes)) if task.is_exclusive else None
 
-    def check(self, classes: list[str], known: list[str] | None = None, multi_label: bool = False) -> None:
+    def check(self, task: Task, classes: list[str], known: list[str] | None = None) -> None:
         """Raise UsageError where it does not fit the classes and the columns, by default those of an index."""
-        self.find_rule(classes, multi_label)
+        self.find_rule(task, classes)
         more = self.columns.column_names if self.columns is not None else []
         check_columns(list(self.by), list(dict.fromkeys([*(known or INDEX_COLUMNS.values()), *more])))
 
-    def find_rule(self, classes: list[str], multi_label: bool) -> Rule | EachRule:
+    def find_rule(self, task: Task, classes: list[str]) -> Rule:
         """Return how probabilities become predictions; raises UsageError as `check`."""
-        if multi_label:
-            return find_each_rule(classes, self.positive, self.threshold)
-        positive = self.find_positive(classes, multi_label)
-        return find_rule(classes, positive.name if positive else None, self.threshold)
+        positive = self.find_positive(task, classes)
+        return find_rule(task, classes, positive.name if positive else self.positive, self.threshold)
 
 
 def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
@@ -91,10 +81,10 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
         predictions, note = join_columns(predictions, judging.columns)
         if note:
             notes["columns"] = note
-    judging.check(predictions.classes, predictions.columns, predictions.is_multi_label)
+    task, classes = predictions.task, predictions.classes
+    judging.check(task, classes, predictions.columns)
     out.mkdir(parents=True, exist_ok=True)
-    rule = judging.find_rule(predictions.classes, predictions.is_multi_label)
-    positive = judging.find_positive(predictions.classes, predictions.is_multi_label)
+    rule, positive = judging.find_rule(task, classes), judging.find_positive(task, classes)
     predictions = _record_positive(predictions, positive)
     predicted = rule.predict(predictions.logits, predictions.probabilities)
     write_predictions(out, predictions, predicted)
@@ -119,17 +109,14 @@ def _record_positive(predictions: Predictions, positive: Positive | None) -> Pre
 
 
 def _judge(
-    predictions: Predictions, predicted: Ints, rule: Rule | EachRule, judging: Judging, notes: dict[str, str]
+    predictions: Predictions, predicted: Ints, rule: Rule, judging: Judging, notes: dict[str, str]
 ) -> dict[str, Any]:
     """Return what metrics.json holds."""
     labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
     units = find_units(len(labels), predictions.groups)
     metrics = compute_metrics(labels, logits, classes, rule)
     scalars = select_scalars(metrics)
-    if isinstance(rule, EachRule):
-        bounded = compute_multi_label_intervals(labels, logits, predicted, classes, units)
-    else:
-        bounded = compute_intervals(Answers(labels, predicted, logits), classes, rule, units)
+    bounded = find_kind(rule.task).bound(predictions, predicted, rule, units)
     for part in (bounded["interval"]["notes"], bounded["intervals"]):
         for name in [name for name in part if name not in scalars and name not in ("per_class", "groups")]:
             del part[name]  # the metric itself is absent, and its note says why
@@ -137,12 +124,12 @@ def _judge(
     if notes := metrics.get("notes", {}) | notes:
         result["notes"] = notes
     if judging.by:
-        right = (predicted == labels).reshape(len(labels), -1).all(axis=1)
+        right = rule.task.compare(labels, predicted)
         result["slices"] = slice_metrics(predictions, right, rule, units, list(judging.by))
     return result
 
 
-def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule | EachRule) -> None:
+def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule) -> None:
     """Draw all figures of an evaluation that can be drawn, and add to the notes of the result what is to be known."""
     told: list[str] = []
     for name in FIGURES:  # an earlier evaluation's would pass for this one's
@@ -152,35 +139,7 @@ def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rul
     lettering = try_extra("every figure", lambda: letter_classes(display_names, classes), told.append)
     if lettering is not None:
         told += [lettering.note] if lettering.note else []
-        if isinstance(rule, EachRule):
-            drawings = _draw_multi_label(predictions, result, lettering)
-        else:
-            drawings = _draw_single_label(predictions, result, lettering, rule)
-        for name, figure in drawings.items():
+        for name, figure in find_kind(rule.task).draw(predictions, result, lettering, rule).items():
             try_extra(name, partial(figure, out / name), told.append)
     if told:
         result["notes"] = result.get("notes", {}) | {"figures": "; ".join(told)}
-
-
-def _draw_single_label(
-    predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
-) -> dict[str, Drawing]:
-    """Return what draws each of FIGURES into a path."""
-    labels, probabilities, confusion = predictions.labels, predictions.probabilities, np.array(result["confusion"])
-    return {
-        "confusion.png": lambda path: draw_confusion(path, confusion, lettering),
-        "confusion_normalised.png": lambda path: draw_confusion(path, confusion, lettering, normalised=True),
-        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
-        "reliability.png": lambda path: draw_reliability(path, labels, probabilities),
-        "thresholds.png": lambda path: draw_thresholds(path, labels, probabilities, lettering, rule),
-    }
-
-
-def _draw_multi_label(predictions: Predictions, result: dict[str, Any], lettering: Lettering) -> dict[str, Drawing]:
-    """Return what draws each figure of pictures with several labels into a path."""
-    confusions = np.array(list(result["confusion_per_class"].values()))
-    labels, probabilities = predictions.labels, predictions.probabilities
-    return {
-        "confusion.png": lambda path: draw_confusions(path, confusions, lettering),
-        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, Rule()),
-    }

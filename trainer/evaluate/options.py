@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from shards.cli.arguments import check_count
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
 
@@ -46,6 +47,5 @@ class EvaluateOptions(Options):
             raise UsageError(
                 "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone"
             )
-        if self.workers < 1:
-            raise UsageError(f"--workers is a number of threads and must be at least 1, got {self.workers}")
+        check_count("--workers", self.workers, of="threads")
         return self

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.positive import default_positive, describe_default
+from shards.dataset.positive import describe_default
+from trainer.contract.task import Task
 from trainer.recipes.recipe import Recipe
 
 SaidBy = Literal["--positive", "recipe", "bundle", "dataset", "rows", "default"]
@@ -39,9 +40,9 @@ def take_first(**said: str | None) -> Positive | None:
     return next((Positive(name, by) for by, name in said.items() if name is not None), None)  # type: ignore[arg-type]
 
 
-def take_default(classes: list[str]) -> Positive | None:
-    """Return the class that is positive where nothing names one; None where there are not two."""
-    name = default_positive(classes)
+def take_default(task: Task, classes: list[str]) -> Positive | None:
+    """Return the class that is positive where nothing names one; None where none is."""
+    name = task.find_positive(classes)
     return None if name is None else Positive(name, "default")
 
 

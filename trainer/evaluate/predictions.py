@@ -19,9 +19,7 @@ from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
 from shards.errors import UsageError
 from shards.files.atomic import write_atomically
-from trainer.evaluate.answers import name_labels, read_labels
-from trainer.evaluate.metrics.metrics import softmax
-from trainer.evaluate.metrics.multi_label import sigmoid
+from trainer.contract.task import Task, make_task
 from trainer.evaluate.rows import Rows
 
 Ints = npt.NDArray[np.int64]
@@ -37,9 +35,8 @@ _LOGIT, _PROBABILITY = "logit_", "probability_"
 class Predictions:
     """A model's answers on one part of a dataset, in the order of sample ids.
 
-    labels: int64[N], or where samples have several int64[N, K] of 0 and 1; logits: float32[N, K]; known: N rows,
-    sample_id, path, and columns to slice by; facts: part, fingerprints of bundle and dataset, task where it is
-    multi-label, and a warning where there is one; they go into metrics.json.
+    labels: as of the task; logits: float32[N, K]; known: N rows, sample_id, path, and columns to slice by; facts: part,
+    fingerprints of bundle and dataset, what the task adds, and a warning where there is one; they go into metrics.json.
     """
 
     classes: list[str]
@@ -49,14 +46,14 @@ class Predictions:
     known: pa.Table
     facts: dict[str, Any]
 
+    @property
+    def task(self) -> Task:
+        return _read_task(self.facts)
+
     @cached_property
     def probabilities(self) -> Floats:
-        """float64[N, K]; of each class for itself where samples have several."""
-        return sigmoid(self.logits) if self.is_multi_label else softmax(self.logits)
-
-    @property
-    def is_multi_label(self) -> bool:
-        return self.labels.ndim == 2
+        """float64[N, K]."""
+        return self.task.compute_probabilities(self.logits)
 
     @property
     def groups(self) -> pa.Array | None:
@@ -82,7 +79,7 @@ class Predictions:
         """Return a row a sample: what is known of it, label, prediction, a logit and a probability for each class."""
         table = self.known
         for column, numbers in (("label", self.labels), ("prediction", predicted)):
-            table = table.append_column(column, _name(numbers, self.classes))
+            table = table.append_column(column, pa.array(self.task.name_labels(numbers, self.classes), pa.string()))
         for prefix, values in ((_LOGIT, self.logits), (_PROBABILITY, self.probabilities)):
             for number, name in enumerate(self.classes):
                 table = table.append_column(prefix + name, pa.array(values[:, number]))
@@ -103,7 +100,7 @@ def gather_predictions(rows: Rows, split: Split, classes: list[str], display_nam
     known = pa.table({"sample_id": rows.ids, "path": pa.array(rows.sources, pa.string())})
     for name, shown in INDEX_COLUMNS.items():
         known = known.append_column(shown, index[name])
-    return Predictions(classes, display_names, rows.labels, rows.logits, known, {})
+    return Predictions(classes, display_names, rows.labels, rows.logits, known, dict(rows.task.facts))
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -116,7 +113,7 @@ def read_predictions(path: Path) -> Predictions:
         table = pq.read_table(path)
         facts = json.loads((table.schema.metadata or {})[_FACTS])
         classes, display_names = facts.pop("classes"), facts.pop("display_names")
-        labels = _number(table["label"], classes, facts.get("task") == "multi-label")
+        labels = _read_task(facts).read_labels(table["label"].to_pylist(), classes)
         logits = np.stack([table[_LOGIT + name].to_numpy() for name in classes], axis=1).astype(np.float32)
         known = table.drop_columns(_list_answers(classes)).replace_schema_metadata(None)
     except FileNotFoundError as err:
@@ -129,19 +126,8 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(classes, display_names, labels, logits, known, facts)
 
 
-def _name(numbers: Ints, classes: list[str]) -> pa.Array:
-    return pa.array(classes).take(pa.array(numbers)) if numbers.ndim == 1 else pa.array(name_labels(numbers, classes))
-
-
-def _number(names: pa.ChunkedArray, classes: list[str], multi_label: bool) -> Ints:
-    """Return the labels that `_name` named; raises ValueError for names that are no classes."""
-    if multi_label:
-        return read_labels(names.to_pylist(), classes)
-    found = pc.index_in(names, pa.array(classes))
-    if found.null_count:
-        raise ValueError(f"{found.null_count} rows have labels that are no classes")
-    labels: Ints = found.to_numpy().astype(np.int64)
-    return labels
+def _read_task(facts: dict[str, Any]) -> Task:
+    return make_task(facts.get("task", "single-label"))
 
 
 def _list_answers(classes: list[str]) -> list[str]:
@@ -162,7 +148,7 @@ def write_predictions(out: Path, predictions: Predictions, predicted: Ints) -> N
     digits = pa.array(["0", "1"])
     columns = [pc.cast(pc.round(table[_PROBABILITY + name], 6), pa.string()) for name in predictions.classes]
     for chosen in (predictions.labels, predicted):
-        flags = chosen if chosen.ndim == 2 else chosen[:, None] == np.arange(len(predictions.classes))
+        flags = predictions.task.flag(chosen, len(predictions.classes))
         columns += [digits.take(pa.array(column.astype(np.int8))) for column in flags.T]
     paths = pc.replace_substring(table["path"], "\n", "\\n")
     lines = pc.binary_join_element_wise(*columns, paths, " ")

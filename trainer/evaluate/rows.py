@@ -14,12 +14,9 @@ import torch
 from shards.dataset.dataset import Split
 from shards.dataset.read import Sample
 from shards.order.plan import Refs, sequential_refs
-from trainer.contract.decision.decision import THRESHOLD
 from trainer.contract.model.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.evaluate.metrics.metrics import softmax
-from trainer.evaluate.metrics.multi_label import sigmoid
-from trainer.evaluate.metrics.rule import EachRule
+from trainer.contract.task import Task, make_task
 from trainer.feed.feed import Batch, Feed, Load, count_ahead
 from trainer.feed.meter import Meter
 from trainer.ranks.ranks import Ranks
@@ -30,31 +27,23 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Rows:
-    """A row a sample in the order of sample ids: ids int64[N], labels, logits float32[N, K], source files.
+    """A row a sample in the order of sample ids: ids int64[N], labels as of the task, logits float32[N, K], files."""
 
-    labels: int64[N], or where samples have several int64[N, K] of 0 and 1.
-    """
-
+    task: Task
     ids: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     sources: list[str]
 
     @property
-    def is_multi_label(self) -> bool:
-        return self.labels.ndim == 2
-
-    @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """float64[N, K]; of each class for itself where samples have several."""
-        return sigmoid(self.logits) if self.is_multi_label else softmax(self.logits)
+        """float64[N, K]."""
+        return self.task.compute_probabilities(self.logits)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """int64[N], the most probable class; where samples have several int64[N, K] of 0 and 1."""
-        if self.is_multi_label:
-            return EachRule((THRESHOLD,) * self.logits.shape[1]).predict(self.logits, self.probabilities)
-        return self.logits.argmax(axis=1)
+        """Labels as the model gives them without thresholds."""
+        return self.task.predict(self.logits, self.probabilities, {})
 
 
 def evaluate_split(
@@ -75,7 +64,7 @@ def evaluate_split(
     try:
         batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
         parts: list[Rows] = []
-        for part in _compute_chunks(model, batches, ranks.device, threads):
+        for part in _compute_chunks(model, batches, make_task(split.task), ranks.device, threads):
             parts.append(part)
             advance(min(split.num_samples, len(parts) * CHUNK * ranks.num_ranks))
     finally:
@@ -93,7 +82,9 @@ def _make_load(spec: PreprocessSpec) -> Load:
     return load
 
 
-def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.device, threads: int) -> Iterator[Rows]:
+def _compute_chunks(
+    model: Classifier, batches: Iterable[Batch], task: Task, device: torch.device, threads: int
+) -> Iterator[Rows]:
     """Yield the rows of each batch, in order; on a CPU as many batches at once as threads, each in one of them.
 
     Those batches are read first: loader threads and these together are then never more than the CPUs.
@@ -104,13 +95,13 @@ def _compute_chunks(model: Classifier, batches: Iterable[Batch], device: torch.d
     left = iter(batches)
     with ThreadPoolExecutor(threads, "evaluate", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while group := list(islice(left, threads)):
-            yield from pool.map(lambda batch: _compute_rows(model, batch, device), group)
+            yield from pool.map(lambda batch: _compute_rows(model, batch, task, device), group)
 
 
 @torch.inference_mode()
-def _compute_rows(model: Classifier, batch: Batch, device: torch.device) -> Rows:
+def _compute_rows(model: Classifier, batch: Batch, task: Task, device: torch.device) -> Rows:
     logits = model(batch.images.to(device)).float().cpu().numpy()
-    return Rows(batch.ids, batch.labels.long().numpy(), logits, batch.sources)
+    return Rows(task, batch.ids, batch.labels.long().numpy(), logits, batch.sources)
 
 
 def _chunks(split: Split, ranks: Ranks) -> Iterator[Refs]:
@@ -123,6 +114,7 @@ def _concat(parts: list[Rows]) -> Rows:
     order = np.argsort(ids, kind="stable")
     sources = [source for part in parts for source in part.sources]
     return Rows(
+        parts[0].task,
         ids[order],
         np.concatenate([part.labels for part in parts])[order],
         np.concatenate([part.logits for part in parts])[order],

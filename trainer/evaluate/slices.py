@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.errors import UsageError
+from trainer.contract.metrics import Metric, find_right, list_metrics
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
 from trainer.evaluate.metrics.resampling import Units, bound_mean
-from trainer.evaluate.metrics.rule import EachRule, Rule
+from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.predictions import Predictions
 
 Bools = npt.NDArray[np.bool_]
@@ -24,13 +25,6 @@ VALUES = 100
 BINS = 4
 """Of a column of numbers with more values than DISTINCT, with equal numbers of samples as far as ties allow."""
 DISTINCT = 8
-_SCALARS = {
-    "accuracy": (
-        "balanced_accuracy", "macro_f1", "auroc", "auprc", "sensitivity", "specificity", "log_loss", "brier", "ece",
-    ),
-    "subset_accuracy": ("hamming_loss", "macro_f1", "micro_f1", "map", "auroc", "log_loss"),
-}  # fmt: skip
-"""What is told of a slice by the name of its headline, the share of right answers: of one label each, of several."""
 
 
 def check_columns(by: list[str], known: list[str]) -> None:
@@ -43,7 +37,7 @@ def check_columns(by: list[str], known: list[str]) -> None:
 
 
 def slice_metrics(
-    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, by: list[str]
+    predictions: Predictions, right: Bools, rule: Rule, units: Units, by: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for each column of `by` a row a value: value, samples, accuracy with its interval, and scalars.
 
@@ -56,25 +50,25 @@ def slice_metrics(
 
 
 def _judge_slices(
-    predictions: Predictions, right: Bools, rule: Rule | EachRule, units: Units, name: str
+    predictions: Predictions, right: Bools, rule: Rule, units: Units, name: str
 ) -> Iterator[dict[str, Any]]:
     column = predictions.known[name]
     for value, chosen in _cut_numbers(column) if _is_numeric(column) else _cut_values(column):
         metrics = select_scalars(
             compute_metrics(predictions.labels[chosen], predictions.logits[chosen], predictions.classes, rule)
         )
-        headline = find_headline(metrics)
-        row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), headline: metrics[headline]}
+        first = find_right(metrics)
+        row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), first.key: metrics[first.key]}
         names, of = np.unique(units.of[chosen], return_inverse=True)
         interval = bound_mean(right[chosen], Units(units.by, of, len(names)))
         if interval is not None:
             row["interval"] = interval
-        yield row | {scalar: metrics[scalar] for scalar in _SCALARS[headline] if scalar in metrics}
+        yield row | {name: metrics[name] for name in _list_scalars(first) if name in metrics}
 
 
-def find_headline(metrics: dict[str, Any]) -> str:
-    """Return the name of the share of right answers that a slice or a part has."""
-    return next(name for name in _SCALARS if name in metrics)
+def _list_scalars(first: Metric) -> list[str]:
+    """Return what a row has behind the share of right answers."""
+    return [metric.key for metric in list_metrics(first.task, "slice")]
 
 
 def _is_numeric(column: pa.ChunkedArray) -> bool:
@@ -116,8 +110,8 @@ def tabulate_slices(slices: dict[str, list[dict[str, Any]]], positive: str | Non
         for row in values:
             low, high = row.get("interval", (None, None))
             rows.append({"column": column, **row, "low": low, "high": high})
-    headline = find_headline(rows[0])
-    names = ["column", "value", "samples", headline, "low", "high", *_SCALARS[headline]]
+    first = find_right(rows[0])
+    names = ["column", "value", "samples", first.key, "low", "high", *_list_scalars(first)]
     types = [pa.string(), pa.string(), pa.int64(), *[pa.float64()] * (len(names) - 3)]
     table = pa.table(
         {name: pa.array([row.get(name) for row in rows], kind) for name, kind in zip(names, types, strict=True)}

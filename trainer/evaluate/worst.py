@@ -10,7 +10,6 @@ from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluate.answers import name_answers
-from trainer.evaluate.metrics.multi_label import compute_log_losses
 from trainer.evaluate.rows import Rows
 from trainer.record.track.wandb_run import Picture
 
@@ -19,18 +18,10 @@ MOST = 50
 
 def find_worst(rows: Rows, most: int = MOST) -> npt.NDArray[np.int64]:
     """Return int64[n], positions in `rows` of wrong answers, that with the lowest probability of the truth first."""
-    order = np.argsort(rate_truth(rows), kind="stable")
-    wrong = (rows.predicted != rows.labels).reshape(len(rows.labels), -1).any(axis=1)
+    order = np.argsort(rows.task.rate_truth(rows.labels, rows.logits), kind="stable")
+    wrong = ~rows.task.compare(rows.labels, rows.predicted)
     worst: npt.NDArray[np.int64] = order[wrong[order]][:most]
     return worst
-
-
-def rate_truth(rows: Rows) -> npt.NDArray[np.float64]:
-    """Return float64[N], the probability of each sample's class; of several, the geometric mean over right answers."""
-    if rows.is_multi_label:
-        rates: npt.NDArray[np.float64] = np.exp(-compute_log_losses(rows.labels, rows.logits).mean(axis=1))
-        return rates
-    return rows.probabilities[np.arange(len(rows.labels)), rows.labels]
 
 
 def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str], most: int = MOST) -> list[Picture]:
@@ -39,7 +30,7 @@ def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str
     Raises:
         ShardError: A sample that cannot be read any more.
     """
-    rates, (labels, predictions) = rate_truth(rows), name_answers(rows, classes)
+    rates, (labels, predictions) = rows.task.rate_truth(rows.labels, rows.logits), name_answers(rows, classes)
     worst = find_worst(rows, most)
     return [
         Picture(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from shards.pictures.decode import DecodeOptions
 from trainer.contract.compute.exported import INPUT, OUTPUTS, TensorFacts
 from trainer.contract.decision.conformal import ConformalSets
-from trainer.contract.decision.decision import THRESHOLD, Decision
+from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.operating_point import NEVER, OperatingPoint
 from trainer.contract.preprocess import LONGEST, PreprocessSpec
+from trainer.contract.task import THRESHOLD
 
 _FILTERS = {
     "bilinear": "bilinear, antialiased: a triangle that reaches 1 pixel",
@@ -112,7 +113,7 @@ def describe_answer(decision: Decision, classes: list[str]) -> list[str]:
         pairs = zip(classes, decision.priors.deploy, decision.priors.train, strict=True)
         shares = ", ".join(f"{name}: ln({new!r} / {old!r})" for name, new, old in pairs)
         steps.append(f"add to each the logarithm of its class share in use over that in training: {shares}")
-    steps += _describe_each(decision) if decision.rule == "each" else _describe_one(decision)
+    steps += _describe_one(decision) if decision.task.is_exclusive else _describe_each(decision)
     reasons = []
     if decision.conformal is not None:
         steps.append(_describe_set(decision.conformal))

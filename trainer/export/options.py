@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from pydantic import model_validator
 
+from shards.cli.arguments import check_count
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
 from trainer.contract.model.names import ExportKind
@@ -39,6 +40,5 @@ class ExportOptions(Options):
     def _check(self) -> Self:
         if not 0 <= self.tolerance <= 1:
             raise UsageError(f"--tolerance is a difference of probabilities, in [0, 1], got {self.tolerance}")
-        if self.samples < 1:
-            raise UsageError(f"--samples is a number of pictures and must be at least 1, got {self.samples}")
+        check_count("--samples", self.samples, of="pictures")
         return self

@@ -10,9 +10,8 @@ from shards.dataset.read import SampleReader
 from shards.errors import UsageError
 from shards.order.plan import sequential_refs
 from shards.sources.folder import list_pictures
+from shards.sources.location import MANIFEST_NAME, is_dataset, is_uri, split_location
 from trainer.contract.bundle import read_bundle_probes
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,12 @@ def read_pictures(where: str, samples: int) -> Pictures:
         ShardError: A damaged dataset.
         OSError: It cannot be read.
     """
-    location, colon, part = where.rpartition(":")
-    if not colon or part not in PARTS:
-        location, part = where, "val"
-    if "://" in location or (Path(location) / "dataset.json").is_file():
+    location, part = split_location(where)
+    if is_uri(location) or is_dataset(location):
+        part = part or "val"
         return Pictures(f"{location}:{part}", _read_samples(open_dataset(location), part, samples))
-    if location != where:
-        raise UsageError(f"{location} is no dataset (it has no dataset.json), so it has no part {part}")
+    if part is not None:
+        raise UsageError(f"{location} is no dataset (it has no {MANIFEST_NAME}), so it has no part {part}")
     # A stride through the sorted names, or all pictures would be of the first class.
     paths = list_pictures([Path(where)])
     chosen = paths[:: max(1, len(paths) // samples)][:samples]

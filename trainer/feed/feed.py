@@ -17,6 +17,7 @@ from shards.dataset.dataset import Split
 from shards.dataset.read import Sample, SampleReader
 from shards.errors import DecodeError
 from shards.order.plan import Refs
+from trainer.contract.task import make_task
 from trainer.feed.augment.mix import Pairs
 from trainer.feed.encoded import Encoded, name_broken
 from trainer.feed.meter import Meter, Readings
@@ -29,6 +30,9 @@ Shape = tuple[int, int, int]
 
 Load = Callable[[Sample, int, Meter], Tensor | Encoded]
 """Sample, its copy in the epoch, and a meter -> uint8[C, S, S], or what becomes that on the batch's device."""
+
+Gather = Callable[[Sequence[tuple[int, ...]]], Tensor]
+"""Class numbers of each sample -> labels as losses take them."""
 
 _Filled = list[tuple[Sample, Encoded | None]]
 
@@ -91,7 +95,8 @@ class Feed:
         self, split: Split, workers: int, *, held: int = 1, pinned: bool = False, ahead: int = BATCHES_AHEAD
     ) -> None:
         self._reader = SampleReader(split)
-        self._num_classes = split.num_classes if split.task == "multi-label" else None
+        task, num_classes = make_task(split.task), split.num_classes
+        self._gather: Gather = lambda labels: task.gather(labels, num_classes)
         self.meter = Meter()
         self._ahead = ahead if workers else 0
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
@@ -146,7 +151,7 @@ class Feed:
         for first in range(0, len(places), _CHUNK):
             part = places[first : first + _CHUNK], images[first : first + _CHUNK]
             parts.append(self._pool.submit(self._fill, *part, load) if self._pool else _done(self._fill(*part, load)))
-        return _Filling(images, parts, self._num_classes)
+        return _Filling(images, parts, self._gather)
 
     def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> _Filled:
         """Load samples into their places in a batch; return them with what is left to be done."""
@@ -167,18 +172,18 @@ class Feed:
 
 @dataclass(frozen=True)
 class _Filling:
-    """A batch that threads are filling; num_classes: where samples have several labels, else None."""
+    """A batch that threads are filling; gather: makes its labels of those of each sample."""
 
     images: Tensor
     parts: list[Future[_Filled]]
-    num_classes: int | None
+    gather: Gather
 
     def finish(self) -> Batch:
         filled = [pair for part in self.parts for pair in part.result()]
         samples = [sample for sample, _ in filled]
         return Batch(
             self.images,
-            stack_labels(samples, self.num_classes),
+            self.gather([sample.labels for sample in samples]),
             torch.tensor([sample.weight for sample in samples], dtype=torch.float32),
             np.array([sample.sample_id for sample in samples], dtype=np.int64),
             [sample.source for sample in samples],
@@ -188,15 +193,6 @@ class _Filling:
     def cancel(self) -> None:
         for part in self.parts:
             part.cancel()
-
-
-def stack_labels(samples: Sequence[Sample], num_classes: int | None) -> Tensor:
-    """Return int64[n], the label of each sample; with `num_classes` K float32[n, K], 1 for each of its labels."""
-    if num_classes is None:
-        return torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-    pairs = [(row, label) for row, sample in enumerate(samples) for label in sample.labels]
-    rows, columns = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T
-    return torch.zeros((len(samples), num_classes)).index_put((rows, columns), torch.tensor(1.0))
 
 
 class _Buffers:

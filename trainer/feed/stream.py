@@ -18,6 +18,7 @@ from shards.order.draws import DrawOptions, Labels, count_draws
 from shards.order.mixing import bound_clustering
 from shards.order.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.contract.task import make_task
 from trainer.feed.augment.mix import MixPlan, Pairs, find_missing, plan_mix
 from trainer.feed.augment.policies import build_policy
 from trainer.feed.augment.seeding import SampleKey
@@ -153,9 +154,7 @@ class TrainStream:
 
     def _read_labels(self) -> Labels:
         """Return the label of every sample, or all of its labels."""
-        if self._split.task != "multi-label":
-            return self._column("label")
-        return [tuple(labels.tolist()) for labels in self._column("labels")]
+        return make_task(self._split.task).read_index(self._column)
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._columns:

@@ -31,7 +31,7 @@ from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import Best, name_snapshot
 from trainer.record.track.track import Tracker
-from trainer.step.schedule import PlateauState, scale_lr, update_plateau
+from trainer.step.schedule import scale_lr, watch_metric
 
 detail_logger = logging.getLogger(f"{__name__}.progress")
 
@@ -99,10 +99,8 @@ def _judge_epoch(run: Run) -> Numbers:
 
 def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
     """Return the metrics that are single numbers; those of one class are the positive one's, None: no class is."""
-    if positive is None:
-        return select_scalars(compute_metrics(rows.labels, rows.logits, classes))
-    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(classes, positive))
-    if len(classes) == 2 and "auroc" in metrics:
+    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
+    if positive is not None and len(classes) == 2 and "auroc" in metrics:
         # Either class's is the same but for rounding, and that must not choose the best epoch: who names another class
         # afterwards goes on with the same run.
         metrics["auroc"] = metrics["per_class"][classes[1]]["auroc"]
@@ -199,7 +197,9 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     best = Best(epoch=epoch, value=value, snapshot=name_snapshot(run.state.samples_seen)) if better else run.state.best
     waited = 0 if better else run.state.epochs_without_better + 1
     update = {"best": best, "epochs_done": epoch, "epochs_without_better": waited, "loss_sum": 0.0, "weight_sum": 0.0}
-    run.state = run.state.model_copy(update={**update, "plateau": _watch_plateau(run, value)})
+    lower = run.recipe.stop.lower_is_better
+    watched = watch_metric(run.recipe.schedule, run.state.plateau, value, lower_is_better=lower)
+    run.state = run.state.model_copy(update={**update, "plateau": watched})
     assert best is not None  # any first value is better than none
     numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
@@ -213,13 +213,6 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     rate, lr = numbers["feed/img_s"], numbers["train/lr"]
     detail_logger.debug("%.4g pictures a second, learning rate %.3g; %s", rate, lr, run.verdict)
     report(numbers)
-
-
-def _watch_plateau(run: Run, value: float) -> PlateauState | None:
-    if run.recipe.schedule.name != "plateau":
-        return None
-    lower = run.recipe.stop.lower_is_better
-    return update_plateau(run.recipe.schedule, run.state.plateau or PlateauState(), value, lower_is_better=lower)
 
 
 def _is_better(value: float, best: Best | None, recipe: Recipe) -> bool:

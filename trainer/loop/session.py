@@ -16,6 +16,7 @@ from shards.files.temporary import clear_leftovers
 from shards.pictures.decoding import VERSION as DECODING
 from shards.pictures.decoding import describe_versions
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.contract.task import make_task
 from trainer.evaluate.positive import find_positive, take_default
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_model, build_preprocess
@@ -80,9 +81,8 @@ class Run:
     @property
     def positive(self) -> str | None:
         """The class whose sensitivity is told; None where none is."""
-        if self.dataset.manifest.task == "multi-label":
-            return None
-        found = find_positive(self.recipe, self.dataset) or take_default(self.dataset.classes)
+        task = make_task(self.dataset.manifest.task)
+        found = find_positive(self.recipe, self.dataset) or take_default(task, self.dataset.classes)
         return found.name if found else None
 
     @property

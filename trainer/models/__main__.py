@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from shards.cli.arguments import read_at_least, read_count
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from trainer.contract.model.names import TIMM_PREFIX, resolve_alias, unknown_model
@@ -72,26 +72,15 @@ def _show(summary: Summary) -> None:
     print(f"published weights: {', '.join(facts.weights) or 'none'}")
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at least `least`."""
-
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text}")
-        return int(text)
-
-    return read
-
-
 def _parser() -> argparse.ArgumentParser:
     style = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m trainer.models", description=__doc__, formatter_class=style)
     parser.add_argument("name", nargs="?", default="", help="a model, or a part of names: resnet50, 'timm/*vit*'")
     parser.add_argument("--figures", action="store_true", help="compute timm's figures for however many models")
     parser.add_argument(
-        "--size", type=_whole(1), help="summary: side of the input, pixels; the model's own where not given"
+        "--size", type=read_count, help="summary: side of the input, pixels; the model's own where not given"
     )
-    parser.add_argument("--num-classes", type=_whole(2), help="summary: outputs of the head; 1,000 where not given")
+    parser.add_argument("--num-classes", type=read_at_least(2), help="summary: outputs of the head (1,000)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="summary: channels of the input")
     parser.add_argument("--json", action="store_true", help="one JSON object a model")
     return parser

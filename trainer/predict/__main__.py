@@ -1,9 +1,7 @@
 """`python -m trainer.predict BUNDLE PATH...`: label pictures that have no label; one CSV row a picture.
 
-PATH is a picture, a folder, a glob in quotes, a .zip or .tar(.gz/.zst), a .csv or .parquet list, a folder of WebDataset
-tars, a packed dataset or one of its splits (DATASET:test), or s3:// and gs:// of such a dataset or of plain pictures.
-They stream: any number of pictures takes no more memory than a few batches, and the names of a folder, archive, list or
-prefix. Labels do not depend on --workers or --batch-size, logits do within the tolerance of the bundle's probes.
+Pictures stream: any number takes no more memory than a few batches, and the names of a folder, archive, list or prefix.
+Labels do not depend on --workers or --batch-size, logits do within the tolerance of the bundle's probes.
 
 Several labels of a picture are joined by `;`; none are an empty cell, or an empty list with --json.
 Where the bundle has a decision of trainer.decide, rows say `decision` and `abstain`, too, and what else it has of
@@ -18,9 +16,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from shards.cli.arguments import read_count
 from shards.cli.ending import REFUSED, run_command
 from shards.cli.messages import add_volume, write_line
 from shards.errors import Interrupted
+from shards.sources.kinds import KINDS, describe
 from trainer.contract.model.names import AUTO, BACKENDS
 from trainer.predict.options import PredictOptions
 
@@ -44,13 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def _read_workers(text: str) -> int | None:
-    return None if text == AUTO else _read_count(text)
-
-
-def _read_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
+    return None if text == AUTO else read_count(text)
 
 
 def _read_columns(text: str) -> list[str] | None:
@@ -67,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     default, choices = PredictOptions.default, PredictOptions.choices
     size, pages = default("batch_size"), default("grid_pages")
     parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures, or what holds pictures")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help=f"{describe(KINDS)}; one split is DATASET:test")
     parser.add_argument(
         "--list", dest="lists", action="append", metavar="FILE", help="a file with a path a line, or a .csv"
     )
@@ -82,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--json", dest="json_lines", action="store_true", help="one JSON object a line instead of CSV")
     group.add_argument("--grid", metavar="FOLDER", help="pages of 4 x 4 pictures with their predictions")
-    group.add_argument("--grid-pages", type=_read_count, metavar="N", help=f"pages at most ({pages})")
+    group.add_argument("--grid-pages", type=read_count, metavar="N", help=f"pages at most ({pages})")
     group.add_argument("--strict", action="store_true", help="exit with 3 when a picture could not be read")
     group = parser.add_argument_group("computing")
     group.add_argument(
@@ -91,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that read and decode, on Ray processes that compute; auto: one a CPU (auto)",
     )
-    group.add_argument("--batch-size", type=_read_count, metavar="N", help=f"pictures at once ({size})")
+    group.add_argument("--batch-size", type=read_count, metavar="N", help=f"pictures at once ({size})")
     group.add_argument(
         "--backend",
         choices=(AUTO, *BACKENDS),

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from shards.dataset.dataset import Dataset, open_dataset, shorten
-from shards.dataset.manifest import MANIFEST_NAME
 from shards.errors import UsageError
-from shards.sources.archive import is_archive
 from shards.sources.find import find_sources
-from shards.sources.folder import walk_pictures
-from shards.sources.layout import ENDINGS, read_ending
+from shards.sources.kinds import Kind, find_kind, name_kind
+from shards.sources.layout import ENDINGS
 from shards.sources.list_form import ListForm
-from shards.sources.table import LIST_ENDINGS, read_text
+from shards.sources.location import MANIFEST_NAME, is_uri, split_location
+from shards.sources.table import read_text
 from shards.storage.storage import open_readable
 from trainer.predict.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
-SPLITS = ("train", "val", "test", "all")
 PATHS_ALONE = ListForm(roles=("path",), option="--list-columns")
 """Of a list that names what to predict, nothing but its paths is looked for."""
 
@@ -57,9 +55,7 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm 
     """Return what paths name and lists of files hold.
 
     Args:
-        paths: Files, folders, globs, archives, CSV or Parquet lists, WebDataset tars, packed datasets or one of their
-            splits (`DATASET:test`), s3:// or gs:// prefixes, and http(s):// for packed datasets and
-            single pictures.
+        paths: Each of one of KINDS; `DATASET:test` is one split of a packed dataset.
         lists: Files with a path or URI a line, paths relative to the folder of the list, or .csv and .parquet lists.
         form: How .csv and .parquet lists are to be read.
 
@@ -68,7 +64,8 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm 
         ShardError: A damaged archive or dataset.
         OSError: A store that cannot be reached.
     """
-    if (option := form.name_given()) and not any(read_ending(str(path)) in LIST_ENDINGS for path in [*paths, *lists]):
+    kinds = [name_kind(str(path)) for path in [*paths, *lists]]
+    if (option := form.name_given()) and not any(kind and kind.is_list for kind in kinds):
         raise UsageError(f"{option} says how a .csv or .parquet list is read, and there is none; drop the option")
     parts = _join_files(
         [
@@ -83,28 +80,28 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm 
 
 
 def _find(path: str, form: ListForm) -> Iterable[Part]:
-    location, split = _split_location(path)
-    if "://" in location:
-        return [_find_objects(location, split)]
-    if split is not None or os.path.isfile(os.path.join(location, MANIFEST_NAME)):
-        return [_open_packed(open_dataset(location), split)]
-    if os.path.isdir(path):
-        return [_find_in_folder(path)]
-    if os.path.isfile(path):
-        return [_find_file(path, form)]
-    if glob.has_magic(path):
-        return _find_matches(path)
+    kind = find_kind(path)
+    if kind is not None:
+        find = PARTS.get(kind.name)
+        return find(path, form) if find else [_store(path, form, kind)]
+    if os.path.isfile(path):  # named by the user, so it is meant as a picture
+        return [Files([path])]
     raise UsageError(f"no such picture or folder: {path}")
 
 
-def _split_location(path: str) -> tuple[str, str | None]:
-    """Return a dataset's location and split.
+def _store(path: str, form: ListForm, kind: Kind) -> Stored:
+    """Return what `shards.sources` lists."""
+    where = f"{Path(path)}/"
+    if kind.is_list:
+        where = os.path.dirname(path) if form.base is None else str(form.base)
+        form = replace(form, base=form.base.absolute() if form.base is not None else None)
+    listed = find_sources(Path(path).absolute(), unlabelled=True, form=form if kind.is_list else None)
+    return Stored(path, listed.sources, listed.store, where)
 
-    >>> _split_location("data/cells:val"), _split_location("s3://bucket/cells")
-    (('data/cells', 'val'), ('s3://bucket/cells', None))
-    """
-    location, colon, split = path.rpartition(":")
-    return (location, split) if colon and split in SPLITS and not os.path.exists(path) else (path, None)
+
+def _find_packed(path: str, _: ListForm) -> Iterable[Part]:
+    location, split = split_location(path)
+    return [_open_packed(open_dataset(location), split)]
 
 
 def _open_packed(dataset: Dataset, split: str | None) -> Packed:
@@ -113,16 +110,17 @@ def _open_packed(dataset: Dataset, split: str | None) -> Packed:
     return Packed(dataset, splits)
 
 
-def _find_objects(uri: str, split: str | None) -> Part:
-    ending = read_ending(shorten(uri))
-    if split is None and ending in ENDINGS:
-        folder, _, name = shorten(uri).rpartition("/")
+def _find_objects(path: str, _: ListForm) -> Iterable[Part]:
+    uri, split = split_location(path)
+    kind = name_kind(shorten(uri)) if split is None else None
+    if kind is not None and kind.load is None:
+        folder, _slash, name = shorten(uri).rpartition("/")
         folder += uri[len(shorten(uri)) :]
         open_readable(folder)  # is it a place that can be read?
-        return Objects(folder, [unquote(name)])  # the name of an object is not encoded, that in a URL is
+        return [Objects(folder, [unquote(name)])]  # the name of an object is not encoded, that in a URL is
     storage = open_readable(uri)
-    if split is None and (is_archive(Path(shorten(uri))) or ending in LIST_ENDINGS):
-        raise UsageError(f"{storage}: archives and lists are read from disk alone; fetch it first")
+    if kind is not None:
+        raise UsageError(f"{storage}: {kind.name}s are read from disk alone; fetch it first")
     try:
         storage.size(MANIFEST_NAME)
     except FileNotFoundError:
@@ -133,46 +131,15 @@ def _find_objects(uri: str, split: str | None) -> Part:
                 f"{storage} is no packed dataset (it has no {MANIFEST_NAME}), and what else a web server has cannot be "
                 "listed; name each picture's URL, in a file for --list where there are many, or fetch them first"
             ) from None
-        return Objects(uri)
-    return _open_packed(open_dataset(uri), split)
+        return [Objects(uri)]
+    return [_open_packed(open_dataset(uri), split)]
 
 
-def _find_in_folder(path: str) -> Part:
-    if next(walk_pictures(path), None) is None:
-        names = [name for _, _, files in os.walk(path) for name in files]
-        if any(read_ending(name) == ".tar" for name in names):
-            return _store(path, f"{Path(path)}/")
-    return Folder(path)
-
-
-def _find_file(path: str, form: ListForm = PATHS_ALONE) -> Part:
-    if is_archive(Path(path)):
-        return _store(path, f"{Path(path)}/")
-    if read_ending(path) in LIST_ENDINGS:
-        return _store_list(path, form)
-    return Files([path])
-
-
-def _store_list(path: str, form: ListForm) -> Stored:
-    where = os.path.dirname(path) if form.base is None else str(form.base)
-    absolute = replace(form, base=form.base.absolute() if form.base is not None else None)
-    listed = find_sources(Path(path).absolute(), unlabelled=True, form=absolute)
-    return Stored(path, listed.sources, listed.store, where)
-
-
-def _store(path: str, prefix: str) -> Stored:
-    listed = find_sources(Path(path).absolute(), unlabelled=True)
-    return Stored(path, listed.sources, listed.store, prefix)
-
-
-def _find_matches(pattern: str) -> Iterable[Part]:
-    """Return a part for each folder, archive and picture that a pattern matches; other files are passed over."""
+def _find_matches(pattern: str, form: ListForm) -> Iterable[Part]:
+    """Return the parts of all that a pattern matches but lists, which lie beside what they list, and other files."""
     matches = sorted(glob.iglob(pattern, recursive=True))
-    parts = [
-        _find_in_folder(match) if os.path.isdir(match) else _find_file(match)
-        for match in matches
-        if os.path.isdir(match) or read_ending(match) in ENDINGS or is_archive(Path(match))
-    ]
+    kinds = [(match, find_kind(match)) for match in matches]
+    parts = [part for match, kind in kinds if kind is not None and not kind.is_list for part in _find(match, form)]
     if not parts:
         raise UsageError(f"nothing matches {pattern} that holds pictures (looked for {', '.join(sorted(ENDINGS))})")
     return parts
@@ -181,15 +148,26 @@ def _find_matches(pattern: str) -> Iterable[Part]:
 def _read_list(path: Path, form: ListForm) -> Iterable[Part]:
     if not path.is_file():
         raise UsageError(f"--list: no such file: {path}; give a file with the path of a picture a line, or a .csv")
-    if read_ending(path.name) in LIST_ENDINGS:
-        return [_store_list(str(path), form)]
+    kind = name_kind(path.name)
+    if kind is not None and kind.is_list:
+        return [_store(str(path), form, kind)]
     lines = (line.strip() for line in read_text(path).splitlines())
     return [
         part
         for line in lines
         if line
-        for part in (_find(line, form) if "://" in line else [Files([os.path.join(path.parent, line)])])
+        for part in (_find(line, form) if is_uri(line) else [Files([os.path.join(path.parent, line)])])
     ]
+
+
+PARTS: dict[str, Callable[[str, ListForm], Iterable[Part]]] = {
+    "uri": _find_objects,
+    "dataset": _find_packed,
+    "folder": lambda path, _: [Folder(path)],
+    "picture": lambda path, _: [Files([path])],
+    "glob": _find_matches,
+}
+"""What reads a kind of source otherwise than by the list that its row loads: as a stream, or from elsewhere."""
 
 
 def _join_files(parts: Iterable[Part]) -> list[Part]:

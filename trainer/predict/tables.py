@@ -57,7 +57,7 @@ def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
 def _list_decided(decision: Decision) -> list[str]:
     """Return the columns that only a bundle with a fitted decision has."""
     there = {
-        "decision": None if decision.rule == "each" else decision.fitted,
+        "decision": decision.fitted if decision.task.is_exclusive else None,
         "abstain": decision.fitted,
         "ood_score": decision.ood,
         "set": decision.conformal,

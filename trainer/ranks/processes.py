@@ -15,6 +15,7 @@ from typing import Any, TextIO, TypeVar
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
+from shards.cli.arguments import check_count
 from shards.cli.messages import Replay, handing_on, read_level
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_atomically
@@ -40,8 +41,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         OSError: Likewise; a store that does not answer, a full disk.
         KeyboardInterrupt: Ctrl-C; no rank runs any more.
     """
-    if num_ranks < 1:
-        raise UsageError(f"num_ranks is a number of processes and must be at least 1, got {num_ranks}")
+    check_count("num_ranks", num_ranks, of="processes")
     if num_ranks == 1:
         return function(single_rank(), *arguments)
     with tempfile.TemporaryDirectory(prefix="shardline-") as name:

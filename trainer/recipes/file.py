@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from shards.errors import UsageError
+from shards.cli.sentences import suggest
+from shards.errors import UsageError, explain_invalid
 from trainer.recipes.options.schedule import parse_schedule
 from trainer.recipes.recipe import Recipe
 
@@ -115,11 +115,7 @@ def _explain(err: ValidationError) -> str:
     if first["type"] == "string_type":
         wanted = f"a text is wanted, YAML reads {first['input']!r}"
         return f"{name}: {wanted}; quote it, on a command line as {name}='\"...\"'"
-    message = first["msg"].removeprefix("Value error, ")
-    if not name:  # of several groups: the sentence names their options
-        return str(message)
-    got = "" if ", got " in message else f", got {first['input']!r}"
-    return f"{name}: {message[0].lower()}{message[1:]}{got}"
+    return explain_invalid(err)
 
 
 def _explain_unknown(name: str) -> str:
@@ -130,8 +126,7 @@ def _explain_unknown(name: str) -> str:
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)  # only groups contain names
         group = annotation
-    near = difflib.get_close_matches(last, group.model_fields, n=1, cutoff=0.5)
-    hint = f": did you mean '{near[0]}'?" if near else ";"
+    hint = suggest(last, group.model_fields, before=": ", otherwise=";")
     return f"no option '{name}'{hint} {group_name or 'a recipe'} has {', '.join(group.model_fields)}"
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from shards.dataset.dataset import Dataset, shorten
 from shards.dataset.positive import describe_default, find_misfit
 from shards.errors import UsageError
-from trainer.recipes.options.run import MULTI_LABEL_METRICS, SINGLE_LABEL_METRICS
+from trainer.contract.metrics import Metric, list_metrics
+from trainer.recipes.options.loss import LOSSES
 from trainer.recipes.recipe import Recipe
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
-MULTI_LABEL_METRIC: Final = "map"
-"""What tells the best epoch where a recipe does not say: it needs no threshold, and rare classes count as much."""
-
 
 def settle_metric(recipe: AnyRecipe, dataset: Dataset) -> AnyRecipe:
-    """Return the recipe with the metric of its dataset's task where it gives none of its own."""
-    if dataset.manifest.task != "multi-label" or "metric" in recipe.stop.model_fields_set:
+    """Return the recipe with the first metric of its dataset's task where it gives none of its own."""
+    names = [metric.key for metric in list_metrics(dataset.manifest.task, "stop")]
+    if "metric" in recipe.stop.model_fields_set or recipe.stop.metric in names[:1] or not names:
         return recipe
-    return recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"metric": MULTI_LABEL_METRIC})})
+    return recipe.model_copy(update={"stop": recipe.stop.model_copy(update={"metric": names[0]})})
 
 
 def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
@@ -30,18 +29,18 @@ def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
         UsageError: It does, or the dataset has no labels.
     """
     dataset.require_labels()
-    where, multi = shorten(dataset.location), dataset.manifest.task == "multi-label"
-    if multi:
+    where = shorten(dataset.location)
+    if dataset.manifest.task == "multi-label":
         _refuse_single_label_ways(recipe, where)
     _refuse_positive(recipe, dataset, where)
-    metrics = MULTI_LABEL_METRICS if multi else SINGLE_LABEL_METRICS
+    metrics = {metric.key: metric for metric in list_metrics(dataset.manifest.task, "stop")}
     if recipe.stop.metric not in metrics:
+        *names, last = metrics
         raise UsageError(
             f"{where} is {dataset.manifest.task} and has no stop.metric={recipe.stop.metric}; take "
-            f"{', '.join(metrics[:-1])} or {metrics[-1]}"
+            f"{', '.join(names)} or {last}"
         )
-    if multi:
-        _refuse_undefined(recipe.stop.metric, dataset)
+    _refuse_undefined(metrics[recipe.stop.metric], dataset)
 
 
 def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
@@ -56,9 +55,10 @@ def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
 
 
 def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
-    if recipe.loss.name != "bce":
+    if not LOSSES[recipe.loss.name].several:
+        others = " or ".join(name for name, row in LOSSES.items() if row.several)
         raise UsageError(
-            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name=bce"
+            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name={others}"
         )
     if recipe.loss.class_weights == "effective":
         raise UsageError(
@@ -72,15 +72,15 @@ def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
         )
 
 
-def _refuse_undefined(metric: str, dataset: Dataset) -> None:
+def _refuse_undefined(metric: Metric, dataset: Dataset) -> None:
     """Refuse a metric that the validation part cannot give, before an epoch is trained for it."""
     if "val" not in dataset.manifest.splits:
         return  # told by those who need the part
     part = dataset.split("val")
     counts, total = part.class_counts.sum(axis=0), part.num_samples
-    scores = {"map": counts > 0, "auroc": (counts > 0) & (counts < total)}
-    if metric in scores and not scores[metric].any():
+    there = {"a class": counts > 0, "a mixed class": (counts > 0) & (counts < total)}
+    if metric.needs in there and not there[metric.needs].any():
         raise UsageError(
-            f"stop.metric={metric} needs a class in the validation part that some pictures have and others have not, "
-            "and there is none; take log_loss, or pack again with a larger val"
+            f"stop.metric={metric.key} needs a class in the validation part that some pictures have and others have "
+            "not, and there is none; take log_loss, or pack again with a larger val"
         )

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.errors import ShardError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_text
+from shards.files.atomic import replace_folder, write_text
 from shards.files.sizes import format_size
 from shards.files.temporary import clear_leftovers
 from shards.storage.readable import one_line
@@ -160,14 +160,14 @@ class SnapshotStore:
     ) -> None:
         folder = self._folder / name_snapshot(state.samples_seen)
         needed = count_bytes([model, average, optimizer])
-        with open_temporary_folder(folder, f"more than {format_size(needed)}") as temporary:
+        # A folder that is there already has no state, and is no snapshot.
+        with replace_folder(folder, f"more than {format_size(needed)}") as temporary:
             save_file(model, temporary / MODEL)
             if average is not None:
                 save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
             with open(temporary / OPTIMIZER, "wb") as file:  # given a name, torch would not say what the disk refused
                 torch.save(optimizer, file)
             _write_state(temporary, state)
-            publish_folder(temporary, folder)  # what may be there has no state, and is none
         self._prune_after(state)
 
     def _prune_after(self, state: RunState) -> None:

@@ -39,7 +39,7 @@ def describe_model(run: Finished) -> str:
         "starting weights": f"{recipe.weights}; licence: {find_licence(recipe)}",
         "training": f"{len(run.rows)} epochs, {recipe.optim.name}, {recipe.loss.name}, seed {recipe.seed}",
         "best epoch": f"{run.rows[-1]['val/best_epoch']:.0f}, by {recipe.stop.metric} on val",
-        "decides by": "each class from 0.5 on" if page.decision.rule == "each" else "the most probable class",
+        "decides by": "the most probable class" if page.decision.task.is_exclusive else "each class from 0.5 on",
     }
     blocks = [
         f"# Model card: {recipe.name}",

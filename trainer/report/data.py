@@ -15,7 +15,7 @@ def tell_dataset(run: Finished) -> str:
     return (
         show_table(["class", *splits], [*counts, total])
         + show_facts(describe_audit(run))
-        + (f"<p class=soft>{_COUNTED_TWICE}</p>" if manifest.task == "multi-label" else "")
+        + ("" if run.page.decision.task.is_exclusive else f"<p class=soft>{_COUNTED_TWICE}</p>")
     )
 
 

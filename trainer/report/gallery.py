@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,9 @@ from trainer.contract.model.cam import explain
 from trainer.evaluate.answers import name_answers
 from trainer.evaluate.extras import describe_error, try_extra
 from trainer.evaluate.label_issues import find_label_issues, find_multi_label_issues
-from trainer.evaluate.metrics.multi_label import compute_log_losses
 from trainer.evaluate.predictions import Predictions
 from trainer.evaluate.rows import Rows
-from trainer.evaluate.worst import find_worst, rate_truth, read_image
+from trainer.evaluate.worst import find_worst, read_image
 from trainer.report.markup import embed_pixels, escape, show_note
 from trainer.report.sources import Evaluation, Finished
 
@@ -48,39 +47,47 @@ class Shown:
 
 def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
     """Return wrong answers, the worst first, asking about the class that was wrongly given (or wrongly missed)."""
-    rows, names = _read_rows(predictions), predictions.display_names
-    rates, probabilities = rate_truth(rows), predictions.probabilities
+    rows = _read_rows(predictions)
+    return list(_SELECT[rows.task.name].worst(predictions, rows, find_worst(rows, most).tolist()))
+
+
+def _select_worst_class(predictions: Predictions, rows: Rows, positions: list[int]) -> Iterator[Shown]:
+    labels, answers = name_answers(rows, predictions.display_names)
+    rates = rows.task.rate_truth(rows.labels, rows.logits)
+    for position in positions:
+        asked = int(rows.logits[position].argmax())
+        given = f"{answers[position]} {predictions.probabilities[position, asked]:.3f}"
+        yield Shown(position, asked, [given, f"label {labels[position]} {rates[position]:.3f}"])
+
+
+def _select_worst_set(predictions: Predictions, rows: Rows, positions: list[int]) -> Iterator[Shown]:
+    names = predictions.display_names
     labels, answers = name_answers(rows, names)
-    losses = compute_log_losses(rows.labels, rows.logits) if rows.is_multi_label else None
-    shown = []
-    for position in find_worst(rows, most).tolist():
-        if losses is None:
-            asked = int(rows.logits[position].argmax())
-            words = [
-                f"{answers[position]} {probabilities[position, asked]:.3f}",
-                f"label {labels[position]} {rates[position]:.3f}",
-            ]
-        else:
-            asked = int(losses[position].argmax())
-            words = [
-                answers[position] or "none",
-                f"labels {labels[position] or 'none'}",
-                f"map: {names[asked]} {probabilities[position, asked]:.3f}",
-            ]
-        shown.append(Shown(position, asked, words))
-    return shown
+    losses = rows.task.log_losses(rows.labels, rows.logits)
+    for position in positions:
+        asked = int(losses[position].argmax())
+        probability = f"map: {names[asked]} {predictions.probabilities[position, asked]:.3f}"
+        words = [answers[position] or "none", f"labels {labels[position] or 'none'}", probability]
+        yield Shown(position, asked, words)
 
 
 def select_issues(predictions: Predictions, most: int = MOST) -> tuple[list[Shown], int]:
     """Return likely label mistakes, the surest first, and how many there are beside."""
+    return _SELECT[predictions.task.name].issues(predictions, most)
+
+
+def _select_issues_of_each(predictions: Predictions, most: int) -> tuple[list[Shown], int]:
     labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.display_names
-    if predictions.is_multi_label:
-        pairs = find_multi_label_issues(labels, probabilities)
-        told = [
-            Shown(k, asked, [f"{names[asked]} {_say(labels[k, asked])}", f"model {probabilities[k, asked]:.3f}"])
-            for k, asked in pairs[:most].tolist()
-        ]
-        return told, len(pairs)
+    pairs = find_multi_label_issues(labels, probabilities)
+    told = [
+        Shown(k, asked, [f"{names[asked]} {_say(labels[k, asked])}", f"model {probabilities[k, asked]:.3f}"])
+        for k, asked in pairs[:most].tolist()
+    ]
+    return told, len(pairs)
+
+
+def _select_issues_of_class(predictions: Predictions, most: int) -> tuple[list[Shown], int]:
+    labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.display_names
     issues = find_label_issues(labels, probabilities)
     told = []
     for k in issues[:most].tolist():
@@ -96,9 +103,23 @@ def _say(label: int) -> str:
     return "is in the labels" if label else "is not in the labels"
 
 
+@dataclass(frozen=True)
+class _Select:
+    """What a gallery has of its own for each task: which class is asked about, and what is said of it."""
+
+    worst: Callable[[Predictions, Rows, list[int]], Iterator[Shown]]
+    issues: Callable[[Predictions, int], tuple[list[Shown], int]]
+
+
+_SELECT = {
+    "single-label": _Select(_select_worst_class, _select_issues_of_class),
+    "multi-label": _Select(_select_worst_set, _select_issues_of_each),
+}
+
+
 def _read_rows(predictions: Predictions) -> Rows:
-    ids = predictions.known["sample_id"].to_numpy()
-    return Rows(ids, predictions.labels, predictions.logits, predictions.known["path"].to_pylist())
+    ids, paths = predictions.known["sample_id"].to_numpy(), predictions.known["path"].to_pylist()
+    return Rows(predictions.task, ids, predictions.labels, predictions.logits, paths)
 
 
 def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:

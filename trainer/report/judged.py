@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.contract.metrics import METRICS, find_right, spell_metric
 from trainer.contract.positive import is_of_positive
 from trainer.evaluate.answers import describe_headline
 from trainer.evaluate.positive import list_lines, read_positive
-from trainer.evaluate.slices import find_headline
 from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
 from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
 from trainer.report.sources import Evaluation, Finished
 
-_SPELT = {
-    "auroc": "AUROC", "auprc": "AUPRC (average precision)", "mcc": "MCC", "kappa": "Cohen's kappa", "map": "mAP",
-    "ece": "ECE, expected calibration error", "brier": "Brier score", "log_loss": "log loss (nats)",
-    "micro_auroc": "micro AUROC", "subset_accuracy": "all labels right", "average_precision": "average precision",
-}  # fmt: skip
-_CALIBRATION = ("log_loss", "brier", "ece")
 _COLUMNS = ("precision", "recall", "f1", "specificity", "average_precision", "auprc", "auroc")
-
-
-def spell_metric(name: str) -> str:
-    """Return a metric's name as people write it.
-
-    >>> spell_metric("macro_f1"), spell_metric("auroc")
-    ('macro F1', 'AUROC')
-    """
-    return _SPELT.get(name) or name.replace("_", " ").replace("f1", "F1")
 
 
 def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> str:
@@ -68,8 +53,9 @@ def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
     head = f"<p class=big>{escape(describe_headline(metrics))} on {metrics['samples']:,} pictures</p>"
     head += tell_positive(run, metrics)
     listed, shown = list_metrics(metrics), run.display_names
-    main = [(spell_figure(name, metrics, shown), *rest) for name, *rest in listed if name not in _CALIBRATION]
-    calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in _CALIBRATION]
+    about = {metric.key for metric in METRICS if metric.about_probabilities}
+    main = [(spell_figure(name, metrics, shown), *rest) for name, *rest in listed if name not in about]
+    calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in about]
     header = ["metric", "value", "95 % interval"]
     blocks = [
         (
@@ -144,9 +130,9 @@ def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a table for each column that the part was cut by."""
     tables = []
     for name, rows in metrics.get("slices", {}).items():
-        headline = find_headline(rows[0])
-        body = [[row["value"], row["samples"], f"{row[headline]:.4f}", _bound(row.get("interval"))] for row in rows]
-        header = [name, "pictures", spell_metric(headline), "95 % interval"]
+        first = find_right(rows[0])
+        body = [[row["value"], row["samples"], f"{row[first.key]:.4f}", _bound(row.get("interval"))] for row in rows]
+        header = [name, "pictures", first.name, "95 % interval"]
         tables.append((f"By {escape(name)}", show_table(header, body)))
     return tables
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from shards.files.atomic import write_text
+from trainer.contract.metrics import find_right, list_metrics
 from trainer.decide.telling import describe_decision
 from trainer.evaluate.answers import describe_headline
 from trainer.evaluate.figures.figures import draw_training
@@ -82,7 +83,7 @@ def _tell_decision(run: Finished) -> str:
     decision = run.page.decision
     if decision.fitted is None:
         several = "Every class whose own probability, the sigmoid of its logit, is at least 0.5"
-        plain = several if decision.rule == "each" else "The most probable class, by plain softmax"
+        plain = "The most probable class, by plain softmax" if decision.task.is_exclusive else several
         return f"<p>{plain}; <code>trainer.decide</code> fits more to validation.</p>"
     lines = describe_decision(decision, run.page.classes)
     return show_code("\n".join(lines)) + (
@@ -92,8 +93,8 @@ def _tell_decision(run: Finished) -> str:
 
 def _tell_training(run: Finished) -> str:
     rows = run.rows
-    score = "val/map" if "val/map" in rows[0] else "val/accuracy"
-    names = [*_EPOCHS[:3], score, *_EPOCHS[3:]]
+    first = list_metrics(find_right([name.removeprefix("val/") for name in rows[0]]).task, "stop")[0]
+    names = [*_EPOCHS[:3], f"val/{first.key}", *_EPOCHS[3:]]
     table = show_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows])
 
     def draw() -> str:

@@ -14,6 +14,7 @@ from shards.dataset.dataset import Dataset
 from shards.dataset.positive import describe_default
 from shards.files.sizes import format_size
 from shards.workers.openmp import count_cpus
+from trainer.contract.task import make_task
 from trainer.evaluate.positive import find_positive
 from trainer.ranks.machine import read_free_disk, refuse_too_many_ranks
 from trainer.ranks.processes import run_processes
@@ -177,8 +178,9 @@ def _describe_positive(recipe: Recipe, dataset: Dataset) -> str | None:
     named = find_positive(recipe, dataset)
     if named is not None:
         return f"{named.name}, as the {named.said_by} says"
-    default = None if dataset.manifest.task == "multi-label" else describe_default(dataset.classes)
-    return default and f"{default}; positive=CLASS names another"
+    if make_task(dataset.manifest.task).find_positive(dataset.classes) is None:
+        return None
+    return f"{describe_default(dataset.classes)}; positive=CLASS names another"
 
 
 def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:

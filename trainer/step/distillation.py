@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, kl_div, log_softmax, logsigmoid
+from torch.nn.functional import interpolate, kl_div
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.manifest import Task
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import PreprocessSpec
+from trainer.contract.task import make_task
 from trainer.recipes.options.loss import LossOptions
 
 
@@ -25,7 +26,7 @@ class Distillation:
         self._spec = bundle.page.preprocess
         self._temperature = temperature
         self._share = share
-        self._several = bundle.page.task == "multi-label"
+        self._task = make_task(bundle.page.task)
 
     @torch.no_grad()
     def compute_logits(self, images: Tensor) -> Tensor:
@@ -49,11 +50,10 @@ class Distillation:
         """
         student = student_logits / self._temperature
         teacher = teacher_logits.to(student.dtype) / self._temperature
-        if self._several:
-            yes = _diverge(logsigmoid(student), logsigmoid(teacher))
-            no = _diverge(logsigmoid(-student), logsigmoid(-teacher))
-            return (yes + no).mean(1) * self._temperature**2
-        return _diverge(log_softmax(student, 1), log_softmax(teacher, 1)).sum(1) * self._temperature**2
+        ours, theirs = self._task.log_answers(student), self._task.log_answers(teacher)
+        # p * log(p / q) of each answer, with the student's q and the teacher's p.
+        distances = kl_div(ours, theirs, reduction="none", log_target=True)
+        return distances.sum(2).mean(1) * self._temperature**2
 
     def mix(self, hard: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Return float32[n], the losses to learn from; hard: float32[n], those of the labels."""
@@ -109,11 +109,6 @@ def load_distillation(
             "would see other values than in its training; take a teacher of this dataset"
         )
     return Distillation(bundle, options.teacher_temperature, options.teacher_share)
-
-
-def _diverge(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return p * log(p / q) of the logarithms of the student's q and the teacher's p."""
-    return kl_div(student, teacher, reduction="none", log_target=True)
 
 
 def _describe(classes: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,35 +11,38 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
 
+from shards.cli.sentences import suggest
+from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.recipes.options.loss import LossOptions
+from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.loss import LOSSES, LossOptions
+
+PerSample = Callable[[Tensor, Tensor], Tensor]
+"""Logits float32[n, K] and labels, as those of the dataset are -> float32[n], the unweighted losses."""
+
+
+class ByClass:
+    """A number for each class, float32[K], which stays on the device where it was asked for last."""
+
+    def __init__(self, numbers: npt.NDArray[np.float64]) -> None:
+        self._numbers = torch.from_numpy(numbers).float()
+
+    def on(self, device: torch.device) -> Tensor:
+        self._numbers = self._numbers.to(device)
+        return self._numbers
 
 
 class Loss:
     """The loss of each sample, and the weight of its class; a mean over samples is left to the caller.
 
     Args:
-        options: Of the recipe.
-        class_weights: float32[K], or None where each class weighs 1.
-        alpha: float32[K], focal only: factor of each class's losses.
+        per_sample: What is computed.
+        class_weights: None where each class weighs 1.
     """
 
-    def __init__(self, options: LossOptions, class_weights: Tensor | None, alpha: Tensor | None) -> None:
-        self._options = options
+    def __init__(self, per_sample: PerSample, class_weights: ByClass | None) -> None:
+        self.per_sample = per_sample
         self._class_weights = class_weights
-        self._alpha = alpha
-
-    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return float32[n], the unweighted losses, of logits float32[n, K].
-
-        labels: int64[n].
-        """
-        if self._options.name == "focal":
-            return self._compute_focal(logits, labels)
-        smoothing = self._options.label_smoothing or 0.0
-        if self._options.name == "bce":
-            return compute_one_vs_all(logits, labels, smoothing)
-        return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
     def blank_labels(self, size: int, _num_classes: int, /) -> Tensor:
         """Return labels as `per_sample` takes them, int64[size] here, for a step that is computed for its memory."""
@@ -48,15 +52,7 @@ class Loss:
         """Return float32[n], the class weight of each sample of these labels."""
         if self._class_weights is None:
             return torch.ones(len(labels), device=labels.device)
-        self._class_weights = self._class_weights.to(labels.device)
-        return self._class_weights[labels]
-
-    def _compute_focal(self, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = compute_focal(logits, labels, self._options.focal_gamma or 0.0)
-        if self._alpha is None:
-            return losses
-        self._alpha = self._alpha.to(labels.device)
-        return losses * self._alpha[labels]
+        return self._class_weights.on(labels.device)[labels]
 
 
 def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classes: list[str]) -> Loss:
@@ -70,13 +66,10 @@ def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classe
     Raises:
         UsageError: Weights that do not fit the classes, or a class without samples whose weight goes by their number.
     """
+    row = LOSSES[options.name]
     weights = weigh_classes(options, class_counts, classes)
-    alpha = _read_alpha(options.focal_alpha, classes)
-    return Loss(options, _to_tensor(weights), _to_tensor(alpha))
-
-
-def _to_tensor(numbers: npt.NDArray[np.float64] | None) -> Tensor | None:
-    return None if numbers is None else torch.from_numpy(numbers).float()
+    per_sample = load_builder(row.builder)(classes, **select_used(options, row))
+    return Loss(per_sample, None if weights is None else ByClass(weights))
 
 
 def weigh_classes(
@@ -114,9 +107,8 @@ def weigh_classes(
 def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[np.float64]:
     for name in given:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"they are {_list_some(classes)}"
-            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset; {hint}")
+            hint = suggest(name, classes, otherwise=f"; they are {_list_some(classes)}")
+            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset{hint}")
     weights = np.array([given.get(name, 1.0) for name in classes])
     if not weights.any():
         raise UsageError(
@@ -134,14 +126,32 @@ def _weigh_in_order(given: list[float], classes: list[str], option: str) -> npt.
     return np.array(given)
 
 
-def _read_alpha(given: float | list[float] | None, classes: list[str]) -> npt.NDArray[np.float64] | None:
-    if isinstance(given, float):
-        given = [1 - given, given]
-    return None if given is None else _weigh_in_order(given, classes, "loss.focal_alpha")
-
-
 def _list_some(classes: list[str]) -> str:
     return ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
+
+
+# builders
+
+
+def build_cross_entropy(_classes: list[str], label_smoothing: float) -> PerSample:
+    return partial(cross_entropy, reduction="none", label_smoothing=label_smoothing)
+
+
+def build_focal(classes: list[str], focal_gamma: float, focal_alpha: float | list[float] | None) -> PerSample:
+    """Return the focal loss; `focal_alpha` multiplies the losses of each class.
+
+    Raises:
+        UsageError: Factors that do not fit the classes.
+    """
+    if focal_alpha is None:
+        return partial(compute_focal, gamma=focal_gamma)
+    given = [1 - focal_alpha, focal_alpha] if isinstance(focal_alpha, float) else focal_alpha
+    alpha = ByClass(_weigh_in_order(given, classes, "loss.focal_alpha"))
+    return lambda logits, labels: compute_focal(logits, labels, focal_gamma) * alpha.on(labels.device)[labels]
+
+
+def build_one_vs_all(_classes: list[str], label_smoothing: float) -> PerSample:
+    return partial(compute_one_vs_all, smoothing=label_smoothing)
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:

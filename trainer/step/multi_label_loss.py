@@ -8,37 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.recipes.options.loss import LossOptions
-from trainer.step.loss import Loss, weigh_classes
+from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.loss import LOSSES, LossOptions
+from trainer.step.loss import ByClass, Loss, PerSample, weigh_classes
 
 
 class MultiLabelLoss(Loss):
-    """Binary cross-entropy of each class, its mean over classes; every sample weighs 1.
-
-    Args:
-        options: Of the recipe.
-        positive_weights: float32[K], factor of a class's loss where it is there; None where each is 1.
-    """
-
-    def __init__(self, options: LossOptions, positive_weights: Tensor | None) -> None:
-        super().__init__(options, None, None)
-        self._smoothing = options.label_smoothing or 0.0
-        self._positive_weights = positive_weights
-
-    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return float32[n], the losses of logits float32[n, K].
-
-        labels: float32[n, K], 1 for each class that is there and 0 for the others. Smoothing s takes them to 1 - s / 2
-        and s / 2: each question has two answers, whatever the number of classes.
-
-        Source: the weights are `pos_weight` of torch's BCEWithLogitsLoss, the smoothing Keras's BinaryCrossentropy.
-        """
-        targets = labels.to(logits.dtype) * (1 - self._smoothing) + self._smoothing / 2
-        if self._positive_weights is not None:
-            self._positive_weights = self._positive_weights.to(logits.device)
-        losses = binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=self._positive_weights)
-        return losses.mean(1)
+    """The loss of pictures of any number of labels; every sample weighs 1, classes are weighed inside of it."""
 
     def blank_labels(self, size: int, num_classes: int, /) -> Tensor:
         """Return float32[size, num_classes]; else as that of one label."""
@@ -51,7 +29,7 @@ def build_multi_label_loss(
     """Return the loss of a recipe for a dataset of several labels a sample.
 
     Args:
-        options: Of the recipe; name=bce.
+        options: Of the recipe; their loss has a builder for several labels.
         class_counts: int64[K], samples of each class in the training part.
         num_samples: All samples of the training part.
         classes: Their names.
@@ -60,8 +38,27 @@ def build_multi_label_loss(
         UsageError: Weights that do not fit the classes, or a class that no sample has, or every one, whose weight goes
             by their number.
     """
+    row = LOSSES[options.name]
     weights = weigh_positives(options, class_counts, num_samples, classes)
-    return MultiLabelLoss(options, None if weights is None else torch.from_numpy(weights).float())
+    positive_weights = None if weights is None else ByClass(weights)
+    return MultiLabelLoss(load_builder(row.several)(positive_weights, **select_used(options, row)), None)
+
+
+def build_each(positive_weights: ByClass | None, label_smoothing: float) -> PerSample:
+    """Return the binary cross-entropy of each class, its mean over classes.
+
+    Its labels are float32[n, K], 1 for each class that is there and 0 for the others. Smoothing s takes them to
+    1 - s / 2 and s / 2: each question has two answers, whatever the number of classes.
+
+    Source: the weights are `pos_weight` of torch's BCEWithLogitsLoss, the smoothing Keras's BinaryCrossentropy.
+    """
+
+    def compute(logits: Tensor, labels: Tensor) -> Tensor:
+        targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+        weights = None if positive_weights is None else positive_weights.on(logits.device)
+        return binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=weights).mean(1)
+
+    return compute
 
 
 def weigh_positives(

@@ -1,24 +1,18 @@
-"""Optimizers by name, over groups of parameters that are decayed, scaled and moved alike."""
+"""Optimizers over groups of parameters: by name, what their state takes, and the builders of most."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from shards.cli.table import load_builder
 from trainer.contract.model.model import Classifier
-from trainer.recipes.options.optim import OptimOptions
-from trainer.step.freeze import is_below
-from trainer.step.layers import measure_depths
-from trainer.step.ranger import Ranger
-
-Group = dict[str, Any]
-
-_UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table", "logit_scale", "layer_scale")
-"""Last names of torchvision's parameters that are biases or scales although they have several dimensions."""
+from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.optim import OPTIMIZERS, OptimOptions
+from trainer.step.groups import Group, group_parameters
 
 
 def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> Optimizer:
@@ -62,102 +56,39 @@ def _measure_one(group: Group, options: OptimOptions) -> int:
 
 
 def _make(groups: list[Group], options: OptimOptions) -> Optimizer:
-    lr, betas, eps = options.peak_lr, options.betas or (0.9, 0.999), options.eps or 1e-8
-    momentum = options.momentum or 0.0
-    match options.name:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-        case "adam":
-            return torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
-        case "radam":
-            return torch.optim.RAdam(groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True)
-        case "ranger":
-            assert options.lookahead_steps is not None  # OptimOptions fills both in
-            assert options.lookahead_share is not None
-            return Ranger(groups, lr, betas, eps, options.lookahead_steps, options.lookahead_share)
-        case "adabelief":
-            from timm.optim import AdaBelief  # here and below: the others need not wait for timm
-
-            belief: Optimizer = AdaBelief(groups, lr=lr, betas=betas, eps=eps)
-            return belief
-        case "lamb":
-            return _build_lamb(groups, lr, betas, eps)
-        case "lion":
-            from timm.optim import Lion
-
-            lion: Optimizer = Lion(groups, lr=lr, betas=betas)
-            return lion
-        case "muon":
-            return _build_muon(groups, lr, betas, momentum)
+    row = OPTIMIZERS[options.name]
+    optimizer: Optimizer = load_builder(row.builder)(groups, options.peak_lr, **select_used(options, row))
+    return optimizer
 
 
-def group_parameters(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> list[Group]:
-    """Return groups of parameters in the model's order, each with its weight decay and `lr_scale`."""
-    backbone, released = model.backbone, set(late)
-    depths = measure_depths(backbone, head) if options.layer_decay < 1 else {}
-    spared = _list_undecayed(backbone)
-    groups: dict[tuple[object, ...], Group] = {}
-    for name, parameter in backbone.named_parameters():
-        if not (parameter.requires_grad or name in released):
-            continue
-        is_wide = parameter.ndim > 1
-        traits = {
-            "weight_decay": options.weight_decay if is_wide and name not in spared else 0.0,
-            "lr_scale": options.layer_decay ** depths.get(name, 0),
-            **_set_apart(options, is_wide, is_wide and min(parameter.shape[:2]) > 1 and not is_below(name, head)),
-        }
-        key = (name in released, *traits.items())
-        groups.setdefault(key, {"params": [], **traits})["params"].append(parameter)
-    return list(groups.values())
+# builders
+
+Betas = tuple[float, float]
 
 
-def _list_undecayed(backbone: nn.Module) -> set[str]:
-    """Return what is spared besides tensors of one dimension: tokens, embeddings and biases of positions, scales.
-
-    timm's models name them; torchvision's do not.
-    """
-    name_them: Any = getattr(backbone, "no_weight_decay", None)
-    if name_them is not None:
-        return set(name_them())
-    return {name for name, _ in backbone.named_parameters() if name.rpartition(".")[2] in _UNDECAYED}
+def build_sgd(groups: list[Group], lr: float, momentum: float) -> Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
 
 
-def _set_apart(options: OptimOptions, is_wide: bool, is_hidden: bool) -> Group:
-    """Return what an optimizer wants to know of a group: lamb, what has a trust ratio; muon, what it turns.
-
-    is_hidden: A matrix or filter between input and head; depthwise filters, position embeddings and tokens are not.
-    """
-    if options.name == "lamb":
-        return {"always_adapt": is_wide}  # without it, weight_decay=0 would make Adam of it
-    if options.name == "muon" and is_hidden:
-        return {"use_muon": True}
-    if options.name == "muon":
-        return {"use_muon": False, "nesterov": False, "eps": options.eps}
-    return {}
+def build_adam(groups: list[Group], lr: float, betas: Betas, eps: float) -> Optimizer:
+    return torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps)
 
 
-def _build_muon(groups: list[Group], lr: float, betas: tuple[float, float], momentum: float) -> Optimizer:
-    from timm.optim import Muon
-
-    # torch's Muon takes matrices alone; timm's takes filters, too, and with these settings does the same to a matrix.
-    muon: Optimizer = Muon(groups, lr=lr, betas=betas, momentum=momentum, nesterov=True, ns_coefficients="original")
-    return muon
+def build_adamw(groups: list[Group], lr: float, betas: Betas, eps: float) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
 
 
-def _build_lamb(groups: list[Group], lr: float, betas: tuple[float, float], eps: float) -> Optimizer:
-    from timm.optim import Lamb
-
-    # The paper does not clip; timm's default does, as NVIDIA's does. Here it is optim.clip_norm that clips.
-    lamb: Optimizer = Lamb(groups, lr=lr, betas=betas, eps=eps, max_grad_norm=None)
-    lamb.register_step_post_hook(_restart_count)
-    return lamb
+def build_radam(groups: list[Group], lr: float, betas: Betas, eps: float) -> Optimizer:
+    return torch.optim.RAdam(groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True)
 
 
-def _restart_count(optimizer: Optimizer, args: object, kwargs: object) -> None:
-    """Take back the step that timm's Lamb counts for groups that had no gradient: they have not begun."""
-    del args, kwargs
-    for group in optimizer.param_groups:
-        if not any(parameter in optimizer.state for parameter in group["params"]):
-            group.pop("step", None)
+def build_adabelief(groups: list[Group], lr: float, betas: Betas, eps: float) -> Optimizer:
+    from timm.optim import AdaBelief  # here and below: the others need not wait for timm
+
+    return AdaBelief(groups, lr=lr, betas=betas, eps=eps)
+
+
+def build_lion(groups: list[Group], lr: float, betas: Betas) -> Optimizer:
+    from timm.optim import Lion
+
+    return Lion(groups, lr=lr, betas=betas)

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+
+from trainer.step.groups import Group
 
 
 class Ranger(torch.optim.RAdam):
@@ -52,3 +55,9 @@ class Ranger(torch.optim.RAdam):
             if int(state["step"]) % self._steps == 0:
                 slow.lerp_(parameter, self._share)
                 parameter.copy_(slow)
+
+
+def build_ranger(
+    groups: list[Group], lr: float, betas: tuple[float, float], eps: float, lookahead_steps: int, lookahead_share: float
+) -> Optimizer:
+    return Ranger(groups, lr, betas, eps, lookahead_steps, lookahead_share)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.recipes.options.schedule import ScheduleOptions
+from shards.cli.table import load_builder
+from trainer.recipes.options.choice import select_used
+from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
+
+Share = float
+"""Of the peak learning rate, 0..1."""
 
 
 class PlateauState(BaseModel):
@@ -23,6 +29,32 @@ class PlateauState(BaseModel):
     """Share of the peak learning rate, 0..1."""
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a run is, in samples."""
+
+    seen: int
+    total: int
+    per_epoch: int
+    warmup: float
+    """Those during which the rate rises."""
+    plateau: PlateauState
+
+    @property
+    def epochs(self) -> float:
+        """Since the run began."""
+        return self.seen / self.per_epoch
+
+    @property
+    def epochs_after_warmup(self) -> float:
+        return max(0.0, self.seen - self.warmup) / self.per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Of what follows warm-up, 0..1."""
+        return max(0.0, self.seen - self.warmup) / max(1.0, self.total - self.warmup)
+
+
 def scale_lr(
     options: ScheduleOptions,
     samples_seen: int,
@@ -36,23 +68,17 @@ def scale_lr(
     takes one sample's worth instead. Schedules of a run's length (cosine, polynomial, sgdr) begin when warm-up is over,
     those that count epochs (step, multistep, exponential, natural_exp) with the run. one_cycle is a warm-up of its own.
 
-    plateau: plateau only; None before the first epoch was judged.
+    plateau: Of schedules that watch the metric; None before the first epoch was judged.
 
     >>> scale_lr(ScheduleOptions(name="cosine", warmup_frac=0.0), 500, 1000, 100)
     0.5
     """
+    row = SCHEDULES[options.name]
     warmup = count_warmup(options, total_samples, samples_per_epoch)
-    if options.name == "one_cycle":
-        return _follow_cycle(options, samples_seen, warmup, total_samples)
-    rise = 1.0 if samples_seen >= warmup else min(1.0, max(samples_seen, 1) / warmup)
-    if options.name == "plateau":
-        return rise * (plateau.share if plateau else 1.0)
-    after = max(0.0, samples_seen - warmup)
-    if options.name in ("cosine", "polynomial", "sgdr"):
-        final = _given(options.final_frac)
-        left = _shape(options, after / samples_per_epoch, after / max(1.0, total_samples - warmup))
-        return rise * (final + (1 - final) * left)
-    return rise * _fall(options, samples_seen / samples_per_epoch)
+    at = Position(samples_seen, total_samples, samples_per_epoch, warmup, plateau or PlateauState())
+    share: Share = load_builder(row.builder)(at, **select_used(options, row))
+    rise = 1.0 if samples_seen >= warmup or not row.rises else min(1.0, max(samples_seen, 1) / warmup)
+    return rise * share
 
 
 def count_warmup(options: ScheduleOptions, total_samples: int, samples_per_epoch: int) -> float:
@@ -62,27 +88,78 @@ def count_warmup(options: ScheduleOptions, total_samples: int, samples_per_epoch
     return options.warmup_frac * total_samples
 
 
-def _shape(options: ScheduleOptions, epochs: float, progress: float) -> float:
-    """Return 1..0, what is left between peak and final share after a part of what follows warm-up."""
-    if options.name == "sgdr":
-        return restart_cosine(epochs, _given(options.first_epochs), int(_given(options.mult)))
-    if options.name == "polynomial":
-        return fall_polynomially(progress, _given(options.power))
-    return fall_by_cosine(progress)
+def watch_metric(
+    options: ScheduleOptions, state: PlateauState | None, value: float, *, lower_is_better: bool
+) -> PlateauState | None:
+    """Return what the schedule remembers after an epoch whose metric is `value`; None where it does not look at it.
+
+    state: Of the epochs before; None where there are none.
+    """
+    row = SCHEDULES[options.name]
+    if not row.watch:
+        return None
+    watched: PlateauState = load_builder(row.watch)(
+        state or PlateauState(), value, lower_is_better, **select_used(options, row)
+    )
+    return watched
 
 
-def _fall(options: ScheduleOptions, epochs: float) -> float:
-    """Return the factor of the schedules that count epochs from the run's start."""
-    if options.name == "constant":
-        return 1.0
-    gamma = _given(options.gamma)
-    if options.name == "multistep":
-        return fall_at_milestones(epochs, options.milestones or [], gamma)
-    if options.name == "step":
-        return fall_exponentially(epochs / _given(options.step_epochs), gamma, bool(options.staircase))
-    if options.name == "natural_exp":
-        return fall_exponentially(epochs, math.exp(-gamma), bool(options.staircase))
-    return fall_exponentially(epochs, gamma, bool(options.staircase))
+# builders: the share of the peak at a place in the run
+
+
+def follow_constant(_at: Position) -> Share:
+    return 1.0
+
+
+def follow_step(at: Position, step_epochs: float, gamma: float, staircase: bool) -> Share:
+    return fall_exponentially(at.epochs / step_epochs, gamma, staircase)
+
+
+def follow_multistep(at: Position, milestones: Sequence[float], gamma: float) -> Share:
+    return fall_at_milestones(at.epochs, milestones, gamma)
+
+
+def follow_exponential(at: Position, gamma: float, staircase: bool) -> Share:
+    return fall_exponentially(at.epochs, gamma, staircase)
+
+
+def follow_natural_exp(at: Position, gamma: float, staircase: bool) -> Share:
+    return fall_exponentially(at.epochs, math.exp(-gamma), staircase)
+
+
+def follow_cosine(at: Position, final_frac: float) -> Share:
+    return _fall_to(final_frac, fall_by_cosine(at.progress))
+
+
+def follow_sgdr(at: Position, first_epochs: float, mult: int, final_frac: float) -> Share:
+    return _fall_to(final_frac, restart_cosine(at.epochs_after_warmup, first_epochs, mult))
+
+
+def follow_polynomial(at: Position, power: float, final_frac: float) -> Share:
+    return _fall_to(final_frac, fall_polynomially(at.progress, power))
+
+
+def follow_plateau(at: Position, **_watched: float) -> Share:
+    return at.plateau.share
+
+
+def follow_one_cycle(at: Position, start_div: float, end_div: float) -> Share:
+    """Return the share of one cycle; no momentum's cycle.
+
+    Source: Smith and Topin 2019, Super-Convergence, in the form of torch's OneCycleLR (two phases, cosine).
+    """
+    start = 1 / start_div
+    if at.seen < at.warmup:
+        return 1 + (start - 1) * fall_by_cosine(at.seen / at.warmup)
+    return _fall_to(start / end_div, fall_by_cosine(at.progress))
+
+
+def _fall_to(final: float, left: float) -> Share:
+    """Return the share where `left`, 1..0, is left between peak and final share."""
+    return final + (1 - final) * left
+
+
+# curves
 
 
 def fall_by_cosine(progress: float) -> float:
@@ -137,20 +214,17 @@ def fall_exponentially(steps: float, gamma: float, staircase: bool) -> float:
     return float(gamma ** (math.floor(steps) if staircase else steps))
 
 
-def _follow_cycle(options: ScheduleOptions, samples_seen: int, warmup: float, total: int) -> float:
-    """Return the share of one cycle: up by half a cosine, down by another to far below the start; no momentum's cycle.
-
-    Source: Smith and Topin 2019, Super-Convergence, in the form of torch's OneCycleLR (two phases, cosine).
-    """
-    start = 1 / _given(options.start_div)
-    if samples_seen < warmup:
-        return 1 + (start - 1) * fall_by_cosine(samples_seen / warmup)
-    end = start / _given(options.end_div)
-    return end + (1 - end) * fall_by_cosine((samples_seen - warmup) / max(1.0, total - warmup))
+# the metric
 
 
 def update_plateau(
-    options: ScheduleOptions, state: PlateauState, value: float, *, lower_is_better: bool
+    state: PlateauState,
+    value: float,
+    lower_is_better: bool,
+    factor: float,
+    patience: int,
+    threshold: float,
+    final_frac: float,
 ) -> PlateauState:
     """Return the state after an epoch whose metric is `value`; a value that is no number is not better.
 
@@ -159,13 +233,12 @@ def update_plateau(
 
     Source: torch's ReduceLROnPlateau with threshold_mode "rel".
     """
-    if _is_better(value, state.best, _given(options.threshold), lower_is_better):
+    if _is_better(value, state.best, threshold, lower_is_better):
         return PlateauState(best=value, share=state.share)
     waited = state.epochs_without_better + 1
-    if waited <= _given(options.patience):
+    if waited <= patience:
         return state.model_copy(update={"epochs_without_better": waited})
-    share = max(state.share * _given(options.factor), min(state.share, _given(options.final_frac)))
-    return PlateauState(best=state.best, share=share)
+    return PlateauState(best=state.best, share=max(state.share * factor, min(state.share, final_frac)))
 
 
 def _is_better(value: float, best: float | None, threshold: float, lower_is_better: bool) -> bool:
@@ -174,8 +247,3 @@ def _is_better(value: float, best: float | None, threshold: float, lower_is_bett
     if lower_is_better:
         return value < best * (1 - threshold)
     return value > best * (1 + threshold)
-
-
-def _given(value: float | None) -> float:
-    assert value is not None  # ScheduleOptions fills in what its schedule uses
-    return value

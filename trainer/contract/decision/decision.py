@@ -23,21 +23,18 @@ point, 0.5 where they have none, is the decision. `decision` and `set` are absen
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
+from shards.dataset.manifest import Task as StoredTask
 from trainer.contract.decision.calibration import PriorShift, calibrate
 from trainer.contract.decision.conformal import ConformalSets, find_members
 from trainer.contract.decision.ood import OodRule
-from trainer.contract.decision.operating_point import OperatingPoint, decide_class
-
-THRESHOLD: Final = 0.5
-"""Least probability at which a class counts as there, where each is asked for."""
+from trainer.contract.decision.operating_point import OperatingPoint
+from trainer.contract.task import MANY_LABELS, ONE_LABEL, RuleName, Task, Thresholds, make_task
 
 
 class Fitted(BaseModel):
@@ -64,7 +61,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["argmax", "threshold", "each"] = "argmax"
+    rule: RuleName = "argmax"
     """argmax: the most probable class; the lower class number wins a tie. threshold: the class of the operating point
     from its threshold on, else the most probable of the others. each: every class whose own probability is at least
     0.5, or what its operating point says. Bundles keep argmax beside a point, too; `state_rule` tells them apart."""
@@ -100,6 +97,16 @@ class Decision(BaseModel):
         # A bundle that was never decided keeps the page, and so the fingerprint, that it had before there was more.
         return {name: value for name, value in handler(self).items() if value is not None}
 
+    @property
+    def task(self) -> Task:
+        """What the rule decides about."""
+        return next(task for task in (ONE_LABEL, MANY_LABELS) if self.rule in task.rules)
+
+    def find_thresholds(self, classes: list[str]) -> Thresholds:
+        """Return the thresholds of its operating points, by number of their class."""
+        points = {point.positive: point for point in self.points or ([self.point] if self.point else [])}
+        return {number: points[name].threshold for number, name in enumerate(classes) if name in points}
+
     def state_rule(self) -> Decision:
         """Return the same decision with the rule that is applied: threshold, not argmax, where a point decides.
 
@@ -108,9 +115,9 @@ class Decision(BaseModel):
         return self if self.point is None else self.model_copy(update={"rule": "threshold"})
 
 
-def make_plain_decision(task: str) -> Decision:
-    """Return what a bundle of a task, single-label or multi-label, decides by until `trainer.decide` has run."""
-    return Decision(rule="each" if task == "multi-label" else "argmax")
+def make_plain_decision(task: StoredTask) -> Decision:
+    """Return what a bundle of a task decides by until `trainer.decide` has run."""
+    return Decision(rule=make_task(task).rules[0])
 
 
 class Answer(BaseModel):
@@ -152,74 +159,37 @@ def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: fl
     """
     if decision.ood is not None and ood_score is None:
         raise ValueError("this bundle scores how far pictures are from training's; use Bundle.compute, which gives it")
-    if decision.rule == "each":
-        return _answer_each(logits, classes, decision, ood_score)
+    task, thresholds = decision.task, decision.find_thresholds(classes)
     calibrated = calibrate(logits, decision.temperature, decision.priors)
-    probabilities = torch.softmax(calibrated, dim=0)
-    best = int(calibrated.argmax())
-    if decision.point is not None:
-        positive = classes.index(decision.point.positive)
-        best = decide_class(probabilities.numpy(), decision.point.threshold, positive)
-    shares = probabilities.tolist()
+    shares = task.soften(calibrated)
+    # Beside a threshold the others are ranked by probability, as the program of an export does it.
+    scores = (shares if thresholds else calibrated).numpy()
+    given = task.flag(task.predict(scores[None], shares.numpy()[None], thresholds), len(classes))[0]
+    among = calibrated.where(torch.from_numpy(given), -torch.inf) if given.any() else calibrated
+    best = int(among.argmax())
+    label = classes[best] if given[best] else None
     return Answer(
-        label=classes[best],
-        labels=[classes[best]],
-        probability=shares[best],
-        probabilities=dict(zip(classes, shares, strict=True)),
-        logits=logits.tolist(),
-        **_judge(probabilities, classes, decision, best, ood_score),
-    )
-
-
-def _answer_each(logits: Tensor, classes: list[str], decision: Decision, ood_score: float | None) -> Answer:
-    """Return the answer where each class is a question of its own."""
-    calibrated = calibrate(logits, decision.temperature, None)
-    shares = torch.sigmoid(calibrated)
-    there = _find_there(shares.numpy(), classes, decision.points)
-    among = calibrated.where(torch.from_numpy(there), -torch.inf) if there.any() else calibrated
-    best, ood = int(among.argmax()), decision.ood
-    return Answer(
-        label=classes[best] if there[best] else None,
-        labels=[name for name, is_there in zip(classes, there.tolist(), strict=True) if is_there],
+        label=label,
+        labels=[name for name, is_given in zip(classes, given.tolist(), strict=True) if is_given],
         probability=float(shares[best]),
         probabilities=dict(zip(classes, shares.tolist(), strict=True)),
         logits=logits.tolist(),
-        abstain=None if decision.fitted is None else ood is not None and _is_far(ood, ood_score),
-        ood_score=ood_score if ood else None,
+        decision=label if task.is_exclusive and decision.fitted else None,
+        **_judge(shares, classes, decision, ood_score),
     )
 
 
-def _find_there(
-    probabilities: npt.NDArray[np.float64], classes: list[str], points: list[OperatingPoint] | None
-) -> npt.NDArray[np.bool_]:
-    """Return bool[K], which classes are there by probabilities float64[K] of each for itself.
-
-    >>> _find_there(np.array([0.5, 0.4]), ["a", "b"], None)
-    array([ True, False])
-    """
-    own = {point.positive: point.threshold for point in points or []}
-    there: npt.NDArray[np.bool_] = probabilities >= np.array([own.get(name, THRESHOLD) for name in classes])
-    return there
-
-
-def _is_far(ood: OodRule, score: float | None) -> bool:
-    return not (score or 0.0) <= ood.threshold
-
-
-def _judge(
-    probabilities: Tensor, classes: list[str], decision: Decision, best: int, ood_score: float | None
-) -> dict[str, Any]:
-    """Return what only a decision that was fitted adds to an answer."""
+def _judge(shares: Tensor, classes: list[str], decision: Decision, ood_score: float | None) -> dict[str, Any]:
+    """Return what only a decision that was fitted adds to an answer, of either task."""
     if decision.fitted is None:
         return {}
-    members = find_members(probabilities.numpy(), decision.conformal) if decision.conformal else None
+    members = find_members(shares.numpy(), decision.conformal) if decision.conformal else None
     reasons = (
-        decision.ood is not None and _is_far(decision.ood, ood_score),
+        decision.ood is not None and not (ood_score or 0.0) <= decision.ood.threshold,
         members is not None and len(members) != 1,
-        decision.abstain_below is not None and float(probabilities.max()) < decision.abstain_below,
+        decision.abstain_below is not None and float(shares.max()) < decision.abstain_below,
     )
     return {
-        "decision": classes[best],
         "abstain": any(reasons),
         "ood_score": ood_score if decision.ood else None,
         "set": None if members is None else [classes[member] for member in members],

@@ -185,18 +185,3 @@ def choose_threshold(rule: PointRule, found: Candidates, positive: str) -> float
             f"{found.recall[best]:.4f}; ask for less, or train a better model"
         )
     return float(found.thresholds[reached[0 if rule.goal == "recall" else -1]])
-
-
-def decide_class(probabilities: Floats, threshold: float, positive: int) -> int:
-    """Return the class of one picture with probabilities float64[K]; the lower class number wins a tie.
-
-    >>> decide_class(np.array([0.5, 0.3, 0.2]), 0.2, positive=2)
-    2
-    >>> decide_class(np.array([0.1, 0.3, 0.6]), 0.7, positive=2)
-    1
-    """
-    if probabilities[positive] >= threshold:
-        return positive
-    others = probabilities.copy()
-    others[positive] = -1.0
-    return int(others.argmax())

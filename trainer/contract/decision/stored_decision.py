@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from shards.errors import UsageError
-from shards.files.atomic import lock_folder, open_temporary_folder, publish_folder, write_text
+from shards.files.atomic import lock_folder, replace_folder, write_text
 from shards.files.temporary import TEMPORARY
 from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
 from trainer.contract.decision.decision import Decision
@@ -37,10 +37,9 @@ def store_decision(
         return _replace_decision(folder, decision, detector)
     if out.exists():
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
-    with open_temporary_folder(out) as temporary:
+    with replace_folder(out, replaces=False) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
         _write_decision(temporary, decision, detector)  # its lock is ours already
-        publish_folder(temporary, out, replaces=False)
     return read_bundle_page(out)
 
 

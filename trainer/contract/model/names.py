@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
+from shards.cli.sentences import suggest
 from shards.errors import UsageError
 
 TIMM_PREFIX: Final = "timm/"
@@ -42,6 +42,6 @@ def resolve_alias(name: str) -> str:
 
 def unknown_model(name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that no library has; it suggests near ones."""
-    near = difflib.get_close_matches(name, [*known, *ALIASES], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "names are torchvision builders (resnet18) or timm/NAME"
-    return UsageError(f"no model '{name}': {hint}; `python -m trainer.models` lists all")
+    names = ": names are torchvision builders (resnet18) or timm/NAME"
+    hint = suggest(name, [*known, *ALIASES], before=": ", otherwise=names, most=3)
+    return UsageError(f"no model '{name}'{hint}; `python -m trainer.models` lists all")

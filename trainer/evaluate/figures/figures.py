@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.files.atomic import write_atomically
+from trainer.contract.metrics import find_right, list_metrics
 from trainer.evaluate.figures.fonts import Lettering
 
 if TYPE_CHECKING:
@@ -105,10 +106,9 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
 
     plot(loss, "train/loss", "train")
     plot(loss, "val/log_loss", "validation")
-    several = {"map": "mAP", "macro_f1": "macro F1"}
-    shown = several if "val/map" in rows[0] else {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
-    for name, label in shown.items():
-        plot(score, f"val/{name}", label)
+    task = find_right([name.removeprefix("val/") for name in rows[0]]).task
+    for metric in list_metrics(task, "stop")[:2]:
+        plot(score, f"val/{metric.key}", metric.name)
     plot(rate, "train/lr", "end of epoch")
     plot(feed, "feed/img_s", "training")
     plot(wait, "feed/wait_frac", "training")

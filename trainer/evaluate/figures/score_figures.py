@@ -30,7 +30,7 @@ _INK, _SOFT = "#1f2933", "#b8c4ce"
 def draw_scores(path: Path, labels: Ints, probabilities: Floats, lettering: Lettering, rule: Rule) -> None:
     """Draw ROC and precision-recall of the positive class of two, or of each class against the rest.
 
-    labels: int64[N]; of samples that have several int64[N, K] of 0 and 1.
+    labels: As of the rule's task.
     """
     about = name_positive(lettering.names, rule) if probabilities.shape[1] == 2 else ""
     with lettering.applied():
@@ -51,7 +51,8 @@ def draw_scores(path: Path, labels: Ints, probabilities: Floats, lettering: Lett
 def name_positive(names: list[str], rule: Rule) -> str:
     """Return what a title says of the positive class; nothing where there is none.
 
-    >>> name_positive(["DEFECTIVE", "NORMAL"], Rule(0))
+    >>> from trainer.contract.task import ONE_LABEL
+    >>> name_positive(["DEFECTIVE", "NORMAL"], Rule(ONE_LABEL, 0))
     ', positive: DEFECTIVE'
     """
     return "" if rule.positive is None else f", positive: {shorten_name(names[rule.positive])}"
@@ -62,8 +63,9 @@ Curve = tuple[int, Floats, Floats, float]
 
 
 def _trace(labels: Ints, probabilities: Floats, rule: Rule, trace: Any) -> Iterator[Curve]:
+    truths = rule.task.flag(labels, probabilities.shape[1])
     for number in _list_classes(probabilities.shape[1], rule):
-        truth = labels == number if labels.ndim == 1 else labels[:, number] == 1
+        truth = truths[:, number]
         if 0 < truth.sum() < len(truth):
             x, y, area = trace(truth, probabilities[:, number])
             chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int))

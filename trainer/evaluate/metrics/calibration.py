@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: log loss, Brier score, calibration error."""
+"""Whether probabilities are what they say: Brier score, calibration error."""
 
 from __future__ import annotations
 
@@ -10,14 +10,6 @@ Floats = npt.NDArray[np.float64]
 
 BINS = 15
 """Of equal width, as in Guo et al. 2017."""
-
-
-def log_losses(labels: Ints, logits: npt.NDArray[np.float32]) -> Floats:
-    """Return float64[N], -log of the probability of each sample's class in nats; from logits, so never cut off."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    own = shifted[np.arange(len(labels)), labels]
-    losses: Floats = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - own
-    return losses
 
 
 def brier_scores(labels: Ints, probabilities: Floats) -> Floats:

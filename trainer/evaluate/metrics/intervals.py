@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluate.metrics.calibration import brier_scores, log_losses
-from trainer.evaluate.metrics.metrics import SPECIFICITIES, TOP, is_in_top, softmax
+from trainer.contract.task import ONE_LABEL
+from trainer.evaluate.metrics.calibration import brier_scores
+from trainer.evaluate.metrics.one_label import SPECIFICITIES, TOP, is_in_top
 from trainer.evaluate.metrics.ranking import Ranked, rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.resampling import (
     BY_CLASS,
@@ -22,6 +23,7 @@ from trainer.evaluate.metrics.resampling import (
     average,
     bound_same,
     bound_values,
+    list_unbounded,
     plan_draws,
     resample,
 )
@@ -60,7 +62,7 @@ def compute_intervals(
     draws = plan_draws(units, len(ranked), resamples)
     values = _resample(answers, rule, draws, ranked)
     how = draws.describe()
-    how["notes"]["ece"] = "resampling would bias it upward"
+    how["notes"] |= list_unbounded(rule.task)
     if not draws.ranked:
         how["notes"] |= dict.fromkeys(("auroc", "auprc", *SPECIFICITIES), TOO_MANY)
     intervals, notes = bound_values(values, classes, lambda name: _bound_sure(name, answers, rule, units))
@@ -69,7 +71,7 @@ def compute_intervals(
 
 
 def _rank_classes(answers: Answers, rule: Rule) -> dict[int, Ranked]:
-    probabilities = softmax(answers.logits)
+    probabilities = ONE_LABEL.compute_probabilities(answers.logits)
     numbers = range(answers.num_classes)
     if answers.num_classes == 2 and rule.positive is not None:
         numbers = range(rule.positive, rule.positive + 1)
@@ -90,8 +92,8 @@ def _resample(answers: Answers, rule: Rule, draws: Draws, ranked: dict[int, Rank
 def _list_means(answers: Answers) -> Values:
     """Return the metrics that are means over samples, as float64[N] each."""
     means = {
-        "log_loss": log_losses(answers.labels, answers.logits),
-        "brier": brier_scores(answers.labels, softmax(answers.logits)),
+        "log_loss": ONE_LABEL.log_losses(answers.labels, answers.logits),
+        "brier": brier_scores(answers.labels, ONE_LABEL.compute_probabilities(answers.logits)),
     }
     if answers.num_classes > TOP:
         means["top5_accuracy"] = is_in_top(answers.labels, answers.logits).astype(np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluate.metrics.multi_label import compute_log_losses
+from trainer.contract.task import MANY_LABELS
 from trainer.evaluate.metrics.ranking import Ranked, rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.resampling import (
     BY_CLASS,
@@ -20,6 +20,7 @@ from trainer.evaluate.metrics.resampling import (
     average,
     bound_same,
     bound_values,
+    list_unbounded,
     plan_draws,
     resample,
 )
@@ -40,6 +41,7 @@ def compute_multi_label_intervals(
     draws = plan_draws(units, rankings, resamples)
     values = resample_multi_label(labels, logits, predicted, draws)
     how = draws.describe()
+    how["notes"] |= list_unbounded(MANY_LABELS)
     if not draws.ranked:
         how["notes"] |= dict.fromkeys(("map", "auroc", "micro_auroc"), TOO_MANY)
     right = (labels == predicted).all(axis=1)
@@ -58,7 +60,7 @@ def resample_multi_label(labels: Ints, logits: Logits, predicted: Ints, draws: D
     means = {
         "subset_accuracy": (~wrong.any(axis=1)).astype(np.float64),
         "hamming_loss": wrong.mean(axis=1),
-        "log_loss": compute_log_losses(labels, logits).mean(axis=1),
+        "log_loss": MANY_LABELS.log_losses(labels, logits).mean(axis=1),
     }
     flags = [part.astype(np.float64) for part in (labels * predicted, labels, predicted)]
 

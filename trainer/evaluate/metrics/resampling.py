@@ -15,6 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer.contract.metrics import list_metrics
+from trainer.contract.task import Task
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Values = dict[str, Floats]
@@ -136,6 +139,11 @@ def cut_blocks(resamples: int, width: int) -> Iterator[int]:
     block = max(1, _BLOCK // width)
     for start in range(0, resamples, block):
         yield min(block, resamples - start)
+
+
+def list_unbounded(task: Task) -> dict[str, str]:
+    """Return why metrics of a task have no interval, of which no resample gives one."""
+    return {metric.key: metric.unbounded for metric in list_metrics(task.name) if metric.unbounded}
 
 
 def bound_values(

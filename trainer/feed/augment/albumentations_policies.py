@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainer.feed.augment.library import Change, Library
+from trainer.feed.augment.library import Change, Library, Policy
 from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng
 
 Pixels = npt.NDArray[np.uint8]
@@ -71,20 +71,25 @@ class Sharpness(A.ImageOnlyTransform):  # albumentations sharpens but does not s
         return cv2.addWeighted(img, factor, smooth, 1 - factor, 0).reshape(img.shape).astype(np.uint8, copy=False)
 
 
-def build_flip() -> Operations:
+def _flip() -> Operations:
     """Return a mirror with p = 1/2."""
     return [A.HorizontalFlip(p=0.5)]
 
 
-def build_square() -> Operations:
+def _square() -> Operations:
     """Return the eight symmetries of the square, equally likely."""
     return [A.D4(p=1)]
 
 
-def build_shift() -> Operations:
+def _shift() -> Operations:
     """Return a rotation by up to 5 degrees, a move by up to 5 % of the side and a scale of 0.9 to 1.1."""
     move = {"x": (-0.05, 0.05), "y": (-0.05, 0.05)}
     return [A.Affine(scale=(0.9, 1.1), rotate=(-5, 5), translate_percent=move, keep_ratio=True, p=1)]
+
+
+def _relight() -> Operations:
+    """Return brightness and contrast by factors of 0.8 to 1.2."""
+    return [_jitter(1, brightness=(0.8, 1.2)), _jitter(1, contrast=(0.8, 1.2))]
 
 
 def _jitter(p: float, **changed: tuple[float, float]) -> A.ColorJitter:
@@ -93,17 +98,7 @@ def _jitter(p: float, **changed: tuple[float, float]) -> A.ColorJitter:
     return A.ColorJitter(**options, p=p)
 
 
-def build_light() -> Operations:
-    """Return a mirror and small shifts."""
-    return [*build_flip(), *build_shift()]
-
-
-def build_strong() -> Operations:
-    """Return the eight symmetries, small shifts, and brightness and contrast by factors of 0.8 to 1.2."""
-    return [*build_square(), *build_shift(), _jitter(1, brightness=(0.8, 1.2)), _jitter(1, contrast=(0.8, 1.2))]
-
-
-def build_photometric() -> Operations:
+def compose_photometric() -> Operations:
     """Return brightness, contrast, colour, sharpness, rotation and noise, each with p = 1/2, in random order.
 
     Factors are 0.5 to 1.5, angles -30 to 30 degrees with black corners, the noise's sigma 0 to 10 of 255.
@@ -122,13 +117,30 @@ def build_photometric() -> Operations:
     return [A.RandomOrder(operations, n=len(operations))]
 
 
-BUILDERS: dict[str, Callable[[], Operations]] = {
-    "flip": build_flip,
-    "light": build_light,
-    "square": build_square,
-    "strong": build_strong,
-    "photometric": build_photometric,
-}
+# builders of policies
+
+
+def build_flip() -> Policy:
+    return Policy(after=seed_transforms(_flip))
+
+
+def build_light() -> Policy:
+    return Policy(after=seed_transforms(lambda: [*_flip(), *_shift()]))
+
+
+def build_square() -> Policy:
+    return Policy(after=seed_transforms(_square))
+
+
+def build_strong() -> Policy:
+    return Policy(after=seed_transforms(lambda: [*_square(), *_shift(), *_relight()]))
+
+
+def build_photometric() -> Policy:
+    return Policy(after=seed_transforms(compose_photometric))
+
+
+# operations by name
 
 _DTYPE = "pictures stay uint8[H, W, C], and the model normalises them"
 _BASES = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "BaseCompose", "Compose")

@@ -1,8 +1,7 @@
-"""Operations of a library by name: what a recipe writes out becomes the library's objects, or a sentence why not."""
+"""Policies; and operations of a library by name: a recipe's words become its objects, or a sentence why not."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,12 +10,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from shards.cli.sentences import suggest
 from shards.errors import UsageError
 from trainer.feed.augment.seeding import SampleKey
 from trainer.recipes.options.augment import Backend, Operation
 
 Change = Callable[[Any, SampleKey], Any]
 """Picture uint8[C, H, W] and the key of its sample -> uint8[C, H, W], the picture that came left as it was."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What changes a training picture; None does nothing.
+
+    before: uint8[C, H, W] of any sides, the decoded picture, with C of the model's input. after: uint8[C, S, S] of any
+    strides, the model's input.
+    """
+
+    before: Change | None = None
+    after: Change | None = None
+
+
+def build_none() -> Policy:
+    return Policy()
+
 
 Elsewhere = Callable[[str], str]
 
@@ -52,7 +69,7 @@ def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere
     unknown = next((name for name in operation.parameters if name not in known), None)
     if unknown is not None:
         raise UsageError(
-            f"augment.pipeline: {operation.op} has no parameter '{unknown}'{_suggest(unknown, known)}; "
+            f"augment.pipeline: {operation.op} has no parameter '{unknown}'{suggest(unknown, known, before=': ')}; "
             f"it takes {', '.join(known) or 'none'}"
         )
     parameters = {
@@ -85,7 +102,8 @@ def _find_kind(name: str, library: Library, elsewhere: Elsewhere) -> type:
         raise UsageError(f"augment.pipeline: {name} cannot stand in a pipeline: {library.refused[name]}")
     if name in library.kinds:
         return library.kinds[name]
-    hint = elsewhere(name) or _suggest(name, list(library.kinds)) or "; see its documentation for their names"
+    otherwise = "; see its documentation for their names"
+    hint = elsewhere(name) or suggest(name, library.kinds, before=": ", otherwise=otherwise)
     raise UsageError(f"augment.pipeline: {library.name} has no operation '{name}'{hint}")
 
 
@@ -95,11 +113,6 @@ def _name_parameters(kind: type) -> list[str]:
         for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f": did you mean '{near[0]}'?" if near else ""
 
 
 def _build_value(op: str, name: str, value: Any, library: Library, elsewhere: Elsewhere) -> Any:

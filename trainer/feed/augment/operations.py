@@ -1,4 +1,4 @@
-"""Operations of our own on torchvision's functions, drawn from numpy's generator of a sample."""
+"""Operations of our own on torchvision's functions, drawn from numpy's generator of a sample; policies made of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from trainer.feed.augment.library import Change, Policy
 from trainer.feed.augment.seeding import ERASE, OPERATIONS, SampleKey, make_numpy_rng
 
 _TRIES = 10
@@ -19,7 +20,7 @@ _AREA, _SHAPE = (0.02, 0.33), (0.3, 3.3)
 Own = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-def chain(*operations: Own) -> Callable[[Tensor, SampleKey], Tensor]:
+def chain(*operations: Own) -> Change:
     """Return operations of our own as a change: one after the other, all from one generator."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
@@ -58,7 +59,7 @@ def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
     return transforms.adjust_contrast(transforms.adjust_brightness(image, brightness), contrast)
 
 
-def erase(probability: float) -> Callable[[Tensor, SampleKey], Tensor]:
+def erase(probability: float) -> Change:
     """Return a change that fills a random box with noise, each pixel and channel drawn from 0 to 255.
 
     The box has 2 to 33 % of the area and is 0.3 to 3.3 times as wide as high.
@@ -90,3 +91,22 @@ def _draw_erased(height: int, width: int, rng: np.random.Generator) -> tuple[int
             top, left = rng.integers((height - box_height + 1, width - box_width + 1)).tolist()
             return top, left, box_height, box_width
     return 0, 0, 0, 0
+
+
+# builders of policies
+
+
+def build_flip() -> Policy:
+    return Policy(after=chain(flip))
+
+
+def build_light() -> Policy:
+    return Policy(after=chain(flip, shift))
+
+
+def build_square() -> Policy:
+    return Policy(after=chain(turn))
+
+
+def build_strong() -> Policy:
+    return Policy(after=chain(turn, shift, relight))

@@ -7,33 +7,19 @@ disturb each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.feed.augment import torchvision_policies
-from trainer.feed.augment.library import Change, Library, brief, build_operation
-from trainer.feed.augment.operations import chain, erase, flip, relight, shift, turn
+from trainer.feed.augment.library import Change, Library, Policy, brief, build_operation
+from trainer.feed.augment.operations import erase
 from trainer.feed.augment.probe import probe_decoded, probe_input
 from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey
-from trainer.feed.augment.torchvision_policies import build_photometric, seed_operations, seed_transform
-from trainer.recipes.options.augment import AugmentOptions, Backend, Operation
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What changes a training picture; None does nothing.
-
-    before: uint8[C, H, W] of any sides, the decoded picture, with C of the model's input. after: uint8[C, S, S] of any
-    strides, the model's input.
-    """
-
-    before: Change | None = None
-    after: Change | None = None
+from trainer.recipes.options.augment import POLICIES, AugmentOptions, Backend, Operation
 
 
 def build_policy(options: AugmentOptions) -> Policy:
@@ -42,7 +28,8 @@ def build_policy(options: AugmentOptions) -> Policy:
     Raises:
         UsageError: A pipeline with an operation that does not exist or a bad parameter.
     """
-    policy = _build_pipeline(options) if options.pipeline else _build_named(options.policy, options.chosen_backend)
+    build = load_builder(POLICIES[options.policy].builders[options.chosen_backend])
+    policy: Policy = _build_pipeline(options) if options.pipeline else build()
     if options.erase == 0:
         return policy
     return replace(policy, after=_follow(policy.after, erase(options.erase)))
@@ -82,41 +69,15 @@ def _follow(first: Change | None, second: Change) -> Change:
     return second if first is None else lambda image, key: second(first(image, key), key)
 
 
-# policies by name
-
-_TORCHVISION: Mapping[str, Callable[[], Policy]] = {
-    "none": Policy,
-    "flip": lambda: Policy(after=chain(flip)),
-    "light": lambda: Policy(after=chain(flip, shift)),
-    "square": lambda: Policy(after=chain(turn)),
-    "strong": lambda: Policy(after=chain(turn, shift, relight)),
-    "photometric": lambda: Policy(after=seed_operations(lambda: [build_photometric()], OPERATIONS)),
-    "manual": lambda: Policy(before=seed_transform(torchvision_policies.PUBLISHED["autoaugment"](), BEFORE)),
-}
-"""flip: mirror; light: mirror and small shifts; square: the eight symmetries, for pictures without an upside; strong:
-all of square, small shifts, brightness and contrast; manual: autoaugment on the decoded picture. See
-torchvision_policies and albumentations_policies for the others."""
-
-
-def _build_named(name: str, backend: Backend) -> Policy:
-    if backend == "torchvision":
-        if name in _TORCHVISION:
-            return _TORCHVISION[name]()
-        return Policy(after=seed_transform(torchvision_policies.PUBLISHED[name]()))
-    if name == "none":
-        return Policy()
-    # late: importing albumentations takes most of a second, which other recipes need not pay
-    from trainer.feed.augment import albumentations_policies
-
-    return Policy(after=albumentations_policies.seed_transforms(albumentations_policies.BUILDERS[name]))
-
-
 # policies written out
 
 
 def _open_library(backend: Backend) -> Library:
     if backend == "torchvision":
+        from trainer.feed.augment import torchvision_policies
+
         return torchvision_policies.LIBRARY
+    # late: importing albumentations takes most of a second, which other recipes need not pay
     from trainer.feed.augment import albumentations_policies
 
     return albumentations_policies.LIBRARY

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from trainer.feed.augment.library import Change, Library
-from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_torch_rng
+from trainer.feed.augment.library import Change, Library, Policy
+from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_torch_rng
 from trainer.feed.augment.torch_random import DrawFrom
 
 
@@ -77,7 +77,7 @@ class _Between(v2.Transform):
 _BILINEAR = v2.InterpolationMode.BILINEAR  # as torchvision's own training reference; most classes default to nearest
 
 
-def build_photometric() -> v2.Transform:
+def compose_photometric() -> v2.Transform:
     """Return brightness, contrast, colour, sharpness, rotation and noise, each with p = 1/2, in random order.
 
     Factors are 0.5 to 1.5, angles -30 to 30 degrees with black corners, the noise's sigma 0 to 10 of 255.
@@ -93,14 +93,34 @@ def build_photometric() -> v2.Transform:
     return v2.RandomOrder([v2.RandomApply([operation], p=0.5) for operation in operations])
 
 
-PUBLISHED: dict[str, Callable[[], v2.Transform]] = {
-    "autoaugment": lambda: _AutoAugment(interpolation=_BILINEAR),
-    "randaugment": lambda: _RandAugment(interpolation=_BILINEAR),
-    "trivialaugment": lambda: _TrivialAugment(interpolation=_BILINEAR),
-    "augmix": lambda: _AugMix(interpolation=_BILINEAR),
-}
-"""autoaugment: what was learnt on ImageNet; randaugment: 2 operations of magnitude 9 of 30; trivialaugment: 1 of any
-magnitude, wide; augmix: 3 mixed chains of 1 to 3, severity 3."""
+# builders of policies; the published ones are those of torchvision, with its default numbers
+
+
+def build_photometric() -> Policy:
+    return Policy(after=seed_operations(lambda: [compose_photometric()], OPERATIONS))
+
+
+def build_autoaugment() -> Policy:
+    return Policy(after=seed_transform(_AutoAugment(interpolation=_BILINEAR)))
+
+
+def build_manual() -> Policy:
+    return Policy(before=seed_transform(_AutoAugment(interpolation=_BILINEAR), BEFORE))
+
+
+def build_randaugment() -> Policy:
+    return Policy(after=seed_transform(_RandAugment(interpolation=_BILINEAR)))
+
+
+def build_trivialaugment() -> Policy:
+    return Policy(after=seed_transform(_TrivialAugment(interpolation=_BILINEAR)))
+
+
+def build_augmix() -> Policy:
+    return Policy(after=seed_transform(_AugMix(interpolation=_BILINEAR)))
+
+
+# operations by name
 
 _DTYPE = "pictures stay uint8, and the model normalises them"
 _LABELS = "it needs boxes, points or a batch, and a training picture has none"

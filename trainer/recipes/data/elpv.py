@@ -25,7 +25,7 @@ import numpy as np
 
 from shards.cli.ending import run_command
 from shards.errors import UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder
+from shards.files.atomic import replace_folder
 
 TEST_SHARE = 0.25
 VAL_SHARE_OF_REST = 0.15
@@ -95,7 +95,7 @@ def lay_out(out: Path) -> dict[str, int]:
     """Write the image folder, published by one rename; return the number of cells of each split."""
     cells = read_cells()
     splits = split_cells(cells)
-    with open_temporary_folder(out) as temporary:
+    with replace_folder(out, replaces=False) as temporary:
         rows = []
         for cell, split in zip(cells, splits, strict=True):
             name = f"{split}/{cell.label}/{cell.path.name}"
@@ -104,7 +104,6 @@ def lay_out(out: Path) -> dict[str, int]:
             rows.append((name, cell.weight))
         with open(temporary / "samples.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "weight"), *rows])
-        publish_folder(temporary, out, replaces=False)
     return {name: splits.count(name) for name in ("train", "val", "test")}
 
 

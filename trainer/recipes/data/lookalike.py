@@ -10,7 +10,7 @@ import argparse
 import io
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 from pydantic import PositiveInt, model_validator
 
+from shards.cli.arguments import read_count
 from shards.cli.ending import run_command
 from shards.cli.options import Options
 from shards.errors import UsageError
-from shards.files.atomic import open_temporary_folder, publish_folder, write_atomically
+from shards.files.atomic import replace_folder, write_atomically
 from trainer.recipes.data.digits import DIGITS, write_real_digits
 from trainer.recipes.data.layout import LookAlike, Planned, plan_pictures
 from trainer.recipes.data.photographs import ANTS_BEES, IMAGENET, POSTERS
@@ -53,16 +54,13 @@ def make_pictures(
 
 def write_folder(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
     """Write the pictures below `out`, published by one rename; return their number."""
-
-    def fill(folder: Path) -> int:
-        count = 0
+    count = 0
+    with replace_folder(out, replaces=False) as folder:
         for path, data in pictures:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(data)
             count += 1
-        return count
-
-    return _publish(out, fill)
+    return count
 
 
 def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
@@ -72,13 +70,6 @@ def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
         for path, data in pictures:
             archive.writestr(zipfile.ZipInfo(f"{out.stem}/{path}", _STAMP), data)
             count += 1
-    return count
-
-
-def _publish(out: Path, fill: Callable[[Path], int]) -> int:
-    with open_temporary_folder(out) as temporary:
-        count = fill(temporary)
-        publish_folder(temporary, out, replaces=False)
     return count
 
 
@@ -140,7 +131,8 @@ def _make_real_digits(options: LookAlikeOptions) -> int:
     if options.size is not None or options.out.suffix == ".zip":
         raise UsageError(f"{REAL_DIGITS} are 8x8 pixels in a folder as they are; leave --size out and name a folder")
     labels = np.random.default_rng(options.seed) if options.shuffle_labels else None
-    return _publish(options.out, lambda folder: write_real_digits(folder, options.samples, labels))
+    with replace_folder(options.out, replaces=False) as folder:
+        return write_real_digits(folder, options.samples, labels)
 
 
 def main(argv: list[str]) -> int:
@@ -160,20 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     seed = LookAlikeOptions.default("seed")
     parser.add_argument("name", choices=NAMES, help="the recipe whose data is meant")
     parser.add_argument("out", help="folder to make, or a file that ends in .zip")
-    parser.add_argument("--samples", type=_positive, help="pictures in all (default: about as many as a run needs)")
+    parser.add_argument("--samples", type=read_count, help="pictures in all (default: about as many as a run needs)")
     parser.add_argument("--seed", type=int, help=f"another one gives other pictures (default: {seed})")
-    parser.add_argument("--size", type=_positive, metavar="PIXELS", help="longer side (default: as the real ones)")
+    parser.add_argument("--size", type=read_count, metavar="PIXELS", help="longer side (default: as the real ones)")
     parser.add_argument(
         "--shuffle-labels", action="store_true", help="deal the classes at random: what is learnt then is chance"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"a number above 0, got {value}")
-    return value
 
 
 if __name__ == "__main__":

@@ -3,31 +3,90 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from shards.cli.table import Row, Table
 from trainer.recipes.options.section import Section
 
 Backend = Literal["torchvision", "albumentations"]
 
-BACKENDS: dict[str, tuple[Backend, ...]] = {
-    "none": ("torchvision", "albumentations"),
-    "flip": ("torchvision", "albumentations"),
-    "light": ("torchvision", "albumentations"),
-    "square": ("torchvision", "albumentations"),
-    "strong": ("torchvision", "albumentations"),
-    "autoaugment": ("torchvision",),
-    "randaugment": ("torchvision",),
-    "trivialaugment": ("torchvision",),
-    "augmix": ("torchvision",),
-    "manual": ("torchvision",),
-    "photometric": ("albumentations", "torchvision"),
-}
-"""Policies, and who makes each, the one that `auto` takes first. What they are stands in
-trainer.feed.augment.policies: a recipe is read without torch."""
 
-POLICY_NAMES = tuple(BACKENDS)
+@dataclass(frozen=True)
+class PolicyRow(Row):
+    """A policy. Its builder takes nothing."""
+
+    backend: Backend = "torchvision"
+    """Whose operations the builder makes it of; `auto` takes them."""
+    other: str = ""
+    """Builder of the same by the other library's operations, where there is one."""
+    moves: bool = False
+    """With torchvision it moves or fills pixels and no more, which any device does alike."""
+    decoded: bool = False
+    """It changes the decoded picture, before geometry; else the model's input."""
+    crop: Literal["none", "padded"] = "none"
+    """What augment.crop=auto is beside it."""
+
+    @property
+    def builders(self) -> dict[Backend, str]:
+        """Return a builder for each library that has it, the one that `auto` takes first."""
+        other: Backend = "albumentations" if self.backend == "torchvision" else "torchvision"
+        return {self.backend: self.builder} | ({other: self.other} if self.other else {})
+
+
+POLICIES: Final = Table(
+    "policies",
+    PolicyRow(
+        "none", "leaves pictures as they are",
+        "trainer.feed.augment.library:build_none", other="trainer.feed.augment.library:build_none", moves=True,
+    ),
+    PolicyRow(
+        "flip", "mirror, p = 1/2",
+        "trainer.feed.augment.operations:build_flip",
+        other="trainer.feed.augment.albumentations_policies:build_flip", moves=True,
+    ),
+    PolicyRow(
+        "light", "mirror and small shifts",
+        "trainer.feed.augment.operations:build_light",
+        other="trainer.feed.augment.albumentations_policies:build_light",
+    ),
+    PolicyRow(
+        "square", "the eight symmetries, for pictures without an upside",
+        "trainer.feed.augment.operations:build_square",
+        other="trainer.feed.augment.albumentations_policies:build_square", moves=True,
+    ),
+    PolicyRow(
+        "strong", "square, small shifts, brightness and contrast",
+        "trainer.feed.augment.operations:build_strong",
+        other="trainer.feed.augment.albumentations_policies:build_strong",
+    ),
+    PolicyRow(
+        "autoaugment", "what was learnt on ImageNet", "trainer.feed.augment.torchvision_policies:build_autoaugment",
+    ),
+    PolicyRow(
+        "randaugment", "2 operations of magnitude 9 of 30",
+        "trainer.feed.augment.torchvision_policies:build_randaugment",
+    ),
+    PolicyRow(
+        "trivialaugment", "1 operation of any magnitude, wide",
+        "trainer.feed.augment.torchvision_policies:build_trivialaugment",
+    ),
+    PolicyRow(
+        "augmix", "3 mixed chains of 1 to 3 operations, severity 3",
+        "trainer.feed.augment.torchvision_policies:build_augmix",
+    ),
+    PolicyRow(
+        "manual", "AutoAugment on the decoded picture",
+        "trainer.feed.augment.torchvision_policies:build_manual", decoded=True, crop="padded",
+    ),
+    PolicyRow(
+        "photometric", "brightness, contrast, colour, sharpness, rotation and noise, p = 1/2 each, in random order",
+        "trainer.feed.augment.albumentations_policies:build_photometric", backend="albumentations",
+        other="trainer.feed.augment.torchvision_policies:build_photometric",
+    ),
+)  # fmt: skip
 
 
 class Operation(Section):
@@ -94,7 +153,7 @@ class AugmentOptions(Section):
     crop: Literal["auto", "none", "random", "padded"] = "auto"
     """none: evaluation's geometry. random: a random part of the picture, stretched to the input (Inception's crop,
     torchvision's RandomResizedCrop). padded: resized as evaluation does, but to crop_resize, then a random square of
-    the input's size out of it. auto: padded for the policy manual, none for others."""
+    the input's size out of it. auto: what goes with the policy, padded for manual."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """random: share of the picture's area that the part has, least and most."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -103,10 +162,10 @@ class AugmentOptions(Section):
     """padded: side before the crop, pixels (the shorter one where evaluation crops); None is 256/224 of image_size."""
     crop_padding: int = Field(default=4, ge=0, le=4096)
     """padded: pixels added to each side before the crop."""
-    policy: str = "none"
-    """One of POLICY_NAMES."""
+    policy: Annotated[str, BeforeValidator(POLICIES.check)] = "none"
+    """One of POLICIES."""
     backend: Literal["auto", "torchvision", "albumentations"] = "auto"
-    """Whose operations the policy or pipeline is made of. auto: albumentations for photometric, else torchvision."""
+    """Whose operations the policy or pipeline is made of. auto: those of the policy's row, torchvision's for most."""
     pipeline: list[Operation] = Field(default_factory=list)
     """Operations written out, in the place of a policy: [{op: RandomRotation, degrees: 10}, ...]."""
     erase: float = Field(default=0.0, ge=0, le=1)
@@ -137,8 +196,8 @@ class AugmentOptions(Section):
     @property
     def only_moves(self) -> bool:
         """Whether all that follows the crop moves or fills pixels, which any device does alike."""
-        moves = self.policy == "none" or (self.policy in ("flip", "square") and self.chosen_backend == "torchvision")
-        return moves and not self.pipeline
+        alike = self.policy == "none" or self.chosen_backend == "torchvision"
+        return POLICIES[self.policy].moves and alike and not self.pipeline
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -154,21 +213,15 @@ class AugmentOptions(Section):
             raise ValueError("a part is at most the whole, 1")
         return value
 
-    @field_validator("policy")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in POLICY_NAMES:
-            raise ValueError(f"the policies are {', '.join(POLICY_NAMES)}")
-        return value
-
     @model_validator(mode="after")
     def _one_of_them(self) -> AugmentOptions:
         if self.pipeline and self.policy != "none":
             raise ValueError(
                 f"a policy or a pipeline; policy=none leaves the pipeline, got policy={self.policy} and one"
             )
-        if self.backend != "auto" and self.backend not in BACKENDS[self.policy]:
-            names = " and ".join(BACKENDS[self.policy])
+        there = POLICIES[self.policy].builders
+        if self.backend != "auto" and self.backend not in there:
+            names = " and ".join(there)
             raise ValueError(
                 f"the policy {self.policy} is there for {names} alone; leave backend out, got {self.backend}"
             )
@@ -177,9 +230,7 @@ class AugmentOptions(Section):
     @property
     def chosen_crop(self) -> Literal["none", "random", "padded"]:
         """What geometry does."""
-        if self.crop == "auto":
-            return "padded" if self.policy == "manual" else "none"
-        return self.crop
+        return POLICIES[self.policy].crop if self.crop == "auto" else self.crop
 
     def crop_side(self, size: int) -> int:
         """Return the side that a padded crop of this size is taken from, without the padding."""
@@ -188,4 +239,4 @@ class AugmentOptions(Section):
     @property
     def chosen_backend(self) -> Backend:
         """Whose operations the policy or pipeline is made of."""
-        return BACKENDS[self.policy][0] if self.backend == "auto" else self.backend
+        return POLICIES[self.policy].backend if self.backend == "auto" else self.backend

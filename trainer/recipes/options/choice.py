@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 from pydantic import ModelWrapValidatorHandler, model_validator
 
+from shards.cli.table import Row, Table
 from trainer.recipes.options.section import Section
 
 REQUIRED: Final = object()
@@ -14,6 +15,16 @@ REQUIRED: Final = object()
 
 Uses = Mapping[str, Mapping[str, Any]]
 """Choice -> option that it uses -> its default there."""
+
+
+def list_uses(table: Table[Any]) -> Uses:
+    """Return the options that each row uses."""
+    return {name: row.defaults for name, row in table.items()}
+
+
+def select_used(options: Section, row: Row) -> dict[str, Any]:
+    """Return the values of the options that a row uses, as its builder takes them: by keyword."""
+    return {option: getattr(options, option) for option in row.defaults}
 
 
 def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from trainer.recipes.options.choice import ChoiceSection, Uses, settle
+from shards.cli.table import Row, Table
+from trainer.recipes.options.choice import ChoiceSection, Uses, list_uses, settle
 
-_USES: Final[Uses] = {
-    "cross_entropy": {"label_smoothing": 0.0, "teacher": None},
-    "focal": {"focal_gamma": 2.0, "focal_alpha": None, "teacher": None},
-    "bce": {"label_smoothing": 0.0, "teacher": None},
-}
+
+@dataclass(frozen=True)
+class LossRow(Row):
+    """A loss of pictures of one label. Its builder takes the classes' names, and options by keyword."""
+
+    several: str = ""
+    """Builder of the loss of pictures of several labels; takes the classes' positive weights and the same options.
+    Empty: there is none."""
+
+
+LOSSES: Final = Table(
+    "losses",
+    LossRow("cross_entropy", "of the softmax", "trainer.step.loss:build_cross_entropy", {"label_smoothing": 0.0}),
+    LossRow(
+        "focal", "cross-entropy in which easy samples fade",
+        "trainer.step.loss:build_focal", {"focal_gamma": 2.0, "focal_alpha": None},
+    ),
+    LossRow(
+        "bce", "asks of each class whether it is there, alone: for pictures of several labels, or of none, too",
+        "trainer.step.loss:build_one_vs_all", {"label_smoothing": 0.0},
+        several="trainer.step.multi_label_loss:build_each",
+    ),
+)  # fmt: skip
 _USES_OF_WEIGHTS: Final[Uses] = {
     "none": {},
     "balanced": {},
@@ -28,14 +48,14 @@ _USES_OF_TEACHER: Final[Uses] = {
 class LossOptions(ChoiceSection):
     """The loss of a sample, and its weight; options below that the loss does not use are null."""
 
-    name: Literal["cross_entropy", "focal", "bce"] = "cross_entropy"
-    """bce asks of each class whether it is there, alone; pictures of several labels, or of none, take no other."""
+    name: Annotated[str, BeforeValidator(LOSSES.check)] = "cross_entropy"
+    """One of LOSSES."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
-    """cross_entropy, bce: share (0) of the target spread over all classes; of several labels, over yes and no each."""
+    """Share of the target spread over all classes; of several labels, over yes and no each."""
     focal_gamma: float | None = Field(default=None, ge=0)
-    """focal: how much (2) easy samples fade; 0 is cross-entropy."""
+    """How much easy samples fade; 0 is cross-entropy."""
     focal_alpha: float | list[float] | None = None
-    """focal: factor of each class's losses, in class order; one number A in (0, 1) for two classes is [1 - A, A].
+    """Factor of each class's losses, in class order; one number A in (0, 1) for two classes is [1 - A, A].
     Unlike class_weights it is no part of the mean's divisor."""
     class_weights: str | list[float] | dict[str, float] = "none"
     """none; balanced (inverse to the class's samples); effective (inverse to its effective number of samples); a number
@@ -54,7 +74,7 @@ class LossOptions(ChoiceSection):
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
-        values = settle(values, values.get("name", cls.model_fields["name"].default), _USES)
+        values = settle(values, values.get("name", cls.model_fields["name"].default), list_uses(LOSSES))
         weights = values.get("class_weights", "none")
         values = settle(values, weights if isinstance(weights, str) else "none", _USES_OF_WEIGHTS)
         taught = "teacher" if values.get("teacher") is not None else "loss without teacher"

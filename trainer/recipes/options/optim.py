@@ -2,47 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from trainer.recipes.options.choice import ChoiceSection, Uses, settle
+from shards.cli.table import Row, Table
+from trainer.recipes.options.choice import ChoiceSection, settle
 
-_ADAM: Final = {"betas": (0.9, 0.999), "eps": 1e-8}
-_USES: Final[Uses] = {
-    "sgd": {"weight_decay": 1e-4, "momentum": 0.9},
-    "adam": {"weight_decay": 0.0, **_ADAM},
-    "adamw": {"weight_decay": 0.05, **_ADAM},
-    "adabelief": {"weight_decay": 0.05, **_ADAM, "eps": 1e-16},
-    "radam": {"weight_decay": 0.05, **_ADAM},
-    "ranger": {"weight_decay": 0.05, **_ADAM, "lookahead_steps": 6, "lookahead_share": 0.5},
-    "lamb": {"weight_decay": 0.05, **_ADAM, "eps": 1e-6},
-    "lion": {"weight_decay": 0.05, "betas": (0.9, 0.99)},
-    "muon": {"weight_decay": 0.05, "momentum": 0.95, **_ADAM},
-}
+
+@dataclass(frozen=True)
+class OptimizerRow(Row):
+    """An optimizer. Its builder takes groups of parameters, a learning rate, and options by keyword."""
+
+    weight_decay: float = 0.05
+    """Default of the option, which the groups carry."""
+    decoupled: bool = True
+    """Decay acts on the weights; else it is a part of the gradient."""
+    group_flags: Mapping[str, Literal["wide", "hidden"]] = field(default_factory=dict)
+    """What the optimizer looks for in a group -> where it is True: in tensors of two dimensions or more, or in matrices
+    and filters between input and head."""
+
+
+_BETAS: Final = {"betas": (0.9, 0.999)}
+_ADAM: Final = {**_BETAS, "eps": 1e-8}
+
+OPTIMIZERS: Final = Table(
+    "optimizers",
+    OptimizerRow(
+        "sgd", "gradient descent with Nesterov momentum",
+        "trainer.step.optimizers:build_sgd", {"momentum": 0.9}, weight_decay=1e-4, decoupled=False,
+    ),
+    OptimizerRow("adam", "Adam", "trainer.step.optimizers:build_adam", _ADAM, weight_decay=0.0, decoupled=False),
+    OptimizerRow("adamw", "Adam with decoupled decay", "trainer.step.optimizers:build_adamw", _ADAM),
+    OptimizerRow(
+        "adabelief", "Adam by the gradient's distance from its average",
+        "trainer.step.optimizers:build_adabelief", {**_BETAS, "eps": 1e-16},
+    ),
+    OptimizerRow("radam", "Adam with a rectified beginning", "trainer.step.optimizers:build_radam", _ADAM),
+    OptimizerRow(
+        "ranger", "radam with lookahead",
+        "trainer.step.ranger:build_ranger", {**_ADAM, "lookahead_steps": 6, "lookahead_share": 0.5},
+    ),
+    OptimizerRow(
+        "lamb", "Adam with a trust ratio for each tensor, for large batches",
+        "trainer.step.lamb:build_lamb", {**_BETAS, "eps": 1e-6}, group_flags={"always_adapt": "wide"},
+    ),
+    OptimizerRow(
+        "lion", "the sign of an average; wants about a tenth of adamw's peak_lr",
+        "trainer.step.optimizers:build_lion", {"betas": (0.9, 0.99)},
+    ),
+    OptimizerRow(
+        "muon", "orthogonal steps for matrices and filters (the head apart), adamw for the rest",
+        "trainer.step.muon:build_muon", {"momentum": 0.95, **_ADAM}, group_flags={"use_muon": "hidden"},
+    ),
+)  # fmt: skip
+_USES: Final = {name: {"weight_decay": row.weight_decay, **row.defaults} for name, row in OPTIMIZERS.items()}
 
 
 class OptimOptions(ChoiceSection):
     """The optimizer; options below that it does not use are null."""
 
-    name: Literal["sgd", "adam", "adamw", "adabelief", "radam", "ranger", "lamb", "lion", "muon"] = "adamw"
-    """sgd is with Nesterov momentum, ranger is radam with lookahead, muon is for matrices and filters (the head apart)
-    and leaves the rest to adamw. lion wants about a tenth of adamw's peak_lr."""
+    name: Annotated[str, BeforeValidator(OPTIMIZERS.check)] = "adamw"
+    """One of OPTIMIZERS."""
     peak_lr: float = Field(default=1e-3, gt=0)
     """Learning rate after warm-up."""
     weight_decay: float | None = Field(default=None, ge=0)
-    """Not applied to biases, norms and other tensors of one dimension. Part of the gradient for sgd (default 1e-4) and
-    adam (0), apart from it for the others (0.05)."""
+    """Not applied to biases, norms and other tensors of one dimension."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
-    """sgd (0.9) and muon (0.95)."""
+    """What the average of the gradient keeps of itself."""
     betas: tuple[float, float] | None = None
-    """What averages keep of gradient and square, each in [0, 1): 0.9 and 0.999, for lion 0.9 and 0.99. Not for sgd."""
+    """What averages keep of gradient and square, each in [0, 1)."""
     eps: float | None = Field(default=None, gt=0)
-    """Added to the divisor: 1e-8, for lamb 1e-6, for adabelief 1e-16; not for sgd and lion."""
+    """Added to the divisor."""
     lookahead_steps: int | None = Field(default=None, ge=1)
-    """ranger: steps (6) after which the weights are drawn back to the slow ones."""
+    """Steps after which the weights are drawn back to the slow ones."""
     lookahead_share: float | None = Field(default=None, gt=0, le=1)
-    """ranger: how far (0.5) the slow weights go towards the fast ones."""
+    """How far the slow weights go towards the fast ones."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each layer's rate is this share of that of the layer above it; the head has peak_lr. 1 has one rate for all."""
     clip_norm: float | None = Field(default=None, gt=0)

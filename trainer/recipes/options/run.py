@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from trainer.contract.metrics import STOP_METRICS, is_lower_better
 from trainer.recipes.options.section import Section, Size
 
-Metric = Literal[
-    "accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss",
-    "subset_accuracy", "hamming_loss", "micro_f1", "map", "micro_auroc",
-]  # fmt: skip
-SINGLE_LABEL_METRICS: Final = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss")
-MULTI_LABEL_METRICS: Final = (
-    "map", "macro_f1", "micro_f1", "auroc", "micro_auroc", "subset_accuracy", "hamming_loss", "log_loss",
-)  # fmt: skip
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = Literal[STOP_METRICS]
 
 
 class StopOptions(Section):
     """Which epoch is the best, and when to stop waiting for a better one."""
 
     metric: Metric = "accuracy"
-    """Metric on the validation part; where none is given, map for pictures of several labels."""
+    """Metric on the validation part, one of the table in trainer/contract/metrics.py; where none is given, the first
+    that the table has for the dataset's task: map for pictures of several labels."""
     mode: Literal["auto", "max", "min"] = "auto"
-    """Whether more or less is better; auto: less for log_loss and hamming_loss, more for the others."""
+    """Whether more or less is better; auto: what the table says, less for losses and more for the others."""
     patience: int | None = Field(default=None, ge=1)
     """Epochs without a better value before the run stops; None runs all epochs."""
     min_delta: float = Field(default=0.0, ge=0)
@@ -32,7 +30,7 @@ class StopOptions(Section):
 
     @property
     def lower_is_better(self) -> bool:
-        return self.mode == "min" or (self.mode == "auto" and self.metric in ("log_loss", "hamming_loss"))
+        return self.mode == "min" or (self.mode == "auto" and is_lower_better(self.metric))
 
     def gain(self, value: float, best: float) -> float:
         """Return by how much a value is better than the best so far."""

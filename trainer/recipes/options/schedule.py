@@ -3,74 +3,126 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from trainer.recipes.options.choice import REQUIRED, ChoiceSection, Uses, settle
+from shards.cli.table import Row, Table
+from trainer.recipes.options.choice import REQUIRED, ChoiceSection, list_uses, settle
 
-_USES: Final[Uses] = {
-    "constant": {},
-    "step": {"step_epochs": 10.0, "gamma": 0.1, "staircase": True},
-    "multistep": {"milestones": REQUIRED, "gamma": 0.1},
-    "cosine": {"final_frac": 0.0},
-    "sgdr": {"first_epochs": 10.0, "mult": 2, "final_frac": 0.0},
-    "exponential": {"gamma": REQUIRED, "staircase": True},
-    "natural_exp": {"gamma": REQUIRED, "staircase": True},
-    "one_cycle": {"start_div": 25.0, "end_div": 1e4},
-    "polynomial": {"power": 1.0, "final_frac": 0.0},
-    "plateau": {"factor": 0.1, "patience": 10, "threshold": 1e-4, "final_frac": 0.0},
-}
-_FACTORS: Final = ("step", "multistep", "exponential")
-"""Schedules that multiply by gamma; natural_exp has it in the exponent."""
+
+@dataclass(frozen=True)
+class Form:
+    """A schedule and its options in one word, as tutorials have them; without warm-up."""
+
+    example: str
+    pattern: str
+    """A group for each of the options."""
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScheduleRow(Row):
+    """A schedule. Its builder takes a place in the run, and options by keyword; it returns the share of the peak."""
+
+    warmup_frac: float = 0.1
+    """Default of the option."""
+    rises: bool = True
+    """The warm-up multiplies it by a rise from 0; else it has one of its own."""
+    shrinks: bool = False
+    """gamma is a factor, below 1."""
+    watch: str = ""
+    """What it makes of the metric after each epoch: takes its state, the value, whether less is better, and the same
+    options. Empty: it does not look at it."""
+    form: Form | None = None
+
 
 _NUMBER: Final = r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?)"
-_FORMS: Final = {
-    "default-0.5-3": (rf"default-{_NUMBER}-(\d+)", "plateau", ("factor", "patience")),
-    "step-20-0.1": (rf"step-{_NUMBER}-{_NUMBER}", "step", ("step_epochs", "gamma")),
-    "multi-30,60-0.1": (rf"multi-([\d.,]+)-{_NUMBER}", "multistep", ("milestones", "gamma")),
-    "SGDR-5-2": (rf"sgdr-{_NUMBER}-(\d+)", "sgdr", ("first_epochs", "mult")),
-}
+
+SCHEDULES: Final = Table(
+    "schedules",
+    ScheduleRow("constant", "stays at the peak", "trainer.step.schedule:follow_constant"),
+    ScheduleRow(
+        "step", "multiplied by gamma every step_epochs",
+        "trainer.step.schedule:follow_step", {"step_epochs": 10.0, "gamma": 0.1, "staircase": True}, shrinks=True,
+        form=Form("step-20-0.1", rf"step-{_NUMBER}-{_NUMBER}", ("step_epochs", "gamma")),
+    ),
+    ScheduleRow(
+        "multistep", "multiplied by gamma at each of the milestones, in epochs",
+        "trainer.step.schedule:follow_multistep", {"milestones": REQUIRED, "gamma": 0.1}, shrinks=True,
+        form=Form("multi-30,60-0.1", rf"multi-([\d.,]+)-{_NUMBER}", ("milestones", "gamma")),
+    ),
+    ScheduleRow(
+        "cosine", "half a cosine from the end of warm-up to that of the run",
+        "trainer.step.schedule:follow_cosine", {"final_frac": 0.0},
+    ),
+    ScheduleRow(
+        "sgdr", "cosines with restarts, each mult times as long as the one before",
+        "trainer.step.schedule:follow_sgdr", {"first_epochs": 10.0, "mult": 2, "final_frac": 0.0},
+        form=Form("SGDR-5-2", rf"sgdr-{_NUMBER}-(\d+)", ("first_epochs", "mult")),
+    ),
+    ScheduleRow(
+        "exponential", "multiplied by gamma every epoch",
+        "trainer.step.schedule:follow_exponential", {"gamma": REQUIRED, "staircase": True}, shrinks=True,
+    ),
+    ScheduleRow(
+        "natural_exp", "multiplied by exp(-gamma) every epoch",
+        "trainer.step.schedule:follow_natural_exp", {"gamma": REQUIRED, "staircase": True},
+    ),
+    ScheduleRow(
+        "one_cycle", "up by half a cosine, down by another to far below the start",
+        "trainer.step.schedule:follow_one_cycle", {"start_div": 25.0, "end_div": 1e4}, warmup_frac=0.3, rises=False,
+    ),
+    ScheduleRow(
+        "polynomial", "a power of what is left of the run after warm-up; power 1 falls in a straight line",
+        "trainer.step.schedule:follow_polynomial", {"power": 1.0, "final_frac": 0.0},
+    ),
+    ScheduleRow(
+        "plateau", "multiplied by factor after more than patience epochs without a better value of the metric",
+        "trainer.step.schedule:follow_plateau",
+        {"factor": 0.1, "patience": 10, "threshold": 1e-4, "final_frac": 0.0},
+        watch="trainer.step.schedule:update_plateau",
+        form=Form("default-0.5-3", rf"default-{_NUMBER}-(\d+)", ("factor", "patience")),
+    ),
+)  # fmt: skip
 
 
 class ScheduleOptions(ChoiceSection):
     """Learning rate as a function of samples seen; as one word, too: step-20-0.1, see parse_schedule."""
 
-    name: Literal[
-        "constant", "step", "multistep", "cosine", "sgdr", "exponential", "natural_exp", "one_cycle", "polynomial",
-        "plateau",
-    ] = "cosine"  # fmt: skip
-    """Options below that a schedule does not use are null."""
+    name: Annotated[str, BeforeValidator(SCHEDULES.check)] = "cosine"
+    """One of SCHEDULES. Options below that a schedule does not use are null."""
     warmup_frac: float = Field(default=0.1, ge=0, lt=1)
     """Share of the run in which the rate rises linearly from 0, by default 0.1, or 0 beside warmup_epochs; one_cycle
     rises by a cosine, by default in 0.3."""
     warmup_epochs: float | None = Field(default=None, gt=0)
     """The same in epochs, in the place of warmup_frac."""
     gamma: float | None = Field(default=None, gt=0)
-    """step, multistep, exponential: factor, below 1. natural_exp: exponent per epoch."""
+    """Factor, below 1; of natural_exp the exponent per epoch."""
     step_epochs: float | None = Field(default=None, gt=0)
-    """step: epochs between two multiplications by gamma."""
+    """Epochs between two multiplications by gamma."""
     milestones: list[float] | None = None
-    """multistep: epochs, ascending, at which the rate is multiplied by gamma."""
+    """Epochs, ascending, at which the rate is multiplied by gamma."""
     staircase: bool | None = None
-    """step, exponential, natural_exp: fall at whole steps (of step_epochs, of an epoch); false falls with each sample
+    """Fall at whole steps (of step_epochs, of an epoch); false falls with each sample
     along the curve through them."""
     first_epochs: float | None = Field(default=None, gt=0)
-    """sgdr: epochs from the end of warm-up to the first restart."""
+    """Epochs from the end of warm-up to the first restart."""
     mult: int | None = Field(default=None, ge=1)
-    """sgdr: each period is this many times as long as the one before."""
+    """Each period is this many times as long as the one before."""
     start_div: float | None = Field(default=None, ge=1)
-    """one_cycle: peak by the rate of the first step."""
+    """Peak by the rate of the first step."""
     end_div: float | None = Field(default=None, ge=1)
-    """one_cycle: rate of the first step by that at the end."""
+    """Rate of the first step by that at the end."""
     power: float | None = Field(default=None, gt=0)
-    """polynomial: 1 falls in a straight line."""
+    """Of what is left of the run."""
     factor: float | None = Field(default=None, gt=0, lt=1)
-    """plateau: what the rate is multiplied by."""
+    """What the rate is multiplied by."""
     patience: int | None = Field(default=None, ge=0)
-    """plateau: epochs without a better value that are let pass; the rate falls after one more."""
+    """Epochs without a better value that are let pass; the rate falls after one more."""
     threshold: float | None = Field(default=None, ge=0, lt=1)
-    """plateau: least change that counts as better, as a share of the best value."""
+    """Least change that counts as better, as a share of the best value."""
     final_frac: float | None = Field(default=None, ge=0, le=1)
     """Share of the peak that is left: at the end of cosine and polynomial, and of each period of sgdr; at least by
     plateau."""
@@ -82,11 +134,11 @@ class ScheduleOptions(ChoiceSection):
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         name = values.get("name", cls.model_fields["name"].default)
-        return _settle_warmup(settle(values, name, _USES), name)
+        return _settle_warmup(settle(values, name, list_uses(SCHEDULES)), name)
 
     @model_validator(mode="after")
     def _falls(self) -> ScheduleOptions:
-        if self.name in _FACTORS and self.gamma is not None and self.gamma >= 1:
+        if SCHEDULES[self.name].shrinks and self.gamma is not None and self.gamma >= 1:
             raise ValueError(f"{self.name} multiplies by gamma, which is below 1, got {self.gamma:g}")
         if self.milestones is not None:
             ascending = all(low < high for low, high in zip([0.0, *self.milestones], self.milestones, strict=False))
@@ -97,7 +149,7 @@ class ScheduleOptions(ChoiceSection):
 
 def _settle_warmup(values: dict[str, Any], name: object) -> dict[str, Any]:
     share, epochs = values.get("warmup_frac"), values.get("warmup_epochs")
-    usual = 0.3 if name == "one_cycle" else 0.1
+    usual = SCHEDULES[name].warmup_frac if isinstance(name, str) and name in SCHEDULES else ScheduleRow.warmup_frac
     if share is None or (epochs is not None and share == usual):
         return values | {"warmup_frac": usual if epochs is None else 0.0}
     if epochs is not None and share != 0:
@@ -120,13 +172,14 @@ def parse_schedule(text: str) -> dict[str, Any]:
     >>> parse_schedule("cosine")
     {'name': 'cosine'}
     """
-    if text in _USES:
+    if text in SCHEDULES:
         return {"name": text}
-    for pattern, name, options in _FORMS.values():
-        found = re.fullmatch(pattern, text, re.IGNORECASE)
+    forms = {name: row.form for name, row in SCHEDULES.items() if row.form}
+    for name, form in forms.items():
+        found = re.fullmatch(form.pattern, text, re.IGNORECASE)
         if found:
-            numbers = dict(zip(options, found.groups(), strict=True))
+            numbers = dict(zip(form.options, found.groups(), strict=True))
             listed = {"milestones": numbers["milestones"].split(",")} if "milestones" in numbers else {}
             return {"name": name, "warmup_frac": 0.0, **numbers, **listed}
-    forms = ", ".join(f"{form} ({name}: {', '.join(options)})" for form, (_, name, options) in _FORMS.items())
-    raise ValueError(f"no schedule '{text}': in one word it is {forms}, or one of {', '.join(_USES)}, got '{text}'")
+    told = ", ".join(f"{form.example} ({name}: {', '.join(form.options)})" for name, form in forms.items())
+    raise ValueError(f"no schedule '{text}': in one word it is {told}, or one of {', '.join(SCHEDULES)}, got '{text}'")

@@ -6,8 +6,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from shards.files.atomic import open_temporary_folder, publish_folder
-from shards.files.temporary import TEMPORARY, clear_leftovers
+from shards.files.atomic import replace_folder
+from shards.files.temporary import clear_leftovers, is_leftover
 from trainer.ranks.ranks import Ranks
 from trainer.record.ledger import LEDGER, POSITION, drop_after
 from trainer.record.logbook import METRICS, PROGRESS
@@ -100,10 +100,9 @@ def _fetch_state(run_dir: Path, store: RunStore, is_behind: bool, with_best: boo
 
 def _fetch_snapshot(run_dir: Path, store: RunStore, names: list[str]) -> None:
     folder = run_dir / Path(names[0]).parent
-    with open_temporary_folder(folder) as temporary:
+    with replace_folder(folder) as temporary:
         for name in names:
             store.download(name, temporary / Path(name).name)
-        publish_folder(temporary, folder)
 
 
 def share(folder: RunFolder, ranks: Ranks, name: str) -> None:
@@ -140,7 +139,7 @@ def fetch_outputs(folder: RunFolder) -> None:
 
 def is_output(path: Path) -> bool:
     """Say whether a file, its path below the run's folder, is neither state nor of one machine alone."""
-    return path.parts[0] not in (SNAPSHOTS, LEDGER, "ray", *_OF_THIS_MACHINE) and TEMPORARY not in path.as_posix()
+    return path.parts[0] not in (SNAPSHOTS, LEDGER, "ray", *_OF_THIS_MACHINE) and not any(map(is_leftover, path.parts))
 
 
 def _leads(ranks: Ranks, run_dir: Path) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shards.dataset.dataset import Dataset
-from shards.dataset.positive import default_positive
 from trainer.contract.positive import name_figures
+from trainer.contract.task import make_task
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.steps import read_steps
@@ -39,6 +39,7 @@ class Tracker:
         self._events: _Guarded[EventFiles] = _Guarded("TensorBoard")
         self._best: Numbers | None = None
         self._classes: list[str] = []
+        self._default: str | None = None
 
     def start(self, dataset: Dataset, step: int) -> None:
         """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
@@ -47,7 +48,7 @@ class Tracker:
             dataset: What it trains on.
             step: Global steps that the snapshot has behind it, 0 for a new run.
         """
-        self._classes = [] if dataset.manifest.task == "multi-label" else dataset.classes
+        self._classes, self._default = dataset.classes, make_task(dataset.manifest.task).find_positive(dataset.classes)
         mode = choose_mode(self._recipe.track)
         if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, mode))
@@ -107,7 +108,7 @@ class Tracker:
     def _name_row(self, row: dict[str, Any]) -> Numbers:
         """Return the numbers of a row of a file likewise; rows of earlier versions do not say which class it is."""
         numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
-        return self._name(numbers, row.get("val/positive", default_positive(self._classes)))
+        return self._name(numbers, row.get("val/positive", self._default))
 
     def _write_events(self, numbers: Numbers, step: int) -> None:
         named = {name: value for name, value in numbers.items() if "/" in name}

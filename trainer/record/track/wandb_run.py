@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from shards.dataset.dataset import Dataset
 from shards.files.atomic import write_text
+from trainer.contract.metrics import is_lower_better
 from trainer.contract.positive import name_figures
 from trainer.recipes.options.run import TrackOptions
 from trainer.recipes.place import show_locations
@@ -28,7 +29,6 @@ from trainer.record.track.curves import list_cells, trace_pr, trace_roc
 RUN_ID = "wandb-id"
 """File in the run's folder: its id in W&B."""
 _DATA_DIR = "WANDB_DATA_DIR"
-_LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "ece", "brier")
 _NO_SCORES = ("time_s", "samples", "best", "best_epoch")
 
 
@@ -226,7 +226,7 @@ def choose_summary(name: str) -> Literal["max", "min"] | None:
     area, _, last = name.partition("/")
     if area != "val" or last in _NO_SCORES:
         return None
-    return "min" if last.endswith(_LOWER_IS_BETTER) else "max"
+    return "min" if is_lower_better(last.partition(" (")[0]) else "max"
 
 
 def clean_name(name: str) -> str:

@@ -12,11 +12,10 @@ import uuid
 from collections import deque
 from typing import Literal, get_args
 
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
+from shards.workers import ray_private
 
 Message = Literal["stop", "save", "refusal", "progress", "attempt", "room"]
 MESSAGES: tuple[Message, ...] = get_args(Message)
-_NAMESPACE = "shardline"
 
 
 class Board:
@@ -26,32 +25,30 @@ class Board:
         self._prefix = hashlib.sha256(place.encode()).hexdigest()[:24]
 
     def post(self, message: Message, text: str = "") -> None:
-        _internal_kv_put(self._key(message), text.encode(), namespace=_NAMESPACE)
+        ray_private.put_text(self._key(message), text)
 
     def read(self, message: Message) -> str | None:
         """Return the text of a message, None where nobody has posted it."""
-        found: bytes | None = _internal_kv_get(self._key(message), namespace=_NAMESPACE)
-        return None if found is None else found.decode()
+        return ray_private.read_text(self._key(message))
 
     def remove(self, *messages: Message) -> None:
         """Remove messages; all, and the lines that nobody has taken, where none are named."""
         for message in messages or MESSAGES:
-            _internal_kv_del(self._key(message), namespace=_NAMESPACE)
+            ray_private.remove_text(self._key(message))
         if not messages:
             self.take_lines()
 
     def post_line(self, line: str) -> None:
         """Add a line that is taken once."""
-        name = f"{self._lines}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        _internal_kv_put(name, line.encode(), namespace=_NAMESPACE)
+        ray_private.put_text(f"{self._lines}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", line)
 
     def take_lines(self) -> list[str]:
         """Return the lines that came since the last call, in the order of the time at which they were posted."""
         lines = []
-        for key in sorted(_internal_kv_list(self._lines, namespace=_NAMESPACE)):
-            line: bytes | None = _internal_kv_get(key, namespace=_NAMESPACE)
-            _internal_kv_del(key, namespace=_NAMESPACE)
-            lines += [] if line is None else [line.decode()]
+        for key in ray_private.list_texts(self._lines):
+            line = ray_private.read_text(key)
+            ray_private.remove_text(key)
+            lines += [] if line is None else [line]
         return lines
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -36,11 +37,12 @@ from ray.train import (
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchConfig, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shards.cli.messages import handing_on, read_level
 from shards.errors import ShardError, UsageError
 from shards.workers.openmp import count_cpus
+from shards.workers.ray_private import build_trainer, unwrap_failure
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import enter_group
 from trainer.ranks.watching import watching
@@ -51,7 +53,7 @@ from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RunFolder
 from trainer.run.job import run_rank
 from trainer.run.ray.board import Board, Outbox
-from trainer.run.ray.refusal import RefusableTrainer, post_refusal, read_refusal
+from trainer.run.ray.refusal import is_final, post_refusal, read_refusal
 from trainer.run.ray.watch import TICK_S, CommandSide, RankSide, name_room, release_nodes, release_room
 from trainer.step.memory import RankMemoryError
 
@@ -123,15 +125,15 @@ def _refuse_too_small(each: dict[str, float], count: int) -> None:
             )
 
 
-def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> RefusableTrainer:
+def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> TorchTrainer:
     resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
     limits, elastic = recipe.ray, (recipe.least_ranks, recipe.most_ranks)
     # The state of a run is in its snapshots. What Ray Train has written of an earlier start can only be in the way:
     # a file that was cut by a kill would end every later start.
     shutil.rmtree(folder.path / RAY_FOLDER, ignore_errors=True)
-    return RefusableTrainer(
+    return build_trainer(
+        functools.partial(is_final, str(folder)),
         _run_worker,
-        place=str(folder),
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "level": read_level()},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -260,7 +262,7 @@ def _is_death(result: Any) -> bool:
     return isinstance(result, RayActorError)
 
 
-def _fit_in_thread(trainer: RefusableTrainer) -> Any:
+def _fit_in_thread(trainer: TorchTrainer) -> Any:
     """Return what rank 0 returned, or the error. A thread, so that Ctrl-C asks the ranks to save."""
     results: list[Any] = []
 
@@ -279,7 +281,9 @@ def _fit_in_thread(trainer: RefusableTrainer) -> Any:
 
 def _explain(err: Exception, recipe: Recipe) -> Exception:
     """Return the sentence for what was lost too often; any other error is a fault of ours and stays as it is."""
-    failures = [_unwrap(each) for each in err.worker_failures.values()] if isinstance(err, WorkerGroupError) else []
+    failures = (
+        [unwrap_failure(each) for each in err.worker_failures.values()] if isinstance(err, WorkerGroupError) else []
+    )
     if any(isinstance(each, RankMemoryError) for each in failures):
         what = f"memory ran out, or a worker was lost, more than ray.max_failures={recipe.ray.max_failures} times"
     elif any(isinstance(each, RayActorError) for each in failures):
@@ -291,8 +295,3 @@ def _explain(err: Exception, recipe: Recipe) -> Exception:
     else:
         return err
     return UsageError(f"{what}; the same command goes on from the last snapshot, or raise that option")
-
-
-def _unwrap(failure: Exception) -> Exception:
-    """Return what a worker failed of: Ray Train wraps what the worker raised, and a death that its polling met."""
-    return getattr(failure, "health_check_failure", getattr(failure, "_base_exc", failure))

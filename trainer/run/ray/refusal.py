@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ray.train import ControllerError, FailureConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train import ControllerError, WorkerGroupError
 
 from shards.errors import ShardError, UsageError
 from shards.files.disk import explain_disk
@@ -32,34 +27,12 @@ def read_refusal(text: str | None) -> Exception | None:
     return REFUSALS[kind](sentence) if kind in REFUSALS else None
 
 
-class RefusalPolicy(DefaultFailurePolicy):
-    """Ray Train's own policy of restarts, but for what a rank refused and for a disk that takes no more.
+def is_final(place: str, err: Exception) -> bool:
+    """Say whether no restart would heal an error of Ray Train: a rank refused something, or a disk takes no more.
 
     place: the run's, by which its board is known.
     """
-
-    def __init__(self, failure_config: FailureConfig, place: str) -> None:
-        super().__init__(failure_config)
-        self._place = place
-
-    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if is_full_disk(training_failed_error) or Board(self._place).read("refusal") is not None:
-            return FailureDecision.RAISE
-        decision: FailureDecision = super().make_decision(training_failed_error)
-        return decision
-
-
-class RefusableTrainer(TorchTrainer):
-    """A TorchTrainer that restarts its ranks by `RefusalPolicy`; place: the run's."""
-
-    def __init__(self, *arguments: Any, place: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._place = place
-
-    def _initialize_and_run_controller(self, **options: Any) -> Any:
-        # The only way in for a policy of one's own; Ray has no public one.
-        options["failure_policy"] = RefusalPolicy(self.run_config.failure_config, self._place)
-        return super()._initialize_and_run_controller(**options)
+    return is_full_disk(err) or Board(place).read("refusal") is not None
 
 
 def is_full_disk(err: BaseException) -> bool:

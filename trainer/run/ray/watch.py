@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._raylet import PlacementGroupID
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
-from ray.train.v2._internal.execution.context import get_train_context
-from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
+from ray.util.placement_group import get_current_placement_group
 
 from shards.cli.messages import Replay
 from shards.cli.progress import LINE_EVERY_S, describe_duration
 from shards.files.atomic import write_text
+from shards.workers import ray_private
 from trainer.record.logbook import PROGRESS
 from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.ray.board import Board
 
 TICK_S = 0.3
 _NODES_EVERY_S = 2.0
-_REQUEST_TIMEOUT_S = 5.0
 _NOTICE_S = 120.0  # Ray Train's own guess where a notice names no time
 _LAST_SAVE_S = 4.0  # a snapshot that is begun later may not be whole in time
 
@@ -100,8 +97,7 @@ class RankSide:
 
     def _look_for_notice(self) -> None:
         """Save at once on a notice, then each time that half of what is left has passed."""
-        # ray.train.get_preemption_info is a barrier over all ranks; this is what it would hand out.
-        notice = get_train_context().preemption_context.preemption_info
+        notice = ray_private.read_preemption_notice()
         if notice is None:
             return
         now = time.time()
@@ -125,8 +121,7 @@ class RankSide:
 def refresh_view() -> None:
     """Have Ray's record of which nodes there are made anew; elastic ranks are started by it."""
     try:
-        coordinator = get_or_create_autoscaling_coordinator()
-        ray.get(coordinator.get_reserved_resources.remote("shardline", recompute=True), timeout=_REQUEST_TIMEOUT_S)
+        ray_private.recount_nodes()
     except Exception as err:  # it is made anew every 20 s in any case
         logger.debug("Ray's view of the cluster was not made anew: %s", err)
 
@@ -134,8 +129,7 @@ def refresh_view() -> None:
 def release_nodes(run_id: str) -> None:
     """Have Ray forget what an attempt of Ray Train that was killed has reserved; else that is kept for 3 minutes."""
     try:
-        coordinator = get_or_create_autoscaling_coordinator()
-        ray.get(coordinator.cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
+        ray_private.cancel_reservation(run_id)
     except Exception as err:
         logger.debug("Ray still keeps nodes for an earlier attempt: %s", err)
 
@@ -154,7 +148,7 @@ def release_room(name: str) -> None:
     it in time; what the ranks had is then kept until the command ends, and the command waits for it.
     """
     try:
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        ray_private.remove_group(name)
     except Exception as err:
         logger.debug("Ray still keeps the room of an earlier attempt: %s", err)
 

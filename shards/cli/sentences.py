@@ -1,0 +1,28 @@
+"""Parts of sentences that many refusals share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def find_near(word: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return at most so many of the known words, the nearest first, that a mistyped one may mean; case does not count.
+
+    >>> find_near("Peek_lr ", ["name", "peak_lr"]), find_near("x", ["name"])
+    (['peak_lr'], [])
+    """
+    folded: dict[str, str] = {}
+    for each in known:
+        folded.setdefault(each.casefold(), each)
+    return [folded[each] for each in difflib.get_close_matches(word.casefold().strip(), folded, most)]
+
+
+def suggest(word: str, known: Iterable[str], before: str = "; ", otherwise: str = "", most: int = 1) -> str:
+    """Return the question whether a near word is meant, with `before` in front of it; `otherwise` where none is near.
+
+    >>> suggest("bee", ["ants", "bees"]), suggest("wasp", ["ants", "bees"], otherwise="; give one of them")
+    ("; did you mean 'bees'?", '; give one of them')
+    """
+    near = " or ".join(f"'{each}'" for each in find_near(word, known, most))
+    return f"{before}did you mean {near}?" if near else otherwise

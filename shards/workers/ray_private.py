@@ -1,0 +1,113 @@
+"""What is used of Ray that Ray does not promise to keep: all of it, so that a new version of Ray is met in one place.
+
+Each function imports what it needs: a replica that serves must not load Ray Train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import shards.workers.ray_cluster  # noqa: F401  # isort: skip, it quiets Ray
+
+import ray
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
+
+_NAMESPACE = "shardline"
+_REQUEST_TIMEOUT_S = 5.0
+
+
+def put_text(key: str, text: str) -> None:
+    """Keep a text in the cluster's own store; any process of the cluster reads it."""
+    _internal_kv_put(key, text.encode(), namespace=_NAMESPACE)
+
+
+def read_text(key: str) -> str | None:
+    """Return what `put_text` keeps there, None where it is nothing."""
+    found: bytes | None = _internal_kv_get(key, namespace=_NAMESPACE)
+    return None if found is None else found.decode()
+
+
+def remove_text(key: str) -> None:
+    _internal_kv_del(key, namespace=_NAMESPACE)
+
+
+def list_texts(prefix: str) -> list[str]:
+    """Return the keys that begin so, sorted."""
+    return sorted(key.decode() for key in _internal_kv_list(prefix, namespace=_NAMESPACE))
+
+
+def recount_nodes() -> None:
+    """Have Ray list its nodes anew, which it otherwise does every 20 s; elastic ranks are started by that list."""
+    ray.get(_coordinator().get_reserved_resources.remote("shardline", recompute=True), timeout=_REQUEST_TIMEOUT_S)
+
+
+def cancel_reservation(run_id: str) -> None:
+    """Have Ray forget what an attempt of Ray Train reserved, which it otherwise keeps for 3 minutes."""
+    ray.get(_coordinator().cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
+
+
+def _coordinator() -> Any:
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as module
+
+    return module.get_or_create_autoscaling_coordinator()
+
+
+def remove_group(name: str) -> None:
+    """Remove the placement group of that id, in hexadecimal digits, wherever it was made."""
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def read_preemption_notice() -> Any:
+    """Return Ray Train's notice that a node of this run will be taken away, None where there is none.
+
+    `ray.train.get_preemption_info` is a barrier over all ranks; this is what it would hand out.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info
+
+
+def build_trainer(is_final: Callable[[Exception], bool], *arguments: Any, **options: Any) -> Any:
+    """Return a TorchTrainer that starts no ranks again after an error that is final; else Ray Train's policy decides.
+
+    Args:
+        is_final: Asked by Ray Train's controller, in a process of its own.
+        arguments: Of the TorchTrainer, as are the options.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
+
+    class Policy(DefaultFailurePolicy):
+        def make_decision(self, training_failed_error: Exception) -> Any:
+            if is_final(training_failed_error):
+                return FailureDecision.RAISE
+            return super().make_decision(training_failed_error)
+
+    class Trainer(TorchTrainer):
+        def _initialize_and_run_controller(self, **options: Any) -> Any:
+            # The only way in for a policy of one's own.
+            options["failure_policy"] = Policy(self.run_config.failure_config)
+            return super()._initialize_and_run_controller(**options)
+
+    return Trainer(*arguments, **options)
+
+
+def unwrap_failure(failure: Exception) -> Exception:
+    """Return what a worker failed of: Ray Train wraps what the worker raised, and a death that its polling met."""
+    unwrapped: Exception = getattr(failure, "health_check_failure", getattr(failure, "_base_exc", failure))
+    return unwrapped
+
+
+def read_serve_port() -> int | None:
+    """Return the port that this cluster's Ray Serve listens on, None where it does not run.
+
+    Shown nowhere else without the dashboard.
+    """
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else int(client.http_config.port)

@@ -1,0 +1,46 @@
+"""The table of the endpoint's pages: routes, /openapi.json, refusals and README say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import cast
+
+import pytest
+from fastapi.testclient import TestClient
+
+from cluster.serve.api import PAGES, Endpoint, Page, build_api
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
+
+
+@pytest.fixture
+def client() -> TestClient:
+    return TestClient(build_api(cast(Endpoint, object())))  # no page is answered here
+
+
+@pytest.mark.parametrize("page", PAGE_CASES)
+def test_refusals_name_the_page(page: Page, client: TestClient) -> None:
+    wrong = "POST" if page.method == "GET" else "GET"
+    for response, status in ((client.get("/v2/predict"), 404), (client.request(wrong, page.path), 405)):
+        assert response.status_code == status
+        assert f"{page.method} {page.path}" in response.json()["error"]
+
+
+def test_openapi_has_the_pages_of_the_table_and_no_other(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    said = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert said == {(page.method, page.path) for page in PAGES}
+    assert all(("requestBody" in paths[page.path][page.method.lower()]) == bool(page.takes) for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGE_CASES)
+def test_readme_names_the_page(page: Page) -> None:
+    assert re.search(rf":8000{page.path}(?![\w/])", README), (
+        f"the README does not name {page.method} {page.path}; add it to the block under **The endpoint**"
+    )
+
+
+def test_readme_names_no_page_that_there_is_not() -> None:
+    assert set(re.findall(r":8000(/[\w/]+)", README)) <= {page.path for page in PAGES}

@@ -1,0 +1,207 @@
+"""Tables of what people add, each held against its builders and options: half of an addition is one sentence."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.cli.table import Row, Table, load_builder
+from trainer.recipes.options.augment import POLICIES
+from trainer.recipes.options.loss import LOSSES, LossOptions
+from trainer.recipes.options.optim import OPTIMIZERS, OptimizerRow, OptimOptions
+from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
+from trainer.recipes.options.section import Section
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A table and what its builders have in common.
+
+    where: the folder that they lie in. gives: their return annotation. given: the parameters that come before the
+    options. others: functions with that annotation that are no builders. options: the group that holds them, if they
+    are a recipe's. free: options of the group that may be null without regard to the table.
+    """
+
+    table: Table[Any]
+    where: str
+    gives: str
+    given: tuple[str, ...]
+    others: frozenset[str] = frozenset()
+    options: type[Section] | None = None
+    free: frozenset[str] = frozenset()
+
+
+KINDS = {
+    "optim.name": Kind(
+        OPTIMIZERS, "trainer/step", "Optimizer", ("groups", "lr"), frozenset({"build_optimizer"}), OptimOptions,
+        frozenset({"weight_decay", "clip_norm"}),
+    ),
+    "loss.name": Kind(
+        LOSSES, "trainer/step", "PerSample", ("classes", "_classes", "positive_weights"), frozenset(), LossOptions,
+        frozenset({"effective_beta", "teacher", "teacher_temperature", "teacher_share"}),
+    ),
+    "schedule.name": Kind(
+        SCHEDULES, "trainer/step", "Share", ("at", "_at", "state", "value", "lower_is_better"), frozenset(),
+        ScheduleOptions, frozenset({"warmup_epochs"}),
+    ),
+    "augment.policy": Kind(POLICIES, "trainer/feed/augment", "Policy", (), frozenset({"build_policy"})),
+}  # fmt: skip
+
+
+def list_builders(row: Row) -> list[str]:
+    """Return the texts of a row that name functions."""
+    values = [getattr(row, column.name) for column in fields(row) if column.name not in ("name", "summary", "defaults")]
+    texts = [text for value in values for text in (value.values() if isinstance(value, dict) else [value])]
+    return [text for text in texts if isinstance(text, str) and ":" in text]
+
+
+def find_misfits(kind: Kind) -> Iterator[str]:
+    """Yield a sentence for each row whose builders take other options than it gives defaults of."""
+    for row in kind.table.values():
+        for builder in list_builders(row):
+            try:
+                taken = inspect.signature(load_builder(builder)).parameters
+            except (ImportError, AttributeError):
+                yield f"{kind.table.plural}: the row {row.name} names {builder}, which is not there; write it"
+                continue
+            rest = {name for name, parameter in taken.items() if parameter.kind is inspect.Parameter.VAR_KEYWORD}
+            wanted = set(taken) - set(kind.given) - rest
+            # A builder that takes the rest as it comes leaves it to another one of its row.
+            others = rest and len(list_builders(row)) > 1
+            if not (wanted <= set(row.defaults) if others else wanted == set(row.defaults)):
+                yield (
+                    f"{kind.table.plural}: the row {row.name} gives defaults of {list_names(row.defaults)}, and "
+                    f"{builder} takes {list_names(wanted)}; let them be the same"
+                )
+
+
+def find_stray_options(kind: Kind) -> Iterator[str]:
+    """Yield a sentence for each option that only one of table and group has."""
+    assert kind.options is not None
+    used = {option for row in kind.table.values() for option in row.defaults}
+    for option in sorted(used - set(kind.options.model_fields)):
+        lacks = f"which {kind.options.__name__} lacks; add it there"
+        yield f"{kind.table.plural}: a row gives a default of {option}, {lacks}"
+    null = {name for name, option in kind.options.model_fields.items() if option.get_default() is None}
+    for option in sorted(null - used - kind.free):
+        yield (
+            f"{kind.options.__name__}.{option} is null, and no row of the {kind.table.plural} uses it; give its "
+            "default in the rows that do"
+        )
+
+
+def find_strays(kind: Kind, sources: dict[str, str]) -> Iterator[str]:
+    """Yield a sentence for each function that gives what builders give and that no row names.
+
+    sources: module -> its text.
+    """
+    named = {builder for row in kind.table.values() for builder in list_builders(row)}
+    for module, source in sources.items():
+        for node in ast.parse(source).body:
+            if (
+                isinstance(node, ast.FunctionDef)
+                and node.returns is not None
+                and ast.unparse(node.returns) == kind.gives
+                and not node.name.startswith("_")
+                and node.name not in kind.others
+                and f"{module}:{node.name}" not in named
+            ):
+                yield f"{kind.table.plural}: no row names {module}:{node.name}; add one"
+
+
+def list_names(names: Any) -> str:
+    return ", ".join(sorted(names)) or "no option"
+
+
+def read_sources(kind: Kind) -> dict[str, str]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / kind.where).glob("*.py"))
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_builders_of_rows_are_there_and_take_the_options_that_the_rows_give_defaults_of(kind: Kind) -> None:
+    assert list(find_misfits(kind)) == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.options], ids=lambda kind: kind.table.plural)
+def test_options_of_rows_are_those_of_their_group(kind: Kind) -> None:
+    assert list(find_stray_options(kind)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_builder_has_a_row(kind: Kind) -> None:
+    assert list(find_strays(kind, read_sources(kind))) == []
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_row_has_a_line_for_help(kind: Kind) -> None:
+    assert [row.name for row in kind.table.values() if not row.summary or "\n" in row.summary] == []
+
+
+# each half of an addition, planted
+
+ADAM = "trainer.step.optimizers:build_adam"
+
+
+def plant(*rows: Row) -> Kind:
+    return replace(KINDS["optim.name"], table=Table("optimizers", *OPTIMIZERS.values(), *rows))
+
+
+def test_row_without_its_builder_is_a_sentence() -> None:
+    row = OptimizerRow("nadam", "Adam with Nesterov momentum", "trainer.step.optimizers:build_nadam")
+    assert list(find_misfits(plant(row))) == [
+        "optimizers: the row nadam names trainer.step.optimizers:build_nadam, which is not there; write it"
+    ]
+
+
+def test_row_without_its_defaults_is_a_sentence() -> None:
+    assert list(find_misfits(plant(OptimizerRow("nadam", "Adam again", ADAM)))) == [
+        f"optimizers: the row nadam gives defaults of no option, and {ADAM} takes betas, eps; let them be the same"
+    ]
+
+
+def test_default_that_the_builder_does_not_take_is_a_sentence() -> None:
+    row = OptimizerRow("nadam", "Adam again", ADAM, {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.9})
+    assert list(find_misfits(plant(row))) == [
+        f"optimizers: the row nadam gives defaults of betas, eps, momentum, and {ADAM} takes betas, eps; "
+        "let them be the same"
+    ]
+
+
+def test_builder_without_a_row_is_a_sentence() -> None:
+    kind = KINDS["optim.name"]
+    source = "def build_nadam(groups: list[Group], lr: float) -> Optimizer:\n    return NAdam(groups, lr=lr)"
+    assert list(find_strays(kind, read_sources(kind) | {"trainer.step.nadam": source})) == [
+        "optimizers: no row names trainer.step.nadam:build_nadam; add one"
+    ]
+
+
+def test_option_that_no_row_uses_is_a_sentence() -> None:
+    class More(OptimOptions):
+        momentum_decay: float | None = None
+
+    assert list(find_stray_options(replace(KINDS["optim.name"], options=More))) == [
+        "More.momentum_decay is null, and no row of the optimizers uses it; give its default in the rows that do"
+    ]
+
+
+def test_default_of_an_option_that_does_not_exist_is_a_sentence() -> None:
+    row = OptimizerRow("nadam", "Adam again", ADAM, {"momentum_decay": 0.004})
+    assert list(find_stray_options(plant(row))) == [
+        "optimizers: a row gives a default of momentum_decay, which OptimOptions lacks; add it there"
+    ]
+
+
+def test_two_rows_of_one_name_are_refused() -> None:
+    with pytest.raises(AssertionError, match=r"^two of the optimizers have one name$"):
+        plant(OptimizerRow("adam", "Adam again", ADAM))

@@ -1,0 +1,156 @@
+"""The one table of metrics: what each is called, which way is better, when it exists, and what computes it.
+
+To add one: a row, and the function that it names, which takes a `Scored` of its task (trainer.evaluate.metrics) and
+returns the value, or in words why these samples do not define it. Options, refusals, files, reports and tests read the
+table. It lies in the contract because pages of bundles and endpoints name these figures, too; the functions are named
+as text and loaded late, so that neither options nor serving import what evaluation alone needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Needs = Literal["nothing", "two classes", "every class", "positive class", "a class", "a mixed class", "both answers"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row; places are those in lists, of equal ones the order of the table decides, and None is not in the list."""
+
+    key: str
+    """Its name in metrics.json, recipes and charts."""
+    task: Literal["single-label", "multi-label"]
+    builder: str
+    """`package.module:function`: Scored -> float, None where there is no such figure, or why it is not defined."""
+    needs: Needs = "nothing"
+    """Of the samples: two classes with some; some of every class; a class that is looked for; a class that some have;
+    one that some have and others have not; an answer yes and an answer no."""
+    spelt: str = ""
+    """As people write it; empty: as the key, with blanks."""
+    lower_is_better: bool = False
+    stop: int | None = None
+    """Place among those that may choose the best epoch (`stop.metric`); the first does where a recipe names none."""
+    headline: int | None = None
+    """Place among those by which a result is told in a line."""
+    slice: int | None = None
+    """Place in the row of a slice, after the share of right answers."""
+    counts_right: bool = False
+    """The share of samples whose answer is right: one a task, by which slices are told."""
+    positive_of_two: bool = False
+    """Of two classes it is the positive one's; of more it is a mean over classes."""
+    about_probabilities: bool = False
+    """Whether they are what they say; a report shows it beside the calibration."""
+    unbounded: str = ""
+    """Why it has no interval, where no resample gives one."""
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return self.spelt or self.key.replace("_", " ").replace("f1", "F1")
+
+
+_ONE, _MANY = "trainer.evaluate.metrics.one_label:", "trainer.evaluate.metrics.many_labels:"
+
+METRICS: Final = (
+    Metric("accuracy", "single-label", _ONE + "accuracy", stop=1, headline=1, counts_right=True),
+    Metric("balanced_accuracy", "single-label", _ONE + "balanced_accuracy", stop=1, slice=1),
+    Metric("macro_precision", "single-label", _ONE + "macro_precision"),
+    Metric("weighted_precision", "single-label", _ONE + "weighted_precision"),
+    Metric("macro_recall", "single-label", _ONE + "macro_recall"),
+    Metric("weighted_recall", "single-label", _ONE + "weighted_recall"),
+    Metric("macro_f1", "single-label", _ONE + "macro_f1", stop=1, slice=1),
+    Metric("weighted_f1", "single-label", _ONE + "weighted_f1"),
+    Metric("mcc", "single-label", _ONE + "mcc", "two classes", "MCC"),
+    Metric("kappa", "single-label", _ONE + "kappa", "two classes", "Cohen's kappa"),
+    Metric("top5_accuracy", "single-label", _ONE + "top5_accuracy"),
+    Metric("auroc", "single-label", _ONE + "auroc", "every class", "AUROC", stop=1, slice=1, positive_of_two=True),
+    Metric(
+        "auprc", "single-label", _ONE + "auprc", "every class", "AUPRC (average precision)",
+        slice=1, positive_of_two=True,
+    ),
+    Metric("sensitivity", "single-label", _ONE + "sensitivity", "positive class", slice=1),
+    Metric("specificity", "single-label", _ONE + "specificity", "positive class", slice=1),
+    Metric("sensitivity_at_specificity_90", "single-label", _ONE + "sensitivity_at_specificity_90", "positive class"),
+    Metric("sensitivity_at_specificity_95", "single-label", _ONE + "sensitivity_at_specificity_95", "positive class"),
+    Metric(
+        "log_loss", "single-label", _ONE + "log_loss", spelt="log loss (nats)",
+        lower_is_better=True, stop=1, slice=1, about_probabilities=True,
+    ),
+    Metric(
+        "brier", "single-label", _ONE + "brier", spelt="Brier score",
+        lower_is_better=True, slice=1, about_probabilities=True,
+    ),
+    Metric(
+        "ece", "single-label", _ONE + "ece", spelt="ECE, expected calibration error",
+        lower_is_better=True, slice=1, about_probabilities=True, unbounded="resampling would bias it upward",
+    ),
+    Metric(
+        "subset_accuracy", "multi-label", _MANY + "subset_accuracy", spelt="all labels right",
+        stop=6, headline=3, counts_right=True,
+    ),
+    Metric("hamming_loss", "multi-label", _MANY + "hamming_loss", lower_is_better=True, stop=7, slice=1),
+    Metric("micro_f1", "multi-label", _MANY + "micro_f1", stop=3, slice=3),
+    Metric(
+        "log_loss", "multi-label", _MANY + "log_loss", spelt="log loss (nats)",
+        lower_is_better=True, stop=8, slice=6, about_probabilities=True,
+    ),
+    Metric("macro_f1", "multi-label", _MANY + "macro_f1", "a class", stop=2, headline=2, slice=2),
+    Metric("map", "multi-label", _MANY + "mean_average_precision", "a class", "mAP", stop=1, headline=1, slice=4),
+    Metric("auroc", "multi-label", _MANY + "auroc", "a mixed class", "AUROC", stop=4, slice=5),
+    Metric("micro_auroc", "multi-label", _MANY + "micro_auroc", "both answers", "micro AUROC", stop=5),
+)  # fmt: skip
+"""In the order of metrics.json."""
+
+STOP_METRICS: Final = tuple(dict.fromkeys(metric.key for metric in METRICS if metric.stop is not None))
+"""What `stop.metric` may name, of either task."""
+
+
+def list_metrics(task: str, place: Literal["stop", "headline", "slice"] | None = None) -> list[Metric]:
+    """Return the rows of a task, or those that have a place in a list, in its order.
+
+    >>> [metric.key for metric in list_metrics("multi-label", "headline")]
+    ['map', 'macro_f1', 'subset_accuracy']
+    """
+    rows = [metric for metric in METRICS if metric.task == task]
+    if place is None:
+        return rows
+    places = {metric: getattr(metric, place) for metric in rows}
+    return sorted((metric for metric in rows if places[metric] is not None), key=places.__getitem__)
+
+
+def find_right(names: Container[str]) -> Metric:
+    """Return the share of right answers of the task that has figures of these names.
+
+    Raises:
+        StopIteration: No task has.
+    """
+    return next(metric for metric in METRICS if metric.counts_right and metric.key in names)
+
+
+def is_lower_better(key: str) -> bool:
+    """Say whether less of a metric is better; more of a name that the table does not have.
+
+    >>> is_lower_better("brier"), is_lower_better("map")
+    (True, False)
+    """
+    return any(metric.lower_is_better for metric in METRICS if metric.key == key)
+
+
+def spell_metric(key: str) -> str:
+    """Return a metric's name as people write it.
+
+    >>> spell_metric("macro_f1"), spell_metric("auroc"), spell_metric("recall")
+    ('macro F1', 'AUROC', 'recall')
+    """
+    known = [metric for metric in METRICS if metric.key == key]
+    return (known[0] if known else Metric(key, "single-label", "")).name
+
+
+def load_builder(text: str) -> Callable[..., Any]:
+    """Return the function that `package.module:function` names."""
+    module, _, name = text.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function

@@ -1,0 +1,152 @@
+"""Metrics of pictures of any number of labels; the table is trainer.contract.metrics.
+
+scikit-learn is imported where it is used: it takes seconds, and most processes of a run never evaluate.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.contract.metrics import list_metrics
+from trainer.evaluate.metrics.scored import Scored
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class _Counted(NamedTuple):
+    """Of each class: float64[K] and int64[K]."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    support: Ints
+
+
+class ManyLabelsScored(Scored):
+    """labels, predicted: int64[N, K] of 0 and 1. Figures without a threshold rank by logits, which do not become equal
+    beyond 37 as probabilities do."""
+
+    @cached_property
+    def counted(self) -> _Counted:
+        from sklearn import metrics as sk
+
+        return _Counted(
+            *sk.precision_recall_fscore_support(self.labels, self.predicted, average=None, zero_division=0.0)
+        )
+
+    @property
+    def present(self) -> Bools:
+        """bool[K], classes that some sample has: recall, f1 and average precision are defined."""
+        return self.counted.support > 0
+
+    @property
+    def mixed(self) -> Bools:
+        """bool[K], classes that some samples have and some have not: there is an order to look at."""
+        return self.present & (self.counted.support < len(self.labels))
+
+    @cached_property
+    def average_precisions(self) -> list[float | None]:
+        from sklearn import metrics as sk
+
+        return self._score(sk.average_precision_score, self.present)
+
+    @cached_property
+    def areas(self) -> list[float | None]:
+        """AUROC of each class."""
+        from sklearn import metrics as sk
+
+        return self._score(sk.roc_auc_score, self.mixed)
+
+    def _score(self, metric: Any, defined: Bools) -> list[float | None]:
+        """Return the metric of each class, None where it is not defined."""
+        columns = zip(self.labels.T, self.logits.T, defined.tolist(), strict=True)
+        return [float(metric(labels, logits)) if known else None for labels, logits, known in columns]
+
+    def tabulate(self) -> dict[str, Any]:
+        """Return undefined, the classes that a mean leaves out; per_class with None where a figure is undefined; and
+        confusion_per_class as [[true negatives, false positives], [false negatives, true positives]]."""
+        from sklearn import metrics as sk
+
+        tables = sk.multilabel_confusion_matrix(self.labels, self.predicted).tolist()
+        return {
+            "undefined": self._list_undefined(),
+            "per_class": {name: self._describe(number) for number, name in enumerate(self.classes)},
+            "confusion_per_class": dict(zip(self.classes, tables, strict=True)),
+        }
+
+    def _list_undefined(self) -> dict[str, list[str]]:
+        defined = {"a class": self.present, "a mixed class": self.mixed}
+        return {
+            metric.key: [self.classes[number] for number in np.flatnonzero(~defined[metric.needs])]
+            for metric in list_metrics(self.rule.task.name)
+            if metric.needs in defined and not defined[metric.needs].all()
+        }
+
+    def _describe(self, number: int) -> dict[str, float | int | None]:
+        return {
+            "precision": float(self.counted.precision[number]),
+            "recall": float(self.counted.recall[number]),
+            "f1": float(self.counted.f1[number]),
+            "support": int(self.counted.support[number]),
+            "average_precision": self.average_precisions[number],
+            "auroc": self.areas[number],
+        }
+
+
+def subset_accuracy(scored: ManyLabelsScored) -> float:
+    """Share of samples whose labels are all right."""
+    return float(scored.rule.task.compare(scored.labels, scored.predicted).mean())
+
+
+def hamming_loss(scored: ManyLabelsScored) -> float:
+    """Share of the N * K answers that are wrong."""
+    return float((scored.predicted != scored.labels).mean())
+
+
+def micro_f1(scored: ManyLabelsScored) -> float:
+    """Of all answers together."""
+    from sklearn import metrics as sk
+
+    return float(sk.f1_score(scored.labels, scored.predicted, average="micro", zero_division=0.0))
+
+
+def log_loss(scored: ManyLabelsScored) -> float:
+    """Mean binary one."""
+    return float(scored.rule.task.log_losses(scored.labels, scored.logits).mean())
+
+
+def macro_f1(scored: ManyLabelsScored) -> float | None:
+    """Mean over the classes that some sample has."""
+    return float(scored.counted.f1[scored.present].mean()) if scored.present.any() else None
+
+
+def mean_average_precision(scored: ManyLabelsScored) -> float | None:
+    """Mean over the classes that some sample has."""
+    return _average(scored.average_precisions)
+
+
+def auroc(scored: ManyLabelsScored) -> float | None:
+    """Mean over the classes that some samples have and some have not."""
+    return _average(scored.areas)
+
+
+def micro_auroc(scored: ManyLabelsScored) -> float | None:
+    """Of all answers together."""
+    from sklearn import metrics as sk
+
+    labels = scored.labels
+    if not 0 < labels.sum() < labels.size:
+        return None
+    return float(sk.roc_auc_score(labels.ravel(), scored.logits.ravel()))
+
+
+def _average(by_class: list[float | None]) -> float | None:
+    """Return the mean over the classes that define it."""
+    defined = [value for value in by_class if value is not None]
+    return float(np.mean(defined)) if defined else None
