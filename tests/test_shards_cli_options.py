@@ -32,9 +32,10 @@ class Sail(Options):
     ("values", "sentence"),
     [
         ({}, "option 'boat' is missing; give it"),
+        ({"baot": "b"}, "no option 'baot': did you mean 'boat'? there are boat, wind, crew, tide"),
         ({"boat": "b", "crow": 3}, "no option 'crow': did you mean 'crew'? there are boat, wind, crew, tide"),
-        ({"boat": "b", "wind": "far"}, "option 'wind': Input should be 'fair' or 'foul', got 'far'"),
-        ({"boat": "b", "crew": 2.5}, "option 'crew': Input should be a valid integer, got a number with a fractional"),
+        ({"boat": "b", "wind": "far"}, "option 'wind': input should be 'fair' or 'foul', got 'far'"),
+        ({"boat": "b", "crew": 2.5}, "option 'crew': input should be a valid integer, got a number with a fractional"),
         ({"boat": "b", "wind": "foul"}, "--wind foul needs a --crew of at least 3, got 2"),
     ],
 )

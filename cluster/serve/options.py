@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from shards.cli.sentences import suggest
-from shards.errors import UsageError, explain_invalid
+from shards.cli.options import Options
+from shards.errors import UsageError
 from trainer.contract.model.names import AUTO, check_backend
 
 # Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2
 
 
-class ServeOptions(BaseModel):
+class ServeOptions(Options):
     """How a bundle is served."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    there_are: ClassVar[str] = "the endpoint has"
 
     bundle: Path
     """Folder of the bundle; every node that runs a replica must see it."""
@@ -73,17 +73,6 @@ def read_options(arguments: Mapping[str, Any]) -> ServeOptions:
     shards.errors.UsageError: no option 'replica': did you mean 'replicas'? the endpoint has bundle, replicas, \
 max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, backend
     """
-    for name in arguments:
-        if name not in ServeOptions.model_fields:
-            raise _unknown(name)
-    try:
-        return ServeOptions.model_validate(dict(arguments))
-    except ValidationError as err:
-        if "bundle" not in arguments:
-            raise UsageError("option 'bundle' is missing; give it, for example bundle=runs/demo/bundle") from err
-        raise UsageError(explain_invalid(err, spell="option '{}'".format)) from err
-
-
-def _unknown(name: str) -> UsageError:
-    hint = suggest(name, ServeOptions.model_fields, before=": ", otherwise=";")
-    return UsageError(f"no option '{name}'{hint} the endpoint has {', '.join(ServeOptions.model_fields)}")
+    if "bundle" not in arguments and arguments.keys() <= ServeOptions.model_fields.keys():
+        raise UsageError("option 'bundle' is missing; give it, for example bundle=runs/demo/bundle")
+    return ServeOptions(**arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -23,12 +23,14 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    there_are: ClassVar[str] = "there are"
+    """What stands before the names of all options, where one is unknown."""
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as err:
-            raise _explain(err, list(type(self).model_fields)) from err
+            raise self._explain(err) from err
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -41,18 +43,19 @@ class Options(BaseModel):
         of = get_args(cls.model_fields[name].annotation)
         return get_args(of[0]) if NoneType in of else of
 
-
-def _explain(err: ValidationError, known: list[str]) -> UsageError:
-    """Return the first thing that is wrong, as a sentence."""
-    first = err.errors()[0]
-    own = first.get("ctx", {}).get("error")
-    if isinstance(own, UsageError):
-        return own
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return UsageError(
-            f"no option '{name}'{suggest(name, known, before=': ', otherwise=';')} there are {', '.join(known)}"
-        )
-    if first["type"] == "missing":
-        return UsageError(f"option '{name}' is missing; give it")
-    return UsageError(explain_invalid(err, "option '{}'".format))
+    @classmethod
+    def _explain(cls, err: ValidationError) -> UsageError:
+        """Return the first thing that is wrong, as a sentence."""
+        errors = err.errors()
+        # A required option may be missing because its name is misspelt.
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+        own = first.get("ctx", {}).get("error")
+        if isinstance(own, UsageError):
+            return own
+        name, known = str(first["loc"][0]), cls.model_fields
+        if first["type"] == "extra_forbidden":
+            hint = suggest(name, known, before=": ", otherwise=";")
+            return UsageError(f"no option '{name}'{hint} {cls.there_are} {', '.join(known)}")
+        if first["type"] == "missing":
+            return UsageError(f"option '{name}' is missing; give it")
+        return UsageError(explain_invalid(err, "option '{}'".format))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import PositiveInt, model_validator
+from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from shards.cli.options import Location, Options
 from shards.errors import UsageError
-from trainer.contract.model.names import AUTO, BackendName
+from trainer.contract.model.names import AUTO, check_backend
 
 Form = Literal["csv", "parquet", "jsonl"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
@@ -48,7 +48,7 @@ class PredictOptions(Options):
     """Threads that read and decode, on Ray processes that compute; None: one a CPU."""
     batch_size: PositiveInt = 32
     """Pictures in a forward pass."""
-    backend: Literal["auto"] | BackendName = AUTO
+    backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """What computes; auto is the one that `trainer.bench --choose` recorded for this CPU, or eager."""
     on: Literal["here", "ray"] = "here"
     """ray: the cluster of RAY_ADDRESS, or one started here; its nodes must see bundle and pictures."""
