@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
 from shards.sources.layout import ENDINGS, Entry, is_ignored, lay_out, read_ending
 from shards.sources.model import FolderStore, Source, SourceList
@@ -148,7 +149,7 @@ def _describe_unusable(scan: Scan) -> list[str]:
     if not scan.unusable:
         return []
     name, reason = scan.unusable[0]
-    names = "1 name is" if len(scan.unusable) == 1 else f"{len(scan.unusable):,} names are"
+    names = count_things(len(scan.unusable), "name is", "names are")
     return [
         f"{names} left out, because there is no file behind ('{name}': {reason}); "
         "restore what the links point to, or remove them"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import UsageError
 from shards.sources.model import Source
 from shards.sources.pattern import Pattern
@@ -180,7 +181,7 @@ class _Folders:
         """Return how the folders were read where that needs explanation, and what was left out."""
         if not self._loose:
             return self._reading.notes
-        lie = "1 picture lies" if len(self._loose) == 1 else f"{len(self._loose):,} pictures lie"
+        lie = count_things(len(self._loose), "picture lies", "pictures lie")
         first = f"(the first is '{min(self._loose)}')"
         if self._pattern is not None:
             loose = f"{lie} in folders that --layout {self._pattern} leaves out {first}, and so in no shard"
@@ -247,6 +248,19 @@ def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]
             f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "
             f"or correct its name{way_out}"
         )
+
+
+def sort_sources(where: Path, sources: list[Source], unlabelled: bool) -> tuple[list[str], bool]:
+    """Sort sources whose labels stand beside them by name; return their classes, and whether one has several labels.
+
+    Raises:
+        UsageError: As `check_classes`, unless they are unlabelled.
+    """
+    sources.sort(key=lambda source: source.name)
+    classes = sort_labels(label for source in sources for label in source.labels)
+    if not unlabelled:
+        check_classes(where, sources, classes)
+    return classes, any(len(source.labels) > 1 for source in sources)
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
