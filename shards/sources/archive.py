@@ -9,7 +9,8 @@ from pathlib import Path
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
 from shards.sources.archive_names import decode_names
-from shards.sources.layout import ENDINGS, SIDECAR, Entry, lay_out, read_ending
+from shards.sources.endings import ENDINGS, SIDECAR, read_ending
+from shards.sources.layout import Entry, lay_out
 from shards.sources.model import SourceList, Store
 from shards.sources.pattern import Pattern
 from shards.sources.table import find_lists

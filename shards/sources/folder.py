@@ -10,7 +10,8 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, Entry, is_ignored, lay_out, read_ending
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.layout import Entry, lay_out
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern
 from shards.sources.sidecar import apply_sidecar, read_columns

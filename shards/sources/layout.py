@@ -9,18 +9,11 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.model import Source
 from shards.sources.pattern import Pattern
 from shards.sources.reading import CLASSES, Parts, Reading, read_as, read_freely
 from shards.sources.split_words import is_split_word
-
-ENDINGS = frozenset(
-    [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
-ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
-LIST_ENDINGS = (".csv", ".tsv", ".parquet")
-IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-SIDECAR = "samples.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +34,6 @@ class Layout:
     classes: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def is_ignored(part: str) -> bool:
-    """Say whether a file or folder of this name is hidden, or the mark of an operating system."""
-    return (part.startswith(".") and part not in (".", "..")) or part.lower() in IGNORED
-
-
-def read_ending(name: str) -> str:
-    """Return the ending of a file name in lower case with its dot; `` where there is none.
-
-    >>> read_ending("a.b/patient.1.JPEG"), read_ending("a.b/LICENSE")
-    ('.jpeg', '')
-    """
-    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
-    return f".{ending.lower()}" if dot and stem else ""
 
 
 def lay_out(

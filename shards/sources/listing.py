@@ -10,10 +10,11 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
 from shards.sources.label_cells import SEPARATOR, find_unseen, read_label_cells, read_one_hot, refuse_vectors
-from shards.sources.layout import ENDINGS, is_ignored, read_ending, sort_sources
+from shards.sources.layout import sort_sources
 from shards.sources.list_columns import Choice, choose_columns
 from shards.sources.list_form import LISTS, ONE, ListForm
 from shards.sources.list_refusal import join_names

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, is_ignored, read_ending, sort_sources
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.layout import sort_sources
 from shards.sources.model import Source, SourceList
 from shards.sources.split_words import describe_splits, is_usual, read_splits
 from shards.sources.tars import LateFile, Member, PassedTar, open_tar, read_exactly
