@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_disk import mount_small
 
-from shards.files import exchange
-from shards.files.atomic import replace_folder
+from shards.files import atomic
+from shards.files.atomic import exchange_names, replace_folder
 from shards.files.temporary import clear_leftovers
 
 OLD, NEW = {"a": "old", "b": "old", "only/old": "old"}, {"a": "new", "b": "new", "only/new": "new"}
@@ -60,7 +60,7 @@ def _replace_and_die(folder: Path, steps: int) -> None:
 def exchanges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the system can exchange two names, as it is here, or cannot, as one whose C library lacks the call."""
     if request.param == "two renames":
-        monkeypatch.setattr(exchange, "_renameat2", None)
+        monkeypatch.setattr(atomic, "_renameat2", None)
     return bool(request.param == "exchange")
 
 
@@ -117,7 +117,7 @@ def test_file_or_link_is_never_taken_for_a_folder_to_replace(kind: str, tmp_path
 def test_name_that_is_not_there_cannot_be_exchanged(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(FileNotFoundError, match="b"):
-        exchange.exchange_names(tmp_path / "a", tmp_path / "b")
+        exchange_names(tmp_path / "a", tmp_path / "b")
 
 
 def test_names_of_two_file_systems_cannot_be_exchanged(tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_names_of_two_file_systems_cannot_be_exchanged(tmp_path: Path) -> None:
         (disk.folder / "a").mkdir()
         (tmp_path / "b").mkdir()
         with pytest.raises(OSError, match="cross-device"):
-            exchange.exchange_names(disk.folder / "a", tmp_path / "b")
+            exchange_names(disk.folder / "a", tmp_path / "b")

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources
 from shards.sources.folder import list_pictures
-from shards.sources.layout import ENDINGS
 
 
 def touch(root: Path, *names: str) -> Path:

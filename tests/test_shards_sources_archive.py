@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import ShardError, UsageError
+from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources
-from shards.sources.layout import ENDINGS
 from shards.sources.model import SourceList
 
 Tree = dict[str, bytes]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from types import TracebackType
 from typing import Any
 
 import httpx
 
 from shards.errors import ShardError, UsageError
+from shards.files.closing import Closing
 
 CONNECT_TIMEOUT_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
@@ -21,7 +21,7 @@ class PictureRefusedError(ShardError):
     """The endpoint does not take this picture; the message is its sentence."""
 
 
-class Client:
+class Client(Closing):
     """A connection to one endpoint, kept open between requests; also a context manager."""
 
     def __init__(self, url: str, timeout_s: float = 30.0, retries: int = 6) -> None:
@@ -44,14 +44,6 @@ class Client:
             usable = False
         if not usable:
             raise UsageError(f"'{url}' is no address of an endpoint; give one such as http://127.0.0.1:8000")
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,7 +11,7 @@ from shards.audit.audit import Audit
 from shards.audit.examine import FACTS_SCHEMA
 from shards.audit.findings import number_clusters
 from shards.dataset.manifest import AUDIT_TABLE
-from shards.sources.layout import ENDINGS
+from shards.sources.endings import ENDINGS
 from shards.storage.storage import Storage
 
 NAME = AUDIT_TABLE

@@ -26,3 +26,12 @@ def suggest(word: str, known: Iterable[str], before: str = "; ", otherwise: str 
     """
     near = " or ".join(f"'{each}'" for each in find_near(word, known, most))
     return f"{before}did you mean {near}?" if near else otherwise
+
+
+def count_things(number: int, one: str, several: str = "") -> str:
+    """Return a number and what there are so many of, and what is said of them.
+
+    >>> count_things(1, "path"), count_things(2_000, "path"), count_things(1, "link is", "links are")
+    ('1 path', '2,000 paths', '1 link is')
+    """
+    return f"1 {one}" if number == 1 else f"{number:,} {several or one + 's'}"

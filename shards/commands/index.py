@@ -9,7 +9,6 @@ from shards.cli.messages import say
 from shards.commands.arguments import POSITIVE_HELP, STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
-from shards.packing.foreign import index_foreign
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,6 +23,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Index the tars and print what they hold."""
+    from shards.packing.foreign import index_foreign  # late: other commands do without
+
     with show_progress() as progress:
         manifest, warnings = index_foreign(
             arguments.folder, class_names=arguments.class_names, positive=arguments.positive, progress=progress

@@ -13,7 +13,7 @@ from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.files.versioned import parse_page
 from shards.pictures.decode import DecodeOptions
-from shards.sources.location import MANIFEST_NAME as MANIFEST_NAME
+from shards.sources.model import MANIFEST_NAME as MANIFEST_NAME
 from shards.sources.model import SPLITS
 from shards.splits.splits import SplitOptions
 from shards.storage.download import fetch

@@ -8,8 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import pyarrow as pa
 from shards.dataset.dataset import Split
 from shards.dataset.index import INDEX_SCHEMA, read_table
 from shards.errors import ShardError
+from shards.files.closing import Closing
 from shards.files.fingerprint import hash_bytes
 from shards.storage.access import FolderAccess, open_access
 from shards.storage.cache import CacheCounts
@@ -55,7 +55,7 @@ class Sample:
         return f"{self.shard} key {self.key} at offset {self.offset:,}"
 
 
-class SampleReader:
+class SampleReader(Closing):
     """Reads samples of a split, byte for byte as they were packed; safe to share between threads.
 
     Keeps at most 256 shards open.
@@ -67,14 +67,6 @@ class SampleReader:
         self._local = isinstance(self._access, FolderAccess)
         self._open: OrderedDict[int, Future[_OpenShard]] = OrderedDict()
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def ahead_bytes(self) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import PIL
 
 from shards.cli.arguments import check_count
+from shards.cli.sentences import count_things
 from shards.dataset.affected import Suspects, count_suspects, describe_affected, find_suspects, is_indexed
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
@@ -89,11 +90,11 @@ def _describe_age(dataset: Dataset, seen: _Seen) -> tuple[str, ...]:
         found = Suspects(found.likely - seen.plain | seen.odd, found.untold - seen.plain - seen.odd)
     notes = [describe_affected(dataset, count_suspects(dataset, found))]
     if aged:
-        are = f"{len(aged):,} pictures of the shards come" if len(aged) > 1 else "1 picture of the shards comes"
+        are = count_things(len(aged), "picture of the shards comes", "pictures of the shards come")
         notes.append(f"{are} out otherwise by now, unharmed as their bytes are (the first is {aged[0].where})")
     refused = [each for each in aged if each.refusal]
     if refused:
-        stops = "1 of them is" if len(refused) == 1 else f"{len(refused):,} of them are"
+        stops = count_things(len(refused), "of them is", "of them are")
         notes.append(f"{stops} refused, and training stops there: {refused[0].where}: {refused[0].refusal}")
     return tuple(filter(None, notes))
 

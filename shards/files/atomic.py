@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -13,8 +15,12 @@ from typing import Any, BinaryIO
 
 from shards.errors import UsageError
 from shards.files.disk import naming_disk
-from shards.files.exchange import exchange_names
 from shards.files.temporary import holding, name_aside, name_temporary, remove_leftovers
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2), which Python has no name for."""
+_UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
 @contextlib.contextmanager
@@ -107,6 +113,22 @@ def _swap(new: Path, old: Path) -> None:
     os.rename(old, aside)
     os.rename(new, old)
     shutil.rmtree(aside)
+
+
+def exchange_names(one: Path, other: Path) -> bool:
+    """Let two paths change places; False, and nothing is done, where the system or the file system cannot.
+
+    Raises:
+        OSError: One is not there, or must not be renamed.
+    """
+    if _renameat2 is None:
+        return False
+    if _renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNABLE:
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
 
 
 def append_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from shards.cli.sentences import count_things
 from shards.dataset.manifest import Manifest
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import hash_bytes
@@ -140,7 +141,7 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
 
 
 def _count(told: Sequence[str]) -> str:
-    return "1 picture of the dataset has" if len(told) == 1 else f"{len(told):,} pictures of the dataset have"
+    return count_things(len(told), "picture of the dataset has", "pictures of the dataset have")
 
 
 def _refuse_torn(before: Base, after: Base, remedy: str) -> None:
@@ -186,8 +187,8 @@ def _describe_names(base: Base, both: _Both) -> list[str]:
     if not other:
         return []
     new, old = other[0]
-    names = "1 picture" if len(other) == 1 else f"{len(other):,} pictures"
-    return [f"the dataset has {names} of the source under another name ('{new}' is '{old}' in it)"]
+    pictures = count_things(len(other), "picture")
+    return [f"the dataset has {pictures} of the source under another name ('{new}' is '{old}' in it)"]
 
 
 def _describe_display_names(manifest: Manifest, listed: SourceList) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from shards.audit.examine import Progress
+from shards.cli.sentences import count_things
 from shards.dataset.index import INDEX_SCHEMA, build_table, encode_table, index_name
 from shards.dataset.manifest import (
     INDEXED,
@@ -229,7 +230,7 @@ def _describe_mix(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
 def _describe_bad(folder: Path, bad: Sequence[str]) -> list[str]:
     if not bad:
         return []
-    are = "1 picture cannot" if len(bad) == 1 else f"{len(bad):,} pictures cannot"
+    are = count_things(len(bad), "picture cannot", "pictures cannot")
     return [
         f"{are} be opened (the first is {bad[0]}), and training stops at such a picture; "
         f"`python -m shards pack {folder} OUT` leaves them out"

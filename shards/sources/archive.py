@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
 from shards.sources.archive_names import decode_names
-from shards.sources.layout import ENDINGS, SIDECAR, Entry, lay_out, read_ending
+from shards.sources.endings import ENDINGS, SIDECAR, read_ending
+from shards.sources.layout import Entry, lay_out
 from shards.sources.model import SourceList, Store
 from shards.sources.pattern import Pattern
 from shards.sources.table import find_lists
@@ -110,7 +112,7 @@ def _describe_links(path: Path, links: list[str]) -> list[str]:
     pictures = sorted(name for name in links if read_ending(name) in ENDINGS)
     if not pictures:
         return []
-    are = "1 link is" if len(pictures) == 1 else f"{len(pictures):,} links are"
+    are = count_things(len(pictures), "link is", "links are")
     return [
         f"{are} left out of {path} (the first is '{pictures[0]}'): links in archives are not followed; "
         "write the archive with the files themselves (tar --dereference --hard-dereference)"

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, Entry, is_ignored, lay_out, read_ending
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.layout import Entry, lay_out
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern
 from shards.sources.sidecar import apply_sidecar, read_columns
@@ -148,7 +150,7 @@ def _describe_unusable(scan: Scan) -> list[str]:
     if not scan.unusable:
         return []
     name, reason = scan.unusable[0]
-    names = "1 name is" if len(scan.unusable) == 1 else f"{len(scan.unusable):,} names are"
+    names = count_things(len(scan.unusable), "name is", "names are")
     return [
         f"{names} left out, because there is no file behind ('{name}': {reason}); "
         "restore what the links point to, or remove them"

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.sources.layout import ARCHIVE_ENDINGS, ENDINGS, LIST_ENDINGS, SIDECAR
+from shards.sources.endings import ARCHIVE_ENDINGS, ENDINGS, LIST_ENDINGS, SIDECAR
 from shards.sources.list_form import ListForm
 from shards.sources.location import is_dataset, is_uri, split_location
 from shards.sources.model import SourceList

@@ -7,19 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.model import Source
 from shards.sources.pattern import Pattern
 from shards.sources.reading import CLASSES, Parts, Reading, read_as, read_freely
 from shards.sources.split_words import is_split_word
-
-ENDINGS = frozenset(
-    [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
-ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
-LIST_ENDINGS = (".csv", ".tsv", ".parquet")
-IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-SIDECAR = "samples.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +34,6 @@ class Layout:
     classes: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def is_ignored(part: str) -> bool:
-    """Say whether a file or folder of this name is hidden, or the mark of an operating system."""
-    return (part.startswith(".") and part not in (".", "..")) or part.lower() in IGNORED
-
-
-def read_ending(name: str) -> str:
-    """Return the ending of a file name in lower case with its dot; `` where there is none.
-
-    >>> read_ending("a.b/patient.1.JPEG"), read_ending("a.b/LICENSE")
-    ('.jpeg', '')
-    """
-    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
-    return f".{ending.lower()}" if dot and stem else ""
 
 
 def lay_out(
@@ -180,7 +159,7 @@ class _Folders:
         """Return how the folders were read where that needs explanation, and what was left out."""
         if not self._loose:
             return self._reading.notes
-        lie = "1 picture lies" if len(self._loose) == 1 else f"{len(self._loose):,} pictures lie"
+        lie = count_things(len(self._loose), "picture lies", "pictures lie")
         first = f"(the first is '{min(self._loose)}')"
         if self._pattern is not None:
             loose = f"{lie} in folders that --layout {self._pattern} leaves out {first}, and so in no shard"
@@ -247,6 +226,19 @@ def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]
             f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "
             f"or correct its name{way_out}"
         )
+
+
+def sort_sources(where: Path, sources: list[Source], unlabelled: bool) -> tuple[list[str], bool]:
+    """Sort sources whose labels stand beside them by name; return their classes, and whether one has several labels.
+
+    Raises:
+        UsageError: As `check_classes`, unless they are unlabelled.
+    """
+    sources.sort(key=lambda source: source.name)
+    classes = sort_labels(label for source in sources for label in source.labels)
+    if not unlabelled:
+        check_classes(where, sources, classes)
+    return classes, any(len(source.labels) > 1 for source in sources)
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from shards.sources.endings import ENDINGS, read_ending
 from shards.sources.headings import clean, find_column, fold, trim
-from shards.sources.layout import ENDINGS, read_ending
 from shards.sources.list_form import ListForm, join_words
 from shards.sources.split_columns import are_flags, find_wrong
 from shards.sources.split_words import is_split_word

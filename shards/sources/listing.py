@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
 from shards.sources.label_cells import SEPARATOR, find_unseen, read_label_cells, read_one_hot, refuse_vectors
-from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
+from shards.sources.layout import sort_sources
 from shards.sources.list_columns import Choice, choose_columns
 from shards.sources.list_form import LISTS, ONE, ListForm
 from shards.sources.list_refusal import join_names
@@ -61,11 +63,7 @@ def read_list(
         Source(name, label, split, facts.st_size, facts.st_mtime_ns, weight=weight, group=group)
         for (name, facts), label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
     ]
-    sources.sort(key=lambda source: source.name)
-    classes = sort_labels(label for source in sources for label in source.labels)
-    if not unlabelled:
-        check_classes(path, sources, classes)
-    several = any(len(source.labels) > 1 for source in sources)
+    classes, several = sort_sources(path, sources, unlabelled)
     sources = group_patients(store, sources)
     notes = [*chosen.notes, *turned, *describe_splits(words, f"{path}: values of the column split")]
     notes += _describe_unseen(path, find_unseen(chosen.one_hot, labels))
@@ -124,8 +122,7 @@ def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: List
 def _describe_turned(path: Path, cells: Sequence[str]) -> list[str]:
     if not cells:
         return []
-    paths = "1 path" if len(cells) == 1 else f"{len(cells):,} paths"
-    return [f"{path}: \\ in {paths} is read as /, as in '{cells[0]}'"]
+    return [f"{path}: \\ in {count_things(len(cells), 'path')} is read as /, as in '{cells[0]}'"]
 
 
 def _find_file(root: Path, cell: str, ending: str) -> _Found | None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 
 from shards.errors import UsageError
-from shards.sources.model import SPLITS
-
-MANIFEST_NAME = "dataset.json"
-"""The file that makes a folder a dataset."""
+from shards.sources.model import MANIFEST_NAME, SPLITS
 
 
 def is_uri(text: str) -> bool:

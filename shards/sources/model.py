@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+MANIFEST_NAME = "dataset.json"
+"""The file that makes a folder a dataset."""
 SPLITS = ("train", "val", "test", "all")
 """`all` holds unlabelled pictures, and nothing else does."""
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.sources.endings import SIDECAR
 from shards.sources.headings import fold, trim
-from shards.sources.layout import SIDECAR
 from shards.sources.list_columns import describe_spelt
 from shards.sources.model import Source
 from shards.sources.table import Table, read_table

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from shards.sources.endings import ENDINGS, read_ending
 from shards.sources.headings import fold, rank_near, trim
-from shards.sources.layout import ENDINGS, read_ending
 from shards.sources.split_words import is_split_word, read_splits
 
 FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"})

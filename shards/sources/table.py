@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.errors import ShardError, UsageError
+from shards.sources.endings import LIST_ENDINGS, SIDECAR, read_ending
 from shards.sources.headings import ROLES, fold
-from shards.sources.layout import LIST_ENDINGS, SIDECAR, read_ending
 
 _DELIMITERS = ("\t", ",", ";")
 _BAR = "|"

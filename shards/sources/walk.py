@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from shards.sources.layout import ENDINGS, is_ignored, read_ending
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 
 Identity = tuple[int, int]
 """What two links to one folder have in common."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError, UsageError
-from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.layout import sort_sources
 from shards.sources.model import Source, SourceList
 from shards.sources.split_words import describe_splits, is_usual, read_splits
 from shards.sources.tars import LateFile, Member, PassedTar, open_tar, read_exactly
@@ -83,11 +84,7 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> S
         sources += list_tar(root, tar, splits[tar], unlabelled=unlabelled)
     if not sources:
         raise UsageError(f"{root} holds {len(tars):,} tars without pictures (looked for {', '.join(sorted(ENDINGS))})")
-    sources.sort(key=lambda source: source.name)
-    classes = sort_labels(label for source in sources for label in source.labels)
-    if not unlabelled:
-        check_classes(root, sources, classes)
-    several = any(len(source.labels) > 1 for source in sources)
+    classes, several = sort_sources(root, sources, unlabelled)
     return SourceList(sources, classes, {}, TarFolderStore(root), list(classes), several, notes, root)
 
 

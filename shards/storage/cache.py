@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from shards.errors import ShardError
+from shards.files.closing import Closing
 from shards.storage.download import download, measure
 from shards.storage.folder import CacheFolder, Entry, NoRoomError, is_full, touch
 from shards.storage.readable import Readable
@@ -60,20 +60,12 @@ class CacheCounts:
     refetched: int = 0
 
 
-class Lease:
+class Lease(Closing):
     """A file that stays where it is until it is let go."""
 
     def __init__(self, path: Path, lock: BinaryIO | None = None) -> None:
         self.path = path
         self._lock = lock
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         lock, self._lock = self._lock, None
@@ -82,7 +74,7 @@ class Lease:
             lock.close()
 
 
-class ShardCache:
+class ShardCache(Closing):
     """Files of `readable` in a folder that all processes of this machine may share; safe between threads.
 
     deadline_s: within which one file must be here. threads: how many files are prefetched at the same time.
@@ -101,14 +93,6 @@ class ShardCache:
         self._num_threads = threads
         self._threads: list[threading.Thread] = []
         atexit.register(self.close)  # daemon threads would be cut off, and leave what they had begun
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def lease(self, wanted: Wanted) -> Lease:
         """Return the file once it is here and checked.

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
 from shards.errors import UsageError
+from shards.sources.endings import read_ending
 from shards.sources.headings import BLANKS, clean, fold, rank_near
-from shards.sources.layout import read_ending
 from shards.sources.table import find_delimiter
 from trainer.evaluate.predictions import Predictions
 

@@ -10,7 +10,8 @@ from shards.dataset.read import SampleReader
 from shards.errors import UsageError
 from shards.order.plan import sequential_refs
 from shards.sources.folder import list_pictures
-from shards.sources.location import MANIFEST_NAME, is_dataset, is_uri, split_location
+from shards.sources.location import is_dataset, is_uri, split_location
+from shards.sources.model import MANIFEST_NAME
 from trainer.contract.bundle import read_bundle_probes
 
 

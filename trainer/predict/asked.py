@@ -12,11 +12,12 @@ from urllib.parse import unquote
 
 from shards.dataset.dataset import Dataset, open_dataset, shorten
 from shards.errors import UsageError
+from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources
 from shards.sources.kinds import Kind, find_kind, name_kind
-from shards.sources.layout import ENDINGS
 from shards.sources.list_form import ListForm
-from shards.sources.location import MANIFEST_NAME, is_uri, split_location
+from shards.sources.location import is_uri, split_location
+from shards.sources.model import MANIFEST_NAME
 from shards.sources.table import read_text
 from shards.storage.storage import open_readable
 from trainer.predict.parts import Files, Folder, Objects, Packed, Part, Picture, Stored

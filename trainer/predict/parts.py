@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.read import SampleReader
 from shards.errors import ShardError
-from shards.sources.layout import ENDINGS, is_ignored, read_ending
+from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.model import Source, Store
 from shards.sources.walk import walk_pictures
 from shards.storage.readable import naming

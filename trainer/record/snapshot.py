@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.errors import ShardError
+from shards.errors import ShardError, explain_invalid
 from shards.files.atomic import replace_folder, write_text
 from shards.files.sizes import format_size
 from shards.files.temporary import clear_leftovers
@@ -213,7 +213,8 @@ def count_bytes(value: Any) -> int:
 
 
 def _damaged(folder: Path, err: Exception) -> ShardError:
-    return ShardError(f"{folder} is damaged ({one_line(err)}); delete that folder to go on from the snapshot before")
+    fact = explain_invalid(err) if isinstance(err, ValidationError) else one_line(err)
+    return ShardError(f"{folder} is damaged ({fact}); delete that folder to go on from the snapshot before")
 
 
 def _write_state(folder: Path, state: RunState) -> None:
