@@ -66,9 +66,14 @@ DOORS = {
     "openvino": ("trainer/contract/compute/openvino_backend.py",),
 }
 
-# Files with tables of what people add. A row names its builder as "package.module:function", in a later room as well:
-# tables lie with the options, which are read where no builder is wanted. Nowhere else does such a text pass the rules.
-TABLES = ("trainer/recipes/options/*.py", "trainer/contract/model/names.py")
+# Files with tables of what people add, and where their builders lie. A row names its builder as text, in a later room as
+# well: tables lie with the options, which are read where no builder is wanted. Nowhere else does such a text pass.
+TABLES = {
+    "trainer/recipes/options/*.py": "trainer",
+    "trainer/contract/model/names.py": "trainer.contract",
+    "trainer/contract/metrics.py": "trainer.evaluate",
+}
+ROWS = ("Table", "Metric")
 BUILDER = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)+:\w+")
 # Files that import a module whose name stands elsewhere: builders of tables; a package of fonts; packages of weights.
 LATE_IMPORTS = ("shards/cli/table.py", "trainer/evaluate/figures/fonts.py", "trainer/weights/installed.py")
@@ -110,9 +115,9 @@ def _called(function: ast.expr) -> str:
 
 
 def builders_named(source: str) -> set[tuple[str, bool]]:
-    """Return each text "package.module:function", and whether it stands inside of a `Table(...)`; maybe in both."""
+    """Return each text "package.module:function", and whether it stands inside of a table; maybe in both."""
     tree = ast.parse(source)
-    tables = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) == "Table"]
+    tables = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node.func) in ROWS]
     inside = {id(node) for table in tables for node in ast.walk(table)}
     return {
         (node.value, id(node) in inside)
@@ -121,8 +126,26 @@ def builders_named(source: str) -> set[tuple[str, bool]]:
     }
 
 
-def has_tables(file: str) -> bool:
-    return any(fnmatch(file, pattern) for pattern in TABLES)
+def find_home(file: str) -> str | None:
+    """Return where the builders of a file's tables lie; None where no tables may be."""
+    return next((home for pattern, home in TABLES.items() if fnmatch(file, pattern)), None)
+
+
+def list_imports(source: str, file: str) -> list[str]:
+    """Return the full name of everything that `source` imports, now or by a text; builders in tables are not."""
+    home = find_home(file)
+    named = {
+        builder.replace(":", ".")
+        for builder, in_table in builders_named(source)
+        if not (in_table and home and is_within(builder.partition(":")[0], home))
+    }
+    return [*imported_names(source, name_module(file), Path(file).name == "__init__.py"), *named]
+
+
+def name_module(file: str) -> str:
+    """Return the module of a file, its package for an __init__.py."""
+    path = Path(file)
+    return ".".join((path.parent if path.name == "__init__.py" else path.with_suffix("")).parts)
 
 
 def find_private_uses(source: str, file: str) -> list[str]:
@@ -148,13 +171,9 @@ def is_within(name: str, package: str) -> bool:
 
 def find_violations(source: str, file: str) -> list[str]:
     """Return a line for each import of `source` that the rules forbid to `file`, a path below the repository."""
-    path = Path(file)
-    is_package = path.name == "__init__.py"
-    module = ".".join((path.parent if is_package else path.with_suffix("")).parts)
-    home = max((package for package in MAY_IMPORT if is_within(module, package)), key=len)
+    home = max((package for package in MAY_IMPORT if is_within(name_module(file), package)), key=len)
     violations = []
-    named = {builder.replace(":", ".") for builder, _ in builders_named(source)}
-    for name in [*imported_names(source, module, is_package), *named]:
+    for name in list_imports(source, file):
         if name.partition(".")[0] in PACKAGES and not any(is_within(name, allowed) for allowed in MAY_IMPORT[home]):
             violations.append(f"{file} imports {name}; {home} may import {', '.join(MAY_IMPORT[home])} only")
         doors = DOORS.get(name.partition(".")[0])
@@ -205,9 +224,7 @@ def find_wrong_rooms(source: str, file: str) -> list[str]:
     package, *places = Path(file).with_suffix("").parts
     levels = LEVELS[package]
     home = places[0] if len(places) > 1 or places[0] == "errors" else None  # None: __init__ and __main__ of the package
-    names = list(imported_names(source, ".".join((package, *places)), places[-1] == "__init__"))
-    named = builders_named(source)
-    names += [builder.replace(":", ".") for builder, in_table in named if not (in_table and has_tables(file))]
+    names = list_imports(source, file)
     wrong = [name for name in names if "__main__" in name.split(".")]
     if home is not None:
         level = next(number for number, rooms in enumerate(levels) if home in rooms)
@@ -264,7 +281,7 @@ def test_planted_import_of_a_wrong_room_is_seen(file: str, source: str) -> None:
     assert len(find_wrong_rooms(source, file)) == 1
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if has_tables(file)])
+@pytest.mark.parametrize("file", [file for file in FILES if find_home(file)])
 def test_builder_of_a_table_is_there(file: str) -> None:
     assert find_missing_builders((ROOT / file).read_text(encoding="utf-8")) == []
 
@@ -289,7 +306,7 @@ def test_planted_builder_that_is_not_there_is_seen(builder: str) -> None:
 
 
 def test_builders_of_tables_were_looked_at() -> None:
-    sources = [(ROOT / file).read_text(encoding="utf-8") for file in FILES if has_tables(file)]
+    sources = [(ROOT / file).read_text(encoding="utf-8") for file in FILES if find_home(file)]
     assert {"trainer.step.optimizers:build_sgd", "trainer.step.muon:build_muon"} <= {
         builder for source in sources for builder, _ in builders_named(source)
     }
@@ -303,6 +320,8 @@ def test_builder_in_a_table_may_be_a_later_rooms_but_not_another_packages() -> N
     assert len(find_violations(row.format("trainer.step.optimizers:build_sgd"), file)) == 1
     assert find_wrong_rooms(row.format("trainer.step.optimizers:build_sgd"), "trainer/recipes/options/optim.py") == []
     assert len(find_violations(row.format("tune.run:main"), "trainer/recipes/options/optim.py")) == 1
+    assert find_violations(row.format("trainer.evaluate.metrics.one_label:mcc"), "trainer/contract/metrics.py") == []
+    assert len(find_violations(row.format("trainer.step.loss:build_focal"), "trainer/contract/metrics.py")) == 1
 
 
 def imports_by_variable(source: str) -> bool:

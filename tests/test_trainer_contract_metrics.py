@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.contract.metrics import METRICS, STOP_METRICS, Metric, is_lower_better, list_metrics, load_builder
+from trainer.contract.metrics import METRICS, STOP_METRICS, Metric, is_lower_better, list_metrics
 from trainer.contract.task import make_task
 from trainer.evaluate.kinds import find_kind
 from trainer.evaluate.metrics.many_labels import ManyLabelsScored

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -258,7 +259,7 @@ def test_standing_of_a_run_is_looked_up_in_its_store_and_nothing_is_left_there(
         == Standing(samples_seen=2, is_finished=False)
     )
     with pytest.raises(UsageError, match=r"/standing/run holds a run of another recipe \(seed was 0, now 3\); choose"):
-        look_up(elsewhere.model_copy(update={"seed": 3}))
+        look_up(elsewhere.model_copy(update={"seed": 3}), RunFolder.of(elsewhere))
     store_of(recipe).write("result.json", b"{}")
     assert look_up(elsewhere, RunFolder.of(elsewhere)) == Standing(samples_seen=2, is_finished=True)
     assert store_of(recipe).sizes().keys() == names.keys() | {"result.json"}
@@ -277,9 +278,9 @@ def test_keys_that_a_store_does_not_take_are_refused_in_one_sentence(
 ) -> None:
     recipe = make_recipe(dataset_path, s3.format(path="denied"), tmp_path / "work")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    for look in (look_up, read_parts):
+    for look in (partial(look_up, recipe), read_parts):
         with pytest.raises(PermissionError) as caught:
-            look(recipe)
+            look(RunFolder.of(recipe))
         assert str(caught.value).count("the store denies access") == 1
 
 

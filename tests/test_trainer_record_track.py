@@ -387,11 +387,13 @@ from pathlib import Path
 from trainer.run.job import run_rank
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
+from trainer.record.run_folder import RunFolder
 from trainer.record.track.track import Tracker
+from trainer.weights.resolve import resolve_recipe
 
 when = sys.argv[1]
-recipe = load_recipe("smoke", sys.argv[2:])
-run_dir(recipe).mkdir(parents=True)
+recipe = resolve_recipe(load_recipe("smoke", sys.argv[2:]))
+RunFolder.of(recipe).path.mkdir(parents=True)
 
 def kill_wandb(*_):
     for task in Path("/proc").glob("[0-9]*"):

@@ -18,7 +18,7 @@ from object_stores import free_ports
 
 from shards.dataset.dataset import open_dataset
 from trainer.record.ledger import read_ledger
-from trainer.record.run_folder import is_finished
+from trainer.record.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
@@ -71,7 +71,7 @@ def test_submitted_run_trains_on_the_cluster_and_sees_every_sample_once(
     done = subprocess.run([*command, "-m", "trainer.run", *run], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "test: accuracy" in done.stdout
-    assert is_finished(tmp_path / "job")
+    assert RunFolder(tmp_path / "job").is_finished
     table, samples = read_ledger(tmp_path / "job/ledger"), open_dataset(dataset_path).split("train").num_samples
     assert sorted(table["sample_id"].to_pylist()) == sorted(list(range(samples)) * 2)
     assert set(table["rank"].to_pylist()) == {0, 1}

@@ -8,10 +8,9 @@ as text and loaded late, so that neither options nor serving import what evaluat
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 Needs = Literal["nothing", "two classes", "every class", "positive class", "a class", "a mixed class", "both answers"]
 
@@ -52,55 +51,92 @@ class Metric:
         return self.spelt or self.key.replace("_", " ").replace("f1", "F1")
 
 
-_ONE, _MANY = "trainer.evaluate.metrics.one_label:", "trainer.evaluate.metrics.many_labels:"
-
 METRICS: Final = (
-    Metric("accuracy", "single-label", _ONE + "accuracy", stop=1, headline=1, counts_right=True),
-    Metric("balanced_accuracy", "single-label", _ONE + "balanced_accuracy", stop=1, slice=1),
-    Metric("macro_precision", "single-label", _ONE + "macro_precision"),
-    Metric("weighted_precision", "single-label", _ONE + "weighted_precision"),
-    Metric("macro_recall", "single-label", _ONE + "macro_recall"),
-    Metric("weighted_recall", "single-label", _ONE + "weighted_recall"),
-    Metric("macro_f1", "single-label", _ONE + "macro_f1", stop=1, slice=1),
-    Metric("weighted_f1", "single-label", _ONE + "weighted_f1"),
-    Metric("mcc", "single-label", _ONE + "mcc", "two classes", "MCC"),
-    Metric("kappa", "single-label", _ONE + "kappa", "two classes", "Cohen's kappa"),
-    Metric("top5_accuracy", "single-label", _ONE + "top5_accuracy"),
-    Metric("auroc", "single-label", _ONE + "auroc", "every class", "AUROC", stop=1, slice=1, positive_of_two=True),
     Metric(
-        "auprc", "single-label", _ONE + "auprc", "every class", "AUPRC (average precision)",
+        "accuracy", "single-label", "trainer.evaluate.metrics.one_label:accuracy",
+        stop=1, headline=1, counts_right=True,
+    ),
+    Metric(
+        "balanced_accuracy", "single-label", "trainer.evaluate.metrics.one_label:balanced_accuracy",
+        stop=1, slice=1,
+    ),
+    Metric("macro_precision", "single-label", "trainer.evaluate.metrics.one_label:macro_precision"),
+    Metric("weighted_precision", "single-label", "trainer.evaluate.metrics.one_label:weighted_precision"),
+    Metric("macro_recall", "single-label", "trainer.evaluate.metrics.one_label:macro_recall"),
+    Metric("weighted_recall", "single-label", "trainer.evaluate.metrics.one_label:weighted_recall"),
+    Metric("macro_f1", "single-label", "trainer.evaluate.metrics.one_label:macro_f1", stop=1, slice=1),
+    Metric("weighted_f1", "single-label", "trainer.evaluate.metrics.one_label:weighted_f1"),
+    Metric("mcc", "single-label", "trainer.evaluate.metrics.one_label:mcc", "two classes", "MCC"),
+    Metric("kappa", "single-label", "trainer.evaluate.metrics.one_label:kappa", "two classes", "Cohen's kappa"),
+    Metric("top5_accuracy", "single-label", "trainer.evaluate.metrics.one_label:top5_accuracy"),
+    Metric(
+        "auroc", "single-label", "trainer.evaluate.metrics.one_label:auroc",
+        "every class", "AUROC", stop=1, slice=1, positive_of_two=True,
+    ),
+    Metric(
+        "auprc", "single-label", "trainer.evaluate.metrics.one_label:auprc",
+        "every class", "AUPRC (average precision)",
         slice=1, positive_of_two=True,
     ),
-    Metric("sensitivity", "single-label", _ONE + "sensitivity", "positive class", slice=1),
-    Metric("specificity", "single-label", _ONE + "specificity", "positive class", slice=1),
-    Metric("sensitivity_at_specificity_90", "single-label", _ONE + "sensitivity_at_specificity_90", "positive class"),
-    Metric("sensitivity_at_specificity_95", "single-label", _ONE + "sensitivity_at_specificity_95", "positive class"),
     Metric(
-        "log_loss", "single-label", _ONE + "log_loss", spelt="log loss (nats)",
+        "sensitivity", "single-label", "trainer.evaluate.metrics.one_label:sensitivity",
+        "positive class", slice=1,
+    ),
+    Metric(
+        "specificity", "single-label", "trainer.evaluate.metrics.one_label:specificity",
+        "positive class", slice=1,
+    ),
+    Metric(
+        "sensitivity_at_specificity_90", "single-label",
+        "trainer.evaluate.metrics.one_label:sensitivity_at_specificity_90", "positive class",
+    ),
+    Metric(
+        "sensitivity_at_specificity_95", "single-label",
+        "trainer.evaluate.metrics.one_label:sensitivity_at_specificity_95", "positive class",
+    ),
+    Metric(
+        "log_loss", "single-label", "trainer.evaluate.metrics.one_label:log_loss", spelt="log loss (nats)",
         lower_is_better=True, stop=1, slice=1, about_probabilities=True,
     ),
     Metric(
-        "brier", "single-label", _ONE + "brier", spelt="Brier score",
+        "brier", "single-label", "trainer.evaluate.metrics.one_label:brier", spelt="Brier score",
         lower_is_better=True, slice=1, about_probabilities=True,
     ),
     Metric(
-        "ece", "single-label", _ONE + "ece", spelt="ECE, expected calibration error",
+        "ece", "single-label", "trainer.evaluate.metrics.one_label:ece",
+        spelt="ECE, expected calibration error",
         lower_is_better=True, slice=1, about_probabilities=True, unbounded="resampling would bias it upward",
     ),
     Metric(
-        "subset_accuracy", "multi-label", _MANY + "subset_accuracy", spelt="all labels right",
+        "subset_accuracy", "multi-label", "trainer.evaluate.metrics.many_labels:subset_accuracy",
+        spelt="all labels right",
         stop=6, headline=3, counts_right=True,
     ),
-    Metric("hamming_loss", "multi-label", _MANY + "hamming_loss", lower_is_better=True, stop=7, slice=1),
-    Metric("micro_f1", "multi-label", _MANY + "micro_f1", stop=3, slice=3),
     Metric(
-        "log_loss", "multi-label", _MANY + "log_loss", spelt="log loss (nats)",
+        "hamming_loss", "multi-label", "trainer.evaluate.metrics.many_labels:hamming_loss",
+        lower_is_better=True, stop=7, slice=1,
+    ),
+    Metric("micro_f1", "multi-label", "trainer.evaluate.metrics.many_labels:micro_f1", stop=3, slice=3),
+    Metric(
+        "log_loss", "multi-label", "trainer.evaluate.metrics.many_labels:log_loss", spelt="log loss (nats)",
         lower_is_better=True, stop=8, slice=6, about_probabilities=True,
     ),
-    Metric("macro_f1", "multi-label", _MANY + "macro_f1", "a class", stop=2, headline=2, slice=2),
-    Metric("map", "multi-label", _MANY + "mean_average_precision", "a class", "mAP", stop=1, headline=1, slice=4),
-    Metric("auroc", "multi-label", _MANY + "auroc", "a mixed class", "AUROC", stop=4, slice=5),
-    Metric("micro_auroc", "multi-label", _MANY + "micro_auroc", "both answers", "micro AUROC", stop=5),
+    Metric(
+        "macro_f1", "multi-label", "trainer.evaluate.metrics.many_labels:macro_f1",
+        "a class", stop=2, headline=2, slice=2,
+    ),
+    Metric(
+        "map", "multi-label", "trainer.evaluate.metrics.many_labels:mean_average_precision",
+        "a class", "mAP", stop=1, headline=1, slice=4,
+    ),
+    Metric(
+        "auroc", "multi-label", "trainer.evaluate.metrics.many_labels:auroc",
+        "a mixed class", "AUROC", stop=4, slice=5,
+    ),
+    Metric(
+        "micro_auroc", "multi-label", "trainer.evaluate.metrics.many_labels:micro_auroc",
+        "both answers", "micro AUROC", stop=5,
+    ),
 )  # fmt: skip
 """In the order of metrics.json."""
 
@@ -174,10 +210,3 @@ def name_figure(name: str, positive: str | None, num_classes: int) -> str:
 def name_figures(numbers: Mapping[str, float], positive: str | None, num_classes: int) -> dict[str, float]:
     """Return numbers by the names of `name_figure`."""
     return {name_figure(name, positive, num_classes): value for name, value in numbers.items()}
-
-
-def load_builder(text: str) -> Callable[..., Any]:
-    """Return the function that `package.module:function` names."""
-    module, _, name = text.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.contract.metrics import list_metrics, load_builder
+from shards.cli.table import load_builder
+from trainer.contract.metrics import list_metrics
 from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.metrics.scored import Scored
 
