@@ -66,8 +66,8 @@ DOORS = {
     "openvino": ("trainer/contract/compute/openvino_backend.py",),
 }
 
-# Files with tables of what people add, and where their builders lie. A row names its builder as text, in a later room as
-# well: tables lie with the options, which are read where no builder is wanted. Nowhere else does such a text pass.
+# Files with tables of what people add, and where their builders lie. A row names its builder as text, in a later room
+# too: tables lie with the options, which are read where no builder is wanted. Nowhere else does such a text pass.
 TABLES = {
     "trainer/recipes/options/*.py": "trainer",
     "trainer/contract/model/names.py": "trainer.contract",
