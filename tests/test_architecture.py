@@ -283,7 +283,8 @@ def test_planted_import_of_a_wrong_room_is_seen(file: str, source: str) -> None:
 
 @pytest.mark.parametrize("file", [file for file in FILES if find_home(file)])
 def test_builder_of_a_table_is_there(file: str) -> None:
-    assert find_missing_builders((ROOT / file).read_text(encoding="utf-8")) == []
+    missing = find_missing_builders((ROOT / file).read_text(encoding="utf-8"))
+    assert not missing, "\n".join(missing)
 
 
 def find_missing_builders(source: str) -> list[str]:

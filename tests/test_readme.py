@@ -44,7 +44,8 @@ def test_every_make_target_of_the_readme_exists() -> None:
     ("option", "table"), [("optim.name", OPTIMIZERS), ("loss.name", LOSSES), ("schedule", SCHEDULES)]
 )
 def test_the_readme_lists_what_an_option_can_be(option: str, table: Table[Row]) -> None:
-    assert f"`{option}={'|'.join(table)}`" in README
+    wanted = f"`{option}={'|'.join(table)}`"
+    assert wanted in README, f"write {wanted} where the README lists it"
 
 
 def test_the_readme_lists_the_schedules_in_one_word() -> None:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from shards.errors import UsageError
 from trainer.recipes.file import RECIPES, load_recipe
+from trainer.recipes.options.augment import POLICIES
+from trainer.recipes.options.schedule import SCHEDULES
 from trainer.recipes.recipe import PLACEMENT, Recipe
 from tune.space import SPACES, load_space
 
@@ -100,14 +102,11 @@ SENTENCES = {
     "optim.peak_lr=0": "optim.peak_lr: input should be greater than 0, got 0",
     "optim.peak_lr=inf": "optim.peak_lr: input should be a finite number, got inf",
     "schedule.warmup_frac=500": "schedule.warmup_frac: input should be less than 1, got 500",
-    "schedule.name=linear": (
-        "schedule.name: the schedules are constant, step, multistep, cosine, sgdr, exponential, natural_exp, "
-        "one_cycle, polynomial, plateau, got 'linear'"
-    ),
+    "schedule.name=linear": f"schedule.name: the schedules are {', '.join(SCHEDULES)}, got 'linear'",
     "evaluate_on=[test, all]": "evaluate_on.1: input should be 'train', 'val' or 'test', got 'all'",
-    "augment.policy=mad": (
-        "augment.policy: the policies are none, flip, light, square, strong, autoaugment, randaugment, "
-        "trivialaugment, augmix, manual, photometric, got 'mad'"
+    "augment.policy=mad": f"augment.policy: the policies are {', '.join(POLICIES)}, got 'mad'",
+    "augment.policy=ligth": (
+        f"augment.policy: the policies are {', '.join(POLICIES)}, got 'ligth'; did you mean 'light'?"
     ),
     "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a part is at most the whole, 1, got [0.5, 2]",
     "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the least comes first and is above 0, got [2, 1]",

@@ -282,13 +282,18 @@ def test_class_without_samples_has_no_weight_by_their_number(how: str) -> None:
     assert build(counts=[3, 0, 2], class_weights=[1, 2, 3]).weigh(LABELS[:2]).tolist() == [1, 2]
 
 
+def list_users(option: str) -> str:
+    return " or ".join(name for name, row in LOSSES.items() if option in row.uses)
+
+
 REFUSED = {
     "loss.focal_gamma=1": (
-        "loss: cross_entropy does not use focal_gamma, got focal_gamma=1; leave it out (null), or take focal"
+        "loss: cross_entropy does not use focal_gamma, got focal_gamma=1; leave it out (null), "
+        f"or take {list_users('focal_gamma')}"
     ),
     "loss={name: focal, label_smoothing: 0.1}": (
         "loss: focal does not use label_smoothing, got label_smoothing=0.1; leave it out (null), "
-        "or take cross_entropy or bce"
+        f"or take {list_users('label_smoothing')}"
     ),
     "loss.teacher_share=0.9": (
         "loss: loss without teacher does not use teacher_share, got teacher_share=0.9; leave it out (null), "
@@ -306,8 +311,8 @@ REFUSED = {
     "loss.class_weights=[0, 0]": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got [0, 0]",
     "loss.class_weights=3": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got 3",
     "loss={name: focal, focal_alpha: 2}": "loss.focal_alpha: one number for two classes is above 0 and below 1, got 2",
-    "loss.name=hinge": "loss.name: the losses are cross_entropy, focal, bce, got 'hinge'",
-    "loss.name=fokal": "loss.name: the losses are cross_entropy, focal, bce, got 'fokal'; did you mean 'focal'?",
+    "loss.name=hinge": f"loss.name: the losses are {', '.join(LOSSES)}, got 'hinge'",
+    "loss.name=fokal": f"loss.name: the losses are {', '.join(LOSSES)}, got 'fokal'; did you mean 'focal'?",
 }
 
 

@@ -540,16 +540,20 @@ def test_resolved_options_are_those_that_the_optimizer_uses(name: str) -> None:
     assert OptimOptions.model_validate(optim.model_dump(mode="json")) == optim
 
 
+def list_users(option: str) -> str:
+    return " or ".join(name for name, row in OPTIMIZERS.items() if option in row.uses)
+
+
 REFUSED = {
     "optim.momentum=0.5": (
-        "optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or take sgd or muon"
+        f"optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or take {list_users('momentum')}"
     ),
     "optim={name: lion, eps: 1.0e-7}": (
-        "optim: lion does not use eps, got eps=1e-07; leave it out (null), "
-        "or take adam or adamw or adabelief or radam or ranger or lamb or muon"
+        f"optim: lion does not use eps, got eps=1e-07; leave it out (null), or take {list_users('eps')}"
     ),
     "optim.lookahead_steps=5": (
-        "optim: adamw does not use lookahead_steps, got lookahead_steps=5; leave it out (null), or take ranger"
+        "optim: adamw does not use lookahead_steps, got lookahead_steps=5; leave it out (null), "
+        f"or take {list_users('lookahead_steps')}"
     ),
     "optim.betas=[0.9, 1]": "optim.betas: each beta is at least 0 and below 1, got [0.9, 1]",
     "optim.layer_decay=1.5": "optim.layer_decay: input should be less than or equal to 1, got 1.5",

@@ -184,9 +184,14 @@ def test_schedule_in_one_word_is_resolved_to_its_options(word: str) -> None:
 
 FORMS = (
     "in one word it is step-20-0.1 (step: step_epochs, gamma), multi-30,60-0.1 (multistep: milestones, gamma), "
-    "SGDR-5-2 (sgdr: first_epochs, mult), default-0.5-3 (plateau: factor, patience), or one of constant, step, "
-    "multistep, cosine, sgdr, exponential, natural_exp, one_cycle, polynomial, plateau"
+    f"SGDR-5-2 (sgdr: first_epochs, mult), default-0.5-3 (plateau: factor, patience), or one of {', '.join(SCHEDULES)}"
 )
+
+
+def list_users(option: str) -> str:
+    return " or ".join(name for name, row in SCHEDULES.items() if option in row.uses)
+
+
 REFUSED = {
     "schedule=stpe-20-0.1": f"schedule: no schedule 'stpe-20-0.1': {FORMS}, got 'stpe-20-0.1'",
     "schedule=step-20": f"schedule: no schedule 'step-20': {FORMS}, got 'step-20'",
@@ -196,10 +201,11 @@ REFUSED = {
     "schedule={name: multistep, milestones: []}": "schedule: milestones are epochs above 0 in ascending order, got []",
     "schedule.name=multistep": "schedule: multistep needs milestones, got none; give it a value",
     "schedule.name=natural_exp": "schedule: natural_exp needs gamma, got none; give it a value",
-    "schedule.power=2": ("schedule: cosine does not use power, got power=2; leave it out (null), or take polynomial"),
+    "schedule.power=2": (
+        f"schedule: cosine does not use power, got power=2; leave it out (null), or take {list_users('power')}"
+    ),
     "schedule.gamma=0.5": (
-        "schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), "
-        "or take step or multistep or exponential or natural_exp"
+        f"schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), or take {list_users('gamma')}"
     ),
     "schedule={warmup_frac: 0.2, warmup_epochs: 2}": (
         "schedule: the warm-up is given twice, got warmup_frac=0.2 and warmup_epochs=2; set one of them to null"

@@ -25,6 +25,8 @@ class BackendRow(Row):
     """Module that it needs beside what is always installed."""
     extra: str = ""
     """Of this package, which installs the library."""
+    half: bool = False
+    """It computes in 16 bits: nearer to the bundle's logits than those allow is not asked of it."""
     missing: str = ""
     """What says why a device cannot compute so, in words that go on from the name; it gives None where it can."""
 
@@ -37,7 +39,7 @@ BACKENDS: Final = Table(
     ),
     BackendRow(
         "bf16", "PyTorch under bfloat16 autocast",
-        "trainer.contract.compute.backends:build_torch", {"compiled": False, "bf16": True},
+        "trainer.contract.compute.backends:build_torch", {"compiled": False, "bf16": True}, half=True,
     ),
     BackendRow(
         "compiled", "torch.compile",
@@ -46,7 +48,7 @@ BACKENDS: Final = Table(
     ),
     BackendRow(
         "compiled-bf16", "torch.compile under bfloat16 autocast",
-        "trainer.contract.compute.backends:build_torch", {"compiled": True, "bf16": True},
+        "trainer.contract.compute.backends:build_torch", {"compiled": True, "bf16": True}, half=True,
         missing="trainer.contract.compute.backends:find_no_compiler",
     ),
     BackendRow(
@@ -61,7 +63,7 @@ BACKENDS: Final = Table(
     ),
     BackendRow(
         "openvino-bf16", "OpenVINO in bfloat16",
-        "trainer.contract.compute.openvino_backend:open_openvino", {"bf16": True},
+        "trainer.contract.compute.openvino_backend:open_openvino", {"bf16": True}, half=True,
         of_a_file=True, library="openvino", extra="openvino",
         missing="trainer.contract.compute.openvino_backend:find_no_bf16",
     ),
