@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
 from trainer.contract.model.names import BackendName
 
@@ -85,5 +84,7 @@ max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, back
 
 
 def _unknown(name: str) -> UsageError:
+    from shards.cli.sentences import suggest  # late: a replica needs it for no request
+
     hint = suggest(name, ServeOptions.model_fields, before=": ", otherwise=";")
     return UsageError(f"no option '{name}'{hint} the endpoint has {', '.join(ServeOptions.model_fields)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
-from shards.cli.sentences import suggest
 from shards.errors import UsageError
 
 TIMM_PREFIX: Final = "timm/"
@@ -42,6 +41,8 @@ def resolve_alias(name: str) -> str:
 
 def unknown_model(name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that no library has; it suggests near ones."""
+    from shards.cli.sentences import suggest  # late: a replica needs it for no request
+
     names = ": names are torchvision builders (resnet18) or timm/NAME"
     hint = suggest(name, [*known, *ALIASES], before=": ", otherwise=names, most=3)
     return UsageError(f"no model '{name}'{hint}; `python -m trainer.models` lists all")
