@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
 
 Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
@@ -54,6 +53,8 @@ class Options(BaseModel):
             return own
         name, known = str(first["loc"][0]), cls.model_fields
         if first["type"] == "extra_forbidden":
+            from shards.cli.sentences import suggest  # late: a mistake alone needs it
+
             hint = suggest(name, known, before=": ", otherwise=";")
             return UsageError(f"no option '{name}'{hint} {cls.there_are} {', '.join(known)}")
         if first["type"] == "missing":

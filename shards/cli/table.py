@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
 
-from shards.cli.sentences import suggest
-
 
 @dataclass(frozen=True)
 class Row:
@@ -77,6 +75,8 @@ class Table(Mapping[str, R]):
         names = [*also, *self._rows]
         if isinstance(name, str) and name in names:
             return name
+        from shards.cli.sentences import suggest  # late: a mistake alone needs it
+
         raise ValueError(f"the {self.plural} are {', '.join(names)}, got {name!r}{suggest(str(name), names)}")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shards.cli.sentences import suggest
-
 _LISTED = 20
 """Classes that a sentence names; of more there are too many to read."""
 
@@ -68,6 +66,8 @@ def _list(classes: Sequence[str]) -> str:
 
 
 def _suggest(positive: str, classes: Sequence[str], display_names: Sequence[str]) -> str:
+    from shards.cli.sentences import suggest  # late: a replica needs it for no request
+
     called = [name for name, shown in zip(classes, display_names, strict=False) if shown == positive]
     if len(called) == 1:
         return f"; {positive} is the display name of '{called[0]}', give that"

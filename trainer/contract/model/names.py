@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from shards.cli.sentences import suggest
 from shards.cli.table import Row, Table
 from shards.errors import UsageError
 
@@ -106,6 +105,8 @@ def resolve_alias(name: str) -> str:
 
 def unknown_model(name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that no library has; it suggests near ones."""
+    from shards.cli.sentences import suggest  # late: a replica needs it for no request
+
     names = ": names are torchvision builders (resnet18) or timm/NAME"
     hint = suggest(name, [*known, *ALIASES], before=": ", otherwise=names, most=3)
     return UsageError(f"no model '{name}'{hint}; `python -m trainer.models` lists all")
