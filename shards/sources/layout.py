@@ -14,7 +14,7 @@ from shards.sources.reading import CLASSES, Parts, Reading, read_as, read_freely
 from shards.sources.split_words import is_split_word
 
 ENDINGS = frozenset(
-    [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    ".avif .bmp .dcm .dic .dicom .gif .heic .heif .ima .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
 )
 IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 SIDECAR = "samples.csv"
