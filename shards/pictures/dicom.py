@@ -87,7 +87,7 @@ def read_patient(path: Path) -> str:
     pydicom = _import_pydicom()
     with open(path, "rb") as file:
         try:
-            bare = is_dicom(head := file.read(DICOM_BYTES)) and not head.endswith(b"DICM")
+            bare = is_dicom(file.read(DICOM_BYTES))  # without a preamble it has to be told so
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=bare, specific_tags=["PatientID"])
             return str(dataset.get("PatientID") or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, Literal
 
-DICOM_BYTES: Final = 132
+DICOM_BYTES: Final = 2180
 """Bytes that tell a DICOM file from all else."""
 _HEIC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
 _PLAIN = frozenset([b"mif1", b"msf1"])

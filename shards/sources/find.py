@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.sources.alike import Alike, settle_classes
 from shards.sources.archive import ARCHIVE_ENDINGS, is_archive, list_archive
 from shards.sources.class_names import name_classes
 from shards.sources.folder import list_folder, scan_folder
@@ -27,6 +28,8 @@ def find_sources(
     class_names: Path | None = None,
     group_regex: str | None = None,
     form: ListForm | None = None,
+    alike: Alike = "refuse",
+    drop_empty: bool = False,
 ) -> SourceList:
     """Return the pictures that `src` holds, whatever it is.
 
@@ -38,6 +41,7 @@ def find_sources(
         class_names: File of display names, see `read_class_names`.
         group_regex: See `group_by_regex`.
         form: What the user says about a list, see `ListForm`.
+        alike, drop_empty: See `settle_classes`.
 
     Raises:
         UsageError: Nothing there that can be packed, or an option that does not fit it.
@@ -55,6 +59,7 @@ def find_sources(
         listed = _find(src, unlabelled, pattern)
         if form is not None and (option := form.name_given()):
             raise UsageError(f"{option} says how a list is read, and {src} is none; give a .csv, or drop the option")
+    listed = settle_classes(src, listed, alike, drop_empty)
     if class_names is not None:
         if unlabelled:
             raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")

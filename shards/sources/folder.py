@@ -9,21 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shards.errors import ShardError, UsageError
+from shards.pictures.dicom import DICOM_ENDINGS
+from shards.sources.content import is_picture, may_be_dicom
 from shards.sources.layout import ENDINGS, Entry, is_ignored, lay_out, read_ending
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern
 from shards.sources.sidecar import apply_sidecar, read_columns
 from shards.sources.split_words import read_splits
 
-DICOM = ".dcm"
 _Identity = tuple[int, int]
 
 
 @dataclass
 class Scan:
-    """The visible files below a folder. unusable: pictures by name that are no files, with the reason."""
+    """The visible files below a folder, and its folders. unusable: pictures by name, and links that may be folders,
+    behind which nothing is, with the reason."""
 
     entries: list[Entry] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     unusable: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -36,7 +39,7 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pa
     Raises:
         UsageError: As `lay_out`, or a wrong `samples.csv`.
     """
-    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern)
+    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders)
     store = FolderStore(root)
     sources, told = apply_sidecar(root, group_patients(store, layout.sources))
     notes = layout.notes + told + _describe_unusable(scan)
@@ -47,6 +50,7 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pa
         store,
         list(layout.classes),
         notes=notes,
+        lost=layout.lost,
         root=root,
         gives=read_columns(root) - {"path"},
     )
@@ -74,13 +78,14 @@ def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None
             scan.unusable.append((name, err.strerror or str(err)))
             return
         if stat.S_ISREG(facts.st_mode):
-            scan.entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
+            odd = may_be_dicom(found.name) and is_picture(found.name, found.path)
+            scan.entries.append(Entry(name, facts.st_size, facts.st_mtime_ns, picture=odd))
         else:
             scan.unusable.append((name, "not a file"))
 
-    _Walk(root, take).walk_root(0 if unlabelled else len(pattern.words) if pattern else None)
+    _Walk(root, take, scan.folders.append).walk_root(0 if unlabelled else len(pattern.words) if pattern else None)
     _refuse_odd_names(root, scan)
-    scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in ENDINGS)
+    scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in {"", *ENDINGS})
     return scan
 
 
@@ -90,8 +95,8 @@ class _Walk:
     A link back to a folder above is not followed: it would bring the pictures of all other classes in.
     """
 
-    def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None]) -> None:
-        self._root, self._take = os.fspath(root), take
+    def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None], enter: Callable[[str], None]) -> None:
+        self._root, self._take, self._enter = os.fspath(root), take, enter
         above = [root, *root.absolute().parents]
         self._above: set[_Identity] = {_identify(os.fspath(folder)) for folder in above}
 
@@ -127,11 +132,20 @@ class _Walk:
             for found in listing:
                 if is_ignored(found.name):
                     continue
-                if found.is_dir():
+                if is_folder(found):
                     folders.append((prefix + found.name, found.path))
+                    self._enter(prefix + found.name)
                 else:
                     self._take(prefix + found.name, found)
         return sorted(folders)
+
+
+def is_folder(found: os.DirEntry[str]) -> bool:
+    """Say whether a name is one of a folder, links followed; a link that leads round to itself is none."""
+    try:
+        return found.is_dir()
+    except OSError:
+        return False
 
 
 def walk_pictures(root: str) -> Iterator[str]:
@@ -152,12 +166,12 @@ def _walk_lazily(folder: str, prefix: str, seen: set[_Identity]) -> Iterator[str
         return
     seen.add(identity)
     with os.scandir(folder) as listing:
-        found = sorted((entry.name, entry.is_dir()) for entry in listing if not is_ignored(entry.name))
-    for name, is_folder in found:
+        found = sorted((entry.name, is_folder(entry)) for entry in listing if not is_ignored(entry.name))
+    for name, has_more in found:
         path = f"{folder}/{name}"
-        if is_folder:
+        if has_more:
             yield from _walk_lazily(path, f"{prefix}{name}/", seen)
-        elif read_ending(name) in ENDINGS and (os.path.isfile(path) or not os.path.exists(path)):
+        elif is_picture(name, path) and (os.path.isfile(path) or not os.path.exists(path)):
             yield prefix + name
 
 
@@ -193,7 +207,13 @@ def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
     Raises:
         UsageError: There are DICOM files, and the library that reads them is not installed.
     """
-    return [_group_patient(store, source) if read_ending(source.name) == DICOM else source for source in sources]
+    return [_group_patient(store, source) if is_dicom_name(source.name) else source for source in sources]
+
+
+def is_dicom_name(name: str) -> bool:
+    """Say whether a picture of this name is DICOM: its ending says so, or says nothing, so that its content did."""
+    ending = read_ending(name)
+    return ending in DICOM_ENDINGS or ending not in ENDINGS
 
 
 def _group_patient(store: FolderStore, source: Source) -> Source:
@@ -216,8 +236,8 @@ def list_pictures(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            names = (entry.name for entry in scan_folder(path, unlabelled=True).entries)
-            found += sorted(path / name for name in names if read_ending(name) in ENDINGS)
+            entries = scan_folder(path, unlabelled=True).entries
+            found += sorted(path / each.name for each in entries if each.picture or read_ending(each.name) in ENDINGS)
         elif path.is_file():
             found.append(path)
         else:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.sources.folder import group_patients
+from shards.sources.class_forms import list_forms
+from shards.sources.folder import group_patients, is_folder
 from shards.sources.headings import trim
 from shards.sources.label_cells import SEPARATOR, find_unseen, read_label_cells, read_one_hot, refuse_vectors
 from shards.sources.layout import ENDINGS, check_classes, is_ignored, read_ending, sort_labels
@@ -129,8 +130,10 @@ def _describe_turned(path: Path, cells: Sequence[str]) -> list[str]:
 
 
 def _find_file(root: Path, cell: str, ending: str) -> _Found | None:
-    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned."""
-    for text in dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/"))):
+    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned; each
+    also with accents composed or apart, as its file's system may write them."""
+    texts = dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/")))
+    for text in dict.fromkeys(form for each in texts for form in list_forms(each)):
         name = _add_ending(text, ending)
         try:
             if text and os.path.isfile(os.path.join(root, name)):
@@ -176,7 +179,7 @@ def _list_nearby(root: Path) -> Iterator[Path]:
 def _list_folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as found:
-            return sorted(folder / entry.name for entry in found if entry.is_dir() and not is_ignored(entry.name))
+            return sorted(folder / entry.name for entry in found if is_folder(entry) and not is_ignored(entry.name))
     except OSError:
         return []
 
