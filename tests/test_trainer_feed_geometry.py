@@ -129,10 +129,10 @@ def test_upper_rows_are_left_to_the_whole_picture_where_it_is_odd(
 
 
 @pytest.mark.parametrize("policy", ["stretch", "crop", "letterbox"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "rule"), [(1, 1), (1, 2), (3, 1)])
 @pytest.mark.parametrize("shade", ["colour", "gray"])
-def test_without_a_crop_training_sees_what_evaluation_sees(policy: Any, channels: Any, shade: str) -> None:
-    spec = PreprocessSpec(size=64, policy=policy, channels=channels)
+def test_without_a_crop_training_sees_what_evaluation_sees(policy: Any, channels: Any, rule: Any, shade: str) -> None:
+    spec = PreprocessSpec(size=64, policy=policy, channels=channels, luminance=rule)
     encoded = encode(data.coffee() if shade == "colour" else gray(data.coffee()))
     ours = TrainGeometry(spec, AugmentOptions()).load(make_sample(encoded), KEY, Meter())
     assert torch.equal(ours, prepare(encoded, spec))

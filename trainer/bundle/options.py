@@ -97,6 +97,8 @@ def make_preprocess(
     if arguments.preprocess is not None or page is None:
         ordinary = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
         values |= parse_preprocess(arguments.preprocess or ordinary)
+    if arguments.channels != values.get("channels"):
+        values["luminance"] = 2 if arguments.channels == 1 else 1
     values["channels"] = arguments.channels
     values["interpolation"] = arguments.interpolation or expects.interpolation
     if packing is not None:

@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.read import Sample
 from shards.pictures.decode import decode
-from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre
+from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre, take_luminance
 from trainer.feed.augment.library import Change
 from trainer.feed.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.feed.meter import Meter
@@ -115,7 +115,7 @@ class TrainGeometry:
         """Return a decoded picture with the channels of the model's input."""
         if image.shape[0] == 1:
             image = image.expand(3, -1, -1)
-        return transforms.rgb_to_grayscale(image) if self.spec.channels == 1 else image
+        return take_luminance(image, self.spec.luminance) if self.spec.channels == 1 else image
 
     def _load_part(self, sample: Sample, sides: tuple[int, int], key: SampleKey) -> Tensor:
         """Return what `load` does, of a plain JPEG of these sides of which a random part is all that is wanted."""
