@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from data.make_hostile import HOSTILE, deep, deep_ramp, encode, oriented, png_rows, rgb, tiff
 from PIL import Image
 from test_shards_pictures_decode import cmyk_profile
@@ -14,12 +16,21 @@ from test_shards_pictures_decode import cmyk_profile
 UNREAD = "which this program does not read"
 LEFT_OUT = {
     "deep_cmyk.tif",
+    "deep_cmyk_planes.tif",
+    "deep_planes.tif",
+    "deep_planes_deflated.tif",
     "deep_rgb.ppm",
     "deep_text.pgm",
+    "float_64.tif",
+    "float_rgb.tif",
+    "fourteen_bits.tif",
     "gray_9.jp2",
     "one_bit.j2k",
     "one_bit.jp2",
+    "preview_above.tif",
+    "preview_first.tif",
     "signed_8.tif",
+    "ten_bits.tif",
     "two_bit_clear.png",
     "unsigned_32.tif",
 }
@@ -39,6 +50,15 @@ def moving() -> bytes:
     """Return an animated GIF whose frames are transparent in places."""
     first, second = (scene(90, 60).quantize(30), scene(60, 90).resize((90, 60)).quantize(30))
     return encode(first, "GIF", save_all=True, append_images=[second], transparency=3, disposal=2)
+
+
+def pyramid() -> bytes:
+    """Return a TIFF with a smaller version of its picture behind it."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.asarray(scene(120, 90)), photometric="rgb")
+        writer.write(np.asarray(scene(120, 90).resize((60, 45))), photometric="rgb", subfiletype=1)
+    return file.getvalue()
 
 
 def with_alpha(mode: str) -> Image.Image:
@@ -67,6 +87,7 @@ MORE: dict[str, Callable[[], bytes]] = {
     "clear_colour.png": lambda: encode(rgb(), "PNG", transparency=rgb().getpixel((3, 4))),
     "moving.gif": moving,
     "fax.tif": lambda: encode(scene(200, 300).convert("1"), "TIFF", compression="group4"),
+    "pyramid.tif": pyramid,
     "pages_lzw.tif": lambda: encode(
         scene(150, 100), "TIFF", save_all=True, append_images=[scene(80, 90)], compression="tiff_lzw"
     ),

@@ -2,11 +2,15 @@
 
 `data/e9839c9.tar.xz` was made at that commit: a dataset of 32 pictures, a finished run with its bundle and evaluation,
 a run stopped in its second epoch, and `resumed.jsonl`, the metrics with which that version finished it.
+`data/e9839c9-gray.tar.xz` is what another bundle of its weights has of its own, which takes pictures of one channel,
+and `answers.json`, what that version made of eight pictures.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -18,12 +22,16 @@ import torch
 from shards.dataset.dataset import open_dataset
 from shards.dataset.verify import verify_dataset
 from trainer.contract.bundle import Bundle
+from trainer.contract.probes import synthesise_pictures
 from trainer.evaluate.bundle import evaluate_on_rank
+from trainer.loop.build import build_preprocess
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
+from trainer.recipes.options.preprocess import PreprocessOptions
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
 from trainer.run.launch import launch
+from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)
 
@@ -59,6 +67,24 @@ def test_bundle_gives_the_logits_that_it_gave(old: Path, tmp_path: Path) -> None
     assert after["sample_id"].to_pylist() == before["sample_id"].to_pylist()
     for name in [column for column in before.column_names if column.startswith("logit")]:
         np.testing.assert_allclose(after[name].to_numpy(), before[name].to_numpy(), atol=1e-4)
+
+
+def test_bundle_of_one_channel_loads_and_answers_as_before(old: Path, tmp_path: Path) -> None:
+    """Its luminance is cut off to whole numbers: white is 254."""
+    shutil.copytree(old / "runs/finished/bundle", tmp_path / "e9839c9-gray")
+    with tarfile.open(ARCHIVE.with_name("e9839c9-gray.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    bundle = Bundle.load(tmp_path / "e9839c9-gray")
+    answers = json.loads((tmp_path / "e9839c9-gray/answers.json").read_text())
+    images = torch.stack([bundle.prepare(data) for data in synthesise_pictures(7)])
+    assert hashlib.sha256(images.numpy().tobytes()).hexdigest() == answers["input_sha256"]
+    np.testing.assert_allclose(bundle.compute_logits(images).numpy(), answers["logits"], atol=1e-4)
+
+
+@pytest.mark.parametrize(("begun", "rule"), [(1, 1), (2, 1), (3, 2)])
+def test_run_of_one_channel_keeps_the_luminance_that_it_began_with(old: Path, begun: int, rule: int) -> None:
+    recipe = resolve_recipe(load(old, "stopped").model_copy(update={"preprocess": PreprocessOptions(channels=1)}))
+    assert build_preprocess(recipe, open_dataset(recipe.data), begun).luminance == rule
 
 
 def test_stopped_run_is_resumed_to_the_numbers_of_the_version_that_began_it(old: Path) -> None:

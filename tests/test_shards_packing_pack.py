@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data.make_hostile import HOSTILE, deep, deep_ramp, write_hostile
+from data.make_hostile import HOSTILE, deep, deep_ramp, deep_rgb, encode, packed_tiff, write_hostile
 from PIL import Image
 
 from shards.dataset.dataset import open_dataset
@@ -31,7 +31,7 @@ from shards.packing.claim import MARKER, QUARANTINE
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
 from shards.packing.pack import Run, pack
-from shards.pictures.decode import DecodeOptions
+from shards.pictures.decode import DecodeOptions, decode
 from shards.sources.find import find_sources
 from shards.sources.model import SourceList
 from shards.splits.splits import SplitOptions, split_stratified
@@ -343,7 +343,8 @@ def deep_folder(root: Path, peak: int) -> SourceList:
 
 def test_12_bits_in_16_are_refused_with_the_range_to_give(tmp_path: Path) -> None:
     with pytest.raises(
-        ShardError, match=r"values up to 4095 of 65535, .* for example --bits 12 .the same as --range 0,4095.$"
+        ShardError,
+        match=r"values up to 4095 of 65535, .* for example --bits 12 .the same as --range 0,4095., or --bits 16",
     ):
         pack(deep_folder(tmp_path / "in", 4095), tmp_path / "out", SMALL)
 
@@ -351,6 +352,73 @@ def test_12_bits_in_16_are_refused_with_the_range_to_give(tmp_path: Path) -> Non
 def test_12_bits_in_16_are_packed_once_their_range_is_given(tmp_path: Path) -> None:
     options = PackOptions(store=StoreOptions(decode=DecodeOptions(gray_range=(0, 4095))))
     assert pack(deep_folder(tmp_path / "in", 4095), tmp_path / "out", options).packing.decode.gray_range == (0, 4095)
+
+
+def ten_bit_folder(root: Path, peak: int) -> SourceList:
+    make_folder(root, per_class=1)
+    (root / "a/scan.tif").write_bytes(packed_tiff(deep_rgb(1, peak), 10))
+    return find_sources(root)
+
+
+def read_stored(out: Path, part: str, source: str) -> bytes:
+    """Return the bytes that the shards hold of a picture."""
+    split = open_dataset(out).split(part)
+    with SampleReader(split) as reader:
+        for shard in range(len(split.counts)):
+            names = reader.read_columns(["source"], [shard])["source"].to_pylist()
+            if source in names:
+                return reader.read_one(shard, names.index(source)).data
+    raise AssertionError(source)
+
+
+@pytest.mark.parametrize(("given", "white"), [((0, 255), 255), ((0, 1023), 64)])
+def test_few_bits_of_which_a_part_is_used_are_refused_and_both_remedies_pack_them(
+    given: tuple[int, int], white: int, tmp_path: Path
+) -> None:
+    """The first two numbers of bits that the sentence names; 255 of 1023 is 63.6 of 255."""
+    listed = ten_bit_folder(tmp_path / "in", 255)
+    with pytest.raises(ShardError, match=r"of 10 bits use values up to 255 of 1023, .* --bits 8 .*, or --bits 10"):
+        pack(listed, tmp_path / "out", SMALL)
+    options = PackOptions(store=StoreOptions(decode=DecodeOptions(gray_range=given)))
+    pack(listed, tmp_path / "out", options)
+    table = pq.read_table(tmp_path / "out" / "audit.parquet").to_pylist()
+    (row,) = [row for row in table if row["source"] == "a/scan.tif"]
+    assert decode(read_stored(tmp_path / "out", row["split"], "a/scan.tif")).max() == white
+
+
+def test_few_bits_of_which_all_are_used_need_no_range(tmp_path: Path) -> None:
+    assert pack(ten_bit_folder(tmp_path / "in", 1023), tmp_path / "out", SMALL).quarantined == 0
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_pictures_over_the_pixel_limit_name_their_own_remedy_which_packs_them(others: int, tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", per_class=4)
+    encode_large = encode(Image.new("RGB", (200, 100), "red"), "PNG")
+    (tmp_path / "in/a/large.png").write_bytes(encode_large)
+    for number in range(others):
+        (tmp_path / f"in/b/bad{number}.png").write_bytes(b"no picture")
+    listed = find_sources(tmp_path / "in")
+    with pytest.raises(ShardError) as caught:
+        pack(listed, tmp_path / "out", limit_pixels(10_000))
+    said = str(caught.value)
+    assert "raise --max-pixels to read pictures as large" in said
+    assert ("--max-reject-rate" in said) == (others > 0)
+    assert ("1 of them are" if others else "All of them are") in said
+    loose = limit_pixels(20_000).model_copy(update={"max_reject_rate": 0.5})
+    assert pack(listed, tmp_path / "out", loose).quarantined == others
+
+
+def limit_pixels(count: int) -> PackOptions:
+    return PackOptions(store=StoreOptions(decode=DecodeOptions(max_pixels=count)))
+
+
+def test_wholly_transparent_pictures_are_counted_and_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", per_class=2)
+    for number in range(2):
+        (tmp_path / f"in/a/clear{number}.png").write_bytes(encode(Image.new("RGBA", (8 + number, 9)), "PNG"))
+    notes: list[str] = []
+    pack(find_sources(tmp_path / "in"), tmp_path / "out", SMALL, Run(say=notes.append))
+    assert any("2 pictures are wholly transparent (a/clear0.png, a/clear1.png)" in note for note in notes)
 
 
 def test_16_bits_in_16_need_no_range(tmp_path: Path) -> None:

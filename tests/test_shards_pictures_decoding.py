@@ -10,7 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data import jpeg2000
-from data.make_hostile import HOSTILE, chunk, deep_rgb, encode, netpbm, png_grays, rgb, tiff
+from data.make_hostile import (
+    HOSTILE,
+    animated,
+    bmp_32,
+    chunk,
+    deep_rgb,
+    encode,
+    netpbm,
+    png_grays,
+    preview_tiff,
+    rgb,
+    rgb_pixels,
+    tiff,
+)
 from data.tars import write_tar
 from PIL import Image
 
@@ -152,6 +165,12 @@ def test_same_pictures_packed_before_and_after_are_one_dataset(plain: Path, tmp_
         (png_grays([0, 1], 8, chunk(b"tRNS", b"\x00\x01")), False),
         (tiff(deep_rgb(2), {258: 32, 277: 1, 339: 3}), False),  # floats are read as ever
         (tiff(deep_rgb(1), {}, planes=True), False),  # one plane is all there is
+        (preview_tiff(), True),
+        (preview_tiff(below=True), True),
+        (animated("TIFF"), False),
+        (bmp_32(rgb_pixels(), 0), True),
+        (bmp_32(rgb_pixels(), 255), False),
+        (encode(rgb(), "BMP"), False),
         (encode(rgb(), "PNG"), False),
         (encode(rgb(), "JPEG"), False),
         (GRAY[:60], False),
@@ -196,13 +215,13 @@ MODES_OF_1 = {
     "deep_cmyk_planes.tif": "CMYK",
     "deep_planes_deflated.tif": "RGB;16",
 }
-FORMATS = {"jp2": "jpeg2000", "ppm": "ppm", "pgm": "ppm", "tif": "tiff", "png": "png"}
+FORMATS = {"jp2": "jpeg2000", "ppm": "ppm", "pgm": "ppm", "tif": "tiff", "png": "png", "bmp": "bmp", "dcm": "dicom"}
 ODD = {each.name: each.make() for each in HOSTILE if is_changed(each.make(), 1)}
 
 
 def test_every_kind_that_the_change_names_is_among_the_hostile_pictures() -> None:
     assert {name.rpartition(".")[2] for name in ODD} == set(FORMATS)
-    assert {*FORMATS.values(), "dicom"} == {*CHANGES[0].modes}
+    assert {*FORMATS.values()} == {kind for change in CHANGES for kind in change.modes}
     assert set(MODES_OF_1) <= set(ODD)
 
 
@@ -297,7 +316,7 @@ def test_gray_png_in_an_indexed_tar_are_told_by_their_bytes(data: bytes, count: 
     index_foreign(tmp_path)
     make_old(tmp_path)
     assert find_affected(open_dataset(tmp_path), 1) == Affected(count, "set-train-0.tar/1.png" * count, stored=False)
-    assert find_decoding(open_dataset(tmp_path), trained_with=1) == VERSION - count
+    assert find_decoding(open_dataset(tmp_path), trained_with=1) == (1 if count else VERSION)
     note = verify_dataset(tmp_path).notes[0]
     assert ("It holds no such picture" in note) == (not count)
     assert ("1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.png)" in note) == bool(
@@ -483,3 +502,39 @@ def test_verify_prints_notes_beside_its_result(odd: Path, capsys: pytest.Capture
     out, err = capsys.readouterr()
     assert out.endswith("6 pictures decoded, all as packed\n")
     assert err.startswith("note: the dataset has decoding version 1; ")
+
+
+def set_version(out: Path, version: int) -> Path:
+    page = json.loads((out / MANIFEST_NAME).read_text()) | {"decoding": version}
+    (out / MANIFEST_NAME).write_text(json.dumps(page, indent=2) + "\n")
+    return out
+
+
+def test_set_of_version_2_names_what_version_3_reads_otherwise(tmp_path: Path) -> None:
+    """Its shards hold the preview, and what was made of the BMP: white throughout."""
+    plain = {f"{'ab'[number % 2]}/{number}.png": noise(number) for number in range(4)}
+    odd = {"a/preview.tif": preview_tiff(), "b/no_alpha.bmp": bmp_32(rgb_pixels()[::-1], 0)}
+    pack(find_sources(write(tmp_path / "in", plain | odd)), tmp_path / "out", OPTIONS)
+    record_hash(tmp_path / "out", "a/preview.tif", hash_pixels(np.zeros((8, 8, 3), np.uint8)))
+    record_hash(tmp_path / "out", "b/no_alpha.bmp", hash_pixels(np.full((32, 48, 3), 255, np.uint8)))
+    set_version(tmp_path / "out", 2)
+    assert find_affected(open_dataset(tmp_path / "out")) == Affected(2, "a/preview.tif", stored=True)
+    (note,) = verify_dataset(tmp_path / "out").notes
+    assert "JPEG 2000" not in note  # that was said of version 1
+    write(tmp_path / "in", {"b/new.png": noise(9)})
+    with pytest.raises(UsageError, match=r"2 pictures \(the first is a/preview\.tif\) come out otherwise by now"):
+        update(tmp_path / "in", tmp_path / "out")
+
+
+def test_set_of_version_2_with_ordinary_tiff_alone_is_updated_to_this_version(tmp_path: Path) -> None:
+    """Its audit kept no column of what version 3 keeps."""
+    write(tmp_path / "in", {"a/x.tif": encode(rgb(), "TIFF"), "b/deep.tif": tiff(deep_rgb(1), {})})
+    pack(find_sources(pictures(tmp_path / "in")), tmp_path / "out", OPTIONS)
+    set_version(tmp_path / "out", 2)
+    table = pq.read_table(tmp_path / "out" / AUDIT_TABLE)
+    pq.write_table(table.drop_columns(["white", "hidden"]), tmp_path / "out" / AUDIT_TABLE)
+    write(tmp_path / "in", {"b/new.png": noise(9)})
+    manifest, notes = update(tmp_path / "in", tmp_path / "out")
+    assert manifest.decoding == VERSION
+    assert notes[0].endswith("All 2 pictures that might be such come out as they were packed")
+    assert {"white", "hidden"} <= set(pq.read_table(tmp_path / "out" / AUDIT_TABLE).column_names)

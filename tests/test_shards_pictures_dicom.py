@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from data import jpeg2000
-from data.make_hostile import encode, rgb, rgb_pixels
+from data.make_hostile import HOSTILE, Hostile, encode, rgb, rgb_pixels
 from PIL import Image
 
 from shards.errors import DecodeError
 from shards.pictures.decode import DecodeOptions, decode, examine, inspect
-from shards.pictures.dicom import is_dicom, read_patient
+from shards.pictures.dicom import read_patient
+from shards.pictures.signature import is_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `dicom` is not installed")
 
@@ -25,7 +26,14 @@ with warnings.catch_warnings():
     from pydicom.encaps import encapsulate
     from pydicom.pixels.utils import pixel_array
     from pydicom.sequence import Sequence
-    from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless
+    from pydicom.uid import (
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGBaseline8Bit,
+        JPEGLSLossless,
+        RLELossless,
+    )
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"
 """pydicom's own test files, as far as its wheel holds them."""
@@ -195,9 +203,60 @@ def test_16_bits_that_leave_the_top_unused_are_told_by_their_peak() -> None:
     assert (picture.format, picture.mode, picture.peak) == ("dicom", "MONOCHROME2", 4095)
 
 
-@pytest.mark.parametrize("more", [{"BitsStored": 12}, {"WindowCenter": 50, "WindowWidth": 100}])
-def test_picture_whose_file_tells_its_range_has_no_peak(more: dict[str, float]) -> None:
-    assert inspect(dicom(row(0, 4095), **more)).peak == 0
+@pytest.mark.parametrize("bits", range(9, 17))
+def test_bits_stored_alone_tell_no_range_so_the_peak_is_kept(bits: int) -> None:
+    picture = inspect(dicom(row(0, 300), BitsStored=bits))
+    assert (picture.peak, picture.white) == (300, 2**bits - 1)
+
+
+@pytest.mark.parametrize("more", [{}, {"BitsStored": 12}])
+def test_picture_whose_window_tells_its_range_has_no_peak(more: dict[str, float]) -> None:
+    picture = inspect(dicom(row(0, 4095), WindowCenter=50, WindowWidth=100, **more))
+    assert (picture.peak, picture.white) == (0, 0)
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+def test_few_signed_or_rescaled_bits_that_would_come_out_flat_are_refused_and_a_range_heals_it(bits: int) -> None:
+    quarter = 2 ** (bits - 2)
+    signed = dicom(row(-quarter, quarter - 1, dtype=np.int16), BitsStored=bits)
+    rescaled = dicom(row(0, quarter), BitsStored=bits, RescaleSlope=2, RescaleIntercept=-10)
+    for data, ends in ((signed, (-quarter, quarter - 1)), (rescaled, (-10, 2 * quarter - 10))):
+        with pytest.raises(DecodeError, match=rf"stores {bits} bits, uses values .* only, .* --range LO,HI") as caught:
+            decode(data)
+        assert caught.value.kind == "range"
+        assert grays(data, ends) == [0, 255]
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "CT_small.dcm"])
+def test_file_without_a_preamble_gives_the_same_pixels(name: str) -> None:
+    whole, options = packaged(name), DecodeOptions(gray_range=(0, 2000))
+    np.testing.assert_array_equal(decode(whole[132:], options), decode(whole, options))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_file_without_a_preamble_and_without_what_belongs_to_it_is_read(syntax: Any, tmp_path: Path) -> None:
+    """Their elements begin with group 8, and nothing but these tell how they are written."""
+    data = dicom(
+        row(0, 2048, 4095),
+        syntax=syntax,
+        BitsStored=12,
+        SpecificCharacterSet="ISO_IR 100",
+        Modality="DX",
+        PatientID="P",
+    )
+    bare = data[data.index(b"\x08\x00\x05\x00") :]
+    assert grays(bare) == [0, 128, 255]
+    (tmp_path / "1.2.840.7").write_bytes(bare)
+    assert read_patient(tmp_path / "1.2.840.7") == "P"
+
+
+def test_runs_of_a_compressed_frame_are_taken_for_no_other_format() -> None:
+    """The frame begins as a BMP of 65,535 x 65,535 pixels does; what it holds is for the decoder to refuse."""
+    bitmap = b"BM" + bytes(12) + (40).to_bytes(4, "little") + b"\xff\xff\x00\x00" * 2 + b"\x01\x00\x18\x00"
+    data = dicom(row(1, 2, dtype=np.uint8), syntax=RLELossless, body=encapsulate([bitmap.ljust(80, b"\x00")]))
+    with pytest.raises(DecodeError) as caught:
+        decode(data)
+    assert caught.value.kind != "bomb"
 
 
 def test_signed_16_bits_without_a_window_are_refused_when_they_would_come_out_flat() -> None:
@@ -366,9 +425,15 @@ def test_damaged_files_decode_or_are_refused_and_nothing_else() -> None:
     assert 0 < refused < 200
 
 
-def test_only_the_mark_at_128_makes_a_dicom_file() -> None:
+def test_dicom_files_are_known_by_their_mark_or_by_their_first_elements() -> None:
     assert is_dicom(packaged("MR_small.dcm"))
-    assert not is_dicom(packaged("no_meta.dcm"))
+    assert is_dicom(packaged("ExplVR_LitEndNoMeta.dcm"))
+    assert not is_dicom(packaged("no_meta.dcm"))  # it begins with a blank
+
+
+@pytest.mark.parametrize("item", HOSTILE, ids=lambda item: item.name)
+def test_no_picture_of_another_format_is_taken_for_dicom(item: Hostile) -> None:
+    assert is_dicom(item.make()) == item.name.endswith(".dcm")
 
 
 def test_patient_is_read_without_the_pixels(tmp_path: Path) -> None:

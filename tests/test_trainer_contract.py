@@ -27,7 +27,7 @@ from trainer.contract.decision.decision import Decision, answer
 from trainer.contract.model.backbone import build_backbone
 from trainer.contract.model.head import find_head
 from trainer.contract.model.model import Classifier, ModelSpec
-from trainer.contract.preprocess import PreprocessSpec, apply_geometry, prepare
+from trainer.contract.preprocess import PreprocessSpec, apply_geometry, prepare, take_luminance
 from trainer.contract.probes import TENSORS, synthesise_pictures
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -131,6 +131,38 @@ def test_one_channel_is_the_luminance_of_itu_r_601(colour: tuple[int, int, int],
     pixels = np.full((40, 40, 3), colour, np.uint8)
     image = apply_geometry(pixels, PreprocessSpec(size=32, channels=1))
     assert image.float().mean() == pytest.approx(luminance, abs=1)
+
+
+def test_luminance_of_the_second_rule_is_that_of_pillow_for_every_colour_and_keeps_gray() -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels[0], pixels[1, :, 0] = 255, 0
+    spec = PreprocessSpec(size=64, channels=1, luminance=2)
+    np.testing.assert_array_equal(apply_geometry(pixels, spec)[0], np.asarray(Image.fromarray(pixels).convert("L")))
+    grays = np.arange(64 * 64).reshape(64, 64, 1).repeat(3, axis=2) % 256
+    np.testing.assert_array_equal(apply_geometry(grays.astype(np.uint8), spec)[0], grays[:, :, 0])
+
+
+def test_luminance_of_the_first_rule_is_cut_off_as_it_was() -> None:
+    white = np.full((32, 32, 3), 255, np.uint8)
+    assert apply_geometry(white, PreprocessSpec(size=32, channels=1)).unique().tolist() == [254]
+
+
+@pytest.mark.parametrize("rule", [1, 2])
+def test_luminance_of_floats_follows_the_same_rule_and_one_channel_is_luminance(rule: Any) -> None:
+    bytes_ = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8))
+    whole, exact = take_luminance(bytes_, rule).float(), take_luminance(bytes_.float(), rule)
+    assert (whole - exact).abs().max() <= (1 if rule == 1 else 0.5001)
+    gray = bytes_[:, :1]
+    assert torch.equal(take_luminance(gray, rule), gray)
+
+
+def test_page_says_the_rule_of_luminance_where_it_is_not_the_first(classifier: Classifier) -> None:
+    """Bundles of earlier versions do not say it, and earlier versions read bundles that do not."""
+    first, second = (PreprocessSpec(size=32, channels=1, luminance=rule) for rule in (1, 2))
+    assert "luminance" not in first.model_dump(mode="json")
+    assert second.model_dump(mode="json")["luminance"] == 2
+    for spec in (first, second):
+        assert PreprocessSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

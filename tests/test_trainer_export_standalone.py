@@ -70,7 +70,8 @@ SIZES = [(1, 1), (1, 300), (300, 2), (37, 41), (64, 64), (300, 33), (407, 311)]
 )
 def test_the_program_fits_pictures_bit_for_bit(fit: dict[str, Any], kind: Any) -> None:
     for (width, height), channels, max_side in itertools.product(SIZES, (1, 3), (None, 100)):
-        spec = PreprocessSpec(**fit, interpolation=kind, channels=channels, max_side=max_side)
+        rule = 2 if max_side else 1
+        spec = PreprocessSpec(**fit, interpolation=kind, channels=channels, luminance=rule, max_side=max_side)
         pixels = np.array(scene(width, height))
         expected = apply_geometry(shrink_pixels(pixels, max_side), spec).numpy()
         actual = geometry.fit(geometry.shrink(pixels, max_side), spec.model_dump(mode="json"))

@@ -129,10 +129,10 @@ def test_upper_rows_are_left_to_the_whole_picture_where_it_is_odd(
 
 
 @pytest.mark.parametrize("policy", ["stretch", "crop", "letterbox"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "rule"), [(1, 1), (1, 2), (3, 1)])
 @pytest.mark.parametrize("shade", ["colour", "gray"])
-def test_without_a_crop_training_sees_what_evaluation_sees(policy: Any, channels: Any, shade: str) -> None:
-    spec = PreprocessSpec(size=64, policy=policy, channels=channels)
+def test_without_a_crop_training_sees_what_evaluation_sees(policy: Any, channels: Any, rule: Any, shade: str) -> None:
+    spec = PreprocessSpec(size=64, policy=policy, channels=channels, luminance=rule)
     encoded = encode(data.coffee() if shade == "colour" else gray(data.coffee()))
     ours = TrainGeometry(spec, AugmentOptions()).load(make_sample(encoded), KEY, Meter())
     assert torch.equal(ours, prepare(encoded, spec))
@@ -166,23 +166,27 @@ def test_random_part_is_faithful(shade: str, size: int, mode: Any) -> None:
         assert high <= (0 if shade == "colour" else 6)
 
 
-def test_fast_decoding_is_near_the_faithful_one_of_the_pixels_that_it_covers() -> None:
-    """Its box is made of whole pixels of the smaller picture, so it covers up to 7 more at each side."""
-    spec, scales = PreprocessSpec(size=224), set()
-    for number, pixels in enumerate([*photographs()] * 4):
-        large = np.asarray(Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.BICUBIC))
-        encoded, key = encode(large, quality=92), SampleKey(0, 0, number)
+@pytest.mark.parametrize("shade", ["colour", "gray"])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_fast_decoding_is_near_the_faithful_one_of_the_same_part(shade: str, mode: Any) -> None:
+    """The bounds are a little above what the docstring says; a box of whole small pixels reaches 1.1 and 10, 2.7 and
+    25."""
+    spec, far = PreprocessSpec(size=224, interpolation=mode), {1: (0.0, 0.0), 2: (0.7, 5.0), 4: (1.5, 12.0)}
+    scales = set()
+    for number, pixels in enumerate([*photographs()] * 2):
+        large = np.asarray(Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.LANCZOS))
+        encoded, key = encode(large if shade == "colour" else gray(large), quality=92), SampleKey(0, 0, number)
         box = draw_box(1200, 1600, RANDOM, make_numpy_rng(key, CROP))
         scale = next(scale for scale in (8, 4, 2, 1) if min(box.height, box.width) >= scale * spec.size)
-        snapped = box.snap(scale)
-        covered = Box(*(scale * side for side in (snapped.top, snapped.left, snapped.height, snapped.width)))
+        if scale == 1 and shade == "gray":
+            continue  # of one channel the faithful one itself may differ by 1
         ours = TrainGeometry(spec, RANDOM, fast=True).load(make_sample(encoded), key, Meter())
-        mean, high = differ(ours, crop_by_the_contract(encoded, covered, 224, "bilinear"))
+        mean, high = differ(ours, crop_by_the_contract(encoded, box, 224, mode))
         assert (mean > 0) == (scale > 1)
-        assert mean < 1.5
-        assert high < 12
+        assert mean <= far[scale][0]
+        assert high <= far[scale][1]
         scales.add(scale)
-    assert scales == {1, 2, 4}
+    assert {2, 4} <= scales
 
 
 def test_fast_decoding_of_parts_no_larger_than_the_input_is_the_faithful_one() -> None:

@@ -83,24 +83,24 @@ def state_of(dataset: Dataset, decoding: int, samples_seen: int = 8) -> RunState
     return RunState(samples_seen=samples_seen, dataset=dataset.fingerprint(), recipe="", decoding=decoding)
 
 
-def recipe_of(data: Path, root: Path) -> Recipe:
+def recipe_of(data: Path, root: Path, *others: str) -> Recipe:
     options = [f"data={data}", f"storage.root={root}", "model=timm/test_efficientnet", "epochs=1", "image_size=32"]
     more = ["launch=local", "track.wandb=disabled", "probes=real", "evaluate_on=[]"]
-    return resolve_recipe(load_recipe("smoke", [*options, *more]))
+    return resolve_recipe(load_recipe("smoke", [*options, *more, *others]))
 
 
 def test_run_that_an_older_program_began_resumes_says_so_and_its_bundle_knows(
     tars: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = recipe_of(tars, tmp_path)
-    run_dir(recipe).mkdir(parents=True)
-    train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
+    recipe = recipe_of(tars, tmp_path, "preprocess.channels=1")
+    folder = RunFolder.of(recipe)
+    folder.path.mkdir(parents=True)
+    train(recipe, folder, single_rank(), lambda _: None)
     assert [message.partition(";")[0] for message in caplog.messages if "decoding" in message] == [
         "the dataset has decoding version 1"
     ]
-    assert (
-        read_bundle_page(make_bundle(recipe, RunFolder.of(recipe))).decoding == VERSION
-    )  # all of its steps were this program's
+    page = read_bundle_page(make_bundle(recipe, folder))
+    assert (page.decoding, page.preprocess.luminance) == (VERSION, 2)  # all of its steps were this program's
     caplog.clear()
     for snapshot in (run_dir(recipe) / "snapshots").iterdir():
         forget(snapshot / STATE)
@@ -108,7 +108,8 @@ def test_run_that_an_older_program_began_resumes_says_so_and_its_bundle_knows(
     assert caplog.messages[-1].startswith("the run so far has decoding version 1; ")
     assert "2 of its pictures come in files of such formats (the first is set-train-0.tar/0.jp2)" in caplog.messages[-1]
     assert "nothing is damaged. Train again" in caplog.messages[-1]
-    assert read_bundle_page(make_bundle(recipe, RunFolder.of(recipe))).decoding == 1
+    page = read_bundle_page(make_bundle(recipe, folder))
+    assert (page.decoding, page.preprocess.luminance) == (1, 1)
 
 
 def test_what_is_packed_does_not_change_under_a_run(packed: Path) -> None:

@@ -16,6 +16,9 @@ from shards.pictures.decode import DecodeOptions
 from shards.sources.model import Source
 from shards.splits.splits import SplitOptions, assign_splits
 
+_NAMED = 5
+"""Pictures that a sentence names."""
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -80,7 +83,8 @@ def audit_pictures(sources: Sequence[Source], examined: Examined, options: Split
     splits = [""] * len(sources)
     for row, split in zip(readable.tolist(), assigned.splits, strict=True):
         splits[row] = split
-    return Audit(sources, examined, splits, pairs, _judge(sources, splits, pairs), list(assigned.notes))
+    notes = [*assigned.notes, *describe_hidden(sources, examined)]
+    return Audit(sources, examined, splits, pairs, _judge(sources, splits, pairs), notes)
 
 
 def _judge(sources: Sequence[Source], splits: list[str], pairs: Pairs) -> Findings:
@@ -109,20 +113,56 @@ def _find_pairs(examined: Examined) -> Pairs:
 def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: float) -> None:
     """Raise a ShardError when more than `max_rate` of all pictures cannot be read."""
     rejected = list_rejected(sources, examined)
-    if len(rejected) > max_rate * len(sources):
-        name, reason = rejected[0]
-        raise ShardError(
-            f"{len(rejected):,} of {len(sources):,} pictures cannot be read, over the limit of {max_rate:.1%}; "
-            f"the first is {name}: {reason}. Repair or remove them, or raise --max-reject-rate"
-        )
+    if len(rejected) <= max_rate * len(sources):
+        return
+    kinds = [kind for kind in examined.facts["kind"].to_pylist() if kind]
+    large = [place for place, kind in enumerate(kinds) if kind == "bomb"]
+    first = large[0] if len(large) == len(rejected) else next(n for n, kind in enumerate(kinds) if kind != "bomb")
+    name, reason = rejected[first]
+    remedies = ["Repair or remove them, or raise --max-reject-rate"] if len(large) < len(rejected) else []
+    if large:
+        which = f"{len(large):,} of them" if remedies else "All of them"
+        remedies.append(f"{which} are over the limit of pixels: raise --max-pixels to read pictures as large")
+    raise ShardError(
+        f"{len(rejected):,} of {len(sources):,} pictures cannot be read, over the limit of {max_rate:.1%}; "
+        f"the first is {name}: {reason}. {'. '.join(remedies)}"
+    )
 
 
 def refuse_unknown_range(examined: Examined, options: DecodeOptions) -> None:
-    """Raise a ShardError when deep pictures leave the top bit unused: a 12-bit X-ray would come out black."""
-    peak = max((value for value in examined.facts["peak"].to_pylist() if value is not None), default=0.0)
-    if options.gray_range is None and 0 < peak < 32768:
-        bits = max(1, int(peak).bit_length())
-        raise ShardError(
-            f"the pictures of more than 8 bits use values up to {peak:g} of 65535, so they would come out dark; "
-            f"say which values are black and white, for example --bits {bits} (the same as --range 0,{2**bits - 1})"
-        )
+    """Raise a ShardError when deep pictures leave the top bit unused: a 12-bit X-ray would come out black.
+
+    Those of each number of bits are looked at by themselves.
+    """
+    if options.gray_range is not None:
+        return
+    pairs = zip(examined.facts["white"].to_pylist(), examined.facts["peak"].to_pylist(), strict=True)
+    peaks: dict[float, float] = {}
+    for white, peak in pairs:
+        if white and peak:
+            peaks[white] = max(peak, peaks.get(white, 0.0))
+    for white, peak in sorted(peaks.items(), reverse=True):
+        if peak < (white + 1) / 2:
+            raise ShardError(_describe_dark(white, peak))
+
+
+def _describe_dark(white: float, peak: float) -> str:
+    bits, used = int(white).bit_length(), max(1, int(peak).bit_length())
+    return (
+        f"the pictures of {'more than 8' if bits == 16 else bits} bits use values up to {peak:g} of {white:g}, so they "
+        "would come out dark; say which values are black and white, for example "
+        f"--bits {used} (the same as --range 0,{2**used - 1}), or --bits {bits} to take them as they are"
+    )
+
+
+def describe_hidden(sources: Sequence[Source], examined: Examined) -> list[str]:
+    """Return a sentence that counts and names the pictures of which nothing is seen; none where there are none."""
+    hidden = zip(sources, examined.facts["hidden"].to_pylist(), strict=True)
+    names = [source.name for source, is_hidden in hidden if is_hidden]
+    if not names:
+        return []
+    are = f"1 picture is wholly transparent ({names[0]})"
+    if len(names) > 1:
+        shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        are = f"{len(names):,} pictures are wholly transparent ({shown})"
+    return [f"{are}, so nothing but the background is seen; repair or remove them, or save them without alpha"]

@@ -25,7 +25,7 @@ from shards.workers.pools import Pool
 CHUNK = 256
 """Pictures of one task, and of one file of the journal: what a kill costs at most for each worker."""
 JOURNAL = ".packing/audit/"
-VERSION = 1
+VERSION = 2
 """Raise it when a fact of a picture is computed in another way: journals of the old way are then not believed."""
 
 Progress = Callable[[str, int, int, int], None]
@@ -41,6 +41,8 @@ FACTS_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("peak", pa.float32()),
+        ("white", pa.float32()),
+        ("hidden", pa.bool_()),
         ("bytes_xxh3", pa.string()),
         ("pixels_xxh3", pa.string()),
         ("phash", pa.uint64()),
@@ -48,6 +50,8 @@ FACTS_SCHEMA = pa.schema(
     ]
 )
 """kind and reason: why a picture was rejected, empty where it was not."""
+LATER = {"white": 65535.0, "hidden": False}
+"""Facts that audits before decoding version 3 did not keep, and what their other facts meant without them."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ _HASH_SIDE = 8
 class Facts:
     """Facts of a readable picture.
 
-    format, mode, width, height, peak, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3: xxh3-128 of the
-    file, 32 hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the picture.
+    format, mode, width, height, peak, white, hidden, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3:
+    xxh3-128 of the file, 32 hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the
+    picture.
     """
 
     format: str
@@ -31,6 +32,8 @@ class Facts:
     width: int
     height: int
     peak: float
+    white: float
+    hidden: bool
     bytes_xxh3: str
     pixels_xxh3: str
     phash: int
@@ -58,6 +61,8 @@ def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
         picture.width,
         picture.height,
         picture.peak,
+        picture.white,
+        picture.hidden,
         hash_bytes(data),
         picture.pixels_xxh3,
         compute_phash(thumbnail),

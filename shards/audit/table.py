@@ -35,7 +35,8 @@ pictures, -1 for one that equals no other; finding: leak, conflict, duplicate, o
 `--update` can compare new pictures with old ones."""
 
 _FORMAT_OF_ENDING = {
-    "jpg": "jpeg", "jfif": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pgm": "ppm", "dcm": "dicom",
+    "jpg": "jpeg", "jfif": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pgm": "ppm", "dcm": "dicom", "dic": "dicom",
+    "ima": "dicom", "heif": "heic",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from shards.files.sizes import parse_size
 from shards.packing.encode import StoreOptions
 from shards.packing.options import PackOptions
 from shards.pictures.decode import DecodeOptions
+from shards.sources.alike import ALIKE
 from shards.sources.find import find_sources
 from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
@@ -44,6 +45,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
     )  # fmt: skip
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
+    group.add_argument(
+        "--alike", choices=ALIKE, default="refuse", help="of classes that look alike (Cat and cat, 1 and 01)"
+    )
+    group.add_argument(
+        "--drop-empty-classes", action="store_true", help="leave out class folders without a picture that is read"
+    )
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
     _add_list_arguments(parser)
     group = parser.add_argument_group("splits")
@@ -116,6 +123,8 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
         class_names=arguments.class_names,
         group_regex=arguments.group_regex,
         form=_read_form(arguments),
+        alike=arguments.alike,
+        drop_empty=arguments.drop_empty_classes,
     )
 
 

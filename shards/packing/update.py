@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.audit.examine import FACTS_SCHEMA, Examined, spool_thumbnails
+from shards.audit.examine import FACTS_SCHEMA, LATER, Examined, spool_thumbnails
 from shards.audit.table import NAME as AUDIT_TABLE
 from shards.dataset.index import parse_shards
 from shards.dataset.manifest import INDEXED, MANIFEST_NAME, Manifest, parse_manifest
@@ -165,6 +165,9 @@ def _with_facts(base: Base, storage: Storage) -> Base:
     mine = table.take([row_of[source.name] for source in base.sources])
     sizes = mine["size"].to_pylist()
     sources = [replace(source, size=size) for source, size in zip(base.sources, sizes, strict=True)]
+    for name, value in LATER.items():
+        if name not in mine.column_names:
+            mine = mine.append_column(name, pa.array([value] * len(mine), FACTS_SCHEMA.field(name).type))
     facts = mine.select([name for name in FACTS_SCHEMA.names if name != "thumbnail"])
     facts = facts.cast(pa.schema([FACTS_SCHEMA.field(name) for name in facts.column_names]))
     thumbnails = np.frombuffer(b"".join(mine["thumbnail"].to_pylist()), np.uint8).reshape(len(sources), -1)

@@ -12,33 +12,39 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shards.errors import DecodeError
-from shards.pictures.deep import flatten, read_deep
-from shards.pictures.dicom import is_dicom, read_dicom
+from shards.pictures.deep import Deep, flatten, read_deep
+from shards.pictures.dicom import read_dicom
+from shards.pictures.flat import to_rgb
+from shards.pictures.heic import open_heic
 from shards.pictures.jpeg2000 import pick_codestream
 from shards.pictures.shallow import fill_range
+from shards.pictures.signature import find_heif, is_dicom
+from shards.pictures.tiff import read_odd_tiff
+from shards.pictures.tiff_pages import pick_page
 from shards.pictures.unread import name_unread
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
 Image.MAX_IMAGE_PIXELS = None
 
 # Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    *(["AVIF"] if features.check("avif") else []),
+)
 _FILLING = 128
 _LEFT_OVER = bytes(range(1, 255)) * 8
 """Bytes that are no marker; as entropy-coded data they are noise."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class DecodeOptions(BaseModel):
@@ -76,9 +82,13 @@ class Picture(BaseModel):
     width: int
     height: int
     peak: float
-    """Largest value of a deep picture before scaling, where the file does not tell its range; 0 for all others."""
+    """Largest value of a deep picture before scaling, where nothing but its bits says what is white; 0 for others."""
+    white: float = 0.0
+    """The value that becomes white in such a picture: 65535, 4095, ..."""
+    hidden: bool = False
+    """Whether every pixel is wholly transparent, so that nothing but the background is seen."""
     frames: int = 1
-    """Frames or pages; the previews in a camera's MPO do not count."""
+    """Frames or pages; previews, smaller versions and masks beside a picture do not count."""
     pixels_xxh3: str
     """xxh3-128 (32 hex digits) of the decoded pixels, shape included."""
 
@@ -114,6 +124,8 @@ def examine(data: bytes, options: DecodeOptions = DecodeOptions()) -> tuple[Pict
         width=unpacked.pixels.shape[1],
         height=unpacked.pixels.shape[0],
         peak=unpacked.peak,
+        white=unpacked.white,
+        hidden=unpacked.hidden,
         frames=unpacked.frames,
         pixels_xxh3=hash_pixels(unpacked.pixels),
     )
@@ -142,7 +154,9 @@ class _Unpacked:
     format: str
     mode: str
     frames: int
-    peak: float
+    peak: float = 0.0
+    white: float = 0.0
+    hidden: bool = False
 
 
 @contextlib.contextmanager
@@ -182,25 +196,44 @@ def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
         raise DecodeError("the picture is empty (0 bytes)", kind="empty")
     if is_dicom(data):
         found = read_dicom(data, options.gray_range, options.max_pixels, options.frames == "refuse")
-        return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak)
+        return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak, found.white)
+    data, pages = pick_page(data)
+    odd = read_odd_tiff(data, options.max_pixels)
+    if odd is not None:
+        return _unpack_odd(*odd, pages or 1, options)
     image = _open(data, options)
     kind, mode = (image.format or "unknown").lower(), image.mode
-    frames = _count_frames(image, options)
+    frames = _count_frames(image, pages, options)
     deep = read_deep(image, data)
     if deep is None:
         image.load()
         _refuse_filling(image, data)
-        return _Unpacked(_flatten(fill_range(image, data), image, options), kind, mode, frames, 0.0)
+        pixels, hidden = to_rgb(fill_range(image, data), image, options.background)
+        return _Unpacked(pixels, "heic" if kind == "heif" else kind, mode, frames, hidden=hidden)
     if deep.mode != "L":
         mode = f"{deep.mode};16"
-    flat = flatten(image, deep, options.gray_range)
-    return _Unpacked(_flatten(flat, image, options), kind, mode, frames, deep.peak)
+    pixels, hidden = to_rgb(flatten(deep, options.gray_range), image, options.background)
+    return _Unpacked(pixels, kind, mode, frames, deep.peak, deep.white, hidden)
+
+
+def _unpack_odd(deep: Deep, orientation: int, frames: int, options: DecodeOptions) -> _Unpacked:
+    """Return a TIFF that Pillow did not read."""
+    _refuse_frames(frames, options)
+    flat = flatten(deep, options.gray_range)
+    flat.getexif()[ExifTags.Base.Orientation] = orientation
+    pixels, hidden = to_rgb(flat, flat, options.background)
+    mode = {"f": "F", "i": "I"}.get(deep.values.dtype.kind, "I;16")
+    mode = mode if deep.mode == "L" else f"{deep.mode};16"
+    return _Unpacked(pixels, "tiff", mode, frames, deep.peak, deep.white, hidden)
 
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """Return the picture, opened and within the pixel limit, but not loaded."""
     _refuse_bomb(*_read_webp_size(data), options)
-    image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
+    if find_heif(data) == "heic":
+        image = open_heic(data)
+    else:
+        image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
     _refuse_bomb(image.width, image.height, options)
     return image
 
@@ -219,24 +252,28 @@ def _read_webp_size(data: bytes) -> tuple[int, int]:
     return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
 
 
-def _count_frames(image: Image.Image, options: DecodeOptions) -> int:
-    """Return the frames or pages of `image`; its further ones are not unpacked."""
+def _count_frames(image: Image.Image, pages: int | None, options: DecodeOptions) -> int:
+    """Return the frames of `image`, whose further ones are not unpacked; pages: those of a TIFF that are pictures."""
     if image.format == "MPO":
         return 1
     try:
-        frames = int(getattr(image, "n_frames", 1))
+        frames = pages or int(getattr(image, "n_frames", 1))
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
         if options.frames == "refuse":
             raise
         frames = 1  # what comes after the first one is damaged, and not asked for
         image.seek(0)
+    _refuse_frames(frames, options)
+    return frames
+
+
+def _refuse_frames(frames: int, options: DecodeOptions) -> None:
     if frames > 1 and options.frames == "refuse":
         raise DecodeError(
             f"the picture has {frames} frames, and one is asked for; keep the one that counts, or take the first of "
             "each with --frames first",
             kind="frames",
         )
-    return frames
 
 
 def _refuse_filling(image: Image.Image, data: bytes) -> None:
@@ -255,38 +292,3 @@ def _refuse_filling(image: Image.Image, data: bytes) -> None:
             f"the picture was cut and closed with an end marker ({len(data):,} bytes): its last part would be gray",
             kind="truncated",
         )
-
-
-def _flatten(image: Image.Image, original: Image.Image, options: DecodeOptions) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an 8-bit picture, turned as the EXIF of `original` says."""
-    upright = _turn_upright(image, original)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, (*options.background, 255))
-        upright = Image.alpha_composite(canvas, layer)
-    elif upright.mode == "CMYK":
-        upright = _convert_cmyk(upright, original.info.get("icc_profile"))
-    # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
-    return np.array(upright.convert("RGB"))
-
-
-def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
-    """Return the picture as the EXIF orientation of `original` says; EXIF that cannot be read says nothing."""
-    # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
-    try:
-        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _convert_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
-    if not profile:
-        return image.convert("RGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as err:  # OSError: the profile itself cannot be parsed
-        raise DecodeError(f"the embedded CMYK profile cannot be used: {err}") from err
-    assert converted is not None  # only inPlace=True returns None
-    return converted

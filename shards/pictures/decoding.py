@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import TiffImagePlugin
-
-from shards.pictures.dicom import is_dicom
 from shards.pictures.jpeg2000 import is_jpeg2000, read_header
+from shards.pictures.signature import is_dicom
+from shards.pictures.tiff_pages import is_tiff, pick_page, read_pages
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raise it, with a line in CHANGES, when the decoder gives other pixels of some picture, or refuses another."""
 
 HEAD: Final = 26
@@ -54,7 +52,7 @@ def may_be_changed(name: str, kind: str | None, mode: str | None, version: int) 
 
     >>> may_be_changed("a/x.jp2", None, None, 1), may_be_changed("a/x.jpg", None, None, 1)
     (True, False)
-    >>> may_be_changed("a/x", "tiff", "RGB", 1), may_be_changed("a/x.jp2", "jpeg2000", "RGB", VERSION)
+    >>> may_be_changed("a/x", "bmp", "RGB", 1), may_be_changed("a/x.jp2", "jpeg2000", "RGB", VERSION)
     (False, False)
     """
     for change in list_changes(version):
@@ -117,14 +115,15 @@ def _is_deep_netpbm(data: bytes) -> bool:
 
 
 def _is_odd_tiff(data: bytes) -> bool:
-    if not data.startswith((b"II*\x00", b"MM\x00*")):
+    pages = read_pages(data) if is_tiff(data) else []
+    if not pages:
         return False
-    file = io.BytesIO(data)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-    file.seek(tags.next)
-    tags.load(file)
-    bits, kind = tags.get(258, (1,))[0], tags.get(339, (1,))[0]  # 1 is unsigned, 2 signed, 3 float
-    planes, inks = tags.get(284, 1) == 2 and tags.get(277, 1) > 1, tags.get(262, 1) == 5
+
+    def tell(tag: int) -> int:
+        return pages[0].tags.get(tag, (1,))[0]
+
+    bits, kind = tell(258), tell(339)  # 1 is unsigned, 2 signed, 3 float
+    planes, inks = tell(284) == 2 and tell(277) > 1, tell(262) == 5
     return (bits == 8 and kind == 2) or (bits == 32 and kind == 1) or (bits == 16 and (planes or inks))
 
 
@@ -138,6 +137,35 @@ def _is_such(data: bytes) -> bool:
     except Exception:  # a damaged header: Pillow raises nearly every kind
         return False
     return odd or _is_deep_netpbm(data) or _is_shallow_png(data) or (is_dicom(data) and b"\xff\x4f\xff\x51" in data)
+
+
+def _is_preview_first(data: bytes) -> bool:
+    return pick_page(data)[0] is not data
+
+
+def _is_foreign_tiff(data: bytes) -> bool:
+    """Say whether a TIFF is big-endian, compressed, and of one channel with signed or 32-bit numbers."""
+    pages = read_pages(data) if data.startswith(b"MM\x00*") and is_tiff(data) else []
+    if not pages:
+        return False
+    bits, kind, packing, channels = (pages[0].tags.get(tag, (1,))[0] for tag in (258, 339, 259, 277))
+    return packing != 1 and channels == 1 and (bits == 32 or (bits, kind) == (16, 2))
+
+
+def _is_bmp_without_alpha(data: bytes) -> bool:
+    """Say whether a BMP says that it has alpha (its 32 bits come with masks), and every fourth byte is 0."""
+    masked = data[:2] == b"BM" and data[28:30] == b"\x20\x00" and data[30:34] != bytes(4)
+    return masked and not data[int.from_bytes(data[10:14], "little") + 3 :: 4].strip(b"\x00")
+
+
+def _is_dicom_without_window(data: bytes) -> bool:
+    """Say whether a DICOM file has no window, whose tag is (0028,1050) in either order of bytes."""
+    return is_dicom(data) and b"\x28\x00\x50\x10" not in data and b"\x00\x28\x10\x50" not in data
+
+
+def _is_such_3(data: bytes) -> bool:
+    tests = (_is_preview_first, _is_foreign_tiff, _is_bmp_without_alpha, _is_dicom_without_window)
+    return any(test(data) for test in tests)
 
 
 CHANGES: Final = (
@@ -157,5 +185,18 @@ CHANGES: Final = (
         },
         (".jp2", ".j2k", ".pgm", ".ppm", ".tif", ".tiff", ".png", ".dcm"),
         rare=frozenset({"png"}),
+    ),
+    Change(
+        3,
+        "TIFF with a preview before the picture or with compressed big-endian numbers of 32 or signed 16 bits, BMP "
+        "whose alpha is 0 throughout, DICOM of 9 to 15 signed or rescaled bits that has no window and uses half of "
+        "them (it is refused)",
+        _is_such_3,
+        {
+            "tiff": frozenset(),
+            "bmp": frozenset({"RGBA"}),
+            "dicom": frozenset({"MONOCHROME1", "MONOCHROME2"}),
+        },
+        (".tif", ".tiff", ".bmp", ".dcm", ".dic", ".dicom", ".ima"),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,16 @@ _OTHER_BYTES = {
 class Deep:
     """The values of a picture of more than 8 bits a channel, or of signed ones, before scaling.
 
-    values: [H, W] of gray, or uint16[H, W, C] of colour or with alpha. mode: L, LA, RGB, RGBA or CMYK, what it is once
-    it is scaled. told: the range that the file itself tells, None where it tells none below 16 bits.
+    values: [H, W] of gray, or [H, W, C] of colour or with alpha, which goes from 0 to 65535. mode: L, LA, RGB, RGBA or
+    CMYK, what it is once it is scaled. told: the range that the file itself tells, None where it tells none below 16
+    bits. inverted: whether 0 is white. clear: the one level or colour that is transparent.
     """
 
     values: npt.NDArray[Any]
     mode: str = "L"
     told: Range | None = None
+    inverted: bool = False
+    clear: int | tuple[int, ...] | None = None
 
     @property
     def has_alpha(self) -> bool:
@@ -53,9 +56,16 @@ class Deep:
         return self.values[:, :, :-1] if self.has_alpha else self.values
 
     @property
+    def white(self) -> float:
+        """The value that becomes white, where nothing but the number of bits says so, else 0."""
+        low, high = self.told or (0.0, 65535.0)
+        by_bits = low == 0 and (high + 1).is_integer() and int(high + 1).bit_count() == 1
+        return high if by_bits and self.mode != "CMYK" else 0.0
+
+    @property
     def peak(self) -> float:
-        """The largest value, alpha left out, where the file does not tell the range, else 0."""
-        return 0.0 if self.told else float(self.colours.max())
+        """The largest value, alpha left out, where nothing but the number of bits says what is white, else 0."""
+        return float(self.colours.max()) if self.white else 0.0
 
 
 def read_deep(image: Image.Image, data: bytes) -> Deep | None:
@@ -68,6 +78,14 @@ def read_deep(image: Image.Image, data: bytes) -> Deep | None:
     Raises:
         DecodeError: More than 8 bits in a layout that Pillow would misread.
     """
+    deep = _read_values(image, data)
+    if deep is None:
+        return None
+    # White is zero: Pillow minds that at 8 bits only. A level of a PNG is in its own 16 bits.
+    return replace(deep, inverted=_tiff_tag(image, _PHOTOMETRIC, 1) == 0, clear=image.info.get("transparency"))
+
+
+def _read_values(image: Image.Image, data: bytes) -> Deep | None:
     if image.format == "JPEG2000":
         return _read_jpeg2000(image, data)
     white = find_peak(image)
@@ -114,8 +132,8 @@ def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
     return Deep(values.astype(np.int32) + int(low) if signed else values, told=told)
 
 
-def flatten(image: Image.Image, deep: Deep, gray_range: Range | None) -> Image.Image:
-    """Return the 8-bit L, LA, RGB, RGBA or CMYK picture of what `read_deep` gave of `image`.
+def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
+    """Return the 8-bit L, LA, RGB, RGBA or CMYK picture of deep values.
 
     Raises:
         DecodeError: As `scale`.
@@ -124,15 +142,13 @@ def flatten(image: Image.Image, deep: Deep, gray_range: Range | None) -> Image.I
         inks = scale(deep.values, None)
         return Image.merge("CMYK", [Image.fromarray(inks[:, :, ink]) for ink in range(4)])
     flat = scale(deep.colours, gray_range or deep.told)
-    if _tiff_tag(image, _PHOTOMETRIC, 1) == 0:  # white is zero, which Pillow minds at 8 bits only
-        flat = 255 - flat
+    flat = 255 - flat if deep.inverted else flat
     if deep.has_alpha:
-        alpha = scale(deep.values[:, :, -1], None)
+        alpha = scale(deep.values[:, :, -1], (0.0, 65535.0))
+    elif deep.clear is None:
+        return Image.fromarray(flat)
     else:
-        clear = image.info.get("transparency")  # one gray level or colour of a PNG, in its own 16 bits
-        if clear is None:
-            return Image.fromarray(flat)
-        alpha = np.where((np.atleast_3d(deep.values) == np.array(clear)).all(axis=2), np.uint8(0), np.uint8(255))
+        alpha = np.where((np.atleast_3d(deep.values) == np.array(deep.clear)).all(axis=2), np.uint8(0), np.uint8(255))
     return Image.fromarray(np.dstack([flat, alpha]))
 
 
@@ -153,7 +169,8 @@ def scale(values: npt.NDArray[Any], gray_range: Range | None) -> npt.NDArray[np.
     guessed = values.dtype.kind == "f" or values.dtype.itemsize == 1
     if gray_range is None and (guessed or numbers.min() < low or numbers.max() > high):
         raise DecodeError(
-            f"the picture is {values.dtype} gray with values {numbers.min():g}..{numbers.max():g}, "
+            f"the picture is {values.dtype} {'gray' if values.ndim == 2 else 'colour'} with values "
+            f"{numbers.min():g}..{numbers.max():g}, "
             "whose true range the file does not tell; give it with --range LO,HI",
             kind="range",
         )

@@ -6,7 +6,7 @@ import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +14,29 @@ from PIL import Image, UnidentifiedImageError
 
 from shards.errors import DecodeError
 from shards.pictures.deep import Range, scale
+from shards.pictures.dicom_window import apply_window, read_window
 from shards.pictures.jpeg2000 import is_jpeg2000, read_header
+from shards.pictures.signature import DICOM_BYTES, is_dicom
 
+DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])
+"""Those that say DICOM; many of its files have none, or a number of their own."""
 _INSTALL = "pip install 'shardline[dicom]'"
 _DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+
+_Mapped = tuple[npt.NDArray[np.uint8], float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class DicomPicture:
     """One frame. pixels: uint8[H, W, 3]. mode: its photometric interpretation, as MONOCHROME2. frames: of the file.
-    peak: largest stored value where 16 bits are stored and no window says which of them count, else 0."""
+    peak, white: largest stored value, and the largest that the bits stored could hold, where nothing but these bits
+    says which values count; else 0."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str
     frames: int
     peak: float
-
-
-def is_dicom(data: bytes) -> bool:
-    """Say whether the bytes begin as a DICOM file does: DICM behind 128 bytes of anything.
-
-    >>> is_dicom(bytes(128) + b"DICM"), is_dicom(b"DICM")
-    (True, False)
-    """
-    return data[128:132] == b"DICM"
+    white: float
 
 
 def read_dicom(data: bytes, gray_range: Range | None, max_pixels: int, single: bool) -> DicomPicture:
@@ -56,18 +55,18 @@ def read_dicom(data: bytes, gray_range: Range | None, max_pixels: int, single: b
     Raises:
         DecodeError: No pydicom, no picture in the file, or one that cannot be decoded; `kind` says which.
     """
-    pydicom = _import_pydicom()
+    _import_pydicom()
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = _parse(data)
         frames = _check_header(dataset, max_pixels, single)
         stored = _read_first_frame(dataset, frames, max_pixels)
         photometric = str(dataset.PhotometricInterpretation)
         if photometric.startswith("MONOCHROME"):
-            gray, peak = _map_gray(stored, dataset, gray_range)
+            gray, peak, white = _map_gray(stored, dataset, gray_range)
             gray = 255 - gray if photometric == "MONOCHROME1" else gray
-            return DicomPicture(np.repeat(gray[:, :, None], 3, axis=2), photometric, frames, peak)
+            return DicomPicture(np.repeat(gray[:, :, None], 3, axis=2), photometric, frames, peak, white)
         colours = np.array(_map_colour(stored, dataset, gray_range), order="C")  # a copy is writable, a view may not be
-        return DicomPicture(colours, photometric, frames, 0.0)
+        return DicomPicture(colours, photometric, frames, 0.0, 0.0)
     except DecodeError:
         raise
     except Exception as err:  # pydicom raises nearly every kind on hostile bytes
@@ -88,12 +87,27 @@ def read_patient(path: Path) -> str:
     pydicom = _import_pydicom()
     with open(path, "rb") as file:
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
+            bare = is_dicom(file.read(DICOM_BYTES))  # without a preamble it has to be told so
+            file.seek(0)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=bare, specific_tags=["PatientID"])
             return str(dataset.get("PatientID") or "")
         except OSError:
             raise
         except Exception as err:
             raise DecodeError(f"{path.name} is no DICOM file whose PatientID can be read: {err}") from err
+
+
+def _parse(data: bytes) -> Any:
+    """Return the data set, with the transfer syntax, which a file without a preamble leaves to be read off it."""
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = pydicom.dcmread(io.BytesIO(data), force=is_dicom(data))
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+    return dataset
 
 
 def _import_pydicom() -> Any:
@@ -138,7 +152,8 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
         _refuse_undecodable(syntax)
         # A picture inside may be larger than Rows and Columns tell.
         frame = io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=frames))
-        with contextlib.suppress(UnidentifiedImageError), Image.open(frame) as image:
+        # Not any format: the runs of an RLE frame may begin as a bitmap or an icon does.
+        with contextlib.suppress(UnidentifiedImageError), Image.open(frame, formats=("JPEG", "JPEG2000")) as image:
             _refuse_bomb(image.width, image.height, max_pixels)
         _refuse_more_bits(frame.getvalue(), int(dataset.BitsStored))
     try:
@@ -176,36 +191,34 @@ def _refuse_undecodable(syntax: Any) -> None:
     )
 
 
-def _map_gray(stored: npt.NDArray[Any], dataset: Any, gray_range: Range | None) -> tuple[npt.NDArray[np.uint8], float]:
-    """Return uint8[H, W] and the peak, see DicomPicture."""
+def _map_gray(stored: npt.NDArray[Any], dataset: Any, gray_range: Range | None) -> _Mapped:
+    """Return uint8[H, W], and peak and white, see DicomPicture."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     table = dataset.get("ModalityLUTSequence")
     slope, intercept = _read_rescale(dataset)
     values = apply_modality_lut(stored, dataset) if table else _rescale(stored, slope, intercept)
     if gray_range:
-        return scale(values, gray_range), 0.0
-    window = _read_window(dataset)
+        return scale(values, gray_range), 0.0, 0.0
+    window = read_window(_find_macro(dataset, "FrameVOILUTSequence"))
     if window:
-        return _apply_window(values, *window), 0.0
+        return apply_window(values, *window), 0.0, 0.0
     if dataset.get("VOILUTSequence"):
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return scale(apply_voi(values.astype(np.int64), dataset).astype(np.float64), (0, 2.0**bits - 1)), 0.0
+        return scale(apply_voi(values.astype(np.int64), dataset).astype(np.float64), (0, 2.0**bits - 1)), 0.0, 0.0
     if table:
-        return scale(values.astype(np.float64), (0, 2.0 ** int(table[0].LUTDescriptor[2]) - 1)), 0.0
+        return scale(values.astype(np.float64), (0, 2.0 ** int(table[0].LUTDescriptor[2]) - 1)), 0.0, 0.0
     if stored.dtype.kind == "f":
-        return scale(values, None), 0.0  # refused: nothing tells the range
+        return scale(values, None), 0.0, 0.0  # refused: nothing tells the range
     return _map_stored_range(stored, dataset, slope, intercept)
 
 
-def _map_stored_range(
-    stored: npt.NDArray[Any], dataset: Any, slope: float, intercept: float
-) -> tuple[npt.NDArray[np.uint8], float]:
-    """Return uint8[H, W] and the peak, where only the bits stored tell which values may occur."""
+def _map_stored_range(stored: npt.NDArray[Any], dataset: Any, slope: float, intercept: float) -> _Mapped:
+    """Return the same where only the bits stored tell which values may occur."""
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
-    plain = not signed and bits == 16 and (slope, intercept) == (1.0, 0.0)
-    top_unused = bits >= 16 and low / 2 <= stored.min() and stored.max() <= high / 2
+    plain = not signed and 8 < bits <= 16 and (slope, intercept) == (1.0, 0.0)
+    top_unused = bits > 8 and low / 2 <= stored.min() and stored.max() <= high / 2
     if top_unused and not plain:  # plain ones are judged by the peak of the whole set
         ends = sorted(float(value) * slope + intercept for value in (stored.min(), stored.max()))
         raise DecodeError(
@@ -214,9 +227,8 @@ def _map_stored_range(
             kind="range",
         )
     low, high = sorted(end * slope + intercept for end in (low, high))
-    return scale(_rescale(stored, slope, intercept).astype(np.float64), (low, high)), (
-        float(stored.max()) if plain else 0.0
-    )
+    gray = scale(_rescale(stored, slope, intercept).astype(np.float64), (low, high))
+    return (gray, float(stored.max()), high) if plain else (gray, 0.0, 0.0)
 
 
 def _find_macro(dataset: Any, name: str) -> Any:
@@ -240,44 +252,6 @@ def _read_rescale(dataset: Any) -> tuple[float, float]:
 
 def _rescale(stored: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[Any]:
     return stored if (slope, intercept) == (1.0, 0.0) else stored.astype(np.float64) * slope + intercept
-
-
-def _read_window(dataset: Any) -> tuple[float, float, str] | None:
-    """Return (centre, width, function) of the first window."""
-    macro = _find_macro(dataset, "FrameVOILUTSequence")
-    centre, width = (_first(macro.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None
-    function = str(macro.get("VOILUTFunction") or "LINEAR")
-    if not np.isfinite((centre, width)).all() or width < (1 if function == "LINEAR" else 1e-9):
-        raise DecodeError(
-            f"the DICOM file's window, centre {centre:g} and width {width:g}, shows nothing; give --range LO,HI",
-            kind="range",
-        )
-    return centre, width, function
-
-
-def _first(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    several = isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue"
-    return (float(value[0]) if len(value) else None) if several else float(value)
-
-
-def _apply_window(values: npt.NDArray[Any], centre: float, width: float, function: str) -> npt.NDArray[np.uint8]:
-    """Return uint8 of the same shape. Source: DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    if function == "SIGMOID":
-        power = np.clip(-4.0 * (values.astype(np.float64) - centre) / width, -700, 700)  # exp overflows beyond
-        return scale(255.0 / (1.0 + np.exp(power)), (0, 255))
-    if function == "LINEAR_EXACT":
-        return scale(values, (centre - width / 2, centre + width / 2))
-    if function != "LINEAR":
-        raise DecodeError(
-            f"the DICOM file's window function {function!r} is not known; give --range LO,HI", kind="range"
-        )
-    if width == 1:
-        return np.where(values > centre - 0.5, np.uint8(255), np.uint8(0))
-    return scale(values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2))
 
 
 def _map_colour(stored: npt.NDArray[Any], dataset: Any, gray_range: Range | None) -> npt.NDArray[np.uint8]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
-from PIL import TiffImagePlugin
+from shards.pictures.signature import find_heif
+from shards.pictures.tiff_pages import is_tiff, pick_page, read_pages
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "float"}
-_TIFF = (b"II*\x00", b"MM\x00*")
+_SENSOR = "(photometric 32803)"
 
 
 def name_unread(data: bytes) -> str:
@@ -16,19 +15,29 @@ def name_unread(data: bytes) -> str:
 
     >>> name_unread(b"no picture")
     'no known picture format'
-    >>> name_unread(b"\\x00\\x00\\x00\\x1cftypheic")
-    'HEIC or AVIF, which is not read; convert it to PNG or JPEG'
+    >>> name_unread(b"\\x00\\x00\\x00\\x1cftypavif")
+    'AVIF that Pillow cannot read here (its build may lack libavif, or the file is damaged); convert it to PNG or JPEG'
     """
     if data.startswith(b"\xff\xd8\xff"):
         bits = _find_jpeg_bits(data)
         if bits not in (None, 8):
             return f"a JPEG of {bits} bits a channel, and only 8 are read; convert it to a 16-bit PNG"
-    if data.startswith(_TIFF):
+    if is_tiff(data):
         layout = _describe_tiff(data)
+        if layout.endswith(_SENSOR):
+            return f"a TIFF of {layout}, which is a camera's raw sensor data; develop it to PNG or JPEG"
+        if data[:4] == b"MM\x00+":
+            return f"a BigTIFF of {layout} in big-endian order, which is not read; store it as a plain TIFF"
         if layout:
             return f"a TIFF of {layout}, which is not read; convert it to gray or RGB of 8 or 16 bits"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
-        return "HEIC or AVIF, which is not read; convert it to PNG or JPEG"
+    kind = find_heif(data)
+    if kind == "avif":
+        return (
+            "AVIF that Pillow cannot read here (its build may lack libavif, or the file is damaged); convert it to PNG "
+            "or JPEG"
+        )
+    if kind == "heic":
+        return "HEIC in which no picture is found; it is damaged"
     return "no known picture format"
 
 
@@ -42,13 +51,11 @@ def _find_jpeg_bits(data: bytes) -> int | None:
 
 
 def _describe_tiff(data: bytes) -> str:
-    try:
-        file = io.BytesIO(data)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-        file.seek(tags.next)
-        tags.load(file)
-        bits, kind = tags.get(258, (1,)), _NUMBERS.get(tags.get(339, (1,))[0], "other")
-        channels = tags.get(277, 1)
-        return f"{channels} channel{'s' * (channels > 1)} of {bits[0]} {kind} bits (photometric {tags.get(262, 1)})"
-    except Exception:  # Pillow raises nearly every kind on hostile bytes
+    pages = read_pages(pick_page(data)[0])
+    if not pages:
         return ""
+    tags = pages[0].tags
+    bits, kind = tags.get(258, (1,)), _NUMBERS.get(tags.get(339, (1,))[0], "other")
+    channels = tags.get(277, (1,))[0]
+    layout = f"{channels} channel{'s' * (channels > 1)} of {bits[0]} {kind} bits"
+    return f"{layout} (photometric {tags.get(262, (1,))[0]})"

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
+from shards.pictures.signature import DICOM_BYTES, is_dicom
 from shards.sources.archive_names import decode_names
+from shards.sources.content import may_be_dicom
 from shards.sources.endings import ENDINGS, SIDECAR, read_ending
+from shards.sources.folder import is_dicom_name
 from shards.sources.layout import Entry, lay_out
 from shards.sources.model import SourceList, Store
 from shards.sources.pattern import Pattern
@@ -30,30 +33,34 @@ def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | Non
         ShardError: A damaged or encrypted archive, or two pictures of one name.
     """
     if path.name.lower().endswith(".zip"):
-        entries, links, notes = list_zip(path)
-        return _list(path, _Found(entries, links, notes), ZipStore(path), unlabelled, pattern)
+        entries, links, folders, notes = list_zip(path)
+        return _list(path, _Found(entries, links, folders, notes), ZipStore(path), unlabelled, pattern)
     plain = path.name.lower().endswith(".tar")
     with open_tar(path) as file:
         tar = PassedTar(path, file)
-        members = list(tar)
+        members = [_look_into(tar, member) for member in tar]
         tar.drain()
     if plain and pattern is None and holds_samples(member.name for member in members if member.plain):
         return list_tars(path.parent, [path.name], unlabelled=unlabelled)
     members, notes = _decode(path, members)
     # Any change of the archive may be a change of any picture in it.
     stamp = path.stat().st_mtime_ns
-    entries = [Entry(member.name, member.size, stamp, member.offset) for member in members if member.plain]
-    links = [member.name for member in members if not member.plain]
+    entries = [
+        Entry(member.name, member.size, stamp, member.offset, member.picture) for member in members if member.plain
+    ]
+    links = [member.name for member in members if not member.plain and not member.folder]
+    folders = [member.name for member in members if member.folder]
     store = TarStore(path) if plain else StreamStore(path)
-    return _list(path, _Found(entries, links, notes), store, unlabelled, pattern)
+    return _list(path, _Found(entries, links, folders, notes), store, unlabelled, pattern)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of an archive, its links by name, and sentences for the user."""
+    """The files of an archive, its links and folders by name, and sentences for the user."""
 
     entries: list[Entry]
     links: list[str]
+    folders: list[str]
     notes: list[str]
 
 
@@ -61,7 +68,9 @@ def _list(path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pa
     lists = [] if unlabelled else find_lists(entry.name for entry in found.entries)
     remedy = f"to pack by the list {lists[0]} in {path}, unpack it and give the list" if lists else ""
     try:
-        layout = lay_out(path, found.entries, unlabelled=unlabelled, wrapped=True, pattern=pattern)
+        layout = lay_out(
+            path, found.entries, unlabelled=unlabelled, wrapped=True, pattern=pattern, folders=found.folders
+        )
     except UsageError as err:
         if remedy:
             raise UsageError(f"{err}; {remedy}") from err
@@ -72,11 +81,25 @@ def _list(path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pa
         notes.append(f"{SIDECAR} in {path} is not read; for weights and groups, unpack it or make a list with them")
     if remedy:
         notes.append(f"no list in an archive is read; {remedy}")
-    if any(read_ending(source.name) == ".dcm" for source in layout.sources):
+    if any(is_dicom_name(source.name) for source in layout.sources):
         notes.append(f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it")
     return SourceList(
-        layout.sources, layout.classes, layout.left_out, store, list(layout.classes), notes=notes, root=path
+        layout.sources,
+        layout.classes,
+        layout.left_out,
+        store,
+        list(layout.classes),
+        notes=notes,
+        lost=layout.lost,
+        root=path,
     )
+
+
+def _look_into(tar: PassedTar, member: Member) -> Member:
+    """Return a member that was yielded last, marked where it is a DICOM file whose name does not say so."""
+    if member.plain and may_be_dicom(member.name) and is_dicom(tar.read_head(member, DICOM_BYTES)):
+        return replace(member, picture=True)
+    return member
 
 
 def _decode(path: Path, members: list[Member]) -> tuple[list[Member], list[str]]:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-ENDINGS = frozenset(
-    [".bmp", ".dcm", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)
+ENDINGS = frozenset({
+    ".avif", ".bmp", ".dcm", ".dic", ".dicom", ".gif", ".heic", ".heif", ".ima", ".jfif", ".jp2", ".jpeg", ".jpg",
+    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+UNREAD = frozenset({
+    ".ai", ".arw", ".cr2", ".cr3", ".czi", ".djvu", ".dng", ".eps", ".exr", ".fit", ".fits", ".hdr", ".ico", ".jxl",
+    ".lif", ".mha", ".mrxs", ".nd2", ".ndpi", ".nef", ".nii", ".nrrd", ".orf", ".psd", ".raf", ".raw", ".rw2",
+    ".svg", ".svs", ".tga", ".vsi", ".xcf",
+})  # fmt: skip
+"""Endings of pictures in formats that are not read."""
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
 LIST_ENDINGS = (".csv", ".tsv", ".parquet")
-IGNORED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+IGNORED = frozenset({
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir", "__macosx", "@eadir", "@tmp", "@recycle",
+    "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found", "found.000", "system volume information",
+})  # fmt: skip
+"""Files and folders that operating systems, network drives and DICOM discs leave beside pictures, in lower case."""
 SIDECAR = "samples.csv"
 
 

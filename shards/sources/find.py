@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.sources.alike import Alike, settle_classes
 from shards.sources.class_names import name_classes
 from shards.sources.groups import group_by_regex
 from shards.sources.kinds import PACKED_KINDS, How, find_kind
@@ -23,6 +24,8 @@ def find_sources(
     class_names: Path | None = None,
     group_regex: str | None = None,
     form: ListForm | None = None,
+    alike: Alike = "refuse",
+    drop_empty: bool = False,
 ) -> SourceList:
     """Return the pictures that `src` holds, whatever it is.
 
@@ -33,6 +36,7 @@ def find_sources(
         class_names: File of display names, see `read_class_names`.
         group_regex: See `group_by_regex`.
         form: What the user says about a list, see `ListForm`.
+        alike, drop_empty: See `settle_classes`.
 
     Raises:
         UsageError: Nothing there that can be packed, or an option that does not fit it.
@@ -44,6 +48,7 @@ def find_sources(
         raise UsageError("--layout says which folders are classes, and --unlabelled takes none; give one of them")
     load = _choose_loader(src, pattern, form)
     listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else ()))
+    listed = settle_classes(src, listed, alike, drop_empty)
     if class_names is not None:
         if unlabelled:
             raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")

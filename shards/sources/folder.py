@@ -10,22 +10,24 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
+from shards.pictures.dicom import DICOM_ENDINGS
+from shards.sources.content import is_picture, may_be_dicom
 from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.layout import Entry, lay_out
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern
 from shards.sources.sidecar import apply_sidecar, read_columns
 from shards.sources.split_words import read_splits
-from shards.sources.walk import Identity, identify
-
-DICOM = ".dcm"
+from shards.sources.walk import Identity, identify, is_folder
 
 
 @dataclass
 class Scan:
-    """The visible files below a folder. unusable: pictures by name that are no files, with the reason."""
+    """The visible files below a folder, and its folders. unusable: pictures by name, and links that may be folders,
+    behind which nothing is, with the reason."""
 
     entries: list[Entry] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     unusable: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -38,7 +40,7 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pa
     Raises:
         UsageError: As `lay_out`, or a wrong `samples.csv`.
     """
-    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern)
+    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders)
     store = FolderStore(root)
     sources, told = apply_sidecar(root, group_patients(store, layout.sources))
     notes = layout.notes + told + _describe_unusable(scan)
@@ -49,6 +51,7 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pa
         store,
         list(layout.classes),
         notes=notes,
+        lost=layout.lost,
         root=root,
         gives=read_columns(root) - {"path"},
     )
@@ -76,13 +79,14 @@ def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None
             scan.unusable.append((name, err.strerror or str(err)))
             return
         if stat.S_ISREG(facts.st_mode):
-            scan.entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
+            odd = may_be_dicom(found.name) and is_picture(found.name, found.path)
+            scan.entries.append(Entry(name, facts.st_size, facts.st_mtime_ns, picture=odd))
         else:
             scan.unusable.append((name, "not a file"))
 
-    _Walk(root, take).walk_root(0 if unlabelled else len(pattern.words) if pattern else None)
+    _Walk(root, take, scan.folders.append).walk_root(0 if unlabelled else len(pattern.words) if pattern else None)
     _refuse_odd_names(root, scan)
-    scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in ENDINGS)
+    scan.unusable = sorted((name, reason) for name, reason in scan.unusable if read_ending(name) in {"", *ENDINGS})
     return scan
 
 
@@ -92,8 +96,8 @@ class _Walk:
     A link back to a folder above is not followed: it would bring the pictures of all other classes in.
     """
 
-    def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None]) -> None:
-        self._root, self._take = os.fspath(root), take
+    def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None], enter: Callable[[str], None]) -> None:
+        self._root, self._take, self._enter = os.fspath(root), take, enter
         above = [root, *root.absolute().parents]
         self._above: set[Identity] = {identify(os.fspath(folder)) for folder in above}
 
@@ -129,8 +133,9 @@ class _Walk:
             for found in listing:
                 if is_ignored(found.name):
                     continue
-                if found.is_dir():
+                if is_folder(found):
                     folders.append((prefix + found.name, found.path))
+                    self._enter(prefix + found.name)
                 else:
                     self._take(prefix + found.name, found)
         return sorted(folders)
@@ -163,7 +168,13 @@ def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
     Raises:
         UsageError: There are DICOM files, and the library that reads them is not installed.
     """
-    return [_group_patient(store, source) if read_ending(source.name) == DICOM else source for source in sources]
+    return [_group_patient(store, source) if is_dicom_name(source.name) else source for source in sources]
+
+
+def is_dicom_name(name: str) -> bool:
+    """Say whether a picture of this name is DICOM: its ending says so, or says nothing, so that its content did."""
+    ending = read_ending(name)
+    return ending in DICOM_ENDINGS or ending not in ENDINGS
 
 
 def _group_patient(store: FolderStore, source: Source) -> Source:
@@ -186,8 +197,8 @@ def list_pictures(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            names = (entry.name for entry in scan_folder(path, unlabelled=True).entries)
-            found += sorted(path / name for name in names if read_ending(name) in ENDINGS)
+            entries = scan_folder(path, unlabelled=True).entries
+            found += sorted(path / each.name for each in entries if each.picture or read_ending(each.name) in ENDINGS)
         elif path.is_file():
             found.append(path)
         else:

@@ -18,7 +18,7 @@ from shards.sources.list_form import ListForm
 from shards.sources.location import is_dataset, is_uri, split_location
 from shards.sources.model import SourceList
 from shards.sources.pattern import Pattern
-from shards.sources.walk import walk_files
+from shards.sources.walk import walk_files, walk_pictures
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _is_split_or_dataset(path: str) -> bool:
 
 
 def _holds_tars_alone(path: str) -> bool:
-    return os.path.isdir(path) and not _holds(path, ENDINGS) and _holds(path, (".tar",))
+    return os.path.isdir(path) and next(walk_pictures(path), None) is None and _holds(path, (".tar",))
 
 
 def _holds(folder: str, endings: Collection[str]) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import UsageError
-from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.class_forms import fold_class
+from shards.sources.endings import ENDINGS, UNREAD, is_ignored, read_ending
 from shards.sources.model import Source
 from shards.sources.pattern import Pattern
 from shards.sources.reading import CLASSES, Parts, Reading, read_as, read_freely
@@ -18,22 +19,30 @@ from shards.sources.split_words import is_split_word
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a folder or an archive: its name with `/`; size, stamp and offset as in `Source`."""
+    """One file of a folder or an archive: its name with `/`; size, stamp and offset as in `Source`.
+
+    picture: whether it is one by its content, whatever its name says.
+    """
 
     name: str
     size: int
     stamp: int = 0
     offset: int = 0
+    picture: bool = False
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Pictures in the order of their names, sorted classes, files left out by ending, and sentences for the user."""
+    """Pictures in the order of their names, sorted classes, files left out by ending, and sentences for the user.
+
+    lost: what lies in the class folders without a picture that is read, by their names.
+    """
 
     sources: list[Source]
     classes: list[str]
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def lay_out(
@@ -43,6 +52,7 @@ def lay_out(
     unlabelled: bool = False,
     wrapped: bool = False,
     pattern: Pattern | None = None,
+    folders: Iterable[str] = (),
 ) -> Layout:
     """Return the pictures among `entries` with class and split by their folders.
 
@@ -55,27 +65,28 @@ def lay_out(
         unlabelled: Take every picture, without a label, as split `all`.
         wrapped: A folder that holds all class or split folders is passed over, as archives have one.
         pattern: What the folders mean, where the user says it.
+        folders: Names of folders, as far as they are known; empty ones may be among them.
 
     Raises:
         UsageError: No pictures, one class only, splits beside classes, classes that differ between splits, or folders
             that may mean several things.
     """
-    folders = _Folders(where, pattern)
+    read = _Folders(where, pattern)
     for entry in entries:
-        folders.add(entry)
-    sources = folders.take_all() if unlabelled else folders.take_classes(wrapped)
+        read.add(entry)
+    sources = read.take_all() if unlabelled else read.take_classes(wrapped)
     sources.sort(key=lambda source: source.name)
     if unlabelled:
         if not sources:
             raise UsageError(f"{where} holds no pictures (looked for {', '.join(sorted(ENDINGS))})")
-        return Layout(sources, [], folders.count_others(), [])
+        return Layout(sources, [], read.count_others(), [])
     classes = sorted({source.labels[0] for source in sources})
     if not sources:
-        raise UsageError(folders.explain_nothing())
+        raise UsageError(read.explain_nothing())
     if len(classes) == 1 and not wrapped:
-        folders.refuse_wrapper(classes[0])
-    check_classes(where, sources, classes, folders.spell_way_out())
-    return Layout(sources, classes, folders.count_others(), folders.describe())
+        read.refuse_wrapper(classes[0])
+    check_classes(where, sources, classes, read.spell_way_out())
+    return Layout(sources, classes, read.count_others(), read.describe(), read.find_lost(folders, classes))
 
 
 class _Folders:
@@ -89,6 +100,7 @@ class _Folders:
         self._classed: set[str] = set()
         self._loose: list[str] = []
         self._reading = Reading(CLASSES, {})
+        self._depth = 0
 
     def add(self, entry: Entry) -> None:
         folder, _, file = entry.name.rpartition("/")
@@ -97,7 +109,7 @@ class _Folders:
         if self._parts[folder] is None or is_ignored(file):
             return
         ending = read_ending(file)
-        if ending in ENDINGS:
+        if ending in ENDINGS or entry.picture:
             self._pictures.setdefault(folder, []).append(entry)
         else:
             self._others.setdefault(folder, Counter())[ending or "(no ending)"] += 1
@@ -109,7 +121,7 @@ class _Folders:
 
     def take_classes(self, wrapped: bool) -> list[Source]:
         parts = {folder: parts for folder, parts in self._parts.items() if parts is not None}
-        depth = self._read([parts[folder] for folder in self._pictures], wrapped)
+        depth = self._depth = self._read([parts[folder] for folder in self._pictures], wrapped)
         sources: list[Source] = []
         for folder in parts:
             place = self._reading.place(parts[folder][depth:])
@@ -154,6 +166,21 @@ class _Folders:
         for folder in self._classed:
             total += self._others.get(folder, Counter())
         return dict(sorted(total.items()))
+
+    def find_lost(self, folders: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
+        """Return what lies in class folders that are empty, or hold pictures of formats that are not read alone."""
+        inside: dict[str, Counter[str]] = {}
+        for folder in {*folders, *self._parts}:
+            parts = _read_parts(folder)
+            place = self._reading.place(parts[self._depth :]) if parts is not None else None
+            if place is not None:
+                inside.setdefault(place[0], Counter()).update(self._others.get(folder, {}))
+        known = {*classes}
+        return {
+            label: ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+            for label, others in sorted(inside.items())
+            if label not in known and (not others or not UNREAD.isdisjoint(others))
+        }
 
     def describe(self) -> list[str]:
         """Return how the folders were read where that needs explanation, and what was left out."""
@@ -220,7 +247,9 @@ def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]
     if splits != {None} and "train" not in splits:
         raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there{way_out}")
     trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
-    unseen = sorted(set(classes) - trained)
+    # Those that look like one in train are for `settle_classes`, which joins or refuses them.
+    known = {fold_class(label) for label in trained}
+    unseen = sorted(label for label in set(classes) - trained if fold_class(label) not in known)
     if unseen:
         raise UsageError(
             f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import UsageError
+from shards.sources.class_forms import list_forms
 from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
@@ -22,6 +23,7 @@ from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.sidecar import read_weight
 from shards.sources.split_words import describe_splits, read_splits
 from shards.sources.table import Table, read_table
+from shards.sources.walk import is_folder
 
 _LABELLED = ("label", "split")
 """Roles that pictures without labels do not have."""
@@ -126,8 +128,10 @@ def _describe_turned(path: Path, cells: Sequence[str]) -> list[str]:
 
 
 def _find_file(root: Path, cell: str, ending: str) -> _Found | None:
-    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned."""
-    for text in dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/"))):
+    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned; each
+    also with accents composed or apart, as its file's system may write them."""
+    texts = dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/")))
+    for text in dict.fromkeys(form for each in texts for form in list_forms(each)):
         name = _add_ending(text, ending)
         try:
             if text and os.path.isfile(os.path.join(root, name)):
@@ -173,7 +177,7 @@ def _list_nearby(root: Path) -> Iterator[Path]:
 def _list_folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as found:
-            return sorted(folder / entry.name for entry in found if entry.is_dir() and not is_ignored(entry.name))
+            return sorted(folder / entry.name for entry in found if is_folder(entry) and not is_ignored(entry.name))
     except OSError:
         return []
 

@@ -66,7 +66,8 @@ class SourceList:
     classes: sorted class names; empty when unlabelled. display_names: what people read, one for each class.
     root: the folder or archive below which the names lie.
     gives: which of weight and group the source says of every picture, if only by leaving it empty.
-    left_out: files that are not pictures, counted by ending. notes: what the user should know, a sentence each.
+    left_out: files that are not pictures, counted by ending. lost: what lies in the class folders without a picture
+    that is read, by their names. notes: what the user should know, a sentence each.
     """
 
     sources: list[Source]
@@ -78,6 +79,7 @@ class SourceList:
     notes: list[str] = field(default_factory=list)
     root: Path | None = None
     gives: frozenset[str] = frozenset()
+    lost: dict[str, str] = field(default_factory=dict)
 
     @property
     def task(self) -> Literal["single-label", "multi-label", "unlabelled"]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shards.errors import UsageError
+from shards.sources.class_forms import list_forms
 from shards.sources.endings import SIDECAR
 from shards.sources.headings import fold, trim
 from shards.sources.list_columns import describe_spelt
@@ -41,7 +42,8 @@ def _read_rows(root: Path, table: Table, places: Mapping[str, int], known: set[s
     columns = {role: table.read(place) for role, place in places.items()}
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
-        name = row["path"] if row["path"] in known else trim(row["path"])
+        spellings = [form for text in (row["path"], trim(row["path"])) for form in list_forms(text)]
+        name = next((each for each in spellings if each in known), trim(row["path"]))
         if name in rows:
             raise UsageError(f"{path} has two rows for '{name}'; keep one of them")
         rows[name] = {role: trim(value) for role, value in row.items()}

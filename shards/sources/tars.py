@@ -26,12 +26,15 @@ _END = bytes(BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a tar. offset: where its bytes begin in the uncompressed tar. plain: a file, no link."""
+    """One entry of a tar. offset: where its bytes begin in the uncompressed tar. plain: a file, no link. picture: by
+    its content, whatever its name says."""
 
     name: str
     size: int
     offset: int
     plain: bool
+    folder: bool = False
+    picture: bool = False
 
 
 class PassedTar:
@@ -52,7 +55,7 @@ class PassedTar:
                 while (found := tar.next()) is not None:
                     cast("Any", tar).members.clear()  # tarfile would keep every header
                     plain = found.isreg() and not found.issparse()
-                    yield Member(found.name.removeprefix("./"), found.size, found.offset_data, plain)
+                    yield Member(found.name.removeprefix("./"), found.size, found.offset_data, plain, found.isdir())
             # tarfile takes a header that it cannot read for the end.
             if self._file.last != _END:
                 raise ShardError(
@@ -68,6 +71,12 @@ class PassedTar:
             if len(data) != member.size:
                 raise EOFError(f"{member.name} has {len(data):,} of {member.size:,} bytes")
             return data
+
+    def read_head(self, member: Member, size: int) -> bytes:
+        """Return the first bytes of the member that was yielded last; raises as iteration."""
+        with refusing(self._path):
+            self._file.seek(member.offset)
+            return self._file.read(min(size, member.size))
 
     def drain(self) -> None:
         """Read to the end, where compressed files keep their checksums; raises as iteration."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from struct import Struct
 
 from shards.errors import ShardError
+from shards.pictures.signature import DICOM_BYTES, is_dicom
 from shards.sources.archive_names import decode_names
+from shards.sources.content import may_be_dicom
 from shards.sources.layout import Entry
 from shards.sources.model import Source
 from shards.sources.tars import LateFile
@@ -23,8 +25,8 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 _UNICODE_PATH = 0x7075
 
 
-def list_zip(path: Path) -> tuple[list[Entry], list[str], list[str]]:
-    """Return the files of a zip by the offset of their local header, with CRC as stamp; links by name; notes.
+def list_zip(path: Path) -> tuple[list[Entry], list[str], list[str], list[str]]:
+    """Return the files of a zip by the offset of their local header, with CRC as stamp; links, folders; notes.
 
     Raises:
         ShardError: Damaged, encrypted, or packed by a method that only the program knows that did it.
@@ -32,6 +34,8 @@ def list_zip(path: Path) -> tuple[list[Entry], list[str], list[str]]:
     try:
         with zipfile.ZipFile(path) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
+            folders = [info for info in file.infolist() if info.is_dir()]
+            odd = {info.header_offset for info in infos if may_be_dicom(info.filename) and _begins_as_dicom(file, info)}
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as err:
         raise ShardError(f"{path} is damaged or not what its ending says ({err}); fetch or write it again") from err
     names, notes = _decode_names(path, infos)
@@ -41,8 +45,19 @@ def list_zip(path: Path) -> tuple[list[Entry], list[str], list[str]]:
         if stat.S_ISLNK(info.external_attr >> 16):
             links.append(name)
         elif not name.endswith("/"):
-            entries.append(Entry(name, info.file_size, info.CRC, info.header_offset))
-    return entries, links, notes
+            picture = info.header_offset in odd
+            entries.append(Entry(name, info.file_size, info.CRC, info.header_offset, picture))
+    return entries, links, _decode_names(path, folders)[0], notes
+
+
+def _begins_as_dicom(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return False  # it is refused by name
+    try:
+        with file.open(info) as opened:
+            return is_dicom(opened.read(DICOM_BYTES))
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return False
 
 
 def _refuse_unreadable(path: Path, info: zipfile.ZipInfo, name: str) -> None:

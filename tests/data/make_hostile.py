@@ -177,6 +177,65 @@ def tiff(values: np.ndarray, tags: dict[int, int], planes: bool = False) -> byte
     return (head + more).ljust(offsets[0], b"\x00") + body
 
 
+def wide_tiff(values: np.ndarray) -> bytes:
+    """Return a TIFF of [H, W, C] with C = 1 or 3 of any numbers, as they lie in memory."""
+    bits, kind = 8 * values.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    channels = values.shape[2]
+    shorts = np.ascontiguousarray(values).view(np.uint16).reshape(values.shape[0], values.shape[1], -1)
+    return tiff(shorts, {258: bits, 339: kind, 262: 2 if channels == 3 else 1, 277: channels})
+
+
+def packed_tiff(values: np.ndarray, bits: int) -> bytes:
+    """Return a TIFF of uint16[H, W, C] with C = 1 or 3, each value in 9 to 15 bits, rows from a byte on."""
+    width, channels = values.shape[1:]
+    rows = [
+        int("".join(f"{value:0{bits}b}" for value in row.ravel().tolist()).ljust(-(-row.size * bits // 8) * 8, "0"), 2)
+        for row in values
+    ]
+    body = b"".join(row.to_bytes(-(-width * channels * bits // 8), "big") for row in rows)
+    shorts = np.frombuffer(body.ljust(values.nbytes, b"\x00"), np.uint16).reshape(values.shape)
+    return tiff(shorts, {258: bits})
+
+
+def preview_tiff(below: bool = False, photometric: int = 2) -> bytes:
+    """Return a TIFF whose first page is a preview of 8 x 8 black pixels, and the next one, or one below it, `rgb`."""
+    height, width = HEIGHT, WIDTH
+    preview, picture = bytes(8 * 8 * 3), rgb_pixels().tobytes()
+    bits = struct.pack("<3H", 8, 8, 8)
+    start = 8 + len(bits) + len(preview) + len(picture)
+
+    def page(at: int, facts: dict[int, int], following: int) -> bytes:
+        entries = [
+            struct.pack("<HHI", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1) + struct.pack("<I", value)
+            for tag, value in sorted(facts.items())
+        ]
+        return struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<I", following)
+
+    def describe(kind: int, colours: int, sides: tuple[int, int], offset: int) -> dict[int, int]:
+        size = sides[0] * sides[1] * 3
+        return {
+            254: kind, 256: sides[0], 257: sides[1], 258: 8, 259: 1, 262: colours, 273: offset, 277: 3, 278: sides[1],
+            279: size,
+        }  # fmt: skip
+
+    first = describe(1, 2, (8, 8), 8 + len(bits)) | ({330: 0} if below else {})
+    second = start + 2 + 12 * len(first) + 4
+    first |= {330: second} if below else {}
+    pages = page(start, first, 0 if below else second)
+    pages += page(second, describe(0, photometric, (width, height), 8 + len(bits) + len(preview)), 0)
+    return b"II*\x00" + struct.pack("<I", start) + bits + preview + picture + pages
+
+
+def bmp_32(pixels: np.ndarray, alpha: int) -> bytes:
+    """Return a BMP of uint8[H, W, 3] with a header that tells masks for colours and alpha, and one alpha throughout."""
+    height, width = pixels.shape[:2]
+    body = np.dstack([pixels[::-1, :, ::-1], np.full((height, width), alpha, np.uint8)]).tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, len(body), 0, 0, 0, 0) + masks + b"BGRs"
+    start = 14 + 124
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head.ljust(124, b"\x00") + body
+
+
 def ycck() -> bytes:
     """Return a CMYK JPEG whose Adobe marker tells YCCK, which Pillow reads and does not write: the same coefficients,
     taken for luma and chroma of the inks, and black."""
@@ -365,8 +424,7 @@ HOSTILE = [
         "deep_planes.tif",
         "16-bit RGB, a plane for each channel",
         lambda: tiff(deep_rgb(), {}, planes=True),
-        None,
-        "that is read wrongly",
+        _AS_STORED,
     ),
     Hostile(
         "deep_premultiplied.tif",
@@ -450,23 +508,50 @@ HOSTILE = [
         "deep_cmyk_planes.tif",
         "16-bit CMYK, a plane for each ink",
         lambda: tiff(deep_rgb(4), {262: 5}, planes=True),
-        None,
-        "a plane for each channel) that is read wrongly",
+        _AS_STORED,
     ),
     Hostile(
         "deep_planes_deflated.tif",
         "16-bit RGB, a plane for each channel, deflated",
         lambda: tiff(deep_rgb(), {259: 8}, planes=True),
-        None,
-        "a plane for each channel) that is read wrongly",
+        _AS_STORED,
     ),
     Hostile(
         "float_rgb.tif",
         "RGB of floats",
-        lambda: tiff(deep_rgb(6), {258: 32, 339: 3, 262: 2, 277: 3}),
+        lambda: wide_tiff(rgb_pixels().astype(np.float32) / 255),
         None,
-        "a TIFF of 3 channels of 32 float bits",
+        "float32 colour with values 0..1, whose true range",
+        "range",
     ),
+    Hostile(
+        "float_64.tif",
+        "gray of 64-bit floats",
+        lambda: wide_tiff(_FLOATS.astype(np.float64)[:, :, None]),
+        None,
+        "float64 gray with values 0..1, whose true range",
+        "range",
+    ),
+    Hostile("ten_bits.tif", "10-bit gray", lambda: packed_tiff(deep_rgb(1, 1023), 10), _AS_STORED),
+    Hostile("fourteen_bits.tif", "14-bit RGB", lambda: packed_tiff(deep_rgb(3, 16383), 14), _AS_STORED),
+    Hostile(
+        "complex.tif",
+        "complex numbers",
+        lambda: tiff(deep_rgb(4), {258: 64, 339: 6, 262: 1, 277: 1}),
+        None,
+        "a TIFF of 1 channel of 64 other bits",
+    ),
+    Hostile("preview_first.tif", "a preview before the picture", preview_tiff, _AS_STORED),
+    Hostile("preview_above.tif", "a preview with the picture below it", lambda: preview_tiff(below=True), _AS_STORED),
+    Hostile(
+        "raw.tif",
+        "a camera's raw file, which begins with a preview",
+        lambda: preview_tiff(below=True, photometric=32803),
+        None,
+        "a camera's raw sensor data; develop it",
+    ),
+    Hostile("no_alpha.bmp", "a BMP whose alpha is 0 throughout", lambda: bmp_32(rgb_pixels(), 0), _AS_STORED),
+    Hostile("plain.avif", "AVIF", lambda: encode(rgb(), "AVIF"), _AS_STORED),
     Hostile(
         "twelve.jpg", "a JPEG of 12 bits", twelve_bit_jpeg, None, "a JPEG of 12 bits a channel, and only 8 are read"
     ),

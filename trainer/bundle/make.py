@@ -40,7 +40,7 @@ def make_bundle(recipe: ResolvedRecipe, folder: RunFolder) -> Path:
         folder.bundle,
         model,
         synthesise_pictures() if recipe.probes == "synthetic" else read_real_probes(dataset),
-        preprocess=build_preprocess(recipe, dataset),
+        preprocess=build_preprocess(recipe, dataset, state.decoding),
         classes=dataset.classes,
         display_names=dataset.manifest.display_names,
         task=dataset.manifest.task,

@@ -83,6 +83,8 @@ def make_preprocess(
     if options.preprocess is not None or page is None:
         ordinary = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
         values |= parse_preprocess(options.preprocess or ordinary)
+    if channels != values.get("channels"):
+        values["luminance"] = 2 if channels == 1 else 1
     values["channels"] = channels
     values["interpolation"] = options.interpolation or expects.interpolation
     if packing is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
@@ -19,6 +19,8 @@ Policy = Literal["stretch", "crop", "letterbox"]
 
 _MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
+_LUMINANCE: Final = (19595, 38470, 7471)
+"""Weights of red, green and blue in 65536ths. Source: Pillow's convert("L")."""
 LONGEST: Final = 32
 """How many times the shorter side the longer one may be when policy crop resizes both; its ends are cut off before."""
 
@@ -40,11 +42,22 @@ class PreprocessSpec(BaseModel):
     """Always antialiased."""
     channels: Literal[1, 3] = 3
     """1 gives luminance (ITU-R 601-2)."""
+    luminance: Literal[1, 2] = 1
+    """Version of its rule, 1 channel only. 1: cut off to whole numbers, so that 255 becomes 254, as of bundles that do
+    not say it. 2: rounded, as Pillow does."""
     fill: int = Field(default=0, ge=0, le=255)
     """letterbox only: value of the padding."""
     decode: DecodeOptions = DecodeOptions()
     max_side: int | None = Field(default=None, gt=0)
     """Longer side to which the dataset's larger pictures were shrunk, and so every picture is; None shrinks none."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_first(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Earlier versions read, and fingerprints hold, what they know."""
+        values: dict[str, Any] = write(self)
+        if self.luminance == 1:
+            values.pop("luminance", None)
+        return values
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -69,7 +82,7 @@ def apply_geometry(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tenso
 def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
     """Return uint8[C, S, S] of a decoded picture uint8[3, H, W]."""
     if spec.channels == 1:
-        image = transforms.rgb_to_grayscale(image)
+        image = take_luminance(image, spec.luminance)
     height, width = image.shape[1:]
     if spec.policy == "stretch":
         return _resize(image, spec.size, spec.size, spec)
@@ -85,6 +98,28 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
     top, left = (spec.size - new_height) // 2, (spec.size - new_width) // 2
     padding = [left, top, spec.size - new_width - left, spec.size - new_height - top]
     return transforms.pad(_resize(image, new_height, new_width, spec), padding, fill=spec.fill).contiguous()
+
+
+def take_luminance(image: Tensor, rule: Literal[1, 2]) -> Tensor:
+    """Return [..., 1, H, W] of the same type of a picture [..., 3, H, W] in 0..255, by a version of the rule.
+
+    One of one channel is taken for luminance, and comes back as it is.
+
+    >>> white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
+    >>> take_luminance(white, 1).item(), take_luminance(white, 2).item()
+    (254, 255)
+    """
+    if image.shape[-3] == 1:
+        return image
+    if rule == 1:
+        gray: Tensor = transforms.rgb_to_grayscale(image)
+        return gray
+    whole = image.dtype == torch.uint8
+    bands = image.int() if whole else image
+    red, green, blue = (weight * bands[..., [band], :, :] for band, weight in enumerate(_LUMINANCE))
+    total = red + green + blue
+    # Bytes in whole numbers, so that every device and every program gives the same; the weights sum to 65536.
+    return ((total + 32768) >> 16).to(torch.uint8) if whole else total / 65536
 
 
 def keep_centre(image: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ _PASSES = (
     "(of the new size where a side shrinks, of the old one where it grows), at pixel centres, weights summing to 1; "
     "the width first, then the height, each rounded to whole values 0..255; so does torch with uint8 on a CPU"
 )
+_LUMINANCE = {
+    1: "take the luminance 0.2989 R + 0.587 G + 0.114 B, 32-bit floats, rounded down: white becomes 254",
+    2: "take the luminance (19595 R + 38470 G + 7471 B + 32768) / 65536, whole numbers, rounded down",
+}
+"""By version of the rule."""
 _EVEN = "rounded to the nearest, halves to even"
 
 
@@ -52,7 +57,7 @@ def describe_steps(spec: PreprocessSpec) -> list[str]:
             "reducing_gap=2.0), which first takes the mean of boxes whose sides are half the scale, rounded down"
         )
     if spec.channels == 1:
-        steps.append("take the luminance 0.2989 R + 0.587 G + 0.114 B, 32-bit floats, rounded down: white becomes 254")
+        steps.append(_LUMINANCE[spec.luminance])
     fits = {"stretch": _describe_stretch, "crop": _describe_crop, "letterbox": _describe_letterbox}
     steps += fits[spec.policy](spec, f"{_FILTERS[spec.interpolation]} {_PASSES}")
     return [*steps, "channels first, uint8, 0..255; do not normalise: the model does"]

@@ -21,11 +21,11 @@ from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.read import Sample
 from shards.pictures.decode import decode
-from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre
+from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre, take_luminance
 from trainer.feed.augment.library import Change
 from trainer.feed.augment.seeding import CROP, SampleKey, make_numpy_rng
 from trainer.feed.meter import Meter
-from trainer.feed.resize import resize
+from trainer.feed.resize import resize, resize_fraction
 from trainer.recipes.options.augment import AugmentOptions
 
 _JPEG = b"\xff\xd8\xff"
@@ -61,8 +61,8 @@ class TrainGeometry:
     """What a training picture is before the changes that follow: evaluation's geometry, or a random part of it.
 
     fast: decode large JPEGs at half, a quarter or an eighth of their resolution where the part is that much larger than
-        the input. Against the whole: 0.5 of 255 on average, 3 at the 99th percentile (tests/bench/README.md). Not where
-        `before` changes the decoded picture.
+        the input. Against the whole: at half 0.3 to 0.6 of 255 on average and 2 to 4 at the 99th percentile, at a
+        quarter 0.9 to 1.2 and 7 to 9 (tests/bench/README.md). Not where `before` changes the decoded picture.
     before: what changes the decoded picture.
     """
 
@@ -115,7 +115,7 @@ class TrainGeometry:
         """Return a decoded picture with the channels of the model's input."""
         if image.shape[0] == 1:
             image = image.expand(3, -1, -1)
-        return transforms.rgb_to_grayscale(image) if self.spec.channels == 1 else image
+        return take_luminance(image, self.spec.luminance) if self.spec.channels == 1 else image
 
     def _load_part(self, sample: Sample, sides: tuple[int, int], key: SampleKey) -> Tensor:
         """Return what `load` does, of a plain JPEG of these sides of which a random part is all that is wanted."""
@@ -124,7 +124,15 @@ class TrainGeometry:
         rows = box.top + box.height + _ROWS_BELOW
         upper = decode_upper(sample.data, rows) if scale == 1 and rows < sides[0] else None
         image = decode_sample(sample, self.spec, scale) if upper is None else upper
-        return self._as_input(self._resize_part(image, box.snap(round(sides[1] / image.shape[2]))))
+        scale = round(sides[1] / image.shape[2])  # a decoder may have none of that scale
+        return self._as_input(self._resize_part(image, box) if scale == 1 else self._resize_small(image, box, scale))
+
+    def _resize_small(self, image: Tensor, box: Box, scale: int) -> Tensor:
+        """Return what `_resize_part` does, of a picture decoded `scale` times smaller; the box counts in the whole."""
+        covered = box.snap(scale)
+        left, top = box.left / scale - covered.left, box.top / scale - covered.top
+        place = (left, top, left + box.width / scale, top + box.height / scale)
+        return resize_fraction(cut_box(image, covered), place, self.spec.size, self.spec.interpolation)
 
     def _find_scale(self, box: Box) -> int:
         """Return how many times smaller the picture may be decoded for a part of it: 1, 2, 4 or 8."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LANES = 4
 """Channels that torch's fast kernel for uint8 works on side by side; it has none for a single one."""
 
@@ -27,6 +30,19 @@ def resize(image: Tensor, size: int, mode: str) -> Tensor:
     packed = image[None].contiguous(memory_format=torch.channels_last)
     resized: Tensor = interpolate(packed, (size, size), mode=mode, antialias=True)[0]
     return resized
+
+
+def resize_fraction(image: Tensor, place: tuple[float, float, float, float], size: int, mode: str) -> Tensor:
+    """Return uint8[C, size, size] of a part of uint8[C, H, W], C in {1, 3}, that may begin and end within pixels.
+
+    Torch has no such box; Pillow has, and its antialiased filter is within 2 of torch's.
+
+    place: left, top, right and bottom, pixels.
+    """
+    pixels = image.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if image.shape[0] == 1 else pixels))
+    resized = np.array(picture.resize((size, size), _FILTERS[mode], box=place))
+    return torch.from_numpy(resized if resized.ndim == 3 else resized[:, :, None]).permute(2, 0, 1)
 
 
 def _resize_one(image: Tensor, size: int) -> Tensor:

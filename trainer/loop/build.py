@@ -10,6 +10,7 @@ import torch
 
 from shards.dataset.dataset import Dataset
 from shards.errors import UsageError
+from shards.pictures.decoding import VERSION as DECODING
 from trainer.contract.model.backbone import (
     build_without_memory,
     find_first_convolutions,
@@ -27,6 +28,9 @@ from trainer.weights.match import LoadReport
 from trainer.weights.resolve import list_train_sizes
 
 logger = logging.getLogger(__name__)
+
+_ROUNDS_SINCE = 3
+"""Version of decoding from which on luminance is rounded."""
 
 
 def build_model(recipe: ResolvedRecipe, num_classes: int) -> Classifier:
@@ -98,10 +102,14 @@ def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:
     )
 
 
-def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset) -> PreprocessSpec:
-    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding."""
+def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset, begun: int = DECODING) -> PreprocessSpec:
+    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding.
+
+    begun: Version of decoding of the oldest program that trained the run: it keeps that program's luminance.
+    """
     packing = dataset.manifest.packing
     options = recipe.preprocess.model_dump(exclude={"gray_backbone", "normalise"})
+    options["luminance"] = 2 if options["channels"] == 1 and begun >= _ROUNDS_SINCE else 1
     return PreprocessSpec(size=recipe.image_size, decode=packing.decode, max_side=packing.max_side, **options)
 
 

@@ -103,13 +103,13 @@ def open_run(
 ) -> Run:
     """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    preprocess = build_preprocess(recipe, dataset)
     store = SnapshotStore(folder.snapshots, keeps_all=recipe.snapshot.keep == "all")
     if ranks.is_first:
         clear_leftovers(folder.path)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
     state = store.read_last() or fresh
     _refuse_foreign(state, fresh)
+    preprocess = build_preprocess(recipe, dataset, state.decoding)
     if ranks.is_first:
         for sentence in describe_decoding(dataset, state):
             logger.warning("%s", sentence)

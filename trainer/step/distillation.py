@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, kl_div
-from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.manifest import Task
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
-from trainer.contract.preprocess import PreprocessSpec
+from trainer.contract.preprocess import PreprocessSpec, take_luminance
 from trainer.contract.task import make_task
 from trainer.recipes.options.loss import LossOptions
 
@@ -61,7 +60,7 @@ class Distillation:
 
     def _fit(self, images: Tensor) -> Tensor:
         if self._spec.channels == 1 and images.shape[1] == 3:
-            images = transforms.rgb_to_grayscale(images)
+            images = take_luminance(images, self._spec.luminance)
         size = self._spec.size
         if images.shape[-1] == size:
             return images

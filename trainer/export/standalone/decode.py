@@ -8,11 +8,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
 Bytes = npt.NDArray[np.uint8]
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` of the page takes its place
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    *(["AVIF"] if features.check("avif") else []),
+)
 GRAY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,11 +56,25 @@ def decode(data: bytes, options: dict[str, Any]) -> Bytes:
     except PictureError:
         raise
     except UnidentifiedImageError as err:
-        raise PictureError(f"the picture cannot be decoded ({len(data):,} bytes: no known picture format)") from err
+        raise PictureError(_name_unknown(data)) from err
     except Exception as err:  # Pillow raises anything on damaged bytes
         raise PictureError(
             f"the picture cannot be decoded ({len(data):,} bytes: {' '.join(str(err).split())})"
         ) from err
+
+
+def _name_unknown(data: bytes) -> str:
+    """Return what to say of bytes in which Pillow finds no picture; the endpoint may find one."""
+    what = ""
+    if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
+        what = "a TIFF of a rare layout"
+    elif data[4:8] == b"ftyp":
+        what = "HEIC, or AVIF that Pillow cannot read here"
+    elif data[:1] in (b"\x02", b"\x08") and data[1:2] == data[3:4] == b"\x00":
+        what = "a DICOM file"
+    if what:
+        return f"the picture is {what}, which this program does not read; ask the endpoint"
+    return f"the picture cannot be decoded ({len(data):,} bytes: no known picture format)"
 
 
 def _decode(data: bytes, options: dict[str, Any]) -> Bytes:
@@ -59,8 +83,8 @@ def _decode(data: bytes, options: dict[str, Any]) -> Bytes:
         _refuse_bomb(width, height, options)
     opened = Image.open(io.BytesIO(data), formats=FORMATS)
     _refuse_bomb(opened.width, opened.height, options)
-    _refuse_frames(opened, options)
     _refuse_unread(opened, data)
+    _refuse_frames(opened, options)
     values = _read_deep(opened, data)
     image: Image.Image = opened
     if values is None:
@@ -74,6 +98,8 @@ def _decode(data: bytes, options: dict[str, Any]) -> Bytes:
         turn = None
     if turn is not None:
         image = image.transpose(turn)
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")  # nobody wrote the alpha that the file says it has
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*options["background"], 255))
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
@@ -97,14 +123,26 @@ def _refuse_frames(image: Image.Image, options: dict[str, Any]) -> None:
             raise
         frames = 1  # the first one is asked for, and only later ones are damaged
         image.seek(0)
-    if frames > 1 and options["frames"] == "refuse":
+    if frames > 1 and options["frames"] == "refuse" and _count_pictures(image, frames) > 1:
         raise PictureError(f"the picture has {frames} frames, and one is asked for; keep the one that counts")
+
+
+def _count_pictures(image: Image.Image, frames: int) -> int:
+    """Return how many frames are neither smaller versions of another page of a TIFF nor masks; the first stays open."""
+    count = 0
+    for frame in range(frames):
+        image.seek(frame)
+        count += not (_tag(image, 254, 0) & 5 or _tag(image, 255, 1) == 2)
+    image.seek(0)
+    return count
 
 
 def _refuse_unread(image: Image.Image, data: bytes) -> None:
     """Refuse what Pillow alone does not read bit for bit as the endpoint does, or as it may do in a later version."""
     what, at, args = "", data.find(b"\xff\x4f\xff\x51"), _find_args(image)
-    if image.format == "JPEG2000":
+    if _tag(image, 254, 0) & 5 or _tag(image, 255, 1) == 2:  # smaller, or a mask
+        what = "a TIFF that begins with a preview"
+    elif image.format == "JPEG2000":
         told = data[
             at + 42 : at + 42 + 3 * int.from_bytes(data[at + 40 : at + 42], "big") : 3
         ]  # bits - 1, and the sign

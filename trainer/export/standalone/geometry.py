@@ -27,9 +27,7 @@ def fit(pixels: Bytes, spec: dict[str, Any]) -> Bytes:
     """Return uint8[C, S, S]; `spec` is `preprocess` of the page."""
     size, kind = spec["size"], spec["interpolation"]
     if spec["channels"] == 1:
-        red, green, blue = (pixels[:, :, channel].astype(np.float32) for channel in range(3))
-        luminance = red * np.float32(0.2989) + green * np.float32(0.587) + blue * np.float32(0.114)
-        pixels = luminance.astype(np.uint8)[:, :, None]  # rounded down
+        pixels = _take_luminance(pixels, spec.get("luminance", 1))
     if spec["policy"] == "stretch":
         fitted = resize(pixels, size, size, kind)
     elif spec["policy"] == "crop":
@@ -47,6 +45,16 @@ def fit(pixels: Bytes, spec: dict[str, Any]) -> Bytes:
         fitted = np.full((size, size, pixels.shape[2]), spec["fill"], np.uint8)
         fitted[top : top + sides[0], left : left + sides[1]] = resize(pixels, sides[0], sides[1], kind)
     return np.ascontiguousarray(fitted.transpose(2, 0, 1))
+
+
+def _take_luminance(pixels: Bytes, rule: int) -> Bytes:
+    """Return uint8[H, W, 1] by a version of the rule: 2 rounds, 1 cuts off."""
+    if rule == 2:
+        weighted = pixels.astype(np.int64) @ np.array([19595, 38470, 7471])
+        return ((weighted + 32768) >> 16).astype(np.uint8)[:, :, None]
+    red, green, blue = (pixels[:, :, channel].astype(np.float32) for channel in range(3))
+    luminance = red * np.float32(0.2989) + green * np.float32(0.587) + blue * np.float32(0.114)
+    return luminance.astype(np.uint8)[:, :, None]
 
 
 def resize(pixels: Bytes, height: int, width: int, kind: str) -> Bytes:

@@ -1,0 +1,71 @@
+"""8-bit pictures of any mode to RGB: turned upright, laid on a colour where they are transparent, inks to light."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms
+
+from shards.errors import DecodeError
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def to_rgb(
+    image: Image.Image, original: Image.Image, background: tuple[int, int, int]
+) -> tuple[npt.NDArray[np.uint8], bool]:
+    """Return uint8[H, W, 3] of a loaded 8-bit picture, turned as the EXIF of `original` says, and whether nothing of it
+    is seen: each of its pixels is wholly transparent, so that all is `background`.
+
+    Raises:
+        DecodeError: An embedded CMYK profile that cannot be used.
+    """
+    upright, hidden = _turn_upright(_drop_empty_alpha(image), original), False
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        hidden = layer.getchannel("A").getextrema() == (0, 0)
+        canvas = Image.new("RGBA", layer.size, (*background, 255))
+        upright = Image.alpha_composite(canvas, layer)
+    elif upright.mode == "CMYK":
+        upright = _convert_cmyk(upright, original.info.get("icc_profile"))
+    # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
+    return np.array(upright.convert("RGB")), hidden
+
+
+def _drop_empty_alpha(image: Image.Image) -> Image.Image:
+    """Return a BMP whose fourth byte is 0 throughout without it: programs that write none say all the same that it is
+    alpha, and other readers show such a picture opaque."""
+    empty = image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+    return image.convert("RGB") if empty else image
+
+
+def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Return the picture as the EXIF orientation of `original` says; EXIF that cannot be read says nothing."""
+    # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
+    try:
+        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _convert_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if not profile:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as err:  # OSError: the profile itself cannot be parsed
+        raise DecodeError(f"the embedded CMYK profile cannot be used: {err}") from err
+    assert converted is not None  # only inPlace=True returns None
+    return converted
