@@ -50,18 +50,21 @@ def test_the_readme_lists_what_an_option_can_be(option: str, table: Table[Row]) 
 
 def test_the_readme_lists_the_schedules_in_one_word() -> None:
     forms = ", ".join(f"`{row.form.example}`" for row in SCHEDULES.values() if row.form)
-    assert f"as tutorials spell it ({forms})" in " ".join(README.split())
+    wanted = f"as tutorials spell it ({forms})"
+    assert wanted in " ".join(README.split()), f"write '{wanted}' where the README lists schedules"
 
 
 def test_the_readme_lists_the_policies() -> None:
     listed = README.split("`augment.policy=` ")[1].split(" changes them")[0]
-    assert re.findall(r"`(\w+)`", listed) == [name for name in POLICIES if name != "none"]
+    wanted = [name for name in POLICIES if name != "none"]
+    assert re.findall(r"`(\w+)`", listed) == wanted, f"list {', '.join(wanted)} where the README lists policies"
 
 
 def test_the_readme_lists_the_back_ends_and_their_extras() -> None:
     listed = README.split("measures the back ends ")[1].split(", the model alone")[0]
     extras = {row.extra: None for row in BACKENDS.values() if row.extra}
-    assert re.findall(r"`([\w-]+)`", listed) == [*BACKENDS, *extras]
+    wanted = [*BACKENDS, *extras]
+    assert re.findall(r"`([\w-]+)`", listed) == wanted, f"list {', '.join(wanted)} where the README lists back ends"
 
 
 def test_the_module_map_names_every_module() -> None:
