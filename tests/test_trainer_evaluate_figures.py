@@ -47,6 +47,11 @@ def make_rows(samples: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return labels, ONE_LABEL.compute_probabilities(logits)
 
 
+def to_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits that give these probabilities."""
+    return np.log(probabilities).astype(np.float32)
+
+
 def needs_chinese() -> None:
     if choose_font(CHINESE) is None:
         pytest.skip("no font on this machine has Chinese characters; the extra `fonts` brings one")
@@ -64,7 +69,7 @@ def test_chinese_class_names_are_drawn_without_a_missing_glyph(tmp_path: Path, d
     assert (lettering.names, lettering.note) == (CHINESE, None)
     labels, probabilities = make_rows(60, 2)
     draw_confusion(tmp_path / "confusion.png", np.array([[20, 3], [4, 33]]), lettering)
-    draw_scores(tmp_path / "curves.png", labels, probabilities, lettering, Rule(ONE_LABEL, 1))
+    draw_scores(tmp_path / "curves.png", labels, to_logits(probabilities), lettering, Rule(ONE_LABEL, 1))
     draw_thresholds(tmp_path / "thresholds.png", labels, probabilities, lettering, Rule(ONE_LABEL, 1))
     assert [tick.get_text() for tick in drawn[0].axes[0].get_xticklabels()] == CHINESE
     assert drawn[2].axes[0].get_title() == "positive: 新冠肺炎"
@@ -133,9 +138,8 @@ def test_curves_of_many_classes_are_their_mean_and_the_worst(
 ) -> None:
     labels, probabilities = make_rows(400, number)
     names = [f"c{n}" for n in range(number)]
-    draw_scores(
-        tmp_path / "curves.png", labels, probabilities, letter_classes(names, names), find_rule(ONE_LABEL, names)
-    )
+    lettering = letter_classes(names, names)
+    draw_scores(tmp_path / "curves.png", labels, to_logits(probabilities), lettering, find_rule(ONE_LABEL, names))
     roc = drawn[0].axes[0]
     shown = roc.get_legend_handles_labels()[1]
     assert len(shown) == labelled

@@ -15,6 +15,7 @@ from trainer.evaluate.metrics import intervals, resampling
 from trainer.evaluate.metrics.intervals import Answers, compute_intervals
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
 from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, list_unbounded, plan_draws, wilson
+from trainer.evaluate.metrics.row_scores import score_rows
 from trainer.evaluate.metrics.rule import find_rule
 
 SIMULATIONS = 400
@@ -91,8 +92,8 @@ def test_every_metric_is_resampled_as_it_is_computed(num_classes: int, monkeypat
     answers = make_answers(300, num_classes)
     classes = [f"c{number}" for number in range(num_classes)]
     rule = find_rule(ONE_LABEL, classes)
-    ranked = intervals._rank_classes(answers, rule)
-    values = intervals._resample(answers, rule, plan_draws(find_units(300, None), len(ranked), 4), ranked)
+    numbers, rows = intervals._list_ranked(answers, rule), score_rows(answers.labels, answers.logits, rule)
+    values = intervals._resample(answers, rows, rule, plan_draws(find_units(300, None), len(numbers), 4), numbers)
     metrics = compute_metrics(answers.labels, answers.logits, classes, rule)
     left_out = {"samples", *list_unbounded(ONE_LABEL)}
     scalars = {name: [value] * 4 for name, value in select_scalars(metrics).items() if name not in left_out}

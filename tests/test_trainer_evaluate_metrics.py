@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ import pytest
 from sklearn import metrics as sk
 
 from shards.errors import UsageError
-from trainer.contract.task import ONE_LABEL
-from trainer.evaluate.metrics.metrics import compute_metrics
+from trainer.contract.task import MANY_LABELS, ONE_LABEL
+from trainer.evaluate.metrics import blocks
+from trainer.evaluate.metrics.log_odds import LogOdds
+from trainer.evaluate.metrics.metrics import compute_metrics, compute_scalars, select_scalars
 from trainer.evaluate.metrics.one_label import SPECIFICITIES
-from trainer.evaluate.metrics.ranking import rank_scores, sweep_thresholds
+from trainer.evaluate.metrics.ranking import measure_areas, rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.rule import Rule, find_rule
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -170,3 +174,91 @@ def test_areas_of_many_weightings_at_once_are_those_of_scikit_learn(weighted: bo
     for row, auroc, area in zip(weights, sweep.auroc(), sweep.average_precision(), strict=True):
         assert auroc == pytest.approx(sk.roc_auc_score(truth, scores, sample_weight=row))
         assert area == pytest.approx(sk.average_precision_score(truth, scores, sample_weight=row))
+
+
+@pytest.mark.parametrize("own", [1, 2, 16, 17, 200, 399])
+def test_areas_without_a_sort_are_those_of_scikit_learn_for_any_number_of_samples_and_ties(own: int) -> None:
+    rng = np.random.default_rng(own)
+    truth, scores = rng.permutation(400) < own, rng.normal(size=400).round(1)
+    areas = measure_areas(scores[truth], scores)
+    assert areas.auroc == pytest.approx(sk.roc_auc_score(truth, scores), abs=1e-14)
+    assert areas.average_precision == pytest.approx(sk.average_precision_score(truth, scores), abs=1e-14)
+
+
+def test_area_of_pairs_is_the_nearest_number_to_their_share() -> None:
+    scores = np.random.default_rng(0).integers(0, 30, 200)
+    own, rest = scores[:70], scores[70:]
+    halves = sum(2 * int(a > b) + int(a == b) for a in own.tolist() for b in rest.tolist())
+    assert measure_areas(own, scores).auroc == float(Fraction(halves, 2 * 70 * 130))
+    assert measure_areas(-rest, -scores).auroc == measure_areas(own, scores).auroc  # the other class ranks the same
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 9])
+@pytest.mark.parametrize("margin", [1, 40, 300, 2000])
+def test_log_odds_are_those_of_exact_arithmetic_for_any_margin(num_classes: int, margin: int) -> None:
+    rng = np.random.default_rng(margin)
+    logits = (rng.integers(-3, 4, (20, num_classes)) * (margin / 4)).astype(np.float32)
+    found = LogOdds(ONE_LABEL, logits).table()
+    for row, odds in zip(logits.astype(float).tolist(), found.tolist(), strict=True):
+        for number, own in enumerate(row):
+            others = [z for place, z in enumerate(row) if place != number]
+            rest = max(others) + math.log(math.fsum(math.exp(z - max(others)) for z in others))
+            assert odds[number] == pytest.approx(own - rest, rel=1e-12, abs=1e-12)
+
+
+def test_log_odds_of_classes_that_are_given_apart_are_their_logits() -> None:
+    logits = np.array([[0.5, -3, 80]], np.float32)
+    assert LogOdds(MANY_LABELS, logits).table().tolist() == [[0.5, -3.0, 80.0]]
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_samples_are_ranked_where_all_their_probabilities_round_to_one(num_classes: int) -> None:
+    """Margins 40 to 70: those of class 1 in all but one of 12 pairs above those of class 0, which is called 1, too."""
+    margins, labels = np.array([40, 41, 52, 50, 60, 65, 70]), np.array([0, 0, 0, 1, 1, 1, 1])
+    logits = np.zeros((7, num_classes), np.float32)
+    logits[:, 1] = margins
+    scores = ONE_LABEL.compute_probabilities(logits)[:, 1]
+    assert set(scores) == {1.0}
+    metrics = measure(labels, logits, [f"c{number}" for number in range(num_classes)])
+    assert metrics["per_class"]["c1"]["auroc"] == 11 / 12
+    assert metrics["per_class"]["c1"]["auprc"] == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
+    if num_classes == 2:
+        assert (metrics["auroc"], metrics["sensitivity_at_specificity_95"]) == (11 / 12, 3 / 4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_counts_are_those_of_scikit_learn_to_the_last_bit(num_classes: int) -> None:
+    judged = judge(num_classes)
+    labels, said = judged.labels, judged.predicted
+    columns = sk.precision_recall_fscore_support(labels, said, labels=range(num_classes), zero_division=0.0)
+    for name, column in zip(("precision", "recall", "f1", "support"), columns, strict=True):
+        assert [row[name] for row in judged.metrics["per_class"].values()] == column.tolist()
+    assert judged.metrics["mcc"] == sk.matthews_corrcoef(labels, said)
+    assert judged.metrics["kappa"] == sk.cohen_kappa_score(labels, said)
+
+
+def test_table_in_blocks_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judge(9).metrics
+    monkeypatch.setattr(blocks, "CELLS", 31)
+    assert {**judge(9).metrics, "kappa": 0.0} == {**whole, "kappa": 0.0}
+    assert judge(9).metrics["kappa"] == pytest.approx(whole["kappa"], rel=1e-14)  # its cells are added block by block
+
+
+def test_single_numbers_alone_are_those_beside_the_tables() -> None:
+    judged = judge(6)
+    classes = [f"c{number}" for number in range(6)]
+    assert compute_scalars(judged.labels, judged.logits, classes, judged.rule) == select_scalars(judged.metrics)
+
+
+def test_single_numbers_need_no_table_in_64_bits_beside_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,500 classes and pictures it would be 18 MB, and so would a confusion matrix."""
+    monkeypatch.setattr(blocks, "CELLS", 1 << 15)
+    labels, logits = np.arange(1500), np.random.default_rng(0).standard_normal((1500, 1500), dtype=np.float32)
+    classes = [f"c{number}" for number in range(1500)]
+    rule = find_rule(ONE_LABEL, classes)
+    compute_scalars(labels[:10] % 2, logits[:10, :2], classes[:2], find_rule(ONE_LABEL, classes[:2]))  # what it imports
+    tracemalloc.start()
+    compute_scalars(labels, logits, classes, rule)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6

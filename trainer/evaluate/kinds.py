@@ -57,7 +57,7 @@ def _draw_one_label(
     return {
         "confusion.png": lambda path: draw_confusion(path, confusion, lettering),
         "confusion_normalised.png": lambda path: draw_confusion(path, confusion, lettering, normalised=True),
-        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
+        "curves.png": lambda path: draw_scores(path, labels, predictions.logits, lettering, rule),
         "reliability.png": lambda path: draw_reliability(path, labels, probabilities),
         "thresholds.png": lambda path: draw_thresholds(path, labels, probabilities, lettering, rule),
     }
@@ -67,10 +67,10 @@ def _draw_many_labels(
     predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
 ) -> dict[str, Drawing]:
     confusions = np.array(list(result["confusion_per_class"].values()))
-    labels, probabilities = predictions.labels, predictions.probabilities
+    labels = predictions.labels
     return {
         "confusion.png": lambda path: draw_confusions(path, confusions, lettering),
-        "curves.png": lambda path: draw_scores(path, labels, probabilities, lettering, rule),
+        "curves.png": lambda path: draw_scores(path, labels, predictions.logits, lettering, rule),
     }
 
 

@@ -20,6 +20,7 @@ from shards.dataset.read import SampleReader
 from shards.errors import UsageError
 from shards.files.atomic import write_atomically
 from trainer.contract.task import Task, make_task
+from trainer.evaluate.metrics.blocks import cut_rows
 from trainer.evaluate.rows import Rows
 
 Ints = npt.NDArray[np.int64]
@@ -145,13 +146,18 @@ def write_predictions(out: Path, predictions: Predictions, predicted: Ints) -> N
         pq.write_table(table, file)
     with write_atomically(out / "predictions.csv") as file:
         pyarrow.csv.write_csv(table, file)
+    with write_atomically(out / "predictions.txt") as file:
+        for rows in cut_rows(len(table), len(predictions.classes)):
+            file.write(_write_lines(table.slice(rows.start, rows.stop - rows.start), predictions, predicted, rows))
+
+
+def _write_lines(table: pa.Table, predictions: Predictions, predicted: Ints, rows: slice) -> bytes:
+    """Return the lines of some rows of predictions.txt, which are `table`."""
     digits = pa.array(["0", "1"])
     columns = [pc.cast(pc.round(table[_PROBABILITY + name], 6), pa.string()) for name in predictions.classes]
-    for chosen in (predictions.labels, predicted):
+    for chosen in (predictions.labels[rows], predicted[rows]):
         flags = predictions.task.flag(chosen, len(predictions.classes))
         columns += [digits.take(pa.array(column.astype(np.int8))) for column in flags.T]
     paths = pc.replace_substring(table["path"], "\n", "\\n")
-    lines = pc.binary_join_element_wise(*columns, paths, " ")
-    with write_atomically(out / "predictions.txt") as file:
-        for chunk in pa.chunked_array(lines).chunks:
-            file.write(("\n".join(chunk.to_pylist()) + "\n").encode())
+    lines = pa.chunked_array(pc.binary_join_element_wise(*columns, paths, " "))
+    return "".join(f"{line}\n" for line in lines.to_pylist()).encode()

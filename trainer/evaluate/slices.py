@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from shards.errors import UsageError
 from trainer.contract.metrics import Metric, find_right, list_metrics
-from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
+from trainer.evaluate.metrics.metrics import compute_scalars
 from trainer.evaluate.metrics.resampling import Units, bound_mean
 from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.predictions import Predictions
@@ -54,9 +54,7 @@ def _judge_slices(
 ) -> Iterator[dict[str, Any]]:
     column = predictions.known[name]
     for value, chosen in _cut_numbers(column) if _is_numeric(column) else _cut_values(column):
-        metrics = select_scalars(
-            compute_metrics(predictions.labels[chosen], predictions.logits[chosen], predictions.classes, rule)
-        )
+        metrics = compute_scalars(predictions.labels[chosen], predictions.logits[chosen], predictions.classes, rule)
         first = find_right(metrics)
         row: dict[str, Any] = {"value": value, "samples": int(chosen.sum()), first.key: metrics[first.key]}
         names, of = np.unique(units.of[chosen], return_inverse=True)

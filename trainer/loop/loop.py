@@ -16,7 +16,7 @@ import numpy as np
 
 from shards.errors import ShardError, UsageError
 from shards.order.plan import EpochPlan
-from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
+from trainer.evaluate.metrics.metrics import compute_scalars
 from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.rows import Rows, evaluate_split
 from trainer.feed.meter import Readings, judge
@@ -99,12 +99,7 @@ def _judge_epoch(run: Run) -> Numbers:
 
 def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
     """Return the metrics that are single numbers; those of one class are the positive one's, None: no class is."""
-    metrics = compute_metrics(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
-    if positive is not None and len(classes) == 2 and "auroc" in metrics:
-        # Either class's is the same but for rounding, and that must not choose the best epoch: who names another class
-        # afterwards goes on with the same run.
-        metrics["auroc"] = metrics["per_class"][classes[1]]["auroc"]
-    return select_scalars(metrics)
+    return compute_scalars(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:

@@ -11,6 +11,7 @@ from trainer.contract.bundle import Bundle, BundlePage
 from trainer.evaluate.bundle import evaluate_bundle
 from trainer.evaluate.extras import try_extra
 from trainer.evaluate.files import Judging
+from trainer.evaluate.metrics.log_odds import LogOdds
 from trainer.evaluate.positive import find_positive
 from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
@@ -74,7 +75,8 @@ def finish_run(
 
 def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
     """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
-    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, rows.probabilities, page.classes))
+    scores = LogOdds(rows.task, rows.logits).table()
+    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, scores, page.classes))
     if tracker.takes_images:
         worst = try_extra(f"{split.name}/worst in W&B", lambda: read_worst(rows, split, page.preprocess, page.classes))
         tracker.log_pictures(f"{split.name}/worst", worst or [])

@@ -12,11 +12,13 @@ import numpy.typing as npt
 from trainer.evaluate.figures.figures import new_figure, save_figure, shorten_name
 from trainer.evaluate.figures.fonts import Lettering
 from trainer.evaluate.metrics.calibration import BINS, bin_confidences, calibration_error
+from trainer.evaluate.metrics.log_odds import LogOdds
 from trainer.evaluate.metrics.rule import Rule
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.float32]
 
 _NAMED = 10
 """Curves up to which each class has its own colour; of more the mean is drawn over all, and the worst are named."""
@@ -27,17 +29,17 @@ _GRID = np.linspace(0, 1, 201)
 _INK, _SOFT = "#1f2933", "#b8c4ce"
 
 
-def draw_scores(path: Path, labels: Ints, probabilities: Floats, lettering: Lettering, rule: Rule) -> None:
-    """Draw ROC and precision-recall of the positive class of two, or of each class against the rest.
+def draw_scores(path: Path, labels: Ints, logits: Logits, lettering: Lettering, rule: Rule) -> None:
+    """Draw ROC and precision-recall of the positive class of two, or of each class against the rest, by their log-odds.
 
     labels: As of the rule's task.
     """
-    about = name_positive(lettering.names, rule) if probabilities.shape[1] == 2 else ""
+    about = name_positive(lettering.names, rule) if logits.shape[1] == 2 else ""
     with lettering.applied():
         figure = new_figure(10, 4.8)
         roc, pr = figure.subplots(1, 2)
-        _draw_curves(roc, list(_trace(labels, probabilities, rule, _trace_roc)), lettering.names, "AUROC")
-        _draw_curves(pr, list(_trace(labels, probabilities, rule, _trace_pr)), lettering.names, "AP")
+        _draw_curves(roc, list(_trace(labels, logits, rule, _trace_roc)), lettering.names, "AUROC")
+        _draw_curves(pr, list(_trace(labels, logits, rule, _trace_pr)), lettering.names, "AP")
         roc.plot([0, 1], [0, 1], color="grey", linestyle=":", zorder=1)
         roc.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC{about}")
         pr.set(xlabel="recall", ylabel="precision", title=f"precision and recall{about}", ylim=(0, 1.02))
@@ -62,12 +64,12 @@ Curve = tuple[int, Floats, Floats, float]
 """Class, x, y, area."""
 
 
-def _trace(labels: Ints, probabilities: Floats, rule: Rule, trace: Any) -> Iterator[Curve]:
-    truths = rule.task.flag(labels, probabilities.shape[1])
-    for number in _list_classes(probabilities.shape[1], rule):
+def _trace(labels: Ints, logits: Logits, rule: Rule, trace: Any) -> Iterator[Curve]:
+    truths, odds = rule.task.flag(labels, logits.shape[1]), LogOdds(rule.task, logits)
+    for number in _list_classes(logits.shape[1], rule):
         truth = truths[:, number]
         if 0 < truth.sum() < len(truth):
-            x, y, area = trace(truth, probabilities[:, number])
+            x, y, area = trace(truth, odds.column(number))
             chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).astype(int))
             yield number, x[chosen], y[chosen], area
 
@@ -102,7 +104,8 @@ def _draw_curves(axes: Any, curves: list[Curve], names: list[str], area_name: st
 
 def draw_reliability(path: Path, labels: Ints, probabilities: Floats) -> None:
     """Draw accuracy by confidence of the most probable class in 15 bins, and how many samples each bin holds."""
-    confidences, bins = bin_confidences(probabilities)
+    confidences: Floats = probabilities.max(axis=1)
+    bins = bin_confidences(confidences)
     right = probabilities.argmax(axis=1) == labels
     counts = np.bincount(bins, minlength=BINS)
     shown = counts > 0

@@ -24,11 +24,10 @@ def brier_scores(labels: Ints, probabilities: Floats) -> Floats:
     return scores / 2 if probabilities.shape[1] == 2 else scores
 
 
-def bin_confidences(probabilities: Floats) -> tuple[Floats, Ints]:
-    """Return the highest probability of each sample, float64[N], and its bin, int64[N]; bins are open below."""
-    confidences: Floats = probabilities.max(axis=1)
+def bin_confidences(confidences: Floats) -> Ints:
+    """Return int64[N], the bin of each sample's highest probability float64[N]; bins are open below."""
     bins = np.ceil(confidences * BINS).astype(np.int64) - 1
-    return confidences, bins.clip(0, BINS - 1)
+    return bins.clip(0, BINS - 1)
 
 
 def calibration_error(right: npt.NDArray[np.bool_], confidences: Floats, bins: Ints) -> float:

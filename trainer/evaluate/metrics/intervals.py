@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainer.contract.task import ONE_LABEL
-from trainer.evaluate.metrics.calibration import brier_scores
-from trainer.evaluate.metrics.one_label import SPECIFICITIES, TOP, is_in_top
+from trainer.evaluate.metrics.log_odds import LogOdds
+from trainer.evaluate.metrics.one_label import SPECIFICITIES
 from trainer.evaluate.metrics.ranking import Ranked, rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.resampling import (
     BY_CLASS,
@@ -27,6 +26,7 @@ from trainer.evaluate.metrics.resampling import (
     plan_draws,
     resample,
 )
+from trainer.evaluate.metrics.row_scores import TOP, RowScores, score_rows
 from trainer.evaluate.metrics.rule import Rule
 
 Ints = npt.NDArray[np.int64]
@@ -58,61 +58,64 @@ def compute_intervals(
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile); Field and Welsh 2007 (cluster bootstrap).
     """
-    ranked = _rank_classes(answers, rule)
-    draws = plan_draws(units, len(ranked), resamples)
-    values = _resample(answers, rule, draws, ranked)
+    numbers = _list_ranked(answers, rule)
+    draws, rows = plan_draws(units, len(numbers), resamples), score_rows(answers.labels, answers.logits, rule)
+    values = _resample(answers, rows, rule, draws, numbers)
     how = draws.describe()
     how["notes"] |= list_unbounded(rule.task)
     if not draws.ranked:
         how["notes"] |= dict.fromkeys(("auroc", "auprc", *SPECIFICITIES), TOO_MANY)
-    intervals, notes = bound_values(values, classes, lambda name: _bound_sure(name, answers, rule, units))
+    intervals, notes = bound_values(values, classes, lambda name: _bound_sure(name, answers, rows, rule, units))
     how["notes"] |= notes
     return {"interval": how, "intervals": intervals}
 
 
-def _rank_classes(answers: Answers, rule: Rule) -> dict[int, Ranked]:
-    probabilities = ONE_LABEL.compute_probabilities(answers.logits)
-    numbers = range(answers.num_classes)
+def _list_ranked(answers: Answers, rule: Rule) -> range:
+    """Return the numbers of the classes by whose log-odds samples are ranked."""
     if answers.num_classes == 2 and rule.positive is not None:
-        numbers = range(rule.positive, rule.positive + 1)
-    return {number: rank_scores(answers.labels == number, probabilities[:, number]) for number in numbers}
+        return range(rule.positive, rule.positive + 1)
+    return range(answers.num_classes)
 
 
-def _resample(answers: Answers, rule: Rule, draws: Draws, ranked: dict[int, Ranked]) -> Values:
+def _rank_classes(answers: Answers, rule: Rule, numbers: range) -> dict[int, Ranked]:
+    odds = LogOdds(rule.task, answers.logits)
+    return {number: rank_scores(answers.labels == number, odds.column(number)) for number in numbers}
+
+
+def _resample(answers: Answers, rows: RowScores, rule: Rule, draws: Draws, numbers: range) -> Values:
     """Return each metric's values float64[resamples, ...]."""
-    means = _list_means(answers)
+    means = {"log_loss": rows.log_losses, "brier": rows.brier}
+    if answers.num_classes > TOP:
+        means["top5_accuracy"] = rows.in_top.astype(np.float64)
+    ranked = _rank_classes(answers, rule, numbers) if draws.ranked else {}
 
     def judge(weights: Floats) -> Values:
-        return _judge_confusion(_weigh_confusion(answers, weights), rule) | average(means, weights)
+        return _judge_counts(_weigh_counts(answers, weights), rule) | average(means, weights)
 
-    width = max(len(answers.labels), answers.num_classes**2)
+    width = max(len(answers.labels), 3 * answers.num_classes)
     return resample(draws, width, judge, partial(_judge_order, ranked, rule))
 
 
-def _list_means(answers: Answers) -> Values:
-    """Return the metrics that are means over samples, as float64[N] each."""
-    means = {
-        "log_loss": ONE_LABEL.log_losses(answers.labels, answers.logits),
-        "brier": brier_scores(answers.labels, ONE_LABEL.compute_probabilities(answers.logits)),
-    }
-    if answers.num_classes > TOP:
-        means["top5_accuracy"] = is_in_top(answers.labels, answers.logits).astype(np.float64)
-    return means
+def _weigh_counts(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return float64[B, K] each of weights float64[B, N]: right answers, labels and answers of each class."""
+    right = answers.labels == answers.predicted
+    parts = (answers.labels[right], weights[:, right]), (answers.labels, weights), (answers.predicted, weights)
+    hits, true, said = (_sum_classes(numbers, part, answers.num_classes) for numbers, part in parts)
+    return hits, true, said
 
 
-def _weigh_confusion(answers: Answers, weights: Floats) -> Floats:
-    """Return float64[B, K, K] of weights float64[B, N]."""
-    number, (rows, _) = answers.num_classes, weights.shape
-    cells = answers.labels * number + answers.predicted + np.arange(rows)[:, None] * number**2
-    counts = np.bincount(cells.ravel(), weights.ravel(), minlength=rows * number**2)
-    return counts.astype(np.float64).reshape(rows, number, number)
+def _sum_classes(numbers: Ints, weights: Floats, num_classes: int) -> Floats:
+    """Return float64[B, K], the sums of weights float64[B, n] by class numbers int64[n]."""
+    rows = len(weights)
+    cells = numbers + np.arange(rows)[:, None] * num_classes
+    sums = np.bincount(cells.ravel(), weights.ravel(), minlength=rows * num_classes)
+    return sums.astype(np.float64).reshape(rows, num_classes)
 
 
-def _judge_confusion(confusion: Floats, rule: Rule) -> Values:
-    """Return the metrics that a confusion matrix float64[B, K, K] decides, float64[B] each, by class float64[B, K]."""
-    right = np.diagonal(confusion, axis1=1, axis2=2)
-    true, said, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
-    present, hits = true > 0, right.sum(axis=1)
+def _judge_counts(counts: tuple[Floats, Floats, Floats], rule: Rule) -> Values:
+    """Return the metrics that counts as of `_weigh_counts` decide, float64[B] each, by class float64[B, K]."""
+    right, true, said = counts
+    total, hits, present = true.sum(axis=1), right.sum(axis=1), true > 0
     precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
     table = {"precision": precision, "recall": recall, "f1": 2 * right / np.maximum(true + said, 1)}
     values = {"accuracy": hits / total, "balanced_accuracy": np.average(recall, axis=1, weights=present)}
@@ -155,14 +158,16 @@ def _judge_order(ranked: dict[int, Ranked], rule: Rule, weights: Floats) -> Valu
     return values | {name: np.mean(column, axis=0) for name, column in columns.items()}
 
 
-def _bound_sure(name: str, answers: Answers, rule: Rule, units: Units) -> tuple[list[float], str] | None:
+def _bound_sure(
+    name: str, answers: Answers, rows: RowScores, rule: Rule, units: Units
+) -> tuple[list[float], str] | None:
     """Return Wilson's interval of a proportion that is the same in all resamples, and a note that says so."""
     if name not in _PROPORTIONS:
         return None
     labels, right = answers.labels, answers.predicted == answers.labels
     part = np.ones(len(labels), dtype=bool)
     if name == "top5_accuracy":
-        right = is_in_top(labels, answers.logits)
+        right = rows.in_top
     elif name in ("sensitivity", "specificity"):
         part = (labels == rule.positive) == (name == "sensitivity")
         right = (answers.predicted == rule.positive) == (name == "sensitivity")

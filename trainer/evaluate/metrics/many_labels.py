@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.contract.metrics import list_metrics
+from trainer.evaluate.metrics.log_odds import LogOdds
+from trainer.evaluate.metrics.ranking import Areas, measure_areas
 from trainer.evaluate.metrics.scored import Scored
 
 Ints = npt.NDArray[np.int64]
@@ -51,22 +53,19 @@ class ManyLabelsScored(Scored):
         return self.present & (self.counted.support < len(self.labels))
 
     @cached_property
+    def _areas(self) -> list[Areas | None]:
+        """Of each class; None where no sample has it."""
+        columns = zip(self.labels.T == 1, LogOdds(self.rule.task, self.logits).columns(), self.present, strict=True)
+        return [measure_areas(scores[truth], scores) if known else None for truth, scores, known in columns]
+
+    @property
     def average_precisions(self) -> list[float | None]:
-        from sklearn import metrics as sk
+        return [None if areas is None else areas.average_precision for areas in self._areas]
 
-        return self._score(sk.average_precision_score, self.present)
-
-    @cached_property
+    @property
     def areas(self) -> list[float | None]:
         """AUROC of each class."""
-        from sklearn import metrics as sk
-
-        return self._score(sk.roc_auc_score, self.mixed)
-
-    def _score(self, metric: Any, defined: Bools) -> list[float | None]:
-        """Return the metric of each class, None where it is not defined."""
-        columns = zip(self.labels.T, self.logits.T, defined.tolist(), strict=True)
-        return [float(metric(labels, logits)) if known else None for labels, logits, known in columns]
+        return [None if areas is None else areas.auroc for areas in self._areas]
 
     def tabulate(self) -> dict[str, Any]:
         """Return undefined, the classes that a mean leaves out; per_class with None where a figure is undefined; and
@@ -138,12 +137,8 @@ def auroc(scored: ManyLabelsScored) -> float | None:
 
 def micro_auroc(scored: ManyLabelsScored) -> float | None:
     """Of all answers together."""
-    from sklearn import metrics as sk
-
-    labels = scored.labels
-    if not 0 < labels.sum() < labels.size:
-        return None
-    return float(sk.roc_auc_score(labels.ravel(), scored.logits.ravel()))
+    scores, there = scored.logits.ravel(), scored.labels.ravel() == 1
+    return measure_areas(scores[there], scores).auroc if there.any() else None
 
 
 def _average(by_class: list[float | None]) -> float | None:

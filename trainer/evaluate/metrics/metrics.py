@@ -28,16 +28,35 @@ def compute_metrics(
     the tables of `Scored.tabulate`. Means over classes are over those with samples. A figure that these samples do not
     define is absent, and `notes` or `undefined` say why.
     """
+    scored = _score(labels, logits, classes, rule)
+    values = _compute(scored)
+    result = {name: value for name, value in values.items() if not isinstance(value, str)}
+    notes = {name: value for name, value in values.items() if isinstance(value, str)}
+    return result | ({"notes": notes} if notes else {}) | scored.tabulate()
+
+
+def compute_scalars(
+    labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], classes: list[str], rule: Rule
+) -> dict[str, float]:
+    """Return the single numbers of `compute_metrics` alone; of many classes they cost far less than its tables."""
+    return select_scalars(_compute(_score(labels, logits, classes, rule)))
+
+
+def _score(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], classes: list[str], rule: Rule) -> Scored:
     scored: Scored = load_builder(_SCORED[rule.task.name])(labels, logits, classes, rule)
-    result: dict[str, Any] = {"samples": len(labels)}
-    notes: dict[str, str] = {}
-    for metric in list_metrics(rule.task.name):
-        if metric.needs == "positive class" and rule.positive is None:
+    return scored
+
+
+def _compute(scored: Scored) -> dict[str, int | float | str]:
+    """Return the number of samples and each metric of the task, or why these samples do not define it."""
+    values: dict[str, int | float | str] = {"samples": len(scored.labels)}
+    for metric in list_metrics(scored.rule.task.name):
+        if metric.needs == "positive class" and scored.rule.positive is None:
             continue
         value = load_builder(metric.builder)(scored)
         if value is not None:
-            (notes if isinstance(value, str) else result)[metric.key] = value
-    return result | ({"notes": notes} if notes else {}) | scored.tabulate()
+            values[metric.key] = value
+    return values
 
 
 def select_scalars(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,74 +1,115 @@
-"""Metrics of pictures that are of one class each; the table is trainer.contract.metrics.
-
-scikit-learn is imported where it is used: it takes seconds, and most processes of a run never evaluate.
-"""
+"""Metrics of pictures that are of one class each; the table is trainer.contract.metrics."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.evaluate.metrics.calibration import bin_confidences, brier_scores, calibration_error
-from trainer.evaluate.metrics.ranking import Sweep, rank_scores, sweep_thresholds
+from trainer.evaluate.metrics.blocks import cut_rows
+from trainer.evaluate.metrics.calibration import bin_confidences, calibration_error
+from trainer.evaluate.metrics.log_odds import LogOdds
+from trainer.evaluate.metrics.ranking import Areas, Sweep, measure_areas, rank_scores, sweep_thresholds
+from trainer.evaluate.metrics.row_scores import TOP, RowScores, score_rows
 from trainer.evaluate.metrics.scored import Scored
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Defined = float | str
 """A value, or why these samples do not define it."""
 
-TOP = 5
 SPECIFICITIES = {"sensitivity_at_specificity_90": 0.90, "sensitivity_at_specificity_95": 0.95}
+
+
+class Counted(NamedTuple):
+    """Samples of each class, int64[K]: right answers, with its label, with it as the answer."""
+
+    right: Ints
+    true: Ints
+    said: Ints
 
 
 class OneLabelScored(Scored):
     """labels, predicted: int64[N]."""
 
     @cached_property
-    def per_class(self) -> list[dict[str, float | int]]:
-        """Of each class precision, recall, f1, support, and where they are defined specificity, auroc and auprc."""
-        from sklearn import metrics as sk
+    def rows(self) -> RowScores:
+        return score_rows(self.labels, self.logits, self.rule)
 
-        labels, predicted = self.labels, self.predicted
-        numbers = list(range(len(self.classes)))
-        columns = sk.precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
-        rows = []
-        for number, (precision, recall, f1, support) in enumerate(zip(*columns, strict=True)):
-            row = {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
-            if 0 < support < len(labels):
-                truth, scores = labels == number, self.probabilities[:, number]
-                row["specificity"] = float((predicted[~truth] != number).mean())
-                row["auroc"] = float(sk.roc_auc_score(truth, scores))
-                row["auprc"] = float(sk.average_precision_score(truth, scores))
-            rows.append(row)
-        return rows
+    @property
+    def predicted(self) -> Ints:
+        return self.rows.predicted
+
+    @cached_property
+    def counted(self) -> Counted:
+        return count_answers(self.labels, self.predicted, len(self.classes))
 
     @property
     def support(self) -> Ints:
-        return self.column("support")
+        """int64[K]."""
+        return self.counted.true
 
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """Return a figure of every class, [K]."""
-        return np.array([row[name] for row in self.per_class])
+    def column(self, name: str) -> Floats:
+        """Return precision, recall or f1 of every class, float64[K]; 0 where no sample decides."""
+        right, true, said = self.counted
+        over, under = {"precision": (right, said), "recall": (right, true), "f1": (2 * right, true + said)}[name]
+        return np.divide(over, under, out=np.zeros(len(under)), where=under > 0)
 
     @cached_property
-    def of_positive(self) -> npt.NDArray[np.bool_]:
+    def log_odds(self) -> LogOdds:
+        return LogOdds(self.rule.task, self.logits)
+
+    @cached_property
+    def areas(self) -> list[Areas | None]:
+        """Of every class against the rest; None where all samples are of it, or none."""
+        order = np.argsort(self.labels, kind="stable")
+        own = np.split(order, np.cumsum(self.support)[:-1])
+        defined = (self.support > 0) & (self.support < len(self.labels))
+        return [
+            measure_areas(scores[samples], scores) if known else None
+            for scores, samples, known in zip(self.log_odds.columns(), own, defined.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def of_positive(self) -> Bools:
         """bool[N], whether each sample is of the class that is looked for."""
         return self.labels == self.rule.positive
 
     @cached_property
     def sweep(self) -> Sweep:
-        """Every threshold on the probability of that class."""
-        ranked = rank_scores(self.of_positive, self.probabilities[:, self.rule.positive])
+        """Every threshold on the log-odds of that class."""
+        assert self.rule.positive is not None  # the rows that look at it need one
+        ranked = rank_scores(self.of_positive, self.log_odds.column(self.rule.positive))
         return sweep_thresholds(ranked, np.ones((1, len(self.labels))))
 
     def tabulate(self) -> dict[str, Any]:
         """Return per_class, and confusion as counts, rows true and columns predicted."""
         confusion = count_confusion(self.labels, self.predicted, len(self.classes)).tolist()
-        return {"per_class": dict(zip(self.classes, self.per_class, strict=True)), "confusion": confusion}
+        return {"per_class": dict(zip(self.classes, self._list_classes(), strict=True)), "confusion": confusion}
+
+    def _list_classes(self) -> list[dict[str, float | int]]:
+        """Return of each class precision, recall, f1, support, and where they are defined specificity, auroc, auprc."""
+        names = "precision", "recall", "f1"
+        columns = zip(*(self.column(name).tolist() for name in names), strict=True)
+        rows = [
+            dict(zip((*names, "support"), (*figures, support), strict=True))
+            for figures, support in zip(columns, self.support.tolist(), strict=True)
+        ]
+        for row, right, true, said, areas in zip(rows, *self.counted, self.areas, strict=True):
+            if areas is not None and areas.auroc is not None:
+                rest = len(self.labels) - true
+                row["specificity"] = float((rest - (said - right)) / rest)
+                row["auroc"], row["auprc"] = areas.auroc, areas.average_precision
+        return rows
+
+
+def count_answers(labels: Ints, predicted: Ints, num_classes: int) -> Counted:
+    """Return what predictions int64[N] are for labels int64[N]."""
+    counted = (np.bincount(part, minlength=num_classes) for part in (labels[labels == predicted], labels, predicted))
+    return Counted(*counted)
 
 
 def count_confusion(labels: Ints, predicted: Ints, num_classes: int) -> Ints:
@@ -125,28 +166,41 @@ def _lack_two_classes(scored: OneLabelScored) -> str | None:
 
 
 def mcc(scored: OneLabelScored) -> Defined:
-    from sklearn import metrics as sk
-
-    return _lack_two_classes(scored) or float(sk.matthews_corrcoef(scored.labels, scored.predicted))
+    """Source: Gorodkin 2004 (the MCC of several classes)."""
+    if lacking := _lack_two_classes(scored):
+        return lacking
+    right, true, said = (counts.astype(np.float64) for counts in scored.counted)
+    total, chance = float(len(scored.labels)), true @ said
+    spread = (total**2 - said @ said) * (total**2 - true @ true)
+    return float((right.sum() * total - chance) / np.sqrt(spread)) if spread else 0.0
 
 
 def kappa(scored: OneLabelScored) -> Defined:
-    from sklearn import metrics as sk
+    """Source: Cohen 1960."""
+    return _lack_two_classes(scored) or 1 - _count_wrong(scored) / _expect_wrong(scored)
 
-    return _lack_two_classes(scored) or float(sk.cohen_kappa_score(scored.labels, scored.predicted))
+
+def _count_wrong(scored: OneLabelScored) -> int:
+    return int((scored.predicted != scored.labels).sum())
+
+
+def _expect_wrong(scored: OneLabelScored) -> float:
+    """Return how many answers would be wrong by chance.
+
+    The cells are added up as scikit-learn adds them, so that kappa is its own to the last bit; many in blocks.
+    """
+    _, true, said = scored.counted
+    met = (true > 0) | (said > 0)
+    true, said, total = true[met], said[met], 0.0
+    for rows in cut_rows(len(true), len(true)):
+        cells = np.outer(true[rows], said) / len(scored.labels)
+        cells[np.arange(len(cells)), np.arange(rows.start, rows.stop)] = 0
+        total += float(cells.sum())
+    return total
 
 
 def top5_accuracy(scored: OneLabelScored) -> float | None:
-    return float(is_in_top(scored.labels, scored.logits).mean()) if len(scored.classes) > TOP else None
-
-
-def is_in_top(labels: Ints, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Return bool[N], whether fewer than 5 classes come before the true one; of equal logits the lower number does."""
-    own = logits[np.arange(len(labels)), labels][:, None]
-    lower = np.arange(logits.shape[1]) < labels[:, None]
-    before = (logits > own) | ((logits == own) & lower)
-    in_top: npt.NDArray[np.bool_] = before.sum(axis=1) < TOP
-    return in_top
+    return float(scored.rows.in_top.mean()) if len(scored.classes) > TOP else None
 
 
 def _average_ranking(scored: OneLabelScored, name: str) -> Defined | None:
@@ -154,9 +208,12 @@ def _average_ranking(scored: OneLabelScored, name: str) -> Defined | None:
     number, missing = len(scored.classes), int((scored.support == 0).sum())
     if missing:
         return f"{missing} of {number} classes have no samples here"
+    if number == 1:
+        return None
+    figures = [getattr(areas, name) for areas in scored.areas]
     if number == 2 and scored.rule.positive is not None:
-        return scored.per_class[scored.rule.positive][name]
-    return float(np.mean(scored.column(name))) if number > 1 else None
+        return float(figures[scored.rule.positive])
+    return float(np.mean(figures))
 
 
 def auroc(scored: OneLabelScored) -> Defined | None:
@@ -164,7 +221,7 @@ def auroc(scored: OneLabelScored) -> Defined | None:
 
 
 def auprc(scored: OneLabelScored) -> Defined | None:
-    return _average_ranking(scored, "auprc")
+    return _average_ranking(scored, "average_precision")
 
 
 def sensitivity(scored: OneLabelScored) -> Defined:
@@ -201,13 +258,13 @@ def _find_sensitivity(scored: OneLabelScored, name: str) -> Defined:
 
 
 def log_loss(scored: OneLabelScored) -> float:
-    return float(scored.rule.task.log_losses(scored.labels, scored.logits).mean())
+    return float(scored.rows.log_losses.mean())
 
 
 def brier(scored: OneLabelScored) -> float:
-    return float(brier_scores(scored.labels, scored.probabilities).mean())
+    return float(scored.rows.brier.mean())
 
 
 def ece(scored: OneLabelScored) -> float:
-    confidences, bins = bin_confidences(scored.probabilities)
-    return calibration_error(scored.logits.argmax(axis=1) == scored.labels, confidences, bins)
+    right = scored.rows.best == scored.labels
+    return calibration_error(right, scored.rows.confidences, bin_confidences(scored.rows.confidences))

@@ -1,14 +1,62 @@
-"""Scores of one class against the rest, and what their order says, for many weightings of the samples at once."""
+"""Scores of one class against the rest, and what their order says: as it is, and for many weightings of the samples at
+once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.evaluate.metrics.blocks import cut_rows
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+_FEW = 16
+"""Samples of a class up to which all scores are compared with each of them: of ten thousand classes most have few."""
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Of one class against the rest; average_precision as scikit-learn has it. Source: Hanley and McNeil 1982."""
+
+    auroc: float | None
+    """The share of pairs of a sample of the class and another that are in the right order, ties for half a pair; None
+    where there are no such pairs."""
+    average_precision: float
+
+
+def measure_areas(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> Areas:
+    """Return the areas of P > 0 samples of the class that score `own` [P], among all N samples, which score [N].
+
+    The pairs are counted in whole numbers: the same order gives the same number to the last bit, and either class of
+    two has the same AUROC.
+    """
+    own, number = np.sort(own), len(own)
+    above, reach = _compare(own, scores) if number <= _FEW else _look_up(own, scores)
+    # The same among the samples of the class.
+    own_above, own_reach = number - np.searchsorted(own, own, "right"), number - np.searchsorted(own, own, "left")
+    rest = len(scores) - number
+    halves = int((2 * rest - (above - own_above) - (reach - own_reach)).sum())
+    return Areas(halves / (2 * number * rest) if rest else None, float((own_reach / reach).mean()))
+
+
+def _compare(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """Return int64[P] each: how many of all N scores are above each of P, and how many reach it."""
+    counts = [(np.count_nonzero(scores > score), np.count_nonzero(scores >= score)) for score in own]
+    above, reach = np.array(counts, dtype=np.int64).T
+    return above, reach
+
+
+def _look_up(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Ints, Ints]:
+    """Return what `_compare` does, of rising `own`: each score is looked up there, and none of them is sorted."""
+    below, up_to = np.zeros(len(own) + 1, np.int64), np.zeros(len(own) + 1, np.int64)
+    for rows in cut_rows(len(scores), 1):
+        below += np.bincount(np.searchsorted(own, scores[rows], "left"), minlength=len(below))
+        up_to += np.bincount(np.searchsorted(own, scores[rows], "right"), minlength=len(up_to))
+    return len(scores) - np.cumsum(below)[:-1], len(scores) - np.cumsum(up_to)[:-1]
 
 
 @dataclass(frozen=True)
@@ -60,7 +108,8 @@ class Sweep:
 def rank_scores(truth: npt.NDArray[np.bool_], scores: Floats) -> Ranked:
     """Return samples, truth bool[N] and scores float64[N], in falling order of score."""
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    ordered = scores[order]
+    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(scores) - 1)
     return Ranked(order, truth[order], ends)
 
 

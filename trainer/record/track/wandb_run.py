@@ -47,13 +47,14 @@ class Judged:
     """The final evaluation of a part.
 
     part: train, val or test; metrics: as trainer.evaluate.metrics.metrics gives them, `confusion` may be
-    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; probabilities: float64[N, K]; classes: K names.
+    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; scores: float64[N, K], by which each class ranks
+    them; classes: K names.
     """
 
     part: str
     metrics: dict[str, Any]
     labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
     classes: list[str]
 
     def scalars(self) -> Numbers:
@@ -138,7 +139,7 @@ class WandbRun:
     def log_evaluation(self, judged: Judged) -> None:
         """Put the metrics into the summary, and log confusion matrix and curves as tables of numbers."""
         self._run.summary.update(judged.scalars())
-        part, curves = judged.part, (judged.labels, judged.probabilities, judged.classes)
+        part, curves = judged.part, (judged.labels, judged.scores, judged.classes)
         charts = {
             f"{part}/roc": self._draw_lines("ROC", ["class", "fpr", "tpr"], trace_roc(*curves, judged.positive)),
             f"{part}/pr": self._draw_lines(

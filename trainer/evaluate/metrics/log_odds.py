@@ -1,0 +1,82 @@
+"""The log-odds of classes, by which samples are ranked: they do not become equal where probabilities round to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.contract.task import Task
+from trainer.evaluate.metrics.blocks import cut_rows
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_LEAST = -1e300
+"""In the place of a logit of minus infinity, which cannot be subtracted from itself."""
+
+
+class LogOdds:
+    """log(p / (1 - p)) of the probability of each class, of logits float32[N, K], for some classes at a time.
+
+    Where a picture has any number of labels they are the logits. Where it has one, that of class k is
+    z_k - log(sum over j != k of exp(z_j)), which softmax rounds to a probability of 1 for margins above 37.
+
+    >>> from trainer.contract.task import ONE_LABEL
+    >>> LogOdds(ONE_LABEL, np.array([[0, 50], [0, 60]], np.float32)).column(1).tolist()
+    [50.0, 60.0]
+    """
+
+    def __init__(self, task: Task, logits: npt.NDArray[np.float32]) -> None:
+        self._logits = logits
+        self._softmax = _Softmax(logits) if task.is_exclusive and logits.shape[1] > 1 else None
+
+    def column(self, number: int) -> Floats:
+        """Return float64[N], those of one class."""
+        return self._take(slice(number, number + 1))[0]
+
+    def table(self) -> Floats:
+        """Return float64[N, K], those of all classes."""
+        return self._take(slice(0, self._logits.shape[1])).T
+
+    def columns(self) -> Iterator[Floats]:
+        """Yield `column` of each class; a few classes are held at a time."""
+        for chosen in cut_rows(self._logits.shape[1], len(self._logits)):
+            yield from self._take(chosen)
+
+    def _take(self, chosen: slice) -> Floats:
+        """Return float64[k, N], those of some classes."""
+        own = np.ascontiguousarray(self._logits[:, chosen].T, dtype=np.float64)
+        return own if self._softmax is None else self._softmax.subtract_rest(own, chosen)
+
+
+class _Softmax:
+    """Of each sample: its largest logit, whose class that is, and the sums of exponentials without it."""
+
+    def __init__(self, logits: npt.NDArray[np.float32]) -> None:
+        number = len(logits)
+        self._top: Ints = logits.argmax(axis=1)
+        self._largest = logits[np.arange(number), self._top].astype(np.float64)
+        self._others = np.empty(number)
+        """Sum over the other classes of exp(z - the largest logit), 0 to K - 1."""
+        self._rest = np.empty(number)
+        """Logarithm of the sum over the other classes of exp(z): the first underflows long before it."""
+        for rows in cut_rows(*logits.shape):
+            block, places = logits[rows].astype(np.float64), np.arange(rows.stop - rows.start)
+            block[places, self._top[rows]] = -np.inf
+            second = np.maximum(block.max(axis=1), _LEAST)
+            sums = np.exp(np.subtract(block, second[:, None], out=block), out=block).sum(axis=1)
+            with np.errstate(divide="ignore"):
+                self._rest[rows] = second + np.log(sums)
+            self._others[rows] = sums * np.exp(second - self._largest[rows])
+
+    def subtract_rest(self, own: Floats, chosen: slice) -> Floats:
+        """Return the log-odds of classes whose logits are float64[k, N]; they are written in their place."""
+        own -= self._largest
+        below = np.exp(own)  # the largest logit counts as 1, so what is left of the others is added to that
+        np.log1p(np.maximum(np.subtract(self._others, below, out=below), 0.0, out=below), out=below)
+        own -= below
+        samples = np.flatnonzero((self._top >= chosen.start) & (self._top < chosen.stop))
+        own[self._top[samples] - chosen.start, samples] = self._largest[samples] - self._rest[samples]
+        return own
