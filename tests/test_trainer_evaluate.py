@@ -27,6 +27,7 @@ import trainer.predict.__main__ as trainer_predict
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
 from shards.dataset.read import SampleReader
+from shards.errors import ShardError
 from shards.order.plan import sequential_refs
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
@@ -252,6 +253,32 @@ def test_rows_with_a_label_that_is_no_class_are_refused(saved: Saved, tmp_path: 
     pq.write_table(table.set_column(table.column_names.index("label"), "label", names), tmp_path / "edited.parquet")
     told = refusal(trainer_evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
     assert "edited.parquet holds no rows of an evaluation (120 rows have labels that are no classes)" in told
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("task", ["single-label", "multi-label"])
+def test_outputs_that_are_not_finite_are_refused_with_the_picture_and_leave_no_file(
+    task: str, bad: float, tmp_path: Path
+) -> None:
+    logits = np.zeros((30, 3), np.float32)
+    logits[[7, 9], 1] = bad
+    labels = np.arange(30) % 3 if task == "single-label" else np.tile([0, 1, 1], (30, 1))
+    known = pa.table({"sample_id": np.arange(30), "path": [f"{number}.png" for number in range(30)]})
+    facts = {} if task == "single-label" else {"task": task}
+    with pytest.raises(ShardError, match=r"not finite numbers for 2 pictures of 30 \(the first is 7\.png\)"):
+        write_evaluation(tmp_path / "out", Predictions([*CLASSES], [*CLASSES], labels, logits, known, facts))
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_that_a_model_rules_out_wholly_is_evaluated_with_its_curves(tmp_path: Path) -> None:
+    logits = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    logits[0, 1] = -np.inf  # of a sample of class 0
+    known = pa.table({"sample_id": np.arange(30), "path": [f"{number}.png" for number in range(30)]})
+    predictions = Predictions([*CLASSES], [*CLASSES], np.arange(30) % 3, logits, known, {})
+    result = write_evaluation(tmp_path / "out", predictions)
+    expected = sk.roc_auc_score(predictions.labels, predictions.probabilities, multi_class="ovr")
+    assert result["auroc"] == pytest.approx(expected)
+    assert (tmp_path / "out/curves.png").is_file()
 
 
 def test_positive_class_can_be_the_first(saved: Saved, tmp_path: Path) -> None:

@@ -13,12 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from shards.cli.sentences import count_things
+from shards.errors import ShardError
 from shards.files.atomic import write_atomically, write_json
 from trainer.contract.task import Task
 from trainer.evaluate.columns import join_columns
 from trainer.evaluate.extras import try_extra
 from trainer.evaluate.figures.fonts import letter_classes
 from trainer.evaluate.kinds import FIGURES, find_kind
+from trainer.evaluate.metrics.blocks import cut_rows
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
 from trainer.evaluate.metrics.resampling import find_units
 from trainer.evaluate.metrics.rule import Rule, find_rule
@@ -74,7 +77,9 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
 
     Raises:
         UsageError: Columns or classes that the rows do not have.
+        ShardError: Outputs that are not finite numbers, of which no file is written.
     """
+    _refuse_nonfinite(predictions)
     judging = (judging or Judging()).with_stored(read_stored(predictions.facts))
     notes: dict[str, str] = {}
     if judging.columns is not None:
@@ -98,6 +103,22 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
             pyarrow.csv.write_csv(tabulate_slices(result["slices"], result.get("positive")), file)
     write_json(out / METRICS, result)
     return result
+
+
+def _refuse_nonfinite(predictions: Predictions) -> None:
+    """Refuse logits of which no log loss can be computed. Minus infinity for a class that a sample is not of can be."""
+    labels, logits = predictions.labels, predictions.logits
+    lost: list[int] = []
+    with np.errstate(invalid="ignore"):
+        for rows in cut_rows(*logits.shape):
+            losses = predictions.task.log_losses(labels[rows], logits[rows]).reshape(rows.stop - rows.start, -1)
+            lost += (rows.start + np.flatnonzero(~np.isfinite(losses).all(axis=1))).tolist()
+    if lost:
+        raise ShardError(
+            f"the model's outputs are not finite numbers for {count_things(len(lost), 'picture')} of {len(labels):,} "
+            f"(the first is {predictions.known['path'][lost[0]].as_py()}), so nothing was evaluated; look at that "
+            "picture, or train again with a lower optim.peak_lr or with optim.clip_norm"
+        )
 
 
 def _record_positive(predictions: Predictions, positive: Positive | None) -> Predictions:
