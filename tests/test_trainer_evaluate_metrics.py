@@ -198,7 +198,7 @@ def test_area_of_pairs_is_the_nearest_number_to_their_share() -> None:
 def test_log_odds_are_those_of_exact_arithmetic_for_any_margin(num_classes: int, margin: int) -> None:
     rng = np.random.default_rng(margin)
     logits = (rng.integers(-3, 4, (20, num_classes)) * (margin / 4)).astype(np.float32)
-    found = LogOdds(ONE_LABEL, logits).table()
+    found = np.column_stack(list(LogOdds(ONE_LABEL, logits).columns()))
     for row, odds in zip(logits.astype(float).tolist(), found.tolist(), strict=True):
         for number, own in enumerate(row):
             others = [z for place, z in enumerate(row) if place != number]
@@ -217,7 +217,7 @@ def test_samples_whose_other_logits_are_in_another_order_stay_tied(num_classes: 
 
 def test_log_odds_of_classes_that_are_given_apart_are_their_logits() -> None:
     logits = np.array([[0.5, -3, 80]], np.float32)
-    assert LogOdds(MANY_LABELS, logits).table().tolist() == [[0.5, -3.0, 80.0]]
+    assert np.column_stack(list(LogOdds(MANY_LABELS, logits).columns())).tolist() == [[0.5, -3.0, 80.0]]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

@@ -409,13 +409,13 @@ def test_trackers_get_each_figure_by_the_name_of_its_class(said: Path) -> None:
     for name in (b"val/sensitivity", b"val/auprc", b"test/specificity"):
         assert name + b"__DEFECTIVE_" in tags  # TensorBoard's letters for " (DEFECTIVE)"
     assert b"val/accuracy" in tags
-    labels, scores = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    labels, score = np.array([0, 1, 1]), np.array([[0.9, 0.2, 0.6], [0.1, 0.8, 0.4]]).__getitem__
     metrics = {"sensitivity": 1.0, "auroc": 0.5, "accuracy": 0.5, "positive": "a*b", "positive_by": "recipe"}
-    judged = Judged("test", metrics, labels, scores, ["a*b", "NORMAL"])
+    judged = Judged("test", metrics, labels, score, ["a*b", "NORMAL"])
     assert judged.scalars() == {"test/sensitivity (a_b)": 1.0, "test/auroc (a_b)": 0.5, "test/accuracy": 0.5}
     for trace in (trace_roc, trace_pr):
-        assert {row[0] for row in trace(labels, scores, ["a*b", "NORMAL"], "a*b")} == {"a*b"}
-        assert {row[0] for row in trace(labels, scores, ["a*b", "NORMAL"])} == {"NORMAL"}
+        assert {row[0] for row in trace(labels, score, ["a*b", "NORMAL"], "a*b")} == {"a*b"}
+        assert {row[0] for row in trace(labels, score, ["a*b", "NORMAL"])} == {"NORMAL"}
 
 
 def test_bundle_of_a_bundle_keeps_the_positive_class_unless_another_is_named(

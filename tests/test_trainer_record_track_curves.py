@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -17,6 +19,10 @@ def draw(samples: int, classes: int) -> tuple[np.ndarray, np.ndarray, list[str]]
     return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), [f"c{k}" for k in range(classes)]
 
 
+def by_class(scores: np.ndarray) -> Callable[[int], np.ndarray]:
+    return lambda number: scores[:, number]
+
+
 def line(rows: list[list[str | float]], name: str) -> np.ndarray:
     return np.array([row[1:] for row in rows if row[0] == name], dtype=float)
 
@@ -24,7 +30,7 @@ def line(rows: list[list[str | float]], name: str) -> np.ndarray:
 def test_roc_of_a_few_samples_is_that_of_their_order() -> None:
     """Scores .9 .8 .7 .6 with truths 1 0 1 0: up, right, up, right."""
     scores = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
-    rows = trace_roc(np.array([1, 0, 1, 0]), scores, ["no", "yes"])
+    rows = trace_roc(np.array([1, 0, 1, 0]), by_class(scores), ["no", "yes"])
     assert rows == [["yes", 0.0, 0.0], ["yes", 0.0, 0.5], ["yes", 0.5, 0.5], ["yes", 0.5, 1.0], ["yes", 1.0, 1.0]]
 
 
@@ -32,7 +38,7 @@ def test_roc_of_a_few_samples_is_that_of_their_order() -> None:
 def test_thinned_curves_keep_ends_and_area(samples: int) -> None:
     labels, scores, names = draw(samples, 3)
     for number, name in enumerate(names):
-        roc, pr = (line(trace(labels, scores, names), name) for trace in (trace_roc, trace_pr))
+        roc, pr = (line(trace(labels, by_class(scores), names), name) for trace in (trace_roc, trace_pr))
         truth = labels == number
         assert len(roc) <= POINTS
         assert len(pr) <= POINTS
@@ -44,13 +50,13 @@ def test_thinned_curves_keep_ends_and_area(samples: int) -> None:
 
 def test_class_without_samples_or_with_all_has_no_curve() -> None:
     labels, scores, names = draw(30, 3)
-    assert {row[0] for row in trace_roc(labels % 2, scores, names)} == {"c0", "c1"}
-    assert trace_roc(np.zeros_like(labels), scores, names) == []
+    assert {row[0] for row in trace_roc(labels % 2, by_class(scores), names)} == {"c0", "c1"}
+    assert trace_roc(np.zeros_like(labels), by_class(scores), names) == []
 
 
 def test_samples_of_several_labels_have_a_curve_for_each_class() -> None:
     labels = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
-    rows = trace_roc(labels, labels.astype(float), ["cat", "dog"])
+    rows = trace_roc(labels, by_class(labels.astype(float)), ["cat", "dog"])
     assert [row for row in rows if row[0] == "cat"] == [["cat", 0.0, 0.0], ["cat", 0.0, 1.0], ["cat", 1.0, 1.0]]
     assert {row[0] for row in rows} == {"cat", "dog"}
 
@@ -58,7 +64,7 @@ def test_samples_of_several_labels_have_a_curve_for_each_class() -> None:
 def test_of_many_classes_those_with_most_samples_are_traced() -> None:
     labels = np.concatenate([np.repeat(np.arange(MOST_CLASSES + 5), np.arange(1, MOST_CLASSES + 6))])
     scores = np.random.default_rng(0).random((len(labels), MOST_CLASSES + 5))
-    traced = {row[0] for row in trace_roc(labels, scores, [str(k) for k in range(MOST_CLASSES + 5)])}
+    traced = {row[0] for row in trace_roc(labels, by_class(scores), [str(k) for k in range(MOST_CLASSES + 5)])}
     assert traced == {str(k) for k in range(5, MOST_CLASSES + 5)}
 
 

@@ -25,7 +25,7 @@ from shards.pictures.shallow import fill_range
 from shards.pictures.signature import find_heif, is_dicom
 from shards.pictures.tiff import read_odd_tiff
 from shards.pictures.tiff_pages import pick_page
-from shards.pictures.unread import name_unread
+from shards.pictures.unread import name_unread, refuse_bomb
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
 Image.MAX_IMAGE_PIXELS = None
@@ -229,20 +229,13 @@ def _unpack_odd(deep: Deep, orientation: int, frames: int, options: DecodeOption
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """Return the picture, opened and within the pixel limit, but not loaded."""
-    _refuse_bomb(*_read_webp_size(data), options)
+    refuse_bomb(*_read_webp_size(data), options.max_pixels)
     if find_heif(data) == "heic":
         image = open_heic(data)
     else:
         image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
-    _refuse_bomb(image.width, image.height, options)
+    refuse_bomb(image.width, image.height, options.max_pixels)
     return image
-
-
-def _refuse_bomb(width: int, height: int, options: DecodeOptions) -> None:
-    if width * height > options.max_pixels:
-        raise DecodeError(
-            f"the picture has {width:,} x {height:,} pixels, over the limit of {options.max_pixels:,}", kind="bomb"
-        )
 
 
 def _read_webp_size(data: bytes) -> tuple[int, int]:

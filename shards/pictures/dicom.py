@@ -17,6 +17,7 @@ from shards.pictures.deep import Range, scale
 from shards.pictures.dicom_window import apply_window, read_window
 from shards.pictures.jpeg2000 import is_jpeg2000, read_header
 from shards.pictures.signature import DICOM_BYTES, is_dicom
+from shards.pictures.unread import refuse_bomb
 
 DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])
 """Those that say DICOM; many of its files have none, or a number of their own."""
@@ -124,7 +125,7 @@ def _check_header(dataset: Any, max_pixels: int, single: bool) -> int:
     """Return the number of frames."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DecodeError(f"the DICOM file holds no picture ({dataset.get('Modality') or 'no modality'})")
-    _refuse_bomb(int(dataset.Columns), int(dataset.Rows), max_pixels)
+    refuse_bomb(int(dataset.Columns), int(dataset.Rows), max_pixels)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1 and single:
         raise DecodeError(
@@ -133,13 +134,6 @@ def _check_header(dataset: Any, max_pixels: int, single: bool) -> int:
             kind="frames",
         )
     return frames
-
-
-def _refuse_bomb(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise DecodeError(
-            f"the picture has {width:,} x {height:,} pixels, over the limit of {max_pixels:,}", kind="bomb"
-        )
 
 
 def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray[Any]:
@@ -154,7 +148,7 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
         frame = io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=frames))
         # Not any format: the runs of an RLE frame may begin as a bitmap or an icon does.
         with contextlib.suppress(UnidentifiedImageError), Image.open(frame, formats=("JPEG", "JPEG2000")) as image:
-            _refuse_bomb(image.width, image.height, max_pixels)
+            refuse_bomb(image.width, image.height, max_pixels)
         _refuse_more_bits(frame.getvalue(), int(dataset.BitsStored))
     try:
         values = np.asarray(pixel_array(dataset, index=0))

@@ -1,4 +1,4 @@
-"""TIFF: which of its pages is the picture, and the pixels of layouts that Pillow does not know or reads wrongly."""
+"""TIFF: the pixels of layouts that Pillow does not know or reads wrongly; its pages are found by tiff_pages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 from shards.errors import DecodeError
 from shards.pictures.deep import Deep
 from shards.pictures.tiff_pages import Page, Tags, is_tiff, read_pages
+from shards.pictures.unread import refuse_bomb
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _SIZES, _PLANES, _PREDICTOR = 273, 274, 277, 278, 279, 284, 317
@@ -66,11 +67,7 @@ def read_odd_tiff(data: bytes, max_pixels: int) -> tuple[Deep, int] | None:
         return None
     tags = pages[0].tags
     _refuse_unread(tags, layout)
-    if layout.width * layout.height > max_pixels:
-        raise DecodeError(
-            f"the picture has {layout.width:,} x {layout.height:,} pixels, over the limit of {max_pixels:,}",
-            kind="bomb",
-        )
+    refuse_bomb(layout.width, layout.height, max_pixels)
     values = _read_values(data, tags, layout)
     return _make_deep(values, tags, layout), tags.get(_ORIENTATION, (1,))[0]
 

@@ -1,13 +1,26 @@
-"""What to say of bytes in which Pillow finds no picture: some are pictures of more bits, or of another layout."""
+"""What is said of pictures that are not read: those over the limit of pixels, and bytes in which Pillow finds none."""
 
 from __future__ import annotations
 
+from shards.errors import DecodeError
 from shards.pictures.signature import find_heif
 from shards.pictures.tiff_pages import is_tiff, pick_page, read_pages
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "float"}
 _SENSOR = "(photometric 32803)"
+
+
+def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of more pixels than are read.
+
+    Raises:
+        DecodeError: It is one.
+    """
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"the picture has {width:,} x {height:,} pixels, over the limit of {max_pixels:,}", kind="bomb"
+        )
 
 
 def name_unread(data: bytes) -> str:

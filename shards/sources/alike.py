@@ -48,7 +48,8 @@ def settle_classes(src: Path, listed: SourceList, alike: Alike = "refuse", drop_
         )
     if groups and alike == "join":
         listed = _join(src, listed, groups)
-    lost = {name: what for name, what in listed.lost.items() if fold_class(name) not in map(fold_class, listed.classes)}
+    known = set(map(fold_class, listed.classes))
+    lost = {name: what for name, what in listed.lost.items() if fold_class(name) not in known}
     if lost and not drop_empty:
         raise UsageError(
             f"{src}: {_describe_lost(lost)}, so it would be no class; convert them or add pictures, remove the folder, "

@@ -119,7 +119,7 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         if note not in said:  # by this command, on standard error
             print(f"note: {note}")
-    print(f"bundle  {folder / 'bundle'}\nreport  {folder / 'report.html'}")
+    print(f"bundle  {run.bundle}\nreport  {folder / 'report.html'}")
     if run.uri:
         print(f"store   {run}")
 

@@ -75,8 +75,8 @@ def finish_run(
 
 def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
     """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
-    scores = LogOdds(rows.task, rows.logits).table()
-    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, scores, page.classes))
+    log_odds = LogOdds(rows.task, rows.logits)
+    tracker.log_evaluation(Judged(split.name, metrics, rows.labels, log_odds.column, page.classes))
     if tracker.takes_images:
         worst = try_extra(f"{split.name}/worst in W&B", lambda: read_worst(rows, split, page.preprocess, page.classes))
         tracker.log_pictures(f"{split.name}/worst", worst or [])

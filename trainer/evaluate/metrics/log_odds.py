@@ -36,10 +36,6 @@ class LogOdds:
         """Return float64[N], those of one class."""
         return self._take(slice(number, number + 1))[0]
 
-    def table(self) -> Floats:
-        """Return float64[N, K], those of all classes."""
-        return self._take(slice(0, self._logits.shape[1])).T
-
     def columns(self) -> Iterator[Floats]:
         """Yield `column` of each class; a few classes are held at a time."""
         for chosen in cut_rows(self._logits.shape[1], len(self._logits)):

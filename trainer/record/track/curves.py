@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Score = Callable[[int], Floats]
+"""Number of a class -> float64[N], by which it ranks N samples."""
 
 POINTS = 200
 """Of a curve; more cannot be told apart on a screen."""
@@ -28,40 +30,40 @@ def list_cells(confusion: list[list[int]], classes: list[str]) -> list[list[str 
 
 
 def trace_roc(
-    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None = None
+    labels: npt.NDArray[np.int64], score: Score, classes: list[str], positive: str | None = None
 ) -> list[list[str | float]]:
     """Return (class, false positive rate, true positive rate) of each class against the rest.
 
     Args:
         labels: int64[N] class numbers, or int64[N, K] of 0 and 1 where samples have several.
-        scores: float64[N, K].
+        score: Of each class; asked for those alone that are traced.
         classes: K names; a class with no sample, or all, has no curve.
         positive: Of two classes the one that is traced alone; None: the second.
     """
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
     rows: list[list[str | float]] = []
-    for name, truth, score in _each_class(labels, scores, classes, positive):
-        false, true, _ = sk.roc_curve(truth, score)
+    for name, truth, scores in _each_class(labels, score, classes, positive):
+        false, true, _ = sk.roc_curve(truth, scores)
         rows += [[name, x, y] for x, y in _thin(false, true)]
     return rows
 
 
 def trace_pr(
-    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None = None
+    labels: npt.NDArray[np.int64], score: Score, classes: list[str], positive: str | None = None
 ) -> list[list[str | float]]:
     """Return (class, recall, precision) of each class against the rest; arguments as of trace_roc."""
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
     rows: list[list[str | float]] = []
-    for name, truth, score in _each_class(labels, scores, classes, positive):
-        precision, recall, _ = sk.precision_recall_curve(truth, score)
+    for name, truth, scores in _each_class(labels, score, classes, positive):
+        precision, recall, _ = sk.precision_recall_curve(truth, scores)
         rows += [[name, x, y] for x, y in _thin(recall, precision)]
     return rows
 
 
 def _each_class(
-    labels: npt.NDArray[np.int64], scores: Floats, classes: list[str], positive: str | None
+    labels: npt.NDArray[np.int64], score: Score, classes: list[str], positive: str | None
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_], Floats]]:
     truths = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(len(classes))
     support = truths.sum(axis=0)
@@ -69,7 +71,7 @@ def _each_class(
     if len(classes) == 2 and labels.ndim == 1:
         numbers = numbers[numbers == classes.index(positive or classes[1])]
     for number in sorted(numbers[np.argsort(-support[numbers], kind="stable")][:MOST_CLASSES].tolist()):
-        yield classes[number], truths[:, number], scores[:, number]
+        yield classes[number], truths[:, number], score(number)
 
 
 def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:

@@ -23,7 +23,7 @@ from trainer.recipes.place import show_locations
 from trainer.recipes.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import Numbers
-from trainer.record.track.curves import list_cells, trace_pr, trace_roc
+from trainer.record.track.curves import Score, list_cells, trace_pr, trace_roc
 
 RUN_ID = "wandb-id"
 """File in the run's folder: its id in W&B."""
@@ -47,14 +47,14 @@ class Judged:
     """The final evaluation of a part.
 
     part: train, val or test; metrics: as trainer.evaluate.metrics.metrics gives them, `confusion` may be
-    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; scores: float64[N, K], by which each class ranks
-    them; classes: K names.
+    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; score: by which each class ranks them;
+    classes: K names.
     """
 
     part: str
     metrics: dict[str, Any]
     labels: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
+    score: Score
     classes: list[str]
 
     def scalars(self) -> Numbers:
@@ -139,7 +139,7 @@ class WandbRun:
     def log_evaluation(self, judged: Judged) -> None:
         """Put the metrics into the summary, and log confusion matrix and curves as tables of numbers."""
         self._run.summary.update(judged.scalars())
-        part, curves = judged.part, (judged.labels, judged.scores, judged.classes)
+        part, curves = judged.part, (judged.labels, judged.score, judged.classes)
         charts = {
             f"{part}/roc": self._draw_lines("ROC", ["class", "fpr", "tpr"], trace_roc(*curves, judged.positive)),
             f"{part}/pr": self._draw_lines(
