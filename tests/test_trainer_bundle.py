@@ -52,6 +52,7 @@ def theirs() -> nn.Module:
 FORMS = {
     "model_best.pth": lambda model: {"model_state_dict": model.state_dict(), "epoch": 3},
     "weights.pkl": lambda model: model.state_dict(),
+    "whole.pt": lambda model: model,
     "checkpoint.pth.tar.epoch_3": lambda model: {
         "state_dict": {f"module.{name}": tensor for name, tensor in model.state_dict().items()},
         "optimizer": {"state": {}, "param_groups": []},
@@ -239,10 +240,6 @@ def save_good(path: Path, model: nn.Module) -> None:
     torch.save(model.state_dict(), path)
 
 
-def save_whole(path: Path, model: nn.Module) -> None:
-    torch.save(model, path)
-
-
 def save_without_head(path: Path, model: nn.Module) -> None:
     torch.save({name: tensor for name, tensor in model.state_dict().items() if not name.startswith("fc.")}, path)
 
@@ -266,8 +263,6 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_good, ["--classes", "a,b"], 3, "w.pt does not fill shufflenet_v2_x0_5 with 2 classes: nothing for fc.weight, "
      "fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2])"),
     (save_without_head, ["--classes", "a,b,c"], 3, "does not fill shufflenet_v2_x0_5 with 3 classes: nothing for fc."),
-    (save_whole, ["--classes", "a,b,c"], 3, "it holds torchvision.models.shufflenetv2.ShuffleNetV2, and reading that "
-     "would run its code; where you trust the file, save the tensors alone: torch.save("),
     (save_good, ["--classes", "a,b,a"], 2, "--classes has the name 'a' twice"),
     (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, said as a,b or"),
     (save_good, ["--classes", "a,b\nb,c"], 2, "--classes has 'b\\nb', with a sign that cannot be printed; take it out"),

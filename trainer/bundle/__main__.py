@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("weights", help="a file of any ending, a URI, or a recipe's `weights`: IMAGENET1K_V2")
+    parser.add_argument(
+        "weights",
+        help="a file of any ending, a URI, a folder of Hugging Face's, or a recipe's `weights`: IMAGENET1K_V2",
+    )
     parser.add_argument(
         "--model", help="its architecture; `python -m trainer.models` lists them; a bundle knows its own"
     )
@@ -89,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--positive", metavar="CLASS", help="class that is looked for; default: a bundle's or dataset's"
+    )
+    parser.add_argument(
+        "--key",
+        help="which of several models in the file: keys joined by dots, or the beginning of its tensors' names",
+    )
+    parser.add_argument(
+        "--no-ema",
+        dest="ema",
+        action="store_false",
+        help="take the plain weights, where a file has their average as state_dict_ema or model_ema beside them",
     )
     parser.add_argument(
         "--allow-leftovers",

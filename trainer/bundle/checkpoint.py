@@ -28,7 +28,7 @@ from trainer.weights.classes import read_classes
 from trainer.weights.leftovers import refuse_leftovers
 from trainer.weights.load import describe_origin, load_weights, read_expectation
 from trainer.weights.match import LoadReport
-from trainer.weights.read import hide_query
+from trainer.weights.read import Choice, hide_query
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def _load(options: BundleOptions, spec: ModelSpec, task: str, size: int) -> tupl
     check_size(spec, size, training=False)
     torch.manual_seed(0)  # of auxiliary heads that the file has not
     model = Classifier(spec)
-    report = load_weights(model.backbone, spec, weights, single_output=task == "single-label")
+    choice = Choice(options.key, options.ema)
+    report = load_weights(model.backbone, spec, weights, task == "single-label", choice)
     if report is None:
         raise UsageError("weights=none has nothing to bundle; name a file, or train first")
     missing = [name for name in report.missing if not is_auxiliary(name)]
@@ -146,6 +147,8 @@ def _tell_left_out(report: LoadReport) -> str:
 
 def _advise(model: Classifier, report: LoadReport) -> str:
     """Return what to look at where a file does not fill the model."""
+    if report.head:
+        return report.head[0].upper() + report.head[1:]
     first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
     if model.spec.in_channels == 3 and first & report.left_out.keys():
         return "Check --model; where it was trained on pictures of one channel, give --channels 1 --backbone-channels 1"

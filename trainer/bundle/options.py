@@ -50,6 +50,10 @@ class BundleOptions(Options):
     """multi-label: each output is a class for itself, by its sigmoid; None: a bundle's, else TASK."""
     positive: str | None = None
     """Class that is looked for; None: a bundle's or dataset's."""
+    key: str | None = None
+    """Which of several models in a file: keys joined by dots, or what stands in front of its tensors' names."""
+    ema: bool = True
+    """Take the average of the weights, where the file has one."""
     allow_leftovers: bool = False
     """Take a file although parts of it have no place in the model, as where it is another network's."""
     dataset: Location | None = None

@@ -81,7 +81,8 @@ def make_preprocess(
     """
     values: dict[str, Any] = page.preprocess.model_dump() if page else {"rounding": "down"}
     if options.preprocess is not None or page is None:
-        ordinary = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
+        crop = f"crop:{max(expects.resize or 0, expects.size)}:{expects.size}"
+        ordinary = crop if expects.policy == "crop" else f"{expects.policy}:{expects.size}"
         values |= parse_preprocess(options.preprocess or ordinary)
     if channels != values.get("channels"):
         values["luminance"] = 2 if channels == 1 else 1

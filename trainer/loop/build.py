@@ -25,6 +25,7 @@ from trainer.weights.expectation import NORMALISATIONS
 from trainer.weights.leftovers import refuse_leftovers
 from trainer.weights.load import load_weights, read_expectation
 from trainer.weights.match import LoadReport
+from trainer.weights.read import Choice
 from trainer.weights.resolve import list_train_sizes
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def build_model(recipe: ResolvedRecipe, num_classes: int) -> Classifier:
         check_size(spec, size)
     torch.manual_seed(recipe.seed)
     model = Classifier(spec)
-    report = load_weights(model.backbone, spec, recipe.weights)
+    choice = Choice(recipe.weights_key, recipe.weights_ema)
+    report = load_weights(model.backbone, spec, recipe.weights, choice=choice)
     if report is not None:
         _report_loading(report, model, recipe)
     return model.to(getattr(torch, recipe.dtype))

@@ -43,6 +43,10 @@ class Recipe(Section):
     """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
     weights: str = "none"
     """none, pretrained or a tag of the library, the name of installed weights, a bundle, or a path or URI of a file."""
+    weights_key: str | None = None
+    """Which of several models in a weights file: keys joined by dots, or the beginning of its tensors' names."""
+    weights_ema: bool = True
+    """Take the average of the weights, where the file has one (state_dict_ema, model_ema)."""
     allow_leftovers: bool = False
     """Take a weights file although parts of it have no place in the model, as where it is another network's."""
     head_dropout: float | None = Field(default=None, ge=0, lt=1)
@@ -185,7 +189,8 @@ class Recipe(Section):
 
     def fingerprint(self) -> str:
         """Return the identity of what is computed; where and how often it is saved or shown does not count."""
-        return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT))
+        unsaid = {name for name in LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT | unsaid))
 
     def write(self, path: Path) -> None:
         """Save the resolved recipe, every option included."""
@@ -219,6 +224,9 @@ PLACEMENT = {
     "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
 """Options that say where, how fast, what is shown and what is let pass; runs that differ in these compute the same."""
+
+LATER = {"weights_key", "weights_ema"}
+"""Options that came after the first runs: at their defaults they are no part of a fingerprint."""
 
 
 def _absolute(location: str) -> str:

@@ -8,6 +8,7 @@ from shards.errors import UsageError
 from trainer.contract.bundle import is_bundle, read_bundle_page
 from trainer.weights.published import find_published
 from trainer.weights.read import hide_query
+from trainer.weights.saved import is_saved_folder, read_saved_classes
 
 
 def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str], list[str]]:
@@ -47,6 +48,9 @@ def _find_classes(model: str, weights: str) -> tuple[list[str], list[str]]:
     if is_bundle(Path(weights)):
         page = read_bundle_page(Path(weights))
         return page.classes, page.display_names
+    saved = read_saved_classes(Path(weights)) if is_saved_folder(Path(weights)) else None
+    if saved is not None:
+        return saved, saved
     published = find_published(model, weights)
     if published is None or published.classes is None:
         raise UsageError(

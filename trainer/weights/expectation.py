@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from trainer.recipes.options.preprocess import Interpolation
 
@@ -34,6 +34,8 @@ class Expectation:
     interpolation: Interpolation
     resize: int | None = None
     """Shorter side before a centre crop of `size` in their authors' evaluation, pixels; None where not known."""
+    policy: Literal["crop", "stretch"] = "crop"
+    """What their authors do to a picture that is no square."""
 
     def for_channels(self, channels: int) -> tuple[Numbers, Numbers]:
         """Return mean and std for 1 or 3 channels; for one it is the average, as in timm."""

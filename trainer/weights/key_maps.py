@@ -8,8 +8,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from torch import Tensor
+
 from shards.errors import ShardError, UsageError
 from trainer.contract.model.names import TIMM_PREFIX
+from trainer.weights.foreign_names import (
+    join_qkv,
+    map_hf_resnet,
+    map_hf_vit,
+    map_mmpretrain_vit,
+    map_timm_vit,
+    refuse_other_than_resnet,
+    refuse_other_than_vit,
+)
+from trainer.weights.read import chosen_by
 
 KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
 
@@ -27,6 +39,8 @@ class NamedMap:
     map: KeyMap
     refuse: Callable[[str], None] = _take_any
     """Raises UsageError for a model, by its library's name, that would answer wrongly with such tensors."""
+    join: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    """Makes one tensor of those that are several in the source, before names are mapped."""
 
 
 def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
@@ -105,7 +119,37 @@ KEY_MAPS: Final = {
         re.compile(r"_conv_stem\.weight$"), map_efficientnet_pytorch, refuse_other_padding
     ),
     "old densenet": NamedMap(re.compile(r"features\.denseblock1\.denselayer1\.norm\.1\.weight$"), map_old_densenet),
+    "transformers' ViT": NamedMap(
+        re.compile(r"(vit\.|deit\.)?encoder\.layer\.0\.attention\.attention\.query\.weight$"),
+        map_hf_vit,
+        refuse_other_than_vit,
+        join_qkv,
+    ),
+    "transformers' ResNet": NamedMap(
+        re.compile(r"(resnet\.)?embedder\.embedder\.convolution\.weight$"), map_hf_resnet, refuse_other_than_resnet
+    ),
+    "mmpretrain's ViT": NamedMap(
+        re.compile(r"layers\.0\.ffn\.layers\.0\.0\.weight$"), map_mmpretrain_vit, refuse_other_than_vit
+    ),
+    "timm's ViT": NamedMap(re.compile(r"blocks\.0\.attn\.qkv\.weight$"), map_timm_vit, refuse_other_than_vit),
 }
+
+FOREIGN: Final = (
+    (re.compile(r"(model\.)?0\.conv\.weight$"), "an Ultralytics YOLO model"),
+    (re.compile(r"\w+\.embeddings\.|(\w+\.)?(encoder|embedder)\.(layers?|stages)\.0\."), "a model of transformers"),
+    (re.compile(r".*\.ffn\.layers\.0\.0\.|.*depthwise_conv\.|.*\.w_msa\."), "a model of mmpretrain"),
+)
+"""Whose networks names show that no key map knows."""
+
+
+def describe_foreign(source: Iterable[str]) -> str | None:
+    """Return what a file is whose names no key map knows, None where they say nothing.
+
+    >>> describe_foreign(["model.0.conv.weight", "model.0.bn.weight"])
+    'an Ultralytics YOLO model'
+    """
+    names = list(source)
+    return next((what for mark, what in FOREIGN if any(mark.match(name) for name in names)), None)
 
 
 def find_key_map(source: Iterable[str], target: Iterable[str]) -> str | None:
@@ -155,31 +199,36 @@ def _find_place(names: Iterable[str], own: set[str]) -> str:
     names = list(names)
     if 2 * sum(name in own for name in names) >= len(own):
         return ""
+    marks = [known.mark for known in KEY_MAPS.values() if not any(map(known.mark.match, own))]
     fitting: Counter[str] = Counter()
     for name in names:
         places = [name[: dot.end()] for dot in re.finditer(r"\.", name)]
         fitting.update(place for place in places if name.removeprefix(place) in own)
-        fitting.update(
-            {name[: mark.start()]: len(own) for known in KEY_MAPS.values() if (mark := known.mark.search(name))}
-        )
+        marked = [name[: found.start()] for mark in marks if (found := mark.search(name))]
+        fitting.update({place: len(own) for place in marked if place.endswith(".") or not place})
     enough = [place for place, number in fitting.items() if 2 * number >= len(own)]
     if len(enough) > 1:
         raise ShardError(
-            f"the weights have several models that fit, under {' and '.join(enough)}; save the tensors of one alone"
+            f"the weights have several models that fit, under {' and '.join(enough)}; choose one by "
+            f"{chosen_by(enough[0].removesuffix('.'))}"
         )
     return enough[0] if enough else ""
 
 
-def unwrap_heads(source: Iterable[str], heads: Iterable[str]) -> dict[str, str]:
+def unwrap_heads(source: Iterable[str], heads: list[str]) -> dict[str, str]:
     """Return {source name: target name} for heads that were put behind dropout in a Sequential, as tutorials do.
 
-    One with two layers is none of the library's and stays as it is.
+    One with two layers is none of the library's and stays as it is. The head of mmpretrain, `head.fc`, is the first.
 
     >>> unwrap_heads(["fc.1.weight", "fc.1.bias"], ["fc"])
     {'fc.1.weight': 'fc.weight', 'fc.1.bias': 'fc.bias'}
+    >>> unwrap_heads(["conv1.weight", "head.fc.weight"], ["fc"])
+    {'head.fc.weight': 'fc.weight'}
     """
     names = list(source)
     unwrapped: dict[str, str] = {}
+    if heads[0] != "head.fc" and "head.fc.weight" in names and f"{heads[0]}.weight" not in names:
+        unwrapped = {name: f"{heads[0]}.{name[8:]}" for name in names if name in ("head.fc.weight", "head.fc.bias")}
     for head in heads:
         inside = [match for name in names if (match := re.fullmatch(rf"{re.escape(head)}\.(\d+)\.(weight|bias)", name))]
         if len({match[1] for match in inside}) == 1 and f"{head}.weight" not in names:

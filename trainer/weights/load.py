@@ -18,9 +18,11 @@ from trainer.contract.model.model import ModelSpec
 from trainer.contract.model.names import TIMM_PREFIX
 from trainer.weights.expectation import SCRATCH, Expectation
 from trainer.weights.installed import INSTALLED, find_installed
+from trainer.weights.leftovers import shorten
 from trainer.weights.match import LoadReport, match_tensors
 from trainer.weights.published import find_published, list_tags, read_timm_cfg
-from trainer.weights.read import Found, Tensors, hide_query, read_bytes, read_tensors
+from trainer.weights.read import FOUND, Choice, Found, Tensors, chosen_by, hide_query, read_bytes, read_tensors
+from trainer.weights.saved import check_architecture, fingerprint_saved, is_saved_folder, read_saved_expectation
 
 
 def read_expectation(model: str, weights: str) -> Expectation:
@@ -43,7 +45,8 @@ def read_expectation(model: str, weights: str) -> Expectation:
         return Expectation(mean, std, page.preprocess.size, page.preprocess.interpolation, page.preprocess.resize)
     own = _read_own(model)
     if weights != "none":
-        return own or SCRATCH
+        saved = read_saved_expectation(Path(weights)) if is_saved_folder(Path(weights)) else None
+        return saved or own or SCRATCH
     if own and is_size_fixed(model):
         return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation)
     return SCRATCH
@@ -63,7 +66,9 @@ def _read_own(model: str) -> Expectation | None:
     return read_timm_cfg(cfg) if cfg else None
 
 
-def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_output: bool = False) -> LoadReport | None:
+def load_weights(
+    backbone: nn.Module, spec: ModelSpec, weights: str, single_output: bool = False, choice: Choice = FOUND
+) -> LoadReport | None:
     """Load weights into a backbone by name, the head left out where it has other classes; None for `none`.
 
     Whether leftovers, which the report names, are let pass is for the caller to say: `refuse_leftovers`.
@@ -76,6 +81,7 @@ def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_outp
         weights: As in the recipe.
         single_output: Take a head of one output, whose sigmoid is the probability of the second of two classes, for
             one of two: with 0 for the first class the softmax says the same.
+        choice: Of several models in a file.
 
     Raises:
         UsageError: No such weights, not on this machine, or made for another model.
@@ -84,15 +90,22 @@ def load_weights(backbone: nn.Module, spec: ModelSpec, weights: str, single_outp
     """
     if weights == "none":
         return None
-    source = _read_source(spec, weights)
+    source = _read_source(spec, weights, choice)
     tensors, title = source.found.tensors, hide_query(weights)
     report = match_tensors(backbone, spec, tensors, source.key_map, source.title or title, single_output)
-    beside = [f"{key} of the same file not taken" for key in source.found.beside]
     for head in find_heads(backbone):
         if f"{head}.weight" in report.missing:
             for parameter in backbone.get_submodule(head).parameters():
                 nn.init.zeros_(parameter)
-    return replace(report, changes=(*beside, *report.changes), source=source.title or title)
+    return replace(report, changes=(*_describe_choice(source.found), *report.changes), source=source.title or title)
+
+
+def _describe_choice(found: Found) -> list[str]:
+    """Return what of a file was taken, and how it was read, where a user might want it otherwise."""
+    taken = [f"{found.average} taken, the average of the weights (--no-ema, weights_ema=false: not)"]
+    beside = [f"{key} of the same file not taken" for key in found.beside]
+    unbuilt = [f"read without building {shorten(found.unbuilt, 3)}"]
+    return [*(taken if found.average else []), *beside, *(unbuilt if found.unbuilt else [])]
 
 
 class _Source(NamedTuple):
@@ -106,7 +119,12 @@ class _Source(NamedTuple):
     title: str = ""
 
 
-def _read_source(spec: ModelSpec, weights: str) -> _Source:
+def _read_source(spec: ModelSpec, weights: str, choice: Choice) -> _Source:
+    one_alone = weights in INSTALLED or is_bundle(Path(weights)) or find_published(spec.name, weights) is not None
+    if choice.key is not None and one_alone:
+        raise UsageError(
+            f"{chosen_by(choice.key)} chooses one of several models in a file, and {weights} holds one; leave it out"
+        )
     if weights in INSTALLED:
         file = find_installed(weights, spec.name)
         return _Source(read_tensors(file), INSTALLED[weights].key_map, f"{weights} ({file})")
@@ -129,7 +147,9 @@ def _read_source(spec: ModelSpec, weights: str) -> _Source:
             f"no weights '{weights}': neither a file, nor none, nor one of {', '.join(INSTALLED)}; "
             f"{spec.name} has {', '.join(tags) or 'no published ones'}"
         )
-    return _Source(read_tensors(weights))
+    if is_saved_folder(path):
+        check_architecture(path)
+    return _Source(read_tensors(weights, choice))
 
 
 def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
@@ -165,6 +185,8 @@ def describe_origin(spec: ModelSpec, weights: str) -> str:
         title, path = f"bundle {path.name}", path / WEIGHTS
     else:
         where = hide_query(weights)
-        title = where if "://" in where else path.name
+        title = where if "://" in where else path.absolute().name
+    if is_saved_folder(path):
+        return f"{title}, sha256 {fingerprint_saved(path)}"
     digest = fingerprint_bytes(read_bytes(weights)) if "://" in weights else fingerprint_file(path)
     return f"{title}, sha256 {digest}"

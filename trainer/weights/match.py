@@ -15,9 +15,10 @@ from shards.errors import ShardError
 from trainer.contract.model.backbone import find_first_convolutions, load_tensors
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import ModelSpec
-from trainer.weights.key_maps import KEY_MAPS, find_key_map, strip_prefixes, unwrap_heads
+from trainer.weights.key_maps import KEY_MAPS, describe_foreign, find_key_map, strip_prefixes, unwrap_heads
 from trainer.weights.leftovers import ABSENT, COUNTER, TABLE, find_leftovers, list_untrained, shorten
 from trainer.weights.read import Tensors
+from trainer.weights.rows import unroll
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class LoadReport:
     """Names of `missing` that are of the trunk, which starts from chance there."""
     source: str = ""
     """What was loaded, as people may see it."""
+    head: str = ""
+    """Why the file's head has no place in the model, where it is known."""
 
     def __str__(self) -> str:
         total = self.matched + len(self.missing)
@@ -48,6 +51,8 @@ class LoadReport:
             parts.append(f"nothing for {shorten(others)}")
         if self.untrained:
             parts.append(f"nothing but the numbers of an untrained model for {shorten(self.untrained)}")
+        if self.head:
+            parts.append(self.head)
         return "; ".join(parts)
 
 
@@ -75,7 +80,9 @@ def match_tensors(
     """
     own, heads = backbone.state_dict(), find_heads(backbone)
     changes: list[str] = []
+    foreign = tensors
     tensors = _rename(tensors, own, heads, key_map, changes, spec.name)
+    tensors, head = _unroll(tensors, backbone, heads, changes)
     tensors = _fit_shapes(tensors, backbone, spec, changes)
     if single_output:
         tensors = _double_outputs(tensors, own, heads, changes)
@@ -87,9 +94,11 @@ def match_tensors(
     }
     fitting = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     if 2 * len(fitting) < len(own):
+        what = describe_foreign(foreign)
+        not_ours = f"it is {what}, whose names are not mapped to {spec.name}'s" if what else ""
         raise ShardError(
             f"only {len(fitting)} of the {len(own)} tensors of {spec.name} are in {title}; "
-            "these weights belong to another model, so nothing was loaded"
+            f"{not_ours or 'these weights belong to another model'}, so nothing was loaded"
         )
     _refuse_odd(fitting, own, title)
     load_tensors(backbone, fitting, strict=False)
@@ -101,6 +110,7 @@ def match_tensors(
         changes=tuple(changes),
         leftovers=find_leftovers({name: tensors[name] for name in left_out}, own, fitting, heads),
         untrained=list_untrained(missing, heads),
+        head=head,
     )
 
 
@@ -130,6 +140,10 @@ def _rename(
 ) -> Tensors:
     names = strip_prefixes(tensors, own)
     key_map = key_map or find_key_map(names.values(), own)
+    if key_map:
+        joined = KEY_MAPS[key_map].join({names[name]: tensor for name, tensor in tensors.items()})
+        if joined.keys() != set(names.values()):
+            tensors, names = joined, {name: name for name in joined}
     stripped = sum(name != target for name, target in names.items())
     if stripped:
         changes.append(f"prefixes taken off {stripped} names")
@@ -146,6 +160,18 @@ def _rename(
         # Two that would be one (`fc.weight` and `module.fc.weight`): the plain name counts, the other stays itself.
         renamed[target if target not in renamed and (name == target or target not in tensors) else name] = tensors[name]
     return renamed
+
+
+def _unroll(tensors: Tensors, backbone: nn.Module, heads: list[str], changes: list[str]) -> tuple[Tensors, str]:
+    """Return the tensors of a model's children in a row by the model's names, and why their head has no place."""
+    own = backbone.state_dict()
+    if 2 * len(_list_fitting(tensors, own)) >= len(own):
+        return tensors, ""
+    row = unroll(tensors, backbone, heads)
+    if row is None:
+        return tensors, ""
+    changes.append(f"{len(row.names)} names mapped from layers in a row")
+    return {row.names.get(name, name): tensor for name, tensor in tensors.items()}, row.head
 
 
 def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes: list[str]) -> Tensors:
