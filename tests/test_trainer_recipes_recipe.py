@@ -8,7 +8,9 @@ import yaml
 from pydantic import ValidationError
 
 from shards.errors import UsageError
+from trainer.recipes import meanings
 from trainer.recipes.file import RECIPES, load_recipe
+from trainer.recipes.meanings import MEANINGS
 from trainer.recipes.options.augment import POLICIES
 from trainer.recipes.options.schedule import SCHEDULES
 from trainer.recipes.recipe import PLACEMENT, Recipe
@@ -48,6 +50,38 @@ def test_unknown_option_like_no_other_is_refused_with_the_options_that_exist() -
 
 def test_unknown_group_is_refused_with_a_suggestion() -> None:
     assert refusal("optimiser.peak_lr=1").startswith("no option 'optimiser': did you mean 'optim'? a recipe has data, ")
+
+
+@pytest.mark.parametrize(
+    ("other", "ours", "value"),
+    [
+        ("lr", "optim.peak_lr", "0.5"),
+        ("optim.lr", "optim.peak_lr", "0.5"),
+        ("learning-rate", "optim.peak_lr", "0.5"),
+        ("batch_size", "batch_size_global", "8"),
+        ("num_epochs", "epochs", "3"),
+        ("imgsz", "image_size", "96"),
+        ("weight_decay", "optim.weight_decay", "0.5"),
+        ("label_smoothing", "loss.label_smoothing", "0.5"),
+        ("preprocess.image_size", "image_size", "96"),
+        ("ema_decay", "step.ema", "0.5"),
+    ],
+)
+def test_option_is_found_by_what_other_trainers_call_it(other: str, ours: str, value: str) -> None:
+    assert refusal(f"{other}={value}").startswith(f"no option '{other}': did you mean '{ours}'? ")
+    found: Any = load(f"{ours}={value}")
+    for part in ours.split("."):
+        found = getattr(found, part)
+    assert str(found) == value
+
+
+def test_every_option_that_a_hint_names_is_one() -> None:
+    options = meanings.list_options(Recipe)
+    groups = {option.partition(".")[0] for option in options}
+    assert [meant for meant in MEANINGS if meant not in (*options, *groups)] == []
+    assert [word for words in MEANINGS.values() for word in words if word in options] == []
+    every = [word for words in MEANINGS.values() for word in words]
+    assert len(set(every)) == len(every)
 
 
 def test_unknown_option_in_a_file_is_refused_with_a_suggestion(tmp_path: Path) -> None:
@@ -204,7 +238,7 @@ def test_written_recipe_holds_every_option(tmp_path: Path) -> None:
 # Every option has a value here that differs from smoke's; a new option must be entered, or the test below fails.
 OTHER = {
     "data": "else", "name": "other", "model": "resnet18", "weights": "w.pth", "epochs": "7", "seed": "1",
-    "allow_leftovers": "true",
+    "weights_key": "teacher", "weights_ema": "false", "allow_leftovers": "true",
     "image_size": "64", "batch_size_global": "5", "freeze": "[conv1]", "amp": "bf16", "dtype": "float64",
     "launch": "ray", "num_ranks": "2", "workers": "5", "cpus_per_rank": "2", "gpus_per_rank": "1", "ledger": "true",
     "evaluate_on": "[val]", "probes": "real", "preprocess.policy": "crop", "preprocess.resize": "40",

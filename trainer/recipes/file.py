@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
+from trainer.recipes.meanings import find_meant
 from trainer.recipes.options.schedule import parse_schedule
 from trainer.recipes.recipe import Recipe
 
@@ -107,7 +108,7 @@ def _explain(err: ValidationError) -> str:
     first = err.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _explain_unknown(name)
+        return _explain_unknown(name, isinstance(first["input"], dict))
     if first["type"] == "missing" and isinstance(first["loc"][-1], int):
         return f"{'.'.join(map(str, first['loc'][:-1]))}: too few numbers, got {first['input']!r}; give all of them"
     if first["type"] == "missing":
@@ -118,7 +119,7 @@ def _explain(err: ValidationError) -> str:
     return explain_invalid(err)
 
 
-def _explain_unknown(name: str) -> str:
+def _explain_unknown(name: str, is_group: bool) -> str:
     group_name, _, last = name.rpartition(".")
     group: type[BaseModel] = Recipe
     for part in filter(None, group_name.split(".")):
@@ -126,7 +127,9 @@ def _explain_unknown(name: str) -> str:
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)  # only groups contain names
         group = annotation
-    hint = suggest(last, group.model_fields, before=": ", otherwise=";")
+    meant = None if is_group else find_meant(name)
+    near = suggest(last, group.model_fields, before=": ", otherwise=";")
+    hint = near if meant is None else f": did you mean '{meant}'?"
     return f"no option '{name}'{hint} {group_name or 'a recipe'} has {', '.join(group.model_fields)}"
 
 
