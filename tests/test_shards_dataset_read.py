@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import re
 import shutil
 import tarfile
@@ -64,6 +65,14 @@ def test_sample_is_the_files_bytes_and_its_class(pictures: Path, dataset_path: P
             for sample in reader.read(shard, np.arange(count)):
                 assert sample.data == (pictures / sample.source).read_bytes()
                 assert CLASSES[sample.label] == sample.source.split("/")[1]
+
+
+def test_reader_that_is_open_can_be_handed_to_a_spawned_worker(dataset_path: Path) -> None:
+    with SampleReader(train(dataset_path)) as reader:
+        ours = reader.read_one(1, 2)
+        with pickle.loads(pickle.dumps(reader)) as copied:
+            assert copied.read_one(1, 2) == ours
+            assert copied is not reader
 
 
 def test_rows_come_in_the_order_asked_for(dataset_path: Path) -> None:

@@ -68,6 +68,10 @@ class SampleReader(Closing):
         self._open: OrderedDict[int, Future[_OpenShard]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[SampleReader], tuple[Split]]:
+        """Pickle the split alone: a spawned worker opens shards of its own."""
+        return SampleReader, (self._split,)
+
     @property
     def ahead_bytes(self) -> int:
         """Bytes of shards that are worth announcing before they are read; 0 for shards of this machine."""
