@@ -3,4 +3,6 @@
 `cluster` imports `shards` and `trainer.contract` and nothing else of the project, and nobody imports `cluster`.
 """
 
-import shards  # noqa: F401  it sets how threads wait, before torch is imported
+from shards.cli.hidden import refuse_hidden  # of shards, which sets how threads wait, before torch is imported
+
+refuse_hidden("trainer")
