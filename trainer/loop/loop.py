@@ -154,7 +154,7 @@ def _train_epoch(run: Run) -> Numbers | None:
 def _scale_lr(run: Run, plan: EpochPlan, step: int) -> float:
     """Return the share of the peak learning rate in a step of the epoch that the state stands in."""
     seen = plan.num_samples * run.state.epochs_done + step * run.recipe.batch_size_global
-    return scale_lr(run.recipe.schedule, seen, run.total_samples, plan.num_samples, run.state.plateau)
+    return scale_lr(run.recipe.schedule, seen, run.scheduled_samples, plan.num_samples, run.state.plateau)
 
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:

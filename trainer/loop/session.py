@@ -21,6 +21,7 @@ from trainer.evaluate.positive import find_positive, take_default
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_model, build_preprocess
 from trainer.ranks.ranks import Ranks
+from trainer.recipes.longer import find_begun_epochs, takes_more_epochs
 from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.resolved import ResolvedRecipe
@@ -93,6 +94,11 @@ class Run:
     def total_samples(self) -> int:
         return self.stream.samples_per_epoch * self.recipe.epochs
 
+    @property
+    def scheduled_samples(self) -> int:
+        """Samples over which the learning rate goes: those of the epochs that the run was begun with."""
+        return self.stream.samples_per_epoch * (self.state.begun_epochs or self.recipe.epochs)
+
 
 def open_run(
     recipe: ResolvedRecipe,
@@ -108,6 +114,7 @@ def open_run(
         clear_leftovers(folder.path)
     fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
     state = store.read_last() or fresh
+    state = _give_more_epochs(state, recipe)
     _refuse_foreign(state, fresh)
     preprocess = build_preprocess(recipe, dataset, state.decoding)
     if ranks.is_first:
@@ -207,6 +214,17 @@ def _build_loss(recipe: Recipe, classes: list[str], split: Split) -> Loss:
     if split.task == "multi-label":
         return build_multi_label_loss(recipe.loss, counts, split.num_samples, classes)
     return build_loss(recipe.loss, counts, classes)
+
+
+def _give_more_epochs(state: RunState, recipe: ResolvedRecipe) -> RunState:
+    """Return the state as that of the recipe, where it was begun with fewer epochs and the schedule allows for more."""
+    fingerprint = recipe.fingerprint()
+    if state.recipe == fingerprint or not takes_more_epochs(recipe):
+        return state
+    begun = find_begun_epochs(recipe, state.recipe)
+    if begun is None:
+        return state
+    return state.model_copy(update={"recipe": fingerprint, "begun_epochs": state.begun_epochs or begun})
 
 
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:

@@ -17,6 +17,7 @@ from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_json
 from shards.files.temporary import clear_leftovers
 from trainer.recipes.file import load_recipe, parse_recipe
+from trainer.recipes.longer import is_longer, takes_more_epochs
 from trainer.recipes.place import find_run_dir, is_remote, join_root, show_location
 from trainer.recipes.recipe import PLACEMENT, Recipe
 
@@ -102,25 +103,34 @@ class RunFolder:
     def claim(self, recipe: Recipe) -> None:
         """Make the folder, in the store as well where there is one, and save the recipe in it.
 
+        Of a run that is given more epochs the result is taken back, and it is not finished.
+
         Raises:
             UsageError: The folder belongs to a run of another recipe; its first difference is named.
             OSError: The store does not answer.
         """
         if self.store:
             self._claim_store(recipe, self.store)
-        self.refuse_other_recipe(recipe)
+        if self.refuse_other_recipe(recipe):
+            (self.path / RESULT).unlink(missing_ok=True)  # before the recipe: a kill between leaves it to do again
         self.path.mkdir(parents=True, exist_ok=True)
         recipe.write(self.path / RECIPE)
 
-    def refuse_other_recipe(self, recipe: Recipe) -> None:
-        """Refuse a folder of this machine that belongs to a run of another recipe; raises as `claim`."""
+    def refuse_other_recipe(self, recipe: Recipe) -> bool:
+        """Refuse a folder of this machine that belongs to a run of another recipe; raises as `claim`.
+
+        Returns whether it is that of the run, and gives it more epochs.
+        """
         path = self.path / RECIPE
         if path.is_file() and self.snapshots.is_dir():  # without a snapshot there is nothing to mix up
-            _refuse_other(load_recipe(str(path)), recipe, str(self.path))
+            return _refuse_other(load_recipe(str(path)), recipe, str(self.path))
+        return False
 
     def _claim_store(self, recipe: Recipe, store: RunStore) -> None:
         names = store.sizes()
-        refuse_other_recipe_there(recipe, store)
+        if refuse_other_recipe_there(recipe, store):
+            store.delete([RESULT])
+            names.pop(RESULT, None)
         if RUN_ID not in names:
             store.write(RUN_ID, json.dumps({"id": uuid.uuid4().hex}).encode())
         enter_work_folder(self.path, store)
@@ -144,11 +154,13 @@ def hold_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def refuse_other_recipe_there(recipe: Recipe, store: RunStore) -> None:
-    """Refuse a place in a store that belongs to a run of another recipe; raises as `RunFolder.claim`."""
+def refuse_other_recipe_there(recipe: Recipe, store: RunStore) -> bool:
+    """Refuse a place in a store that belongs to a run of another recipe; raises as `RunFolder.claim`.
+
+    Returns whether it is that of the run, and gives it more epochs.
+    """
     there = store.read(RECIPE) if any(name.startswith(f"{SNAPSHOTS}/") for name in store.sizes()) else None
-    if there is not None:
-        _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
+    return there is not None and _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
 
 
 def enter_work_folder(path: Path, store: RunStore) -> None:
@@ -171,12 +183,23 @@ def _read_run_id(store: RunStore) -> object:
     return json.loads(store.read(RUN_ID) or b"null")
 
 
-def _refuse_other(there: Recipe, recipe: Recipe, where: str) -> None:
-    if there.fingerprint() != recipe.fingerprint():
+def _refuse_other(there: Recipe, recipe: Recipe, where: str) -> bool:
+    """Return whether a run is given more epochs; raises UsageError where it is another."""
+    if there.fingerprint() == recipe.fingerprint():
+        return False
+    longer = is_longer(there, recipe)
+    if longer and not takes_more_epochs(recipe):
+        raise UsageError(
+            f"{where} holds a run of {there.epochs} epochs whose schedule, {recipe.schedule.name}, ends with them, so "
+            f"{recipe.epochs} would be another run; train on from its best weights under another name, with name=NEW "
+            f"weights={where}/{BUNDLE}"
+        )
+    if not longer:
         raise UsageError(
             f"{where} holds a run of another recipe ({_first_difference(there, recipe)}); "
             "choose another name=, or delete that folder"
         )
+    return True
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str:

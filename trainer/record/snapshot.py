@@ -61,6 +61,8 @@ class RunState(BaseModel):
     dataset: str
     recipe: str
     """Fingerprints of what the state belongs to."""
+    begun_epochs: int | None = None
+    """Epochs that the run was begun with, where it was given more since; its warm-up is a share of those."""
     decoding: int = 1
     """Version of decoding of the oldest program that trained it, see `shards.pictures.decoding`."""
 

@@ -32,6 +32,8 @@ class ScheduleRow(Row):
     """The warm-up multiplies it by a rise from 0; else it has one of its own."""
     shrinks: bool = False
     """gamma is a factor, below 1."""
+    spans_run: bool = False
+    """It falls to the end of the run, so that a longer one would have had other rates from the beginning."""
     watch: str = ""
     """What it makes of the metric after each epoch: takes its state, the value, whether less is better, and the same
     options. Empty: it does not look at it."""
@@ -55,7 +57,7 @@ SCHEDULES: Final = Table(
     ),
     ScheduleRow(
         "cosine", "half a cosine from the end of warm-up to that of the run",
-        "trainer.step.schedule:follow_cosine", {"final_frac": 0.0},
+        "trainer.step.schedule:follow_cosine", {"final_frac": 0.0}, spans_run=True,
     ),
     ScheduleRow(
         "sgdr", "cosines with restarts, each mult times as long as the one before",
@@ -73,10 +75,11 @@ SCHEDULES: Final = Table(
     ScheduleRow(
         "one_cycle", "up by half a cosine, down by another to far below the start",
         "trainer.step.schedule:follow_one_cycle", {"start_div": 25.0, "end_div": 1e4}, warmup_frac=0.3, rises=False,
+        spans_run=True,
     ),
     ScheduleRow(
         "polynomial", "a power of what is left of the run after warm-up; power 1 falls in a straight line",
-        "trainer.step.schedule:follow_polynomial", {"power": 1.0, "final_frac": 0.0},
+        "trainer.step.schedule:follow_polynomial", {"power": 1.0, "final_frac": 0.0}, spans_run=True,
     ),
     ScheduleRow(
         "plateau", "multiplied by factor after more than patience epochs without a better value of the metric",

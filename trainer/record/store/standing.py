@@ -34,16 +34,16 @@ def look_up(recipe: Recipe, folder: RunFolder) -> Standing:
     """
     store = folder.store
     if store is None:
-        folder.refuse_other_recipe(recipe)
-        return Standing(_seen_here(folder), folder.is_finished)
-    refuse_other_recipe_there(recipe, store)
+        longer = folder.refuse_other_recipe(recipe)
+        return Standing(_seen_here(folder), folder.is_finished and not longer)
+    longer = refuse_other_recipe_there(recipe, store)
     _try_to_write(store)
     there = read_stored_position(store)
     seen = there.samples_seen if there else 0
     if is_work_folder(folder.path, store):
         folder.refuse_other_recipe(recipe)
         seen = max(seen, _seen_here(folder))
-    return Standing(seen, RESULT in store.sizes())
+    return Standing(seen, RESULT in store.sizes() and not longer)
 
 
 def _seen_here(folder: RunFolder) -> int:
