@@ -292,6 +292,19 @@ def test_report_card_and_console_name_the_class_of_every_figure(said: Path) -> N
     told = done(trainer_run.main, "smoke", *words, "optim.peak_lr=0.01", "track.wandb=disabled", "launch=local")
     assert "was finished before" in told
     assert f"  {spell(said / 'evaluation' / 'test', 'DEFECTIVE', 'NORMAL')}\n" in told
+    metrics = read(said)
+    for name in ("sensitivity", "specificity"):
+        assert f" {name} (DEFECTIVE) {metrics[name]:.4f}" in told
+
+
+def test_evaluation_prints_the_figures_that_the_class_changes(plain: Path, cells: Path, tmp_path: Path) -> None:
+    for positive in ("DEFECTIVE", "NORMAL"):
+        out = tmp_path / positive
+        told = done(trainer_evaluate.main, plain / "bundle", cells, "--out", out, "--positive", positive)
+        metrics = json.loads((out / "metrics.json").read_text())
+        for name, spelt in (("sensitivity", "sensitivity"), ("specificity", "specificity"), ("auprc", "AUPRC")):
+            assert f"{spelt} ({positive}) {metrics[name]:.4f}" in told
+        assert find_unnamed(told, positive) == []
 
 
 def test_default_is_stated_in_words(plain: Path, cells: Path, tmp_path: Path) -> None:

@@ -32,18 +32,14 @@ def main(argv: list[str]) -> int:
 
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
-    from trainer.contract.metrics import name_figure
-    from trainer.evaluate.answers import describe_headline
-    from trainer.evaluate.positive import list_lines, read_positive
+    from trainer.evaluate.answers import describe_headline, describe_of_positive
+    from trainer.evaluate.positive import list_lines
 
-    positive = read_positive(result)
-    name = positive.name if positive else None
     numbers = [describe_headline(result), f"log loss {result['log_loss']:.4f}"]
-    if "threshold" in result["decision"]:
-        shown = [each for each in ("sensitivity", "specificity") if each in result]
-        numbers += [f"{name_figure(each, name, len(result['per_class']))} {result[each]:.4f}" for each in shown]
     lines = [f"{result['part']}: {', '.join(numbers)} on {result['samples']:,} pictures"]
     lines += [f"        (95 % intervals in brackets, by {result['interval']['by']})"]
+    of_one = describe_of_positive(result)
+    lines += [f"        {of_one}"] if of_one else []
     lines += [f"        {told}" for told in list_lines(result, "--positive CLASS names another")]
     for name, rows in result.get("slices", {}).items():
         lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.contract.metrics import find_right, list_metrics
+from trainer.contract.positive import is_of_positive
 from trainer.evaluate.rows import Rows
 
 
@@ -22,6 +23,22 @@ def describe_headline(metrics: dict[str, Any]) -> str:
     told = list_metrics(find_right(metrics).task, "headline")
     shown = [f"{each.name} {metrics[each.key]:.4f}{_bound(metrics, each.key)}" for each in told if each.key in metrics]
     return ", ".join(shown)
+
+
+def describe_of_positive(metrics: dict[str, Any]) -> str | None:
+    """Return the numbers that another positive class would change, with that class; None where no class is positive.
+
+    >>> describe_of_positive({"accuracy": 0.5, "sensitivity": 0.75, "positive": "BAD", "per_class": {"BAD": {}}})
+    'sensitivity (BAD) 0.7500'
+    """
+    positive, count = metrics.get("positive"), len(metrics.get("per_class", ()))
+    of_one = [each for each in list_metrics(find_right(metrics).task) if is_of_positive(each.key, count)]
+    told = [
+        f"{each.spelt.partition(' (')[0] or each.name} ({positive}) {metrics[each.key]:.4f}{_bound(metrics, each.key)}"
+        for each in of_one
+        if each.key in metrics
+    ]
+    return ", ".join(told) if positive is not None and told else None
 
 
 def _bound(metrics: dict[str, Any], name: str) -> str:

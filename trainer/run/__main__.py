@@ -33,8 +33,9 @@ def main(argv: list[str]) -> int:
         return _plan(recipe, arguments.json)
     from trainer.run.launch import launch  # late: torch takes seconds, and mistakes are reported before
 
-    was_finished = RunFolder.of(recipe).is_finished
+    before = _read_end(RunFolder.of(recipe))
     folder = launch(recipe)
+    was_finished = before is not None and before == _read_end(folder)
     if arguments.json:
         print(json.dumps(_collect(folder.path)))
     else:
@@ -93,13 +94,18 @@ def _plan(recipe: Recipe, as_json: bool) -> int:
     return DONE
 
 
+def _read_end(folder: RunFolder) -> int | None:
+    """Return when a run was finished, in nanoseconds; None where it is not. More epochs finish it anew."""
+    return (folder.path / RESULT).stat().st_mtime_ns if folder.is_finished else None
+
+
 def _collect(run_dir: Path) -> dict[str, object]:
     evaluations = {path.parent.name: json.loads(path.read_text()) for path in run_dir.glob("evaluation/*/metrics.json")}
     return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
 
 
 def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
-    from trainer.evaluate.answers import describe_headline
+    from trainer.evaluate.answers import describe_headline, describe_of_positive
     from trainer.evaluate.positive import list_lines, read_positive
     from trainer.record.notes import read_notes
 
@@ -109,6 +115,8 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
+        of_one = describe_of_positive(metrics)
+        print(f"  {of_one}\n" if of_one else "", end="")
         remedy = f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another"
         print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
         positive = read_positive(metrics)
