@@ -599,18 +599,55 @@ def test_names_of_classes_with_marks_in_them_are_taken(folder: Path) -> None:
         ("[0 1 0]", "holds a label twice"),
         ("cat", "is no list such as ['cat', 'dog'], which --labels-as list says that every label is"),
         ("['cat', dog]", "cannot be read as a list; put each of its labels into quotes"),
-        ("[]", "row 2 has no label"),
-        ("", "row 2 has no label"),
     ],
 )
 def test_cell_that_is_no_list_is_refused_by_its_fact(folder: Path, cell: str, says: str) -> None:
     assert says in refusal(write(folder, f'path,label\n1.jpg,"{cell}"\n2.jpg,[b]\n'), "--labels-as", "list")
 
 
-def test_lists_of_parquet_are_several_labels_where_one_says_so(folder: Path) -> None:
-    path = write_parquet(folder, {"path": NAMES[:2], "label": [["it's", "b; c"], ["b; c"]]})
-    (found,) = remedies(refusal(path))
-    assert [source.labels for source in read(path, *found).sources] == [("it's", "b; c"), ("b; c",)]
+@pytest.mark.parametrize("words", [[], ["--labels-as", "list"]], ids=str)
+def test_lists_of_parquet_are_several_labels(folder: Path, words: list[str]) -> None:
+    path = write_parquet(folder, {"path": NAMES[:3], "label": [["it's", "b; c"], ["b; c"], []]})
+    listed = read(path, *words)
+    assert [source.labels for source in listed.sources] == [("it's", "b; c"), ("b; c",), ()]
+    assert f"{path}: 1 row has no label, and its picture is of none of the classes" in listed.notes
+
+
+WITHOUT_LABEL = {
+    "a blank cell": ("path,label\n1.jpg,{}\n2.jpg,\n3.jpg,b\n4.jpg,a\n", []),
+    "an empty list": ("path,label\n1.jpg,{}\n2.jpg,[]\n3.jpg,[b]\n4.jpg,[a]\n", ["--labels-as", "list"]),
+    "a separator": ("path,label\n1.jpg,{}\n2.jpg,\n3.jpg,b\n4.jpg,a\n", ["--label-separator", "|"]),
+    "columns of zeros": ("path,a,b\n1.jpg,{}\n2.jpg,0,0\n3.jpg,0,1\n4.jpg,1,0\n", ["--one-hot", "a,b"]),
+}
+BOTH = {"a blank cell": "a;b", "an empty list": '"[a, b]"', "a separator": "a|b", "columns of zeros": "1,1"}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_LABEL)
+def test_row_without_a_label_beside_one_of_several_is_a_picture_of_no_class(folder: Path, kind: str) -> None:
+    text, words = WITHOUT_LABEL[kind]
+    path = write(folder, text.format(BOTH[kind]))
+    listed = read(path, *words)
+    assert [source.labels for source in listed.sources] == [("a", "b"), (), ("b",), ("a",)]
+    assert (listed.multi_label, listed.classes) == (True, ["a", "b"])
+    assert f"{path}: 1 row has no label, and its picture is of none of the classes" in listed.notes
+
+
+@pytest.mark.parametrize("kind", ["a blank cell", "a separator", "columns of zeros"])
+def test_row_without_a_label_among_rows_of_one_is_taken_where_one_says_so(folder: Path, kind: str) -> None:
+    text, words = WITHOUT_LABEL[kind]
+    path = write(folder, text.format({"columns of zeros": "1,0"}.get(kind, "a")))
+    sentence = refusal(path, *words)
+    assert "row 3 has " in sentence
+    assert "give --empty-labels where it shows none of the classes, or --unlabelled to take labels" in sentence
+    listed = read(path, *words, "--empty-labels")
+    assert [source.labels for source in listed.sources] == [("a",), (), ("b",), ("a",)]
+    assert listed.multi_label
+
+
+def test_list_without_any_label_is_refused(folder: Path) -> None:
+    path = write(folder, "path,label\n1.jpg,\n2.jpg,\n")
+    for words in ([], ["--empty-labels"]):
+        assert refusal(path, *words) == f"{path} has no label in any row; write them, or give --unlabelled"
 
 
 @pytest.mark.parametrize("kind", ["csv", "text", "numbers", "truths"])
@@ -708,7 +745,7 @@ def test_several_classes_of_no_picture_are_named_in_one_note(folder: Path) -> No
         ),
         ("1.jpg,-1,1", "row 2 has '-1' in the column A of --one-hot"),
         ("1.jpg,0.5,1", "row 2 has '0.5' in the column A of --one-hot"),
-        ("1.jpg,0,0", "row 2 has a 1 in none of the columns of --one-hot; write one, drop the row, or add a column"),
+        ("1.jpg,0,0", "row 2 has a 1 in none of the columns of --one-hot, and no row has several; write one, drop the"),
     ],
 )
 def test_row_of_flags_that_are_none_is_refused(folder: Path, row: str, says: str) -> None:

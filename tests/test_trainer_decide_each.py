@@ -434,9 +434,10 @@ def test_predictions_as_csv_have_no_column_that_means_nothing(bundle: Path, mult
         trainer_predict.main, bundle, multi_path.parent / "shapes/test0.png", "--out", tmp_path / "out.csv"
     )
     assert code == 0, err
-    header = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
-    assert header[:4] == ["path", "label", "probability", "abstain"]
-    assert header[4:] == ["probability_bars", "probability_disc", "probability_square"]
+    header, row = (line.split(",") for line in (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines())
+    assert header[:5] == ["path", "label", "probability", "decision", "abstain"]
+    assert row[3] == row[1]  # all that are there
+    assert header[5:] == ["probability_bars", "probability_disc", "probability_square"]
 
 
 def test_point_of_a_class_that_is_none_makes_a_page_invalid(bundle: Path, multi_path: Path) -> None:

@@ -78,9 +78,14 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ending", metavar=".jpg", help="what is added to paths that do not end so")
     group.add_argument("--one-hot", metavar="NAME,..", help="columns of 0 and 1, one for each class; no label column")
     group.add_argument(
-        "--labels-as", metavar="FORM", help="';', '|' or what else separates several labels; list: cells are "
-        "['cat', 'dog']; one: each cell is one class"
+        "--labels-as", "--label-separator", metavar="FORM", help="';', '|' or what else separates several labels; "
+        "list: cells are ['cat', 'dog']; one: each cell is one class"
     )  # fmt: skip
+    group.add_argument(
+        "--empty-labels",
+        action="store_true",
+        help="rows without a label show none of the classes (unasked, where any row has several labels)",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +140,7 @@ def _read_form(arguments: argparse.Namespace) -> ListForm:
         ending=parse_ending(arguments.ending) if arguments.ending is not None else "",
         one_hot=parse_words("--one-hot", arguments.one_hot) if arguments.one_hot is not None else (),
         labels=parse_labels(arguments.labels_as) if arguments.labels_as is not None else None,
+        empty=arguments.empty_labels,
     )
 
 

@@ -24,10 +24,10 @@ _PERHAPS = (",", "/", "+", "&", " ")
 
 
 def read_label_cells(path: Path, numbers: Sequence[int], cells: Sequence[str], form: str | None) -> list[_Labels]:
-    """Return the labels of each row; form: see `ListForm.labels`.
+    """Return the labels of each row, none for an empty cell; form: see `ListForm.labels`.
 
     Raises:
-        UsageError: A row without a label, or one that is not of the form or, without one, of two forms.
+        UsageError: A row that is not of the form or, without one, of two forms.
     """
     if form is None:
         _refuse_ambiguous(path, numbers, cells)
@@ -40,12 +40,33 @@ def read_label_cells(path: Path, numbers: Sequence[int], cells: Sequence[str], f
                 known[cell] = split(cell)
             except ValueError as err:
                 raise UsageError(f"{path} row {number}: '{trim(cell)}' {err}") from err
-        if not known[cell]:
-            raise UsageError(
-                f"{path} row {number} has no label; write one, drop the row, or give --unlabelled to take none from all"
-            )
         labels.append(known[cell])
     return labels
+
+
+def find_empty(path: Path, numbers: Sequence[int], labels: Sequence[_Labels], *, allowed: bool, one_hot: bool) -> int:
+    """Return how many rows have no label: pictures of none of the classes, where pictures have several or none.
+
+    Args:
+        path: The list.
+        numbers: Of its rows.
+        labels: Of each.
+        allowed: Take them, though no row has several labels.
+        one_hot: Whether columns of 0 and 1 say the labels.
+
+    Raises:
+        UsageError: There are some, and each other row has one label, so that they may have been forgotten.
+    """
+    empty = [number for number, each in zip(numbers, labels, strict=True) if not each]
+    if len(empty) == len(labels):
+        raise UsageError(f"{path} has no label in any row; write them, or give --unlabelled")
+    if not empty or allowed or any(len(each) > 1 for each in labels):
+        return len(empty)
+    raise UsageError(
+        f"{path} row {empty[0]} has {'a 1 in none of the columns of --one-hot' if one_hot else 'no label'}, and no row "
+        "has several; write one, drop the row, give --empty-labels where it shows none of the classes, or --unlabelled "
+        "to take labels from none"
+    )
 
 
 def refuse_vectors(path: Path, numbers: Sequence[int], cells: Iterable[str]) -> None:
@@ -96,10 +117,10 @@ def find_unseen(classes: Iterable[str], labels: Iterable[_Labels]) -> list[str]:
 
 
 def read_one_hot(path: Path, numbers: Sequence[int], columns: Mapping[str, Sequence[str]]) -> list[_Labels]:
-    """Return as labels of each row the classes whose columns hold a 1.
+    """Return as labels of each row the classes whose columns hold a 1, none for a row of zeros.
 
     Raises:
-        UsageError: A value that is neither 0 nor 1, or a row of zeros.
+        UsageError: A value that is neither 0 nor 1.
     """
     labels: list[_Labels] = []
     for number, values in zip(numbers, zip(*columns.values(), strict=True), strict=True):
@@ -111,11 +132,6 @@ def read_one_hot(path: Path, numbers: Sequence[int], columns: Mapping[str, Seque
                 "write 1 where the picture is of the class and 0 where it is not"
             )
         labels.append(tuple(name for name, flag in zip(columns, flags, strict=True) if flag))
-        if not labels[-1]:
-            raise UsageError(
-                f"{path} row {number} has a 1 in none of the columns of --one-hot; write one, drop the row, or add a "
-                "column for pictures without a finding"
-            )
     return labels
 
 

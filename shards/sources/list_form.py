@@ -26,6 +26,7 @@ class ListForm:
     base: folder of relative paths, None that of the list. ending: what paths lack, such as `.jpg`.
     one_hot: columns of 0 and 1, one for each class, in the place of a column of labels.
     labels: ONE, LISTS, or what separates several labels; None is `;` where no cell could mean something else.
+    empty: rows without a label are pictures of none of the classes, though no row has several labels.
     roles: what is looked for; nothing else is missed. option: by which the user names columns.
     """
 
@@ -34,6 +35,7 @@ class ListForm:
     ending: str = ""
     one_hot: Sequence[str] = ()
     labels: str | None = None
+    empty: bool = False
     roles: tuple[str, ...] = ROLES
     option: str = "--columns"
 
@@ -45,6 +47,7 @@ class ListForm:
             "--ending": self.ending,
             "--one-hot": self.one_hot,
             "--labels-as": self.labels,
+            "--empty-labels": self.empty,
         }
         return next((option for option, value in options.items() if value), None)
 

@@ -14,7 +14,14 @@ from shards.sources.class_forms import list_forms
 from shards.sources.endings import ENDINGS, is_ignored, read_ending
 from shards.sources.folder import group_patients
 from shards.sources.headings import trim
-from shards.sources.label_cells import SEPARATOR, find_unseen, read_label_cells, read_one_hot, refuse_vectors
+from shards.sources.label_cells import (
+    SEPARATOR,
+    find_empty,
+    find_unseen,
+    read_label_cells,
+    read_one_hot,
+    refuse_vectors,
+)
 from shards.sources.layout import sort_sources
 from shards.sources.list_columns import Choice, choose_columns
 from shards.sources.list_form import LISTS, ONE, ListForm
@@ -65,10 +72,14 @@ def read_list(
         Source(name, label, split, facts.st_size, facts.st_mtime_ns, weight=weight, group=group)
         for (name, facts), label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
     ]
+    # An empty list says as well as two labels do that a picture may have any number of them.
+    empty = 0 if unlabelled else _count_empty(path, table, chosen, form, labels)
     classes, several = sort_sources(path, sources, unlabelled)
+    several = several or empty > 0
     sources = group_patients(store, sources)
     notes = [*chosen.notes, *turned, *describe_splits(words, f"{path}: values of the column split")]
     notes += _describe_unseen(path, find_unseen(chosen.one_hot, labels))
+    notes += _describe_empty(path, empty)
     gives = frozenset(chosen.places)
     return SourceList(sources, classes, {}, store, list(classes), several, notes, store.root, gives)
 
@@ -76,7 +87,8 @@ def read_list(
 def _drop_labels(form: ListForm) -> ListForm:
     """Return the form without what unlabelled pictures do not have."""
     named = next((f"{form.option} {role}=" for role in _LABELLED if form.columns.get(role)), "")
-    named = named or ("--one-hot" if form.one_hot else "--labels-as" if form.labels else "")
+    options = {"--one-hot": form.one_hot, "--labels-as": form.labels, "--empty-labels": form.empty}
+    named = named or next((option for option, value in options.items() if value), "")
     if named:
         raise UsageError(f"{named} says where labels or splits are, and --unlabelled takes none; give one of them")
     return replace(form, roles=tuple(role for role in form.roles if role not in _LABELLED))
@@ -190,7 +202,20 @@ def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> li
     if form.labels != ONE:
         refuse_vectors(path, table.numbers, table.scan(place))
     kinds = {LISTS: ("whole", "list"), ONE: ("whole", "list", "vector")}.get(form.labels or "", ("whole",))
+    if form.labels is None and table.is_list(place):
+        return read_label_cells(path, table.numbers, table.read(place, ("list",)), LISTS)
     return read_label_cells(path, table.numbers, table.read(place, kinds), form.labels)
+
+
+def _count_empty(path: Path, table: Table, chosen: Choice, form: ListForm, labels: Sequence[tuple[str, ...]]) -> int:
+    """Return how many rows have no label; raises UsageError where one may have been forgotten."""
+    lists = not chosen.one_hot and (form.labels == LISTS or table.is_list(chosen.places["label"]))
+    return find_empty(path, table.numbers, labels, allowed=form.empty or lists, one_hot=bool(chosen.one_hot))
+
+
+def _describe_empty(path: Path, count: int) -> list[str]:
+    rows = "1 row has no label, and its picture is" if count == 1 else f"{count:,} rows have no label, and are pictures"
+    return [f"{path}: {rows} of none of the classes"] if count else []
 
 
 def _describe_unseen(path: Path, classes: Sequence[str]) -> list[str]:

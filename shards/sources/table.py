@@ -43,6 +43,10 @@ class Table(Protocol):
         """
         ...
 
+    def is_list(self, place: int) -> bool:
+        """Say whether each value of a column is a list of text."""
+        ...
+
     def scan(self, place: int) -> Iterable[str]:
         """Return a column of text, numbers or truth values, or lists of such, from its beginning; nothing of others."""
         ...
@@ -111,6 +115,9 @@ class _CsvTable:
     def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:  # noqa: ARG002 (all of a CSV is text)
         return [row[place] for row in self.rows]
 
+    def is_list(self, place: int) -> bool:  # noqa: ARG002 (all of a CSV is text)
+        return False
+
     def scan(self, place: int) -> Iterable[str]:
         return (row[place] for row in self.rows)
 
@@ -171,6 +178,9 @@ class _ParquetTable:
             remedy = ", or give --labels-as list if these are labels" if found == "list" else ""
             raise UsageError(f"{self._path}: column {field.name} is {field.type}; write it as text{remedy}")
         return list(self._iterate(place, len(self.numbers) or 1))
+
+    def is_list(self, place: int) -> bool:
+        return _name_kind(self._schema.field(place).type) == "list"
 
     def scan(self, place: int) -> Iterable[str]:
         unique = self.columns.count(self.columns[place]) == 1

@@ -57,7 +57,7 @@ def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
 def _list_decided(decision: Decision) -> list[str]:
     """Return the columns that only a bundle with a fitted decision has."""
     there = {
-        "decision": decision.fitted if decision.task.is_exclusive else None,
+        "decision": decision.fitted,
         "abstain": decision.fitted,
         "ood_score": decision.ood,
         "set": decision.conformal,
@@ -72,6 +72,8 @@ def _read(name: str, row: Row) -> Any:
     if name == "image_id":
         return PurePosixPath(row.path).stem
     if name == "label":
+        return ";".join(row.answer["labels"])
+    if name == "decision" and name not in row.answer:  # of several labels it is all that are there
         return ";".join(row.answer["labels"])
     if name == "set":
         return ";".join(row.answer["set"])
