@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_file, fingerprint_json
@@ -18,11 +18,16 @@ _FILES: Final = ("model.safetensors", "pytorch_model.bin")
 """The weights in one file; each may be an index with `.index.json` behind it, of many files."""
 _RESAMPLE: Final[dict[Any, Interpolation]] = {2: "bilinear", 3: "bicubic"}
 """Numbers of Pillow's filters."""
-_TIMM: Final[dict[str, Any]] = {
-    "input_size": (3, 224, 224), "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic",
-    "crop_pct": 0.875,
-}  # fmt: skip
-"""What timm's metadata means where it is silent."""
+
+
+class _TimmCfg(NamedTuple):
+    """Of timm's metadata what pictures are prepared by, with what it means where it is silent."""
+
+    input_size: Sequence[int] = (3, 224, 224)
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    interpolation: str = "bicubic"
+    crop_pct: float | None = 0.875
 
 
 def is_saved_folder(folder: Path) -> bool:
@@ -103,7 +108,8 @@ def read_saved_expectation(folder: Path) -> Expectation | None:
     path = folder / PICTURES
     if not path.is_file():
         cfg = _read_json(folder / CONFIG).get("pretrained_cfg")
-        return read_timm_cfg(SimpleNamespace(**_TIMM | cfg)) if isinstance(cfg, dict) else None
+        known = {name: cfg[name] for name in _TimmCfg._fields if name in cfg} if isinstance(cfg, dict) else None
+        return None if known is None else read_timm_cfg(_TimmCfg(**known))
     page = _read_json(path)
     size = page.get("crop_size") or page.get("size") or 224
     if isinstance(size, dict):
