@@ -21,7 +21,7 @@ from trainer.recipes.longer import find_begun_epochs
 from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
 from trainer.recipes.resolved import ResolvedRecipe
 from trainer.record.logbook import read_metrics
-from trainer.record.run_folder import RESULT, RunFolder
+from trainer.record.run_folder import RESULT, RunFolder, refuse_other_recipe_there
 from trainer.run.__main__ import main
 from trainer.step.schedule import scale_lr
 from trainer.weights.resolve import resolve_recipe
@@ -133,3 +133,25 @@ def test_begun_epochs_are_found_by_the_fingerprint_alone(dataset_path: Path, tmp
     folder.snapshots.mkdir()
     with pytest.raises(UsageError, match=r"another recipe \(seed was 0, now 1\)"):
         folder.claim(other)
+
+
+def test_result_in_a_store_is_taken_back_where_a_run_is_given_more_epochs(
+    dataset_path: Path, s3: str, tmp_path: Path
+) -> None:
+    def there(epochs: int) -> ResolvedRecipe:
+        root = s3.format(path="longer")
+        more = (f"storage.work={tmp_path}", f"storage.root={root}", "name=run", "schedule=constant")
+        return make_recipe(dataset_path, tmp_path, *more, f"epochs={epochs}")
+
+    begun, now = there(1), there(2)
+    RunFolder.of(begun).claim(begun)
+    store = RunFolder.of(begun).store
+    assert store is not None
+    for name in (RESULT, "snapshots/000000000072/state.json"):
+        store.write(name, b"{}")
+    folder = RunFolder.of(now)
+    assert refuse_other_recipe_there(now, store)
+    assert RESULT in store.sizes()  # asking takes nothing back
+    folder.claim(now)
+    assert RESULT not in store.sizes()
+    assert not refuse_other_recipe_there(now, store)
