@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.contract.metrics import find_right, list_metrics
-from trainer.contract.positive import is_of_positive
+from trainer.contract.metrics import find_right, is_of_positive, list_metrics
 from trainer.evaluate.rows import Rows
 
 
