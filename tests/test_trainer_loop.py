@@ -38,7 +38,9 @@ from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
 from trainer.run.__main__ import main
+from trainer.run.dry_run import plan_run
 from trainer.run.finish import finish_run
+from trainer.run.launch import launch
 from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -403,8 +405,16 @@ def test_metric_that_the_validation_part_cannot_give_is_refused_in_a_sentence(tm
     shutil.rmtree(pictures / "val/red")
     pack(find_sources(pictures), tmp_path / "shards", PackOptions())
     recipe = make_recipe(tmp_path / "shards", tmp_path, "name=auroc", "stop.metric=auroc", "evaluate_on=[]")
-    with pytest.raises(UsageError, match=r"^stop\.metric=auroc needs every class in the validation part"):
-        train_quietly(recipe)
+    sentence = (
+        "stop.metric=auroc needs pictures of every class, and there are none of red in the validation split; set "
+        "stop.metric=accuracy, or pack again with a larger val"
+    )
+    for refused in (lambda: train_quietly(recipe), lambda: launch(recipe), lambda: plan_run(recipe)):
+        with pytest.raises(UsageError) as caught:
+            refused()
+        assert str(caught.value) == sentence
+    assert not (run_dir(recipe) / "metrics.jsonl").exists()
+    assert plan_run(make_recipe(tmp_path / "shards", tmp_path, "stop.metric=accuracy", "evaluate_on=[]"))
 
 
 def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path: Path) -> None:

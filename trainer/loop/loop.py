@@ -90,8 +90,8 @@ def _judge_epoch(run: Run) -> Numbers:
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
-            f"stop.metric={run.recipe.stop.metric} needs every class in the validation part, and one is missing there; "
-            "take another metric, or pack again with a larger val"
+            f"stop.metric={run.recipe.stop.metric} has no value on the validation split; take another one, and choose "
+            "another name="
         )
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
     return numbers | {"val/time_s": time.monotonic() - started}
