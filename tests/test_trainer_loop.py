@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import make_pictures
-from runs import run_dir
+from runs import run_dir, save_weights
 from safetensors.torch import load_file
 
 from shards.cli.ending import run_command
@@ -441,7 +441,6 @@ def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path:
                 "optim.name=ranger",
                 "optim.clip_norm=0.5",
                 "optim.name=adamw",
-                "freeze=[conv_stem]",
                 "step.accumulate=3",
                 "loss.class_weights=balanced",
             )
@@ -458,8 +457,12 @@ def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Pat
     assert final_weights(cut) == final_weights(straight)
 
 
-def test_resume_is_exact_across_the_release_of_what_was_frozen(dataset_path: Path, tmp_path: Path) -> None:
-    frozen = ["freeze=[backbone]", "freeze_epochs=1", "schedule=default-0.5-3", "batch_size_global=18"]
+@pytest.mark.parametrize(
+    "options", [("freeze_epochs=1",), pytest.param((), marks=pytest.mark.slow)], ids=["released", "frozen to the end"]
+)
+def test_resume_is_exact_across_what_is_frozen(options: tuple[str, ...], dataset_path: Path, tmp_path: Path) -> None:
+    weights = save_weights(tmp_path / "w.pth", "timm/test_efficientnet")
+    frozen = ["freeze=[backbone]", *options, f"weights={weights}", "schedule=default-0.5-3", "batch_size_global=18"]
     straight, cut = (make_recipe(dataset_path, tmp_path, f"name={name}", *frozen) for name in ("straight", "cut"))
     train_quietly(straight)
     train_stopped_in_every_step(cut)

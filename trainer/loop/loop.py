@@ -159,7 +159,8 @@ def _scale_lr(run: Run, plan: EpochPlan, step: int) -> float:
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
     """Return what this rank's feed did in an epoch; keep in words whether its steps wait for it."""
-    run.verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.preprocess.size)
+    stream, cpus = run.stream, run.ranks.cpus
+    run.verdict = judge(readings, wait_frac, stream.workers, cpus, run.preprocess.size, stream.works_ahead)
     return {
         "feed/clustering": run.stream.clustering,
         "feed/bytes_read": readings.bytes_read,
