@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from shards.cli.table import load_builder
 from shards.errors import UsageError
-from trainer.contract.metrics import METRICS, STOP_METRICS, Metric, is_lower_better, list_metrics
+from trainer.contract.metrics import METRICS, STOP_METRICS, Metric, describe_lack, is_lower_better, list_metrics
 from trainer.contract.task import make_task
 from trainer.evaluate.kinds import find_kind
 from trainer.evaluate.metrics.many_labels import ManyLabelsScored
@@ -253,3 +253,44 @@ def test_specificities_are_those_of_the_names() -> None:
         "sensitivity_at_specificity_90": 90,
         "sensitivity_at_specificity_95": 95,
     }
+
+
+LABELS = {
+    "single-label": [
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[1, 0, 0], [0, 1, 0], [0, 1, 0]],
+        [[1, 0, 0], [1, 0, 0]],
+        [[1, 0], [0, 1]],
+        [[1, 0], [1, 0]],
+        [[1], [1]],
+    ],
+    "multi-label": [
+        [[1, 0, 0], [0, 1, 1], [0, 0, 0]],
+        [[1, 0, 0], [1, 0, 0]],
+        [[1, 1], [1, 1]],
+        [[0, 0], [0, 0]],
+        [[1, 1], [0, 0]],
+    ],
+}
+"""Rows of 0 and 1, by class: samples that have all, lack a class, are all of one, have all labels, or none."""
+
+
+@pytest.mark.parametrize("metric", [row for row in METRICS if row.needs != "positive class"], ids=name_row)
+def test_lack_is_described_exactly_where_the_samples_do_not_define_the_metric(metric: Metric) -> None:
+    found = []
+    for rows in LABELS[metric.task]:
+        flags = np.array(rows)
+        labels = flags.argmax(axis=1) if metric.task == "single-label" else flags
+        classes = [f"c{number}" for number in range(flags.shape[1])]
+        logits = np.random.default_rng(0).normal(size=flags.shape).astype(np.float32)
+        computed = compute_metrics(labels, logits, classes, find_rule(make_task(metric.task), classes))
+        if metric.key == "top5_accuracy":  # of few classes there is none, whatever the samples
+            continue
+        lack = describe_lack(metric, flags.sum(axis=0).tolist(), len(flags), classes)
+        assert (lack is None) == (metric.key in computed), rows
+        found.append(lack)
+    assert metric.needs == "nothing" or any(found)
+
+
+def test_no_metric_that_chooses_an_epoch_depends_on_the_positive_class() -> None:
+    assert not [row.key for row in METRICS if row.stop is not None and row.needs == "positive class"]

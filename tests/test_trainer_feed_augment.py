@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from shards.order.purposes import Purpose
 from trainer.feed.augment.albumentations_policies import A, Sharpness, compose_photometric, seed_transforms
 from trainer.feed.augment.library import Change
 from trainer.feed.augment.operations import chain, flip
 from trainer.feed.augment.policies import build_policy
-from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
 from trainer.feed.augment.torch_random import DrawFrom
 from trainer.feed.augment.torchvision_policies import compose_photometric as compose_torchvision_photometric
 from trainer.feed.augment.torchvision_policies import seed_transform
@@ -286,7 +287,9 @@ def test_published_policy_gives_the_pixels_of_torchvision_for_the_same_seed(
     with torch.random.fork_rng(devices=[]):
         for sample in range(100):
             key = SampleKey(0, 0, sample)
-            torch.manual_seed(make_torch_rng(key, BEFORE if policy == "manual" else OPERATIONS).initial_seed())
+            torch.manual_seed(
+                make_torch_rng(key, Purpose.BEFORE if policy == "manual" else Purpose.OPERATIONS).initial_seed()
+            )
             expected = transform(image[:channels])
             assert torch.equal(augment(image[:channels], policy, key), expected)
 
@@ -320,7 +323,7 @@ FACTORS: list[tuple[int, str, Callable[[Tensor, float], Tensor]]] = [
 def apply_operation(number: int, image: Tensor, sample: int) -> tuple[Tensor, dict[str, float]]:
     """Return what one operation of `photometric` makes of a picture, and the parameters that it drew."""
     operation, key = compose_photometric()[0].transforms[number], SampleKey(0, 0, sample)
-    operation.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
+    operation.set_random_state(make_numpy_rng(key, Purpose.OPERATIONS), make_python_rng(key, Purpose.OPERATIONS))
     changed = operation(image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), force_apply=True)["image"]
     return torch.from_numpy(changed).permute(2, 0, 1), operation.params
 
@@ -372,7 +375,7 @@ def test_photometric_operations_come_half_of_the_time_each_and_in_any_order(scen
     lengths = Counter[int]()
     for sample in range(2000):
         key = SampleKey(0, 0, sample)
-        compose.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
+        compose.set_random_state(make_numpy_rng(key, Purpose.OPERATIONS), make_python_rng(key, Purpose.OPERATIONS))
         names = [name for name, _ in compose(image=pixels)["applied_transforms"]]
         lengths[len(names)] += 1
         rotated += "Rotate" in names
@@ -392,7 +395,7 @@ def test_photometric_of_torchvision_draws_the_same_factors(
 ) -> None:
     operation, factors = compose_torchvision_photometric().transforms[number].transforms[0], []
     for sample in range(200):
-        with DrawFrom(make_torch_rng(SampleKey(0, 0, sample), OPERATIONS)):
+        with DrawFrom(make_torch_rng(SampleKey(0, 0, sample), Purpose.OPERATIONS)):
             factors.append(operation.make_params([])["factor"])
         changed = seed_transform(operation)(scene[:channels], SampleKey(0, 0, sample))
         assert torch.equal(changed, reference(scene[:channels], factors[-1]))
@@ -423,28 +426,81 @@ def test_noise_of_photometric_of_torchvision_has_sigma_up_to_10_and_comes_half_o
     assert 9.5 < max(drawn) <= 10
 
 
-@pytest.mark.parametrize("backend", ["torchvision", "albumentations"])
-def test_light_moves_by_up_to_a_twentieth_and_turns_by_up_to_5_degrees_in_both_libraries(backend: str) -> None:
-    """Two dots tell where the middle went, how far apart they are, and the angle."""
-    dots = torch.zeros(1, 201, 201, dtype=torch.uint8)
-    dots[0, 98:103, 48:53] = dots[0, 98:103, 148:153] = 255
-    rows, columns = torch.meshgrid(torch.arange(201.0) - 100, torch.arange(201.0) - 100, indexing="ij")
-    angles, moves, scales = [], [], []
-    for sample in range(300):
-        moved = augment(dots, f"light/{backend}", SampleKey(0, 0, sample))[0].float()
-        # Halves around the move: at most 10 pixels, so no dot crosses the middle.
-        ends = [moved * (columns < 0), moved * (columns > 0)]
-        places = [[float((end * axis).sum() / end.sum()) for axis in (rows, columns)] for end in ends]
-        (up, left), (down, right) = places
-        angles.append(np.degrees(np.arctan2(down - up, right - left)))
-        scales.append(np.hypot(down - up, right - left) / 100)
-        moves += [(up + down) / 2, (left + right) / 2]
-    assert -5.1 < min(angles) < -4.6
-    assert 4.6 < max(angles) < 5.1
-    assert -10.6 < min(moves) < -9
-    assert 9 < max(moves) < 10.6
-    assert 0.89 < min(scales) < 0.92
-    assert 1.08 < max(scales) < 1.11
+BOTH = pytest.mark.parametrize("backend", ["torchvision", "albumentations"])
+
+
+@BOTH
+def test_light_moves_half_of_the_pictures_by_whole_pixels_up_to_a_twentieth(backend: str) -> None:
+    """Of 40 pixels, by -2 to 2 either way; where each pixel came from is found by its value, as reflection has it."""
+    values = torch.arange(40, dtype=torch.uint8)
+    rows, columns = values.repeat_interleave(40).view(1, 40, 40), values.repeat(40).view(1, 40, 40)
+    moves = Counter[tuple[int, int]]()
+    for sample in range(2000):
+        key = SampleKey(0, 0, sample)
+        down, right = (augment(side, f"light/{backend}", key)[0].int() for side in (rows, columns))
+        if right[0, 5] > right[0, 30]:  # mirrored
+            right = 39 - right
+        move = int(20 - down[20, 0]), int(20 - right[0, 20])
+        for shown, by in ((down[:, 0], move[0]), (right[0], move[1])):
+            assert shown.tolist() == np.pad(np.arange(40), 2, mode="reflect")[2 - by : 42 - by].tolist()
+        moves[move] += 1
+    still = moves.pop((0, 0))
+    assert set(moves) <= {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
+    assert len(moves) == 24
+    expected = np.array([2000 * (1 / 2 + 1 / 50), 2000 * (1 / 2 - 1 / 50)])
+    assert float(((np.array([still, 2000 - still]) - expected) ** 2 / expected).sum()) < 10.8
+    assert chi_square(list(moves.values())) < 49.7  # p = 0.001 with 23 degrees of freedom
+
+
+def load_fixed_pictures() -> list[Tensor]:
+    """Photographs that come with scikit-image, at 96 pixels as evaluation resizes them, and noise; all of 64 to 191."""
+    from skimage import data
+
+    photographs = [data.chelsea(), data.astronaut(), data.coffee(), data.camera()]
+    pictures = [torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[:1] for pixels in photographs]
+    resized = [v2.functional.resize(picture, [96, 96], antialias=True) for picture in pictures]
+    noise = np.random.default_rng(0).integers(0, 256, (1, 96, 96), dtype=np.uint8)
+    return [picture // 2 + 64 for picture in [*resized, torch.from_numpy(noise)]]
+
+
+def measure_energy(picture: Tensor) -> float:
+    """The mean square of the Laplacian in the middle, where no border comes in."""
+    pixels = picture[0, 15:-15, 15:-15].double()
+    around = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:]
+    return float((around - 4 * pixels[1:-1, 1:-1]).square().mean())
+
+
+def measure(change: Change, pictures: list[Tensor]) -> tuple[float, float]:
+    """Return the share of its Laplacian energy that a picture keeps on average, and the share of black pixels."""
+    kept, black = [], []
+    for number, picture in enumerate(pictures):
+        changed = [change(picture, SampleKey(0, number, sample)) for sample in range(100)]
+        kept.append(np.mean([measure_energy(one) for one in changed]) / measure_energy(picture))
+        black.append(np.mean([float((one == 0).double().mean()) for one in changed]))
+    return float(np.mean(kept)), float(np.mean(black))
+
+
+def interpolate(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """What light and strong did before: turn, move and scale between pixels, onto black."""
+    angle, x, y, scale = rng.uniform((-5, -0.05, -0.05, 0.9), (5, 0.05, 0.05, 1.1)).tolist()
+    side = image.shape[-1]
+    moved = [round(x * side), round(y * side)]
+    return v2.functional.affine(image, angle, moved, scale, [0.0, 0.0], v2.InterpolationMode.BILINEAR)
+
+
+def test_what_light_and_strong_did_before_lost_energy_and_brought_black_pixels_in() -> None:
+    kept, black = measure(chain(interpolate), load_fixed_pictures())
+    assert kept < 0.6
+    assert black > 0.04
+
+
+@BOTH
+@pytest.mark.parametrize("policy", ["light", "strong"])
+def test_light_and_strong_lose_no_energy_and_bring_no_black_pixels_in(policy: str, backend: str) -> None:
+    """`strong` also changes brightness and contrast, each by factors whose mean square is 1 + 0.04 / 3."""
+    kept, black = measure(change(f"{policy}/{backend}"), load_fixed_pictures())
+    assert kept == (pytest.approx(1, abs=0.01) if policy == "light" else pytest.approx(1.027, abs=0.06))
+    assert black == 0
 
 
 def test_square_of_albumentations_draws_the_eight_symmetries(image: Tensor) -> None:

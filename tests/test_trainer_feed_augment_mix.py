@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from data.tars import write_tar
+from PIL import Image
 from scipy import stats
 from torch import Tensor
 
 from shards.dataset.dataset import open_dataset
-from shards.order.plan import slice_rank
+from shards.errors import UsageError
+from shards.order.mixing import measure_sorting
+from shards.order.plan import EpochPlan, OrderOptions, ShardSizes, slice_rank
+from shards.order.purposes import VERSION
+from shards.packing.foreign import index_foreign
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.feed.augment.mix import CutBox, MixPlan, Pairs, find_missing, mix_images, plan_mix
 from trainer.feed.feed import Batch
+from trainer.feed.shown import find_sorted_lanes
 from trainer.feed.stream import TrainStream
-from trainer.ranks.ranks import Ranks
+from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.options.augment import AugmentOptions
 from trainer.record.ledger import Ledger, read_ledger
@@ -313,3 +322,138 @@ def test_ledger_records_a_ranks_own_samples_and_no_partner(dataset_path: Path, t
 
 def test_box_rounds_to_the_pixels_of_any_size() -> None:
     assert CutBox(0.1, 0.0, 0.52, 1.0).place(224) == (22, 0, 116, 224)
+
+
+# shards that are sorted by class
+
+SORTED = {
+    "a shard a class": (10, 1, 300, 8, 64),
+    "five shards a class": (10, 5, 60, 8, 64),
+    "four lanes": (10, 1, 300, 4, 64),
+    "many classes": (50, 1, 40, 8, 64),
+    "two classes": (2, 6, 100, 8, 64),
+    "a batch of odd size": (10, 1, 300, 8, 13),
+}
+"""Classes, shards of each, samples of each shard, lanes, batch_size_global."""
+
+
+def share_same(labels: list[npt.NDArray[np.int64]], lanes: int, batch_size: int, apart: int | None) -> float:
+    """The share of samples of three epochs whose partner is of their class; a window is one shard."""
+    counts = np.array([len(each) for each in labels])
+    order = OrderOptions(0, batch_size, lanes, window_bytes=1)
+    sizes, same = ShardSizes(counts, np.full(len(counts), 1 << 20)), 0
+    for number in range(3):
+        epoch = EpochPlan(sizes, order, number)
+        for step in range(epoch.num_steps):
+            refs, mix = epoch.step(step), plan_mix(MIXUP, 0, number, step, epoch.step_size(step), apart)
+            assert mix is not None
+            batch = np.array([labels[shard][row] for shard, row in zip(refs.shards, refs.rows, strict=True)])
+            same += int((batch == batch[mix.partners]).sum())
+    return same / (3 * int(counts.sum()))
+
+
+@pytest.mark.parametrize("case", SORTED.values(), ids=SORTED)
+def test_partners_of_sorted_shards_are_of_one_class_no_more_often_than_of_shuffled_ones(
+    case: tuple[int, int, int, int, int],
+) -> None:
+    """Neighbours are of one class in 0.44 to 0.94 of the pairs; 1 / classes is what a full shuffle has."""
+    num_classes, shards, size, lanes, batch_size = case
+    labels = [np.full(size, number) for number in range(num_classes) for _ in range(shards)]
+    expected = 1 / num_classes
+    assert share_same(labels, lanes, batch_size, None) > expected + 0.3
+    assert share_same(labels, lanes, batch_size, lanes) < expected
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 13, 64])
+def test_partners_apart_are_a_permutation_and_of_different_lanes_where_there_are_some(size: int, lanes: int) -> None:
+    counts = np.full(4, 50)
+    epoch = EpochPlan(ShardSizes(counts, counts), OrderOptions(0, size, lanes), 0)
+    for step in range(min(5, epoch.num_steps)):
+        mix = plan_mix(MIXUP, 0, 0, step, epoch.step_size(step), lanes)
+        assert mix is not None
+        assert sorted(mix.partners.tolist()) == list(range(len(mix.partners)))
+        if lanes > 1 and len(mix.partners) > lanes:
+            longest = -(-len(mix.partners) // lanes)
+            apart = (mix.partners - np.arange(len(mix.partners))) % len(mix.partners)
+            assert lanes == 2 or (longest <= apart.min() and apart.max() <= len(mix.partners) - longest)
+
+
+def test_how_a_step_mixes_does_not_depend_on_how_it_pairs() -> None:
+    for step in range(20):
+        near, far = (plan_mix(BOTH, 0, 0, step, 12, lanes) for lanes in (None, 4))
+        assert near is not None
+        assert far is not None
+        assert (near.lam, near.box) == (far.lam, far.box)
+
+
+def write_sorted_tars(folder: Path) -> Path:
+    """Foreign tars of one class each: four classes of 16 pictures; and as many for validation."""
+    image = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(image, "PNG")
+    for split in ("train", "val"):
+        for number in range(4):
+            pairs = {f"{number}{row:02}": (image.getvalue(), str(number).encode()) for row in range(16)}
+            files = {
+                f"{key}.{end}": data
+                for key, both in pairs.items()
+                for end, data in zip(("png", "cls"), both, strict=True)
+            }
+            write_tar(folder / f"{split}-{number:06}.tar", files)
+    index_foreign(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sorted_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sorted_tars(tmp_path_factory.mktemp("sorted"))
+
+
+def count_same(data: Path, *options: str, version: int = VERSION) -> float:
+    """The share of samples of an epoch whose partner is of their class."""
+    recipe = resolve_recipe(load_recipe("smoke", [f"data={data}", "workers=0", "batch_size_global=16", *options]))
+    stream = TrainStream(
+        open_dataset(data).split("train"), recipe, PreprocessSpec(size=16), single_rank(), version=version
+    )
+    batches = [batch for epoch in range(3) for batch in stream.iterate(epoch, 0)]
+    stream.close()
+    return float(
+        np.mean([float((batch.labels == batch.pairs.labels).double().mean()) for batch in batches if batch.pairs])
+    )
+
+
+def test_sorted_foreign_tars_are_paired_across_lanes_and_as_before_in_a_run_that_began_so(sorted_path: Path) -> None:
+    """A quarter of the partners of a full shuffle are of the same class."""
+    options = ("augment.mixup=0.4", "stream.lanes=4")
+    assert count_same(sorted_path, *options, version=1) > 0.5
+    assert count_same(sorted_path, *options) < 0.25
+
+
+def test_one_lane_of_sorted_shards_is_refused_and_each_remedy_helps(sorted_path: Path) -> None:
+    options = ("augment.cutmix=1", "stream.lanes=1", "stream.window_bytes=1")
+    with pytest.raises(UsageError) as caught:
+        count_same(sorted_path, *options)
+    size = int(open_dataset(sorted_path).split("train").shard_bytes.sum())
+    assert str(caught.value) == (
+        f"augment.cutmix pairs pictures of different lanes where shards are sorted by class, as those of {sorted_path} "
+        f"are, and stream.lanes=1 has one; set stream.lanes=8, set stream.window_bytes={size}, which shuffles all, or "
+        "pack the pictures again, which mixes the shards"
+    )
+    assert count_same(sorted_path, *options, "stream.lanes=8") < 0.25
+    assert count_same(sorted_path, *options, f"stream.window_bytes={size}") < 0.4
+    assert count_same(sorted_path, *options, version=1) > 0.5
+
+
+def test_shards_as_we_pack_them_are_paired_by_neighbours(dataset_path: Path, multi_path: Path) -> None:
+    for path in (dataset_path, multi_path):
+        split = open_dataset(path).split("train")
+        assert measure_sorting(split.class_counts, split.counts) < 0.03
+        assert find_sorted_lanes(split, load_recipe("smoke", [f"data={path}", "augment.mixup=0.4"])) is None
+
+
+@pytest.mark.parametrize(("num_ranks", "workers"), [(2, 2), (5, 0)])
+def test_pairs_across_lanes_are_the_same_for_every_number_of_ranks(
+    sorted_path: Path, num_ranks: int, workers: int
+) -> None:
+    options = {"mixup": 0.2, "cutmix": 1.0}
+    assert run_ranks(sorted_path, num_ranks, options, workers) == run_ranks(sorted_path, 1, options)

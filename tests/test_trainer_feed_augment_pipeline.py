@@ -13,11 +13,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from shards.errors import UsageError
+from shards.order.purposes import Purpose
 from trainer.feed.augment.albumentations_policies import LIBRARY as ALBUMENTATIONS
 from trainer.feed.augment.library import Library
 from trainer.feed.augment.policies import build_policy, check_augment
 from trainer.feed.augment.probe import probe_input
-from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_torch_rng
+from trainer.feed.augment.seeding import SampleKey, make_torch_rng
 from trainer.feed.augment.torchvision_policies import LIBRARY as TORCHVISION
 from trainer.recipes.file import load_recipe
 from trainer.recipes.options.augment import AugmentOptions
@@ -174,7 +175,7 @@ def test_torchvision_pipeline_gives_the_pixels_of_torchvision_for_the_same_seed(
     with torch.random.fork_rng(devices=[]):
         for sample in range(30):
             key = SampleKey(0, 0, sample)
-            torch.manual_seed(make_torch_rng(key, OPERATIONS).initial_seed())
+            torch.manual_seed(make_torch_rng(key, Purpose.OPERATIONS).initial_seed())
             assert torch.equal(change(image, key), theirs(image))
 
 
@@ -238,7 +239,7 @@ class GlobalTorch(v2.Transform):
 )
 def test_operation_that_draws_where_no_generator_reaches_is_refused(library: Library, operation: type) -> None:
     arguments = {"p": 1} if library is ALBUMENTATIONS else {}
-    change = library.seed(lambda: [operation(**arguments)], BEFORE)
+    change = library.seed(lambda: [operation(**arguments)], Purpose.BEFORE)
     with pytest.raises(
         ValueError, match="so that a sample's pixels would depend on the others; take another operation"
     ):

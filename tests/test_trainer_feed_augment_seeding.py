@@ -15,7 +15,8 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from trainer.feed.augment.seeding import CROP, OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from shards.order.purposes import Purpose
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
 from trainer.feed.augment.torch_random import DRAWS, REFUSED, DrawFrom
 
 LIBRARIES: dict[str, Callable[[SampleKey, int], Callable[[], float]]] = {
@@ -37,14 +38,14 @@ def words_of(key: SampleKey, purpose: int, library: str) -> int:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_same_key_and_purpose_give_the_same_draws(library: str) -> None:
     key = SampleKey(3, 1, 4, 1)
-    assert LIBRARIES[library](key, CROP)() == LIBRARIES[library](key, CROP)()
+    assert LIBRARIES[library](key, Purpose.CROP)() == LIBRARIES[library](key, Purpose.CROP)()
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_each_key_of_a_small_grid_has_a_stream_of_its_own_for_each_purpose(library: str) -> None:
     """Zeros and small numbers in every place: where seeds that are sums or padded tuples would meet."""
     keys = [SampleKey(*words) for words in itertools.product(range(4), repeat=4)]
-    streams = [words_of(key, purpose, library) for key in keys for purpose in (OPERATIONS, CROP)]
+    streams = [words_of(key, purpose, library) for key in keys for purpose in (Purpose.OPERATIONS, Purpose.CROP)]
     assert len(set(streams)) == 512
 
 
@@ -55,7 +56,7 @@ def test_no_stream_of_a_sample_is_one_of_the_plan_or_of_another_library() -> Non
     plans = [(*start, *end) for start, end in itertools.product(starts, ends)]
     states = {int(np.random.default_rng(plan).integers(2**63)) for plan in plans}
     samples = [SampleKey(*words) for words in itertools.product(range(3), repeat=4)]
-    for key, purpose in itertools.product(samples, (OPERATIONS, CROP)):
+    for key, purpose in itertools.product(samples, (Purpose.OPERATIONS, Purpose.CROP)):
         states.add(int(make_numpy_rng(key, purpose).integers(2**63)))
         states.add(make_python_rng(key, purpose).getrandbits(63))
         states.add(make_torch_rng(key, purpose).initial_seed())
@@ -68,21 +69,26 @@ def test_streams_next_to_each_other_are_independent(library: str, place: int) ->
     """First draws of neighbours meet below and above 1/2 in each of four ways a quarter of the time."""
     counts = np.zeros((2, 2))
     for number in range(1000):
-        key, other = [5, 6, number, 0, OPERATIONS], [5, 6, number, 0, OPERATIONS]
-        other[place] = CROP if place == 4 else other[place] + 1
+        key, other = [5, 6, number, 0, Purpose.OPERATIONS], [5, 6, number, 0, Purpose.OPERATIONS]
+        other[place] = Purpose.CROP if place == 4 else other[place] + 1
         pair = [LIBRARIES[library](SampleKey(*words[:4]), words[4])() > 0.5 for words in (key, other)]
         counts[int(pair[0]), int(pair[1])] += 1
     assert float(((counts - 250) ** 2 / 250).sum()) < 16.3  # p = 0.001 with 3 degrees of freedom
 
 
 def test_first_showing_keeps_the_stream_of_runs_from_before_copies() -> None:
-    assert make_numpy_rng(SampleKey(1, 2, 3), OPERATIONS).random() == np.random.default_rng((1, 2, 2, 3)).random()
+    assert (
+        make_numpy_rng(SampleKey(1, 2, 3), Purpose.OPERATIONS).random() == np.random.default_rng((1, 2, 2, 3)).random()
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**70 + 3])
 def test_stream_is_that_of_numpy_for_the_numbers_of_the_key(seed: int) -> None:
     key = SampleKey(seed, 2, 2**32 - 1, 7)
-    assert make_numpy_rng(key, CROP).random() == np.random.default_rng((seed, 2, CROP, 2**32 - 1, 7)).random()
+    assert (
+        make_numpy_rng(key, Purpose.CROP).random()
+        == np.random.default_rng((seed, 2, Purpose.CROP, 2**32 - 1, 7)).random()
+    )
 
 
 def test_torch_keeps_32_bits_of_a_seed() -> None:

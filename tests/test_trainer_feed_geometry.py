@@ -19,9 +19,10 @@ from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.read import Sample
 from shards.errors import DecodeError
+from shards.order.purposes import Purpose
 from shards.pictures.decode import decode
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.feed.augment.seeding import CROP, SampleKey, make_numpy_rng
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng
 from trainer.feed.geometry import Box, TrainGeometry, decode_sample, decode_upper, draw_box
 from trainer.feed.meter import Meter
 from trainer.feed.resize import resize
@@ -97,7 +98,7 @@ def test_rows_below_a_part_are_not_decoded() -> None:
     """Seen by what lies there: data that no decoder would take for a picture changes nothing."""
     encoded = encode(data.coffee())
     keys = [SampleKey(0, 0, number) for number in range(9)]
-    boxes = [draw_box(400, 600, RANDOM, make_numpy_rng(key, CROP)) for key in keys]
+    boxes = [draw_box(400, 600, RANDOM, make_numpy_rng(key, Purpose.CROP)) for key in keys]
     key = next(key for key, box in zip(keys, boxes, strict=True) if box.top + box.height < 250)
     spoilt = encoded[: len(encoded) * 9 // 10] + bytes(len(encoded) // 10) + encoded[-2:]
     with pytest.raises(DecodeError):
@@ -159,7 +160,7 @@ def test_random_part_is_faithful(shade: str, size: int, mode: Any) -> None:
     geometry = TrainGeometry(spec, RANDOM)
     for number, pixels in enumerate(photographs()):
         encoded, key = encode(pixels if shade == "colour" else gray(pixels)), SampleKey(0, 0, number)
-        box = draw_box(*pixels.shape[:2], RANDOM, make_numpy_rng(key, CROP))
+        box = draw_box(*pixels.shape[:2], RANDOM, make_numpy_rng(key, Purpose.CROP))
         theirs = crop_by_the_contract(encoded, box, size, mode)
         mean, high = differ(geometry.load(make_sample(encoded), key, Meter()), theirs)
         assert mean <= (0 if shade == "colour" else 1)
@@ -176,7 +177,7 @@ def test_fast_decoding_is_near_the_faithful_one_of_the_same_part(shade: str, mod
     for number, pixels in enumerate([*photographs()] * 2):
         large = np.asarray(Image.fromarray(pixels).resize((1600, 1200), Image.Resampling.LANCZOS))
         encoded, key = encode(large if shade == "colour" else gray(large), quality=92), SampleKey(0, 0, number)
-        box = draw_box(1200, 1600, RANDOM, make_numpy_rng(key, CROP))
+        box = draw_box(1200, 1600, RANDOM, make_numpy_rng(key, Purpose.CROP))
         scale = next(scale for scale in (8, 4, 2, 1) if min(box.height, box.width) >= scale * spec.size)
         if scale == 1 and shade == "gray":
             continue  # of one channel the faithful one itself may differ by 1
@@ -250,7 +251,7 @@ def test_fast_decoding_leaves_to_the_contract_what_nobody_audited() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_other_formats_are_cropped_as_jpegs_are(kind: str) -> None:
     encoded = encode(data.chelsea(), kind, lossless=True)
-    box = draw_box(*data.chelsea().shape[:2], RANDOM, make_numpy_rng(KEY, CROP))
+    box = draw_box(*data.chelsea().shape[:2], RANDOM, make_numpy_rng(KEY, Purpose.CROP))
     ours = TrainGeometry(SPEC, RANDOM).load(make_sample(encoded), KEY, Meter())
     assert torch.equal(ours, crop_by_the_contract(encoded, box, 64, "bilinear"))
 
@@ -336,8 +337,9 @@ def test_manual_is_torchvisions_autoaugment_then_resize_then_a_padded_crop() -> 
     """The X-ray tutorial's, written with torchvision for the same draws."""
     from torchvision.transforms import v2
 
+    from shards.order.purposes import Purpose
     from trainer.feed.augment.policies import build_policy
-    from trainer.feed.augment.seeding import BEFORE, make_torch_rng
+    from trainer.feed.augment.seeding import make_torch_rng
 
     options, spec = AugmentOptions(policy="manual"), PreprocessSpec(size=224)
     policy, encoded = build_policy(options), encode(gray(data.coffee()))
@@ -346,10 +348,10 @@ def test_manual_is_torchvisions_autoaugment_then_resize_then_a_padded_crop() -> 
     for number in range(8):
         key = SampleKey(0, 0, number)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(make_torch_rng(key, BEFORE).initial_seed())
+            torch.manual_seed(make_torch_rng(key, Purpose.BEFORE).initial_seed())
             augmented = v2.AutoAugment(interpolation=InterpolationMode.BILINEAR)(image)
         resized = transforms.pad(transforms.resize(augmented, [256, 256], antialias=True), [4])
-        top, left = make_numpy_rng(key, CROP).integers(41, size=2).tolist()
+        top, left = make_numpy_rng(key, Purpose.CROP).integers(41, size=2).tolist()
         ours = TrainGeometry(spec, options, before=policy.before).load(make_sample(encoded), key, Meter())
         assert torch.equal(ours, transforms.crop(resized, top, left, 224, 224))
 
@@ -358,8 +360,10 @@ def test_manual_is_torchvisions_autoaugment_then_resize_then_a_padded_crop() -> 
 
 
 def test_box_depends_on_the_samples_key_alone() -> None:
-    boxes = [draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(0, 0, 5), CROP)) for _ in range(2)]
-    other = [draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(*key), CROP)) for key in ((0, 0, 6), (0, 1, 5, 0))]
+    boxes = [draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(0, 0, 5), Purpose.CROP)) for _ in range(2)]
+    other = [
+        draw_box(300, 400, RANDOM, make_numpy_rng(SampleKey(*key), Purpose.CROP)) for key in ((0, 0, 6), (0, 1, 5, 0))
+    ]
     assert boxes[0] == boxes[1]
     assert boxes[0] not in other
 

@@ -61,6 +61,31 @@ def test_verdict_names_what_is_waited_for_and_what_would_help(
     assert judge(readings, wait_frac, workers, 4, 224) == sentence
 
 
+@pytest.mark.parametrize(
+    ("readings", "wait_frac", "sentence"),
+    [
+        (make_readings(decode=9), 0.01, "waits 1% for data: well fed"),
+        (
+            make_readings(decode=9),
+            0.07,
+            "spends 7% of its time on making batches, between the steps on the same CPUs, most of it on decode; to "
+            "shorten it give the rank more CPUs",
+        ),
+        (
+            make_readings(augment=9, decode=8),
+            0.5,
+            "spends 50% of its time on making batches, between the steps on the same CPUs, most of it on augmentation; "
+            "to shorten it give the rank more CPUs or take a lighter augment.policy",
+        ),
+        (make_readings(read=9, decode=8), 0.5, "waits 50% for data: disk bound; copy the dataset to a faster disk"),
+    ],
+)
+def test_batches_that_are_made_between_the_steps_are_work_and_only_disks_and_downloads_are_waited_for(
+    readings: Readings, wait_frac: float, sentence: str
+) -> None:
+    assert judge(readings, wait_frac, 2, 2, 224, works_ahead=False) == sentence
+
+
 def test_readings_of_a_time_are_what_was_added_in_it() -> None:
     meter = Meter()
     meter.count(3, 300)

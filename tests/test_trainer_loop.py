@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import make_pictures
-from runs import run_dir
+from runs import run_dir, save_weights
 from safetensors.torch import load_file
 
 from shards.cli.ending import run_command
@@ -38,7 +38,9 @@ from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.record.snapshot import SnapshotStore, name_snapshot
 from trainer.record.steps import read_steps
 from trainer.run.__main__ import main
+from trainer.run.dry_run import plan_run
 from trainer.run.finish import finish_run
+from trainer.run.launch import launch
 from trainer.weights.resolve import resolve_recipe
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
@@ -403,8 +405,16 @@ def test_metric_that_the_validation_part_cannot_give_is_refused_in_a_sentence(tm
     shutil.rmtree(pictures / "val/red")
     pack(find_sources(pictures), tmp_path / "shards", PackOptions())
     recipe = make_recipe(tmp_path / "shards", tmp_path, "name=auroc", "stop.metric=auroc", "evaluate_on=[]")
-    with pytest.raises(UsageError, match=r"^stop\.metric=auroc needs every class in the validation part"):
-        train_quietly(recipe)
+    sentence = (
+        "stop.metric=auroc needs pictures of every class, and there are none of red in the validation split; set "
+        "stop.metric=accuracy, or pack again with a larger val"
+    )
+    for refused in (lambda: train_quietly(recipe), lambda: launch(recipe), lambda: plan_run(recipe)):
+        with pytest.raises(UsageError) as caught:
+            refused()
+        assert str(caught.value) == sentence
+    assert not (run_dir(recipe) / "metrics.jsonl").exists()
+    assert plan_run(make_recipe(tmp_path / "shards", tmp_path, "stop.metric=accuracy", "evaluate_on=[]"))
 
 
 def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path: Path) -> None:
@@ -431,7 +441,6 @@ def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path:
                 "optim.name=ranger",
                 "optim.clip_norm=0.5",
                 "optim.name=adamw",
-                "freeze=[conv_stem]",
                 "step.accumulate=3",
                 "loss.class_weights=balanced",
             )
@@ -448,8 +457,12 @@ def test_resume_is_exact_with_every_kind_of_state(option: str, dataset_path: Pat
     assert final_weights(cut) == final_weights(straight)
 
 
-def test_resume_is_exact_across_the_release_of_what_was_frozen(dataset_path: Path, tmp_path: Path) -> None:
-    frozen = ["freeze=[backbone]", "freeze_epochs=1", "schedule=default-0.5-3", "batch_size_global=18"]
+@pytest.mark.parametrize(
+    "options", [("freeze_epochs=1",), pytest.param((), marks=pytest.mark.slow)], ids=["released", "frozen to the end"]
+)
+def test_resume_is_exact_across_what_is_frozen(options: tuple[str, ...], dataset_path: Path, tmp_path: Path) -> None:
+    weights = save_weights(tmp_path / "w.pth", "timm/test_efficientnet")
+    frozen = ["freeze=[backbone]", *options, f"weights={weights}", "schedule=default-0.5-3", "batch_size_global=18"]
     straight, cut = (make_recipe(dataset_path, tmp_path, f"name={name}", *frozen) for name in ("straight", "cut"))
     train_quietly(straight)
     train_stopped_in_every_step(cut)

@@ -392,7 +392,7 @@ def test_metric_that_the_validation_part_cannot_give_is_refused_at_the_start(tmp
     pack(find_sources(listed), tmp_path / "shards", PackOptions())
     dataset = open_dataset(tmp_path / "shards")
     recipe = load_recipe("smoke", [f"data={tmp_path}", "loss.name=bce", "stop.metric=auroc"])
-    with pytest.raises(UsageError, match=r"^stop\.metric=auroc needs a class in the validation part that some pict"):
+    with pytest.raises(UsageError, match=r"^stop\.metric=auroc needs a class that some pict"):
         refuse_misfit(recipe, dataset)
     refuse_misfit(load_recipe("smoke", [f"data={tmp_path}", "loss.name=bce", "stop.metric=map"]), dataset)
 

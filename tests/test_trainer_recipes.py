@@ -99,8 +99,9 @@ def run_recipe(case: Case, folder: Path, *, shuffle_labels: bool = False) -> Out
     packed = command("pack", source, folder / "shards", *case.pack_options)
     assert packed.returncode == 0, packed.stderr
     options = [f"data={folder / 'shards'}", f"storage.root={folder / 'runs'}", *case.options, *PLAIN]
-    if load_recipe(case.recipe).weights == "pretrained":
-        options.append("weights=none")
+    recipe = load_recipe(case.recipe)
+    if recipe.weights == "pretrained":
+        options += ["weights=none", *(("freeze=[]", "freeze_epochs=null") if recipe.freeze else ())]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = run_command(main, [case.recipe, *options, "--json"])
     assert code == 0, err.getvalue()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import run_dir
+from runs import run_dir, save_weights
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn.functional import cross_entropy
 
@@ -34,6 +34,8 @@ from trainer.weights.resolve import resolve_recipe
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
 GIB = 2**30
+MODEL = "timm/test_efficientnet_gn"
+"""Of the smoke recipe."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,17 @@ def test_ranks_are_tried_together(dataset_path: Path, tmp_path: Path, capfd: pyt
 
 
 def test_only_what_is_trained_has_gradients(dataset_path: Path, tmp_path: Path) -> None:
-    found = plan(*options(dataset_path, tmp_path, "freeze=[backbone]", "optim.name=sgd"))
+    weights = save_weights(tmp_path / "w.pth", MODEL)
+    frozen = ["freeze=[backbone]", f"weights={weights}", "optim.name=sgd"]
+    found = plan(*options(dataset_path, tmp_path, *frozen))
     assert found["memory"]["gradients"] == found["memory"]["state"] == 4 * found["model"]["trained"]
     assert found["model"]["trained"] < found["model"]["parameters"] / 10
 
 
 def test_plan_is_that_of_the_epochs_after_the_release(dataset_path: Path, tmp_path: Path) -> None:
-    found = plan(*options(dataset_path, tmp_path, "freeze=[backbone]", "freeze_epochs=1", "optim.name=sgd"))
+    weights = save_weights(tmp_path / "w.pth", MODEL)
+    frozen = ["freeze=[backbone]", "freeze_epochs=1", f"weights={weights}", "optim.name=sgd"]
+    found = plan(*options(dataset_path, tmp_path, *frozen))
     assert found["model"]["trained"] == found["model"]["parameters"]
     assert found["memory"]["gradients"] == found["memory"]["state"] == 4 * found["model"]["parameters"]
 

@@ -15,16 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import UsageError
+from shards.order.purposes import BEFORE_VERSIONS, VERSION, Purpose, make_key
 from shards.splits.strata import choose_fraction
 
 Labels = npt.NDArray[np.int32] | Sequence[tuple[int, ...]]
 Weights = npt.NDArray[np.float32]
 Repeats = npt.NDArray[np.uint32]
 
-_FRACTION, _DRAWS = (
-    6,
-    7,
-)  # purposes of random streams; shards.order.plan and trainer.feed.augment.seeding have the others
 _CHUNK = 1 << 20  # what is worked on in float64 at a time
 
 
@@ -35,11 +32,13 @@ class DrawOptions:
     order: plain: each once. balanced: each class equally often, to the draw; of several labels a sample there is no
     such order. weighted: by the dataset's weights.
     fraction: share of each class that takes part, the same in every epoch; a smaller one is part of a larger one.
+    version: of the random streams, see shards.order.purposes.
     """
 
     seed: int
     order: Literal["plain", "balanced", "weighted"] = "plain"
     fraction: float = 1.0
+    version: int = VERSION
 
     @property
     def is_plain(self) -> bool:
@@ -65,7 +64,7 @@ def count_draws(
         return None
     stored = labels() if options.order == "balanced" or options.fraction < 1 else []
     by_class = _choose(options, stored) if len(stored) else []
-    rng = np.random.default_rng((options.seed, epoch, _DRAWS))
+    rng = np.random.default_rng(make_key(Purpose.DRAWS, options.seed, epoch))
     if options.order == "balanced":
         repeats = np.zeros(len(stored), dtype=np.uint32)
         _draw_balanced([members for members in by_class if len(members)], rng, repeats)
@@ -76,6 +75,20 @@ def count_draws(
             repeats[members] = 1
         return repeats
     return _draw_weighted(weights(), by_class, rng)
+
+
+def count_classes(options: DrawOptions, labels: Labels, num_classes: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Return the samples of each class that take part, int64[num_classes], and how many take part in all.
+
+    >>> count_classes(DrawOptions(seed=0, fraction=0.5), np.array([0] * 8 + [2] * 2, dtype=np.int32), 3)
+    (array([4, 0, 1]), 5)
+    """
+    members = np.concatenate([np.empty(0, dtype=np.int64), *_choose(options, labels)])
+    if isinstance(labels, np.ndarray):
+        shown = labels[members]
+    else:
+        shown = np.array([label for member in members.tolist() for label in labels[member]], dtype=np.int32)
+    return np.bincount(shown, minlength=num_classes).astype(np.int64), len(members)
 
 
 def _draw_balanced(by_class: list[npt.NDArray[np.int64]], rng: np.random.Generator, repeats: Repeats) -> None:
@@ -136,13 +149,20 @@ def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]
     """Return the samples that take part, by class; those of several labels, which are of several, all together."""
     if not isinstance(labels, np.ndarray):
         assert options.order != "balanced"  # trainer.recipes.misfit refuses it
-        seed = int(np.random.SeedSequence((options.seed, _FRACTION)).generate_state(1)[0])
+        seed = int(np.random.SeedSequence(_key_of(options)).generate_state(1)[0])
         return [np.flatnonzero(choose_fraction(labels, options.fraction, seed))]
     by_class = _group(labels)
     if options.fraction == 1:
         return by_class
-    keys = ((options.seed, _FRACTION, number) for number in range(len(by_class)))
+    keys = (_key_of(options, number) for number in range(len(by_class)))
     return [_keep(members, options.fraction, key) for members, key in zip(by_class, keys, strict=True)]
+
+
+def _key_of(options: DrawOptions, *number: int) -> tuple[int, ...]:
+    """Return what seeds the choice of the samples of a class, or of all."""
+    if options.version == BEFORE_VERSIONS:
+        return (options.seed, int(Purpose.FRACTION), *number)
+    return make_key(Purpose.FRACTION, options.seed, 0, *number)
 
 
 def _group(labels: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""How well an order mixes: how often two samples of one shard meet in a batch, against a full shuffle.
+"""How well an order mixes: how often two samples of one shard, or of one class, meet, against a full shuffle.
 
 1 is a full shuffle. What lies in one shard was put there by a seeded permutation, so that meeting often is no harm in
 itself; it is the same pairs meeting in every epoch that a figure far above 1 tells of.
@@ -26,6 +26,27 @@ def measure_clustering(batches: Iterable[Ints], counts: Ints) -> float:
         pairs += _count_pairs(np.bincount(shards))
         expected += within * len(shards) * (len(shards) - 1) / 2
     return pairs / expected if expected else 1.0
+
+
+def measure_sorting(class_counts: Ints, counts: Ints) -> float:
+    """Return how far shards are sorted by class: 0 where they are fair mixes, 1 where all samples of one are alike.
+
+    It is how much likelier two samples of one shard share a class than two of any, as a share of what is possible:
+    about 0, above or below, for samples that were shuffled before shards were cut.
+
+    Args:
+        class_counts: int64[num_shards, K], samples of each class; of several labels one counts in several classes.
+        counts: int64[num_shards], samples.
+
+    >>> fair, pure = np.array([[5, 5], [5, 5]]), np.array([[10, 0], [0, 10]])
+    >>> [round(measure_sorting(each, each.sum(axis=1)), 2) for each in (fair, pure)]
+    [-0.06, 1.0]
+    """
+    totals, number = class_counts.sum(axis=0), int(counts.sum())
+    within = (class_counts * (class_counts - 1)).sum() / max(1, int((counts * (counts - 1)).sum()))
+    anywhere = (totals * (totals - 1)).sum() / max(1, number * (number - 1))
+    most = totals.sum() / max(1, number)
+    return float((within - anywhere) / (most - anywhere)) if most > anywhere else 0.0
 
 
 def bound_clustering(plan: EpochPlan) -> float:

@@ -17,14 +17,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from shards.order.purposes import Purpose, make_key
+
 Ints = npt.NDArray[np.int64]
 
-_DEAL, _WINDOW, _LANE, _CUT = (
-    0,
-    1,
-    3,
-    4,
-)  # what a random stream is for; 2, 5 and above belong to trainer.feed.augment.seeding
 _WINDOWS_KEPT = 3  # the one that is read, the one after it, and one that a late worker still asks for
 
 
@@ -218,7 +214,7 @@ class _Lanes:
         self._epoch = epoch
         # (seed, epoch), not seed + epoch: the sum makes epoch 1 of seed 0 repeat epoch 0 of seed 1.
         self._deal_key = (options.seed, epoch if options.redeal else 0)
-        self._dealt = np.random.default_rng((*self._deal_key, _DEAL)).permutation(len(sizes.draws))
+        self._dealt = np.random.default_rng(make_key(Purpose.DEAL, *self._deal_key)).permutation(len(sizes.draws))
         self._ends = np.cumsum(sizes.draws[self._dealt])
 
     def open(self, number: int, lengths: Ints) -> _Lane:
@@ -233,17 +229,17 @@ class _Lanes:
         pieces = np.stack([shards, np.maximum(start, begins) - begins, np.minimum(stop, ends) - begins], axis=1)
         pieces = pieces[pieces[:, 2] > pieces[:, 1]]  # shards without samples lie anywhere
         key = (self._options.seed, self._epoch)
-        order = np.random.default_rng((*key, _LANE, number)).permutation(len(pieces))
+        order = np.random.default_rng(make_key(Purpose.LANE, *key, number)).permutation(len(pieces))
         # Lanes change windows in turns, not all at once: downloads come evenly.
         ahead = self._options.window_bytes * number // self.number
-        return _Lane(self, pieces[order], (*key, _WINDOW, number), self._options.window_bytes, ahead)
+        return _Lane(self, pieces[order], make_key(Purpose.WINDOW, *key, number), self._options.window_bytes, ahead)
 
     def place(self, shard: int, start: int, stop: int) -> Refs:
         """Return draws start..stop-1 of a shard. Of one that two lanes share, each has a random part."""
         drawn = self._sizes.place(shard)
         if stop - start == len(drawn):
             return drawn
-        mixed = np.random.default_rng((*self._deal_key, _CUT, shard)).permutation(len(drawn))
+        mixed = np.random.default_rng(make_key(Purpose.CUT, *self._deal_key, shard)).permutation(len(drawn))
         return drawn[mixed[start:stop]]
 
     def count_bytes(self, shards: Ints) -> Ints:

@@ -23,9 +23,10 @@ from torch import Tensor
 from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
+from shards.order.purposes import Purpose
 from trainer.feed.augment import albumentations_policies
 from trainer.feed.augment.policies import build_policy
-from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng, make_python_rng, make_torch_rng
 from trainer.feed.augment.torch_random import DrawFrom
 from trainer.recipes.options.augment import AugmentOptions
 
@@ -51,12 +52,12 @@ def name_parts(jpegs: list[Tensor], crops: list[Tensor]) -> dict[str, Timed]:
         return SampleKey(0, 1, number)
 
     def seed_torch(number: int) -> None:
-        with DrawFrom(make_torch_rng(keep(number), OPERATIONS)):
+        with DrawFrom(make_torch_rng(keep(number), Purpose.OPERATIONS)):
             pass
 
     def seed_albumentations(number: int) -> None:
         key = keep(number)
-        compose.set_random_state(make_numpy_rng(key, OPERATIONS), make_python_rng(key, OPERATIONS))
+        compose.set_random_state(make_numpy_rng(key, Purpose.OPERATIONS), make_python_rng(key, Purpose.OPERATIONS))
 
     def run_bare(name: str) -> Timed:
         transform = BARE[name](interpolation=v2.InterpolationMode.BILINEAR)
@@ -74,7 +75,7 @@ def name_parts(jpegs: list[Tensor], crops: list[Tensor]) -> dict[str, Timed]:
 
     return {
         "decode and crop": lambda number: crop(decode_jpeg(jpegs[number % PICTURES])),
-        "seed own": lambda number: make_numpy_rng(keep(number), OPERATIONS),
+        "seed own": lambda number: make_numpy_rng(keep(number), Purpose.OPERATIONS),
         "seed torchvision": seed_torch,
         "seed albumentations": seed_albumentations,
         "manual_seed": lambda number: torch.manual_seed(SEEDS[number]),
@@ -83,7 +84,7 @@ def name_parts(jpegs: list[Tensor], crops: list[Tensor]) -> dict[str, Timed]:
     }
 
 
-SEEDS = [make_torch_rng(SampleKey(0, 1, number), OPERATIONS).initial_seed() for number in range(200)]
+SEEDS = [make_torch_rng(SampleKey(0, 1, number), Purpose.OPERATIONS).initial_seed() for number in range(200)]
 
 
 def time_rounds(parts: dict[str, Timed], rounds: int) -> dict[str, float]:

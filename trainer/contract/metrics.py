@@ -8,7 +8,7 @@ as text and loaded late, so that neither options nor serving import what evaluat
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -155,6 +155,42 @@ def list_metrics(task: str, place: Literal["stop", "headline", "slice"] | None =
         return rows
     places = {metric: getattr(metric, place) for metric in rows}
     return sorted((metric for metric in rows if places[metric] is not None), key=places.__getitem__)
+
+
+def describe_lack(metric: Metric, class_counts: Sequence[int], total: int, classes: Sequence[str]) -> str | None:
+    """Return what a metric needs of samples and these lack, to go on from "needs"; None where they define it.
+
+    What a metric of the positive class needs, which depends on that class, is not looked at.
+
+    Args:
+        metric: A row.
+        class_counts: Samples of each class.
+        total: Samples in all; of several labels each counts in several classes, or in none.
+        classes: Their names.
+
+    >>> describe_lack(next(row for row in METRICS if row.key == "auroc"), [3, 0], 3, ["ants", "bees"])
+    'pictures of every class, and there are none of bees'
+    """
+    missing = [name for name, count in zip(classes, class_counts, strict=True) if not count]
+    there, mixed = len(classes) - len(missing), any(0 < count < total for count in class_counts)
+    match metric.needs:
+        case "two classes" if there < 2:
+            return "pictures of two classes, and all are of one"
+        case "every class" if missing:
+            return f"pictures of every class, and there are none of {_list_some(missing)}"
+        case "every class" if len(classes) < 2:
+            return "at least two classes, and there is one"
+        case "a class" if not there:
+            return "a class that some pictures have, and there is none"
+        case "a mixed class" if not mixed:
+            return "a class that some pictures have and others have not, and there is none"
+        case "both answers" if not 0 < sum(class_counts) < total * len(classes):
+            return f"pictures with a label and pictures that lack one, and all have {'all' if there else 'none'}"
+    return None
+
+
+def _list_some(names: list[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def find_right(names: Container[str]) -> Metric:

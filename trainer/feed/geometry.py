@@ -20,10 +20,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.dataset.read import Sample
+from shards.order.purposes import Purpose
 from shards.pictures.decode import decode
 from trainer.contract.preprocess import PreprocessSpec, fit, keep_centre, take_luminance
 from trainer.feed.augment.library import Change
-from trainer.feed.augment.seeding import CROP, SampleKey, make_numpy_rng
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng
 from trainer.feed.meter import Meter
 from trainer.feed.resize import resize, resize_fraction
 from trainer.recipes.options.augment import AugmentOptions
@@ -101,7 +102,7 @@ class TrainGeometry:
     def _cut(self, image: Tensor, key: SampleKey) -> Tensor:
         if self._crop == "none":
             return fit(image, self.spec)
-        rng = make_numpy_rng(key, CROP)
+        rng = make_numpy_rng(key, Purpose.CROP)
         if self._crop == "padded":
             return self._crop_padded(image, rng)
         height, width = image.shape[1:]
@@ -119,7 +120,7 @@ class TrainGeometry:
 
     def _load_part(self, sample: Sample, sides: tuple[int, int], key: SampleKey) -> Tensor:
         """Return what `load` does, of a plain JPEG of these sides of which a random part is all that is wanted."""
-        box = draw_box(*sides, self.options, make_numpy_rng(key, CROP))
+        box = draw_box(*sides, self.options, make_numpy_rng(key, Purpose.CROP))
         scale = self._find_scale(box)
         rows = box.top + box.height + _ROWS_BELOW
         upper = decode_upper(sample.data, rows) if scale == 1 and rows < sides[0] else None

@@ -12,6 +12,8 @@ Stage = Literal["fetch", "read", "decode", "augment", "device"]
 
 WELL_FED = "well fed"
 _WAITS_LITTLE = 0.05
+_WORK: tuple[Stage, ...] = ("decode", "augment", "device")
+"""Stages that compute."""
 _MUCH_LARGER, _ROOM = 3, 2
 """Stored pictures this many times the input pay for being packed smaller; the side that leaves room for crops."""
 
@@ -96,8 +98,12 @@ class Timing:
         self._meter.add(self._stage, time.perf_counter() - self._started)
 
 
-def judge(readings: Readings, wait_frac: float, workers: int, cpus: int, image_size: int) -> str:
+def judge(
+    readings: Readings, wait_frac: float, workers: int, cpus: int, image_size: int, works_ahead: bool = True
+) -> str:
     """Return in a sentence whether the step waits for data, for which part of feeding, and what would help.
+
+    Where batches are made between the steps, the share is work on the CPUs that compute the steps, not time lost.
 
     Args:
         readings: Of the time that is judged.
@@ -105,12 +111,19 @@ def judge(readings: Readings, wait_frac: float, workers: int, cpus: int, image_s
         workers: Threads that decode, 0 where the step does it itself.
         cpus: CPUs of the rank.
         image_size: Side of the model's input, pixels.
+        works_ahead: Whether threads make batches beside the steps, as on a GPU; else between them, as on CPUs.
     """
     share = f"waits {wait_frac:.0%} for data"
     if wait_frac < _WAITS_LITTLE:
         return f"{share}: {WELL_FED}"
     bound = max(readings.seconds, key=lambda stage: readings.seconds[stage] * (workers if stage == "device" else 1))
-    return f"{share}: {_NAMES[bound]} bound; {_advise(bound, readings, workers < cpus, image_size)}"
+    advice = _advise(bound, readings, workers < cpus, image_size)
+    if not works_ahead and bound in _WORK:
+        return (
+            f"spends {wait_frac:.0%} of its time on making batches, between the steps on the same CPUs, most of it on "
+            f"{_NAMES[bound]}; to shorten it {advice}"
+        )
+    return f"{share}: {_NAMES[bound]} bound; {advice}"
 
 
 _NAMES: dict[Stage, str] = {

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from shards.dataset.dataset import Split
 from shards.dataset.read import Sample, SampleReader
-from shards.order.draws import DrawOptions, Labels, count_draws
+from shards.order.draws import Labels, count_draws
 from shards.order.mixing import bound_clustering
 from shards.order.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank
+from shards.order.purposes import VERSION
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.contract.task import make_task
 from trainer.feed.augment.mix import MixPlan, Pairs, find_missing, plan_mix
 from trainer.feed.augment.policies import build_policy
 from trainer.feed.augment.seeding import SampleKey
@@ -27,6 +27,7 @@ from trainer.feed.encoded import Encoded
 from trainer.feed.feed import Batch, Feed, count_ahead
 from trainer.feed.geometry import TrainGeometry, measure_plain
 from trainer.feed.meter import Meter, Readings
+from trainer.feed.shown import choose_draws, find_sorted_lanes, read_labels
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
 
@@ -41,6 +42,7 @@ class TrainStream:
     """Epochs of training batches; what they hold does not depend on ranks and workers.
 
     weigh: makes the weights in the loss of those that the dataset gives its samples; left out, they are the same.
+    version: of the random streams, see shards.order.purposes.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TrainStream:
         spec: PreprocessSpec,
         ranks: Ranks,
         weigh: Weigh = lambda _, weights: weights,
+        version: int = VERSION,
     ) -> None:
         self._weigh = weigh
         self.workers = ranks.count_workers(recipe.workers)
@@ -57,13 +60,15 @@ class TrainStream:
         self._recipe = recipe
         self._spec = spec
         self._ranks = ranks
-        limit = recipe.limit_samples or split.num_samples
-        self._fraction = min(recipe.stream.fraction, limit / split.num_samples)
+        self._draws = choose_draws(split, recipe, version)
+        self._lanes_apart = find_sorted_lanes(split, recipe, version)
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
         # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
         pinned = ranks.device.type == "cuda"
-        self._feed = Feed(split, self.workers, held=1, pinned=pinned, ahead=count_ahead(ranks.device))
+        ahead = count_ahead(ranks.device)
+        self.works_ahead = ahead > 0 and self.workers > 0
+        self._feed = Feed(split, self.workers, held=1, pinned=pinned, ahead=ahead)
         self._make_load = make_late_load if recipe.stream.decode == "device" else make_load
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
@@ -73,8 +78,7 @@ class TrainStream:
         """Return the order of an epoch."""
         if self._plan is None or self._plan[0] != epoch:
             recipe, options = self._recipe, self._recipe.stream
-            draws = DrawOptions(recipe.seed, options.order, self._fraction)
-            repeats = count_draws(draws, epoch, self._read_labels, lambda: self._column("weight"))
+            repeats = count_draws(self._draws, epoch, self._read_labels, lambda: self._column("weight"))
             order = OrderOptions(
                 recipe.seed, recipe.batch_size_global, options.lanes, options.window_bytes, options.redeal
             )
@@ -131,7 +135,7 @@ class TrainStream:
     def _add_partners(self, plan: EpochPlan, epoch: int, step: int, own: Refs, mine: slice) -> tuple[Refs, _Mix | None]:
         """Return the samples of a part of a step with the partners that it lacks behind them, and how they mix."""
         size = plan.step_size(step)
-        mix = plan_mix(self._recipe.augment, self._recipe.seed, epoch, step, size)
+        mix = plan_mix(self._recipe.augment, self._recipe.seed, epoch, step, size, self._lanes_apart)
         if mix is None:
             return own, None
         rows, missing = find_missing(mix.partners, mine)
@@ -153,8 +157,7 @@ class TrainStream:
         self._feed.close()
 
     def _read_labels(self) -> Labels:
-        """Return the label of every sample, or all of its labels."""
-        return make_task(self._split.task).read_index(self._column)
+        return read_labels(self._split, self._column)
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._columns:

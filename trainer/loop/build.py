@@ -21,8 +21,9 @@ from trainer.contract.model.backbone import (
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipes.resolved import ResolvedRecipe
+from trainer.step.freeze import list_frozen_noise
 from trainer.weights.expectation import NORMALISATIONS
-from trainer.weights.leftovers import refuse_leftovers
+from trainer.weights.leftovers import is_learnt, refuse_leftovers, shorten
 from trainer.weights.load import load_weights, read_expectation
 from trainer.weights.match import LoadReport
 from trainer.weights.read import Choice
@@ -34,11 +35,14 @@ _ROUNDS_SINCE = 3
 """Version of decoding from which on luminance is rounded."""
 
 
-def build_model(recipe: ResolvedRecipe, num_classes: int) -> Classifier:
+def build_model(recipe: ResolvedRecipe, num_classes: int, begun: bool = False) -> Classifier:
     """Return the classifier of a recipe with its starting weights.
 
+    begun: The run has a snapshot. What a new run is refused is let pass: it passed when the run began.
+
     Raises:
-        UsageError: No such model or weights, or a size that the model does not take.
+        UsageError: No such model or weights, a size that the model does not take, or layers are to be frozen that have
+            no weights.
         ShardError: Weights that do not fit, or are another network's.
     """
     spec = build_model_spec(recipe, num_classes)
@@ -49,22 +53,51 @@ def build_model(recipe: ResolvedRecipe, num_classes: int) -> Classifier:
     choice = Choice(recipe.weights_key, recipe.weights_ema)
     report = load_weights(model.backbone, spec, recipe.weights, choice=choice)
     if report is not None:
-        _report_loading(report, model, recipe)
+        _report_loading(report, model, recipe, begun)
+    if recipe.freeze:
+        _refuse_frozen_noise(report, model, recipe, begun)
     return model.to(getattr(torch, recipe.dtype))
 
 
-def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecipe) -> None:
+def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
     """Log what was loaded: a warning where something of the trunk or of the file was not.
 
     Raises:
         ShardError: Leftovers that the recipe does not allow.
     """
     name = model.spec.name
-    if not recipe.allow_leftovers:
+    if not (recipe.allow_leftovers or begun):
         remedy = f"{_advise(report, model)}, or insist with allow_leftovers=true"
         refuse_leftovers(report.leftovers, report.left_out, name, report.source, remedy)
     level = logging.WARNING if report.leftovers or report.untrained else logging.INFO
     logger.log(level, "weights %s into %s: %s", report.source, name, report)
+
+
+def _refuse_frozen_noise(report: LoadReport | None, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
+    """Refuse to freeze what got no weights: all that follows would learn from the features of random layers."""
+    unloaded = list(model.backbone.state_dict()) if report is None else report.missing
+    noise = [name for name in list_frozen_noise(model, recipe.freeze, unloaded) if is_learnt(name)]
+    if not noise:
+        return
+    if report is None:
+        source, lack = "weights=none", "loads nothing"
+        remedy = f"train them ({_release(recipe)}), or give weights= that have them"
+    else:
+        source, lack = report.source, f"has nothing for {shorten(noise)}"
+        remedy = f"leave these out of freeze, train all layers ({_release(recipe)}), or give weights= that have them"
+    fact = f"freeze={_write(recipe.freeze)} keeps layers as they were loaded, and {source} {lack}: they stay random"
+    if not begun:
+        raise UsageError(f"{fact}; {remedy}")
+    logger.warning("%s. The run began so and is resumed as it is; for better weights begin another one", fact)
+
+
+def _release(recipe: ResolvedRecipe) -> str:
+    """Return the options that freeze nothing."""
+    return "freeze=[]" if recipe.freeze_epochs is None else "freeze=[] freeze_epochs=null"
+
+
+def _write(names: list[str]) -> str:
+    return f"[{', '.join(names)}]"
 
 
 def _advise(report: LoadReport, model: Classifier) -> str:

@@ -90,8 +90,8 @@ def _judge_epoch(run: Run) -> Numbers:
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
-            f"stop.metric={run.recipe.stop.metric} needs every class in the validation part, and one is missing there; "
-            "take another metric, or pack again with a larger val"
+            f"stop.metric={run.recipe.stop.metric} has no value on the validation split; take another one, and choose "
+            "another name="
         )
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
     return numbers | {"val/time_s": time.monotonic() - started}
@@ -159,7 +159,8 @@ def _scale_lr(run: Run, plan: EpochPlan, step: int) -> float:
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
     """Return what this rank's feed did in an epoch; keep in words whether its steps wait for it."""
-    run.verdict = judge(readings, wait_frac, run.stream.workers, run.ranks.cpus, run.preprocess.size)
+    stream, cpus = run.stream, run.ranks.cpus
+    run.verdict = judge(readings, wait_frac, stream.workers, cpus, run.preprocess.size, stream.works_ahead)
     return {
         "feed/clustering": run.stream.clustering,
         "feed/bytes_read": readings.bytes_read,

@@ -13,11 +13,13 @@ from shards.dataset.affected import describe_affected, describe_found, find_affe
 from shards.dataset.dataset import Dataset, Split, open_dataset
 from shards.errors import UsageError
 from shards.files.temporary import clear_leftovers
+from shards.order.purposes import VERSION as STREAMS
 from shards.pictures.decoding import VERSION as DECODING
 from shards.pictures.decoding import describe_versions
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.task import make_task
 from trainer.evaluate.positive import find_positive, take_default
+from trainer.feed.shown import count_weighed
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_model, build_preprocess
 from trainer.ranks.ranks import Ranks
@@ -112,7 +114,7 @@ def open_run(
     store = SnapshotStore(folder.snapshots, keeps_all=recipe.snapshot.keep == "all")
     if ranks.is_first:
         clear_leftovers(folder.path)
-    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING)
+    fresh = RunState(dataset=dataset.fingerprint(), recipe=recipe.fingerprint(), decoding=DECODING, streams=STREAMS)
     state = store.read_last() or fresh
     state = _give_more_epochs(state, recipe)
     _refuse_foreign(state, fresh)
@@ -120,8 +122,10 @@ def open_run(
     if ranks.is_first:
         for sentence in describe_decoding(dataset, state):
             logger.warning("%s", sentence)
-    begun = recipe.as_begun() if state.samples_seen else recipe
-    engine, stream = open_engine(begun, dataset, preprocess, ranks, read_parts(folder))
+    begun = state.streams if state.samples_seen else None
+    if ranks.is_first and begun is not None and (note := describe_streams(recipe, begun)):
+        logger.warning("%s", note)
+    engine, stream = open_engine(recipe, dataset, preprocess, ranks, read_parts(folder), begun=begun)
     if state.samples_seen:
         store.load(state, engine)
     if not is_trained(recipe, state):
@@ -182,17 +186,21 @@ def open_engine(
     ranks: Ranks,
     least_parts: int = 1,
     place: Ranks | None = None,
+    begun: int | None = None,
 ) -> tuple[Engine, TrainStream]:
     """Return what takes steps, and the batches that it takes them on; every rank calls it. Raises as `train`.
 
     least_parts: In how many parts a slice is computed at least.
     place: Whose batches they are, where that is not the rank that computes them.
+    begun: Of a run that has a snapshot, the version of random streams that it began with; what a new one is refused is
+        then let pass.
     """
     refuse_misfit(recipe, dataset)
     split = dataset.split("train")
-    loss = _build_loss(recipe, dataset.classes, split)
+    version = begun or STREAMS
+    loss = _build_loss(recipe, dataset.classes, split, version)
     teacher = load_distillation(recipe.loss, split.task, dataset.classes, preprocess, str(ranks.device))
-    model = build_model(recipe, len(dataset.classes))
+    model = build_model(recipe, len(dataset.classes), begun is not None)
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:
         # An order by weights has used the samples' up.
@@ -200,19 +208,37 @@ def open_engine(
         return loss.weigh(labels) * (weights if counts else 1.0)
 
     num_ranks = (place or ranks).num_ranks
-    stream = TrainStream(split, recipe, preprocess, place or ranks, weigh)
+    stream = TrainStream(split, recipe, preprocess, place or ranks, weigh, version)
     engine = Engine(model, recipe, ranks, loss, teacher, least_parts, stream.samples_per_epoch)
     engine.fit(-(-recipe.batch_size_global // ranks.num_ranks), preprocess.shape)
-    note = describe_local_norms(engine.model, num_ranks)
-    if note and ranks.is_first:
-        logger.info("%s", note)
+    try:
+        _check_norms(engine, recipe, ranks, num_ranks, 0 if begun else stream.samples_per_epoch)
+    except UsageError:
+        stream.close()
+        raise
     return engine, stream
 
 
-def _build_loss(recipe: Recipe, classes: list[str], split: Split) -> Loss:
-    counts = split.class_counts.sum(axis=0)
+def _check_norms(engine: Engine, recipe: Recipe, ranks: Ranks, num_ranks: int, new_samples: int) -> None:
+    """Log what becomes of BatchNorm, the one thing that depends on ranks and microbatches; refuse what learns none.
+
+    new_samples: Of an epoch of a new run; 0 for one that has begun, which is let pass.
+    """
+    cut = engine.cut(num_ranks)
+    if recipe.weights == "none" and new_samples:
+        engine.norms.refuse_single(cut, new_samples, recipe.step.accumulate)
+    if not ranks.is_first:
+        return
+    if local := describe_local_norms(engine.model, num_ranks):
+        logger.info("%s", local)
+    if single := engine.norms.describe_single(cut):
+        logger.warning("%s", single)
+
+
+def _build_loss(recipe: Recipe, classes: list[str], split: Split, version: int) -> Loss:
+    counts, total = count_weighed(split, recipe, version)
     if split.task == "multi-label":
-        return build_multi_label_loss(recipe.loss, counts, split.num_samples, classes)
+        return build_multi_label_loss(recipe.loss, counts, total, classes)
     return build_loss(recipe.loss, counts, classes)
 
 
@@ -238,6 +264,17 @@ def _refuse_foreign(state: RunState, fresh: RunState) -> None:
             f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
             "choose another name=, or delete the run's folder"
         )
+
+
+def describe_streams(recipe: Recipe, begun: int) -> str | None:
+    """Return what is said where a run that began with another version of random streams sees other pictures now."""
+    policy = recipe.augment.policy
+    if begun == STREAMS or policy not in ("light", "strong"):
+        return None
+    return (
+        f"the run began when augment.policy={policy} turned, scaled and moved pictures between pixels; from here on it "
+        "moves half of them, by whole pixels. For one policy throughout begin another run with another name="
+    )
 
 
 def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:

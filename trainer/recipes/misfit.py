@@ -7,7 +7,7 @@ from typing import TypeVar
 from shards.dataset.dataset import Dataset, shorten
 from shards.dataset.positive import describe_default, find_misfit
 from shards.errors import UsageError
-from trainer.contract.metrics import Metric, list_metrics
+from trainer.contract.metrics import Metric, describe_lack, list_metrics
 from trainer.recipes.options.loss import LOSSES
 from trainer.recipes.recipe import Recipe
 
@@ -73,14 +73,14 @@ def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
 
 
 def _refuse_undefined(metric: Metric, dataset: Dataset) -> None:
-    """Refuse a metric that the validation part cannot give, before an epoch is trained for it."""
+    """Refuse a metric that the validation split cannot give, before an epoch is trained for it."""
     if "val" not in dataset.manifest.splits:
-        return  # told by those who need the part
-    part = dataset.split("val")
-    counts, total = part.class_counts.sum(axis=0), part.num_samples
-    there = {"a class": counts > 0, "a mixed class": (counts > 0) & (counts < total)}
-    if metric.needs in there and not there[metric.needs].any():
+        return  # reported by those who need the split
+    split = dataset.split("val")
+    lack = describe_lack(metric, split.class_counts.sum(axis=0).tolist(), split.num_samples, dataset.classes)
+    if lack is not None:
+        other = next(row.key for row in list_metrics(metric.task, "stop") if row.needs == "nothing")
         raise UsageError(
-            f"stop.metric={metric.key} needs a class in the validation part that some pictures have and others have "
-            "not, and there is none; take log_loss, or pack again with a larger val"
+            f"stop.metric={metric.key} needs {lack} in the validation split; set stop.metric={other}, or pack again "
+            "with a larger val"
         )

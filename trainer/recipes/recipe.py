@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -203,10 +203,6 @@ class Recipe(Section):
         """Return the resolved recipe as people may see it: URIs without keys and queries, which may be signatures."""
         told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
         return told
-
-    def as_begun(self) -> Self:
-        """Return the recipe of a run that has a snapshot: its weights file passed when it began, and is let pass."""
-        return self.model_copy(update={"allow_leftovers": True})
 
     def with_absolute_paths(self) -> Recipe:
         """Return the recipe with paths that mean the same in a Ray worker's folder."""

@@ -19,6 +19,7 @@ from shards.errors import ShardError, explain_invalid
 from shards.files.atomic import replace_folder, write_text
 from shards.files.sizes import format_size
 from shards.files.temporary import clear_leftovers
+from shards.order.purposes import BEFORE_VERSIONS
 from shards.storage.readable import one_line
 from trainer.step.engine import Engine
 from trainer.step.schedule import PlateauState
@@ -65,6 +66,8 @@ class RunState(BaseModel):
     """Epochs that the run was begun with, where it was given more since; its warm-up is a share of those."""
     decoding: int = 1
     """Version of decoding of the oldest program that trained it, see `shards.pictures.decoding`."""
+    streams: int = BEFORE_VERSIONS
+    """Version of the random streams that the run began with, see `shards.order.purposes`."""
 
 
 class SnapshotStore:

@@ -82,8 +82,7 @@ def _plan(recipe: ResolvedRecipe) -> Plan:
     read_free_disk(folder.path)  # what nobody can write to is known before any step
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
-    begun = recipe.as_begun() if standing.samples_seen else recipe
-    rehearsal = run_processes(rehearse, (begun, recipe.least_ranks, read_parts(folder)), here)
+    rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks, read_parts(folder), standing.begun), here)
     room = refuse_small_disk(recipe, folder, rehearsal.memory.snapshot, rehearsal.memory.parameters)
     notes = _note(recipe, rehearsal, on_cluster)
     return _make_plan(recipe, folder, dataset, rehearsal, standing, room, notes)

@@ -79,7 +79,7 @@ class Rehearsal:
     timed: int
 
 
-def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: int) -> Rehearsal:
+def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: int, begun: int | None) -> Rehearsal:
     """Return what real steps on real batches show; every rank calls it.
 
     Args:
@@ -87,6 +87,7 @@ def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: 
         recipe: What would run.
         least_parts: In how many parts a slice is computed at least.
         num_ranks: Ranks of the run; where more than take part, rank 0's share of each batch stands for all.
+        begun: As `open_engine` takes it.
 
     Raises:
         UsageError: A model or weights that cannot be built, or too little memory.
@@ -95,7 +96,8 @@ def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: 
     free = read_free_memory(), _read_free_device(ranks.device)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     place = ranks if ranks.num_ranks == num_ranks else replace(ranks, num_ranks=num_ranks)
-    engine, stream = open_engine(recipe, dataset, build_preprocess(recipe, dataset), ranks, least_parts, place)
+    preprocess = build_preprocess(recipe, dataset)
+    engine, stream = open_engine(recipe, dataset, preprocess, ranks, least_parts, place, begun)
     try:
         release = recipe.freeze_epochs
         if release is not None and release < recipe.epochs:  # what is released needs more of everything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shards.order.purposes import make_dropout_key
 from trainer.contract.model.model import Classifier, find_head, split_outputs
 from trainer.feed.augment.mix import Pairs, mix_images
 from trainer.feed.feed import Batch
@@ -33,9 +35,11 @@ from trainer.step.memory import (
     restore_buffers,
     trial,
 )
-from trainer.step.norms import find_own_norms, sync_norms
+from trainer.step.norms import Microbatches, NormModes, sync_norms
 from trainer.step.optimizers import build_optimizer, measure_state
 from trainer.step.precision import are_finite, autocast, build_scaler, set_precision
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,15 @@ class Engine:
             sync_norms(model, ranks.device)
         self.model = model.to(ranks.device)
         self.frozen = bool(recipe.freeze)
-        self._frozen_norms = apply_freeze(self.model, recipe.freeze, frozen=True)
+        norms = apply_freeze(self.model, recipe.freeze, frozen=True)
+        self.norms = NormModes(self.model, norms, recipe.freeze_epochs is None)
         late = list_frozen(self.model, recipe.freeze) if recipe.freeze_epochs is not None else []
         self.optimizer = build_optimizer(self.model, recipe.optim, find_head(self.model.backbone), late)
         self.scaler = build_scaler(recipe.amp, ranks.device)
         self.ema = Ema(self.model, recipe.step.ema) if recipe.step.ema is not None else None
         self._syncs_norms = recipe.step.sync_batch_norm
-        self._own_norms = find_own_norms(self.model)
         self.parts = max(least_parts, 1 if recipe.step.accumulate == "auto" else recipe.step.accumulate)
-        self._slice_size = -(-min(recipe.batch_size_global, samples_per_epoch or sys.maxsize) // ranks.num_ranks)
+        self._batch_size = min(recipe.batch_size_global, samples_per_epoch or sys.maxsize)
         self._largest: tuple[int, tuple[int, ...]] | None = None
         self._parallel = self._wrap()
 
@@ -94,10 +98,12 @@ class Engine:
         release_at = self._recipe.freeze_epochs
         if self.frozen and release_at is not None and epoch >= release_at:
             self.frozen = False
-            self._frozen_norms = apply_freeze(self.model, self._recipe.freeze, frozen=False)
+            self.norms.frozen = apply_freeze(self.model, self._recipe.freeze, frozen=False)
             self._parallel = self._wrap()  # DDP waits for the gradients that it knew of when it was made
             if self._largest is not None:
+                before = self.parts
                 self.fit(*self._largest)
+                self._note_parts(before)
 
     def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
         """Find in how many parts a slice of `slice_size` pictures uint8[C, S, S] fits; every rank calls it."""
@@ -144,8 +150,8 @@ class Engine:
 
     def _backward(self, batch: Batch, total_weight: float, step: int) -> Tensor:
         """Compute the gradients of the global batch; return this rank's weighted losses, float32[n]."""
-        seed = np.random.SeedSequence((self._recipe.seed, step, self._ranks.rank)).generate_state(1)[0]
-        torch.manual_seed(int(seed))
+        key = make_dropout_key(self._recipe.seed, step, self._ranks.rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self.optimizer.zero_grad(set_to_none=True)
         device = self._ranks.device
         images, labels, weights = (x.to(device) for x in (batch.images, batch.labels, batch.weights))
@@ -157,7 +163,7 @@ class Engine:
         losses = []
         parts = self._cut(len(batch))
         for number, part in enumerate(parts):
-            self._enter_training(part.stop - part.start)
+            self.norms.enter_training(self._parallel, part.stop - part.start, self.cut(self._ranks.num_ranks))
             with self._synced(number == len(parts) - 1):
                 loss = self._compute_losses(self._parallel, images, labels, weights, pairs, part)
                 self.scaler.scale(loss.sum() * scale).backward()
@@ -192,6 +198,7 @@ class Engine:
     def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int) -> Tensor:
         """Compute a step again in twice as many parts or more, and all later ones."""
         losses: list[Tensor] = []
+        before = self.parts
 
         def compute(parts: int) -> None:
             self.parts = parts
@@ -199,7 +206,18 @@ class Engine:
 
         release()
         fit_parts(compute, len(batch), first=2 * self.parts)
+        self._note_parts(before)
         return losses[0]
+
+    def cut(self, num_ranks: int) -> Microbatches:
+        """Return how an ordinary step of so many ranks is cut."""
+        return Microbatches(self._batch_size, num_ranks, self.parts)
+
+    def _note_parts(self, before: int) -> None:
+        """Log what it means that a slice is computed in other parts than before."""
+        note = self.norms.describe_single(self.cut(self._ranks.num_ranks)) if self.parts != before else None
+        if note and self._ranks.is_first:
+            logger.warning("%s", note)
 
     def _compute_losses(
         self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
@@ -242,22 +260,6 @@ class Engine:
         if self.ema is not None:
             self.ema.update(self.model, step)
         return True
-
-    def _enter_training(self, size: int) -> None:
-        """Put all into training mode but norms that are frozen, or would see too few pictures: they keep theirs."""
-        self._parallel.train()
-        few = self._own_norms if size < self._least_for_norms else []
-        for norm in (*self._frozen_norms, *few):  # a frozen SyncBatchNorm is no norm of the rank's own
-            norm.eval()
-
-    @property
-    def _least_for_norms(self) -> int:
-        """Pictures of a part from which on BatchNorm goes by them: 2, and a quarter of an ordinary part.
-
-        The end of an epoch may be 2 pictures. Where their features are nearly the same, each BatchNorm multiplies their
-        gradient by up to 1 / sqrt(eps), 316; one such step has made a ResNet-50's outputs infinite.
-        """
-        return max(2, -(-self._slice_size // (4 * self.parts)))
 
     def _synced(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Return where gradients are summed over ranks: in the last part alone."""

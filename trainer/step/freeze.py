@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from shards.errors import UsageError
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import Classifier
+from trainer.weights.leftovers import STATISTICS
 
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -49,6 +52,18 @@ def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[n
     heads = find_heads(model.backbone)
     modules = model.backbone.named_modules()
     return [module for name, module in modules if isinstance(module, Norm) and _is_chosen(name, prefixes, heads)]
+
+
+def list_frozen_noise(model: Classifier, prefixes: list[str], unloaded: Iterable[str]) -> list[str]:
+    """Return which of the backbone's tensors that got no weights would stay frozen: the parameters, and statistics.
+
+    Raises:
+        UsageError: As `list_frozen`.
+    """
+    heads, frozen = find_heads(model.backbone), set(list_frozen(model, prefixes))
+    return [
+        name for name in unloaded if name in frozen or (name.endswith(STATISTICS) and _is_chosen(name, prefixes, heads))
+    ]
 
 
 def is_below(name: str, prefix: str) -> bool:

@@ -118,7 +118,7 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
     score.set(title="validation")
     rate.set(title="learning rate")
     feed.set(title="images/s", ylim=(0, None))
-    wait.set(title="share of the time that waits for data", xlabel="epoch", ylim=(0, 1))
+    wait.set(title="share of the time in which steps wait for batches", xlabel="epoch", ylim=(0, 1))
     time.set(title="seconds an epoch", xlabel="epoch", ylim=(0, None))
     for axes in (loss, score, time):
         axes.legend(fontsize=8)

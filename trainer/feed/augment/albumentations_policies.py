@@ -19,8 +19,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.order.purposes import Purpose
 from trainer.feed.augment.library import Change, Library, Policy
-from trainer.feed.augment.seeding import OPERATIONS, SampleKey, make_numpy_rng, make_python_rng
+from trainer.feed.augment.operations import SHIFTED, find_reach
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng, make_python_rng
 
 Pixels = npt.NDArray[np.uint8]
 Operations = list[A.BasicTransform | A.BaseCompose]
@@ -28,7 +30,7 @@ Operations = list[A.BasicTransform | A.BaseCompose]
 cv2.setNumThreads(0)  # the feed's pool is the parallelism, as with torch; OpenCV has one setting for all threads
 
 
-def seed_transforms(build: Callable[[], Operations], purpose: int = OPERATIONS) -> Change:
+def seed_transforms(build: Callable[[], Operations], purpose: int = Purpose.OPERATIONS) -> Change:
     """Return what `build` builds, applied in order, as a change that draws from each sample's key.
 
     Transforms keep their generators and last parameters in themselves, so each thread builds its own.
@@ -81,10 +83,24 @@ def _square() -> Operations:
     return [A.D4(p=1)]
 
 
+class Shift(A.ImageOnlyTransform):  # albumentations moves by interpolation alone
+    """Move by whole pixels onto the reflected border, as `trainer.feed.augment.operations.shift`."""
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        reaches = [find_reach(side) for side in params["shape"][:2]]
+        down, right = (self.py_random.randint(-reach, reach) for reach in reaches)
+        return {"down": down, "right": right, "reaches": reaches}
+
+    def apply(self, img: Pixels, down: int, right: int, reaches: list[int], **_: Any) -> Pixels:
+        (height, width), (top, left) = img.shape[:2], reaches
+        wide = cv2.copyMakeBorder(img, top, top, left, left, cv2.BORDER_REFLECT_101)
+        moved = wide[top - down : top - down + height, left - right : left - right + width]
+        return moved.reshape(img.shape).astype(np.uint8, copy=False)
+
+
 def _shift() -> Operations:
-    """Return a rotation by up to 5 degrees, a move by up to 5 % of the side and a scale of 0.9 to 1.1."""
-    move = {"x": (-0.05, 0.05), "y": (-0.05, 0.05)}
-    return [A.Affine(scale=(0.9, 1.1), rotate=(-5, 5), translate_percent=move, keep_ratio=True, p=1)]
+    """Return a move by up to 5 % of the side, with p = 1/2."""
+    return [Shift(p=SHIFTED)]
 
 
 def _relight() -> Operations:

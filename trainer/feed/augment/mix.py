@@ -3,7 +3,9 @@
 The plan is a function of (seed, epoch, step, size of the global batch), so it is the same for every number of ranks.
 The partner of a sample is the next one of the global batch, the last one's the first: the order is drawn anew each
 epoch, so neighbours are as random a pair as any (torchvision's reference pairs them alike), and a rank's slice lacks
-one partner at most.
+one partner at most. Where shards are sorted by class, neighbours, which come from one lane, are often of one class:
+there partners are a number of places apart that the step draws, and always of different lanes. A rank then reads up to
+twice as many pictures.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shards.order.purposes import Purpose, make_key
 from trainer.recipes.options.augment import AugmentOptions
 
 Ints = npt.NDArray[np.int64]
 
-_MIX = 10
-"""What this stream is for; see trainer.feed.augment.seeding for others."""
 _STEPS = 1 << 16
 """Shares are whole multiples of 1/65536: their products with pixels, and the sums, are exact in float32, so that a
 mixed picture has the same bits whatever the batch's size, memory layout and device."""
@@ -92,24 +93,37 @@ class Pairs:
         return self.rows, self.labels, self.weights, self.lam
 
 
-def plan_mix(options: AugmentOptions, seed: int, epoch: int, step: int, batch_size: int) -> MixPlan | None:
+def plan_mix(
+    options: AugmentOptions, seed: int, epoch: int, step: int, batch_size: int, lanes: int | None = None
+) -> MixPlan | None:
     """Return how a step of an epoch mixes its global batch, None where it does not.
 
     With both mixup and cutmix on, a step takes each with probability 1/2.
+
+    lanes: That lie side by side in the batch, to pair their samples with each other's; None pairs neighbours.
 
     Source: Zhang et al. 2017, mixup; Yun et al. 2019, CutMix (the box's centre is uniform, its part outside cut off).
     """
     if not options.mixes or batch_size == 0:
         return None
-    rng = np.random.default_rng((seed, epoch, _MIX, step))
+    rng = np.random.default_rng(make_key(Purpose.MIX, seed, epoch, step))
     mixes, cuts, row, column = rng.random(4).tolist()
     if mixes >= options.mix_prob:
         return None
     cut = options.cutmix > 0 and (options.mixup == 0 or cuts < 0.5)
     alpha = options.cutmix if cut else options.mixup
     lam = round(float(rng.beta(alpha, alpha)) * _STEPS) / _STEPS
-    partners = np.roll(np.arange(batch_size, dtype=np.int64), -1)
+    apart = 1 if lanes is None else _draw_distance(batch_size, lanes, rng)
+    partners = np.roll(np.arange(batch_size, dtype=np.int64), -apart)
     return MixPlan(lam, partners, _draw_box(lam, row, column) if cut else None)
+
+
+def _draw_distance(batch_size: int, lanes: int, rng: np.random.Generator) -> int:
+    """Return how many places partners are apart, so that no lane holds both; half the batch where that cannot be."""
+    longest = -(-batch_size // lanes)
+    if longest > batch_size - longest:
+        return batch_size // 2
+    return int(rng.integers(longest, batch_size - longest, endpoint=True))
 
 
 def _draw_box(lam: float, row: float, column: float) -> CutBox:

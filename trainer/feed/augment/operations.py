@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from shards.order.purposes import Purpose
 from trainer.feed.augment.library import Change, Policy
-from trainer.feed.augment.seeding import ERASE, OPERATIONS, SampleKey, make_numpy_rng
+from trainer.feed.augment.seeding import SampleKey, make_numpy_rng
 
+SHIFTED, REACH = 0.5, 0.05
+"""Share of the pictures that are moved, and by which share of the side at most."""
 _TRIES = 10
 _AREA, _SHAPE = (0.02, 0.33), (0.3, 3.3)
 
@@ -24,7 +26,7 @@ def chain(*operations: Own) -> Change:
     """Return operations of our own as a change: one after the other, all from one generator."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
-        rng = make_numpy_rng(key, OPERATIONS)
+        rng = make_numpy_rng(key, Purpose.OPERATIONS)
         for operation in operations:
             image = operation(image, rng)
         return image
@@ -45,12 +47,29 @@ def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def shift(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Rotate by up to 5 degrees, move by up to 5 % of the side and scale by 0.9 to 1.1."""
-    angle, x, y, scale = rng.uniform((-5, -0.05, -0.05, 0.9), (5, 0.05, 0.05, 1.1)).tolist()
-    side = image.shape[-1]
-    return transforms.affine(
-        image, angle, [round(x * side), round(y * side)], scale, [0.0, 0.0], InterpolationMode.BILINEAR
-    )
+    """Move by whole pixels, up to 5 % of the side either way, with probability 1/2; the border is reflected.
+
+    Nothing is computed between pixels, so that training sees pictures as sharp as evaluation does, and half of them
+    where they are. Until streams of version 2 (shards.order.purposes) every picture was turned, scaled and moved by a
+    bilinear interpolation onto black, which took 27 to 31 % of its Laplacian energy.
+    """
+    if rng.random() >= SHIFTED:
+        return image
+    for dim in (1, 2):
+        side = image.shape[dim]
+        most = find_reach(side)
+        places = (torch.arange(side) - int(rng.integers(-most, most, endpoint=True))).abs()
+        image = image.index_select(dim, (side - 1 - (side - 1 - places).abs()).to(image.device))
+    return image
+
+
+def find_reach(side: int) -> int:
+    """Return by how many pixels a picture of this side is moved at most.
+
+    >>> find_reach(224), find_reach(32), find_reach(8)
+    (11, 2, 0)
+    """
+    return round(REACH * side)
 
 
 def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -68,7 +87,7 @@ def erase(probability: float) -> Change:
     """
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
-        rng = make_numpy_rng(key, ERASE)
+        rng = make_numpy_rng(key, Purpose.ERASE)
         if rng.random() >= probability:
             return image
         channels, height, width = image.shape

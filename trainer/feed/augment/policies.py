@@ -15,10 +15,11 @@ from torch import Tensor
 
 from shards.cli.table import load_builder
 from shards.errors import UsageError
+from shards.order.purposes import Purpose
 from trainer.feed.augment.library import Change, Library, Policy, brief, build_operation
 from trainer.feed.augment.operations import erase
 from trainer.feed.augment.probe import probe_decoded, probe_input
-from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey
+from trainer.feed.augment.seeding import SampleKey
 from trainer.recipes.options.augment import POLICIES, AugmentOptions, Backend, Operation
 
 
@@ -57,7 +58,7 @@ def check_augment(options: AugmentOptions, channels: int = 3, size: int = 224) -
     for operation in options.pipeline:
         library = _open_library(options.chosen_backend)
         _build_all([operation], library)  # its refusals are told as they are
-        change = library.seed(partial(_build_all, [operation], library), OPERATIONS)
+        change = library.seed(partial(_build_all, [operation], library), Purpose.OPERATIONS)
         probe = probe_input if operation.when == "after" else probe_decoded
         try:
             probe(change, channels, size, library.disturb)
@@ -94,7 +95,7 @@ def _build_pipeline(options: AugmentOptions) -> Policy:
         change = library.seed(partial(_build_all, chosen, library), purpose)
         return _name_failures(change, [operation.op for operation in chosen], keeps_shape=when == "after")
 
-    return Policy(build_stage("before", BEFORE), build_stage("after", OPERATIONS))
+    return Policy(build_stage("before", Purpose.BEFORE), build_stage("after", Purpose.OPERATIONS))
 
 
 def _build_all(operations: list[Operation], library: Library) -> list[Any]:

@@ -11,13 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-# What a stream is for. Others seed with (seed, epoch, purpose, ...) as well: shards.order.plan has 0, 1, 3 and 4,
-# shards.order.draws 6 and 7, trainer.feed.augment.mix 10.
-OPERATIONS, CROP, ERASE, BEFORE = 2, 5, 8, 9
+from shards.order.purposes import Library, make_key
 
-# Added to the purpose, so that the libraries' streams differ from each other. SeedSequence.spawn would not do:
-# child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), which is another copy of the sample.
-_NUMPY, _PYTHON, _TORCH = 0, 16, 32
 _WORD = 2**32 - 1
 
 
@@ -36,16 +31,16 @@ class SampleKey(NamedTuple):
 def make_numpy_rng(key: SampleKey, purpose: int) -> np.random.Generator:
     """Return numpy's generator of a sample for one purpose, at the start of its stream.
 
-    >>> first, again = (make_numpy_rng(SampleKey(0, 1, 7), CROP) for _ in range(2))
+    >>> first, again = (make_numpy_rng(SampleKey(0, 1, 7), Purpose.CROP) for _ in range(2))
     >>> first.random() == again.random()
     True
     """
-    return np.random.default_rng(_sequence(key, purpose + _NUMPY))
+    return np.random.default_rng(_sequence(key, purpose + Library.NUMPY))
 
 
 def make_python_rng(key: SampleKey, purpose: int) -> random.Random:
     """Return the standard library's generator of a sample for one purpose."""
-    state = _sequence(key, purpose + _PYTHON).generate_state(2, np.uint64)
+    state = _sequence(key, purpose + Library.PYTHON).generate_state(2, np.uint64)
     return random.Random(int(state[0]) << 64 | int(state[1]))
 
 
@@ -55,13 +50,15 @@ def make_torch_rng(key: SampleKey, purpose: int) -> torch.Generator:
     torch keeps 32 bits of a CPU generator's seed: in a run of millions of samples some two showings share their
     draws by chance, as harmless as two equal throws of dice, but not impossible as with the other two.
     """
-    state = _sequence(key, purpose + _TORCH).generate_state(1)
+    state = _sequence(key, purpose + Library.TORCH).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 def _sequence(key: SampleKey, purpose: int) -> np.random.SeedSequence:
     # A first showing goes without its copy, so that runs from before copies existed keep their pixels. Numpy pads
     # short seeds with zeros up to four words: from there on another length is another stream.
-    words = [key.seed, key.epoch, purpose, key.sample_id, *([key.copy] if key.copy else [])]
+    # SeedSequence.spawn would not keep libraries apart: child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), another
+    # copy of the sample.
+    words = make_key(purpose, key.seed, key.epoch, key.sample_id, *((key.copy,) if key.copy else ()))
     # Numpy takes the words of an array as they are, and else looks at them one by one, for a third of the whole cost.
     return np.random.SeedSequence(np.array(words, dtype=np.uint32) if key.seed <= _WORD else words)

@@ -13,12 +13,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
+from shards.order.purposes import Purpose
 from trainer.feed.augment.library import Change, Library, Policy
-from trainer.feed.augment.seeding import BEFORE, OPERATIONS, SampleKey, make_torch_rng
+from trainer.feed.augment.seeding import SampleKey, make_torch_rng
 from trainer.feed.augment.torch_random import DrawFrom
 
 
-def seed_transform(transform: Callable[[Tensor], Any], purpose: int = OPERATIONS) -> Change:
+def seed_transform(transform: Callable[[Tensor], Any], purpose: int = Purpose.OPERATIONS) -> Change:
     """Return `transform`, a v2 transform without state, as a change that draws from each sample's key."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
@@ -97,7 +98,7 @@ def compose_photometric() -> v2.Transform:
 
 
 def build_photometric() -> Policy:
-    return Policy(after=seed_operations(lambda: [compose_photometric()], OPERATIONS))
+    return Policy(after=seed_operations(lambda: [compose_photometric()], Purpose.OPERATIONS))
 
 
 def build_autoaugment() -> Policy:
@@ -105,7 +106,7 @@ def build_autoaugment() -> Policy:
 
 
 def build_manual() -> Policy:
-    return Policy(before=seed_transform(_AutoAugment(interpolation=_BILINEAR), BEFORE))
+    return Policy(before=seed_transform(_AutoAugment(interpolation=_BILINEAR), Purpose.BEFORE))
 
 
 def build_randaugment() -> Policy:

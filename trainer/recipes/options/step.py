@@ -14,8 +14,9 @@ class StepOptions(Section):
 
     accumulate: int | Literal["auto"] = 1
     """Parts in which each rank computes its slice of a batch, one after the other, for less memory; BatchNorm sees
-    parts. auto finds the fewest that fit. Where memory runs out all the same, a step is computed in twice as many; on
-    several ranks all begin anew from the last snapshot with them."""
+    parts, and keeps its statistics where these are of one picture: that is logged, and refused for weights=none. auto
+    finds the fewest that fit. Where memory runs out all the same, a step is computed in twice as many; on several ranks
+    all begin anew from the last snapshot with them."""
     tf32: bool = True
     """CUDA: what is computed in float32 may round to TensorFloat-32."""
     compile: bool = False

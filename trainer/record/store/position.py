@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from shards.files.temporary import is_leftover
+from shards.order.purposes import BEFORE_VERSIONS
 from trainer.record.run_folder import SNAPSHOTS
 from trainer.record.snapshot import STATE, name_snapshot
 from trainer.record.store.run_store import RunStore
@@ -24,6 +25,7 @@ class Position(BaseModel):
     samples_seen: int
     epochs_done: int
     best: _Best | None = None
+    streams: int = BEFORE_VERSIONS
 
     @property
     def reach(self) -> tuple[int, int]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
+from shards.order.purposes import VERSION
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RESULT, RunFolder, is_work_folder, refuse_other_recipe_there
 from trainer.record.snapshot import SnapshotStore
-from trainer.record.store.position import read_stored_position
+from trainer.record.store.position import Position, read_stored_position
 from trainer.record.store.run_store import RunStore
+
+_NOWHERE: Final = Position(samples_seen=0, epochs_done=0)
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,17 @@ class Standing:
 
     samples_seen: Of its newest snapshot, 0 without one.
     is_finished: It has its bundle, evaluations and report.
+    streams: Version of the random streams of one that has a snapshot.
     """
 
     samples_seen: int
     is_finished: bool
+    streams: int = field(default=VERSION, compare=False)
+
+    @property
+    def begun(self) -> int | None:
+        """The version of one that has a snapshot, None for a new one."""
+        return self.streams if self.samples_seen else None
 
 
 def look_up(recipe: Recipe, folder: RunFolder) -> Standing:
@@ -35,20 +46,20 @@ def look_up(recipe: Recipe, folder: RunFolder) -> Standing:
     store = folder.store
     if store is None:
         longer = folder.refuse_other_recipe(recipe)
-        return Standing(_seen_here(folder), folder.is_finished and not longer)
+        here = _read_here(folder)
+        return Standing(here.samples_seen, folder.is_finished and not longer, here.streams)
     longer = refuse_other_recipe_there(recipe, store)
     _try_to_write(store)
-    there = read_stored_position(store)
-    seen = there.samples_seen if there else 0
+    newest = read_stored_position(store) or _NOWHERE
     if is_work_folder(folder.path, store):
         folder.refuse_other_recipe(recipe)
-        seen = max(seen, _seen_here(folder))
-    return Standing(seen, RESULT in store.sizes() and not longer)
+        newest = max(newest, _read_here(folder), key=lambda position: position.samples_seen)
+    return Standing(newest.samples_seen, RESULT in store.sizes() and not longer, newest.streams)
 
 
-def _seen_here(folder: RunFolder) -> int:
+def _read_here(folder: RunFolder) -> Position:
     state = SnapshotStore(folder.snapshots).read_last() if folder.snapshots.is_dir() else None
-    return state.samples_seen if state else 0
+    return Position.model_validate(state.model_dump()) if state else _NOWHERE
 
 
 def _try_to_write(store: RunStore) -> None:

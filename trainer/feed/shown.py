@@ -1,0 +1,76 @@
+"""Which samples of a split the epochs of a recipe show, all or a part of each class, and which may be mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.dataset.dataset import Split, shorten
+from shards.dataset.read import SampleReader
+from shards.errors import UsageError
+from shards.order.draws import DrawOptions, Labels, count_classes
+from shards.order.mixing import measure_sorting
+from shards.order.purposes import BEFORE_VERSIONS, VERSION
+from trainer.contract.task import make_task
+from trainer.recipes.recipe import Recipe
+
+_SORTED = 0.05
+"""Least `measure_sorting` of shards that are: at most some 0.02 by chance from 70 samples on."""
+_BY_COUNT = ("balanced", "effective")
+"""Class weights that go by the number of samples."""
+
+
+def choose_draws(split: Split, recipe: Recipe, version: int = VERSION) -> DrawOptions:
+    """Return which samples an epoch shows and how often.
+
+    version: Of the random streams, see shards.order.purposes.
+    """
+    limit = recipe.limit_samples or split.num_samples
+    fraction = min(recipe.stream.fraction, limit / split.num_samples)
+    return DrawOptions(recipe.seed, recipe.stream.order, fraction, version)
+
+
+def find_sorted_lanes(split: Split, recipe: Recipe, version: int = VERSION) -> int | None:
+    """Return the lanes among which mixed pictures find partners, None where neighbours do.
+
+    Raises:
+        UsageError: Shards that are sorted by class, mixed pictures, and one lane that is not shuffled whole.
+    """
+    if not recipe.augment.mixes or version == BEFORE_VERSIONS:
+        return None
+    if measure_sorting(split.class_counts, split.counts) < _SORTED:
+        return None
+    lanes, size = recipe.stream.lanes, int(split.shard_bytes.sum())
+    if lanes > 1:
+        return lanes
+    if size <= recipe.stream.window_bytes:
+        return None
+    option = "mixup" if recipe.augment.mixup else "cutmix"
+    raise UsageError(
+        f"augment.{option} pairs pictures of different lanes where shards are sorted by class, as those of "
+        f"{shorten(split.location)} are, and stream.lanes=1 has one; set stream.lanes=8, set "
+        f"stream.window_bytes={size}, which shuffles all, or pack the pictures again, which mixes the shards"
+    )
+
+
+def read_labels(split: Split, read_column: Callable[[str], npt.NDArray[np.generic]]) -> Labels:
+    """Return the label of every sample, or all of its labels."""
+    return make_task(split.task).read_index(read_column)
+
+
+def count_weighed(split: Split, recipe: Recipe, version: int = VERSION) -> tuple[npt.NDArray[np.int64], int]:
+    """Return the samples of each class that class weights go by, int64[K], and all samples: those that take part.
+
+    Without such weights all are counted, which reads no index.
+
+    Raises:
+        ShardError: An index that cannot be read.
+        OSError: One that cannot be fetched.
+    """
+    draws = choose_draws(split, recipe, version)
+    if draws.fraction == 1 or recipe.loss.class_weights not in _BY_COUNT or version == BEFORE_VERSIONS:
+        return split.class_counts.sum(axis=0), split.num_samples
+    with SampleReader(split) as reader:
+        return count_classes(draws, read_labels(split, reader.read_column), split.num_classes)
