@@ -39,21 +39,22 @@ def choose_sure_threshold(
     Limits).
     """
     assert rule.confidence is not None
+    tail = 1 - rule.confidence
     thresholds = np.unique(scores[is_positive])[::-1]
     number = int(is_positive.sum())
 
     def bound(threshold: float) -> float:
         found = is_positive & (scores >= threshold)
         if units.by == "group":
-            return bound_low_by_group(found, is_positive, units, 1 - rule.confidence)
+            return bound_low_by_group(found, is_positive, units, tail)
         hits = int(found.sum())
-        return float(beta.ppf(1 - rule.confidence, hits, number - hits + 1))
+        return float(beta.ppf(tail, hits, number - hits + 1))
 
     # The bound only grows as the threshold falls.
     place = bisect_left(thresholds, rule.value, key=bound)
     if place < len(thresholds):
         return float(thresholds[place])
-    enough = math.ceil(math.log(1 - rule.confidence) / math.log(rule.value))
+    enough = math.ceil(math.log(tail) / math.log(rule.value))
     counted = f"{number:,} pictures of {positive}"
     if units.by == "group":
         counted += f" in {len(np.unique(units.of[is_positive])):,} groups"
