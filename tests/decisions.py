@@ -32,6 +32,9 @@ DECISIONS = {
     "threshold": Decision(temperature=0.3, priors=PRIORS, point=point("green", 0.4), fitted=FITTED),
     "never": Decision(point=point("red", NEVER), abstain_below=0.5, fitted=FITTED),
     "lac": Decision(temperature=0.2, conformal=sets("lac", 0.5, 0.6, 0.7), abstain_below=0.6, fitted=FITTED),
+    "by class": Decision(
+        conformal=sets("aps", 0.9, 0.5, 0.8).model_copy(update={"class_samples": [9, 8, 7]}), fitted=FITTED
+    ),
     "aps": Decision(temperature=1.7, conformal=sets("aps", 0.6, 0.8, 0.7), fitted=FITTED),
     "each": Decision(rule="each"),
     "points": Decision(rule="each", temperature=0.4, points=[point("blue", 0.3), point("red", 0.8)], fitted=FITTED),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_disk import mount_small
 
 from shards.files import atomic
-from shards.files.atomic import exchange_names, replace_folder
+from shards.files.atomic import exchange_names, replace_folder, write_json
 from shards.files.temporary import clear_leftovers
 
 OLD, NEW = {"a": "old", "b": "old", "only/old": "old"}, {"a": "new", "b": "new", "only/new": "new"}
@@ -126,3 +129,27 @@ def test_names_of_two_file_systems_cannot_be_exchanged(tmp_path: Path) -> None:
         (tmp_path / "b").mkdir()
         with pytest.raises(OSError, match="cross-device"):
             exchange_names(disk.folder / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None], "ü": {}}, [], "text", {"many": [[0, 1]] * 70_000}])
+def test_json_is_written_piece_by_piece_as_it_is_at_once(value: Any, tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", value)
+    assert (tmp_path / "a.json").read_text() == json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def test_json_of_many_numbers_is_never_held_as_text(tmp_path: Path) -> None:
+    value = [[0] * 1000] * 2000  # one list over and over, which is 14 MB of text
+    tracemalloc.start()
+    write_json(tmp_path / "a.json", value)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "a.json").stat().st_size > 13e6
+    assert peak < 6e6
+
+
+def test_json_with_a_number_that_other_readers_refuse_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", [0] * 100_000 + [float("nan")])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]

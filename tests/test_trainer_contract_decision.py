@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ import torch
 
 from shards.errors import ShardError, UsageError
 from trainer.contract.decision.calibration import PriorShift, calibrate, parse_shares
-from trainer.contract.decision.conformal import ConformalSets, find_members, find_quantile, fit_sets, score_classes
+from trainer.contract.decision.conformal import (
+    ConformalSets,
+    bound_coverage,
+    find_members,
+    find_quantile,
+    fit_sets,
+    fit_sets_by_class,
+    score_classes,
+)
 from trainer.contract.decision.decision import Decision, Fitted, answer
 from trainer.contract.decision.ood import OodRule
 from trainer.contract.decision.operating_point import (
@@ -172,7 +181,8 @@ def test_a_goal_out_of_reach_is_refused_with_the_best_there_is(rule: str, senten
     "text", ["recall", "recall>0.9", "recall>=", "f1", "cost", "cost fn=1", "sens=0.9", "recall>=x"]
 )
 def test_an_unknown_goal_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--point is recall>=0\.98, precision>=0\.95, max-f1, 'cost fn=5,fp=1' or "):
+    examples = "recall>=0.98, 'recall>=0.98 with 95 %', precision>=0.95, max-f1, 'cost fn=5,fp=1' or "
+    with pytest.raises(UsageError, match=re.escape(f"--point is {examples}")):
         parse_rule(text)
 
 
@@ -337,3 +347,59 @@ def test_a_set_lists_the_most_probable_class_first() -> None:
 def test_a_decision_that_needs_a_score_does_not_answer_without() -> None:
     with pytest.raises(ValueError, match=r"use Bundle\.compute, which gives it"):
         answer(torch.tensor([0.0, 2.0, 1.0]), CLASSES, Decision(ood=OOD, fitted=FITTED))
+
+
+@pytest.mark.parametrize(("level", "samples"), [(0.9, 137), (0.8, 24), (0.95, 400)])
+def test_what_one_fit_covers_is_in_the_bounds_in_95_of_100_fits(level: float, samples: int) -> None:
+    """Scores are uniform, so that a threshold covers as much of new pictures as it is high."""
+    rng = np.random.default_rng(0)
+    covered = np.array([find_quantile(rng.random(samples), level) for _ in range(4000)])
+    low, high = bound_coverage(level, samples)
+    assert [(covered < low).mean(), (covered > high).mean()] == pytest.approx([0.025, 0.025], abs=0.008)
+
+
+def draw_unequal(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of two classes, of which the second is rare and hard to see."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(samples) < 0.2).astype(np.int64)
+    shares = 1 / (1 + np.exp(-rng.normal(np.where(labels == 1, -0.5, -2.5), 1)))
+    return np.stack([1 - shares, shares], axis=1), labels
+
+
+@pytest.mark.parametrize("score", ["lac", "aps"])
+def test_sets_by_class_hold_each_class_as_often_as_promised_where_others_do_not(score: Any) -> None:
+    probabilities, labels = draw_unequal(4000, 0)
+    fresh, truth = draw_unequal(8000, 1)
+
+    def cover(sets: ConformalSets) -> list[float]:
+        held = np.array([label in find_members(row, sets) for row, label in zip(fresh, truth.tolist(), strict=True)])
+        return [float(held[truth == number].mean()) for number in (0, 1)]
+
+    by_class = fit_sets_by_class(probabilities, labels, 0.9, score, ["easy", "hard"])
+    if score == "lac":
+        assert cover(fit_sets(probabilities, labels, 0.9, score, None))[1] < 0.8
+        assert cover(by_class) == pytest.approx([0.9, 0.9], abs=0.025)
+    assert min(cover(by_class)) > 0.875  # of two classes aps gives the less probable one a score of 1: all tie
+    assert by_class.class_samples == np.bincount(labels).tolist()
+
+
+def test_sets_by_class_need_enough_pictures_of_each_and_the_remedies_work() -> None:
+    probabilities, labels = draw_unequal(40, 4)
+    few = int((labels == 1).sum())
+    assert 4 <= few < 9
+    with pytest.raises(ShardError) as caught:
+        fit_sets_by_class(probabilities, labels, 0.9, "lac", ["easy", "hard"])
+    assert str(caught.value) == (
+        "sets by class need 9 pictures of each class for a level of 0.9, and of those that they are fitted to there "
+        f"are hard {few}; lower the level, fit on a larger part, or leave out --conformal-by class"
+    )
+    assert fit_sets_by_class(probabilities, labels, 0.75, "lac", ["easy", "hard"]).class_samples == [40 - few, few]
+    assert fit_sets(probabilities, labels, 0.9, "lac", None).class_samples is None
+    assert fit_sets_by_class(*draw_unequal(400, 4), 0.9, "lac", ["easy", "hard"]).samples == 400
+
+
+def test_sets_that_are_not_by_class_are_stored_as_before_there_were_others() -> None:
+    sets = make_sets("lac", 0.4, 0.4)
+    assert set(sets.model_dump()) == {"level", "score", "thresholds", "samples", "mean_size"}
+    by_class = sets.model_copy(update={"class_samples": [3, 4]})
+    assert ConformalSets.model_validate_json(by_class.model_dump_json()) == by_class

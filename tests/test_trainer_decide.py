@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.stats import beta
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import trainer.contract.decision.stored_decision
@@ -276,6 +277,24 @@ def test_the_sets_hold_the_true_class_as_often_as_promised(decided: Path, gray_p
     assert {len(row["set"]) for row in said} > {1}
 
 
+def test_sets_by_class_are_told_checked_and_predicted(bundle: Path, data: Path, gray_pictures: Path) -> None:
+    told = decide(bundle, data, "--no-temperature", "--conformal", "0.8", "--conformal-by", "class")
+    assert "set          holds the true class of 80% of pictures, for each class; lac, " in told
+    low, high = beta.ppf((0.025, 0.975), 49, 12)  # the 49th of 60 pictures of a class
+    for name in CLASSES:
+        assert f"             of {name} new pictures {low:.3f} to {high:.3f} in 95 of 100 fits to 60 pictures" in told
+    assert (
+        "note: the set's promise holds for each class, on average over pictures like those of val, not for each" in told
+    )
+    checked = json.loads(decide(bundle, f"{data}:val", "--check", "--json"))["covered_by_class"]
+    said = predict(bundle, gray_pictures / "val")
+    for name in CLASSES:
+        held = [name in row["set"] for row in said if Path(row["path"]).parent.name == name]
+        assert checked[name]["value"] == pytest.approx(np.mean(held))
+        assert np.mean(held) >= 0.8
+    assert f" of {CLASSES[0]} for {checked[CLASSES[0]]['value']:.3f} [" in decide(bundle, f"{data}:val", "--check")
+
+
 def test_a_check_counts_what_predict_says(decided: Path, data: Path, gray_pictures: Path) -> None:
     """At the class shares of use: medium is 0.2 instead of a third, the other two 0.4."""
     checked = json.loads(decide(decided, f"{data}:train", "--check", "--json"))
@@ -321,7 +340,9 @@ def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_
     assert by_group.point
     assert by_group.fitted.groups == 18
     assert "180 pictures of val in 18 groups (intervals are of groups)" in told
-    assert "note: intervals of 18 groups are too narrow; take at least 20" in told
+    assert (
+        "note: intervals of 18 groups are too narrow: about 84 of 100 hold the truth, not 95; take at least 100" in told
+    )
     checked = json.loads(decide(bundle, f"{tmp_path / 'grouped'}:val", "--check", "--json"))
     assert checked["groups"] == 18
     assert checked["recall"] == by_group.point.recall.model_dump()
@@ -429,6 +450,7 @@ def test_fitting_on_train_or_test_is_told(bundle: Path, data: Path) -> None:
         ("BUNDLE DATA --positive dark", "--positive says nothing alone; give --point 'recall>=0.98' with it"),
         ("BUNDLE DATA --point max-f1 --positive red", "--positive red is none of the classes dark, light, medium"),
         ("BUNDLE DATA --conformal 90", "--conformal lies between 0 and 1, got 90; 0.9 means 90 %"),
+        ("BUNDLE DATA --conformal-by class", "--conformal-by says nothing alone; give --conformal 0.9 with it"),
         ("BUNDLE DATA --ood-fit same", "--ood-fit says nothing alone; give --ood 0.95 with it"),
         (
             "BUNDLE DATA --train-prior dark=1",

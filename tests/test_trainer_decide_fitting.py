@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import beta, binom, chi2
 
-from shards.errors import ShardError
+from shards.errors import ShardError, UsageError
 from trainer.contract.decision.calibration import PriorShift
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.ood import Detector
@@ -20,6 +20,7 @@ from trainer.decide.gaussians import fit_gaussians
 from trainer.decide.grouped import bound_by_group
 from trainer.decide.point import measure_point
 from trainer.decide.proportions import bound_precision, bound_rate, bound_share
+from trainer.decide.sure import choose_sure_threshold
 from trainer.decide.temperature import fit_temperature
 from trainer.decide.wish import Wish
 from trainer.evaluate.metrics.resampling import Units, find_units
@@ -366,3 +367,104 @@ def test_what_the_part_cannot_tell_is_refused(wish: Wish, labels: Ints, sentence
     logits = np.concatenate([TWO[0], np.full((50, 1), -3, np.float32)], axis=1)
     with pytest.raises(ShardError, match=sentence):
         decide(wish, make_seen(logits, labels))
+
+
+def draw_positives(number: int, seed: int) -> tuple[np.ndarray, Ints]:
+    """Uniform scores of as many positive pictures, and lower ones of others: a threshold t has a recall of 1 - t."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.random(number), -rng.random(50)]), np.repeat([1, 0], [number, 50])
+
+
+@pytest.mark.parametrize(
+    ("value", "percent", "number"), [(0.9, 95, 120), (0.98, 95, 149), (0.98, 50, 300), (0.7, 99, 40)]
+)
+def test_sure_threshold_is_the_first_whose_lower_bound_reaches_the_recall(
+    value: float, percent: int, number: int
+) -> None:
+    """Were the recall below `value`, as many hits would be found with a probability of 100 - percent at most."""
+    scores, labels = draw_positives(number, 0)
+    rule, units = parse_rule(f"recall>={value} with {percent} %"), find_units(len(labels), None)
+    threshold = choose_sure_threshold(rule, scores, labels == 1, "b", units)
+    needed = next(k for k in range(1, number + 1) if binom.sf(k - 1, number, value) <= 1 - percent / 100)
+    assert int((scores[labels == 1] >= threshold).sum()) == needed
+
+
+def test_recall_falls_short_on_new_pictures_half_of_the_time_and_with_a_confidence_as_seldom_as_that_says() -> None:
+    plain, sure = parse_rule("recall>=0.9"), parse_rule("recall>=0.9 with 95 %")
+    short = {"plain": 0, "sure": 0}
+    for seed in range(400):
+        scores, labels = draw_positives(155, seed)
+        found = list_candidates(scores, labels == 1, np.ones(len(labels)))
+        short["plain"] += 1 - choose_threshold(plain, found, "b") < 0.9
+        units = find_units(len(labels), None)
+        short["sure"] += 1 - choose_sure_threshold(sure, scores, labels == 1, "b", units) < 0.9
+    assert short["plain"] / 400 == pytest.approx(0.5, abs=0.08)
+    assert 0.015 < short["sure"] / 400 < 0.07
+
+
+def test_too_few_pictures_to_be_sure_are_told_with_how_many_are_needed() -> None:
+    rule = parse_rule("recall>=0.98 with 95 %")
+    scores, labels = draw_positives(148, 0)
+    with pytest.raises(ShardError, match=r"^148 pictures of b are too few to be 0\.95 sure of a recall of 0\.98"):
+        choose_sure_threshold(rule, scores, labels == 1, "b", find_units(len(labels), None))
+    scores, labels = draw_positives(149, 0)  # as many as the sentence names
+    assert choose_sure_threshold(rule, scores, labels == 1, "b", find_units(len(labels), None)) == scores[:149].min()
+
+
+def test_groups_make_a_sure_threshold_lower_than_as_many_pictures_would() -> None:
+    """Ten pictures of a group have nearly one score: they are little more than one picture."""
+    rng = np.random.default_rng(1)
+    scores = np.repeat(rng.random(60), 10) + rng.normal(0, 1e-3, 600)
+    positives, rule = np.ones(600, np.bool_), parse_rule("recall>=0.8 with 95 %")
+    groups = find_units(600, pa.array([str(number) for number in np.repeat(np.arange(60), 10)]))
+    by_group, by_picture = (
+        choose_sure_threshold(rule, scores, positives, "b", units) for units in (groups, find_units(600, None))
+    )
+    assert by_group < by_picture - 0.02
+    with pytest.raises(ShardError, match=r"^600 pictures of b in 60 groups are too few to be 0\.95 sure"):
+        choose_sure_threshold(parse_rule("recall>=0.99 with 95 %"), scores, positives, "b", groups)
+
+
+def test_a_recall_that_is_not_sure_says_so_and_names_the_rule_that_is() -> None:
+    logits, labels = make_exact([[30, 6], [5, 30], [1, 40]])
+    plain = decide(Wish(point=parse_rule("recall>=0.9"), positive="b"), make_seen(logits, labels))
+    assert plain.fitted
+    (note,) = plain.fitted.notes
+    remedy = note.partition("--point '")[2].partition("'")[0]
+    assert note.startswith(
+        "recall 0.9 is reached on the pictures that the threshold was chosen on; on new ones about half"
+    )
+    sure = decide(Wish(point=parse_rule(remedy), positive="b"), make_seen(logits, labels))
+    assert sure.fitted
+    assert plain.point
+    assert sure.point
+    assert sure.fitted.notes == []
+    assert sure.point.rule == "recall>=0.9 with 95 %"
+    assert sure.point.threshold < plain.point.threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("precision>=0.9 with 95 %", "a confidence goes with recall alone; leave it out, or ask for recall>=0.98"),
+        ("recall>=0.9 with 0.95 %", "a confidence lies from 50 % to below 100 %, got 0.95 %; 95 % is usual"),
+        ("recall>=0.9 with 100 %", "a confidence lies from 50 % to below 100 %, got 100 %; 95 % is usual"),
+        ("recall>=1 with 95 %", "no number of pictures is sure of a recall of 1; ask for 0.99, or less"),
+    ],
+)
+def test_a_confidence_that_means_nothing_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_rule(text)
+    assert str(caught.value) == f"--point {text}: {sentence}"
+    assert parse_rule("recall >= 0.9 with 95%").confidence == 0.95
+
+
+def test_sets_by_class_are_fitted_to_the_pictures_of_each_class() -> None:
+    logits, labels = MANY
+    sets = decide(Wish(temperature=False, level=0.8, by_class=True), make_seen(logits, labels)).conformal
+    assert sets
+    assert sets.class_samples == np.bincount(labels).tolist()
+    own = 1 - np.exp(logits.astype(float))[np.arange(len(labels)), labels]
+    for number, threshold in enumerate(sets.thresholds):
+        ordered = np.sort(own[labels == number])
+        assert threshold == pytest.approx(ordered[int(np.ceil((len(ordered) + 1) * 0.8)) - 1], rel=1e-5)

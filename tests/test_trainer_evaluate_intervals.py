@@ -14,7 +14,15 @@ from trainer.contract.task import ONE_LABEL
 from trainer.evaluate.metrics import intervals, resampling
 from trainer.evaluate.metrics.intervals import Answers, compute_intervals
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
-from trainer.evaluate.metrics.resampling import Units, bound_mean, find_units, list_unbounded, plan_draws, wilson
+from trainer.evaluate.metrics.resampling import (
+    Units,
+    bound_mean,
+    describe_few,
+    find_units,
+    list_unbounded,
+    plan_draws,
+    wilson,
+)
 from trainer.evaluate.metrics.row_scores import score_rows
 from trainer.evaluate.metrics.rule import find_rule
 
@@ -143,7 +151,19 @@ def test_groups_of_one_sample_each_are_samples() -> None:
 def test_few_groups_are_told() -> None:
     answers = make_answers(40, 2)
     notes = bound(answers, [str(number % 4) for number in range(40)])["interval"]["notes"]
-    assert notes["groups"] == "intervals of 4 groups are too narrow; take at least 20"
+    assert notes["groups"] == (
+        "intervals of 4 groups are too narrow: fewer than 84 of 100 hold the truth, not 95; take at least 100 groups"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "held"), [(4, "fewer than 84"), (10, "about 84"), (29, "about 90"), (30, "about 92"), (99, "about 93")]
+)
+def test_note_on_few_groups_says_how_many_intervals_hold_the_truth(number: int, held: str) -> None:
+    (note,) = describe_few(Units("group", np.arange(number), number))
+    assert f"intervals of {number} groups are too narrow: {held} of 100 hold the truth" in note
+    assert describe_few(Units("group", np.arange(100), 100)) == []  # as many as the note names
+    assert describe_few(Units("sample", np.arange(number), number)) == []
 
 
 def test_no_mistake_in_24_samples_is_not_certainty() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +22,9 @@ _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of renameat2(2), which Python has no name for."""
 _UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+_PIECES = 1 << 16
+"""Of JSON that are written at once; a number is one."""
 
 
 @contextlib.contextmanager
@@ -145,7 +149,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; NaN and infinity are refused, because other readers refuse them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    pieces = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False).iterencode(value)
+    with write_atomically(path) as file:
+        # Not at once: a confusion matrix of ten thousand classes is a hundred million numbers, and a piece each.
+        while batch := "".join(itertools.islice(pieces, _PIECES)):
+            file.write(batch.encode())
+        file.write(b"\n")
 
 
 @contextlib.contextmanager

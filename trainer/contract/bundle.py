@@ -96,7 +96,8 @@ class BundlePage(BaseModel):
     def _decision_is_of_these_classes(self) -> Self:
         decision, wanted = self.decision, len(self.classes)
         lists = [decision.priors.train, decision.priors.deploy] if decision.priors else []
-        lists += [decision.conformal.thresholds] if decision.conformal else []
+        if (sets := decision.conformal) is not None:
+            lists += [sets.thresholds, *([list(map(float, sets.class_samples))] if sets.class_samples else [])]
         if any(len(numbers) != wanted for numbers in lists):
             raise ValueError(f"the decision has not a number for each of {wanted} classes")
         for point in [*([decision.point] if decision.point else []), *(decision.points or [])]:

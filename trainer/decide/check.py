@@ -19,12 +19,15 @@ from trainer.evaluate.metrics.resampling import describe_few
 
 Mask = npt.NDArray[np.bool_]
 
+_SHOWN = 5
+"""Classes that are named, of more than a screen holds."""
+
 
 class Checked(BaseModel):
     """Shares with 95 % intervals, at the class shares of use; None: the decision has no such thing, or no pictures.
 
     right: labels that are true; right_where_sure: those of them where it does not abstain. covered: sets that hold the
-    true class; empty: sets without a class. kept: pictures that are not out of distribution.
+    true class, of all and of each class; empty: sets without a class. kept: pictures that are not out of distribution.
     groups: What belongs together, counted by the intervals; None: they count pictures.
     """
 
@@ -36,6 +39,7 @@ class Checked(BaseModel):
     precision: Interval | None = None
     specificity: Interval | None = None
     covered: Interval | None = None
+    covered_by_class: dict[str, Interval | None] | None = None
     mean_size: float | None = None
     empty: Interval | None = None
     kept: Interval | None = None
@@ -72,8 +76,11 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
         flagged = np.array([one.label == decision.point.positive for one in answers])
         found = measure_point(flagged, seen.labels, positive, len(page.classes), ratios, seen.units)
         checked |= dict(zip(("recall", "precision", "specificity"), found, strict=True))
+    covered_by_class = None
     if decision.conformal is not None:
-        checked["covered"] = share(np.array([name in (one.set or []) for name, one in zip(true, answers, strict=True)]))
+        held = np.array([name in (one.set or []) for name, one in zip(true, answers, strict=True)])
+        checked["covered"] = share(held)
+        covered_by_class = {name: share(held, true == name) for name in page.classes}
         checked["empty"] = share(np.array([not one.set for one in answers]))
     if decision.ood is not None:
         checked["kept"] = share(np.array([(one.ood_score or 0.0) <= decision.ood.threshold for one in answers]))
@@ -81,6 +88,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
         part=seen.part,
         samples=len(answers),
         groups=seen.units.number if seen.units.by == "group" else None,
+        covered_by_class=covered_by_class,
         mean_size=_mean_size(answers, decision, seen, ratios),
         notes=note_check(decision, seen),
         **checked,
@@ -130,11 +138,18 @@ def describe_check(checked: Checked, decision: Decision) -> list[str]:
             f"{decision.conformal.level:g}), {checked.mean_size:.2f} classes on average, "
             f"empty for {tell_share(checked.empty)}"
         )
+        lines += _describe_classes(checked.covered_by_class or {})
     if decision.ood is not None:
         lines.append(f"ood          near enough {tell_share(checked.kept)} (expected {decision.ood.kept:g})")
     sure = tell_share(checked.right_where_sure)
     lines.append(f"abstains     for {tell_share(checked.abstains)}; where not, the label is true for {sure}")
     return [*lines, *describe_counted(checked.samples, checked.groups, checked.notes)]
+
+
+def _describe_classes(covered: dict[str, Interval | None]) -> list[str]:
+    """Return a line for each of the classes whose sets hold the true class least often."""
+    known = sorted((share.value, name, share) for name, share in covered.items() if share is not None)
+    return [f"             of {name} for {tell_share(share)}" for _, name, share in known[:_SHOWN]]
 
 
 def tell_share(share: Interval | None) -> str:

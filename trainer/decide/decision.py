@@ -13,7 +13,7 @@ import torch
 
 from shards.errors import ShardError
 from trainer.contract.decision.calibration import PriorShift, calibrate
-from trainer.contract.decision.conformal import find_quantile, fit_sets
+from trainer.contract.decision.conformal import ConformalSets, find_quantile, fit_sets, fit_sets_by_class
 from trainer.contract.decision.decision import Decision, Fitted
 from trainer.contract.decision.ood import Detector, OodRule, scale_to_length_one
 from trainer.contract.decision.operating_point import OperatingPoint, PointRule
@@ -101,13 +101,32 @@ def _choose_label(
     point = _fit_point(wish, classes, seen, probabilities, ratios, notes)
     sets = None
     if wish.level is not None:
-        sets = fit_sets(probabilities[rows], seen.labels[rows], wish.level, wish.score, ratios)
-        notes.append(
-            f"the set's promise holds on average over pictures like those of {seen.part}, not for each class or group "
-            "of them, and not for pictures from elsewhere"
-        )
+        sets = _fit_sets(wish, wish.level, classes, seen, probabilities, ratios, rows)
+        notes += note_sets(sets, seen)
     chosen = {"rule": seen.task.rules[0], "priors": wish.priors, "point": point, "conformal": sets}
     return chosen | {"abstain_below": wish.abstain_below}
+
+
+def _fit_sets(
+    wish: Wish, level: float, classes: list[str], seen: Seen, probabilities: Floats, ratios: Floats | None, rows: Mask
+) -> ConformalSets:
+    given = probabilities[rows], seen.labels[rows], level, wish.score
+    return fit_sets_by_class(*given, classes) if wish.by_class else fit_sets(*given, ratios)
+
+
+def note_sets(sets: ConformalSets, seen: Seen) -> list[str]:
+    """Return what the promise of sets does not say."""
+    on_average = "on average over pictures like those of"
+    promise = f"the set's promise holds {on_average} {seen.part}, not for each class or group of them"
+    if sets.class_samples is not None:
+        promise = f"the set's promise holds for each class, {on_average} {seen.part}, not for each group of them"
+    notes = [f"{promise}, and not for pictures from elsewhere"]
+    if seen.units.by == "group":
+        notes.append(
+            f"what the sets cover elsewhere varies more than is said, as if fewer pictures were fitted: those of "
+            f"{seen.part} come in {seen.units.number:,} groups, whose pictures are alike"
+        )
+    return notes
 
 
 def _choose_labels(
@@ -204,11 +223,19 @@ def _fit_point(
 
 
 def _note_point(rule: PointRule, seen: Seen) -> list[str]:
-    chosen = [
-        "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
-        "--check on test tells what they are worth"
-    ]
-    return [*(chosen if rule.goal != "recall" else []), *describe_few(seen.units)]
+    notes = []
+    if rule.goal != "recall":
+        notes.append(
+            "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
+            "--check on test tells what they are worth"
+        )
+    elif rule.confidence is None and rule.value < 1:
+        notes.append(
+            f"recall {rule.value:g} is reached on the pictures that the threshold was chosen on; on new ones about "
+            f"half of such thresholds fall short of it: --point 'recall>={rule.value:g} with 95 %' goes by the lower "
+            "bound"
+        )
+    return [*notes, *describe_few(seen.units)]
 
 
 def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 
 from trainer.contract.decision.operating_point import Interval
 from trainer.decide.proportions import bound_share
@@ -44,6 +45,20 @@ def bound_by_group(part: Mask, whole: Mask, labels: Ints, weights: Floats | None
     groups = len(np.unique(units.of[whole]))
     exact = bound_share(round(value * groups), groups)
     return Interval(value=value, low=min(exact.low, value), high=max(exact.high, value), count=count)
+
+
+def bound_low_by_group(part: Mask, whole: Mask, units: Units, tail: float) -> float:
+    """Return below what the share that `part` is of `whole` lies with probability `tail` alone.
+
+    By the bootstrap of whole groups, but no higher than the exact bound of as many hits as there are groups: where
+    nearly every picture is a hit resamples hardly differ, and it is groups that are independent. Masks as of
+    `bound_by_group`.
+    """
+    numbers, of = np.unique(units.of[whole], return_inverse=True)
+    most = float(beta.ppf(tail, len(numbers), 1))
+    alone, everything = Units("group", of, len(numbers)), np.ones(len(of), np.bool_)
+    drawn = _draw_shares(part[whole], everything, np.zeros(len(of), np.int64), None, alone)
+    return min(most, float(np.quantile(drawn, tail)))
 
 
 def _draw_shares(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, units: Units) -> Floats:

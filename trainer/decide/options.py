@@ -17,6 +17,7 @@ _SHARES = ("conformal", "ood", "abstain_below")
 _COMPANIONS = (
     ("positive", "point", "--point 'recall>=0.98'"),
     ("conformal_score", "conformal", "--conformal 0.9"),
+    ("conformal_by", "conformal", "--conformal 0.9"),
     ("ood_fit", "ood", "--ood 0.95"),
     ("train_prior", "deploy_prior", "--deploy-prior CLASS=SHARE"),
 )
@@ -46,6 +47,8 @@ class DecideOptions(Options):
     """Share of pictures whose set holds the true class, in (0, 1)."""
     conformal_score: Kind = "lac"
     """lac: smallest sets on average; aps: larger ones where the model hesitates."""
+    conformal_by: Literal["all", "class"] = "all"
+    """all: the promise holds on average over all pictures. class: for the pictures of each class; sets are larger."""
     ood: float | None = None
     """Share of pictures that are near enough to training's, in (0, 1); the others are abstained from."""
     ood_fit: Literal["train", "same"] = "train"

@@ -14,6 +14,7 @@ from trainer.contract.decision.operating_point import (
 )
 from trainer.decide.grouped import bound_by_group
 from trainer.decide.proportions import bound_precision, bound_rate
+from trainer.decide.sure import choose_sure_threshold
 from trainer.evaluate.metrics.resampling import Units
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +45,10 @@ def fit_point(
     """
     scores = probabilities[:, positive]
     weights = np.ones(len(labels)) if ratios is None else ratios[labels]
-    threshold = choose_threshold(rule, list_candidates(scores, labels == positive, weights), classes[positive])
+    if rule.confidence is not None:
+        threshold = choose_sure_threshold(rule, scores, labels == positive, classes[positive], units)
+    else:
+        threshold = choose_threshold(rule, list_candidates(scores, labels == positive, weights), classes[positive])
     recall, precision, specificity = measure_point(scores >= threshold, labels, positive, len(classes), ratios, units)
     assert recall is not None
     assert specificity is not None

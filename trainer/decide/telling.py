@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from trainer.contract.decision.conformal import ConformalSets
+from trainer.contract.decision.conformal import ConformalSets, bound_coverage
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.operating_point import NEVER, Interval, OperatingPoint
 from trainer.contract.task import THRESHOLD
+
+_SHOWN = 5
+"""Classes whose coverage is said, those with the fewest pictures."""
 
 
 def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
@@ -18,7 +21,7 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     one = decision.task.is_exclusive
     lines += _describe_point(decision.point) if one else _describe_points(decision.points or [], classes)
     if decision.conformal is not None:
-        lines += _describe_sets(decision.conformal)
+        lines += _describe_sets(decision.conformal, classes, decision.priors is not None)
     if decision.ood is not None:
         ood = decision.ood
         lines.append(
@@ -74,8 +77,27 @@ def _describe(share: Interval) -> str:
     return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of {share.count:,}"
 
 
-def _describe_sets(sets: ConformalSets) -> list[str]:
-    return [
-        f"set          holds the true class of {sets.level:.0%} of pictures, over all pictures like these; "
+def _describe_sets(sets: ConformalSets, classes: list[str], has_priors: bool) -> list[str]:
+    whose = "over all pictures like these" if sets.class_samples is None else "for each class"
+    lines = [
+        f"set          holds the true class of {sets.level:.0%} of pictures, {whose}; "
         f"{sets.score}, {sets.mean_size:.2f} classes on average, fitted on {sets.samples:,}"
     ]
+    if sets.class_samples is not None:
+        counts = sorted(zip(sets.class_samples, classes, strict=True))
+        lines += [_describe_coverage(sets.level, count, f"of {name} ") for count, name in counts[:_SHOWN]]
+        rest = counts[_SHOWN:]
+        return lines + ([f"             {len(rest):,} other classes have more pictures"] if rest else [])
+    # At other class shares the law is another: the promise holds on average, and how far one fit is off is not said.
+    return lines if has_priors else [*lines, _describe_coverage(sets.level, sets.samples, "")]
+
+
+def _describe_coverage(level: float, samples: int, of_class: str) -> str:
+    """Return how uncertain the promise is.
+
+    >>> _describe_coverage(0.9, 137, "").strip()
+    'of new pictures 0.852 to 0.949 in 95 of 100 fits to 137 pictures like this one'
+    """
+    low, high = bound_coverage(level, samples)
+    fits = f"in 95 of 100 fits to {samples:,} pictures like this one"
+    return f"             {of_class or 'of '}new pictures {low:.3f} to {high:.3f} {fits}"

@@ -18,7 +18,8 @@ from trainer.decide.options import DecideOptions
 class Wish:
     """What a decision shall have.
 
-    positive: Class of `point`. level, score: Of conformal sets. kept: Share of pictures like the part's that are not
+    positive: Class of `point`. level, score: Of conformal sets; by_class: they hold
+    the true class so often for each class. kept: Share of pictures like the part's that are not
     out of distribution; needs_train: these are compared with train's. priors: Class shares in training and in use.
     """
 
@@ -27,6 +28,7 @@ class Wish:
     positive: str | None = None
     level: float | None = None
     score: Kind = "lac"
+    by_class: bool = False
     kept: float | None = None
     needs_train: bool = False
     abstain_below: float | None = None
@@ -55,6 +57,7 @@ def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wis
         positive=positive,
         level=options.conformal,
         score=options.conformal_score,
+        by_class=options.conformal_by == "class",
         kept=options.ood,
         needs_train=needs_train,
         abstain_below=options.abstain_below,

@@ -13,15 +13,16 @@ def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
     """Return int64[n], positions of likely label mistakes, the surest first.
 
     A sample is one where some other class is confident: its probability reaches the mean probability of that class over
-    the samples that bear its label, and it is the largest of those that do. Sure is a low probability of the own label
-    against the other class's.
+    the samples that bear its label, and it is the largest of those that do. Where the model gives the label itself
+    nevertheless, there is no mistake to look for: a rare class has a low mean, which samples of a frequent one reach by
+    chance. Sure is a low probability of the own label against the other class's.
 
     Args:
         labels: int64[N], as given.
         probabilities: float64[N, K] of a model that was not fitted to these samples; to what it was fitted it agrees.
 
-    Source: Northcutt et al. 2021, Confident Learning, the off-diagonal of the confident joint (section 3.1) ordered by
-    the normalised margin.
+    Source: Northcutt et al. 2021, Confident Learning, the off-diagonal of the confident joint (section 3.1) without
+    those whose label is predicted, as its authors' cleanlab leaves them out, ordered by the normalised margin.
 
     >>> confident = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95]]
     >>> find_label_issues(np.array([0, 0, 1, 1, 0]), np.array(confident)).tolist()
@@ -35,7 +36,9 @@ def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     guess = confident.argmax(axis=1)
-    issues = np.flatnonzero((confident[rows, guess] >= 0) & (guess != labels))
+    issues = np.flatnonzero(
+        (confident[rows, guess] >= 0) & (guess != labels) & (probabilities.argmax(axis=1) != labels)
+    )
     margin = own[issues] - probabilities[issues, guess[issues]]
     found: Ints = issues[np.argsort(margin, kind="stable")]
     return found

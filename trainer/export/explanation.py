@@ -167,7 +167,8 @@ def _describe_set(sets: ConformalSets) -> str:
         "aps": "the sum of the probabilities from the largest down to its own, equal ones in the order of `classes`",
     }
     thresholds = ", ".join(map(repr, sets.thresholds))
+    own = "" if sets.class_samples is None else ", each fitted to the pictures of its class,"
     return (
         f"set: every class whose score is at most its threshold + 1e-9, the most probable first; the score is "
-        f"{scores[sets.score]}; thresholds in the order of `classes`: {thresholds}"
+        f"{scores[sets.score]}; thresholds{own} in the order of `classes`: {thresholds}"
     )

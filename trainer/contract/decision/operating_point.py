@@ -22,7 +22,7 @@ Goal = Literal["recall", "precision", "max-f1", "cost", "sens@spec"]
 NEVER: Final = float(np.nextafter(1.0, 2.0))
 """A threshold that no probability reaches."""
 _SLACK: Final = 1e-12
-_EXAMPLES: Final = "recall>=0.98, precision>=0.95, max-f1, 'cost fn=5,fp=1' or sens@spec=0.9"
+_EXAMPLES: Final = "recall>=0.98, 'recall>=0.98 with 95 %', precision>=0.95, max-f1, 'cost fn=5,fp=1' or sens@spec=0.9"
 
 
 class Interval(BaseModel):
@@ -62,12 +62,15 @@ class OperatingPoint(BaseModel):
 class PointRule:
     """What is asked of an operating point.
 
-    value: The recall, precision or specificity to reach; fn, fp: costs of a missed positive and of a false alarm.
+    value: The recall, precision or specificity to reach; confidence: with which recall is to reach it on new pictures,
+    in (0, 1), None: it is to reach it on those of the fit, and half of the time falls short of it on new ones;
+    fn, fp: costs of a missed positive and of a false alarm.
     """
 
     text: str
     goal: Goal
     value: float = 0.0
+    confidence: float | None = None
     fn: float = 1.0
     fp: float = 1.0
 
@@ -93,18 +96,30 @@ def parse_rule(text: str) -> PointRule:
     number = r"(\d+(?:\.\d*)?|\.\d+)"
     if plain == "max-f1":
         return PointRule(plain, "max-f1")
-    if match := re.fullmatch(rf"(?:(recall|precision) ?>=|(sens@spec) ?=) ?{number}", plain):
-        value = float(match[3])
+    if match := re.fullmatch(rf"(?:(recall|precision) ?>=|(sens@spec) ?=) ?{number}(?: with {number} ?%)?", plain):
+        value, sure = float(match[3]), match[4]
         if not 0 < value <= 1:
             raise UsageError(f"--point {plain}: a share lies above 0 and at most at 1, got {match[3]}; 0.98 means 98 %")
         goal: Goal = "sens@spec" if match[2] else "recall" if match[1] == "recall" else "precision"
-        return PointRule(plain, goal, value)
+        return PointRule(plain, goal, value, _read_confidence(plain, goal, value, sure))
     if match := re.fullmatch(rf"cost (?:fn={number}, ?fp={number}|fp={number}, ?fn={number})", plain):
         fn, fp = float(match[1] or match[4]), float(match[2] or match[3])
         if min(fn, fp) <= 0:
             raise UsageError(f"--point {plain}: a mistake that costs nothing needs no decision; give costs above 0")
         return PointRule(plain, "cost", fn=fn, fp=fp)
     raise UsageError(f"--point is {_EXAMPLES}, got '{text}'")
+
+
+def _read_confidence(text: str, goal: Goal, value: float, percent: str | None) -> float | None:
+    if percent is None:
+        return None
+    if goal != "recall":
+        raise UsageError(f"--point {text}: a confidence goes with recall alone; leave it out, or ask for recall>=0.98")
+    if not 50 <= float(percent) < 100:
+        raise UsageError(f"--point {text}: a confidence lies from 50 % to below 100 %, got {percent} %; 95 % is usual")
+    if value == 1:
+        raise UsageError(f"--point {text}: no number of pictures is sure of a recall of 1; ask for 0.99, or less")
+    return float(percent) / 100
 
 
 @dataclass(frozen=True)
