@@ -136,8 +136,8 @@ def test_disk_without_a_byte_ends_the_run_at_the_first_file_and_the_same_command
 def test_what_the_writer_of_a_snapshot_meets_ends_the_run_in_the_middle_of_the_epoch(
     dataset_path: Path, tmp_path: Path
 ) -> None:
-    """The first step saves; no other snapshot is due before the end of the epoch, 72 steps on."""
-    recipe = make_recipe(dataset_path, tmp_path, "batch_size_global=1", "epochs=1")
+    """The first step saves; no other snapshot is due before the end of the epoch, 36 steps on."""
+    recipe = make_recipe(dataset_path, tmp_path, "batch_size_global=2", "epochs=1")
     (run_dir(recipe) / SAVE_FILE).touch()
     with limited_files(500_000), pytest.raises(UsageError) as caught:
         train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)

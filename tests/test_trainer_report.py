@@ -197,7 +197,7 @@ def test_page_has_no_keys_of_a_store(named_run: Path, tmp_path: Path) -> None:
     secret = replace(run, recipe=run.recipe.model_copy(update={"data": "s3://key:secret@bucket/a?token=x"}))
     page = write_report(secret).read_text(encoding="utf-8")
     assert "s3://bucket/a" in page
-    assert [word for word in ("key:", "secret", "token") if word in page] == []
+    assert [word for word in ("//key", "secret", "token") if word in page] == []
 
 
 def test_bundle_that_carries_its_card_loads(named_run: Path) -> None:

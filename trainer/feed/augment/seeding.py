@@ -31,6 +31,7 @@ class SampleKey(NamedTuple):
 def make_numpy_rng(key: SampleKey, purpose: int) -> np.random.Generator:
     """Return numpy's generator of a sample for one purpose, at the start of its stream.
 
+    >>> from shards.order.purposes import Purpose
     >>> first, again = (make_numpy_rng(SampleKey(0, 1, 7), Purpose.CROP) for _ in range(2))
     >>> first.random() == again.random()
     True
