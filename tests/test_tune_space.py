@@ -78,5 +78,5 @@ def test_a_space_that_is_not_well_formed_is_refused_by_name(tmp_path: Path, cont
 
 
 def test_an_unknown_space_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no space 'dmeo': neither a file nor one of demo, smoke"):
+    with pytest.raises(UsageError, match="no space 'dmeo': neither a file nor one of demo, elpv, smoke"):
         load_space("dmeo")
