@@ -1,4 +1,7 @@
-"""The one decoder: picture bytes -> uint8[H, W, 3], for audit, evaluation, prediction and serving alike."""
+"""The one decoder: picture bytes -> uint8[H, W, 3], for audit, evaluation, prediction and serving alike.
+
+What reads a rare format is imported where such a picture is met: most programs never meet one.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shards.errors import DecodeError
 from shards.pictures.deep import Deep, flatten, read_deep
-from shards.pictures.dicom import read_dicom
 from shards.pictures.flat import to_rgb
-from shards.pictures.heic import open_heic
-from shards.pictures.jpeg2000 import pick_codestream
 from shards.pictures.shallow import fill_range
-from shards.pictures.signature import find_heif, is_dicom
-from shards.pictures.tiff import read_odd_tiff
-from shards.pictures.tiff_pages import pick_page
+from shards.pictures.signature import find_heif, is_dicom, is_jpeg2000, is_tiff
 from shards.pictures.unread import name_unread, refuse_bomb
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
@@ -195,12 +193,26 @@ def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:
     if not data:
         raise DecodeError("the picture is empty (0 bytes)", kind="empty")
     if is_dicom(data):
-        found = read_dicom(data, options.gray_range, options.max_pixels, options.frames == "refuse")
-        return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak, found.white)
+        return _unpack_dicom(data, options)
+    if not is_tiff(data):
+        return _unpack_by_pillow(data, None, options)
+    from shards.pictures.tiff import read_odd_tiff
+    from shards.pictures.tiff_pages import pick_page
+
     data, pages = pick_page(data)
     odd = read_odd_tiff(data, options.max_pixels)
-    if odd is not None:
-        return _unpack_odd(*odd, pages or 1, options)
+    return _unpack_by_pillow(data, pages, options) if odd is None else _unpack_odd(*odd, pages or 1, options)
+
+
+def _unpack_dicom(data: bytes, options: DecodeOptions) -> _Unpacked:
+    from shards.pictures.dicom import read_dicom
+
+    found = read_dicom(data, options.gray_range, options.max_pixels, options.frames == "refuse")
+    return _Unpacked(found.pixels, "dicom", found.mode, found.frames, found.peak, found.white)
+
+
+def _unpack_by_pillow(data: bytes, pages: int | None, options: DecodeOptions) -> _Unpacked:
+    """Return what Pillow opens; pages: those of a TIFF that are pictures."""
     image = _open(data, options)
     kind, mode = (image.format or "unknown").lower(), image.mode
     frames = _count_frames(image, pages, options)
@@ -231,9 +243,15 @@ def _open(data: bytes, options: DecodeOptions) -> Image.Image:
     """Return the picture, opened and within the pixel limit, but not loaded."""
     refuse_bomb(*_read_webp_size(data), options.max_pixels)
     if find_heif(data) == "heic":
+        from shards.pictures.heic import open_heic
+
         image = open_heic(data)
-    else:
+    elif is_jpeg2000(data):
+        from shards.pictures.jpeg2000 import pick_codestream
+
         image = Image.open(io.BytesIO(pick_codestream(data)), formats=_FORMATS)
+    else:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     refuse_bomb(image.width, image.height, options.max_pixels)
     return image
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shards.pictures.jpeg2000 import is_jpeg2000, read_header
-from shards.pictures.signature import is_dicom
-from shards.pictures.tiff_pages import is_tiff, pick_page, read_pages
+from shards.pictures.signature import is_dicom, is_jpeg2000, is_tiff
 
 VERSION: Final = 3
 """Raise it, with a line in CHANGES, when the decoder gives other pixels of some picture, or refuses another."""
@@ -104,6 +102,8 @@ def describe_versions(what: str, version: int) -> str:
 
 
 def _is_odd_jpeg2000(data: bytes) -> bool:
+    from shards.pictures.jpeg2000 import read_header  # late, as in decode
+
     return is_jpeg2000(data) and any(channel.bits != 8 for channel in read_header(data).channels)
 
 
@@ -115,6 +115,8 @@ def _is_deep_netpbm(data: bytes) -> bool:
 
 
 def _is_odd_tiff(data: bytes) -> bool:
+    from shards.pictures.tiff_pages import read_pages  # late, as in decode
+
     pages = read_pages(data) if is_tiff(data) else []
     if not pages:
         return False
@@ -140,11 +142,15 @@ def _is_such(data: bytes) -> bool:
 
 
 def _is_preview_first(data: bytes) -> bool:
+    from shards.pictures.tiff_pages import pick_page  # late, as in decode
+
     return pick_page(data)[0] is not data
 
 
 def _is_foreign_tiff(data: bytes) -> bool:
     """Say whether a TIFF is big-endian, compressed, and of one channel with signed or 32-bit numbers."""
+    from shards.pictures.tiff_pages import read_pages  # late, as in decode
+
     pages = read_pages(data) if data.startswith(b"MM\x00*") and is_tiff(data) else []
     if not pages:
         return False

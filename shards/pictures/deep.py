@@ -11,8 +11,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from shards.errors import DecodeError
-from shards.pictures.jpeg2000 import read_header, refuse_lossy
-from shards.pictures.netpbm import find_peak, read_values
 
 Range = tuple[float, float]
 """Values that become 0 and 255."""
@@ -88,10 +86,8 @@ def read_deep(image: Image.Image, data: bytes) -> Deep | None:
 def _read_values(image: Image.Image, data: bytes) -> Deep | None:
     if image.format == "JPEG2000":
         return _read_jpeg2000(image, data)
-    white = find_peak(image)
-    if white is not None:
-        told = (0.0, float(white)) if white < 65535 else None
-        return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", told)
+    if image.format == "PPM" and (deep := _read_netpbm(image, data)):
+        return deep
     rawmode = _find_rawmode(image)
     bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))[0]
     if image.mode in _GRAY:
@@ -119,8 +115,20 @@ def _read_values(image: Image.Image, data: bytes) -> Deep | None:
     return None
 
 
+def _read_netpbm(image: Image.Image, data: bytes) -> Deep | None:
+    from shards.pictures.netpbm import find_peak, read_values  # late, as in decode
+
+    white = find_peak(image)
+    if white is None:
+        return None
+    told = (0.0, float(white)) if white < 65535 else None
+    return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", told)
+
+
 def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
     """Return gray of 9 to 16 bits, which Pillow lays at the top of 16, and signed gray from 0 on; None for 8 bits."""
+    from shards.pictures.jpeg2000 import read_header, refuse_lossy  # late, as in decode
+
     header = read_header(data)
     refuse_lossy(header)
     bits, signed = header.channels[0].bits, header.channels[0].signed

@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from shards.errors import DecodeError
 from shards.pictures.deep import Range, scale
 from shards.pictures.dicom_window import apply_window, read_window
-from shards.pictures.jpeg2000 import is_jpeg2000, read_header
-from shards.pictures.signature import DICOM_BYTES, is_dicom
+from shards.pictures.jpeg2000 import read_header
+from shards.pictures.signature import DICOM_BYTES, is_dicom, is_jpeg2000
 from shards.pictures.unread import refuse_bomb
 
 DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from struct import Struct, error, unpack_from
 
 from shards.errors import DecodeError
+from shards.pictures.signature import is_jpeg2000
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 _BOX = Struct(">I4s").unpack_from
 _SYCC = 18
 _MOST = 16
@@ -37,15 +37,6 @@ class Header:
     palette: tuple[int, ...]
     luma: bool
     start: int
-
-
-def is_jpeg2000(data: bytes) -> bool:
-    """Say whether the bytes begin as a JPEG 2000 does, in a file (.jp2) or bare (.j2k).
-
-    >>> is_jpeg2000(b"\\xff\\x4f\\xff\\x51..."), is_jpeg2000(b"\\xff\\xd8\\xff\\xe0")
-    (True, False)
-    """
-    return data.startswith((_CODESTREAM, _SIGNATURE))
 
 
 def read_header(data: bytes) -> Header:

@@ -16,8 +16,8 @@ _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def find_peak(image: Image.Image) -> int | None:
-    """Return the value of white, 256..65535, of an opened and not yet loaded PGM or PPM; None for all else."""
-    if image.format != "PPM" or image.mode not in ("I", "RGB"):
+    """Return the value of white, 256..65535, of an opened and not yet loaded PGM or PPM; None up to 8 bits."""
+    if image.mode not in ("I", "RGB"):
         return None
     args: Any = image.tile[0].args  # type: ignore[attr-defined]
     if args == "I;16B":  # Pillow reads this one in one piece, and does not repeat what the header told

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from PIL import Image
 
-from shards.pictures.jpeg2000 import read_header
-
 
 def fill_range(image: Image.Image, data: bytes) -> Image.Image:
     """Return a loaded 8-bit picture with what has fewer bits stretched over 0..255; the same one where all have 8.
@@ -24,6 +22,8 @@ def fill_range(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _fill_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
+    from shards.pictures.jpeg2000 import read_header  # late, as in decode
+
     header = read_header(data)
     if all(channel.bits == 8 for channel in header.channels):
         return image

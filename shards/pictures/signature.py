@@ -1,4 +1,4 @@
-"""Which format bytes begin as, whatever the name of their file: DICOM with or without its preamble, HEIC, AVIF."""
+"""Which format bytes begin as, whatever the name of their file: DICOM without a preamble, TIFF, JPEG 2000, HEIC."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _AVIF = frozenset([b"avif", b"avis"])
 _VALUE_KINDS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
+_JPEG2000 = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n")
 _LONG_KINDS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _TAG, _LENGTH, _SHORT = Struct("<HH").unpack_from, Struct("<I").unpack_from, Struct("<H").unpack_from
 
@@ -60,6 +61,20 @@ def _measure_element(data: bytes, at: int) -> int | None:
     else:
         head, length = 8, _LENGTH(data, at + 4)[0]
     return head + length if length % 2 == 0 and 0 < length <= 1024 else None
+
+
+def is_tiff(data: bytes) -> bool:
+    """Say whether the bytes begin as a TIFF does, or a BigTIFF, and are no DICOM file with that in its preamble."""
+    return data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") and not is_dicom(data)
+
+
+def is_jpeg2000(data: bytes) -> bool:
+    """Say whether the bytes begin as a JPEG 2000 does, bare (.j2k) or in a file (.jp2).
+
+    >>> is_jpeg2000(b"\\xff\\x4f\\xff\\x51..."), is_jpeg2000(b"\\xff\\xd8\\xff\\xe0")
+    (True, False)
+    """
+    return data.startswith(_JPEG2000)
 
 
 def find_heif(data: bytes) -> Literal["heic", "avif"] | None:

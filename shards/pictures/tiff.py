@@ -13,7 +13,8 @@ from PIL import Image
 
 from shards.errors import DecodeError
 from shards.pictures.deep import Deep
-from shards.pictures.tiff_pages import Page, Tags, is_tiff, read_pages
+from shards.pictures.signature import is_tiff
+from shards.pictures.tiff_pages import Page, Tags, read_pages
 from shards.pictures.unread import refuse_bomb
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266

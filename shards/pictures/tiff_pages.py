@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shards.pictures.signature import is_dicom
+from shards.pictures.signature import is_tiff
 
 Tags = dict[int, tuple[int, ...]]
 _KINDS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -29,11 +29,6 @@ class Page:
     def is_picture(self) -> bool:
         """Whether it is neither a smaller version of another page nor a mask."""
         return not self.tags.get(_PAGE_KIND, (0,))[0] & 0b101 and self.tags.get(_OLD_KIND, (1,))[0] != 2
-
-
-def is_tiff(data: bytes) -> bool:
-    """Say whether the bytes begin as a TIFF does, or a BigTIFF, and are no DICOM file with that in its preamble."""
-    return data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") and not is_dicom(data)
 
 
 def read_pages(data: bytes, most: int = 1) -> list[Page]:

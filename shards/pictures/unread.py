@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from shards.errors import DecodeError
-from shards.pictures.signature import find_heif
-from shards.pictures.tiff_pages import is_tiff, pick_page, read_pages
+from shards.pictures.signature import find_heif, is_tiff
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "float"}
@@ -64,6 +63,8 @@ def _find_jpeg_bits(data: bytes) -> int | None:
 
 
 def _describe_tiff(data: bytes) -> str:
+    from shards.pictures.tiff_pages import pick_page, read_pages  # late, as in decode
+
     pages = read_pages(pick_page(data)[0])
     if not pages:
         return ""
