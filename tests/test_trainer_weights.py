@@ -24,9 +24,10 @@ from trainer.contract.model.backbone import build_backbone
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.recipes.recipe import Recipe
+from trainer.weights.expected import read_expectation, read_own_expectation
 from trainer.weights.installed import INSTALLED
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
-from trainer.weights.load import load_weights, read_expectation, read_own_expectation
+from trainer.weights.load import load_weights
 from trainer.weights.match import LoadReport
 from trainer.weights.published import find_published, list_tags
 

@@ -7,7 +7,6 @@ import json
 
 from shards.cli.messages import say
 from shards.commands.arguments import STYLE
-from shards.dataset.verify import verify_dataset
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,6 +21,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, and print what was looked at."""
+    from shards.dataset.verify import verify_dataset  # late: other commands do without
+
     done = verify_dataset(arguments.dataset, sample=arguments.sample, seed=arguments.seed)
     if arguments.json:
         print(json.dumps({"shards": done.shards, "verified": done.pictures, "notes": done.notes}))

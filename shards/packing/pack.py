@@ -23,7 +23,6 @@ from shards.packing.estimate import estimate_sizes
 from shards.packing.options import PackOptions
 from shards.packing.positive import name_positive, refuse_misfit
 from shards.packing.publish import name_shards, publish
-from shards.packing.reindex import reindex
 from shards.packing.repack import Repack
 from shards.packing.select import Selection, select_audited, select_unaudited
 from shards.packing.update import Base, compare_mix, read_base, read_rows
@@ -122,7 +121,11 @@ def _grow(
     if warning:
         run.say(warning)
     draft = _draft(listed, base, chosen, identity, options).model_copy(update={"decoding": decoding})
-    old = reindex(storage, base)
+    old = base.rows
+    if base.changed:
+        from shards.packing.reindex import reindex  # late: few updates change what is packed
+
+        old = reindex(storage, base)
     record_command(storage, draft.updates, command)
     return publish(storage, [*old, *rows], draft)
 

@@ -25,8 +25,9 @@ from trainer.contract.probes import synthesise_pictures
 from trainer.contract.task import SEPARATOR, make_task
 from trainer.loop.build import check_size
 from trainer.weights.classes import read_classes
+from trainer.weights.expected import read_expectation
 from trainer.weights.leftovers import refuse_leftovers
-from trainer.weights.load import describe_origin, load_weights, read_expectation
+from trainer.weights.load import describe_origin, load_weights
 from trainer.weights.match import LoadReport
 from trainer.weights.read import Choice, hide_query
 

@@ -26,7 +26,6 @@ from shards.pictures.decoding import describe_versions
 from trainer.contract.compute.backends import Backend
 from trainer.contract.decision.decision import Answer, Decision, answer
 from trainer.contract.decision.ood import Detector, check_scores, read_detector
-from trainer.contract.metrics import name_figures
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -109,6 +108,8 @@ class BundlePage(BaseModel):
         """Return the metrics as people see them, those of one class with that class."""
         if self.metrics is None:
             return None
+        from trainer.contract.metrics import name_figures  # late: an answer needs no metrics
+
         # Whatever is positive: a page with such figures is of an earlier version, which knew the second of two alone.
         return name_figures(self.metrics, make_task(self.task).find_positive(self.classes), len(self.classes))
 

@@ -13,7 +13,6 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from shards.pictures.decode import DecodeOptions, decode
-from shards.pictures.shrink import shrink_pixels
 
 Policy = Literal["stretch", "crop", "letterbox"]
 
@@ -71,7 +70,12 @@ def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
     Raises:
         DecodeError: The bytes are not one complete picture.
     """
-    return apply_geometry(shrink_pixels(decode(data, spec.decode), spec.max_side), spec)
+    pixels = decode(data, spec.decode)
+    if spec.max_side is not None:
+        from shards.pictures.shrink import shrink_pixels  # late: most datasets keep the size of their pictures
+
+        pixels = shrink_pixels(pixels, spec.max_side)
+    return apply_geometry(pixels, spec)
 
 
 def apply_geometry(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tensor:

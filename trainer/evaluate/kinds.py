@@ -13,10 +13,8 @@ import numpy.typing as npt
 from trainer.contract.task import Task
 from trainer.evaluate.figures.figures import draw_confusion
 from trainer.evaluate.figures.fonts import Lettering
-from trainer.evaluate.figures.multi_label_figures import draw_confusions
 from trainer.evaluate.figures.score_figures import draw_reliability, draw_scores, draw_thresholds
 from trainer.evaluate.metrics.intervals import Answers, compute_intervals
-from trainer.evaluate.metrics.multi_label_intervals import compute_multi_label_intervals
 from trainer.evaluate.metrics.resampling import Units
 from trainer.evaluate.metrics.rule import Rule
 from trainer.evaluate.predictions import Predictions
@@ -46,6 +44,8 @@ def _bound_one_label(predictions: Predictions, predicted: Ints, rule: Rule, unit
 
 
 def _bound_many_labels(predictions: Predictions, predicted: Ints, _: Rule, units: Units) -> dict[str, Any]:
+    from trainer.evaluate.metrics.multi_label_intervals import compute_multi_label_intervals  # late: for these alone
+
     given = predictions.labels, predictions.logits, predicted
     return compute_multi_label_intervals(*given, predictions.classes, units)
 
@@ -66,6 +66,8 @@ def _draw_one_label(
 def _draw_many_labels(
     predictions: Predictions, result: dict[str, Any], lettering: Lettering, rule: Rule
 ) -> dict[str, Drawing]:
+    from trainer.evaluate.figures.multi_label_figures import draw_confusions  # late: for these alone
+
     confusions = np.array(list(result["confusion_per_class"].values()))
     labels = predictions.labels
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +12,6 @@ from shards.errors import UsageError
 from shards.pictures.decoding import VERSION as DECODING
 from trainer.contract.model.backbone import (
     build_without_memory,
-    find_first_convolutions,
     is_size_fixed,
     one_line,
     own_size,
@@ -21,15 +19,9 @@ from trainer.contract.model.backbone import (
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipes.resolved import ResolvedRecipe
-from trainer.step.freeze import list_frozen_noise
 from trainer.weights.expectation import NORMALISATIONS
-from trainer.weights.leftovers import is_learnt, refuse_leftovers, shorten
-from trainer.weights.load import load_weights, read_expectation
-from trainer.weights.match import LoadReport
-from trainer.weights.read import Choice
+from trainer.weights.expected import read_expectation
 from trainer.weights.resolve import list_train_sizes
-
-logger = logging.getLogger(__name__)
 
 _ROUNDS_SINCE = 3
 """Version of decoding from which on luminance is rounded."""
@@ -50,65 +42,11 @@ def build_model(recipe: ResolvedRecipe, num_classes: int, begun: bool = False) -
         check_size(spec, size)
     torch.manual_seed(recipe.seed)
     model = Classifier(spec)
-    choice = Choice(recipe.weights_key, recipe.weights_ema)
-    report = load_weights(model.backbone, spec, recipe.weights, choice=choice)
-    if report is not None:
-        _report_loading(report, model, recipe, begun)
-    if recipe.freeze:
-        _refuse_frozen_noise(report, model, recipe, begun)
+    if recipe.weights != "none" or recipe.freeze:
+        from trainer.loop.start import load_start  # late: a run from scratch reads no weights
+
+        load_start(model, recipe, begun)
     return model.to(getattr(torch, recipe.dtype))
-
-
-def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
-    """Log what was loaded: a warning where something of the trunk or of the file was not.
-
-    Raises:
-        ShardError: Leftovers that the recipe does not allow.
-    """
-    name = model.spec.name
-    if not (recipe.allow_leftovers or begun):
-        remedy = f"{_advise(report, model)}, or insist with allow_leftovers=true"
-        refuse_leftovers(report.leftovers, report.left_out, name, report.source, remedy)
-    level = logging.WARNING if report.leftovers or report.untrained else logging.INFO
-    logger.log(level, "weights %s into %s: %s", report.source, name, report)
-
-
-def _refuse_frozen_noise(report: LoadReport | None, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
-    """Refuse to freeze what got no weights: all that follows would learn from the features of random layers."""
-    unloaded = list(model.backbone.state_dict()) if report is None else report.missing
-    noise = [name for name in list_frozen_noise(model, recipe.freeze, unloaded) if is_learnt(name)]
-    if not noise:
-        return
-    if report is None:
-        source, lack = "weights=none", "loads nothing"
-        remedy = f"train them ({_release(recipe)}), or give weights= that have them"
-    else:
-        source, lack = report.source, f"has nothing for {shorten(noise)}"
-        remedy = f"leave these out of freeze, train all layers ({_release(recipe)}), or give weights= that have them"
-    fact = f"freeze={_write(recipe.freeze)} keeps layers as they were loaded, and {source} {lack}: they stay random"
-    if not begun:
-        raise UsageError(f"{fact}; {remedy}")
-    logger.warning("%s. The run began so and is resumed as it is; for better weights begin another one", fact)
-
-
-def _release(recipe: ResolvedRecipe) -> str:
-    """Return the options that freeze nothing."""
-    return "freeze=[]" if recipe.freeze_epochs is None else "freeze=[] freeze_epochs=null"
-
-
-def _write(names: list[str]) -> str:
-    return f"[{', '.join(names)}]"
-
-
-def _advise(report: LoadReport, model: Classifier) -> str:
-    """Return what to look at where a file has leftovers."""
-    first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
-    if model.spec.in_channels == 3 and set(report.leftovers) <= first:
-        return (
-            "give the model= that it belongs to; where it was trained on pictures of one channel, give "
-            "preprocess.channels=1 preprocess.gray_backbone=true"
-        )
-    return "give the model= that it belongs to"
 
 
 def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:

@@ -36,11 +36,9 @@ from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore
 from trainer.record.steps import StepLog, count_steps
 from trainer.record.track.track import Tracker
-from trainer.step.distillation import load_distillation
 from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import Loss, build_loss
-from trainer.step.multi_label_loss import build_multi_label_loss
 from trainer.step.norms import describe_local_norms
 
 logger = logging.getLogger(__name__)
@@ -199,7 +197,11 @@ def open_engine(
     split = dataset.split("train")
     version = begun or STREAMS
     loss = _build_loss(recipe, dataset.classes, split, version)
-    teacher = load_distillation(recipe.loss, split.task, dataset.classes, preprocess, str(ranks.device))
+    teacher = None
+    if recipe.loss.teacher is not None:
+        from trainer.step.distillation import load_distillation  # late: most runs have no teacher
+
+        teacher = load_distillation(recipe.loss, split.task, dataset.classes, preprocess, str(ranks.device))
     model = build_model(recipe, len(dataset.classes), begun is not None)
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:
@@ -238,6 +240,8 @@ def _check_norms(engine: Engine, recipe: Recipe, ranks: Ranks, num_ranks: int, n
 def _build_loss(recipe: Recipe, classes: list[str], split: Split, version: int) -> Loss:
     counts, total = count_weighed(split, recipe, version)
     if split.task == "multi-label":
+        from trainer.step.multi_label_loss import build_multi_label_loss  # late: most datasets have one label
+
         return build_multi_label_loss(recipe.loss, counts, total, classes)
     return build_loss(recipe.loss, counts, classes)
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from shards.errors import UsageError
 from trainer.contract.model.backbone import build_backbone, build_without_memory, list_torchvision, one_line, own_size
 from trainer.contract.model.names import ALIASES, TIMM_PREFIX
-from trainer.weights.load import read_own_expectation
+from trainer.weights.expected import read_own_expectation
 from trainer.weights.published import list_tags
 
 _UNCOUNTED: Final = ("aux1.", "aux2.")

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
-from trainer.recipes.meanings import find_meant
 from trainer.recipes.options.schedule import parse_schedule
 from trainer.recipes.recipe import Recipe
 
@@ -120,6 +119,8 @@ def _explain(err: ValidationError) -> str:
 
 
 def _explain_unknown(name: str, is_group: bool) -> str:
+    from trainer.recipes.meanings import find_meant  # late: few recipes have a misspelt option
+
     group_name, _, last = name.rpartition(".")
     group: type[BaseModel] = Recipe
     for part in filter(None, group_name.split(".")):

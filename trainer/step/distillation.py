@@ -71,11 +71,11 @@ class Distillation:
 
 def load_distillation(
     options: LossOptions, task: Task, classes: list[str], preprocess: PreprocessSpec, device: str
-) -> Distillation | None:
-    """Return the recipe's teacher on `device`, None where it has none.
+) -> Distillation:
+    """Return the recipe's teacher on `device`.
 
     Args:
-        options: Of the recipe.
+        options: Of the recipe, with a teacher.
         task: Of the dataset.
         classes: Those of the dataset.
         preprocess: The student's.
@@ -86,8 +86,7 @@ def load_distillation(
             other pixel values.
         ShardError: A damaged bundle.
     """
-    if options.teacher is None:
-        return None
+    assert options.teacher is not None
     assert options.teacher_temperature is not None  # LossOptions fills both in
     assert options.teacher_share is not None
     bundle = Bundle.load(options.teacher, device)

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from trainer.feed.augment.mix import Pairs, mix_images
 from trainer.feed.feed import Batch
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
-from trainer.step.distillation import Distillation
 from trainer.step.ema import Ema
 from trainer.step.freeze import apply_freeze, list_frozen
 from trainer.step.loss import Loss
@@ -38,6 +37,9 @@ from trainer.step.memory import (
 from trainer.step.norms import Microbatches, NormModes, sync_norms
 from trainer.step.optimizers import build_optimizer, measure_state
 from trainer.step.precision import are_finite, autocast, build_scaler, set_precision
+
+if TYPE_CHECKING:
+    from trainer.step.distillation import Distillation
 
 logger = logging.getLogger(__name__)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 
 from shards.errors import UsageError
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import Classifier
-from trainer.weights.leftovers import STATISTICS
 
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -28,7 +25,7 @@ def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
             raise UsageError(
                 f"freeze: no parameter of {model.spec.name} begins with '{prefix}'; it has {', '.join(tops)}"
             )
-    chosen = [name for name in names if _is_chosen(name, prefixes, heads)]
+    chosen = [name for name in names if is_chosen(name, prefixes, heads)]
     if len(chosen) == len(names):
         raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")
     return chosen
@@ -51,19 +48,7 @@ def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[n
         return []
     heads = find_heads(model.backbone)
     modules = model.backbone.named_modules()
-    return [module for name, module in modules if isinstance(module, Norm) and _is_chosen(name, prefixes, heads)]
-
-
-def list_frozen_noise(model: Classifier, prefixes: list[str], unloaded: Iterable[str]) -> list[str]:
-    """Return which of the backbone's tensors that got no weights would stay frozen: the parameters, and statistics.
-
-    Raises:
-        UsageError: As `list_frozen`.
-    """
-    heads, frozen = find_heads(model.backbone), set(list_frozen(model, prefixes))
-    return [
-        name for name in unloaded if name in frozen or (name.endswith(STATISTICS) and _is_chosen(name, prefixes, heads))
-    ]
+    return [module for name, module in modules if isinstance(module, Norm) and is_chosen(name, prefixes, heads)]
 
 
 def is_below(name: str, prefix: str) -> bool:
@@ -75,7 +60,8 @@ def is_below(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def _is_chosen(name: str, prefixes: list[str], heads: list[str]) -> bool:
+def is_chosen(name: str, prefixes: list[str], heads: list[str]) -> bool:
+    """Say whether a tensor or module of the backbone is one that `prefixes` freeze; heads: the names of its heads."""
     if "backbone" in prefixes and not any(is_below(name, head) for head in heads):
         return True
     return any(is_below(name, prefix) for prefix in prefixes)

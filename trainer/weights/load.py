@@ -12,58 +12,16 @@ from torch import nn
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
 from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
-from trainer.contract.model.backbone import find_timm_cfg, is_size_fixed, one_line
+from trainer.contract.model.backbone import is_size_fixed, one_line
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import ModelSpec
 from trainer.contract.model.names import TIMM_PREFIX
-from trainer.weights.expectation import SCRATCH, Expectation
 from trainer.weights.installed import INSTALLED, find_installed
 from trainer.weights.leftovers import shorten
 from trainer.weights.match import LoadReport, match_tensors
-from trainer.weights.published import find_published, list_tags, read_timm_cfg
+from trainer.weights.published import find_published, list_tags
 from trainer.weights.read import FOUND, Choice, Found, Tensors, chosen_by, hide_query, read_bytes, read_tensors
-from trainer.weights.saved import check_architecture, fingerprint_saved, is_saved_folder, read_saved_expectation
-
-
-def read_expectation(model: str, weights: str) -> Expectation:
-    """Return what the weights of a recipe expect of a picture.
-
-    Args:
-        model: The library's name of the model.
-        weights: As in the recipe. A file says nothing itself: it is taken for one of the library's kind.
-
-    Raises:
-        UsageError: The weights are another model's.
-    """
-    if weights in INSTALLED:
-        return INSTALLED[weights].expects
-    if published := find_published(model, weights):
-        return published.expects
-    if weights != "none" and is_bundle(Path(weights)):
-        page = read_bundle_page(Path(weights))
-        mean, std = (values * (3 // len(values)) for values in (page.model.mean, page.model.std))
-        return Expectation(mean, std, page.preprocess.size, page.preprocess.interpolation, page.preprocess.resize)
-    own = _read_own(model)
-    if weights != "none":
-        saved = read_saved_expectation(Path(weights)) if is_saved_folder(Path(weights)) else None
-        return saved or own or SCRATCH
-    if own and is_size_fixed(model):
-        return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation)
-    return SCRATCH
-
-
-def read_own_expectation(model: str) -> Expectation:
-    """Return what a model's authors trained it with; that of a new model where the library does not say."""
-    return _read_own(model) or SCRATCH
-
-
-def _read_own(model: str) -> Expectation | None:
-    if published := find_published(model, "pretrained"):
-        return published.expects
-    if not model.startswith(TIMM_PREFIX):
-        return None
-    cfg = find_timm_cfg(model)
-    return read_timm_cfg(cfg) if cfg else None
+from trainer.weights.saved import check_architecture, fingerprint_saved, is_saved_folder
 
 
 def load_weights(

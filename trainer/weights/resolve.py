@@ -6,7 +6,7 @@ from shards.errors import UsageError
 from trainer.contract.model.backbone import is_size_fixed
 from trainer.recipes.recipe import Recipe
 from trainer.recipes.resolved import ResolvedPreprocess, ResolvedRecipe
-from trainer.weights.load import read_expectation
+from trainer.weights.expected import read_expectation
 
 
 def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:

@@ -16,10 +16,9 @@ from shards.files.atomic import write_text
 from shards.files.versioned import read_page
 from trainer.contract.bundle import Bundle, BundlePage, read_bundle_probes
 from trainer.contract.compute.backends import make_backend, warm_up
-from trainer.contract.compute.exported import FOLDER, find_onnx
 from trainer.contract.compute.parity import Parity, require_parity
 from trainer.contract.decision.ood import check_scores
-from trainer.contract.model.names import AUTO, BACKENDS, BackendName, check_backend
+from trainer.contract.model.names import AUTO, BACKENDS, EXPORTS, BackendName, check_backend
 from trainer.contract.probes import OTHER_BACK_END
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def read_cpu() -> str:
 
 def record_choice(folder: Path, page: BundlePage, choice: Choice) -> Path:
     """Keep a choice in the bundle in place of an earlier one for this kind of CPU; return the file."""
-    path = folder / FOLDER / _FILE
+    path = folder / EXPORTS / _FILE
     path.parent.mkdir(exist_ok=True)
     others = [other for other in _read_choices(folder, page) if other.cpu != choice.cpu]
     record = ChoicePage(weights_sha256=page.weights_sha256, choices=[*others, choice])
@@ -100,7 +99,7 @@ def record_choice(folder: Path, page: BundlePage, choice: Choice) -> Path:
 
 
 def _read_choices(folder: Path, page: BundlePage) -> list[Choice]:
-    path = folder / FOLDER / _FILE
+    path = folder / EXPORTS / _FILE
     if not path.is_file():
         return []
     record = read_page(path, ChoicePage, f"measure again: python -m trainer.bench {folder} --choose")
@@ -155,10 +154,12 @@ def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
     """Let a back end compute for a bundle, once it has given the logits of the probes."""
     file = None
     if BACKENDS[name].of_a_file:
+        from trainer.contract.compute.exported import find_onnx  # late: eager and compiled models need no file
+
         file = find_onnx(folder, bundle.page.weights_sha256)
         if file is None:
             raise UsageError(
-                f"back end {name} computes an ONNX file, and {folder / FOLDER} has none; make it with "
+                f"back end {name} computes an ONNX file, and {folder / EXPORTS} has none; make it with "
                 f"python -m trainer.export {folder} --to onnx"
             )
     backend = make_backend(name, bundle.model, bundle.device, file)

@@ -13,13 +13,11 @@ from shards.files.versioned import read_page
 from trainer.contract.compute.parity import Parity
 from trainer.contract.decision.decision import Decision
 from trainer.contract.model.model import ModelSpec
-from trainer.contract.model.names import ExportKind
+from trainer.contract.model.names import EXPORTS, ExportKind
 from trainer.contract.preprocess import PreprocessSpec
 
 ENDINGS: Final[dict[ExportKind, str]] = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".pt"}
 INPUT, OUTPUTS = "images", ("logits", "features")
-FOLDER = "exports"
-"""Of a bundle."""
 BESIDE: Final = frozenset({"file", "sha256", "script", "detector", "parity"})
 """Fields of the page that only the one beside the file has."""
 
@@ -79,7 +77,7 @@ class ExportPage(BaseModel):
 
 def default_path(bundle: Path, kind: ExportKind) -> Path:
     """Return where an export of a bundle lies when nobody says otherwise."""
-    return bundle / FOLDER / f"model{ENDINGS[kind]}"
+    return bundle / EXPORTS / f"model{ENDINGS[kind]}"
 
 
 def page_path(file: Path) -> Path:

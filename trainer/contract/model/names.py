@@ -69,6 +69,8 @@ BACKENDS: Final = Table(
 )  # fmt: skip
 """Ways to compute a bundle's model."""
 BackendName = Annotated[str, BeforeValidator(BACKENDS.check)]
+EXPORTS: Final = "exports"
+"""Folder of a bundle for exported files."""
 AUTO: Final = "auto"
 """The back end that was chosen for this kind of CPU, or eager."""
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,9 @@ from trainer.recipes.place import show_locations
 from trainer.recipes.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import Numbers
-from trainer.record.track.curves import Score, list_cells, trace_pr, trace_roc
+
+if TYPE_CHECKING:
+    from trainer.record.track.curves import Score
 
 RUN_ID = "wandb-id"
 """File in the run's folder: its id in W&B."""
@@ -138,6 +140,8 @@ class WandbRun:
 
     def log_evaluation(self, judged: Judged) -> None:
         """Put the metrics into the summary, and log confusion matrix and curves as tables of numbers."""
+        from trainer.record.track.curves import list_cells, trace_pr, trace_roc  # late: most runs show nothing
+
         self._run.summary.update(judged.scalars())
         part, curves = judged.part, (judged.labels, judged.score, judged.classes)
         charts = {

@@ -1,0 +1,55 @@
+"""What the weights of a recipe expect of a picture: size, normalisation, interpolation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.contract.bundle import is_bundle, read_bundle_page
+from trainer.contract.model.backbone import find_timm_cfg, is_size_fixed
+from trainer.contract.model.names import TIMM_PREFIX
+from trainer.weights.expectation import SCRATCH, Expectation
+from trainer.weights.installed import INSTALLED
+from trainer.weights.published import find_published, read_timm_cfg
+
+
+def read_expectation(model: str, weights: str) -> Expectation:
+    """Return what the weights of a recipe expect of a picture.
+
+    Args:
+        model: The library's name of the model.
+        weights: As in the recipe. A file says nothing itself: it is taken for one of the library's kind.
+
+    Raises:
+        UsageError: The weights are another model's.
+    """
+    if weights in INSTALLED:
+        return INSTALLED[weights].expects
+    if published := find_published(model, weights):
+        return published.expects
+    if weights != "none" and is_bundle(Path(weights)):
+        page = read_bundle_page(Path(weights))
+        mean, std = (values * (3 // len(values)) for values in (page.model.mean, page.model.std))
+        return Expectation(mean, std, page.preprocess.size, page.preprocess.interpolation, page.preprocess.resize)
+    own = _read_own(model)
+    if weights != "none":
+        from trainer.weights.saved import is_saved_folder, read_saved_expectation  # late: most weights are no folder
+
+        saved = read_saved_expectation(Path(weights)) if is_saved_folder(Path(weights)) else None
+        return saved or own or SCRATCH
+    if own and is_size_fixed(model):
+        return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation)
+    return SCRATCH
+
+
+def read_own_expectation(model: str) -> Expectation:
+    """Return what a model's authors trained it with; that of a new model where the library does not say."""
+    return _read_own(model) or SCRATCH
+
+
+def _read_own(model: str) -> Expectation | None:
+    if published := find_published(model, "pretrained"):
+        return published.expects
+    if not model.startswith(TIMM_PREFIX):
+        return None
+    cfg = find_timm_cfg(model)
+    return read_timm_cfg(cfg) if cfg else None
