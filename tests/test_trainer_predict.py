@@ -42,13 +42,14 @@ from trainer.contract.decision.stored_decision import store_decision
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.predict.answer import AHEAD, Row, Speed, answer_stream
-from trainer.predict.asked import Place, find_asked
+from trainer.predict.answer import Row, answer_stream
 from trainer.predict.grid import find_truth, make_title
 from trainer.predict.options import PredictOptions
 from trainer.predict.partial import Partial, name_partial
-from trainer.predict.parts import Files, Picture
 from trainer.predict.predict import predict as predict_rows
+from trainer.unpacked.ahead import AHEAD, Speed
+from trainer.unpacked.asked import Place, find_asked
+from trainer.unpacked.parts import Files, Picture
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
