@@ -71,7 +71,10 @@ def _describe(result: BundleDecision) -> list[str]:
     lines = describe_decision(result.page.decision, result.page.classes)
     flagged = [f"{hits} of {number} {kind}" for kind, (hits, number) in (result.foreign or {}).items()]
     foreign = [f"foreign      flags {', '.join(flagged)}"] if flagged else []
-    return [*losses, *lines, *foreign, f"bundle       {result.folder}"]
+    from trainer.contract.compute.exported import describe_stale
+
+    stale = [f"note: {each}" for each in describe_stale(result.folder, result.page.decision)]
+    return [*losses, *lines, *foreign, *stale, f"bundle       {result.folder}"]
 
 
 def _parser() -> argparse.ArgumentParser:
