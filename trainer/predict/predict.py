@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shards.cli.progress import Progress
+from shards.errors import UsageError
 from shards.sources.list_form import ListForm, parse_form
 from shards.workers.openmp import count_cpus
 from trainer.contract.bundle import BundlePage, read_bundle_page
@@ -145,6 +146,13 @@ def _write_stream(stream: TextIO, answers: _Answers, columns: Columns, tally: _T
     writer.close()
 
 
+def _refuse_own_input(out: Path, paths: list[str]) -> None:
+    """Raise UsageError where the answers would replace what is asked about."""
+    for path in paths:
+        if out.exists() and os.path.exists(path) and os.path.samefile(out, path):
+            raise UsageError(f"--out {out} is what is asked about, and would be lost; name another file")
+
+
 def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns, tally: _Tally) -> None:
     options = answers.options
     paths = [*options.paths, *map(str, options.lists)]
@@ -154,6 +162,9 @@ def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns
         "--batch-size": options.batch_size,
         "--backend": options.backend,
     }
+    _refuse_own_input(out, paths)
+    if out.exists():
+        logger.info("%s is there already; its answers are replaced when all new ones are there", out)
     with open_partial(out, said) as partial:
         places = answers.asked.list()
         done = partial.resume(places, options.batch_size)
