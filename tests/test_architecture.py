@@ -40,7 +40,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "trainer": (
         ("contract", "ranks"),
-        ("recipes", "export"),
+        ("recipes", "export", "unpacked"),
         ("weights", "feed", "bench"),
         ("step", "models"),
         ("record",),

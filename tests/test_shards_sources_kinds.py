@@ -23,7 +23,7 @@ from shards.sources.kinds import KINDS, PACKED_KINDS, How, Kind, find_kind, name
 from shards.sources.model import SourceList
 from shards.splits.splits import SplitOptions
 from trainer.predict.__main__ import main as predict_main
-from trainer.predict.asked import PARTS, find_asked
+from trainer.unpacked.asked import PARTS, find_asked
 
 
 def draw(shade: int) -> bytes:
@@ -109,7 +109,7 @@ def test_kind_is_packed_or_predicted_from_with_all_its_pictures(kind: Kind, plai
     path = make_example(kind, plain, tmp_path / "made")
     expected = {"0": CONTENT["ant/0.png"]} if kind.name == "picture" else CONTENT
     assert kind.load or kind.name in PARTS, (
-        f"the kind '{kind.name}' has no function that loads it and none in trainer.predict.asked.PARTS; add one"
+        f"the kind '{kind.name}' has no function that loads it and none in trainer.unpacked.asked.PARTS; add one"
     )
     if kind.load is not None:
         listed = find_sources(Path(path))
@@ -180,7 +180,7 @@ def test_loaders_are_known_by_their_signature() -> None:
 
 
 def test_predict_reads_only_kinds_that_there_are() -> None:
-    assert set(PARTS) <= {kind.name for kind in KINDS}, "a reader of trainer.predict.asked.PARTS has no row; add one"
+    assert set(PARTS) <= {kind.name for kind in KINDS}, "a reader of trainer.unpacked.asked.PARTS has no row; add one"
 
 
 def test_names_of_kinds_differ_and_no_summary_is_empty() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.contract.model.cam import explain
+from trainer.contract.model.cam import _count_prefix, _Seen, explain
 from trainer.contract.model.model import Classifier, ModelSpec, find_head
 
 SIDE = 64
@@ -103,3 +103,17 @@ def test_weights_are_left_without_gradients_and_the_answer_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.inference_mode():
         assert torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize(("registers", "grid"), [(0, 2), (4, 2), (4, 1), (4, 3)])
+def test_class_and_register_tokens_are_in_no_map_however_small_the_grid(registers: int, grid: int) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    backbone = timm.models.vision_transformer.VisionTransformer(
+        img_size=8 * grid, patch_size=8, embed_dim=12, depth=2, num_heads=2, reg_tokens=registers, num_classes=3
+    )
+    number = 1 + registers + grid * grid
+    tokens = torch.arange(number, dtype=torch.float32)[None, :, None]
+    seen = _Seen(tokens, "BNC", _count_prefix(backbone))
+    assert backbone.blocks(torch.zeros(1, number, 12)).shape[1] == number  # as many as the model has
+    assert seen.to_maps(tokens).flatten().tolist() == list(range(1 + registers, number))

@@ -26,6 +26,7 @@ from odd_pictures import LEFT_OUT, UNREAD, write_odd
 from PIL import Image
 
 import trainer.decide.__main__ as trainer_decide
+import trainer.export.__main__ as trainer_export
 from cluster.serve.api import Endpoint, Prediction, build_api
 from cluster.serve.forward import compute_each
 from shards.cli.ending import run_command
@@ -274,6 +275,25 @@ def test_a_page_of_an_earlier_program_opens_as_before(exported_path: Path, tmp_p
     page = json.loads(beside.read_bytes())
     beside.write_text(json.dumps({name: page[name] for name in page.keys() - {"script", "detector", "answer_steps"}}))
     assert find_onnx(folder, page["weights_sha256"]) == default_path(folder, "onnx")
+
+
+def test_a_decision_changed_after_an_export_is_said_with_the_command_that_exports_again(
+    exported_path: Path, dataset_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(exported_path, tmp_path / "bundle"))
+    trainer_decide.main([str(folder), "--show"])
+    assert "export again" not in capsys.readouterr().out
+    fit = [str(folder), str(dataset_path), "--no-temperature", "--abstain-below", "0.5"]
+    for command in (fit, [str(folder), "--show"]):
+        trainer_decide.main(command)
+        note = f"note: {folder}/exports/model.onnx and its program answer by another decision than the bundle now has"
+        told = capsys.readouterr().out
+        assert note in told
+    remedy = next(line for line in told.splitlines() if line.startswith(note)).partition("trainer.export ")[2]
+    assert trainer_export.main(remedy.split(" ")) == 0
+    capsys.readouterr()
+    trainer_decide.main([str(folder), "--show"])
+    assert "export again" not in capsys.readouterr().out
 
 
 def test_exports_leave_the_bundles_identity_alone(exported_path: Path, tmp_path: Path) -> None:

@@ -42,13 +42,14 @@ from trainer.contract.decision.stored_decision import store_decision
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import synthesise_pictures
-from trainer.predict.answer import AHEAD, Row, Speed, answer_stream
-from trainer.predict.asked import Place, find_asked
+from trainer.predict.answer import Row, answer_stream
 from trainer.predict.grid import find_truth, make_title
 from trainer.predict.options import PredictOptions
 from trainer.predict.partial import Partial, name_partial
-from trainer.predict.parts import Files, Picture
 from trainer.predict.predict import predict as predict_rows
+from trainer.unpacked.ahead import AHEAD, Speed
+from trainer.unpacked.asked import Place, find_asked
+from trainer.unpacked.parts import Files, Picture
 
 torch.set_num_threads(1)  # tiny models: a team of threads costs more than it brings, above all on shared cores
 
@@ -526,7 +527,8 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(small_path: Path, p
     assert len(read_csv(out)) == 8
     for row in listed:
         Path(row["path"]).unlink()
-    assert predict(small_path, folder, "--out", out, "--strict")[::2] == (0, "")
+    said = f"{out} is there already; its answers are replaced when all new ones are there\n"
+    assert predict(small_path, folder, "--out", out, "--strict")[::2] == (0, said)
     assert not (tmp_path / "a.csv.unreadable.csv").exists()
 
 
@@ -769,3 +771,25 @@ def test_what_is_read_from_its_beginning_alone_is_not_spread(small_path: Path, p
     code, _, err = predict(small_path, path, "--on", "ray")
     assert code == 2
     assert "can only be read from its beginning" in err
+
+
+def test_answers_that_are_there_already_are_said_to_be_replaced(
+    small_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.csv"
+    assert "is there already" not in predict(small_path, pictures / "test" / "red", "--out", out)[2]
+    code, _, err = predict(small_path, pictures / "test" / "blue", "--out", out)
+    assert code == 0
+    assert f"{out} is there already; its answers are replaced" in err
+    assert all(row["path"].split("/")[-2] == "blue" for row in read_csv(out))
+
+
+def test_answers_do_not_replace_the_list_that_is_asked_about(small_path: Path, pictures: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "a.csv"
+    mine.write_text(f"path\n{next((pictures / 'test').glob('*/*'))}\n")
+    before = mine.read_bytes()
+    for asked in ([mine], ["--list", mine]):
+        code, _, err = predict(small_path, *asked, "--out", tmp_path / "." / "a.csv")
+        assert (code, mine.read_bytes()) == (2, before)
+        assert "is what is asked about, and would be lost; name another file" in err
+    assert predict(small_path, mine, "--out", tmp_path / "b.csv")[0] == 0

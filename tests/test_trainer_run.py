@@ -18,10 +18,13 @@ import torch
 import yaml
 
 from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
 from trainer.contract.bundle import Bundle
+from trainer.evaluate.evaluate import evaluate
+from trainer.evaluate.options import EvaluateOptions
 from trainer.recipes.file import RECIPES, load_recipe, read_header
 from trainer.record.logbook import read_metrics
 from trainer.report.__main__ import main as write_report_anew
@@ -178,6 +181,22 @@ def test_finished_run_is_left_as_it_is(finished: tuple[list[str], Done, Path]) -
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_finished_run_whose_data_were_packed_anew_says_that_its_figures_are_of_the_pictures_before(
+    pictures: Path, dataset_path: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(dataset_path, tmp_path / "data"))
+    command = ["smoke", *options(data, tmp_path, "epochs=1", "evaluate_on=[test]")]
+    assert run(*command).code == 0
+    assert "has changed since" not in run(*command).out
+    shutil.rmtree(data)
+    pack(find_sources(pictures), data, PackOptions(shard_bytes=20_000))
+    told = run(*command).out
+    assert f"note: {data} has changed since (packed anew or updated), and the figures below are of the pictures" in told
+    remedy = told.partition("`python -m trainer.evaluate ")[2].partition("`")[0].split(" ")
+    done = evaluate(EvaluateOptions(bundle=remedy[0], data=remedy[1], out=tmp_path / "now"))
+    assert done.metrics["dataset"] == open_dataset(data).fingerprint()
+
+
 def test_other_recipe_in_the_folder_of_a_run_is_refused_and_the_difference_named(
     finished: tuple[list[str], Done, Path],
 ) -> None:
@@ -225,6 +244,7 @@ def test_recipe_without_a_comment_has_an_empty_header(tmp_path: Path) -> None:
 EARLY = """
 import sys
 from shards.cli.ending import run_command
+from shards.dataset.dataset import open_dataset
 from trainer.run.__main__ import main
 
 code = run_command(main, ["smoke", "epoch=3", "--dry-run"])

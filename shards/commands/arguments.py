@@ -19,7 +19,7 @@ from shards.pictures.decode import DecodeOptions
 from shards.sources.alike import ALIKE
 from shards.sources.find import find_sources
 from shards.sources.kinds import PACKED_KINDS, describe
-from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
+from shards.sources.list_form import ListForm, parse_form
 from shards.sources.model import SourceList
 from shards.splits.splits import SplitOptions, parse_merge, parse_shares
 from shards.workers.openmp import count_cpus
@@ -29,6 +29,7 @@ Model = TypeVar("Model", bound=BaseModel)
 STYLE = argparse.ArgumentDefaultsHelpFormatter
 POSITIVE_HELP = "class that is looked for, whose sensitivity is told; changes no sample (default: of two the second)"
 DEFAULT_SHARES = "val=0.1,test=0.1"
+_LIST_OPTIONS = ("columns", "base", "ending", "one_hot", "labels_as", "empty_labels")
 _NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "on", "json")
 """Of what a command line holds: what the command itself puts there, places, and what changes no byte of a dataset."""
 
@@ -40,10 +41,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("sources")
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
-    group.add_argument(
-        "--layout", metavar="FOLDERS", help="what the folders mean, from the top down: split/class, class/split, "
-        "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
-    )  # fmt: skip
+    add_layout_argument(group)
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     group.add_argument(
         "--alike", choices=ALIKE, default="refuse", help="of classes that look alike (Cat and cat, 1 and 01)"
@@ -52,7 +50,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop-empty-classes", action="store_true", help="leave out class folders without a picture that is read"
     )
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
-    _add_list_arguments(parser)
+    add_list_arguments(parser)
     group = parser.add_argument_group("splits")
     group.add_argument("--split", help=f"shares where SRC has no splits; none = all train (default: {DEFAULT_SHARES})")
     group.add_argument("--every", type=int, metavar="N", help="each Nth picture of a class to test, no randomness")
@@ -69,10 +67,19 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-pixels", type=int, default=100_000_000, help="pixels above which a picture is a bomb")
 
 
-def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
+def add_layout_argument(group: argparse._ActionsContainer) -> None:
+    """Add what says what the folders of pictures mean."""
+    group.add_argument(
+        "--layout", metavar="FOLDERS", help="what the folders mean, from the top down: split/class, class/split, "
+        "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
+    )  # fmt: skip
+
+
+def add_list_arguments(parser: argparse.ArgumentParser, columns: str = "--columns") -> None:
+    """Add what says how a list is read; columns: the option that names its columns."""
     group = parser.add_argument_group("lists", "what a .csv or .parquet that follows other names means")
     group.add_argument(
-        "--columns", metavar="ROLE=NAME,..", help="columns by what they are: path=filename,label=class; split= for none"
+        columns, metavar="ROLE=NAME,..", help="columns by what they are: path=filename,label=class; split= for none"
     )
     group.add_argument("--base", type=Path, metavar="DIR", help="folder of its relative paths (default: the list's)")
     group.add_argument("--ending", metavar=".jpg", help="what is added to paths that do not end so")
@@ -134,14 +141,7 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
 
 
 def _read_form(arguments: argparse.Namespace) -> ListForm:
-    return ListForm(
-        columns=parse_columns("--columns", arguments.columns) if arguments.columns is not None else {},
-        base=arguments.base,
-        ending=parse_ending(arguments.ending) if arguments.ending is not None else "",
-        one_hot=parse_words("--one-hot", arguments.one_hot) if arguments.one_hot is not None else (),
-        labels=parse_labels(arguments.labels_as) if arguments.labels_as is not None else None,
-        empty=arguments.empty_labels,
-    )
+    return parse_form(**{name: getattr(arguments, name) for name in _LIST_OPTIONS})
 
 
 def read_options(arguments: argparse.Namespace, **more: object) -> PackOptions:

@@ -26,6 +26,7 @@ def find_sources(
     form: ListForm | None = None,
     alike: Alike = "refuse",
     drop_empty: bool = False,
+    incomplete: bool = False,
 ) -> SourceList:
     """Return the pictures that `src` holds, whatever it is.
 
@@ -37,6 +38,7 @@ def find_sources(
         group_regex: See `group_by_regex`.
         form: What the user says about a list, see `ListForm`.
         alike, drop_empty: See `settle_classes`.
+        incomplete: The classes are those of a bundle: any of them may be missing, in train as well.
 
     Raises:
         UsageError: Nothing there that can be packed, or an option that does not fit it.
@@ -47,7 +49,7 @@ def find_sources(
     if pattern and unlabelled:
         raise UsageError("--layout says which folders are classes, and --unlabelled takes none; give one of them")
     load = _choose_loader(src, pattern, form)
-    listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else ()))
+    listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else (), incomplete=incomplete))
     listed = settle_classes(src, listed, alike, drop_empty)
     if class_names is not None:
         if unlabelled:

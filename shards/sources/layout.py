@@ -53,6 +53,7 @@ def lay_out(
     wrapped: bool = False,
     pattern: Pattern | None = None,
     folders: Iterable[str] = (),
+    incomplete: bool = False,
 ) -> Layout:
     """Return the pictures among `entries` with class and split by their folders.
 
@@ -66,6 +67,7 @@ def lay_out(
         wrapped: A folder that holds all class or split folders is passed over, as archives have one.
         pattern: What the folders mean, where the user says it.
         folders: Names of folders, as far as they are known; empty ones may be among them.
+        incomplete: Classes may be missing, see `find_sources`.
 
     Raises:
         UsageError: No pictures, one class only, splits beside classes, classes that differ between splits, or folders
@@ -85,7 +87,8 @@ def lay_out(
         raise UsageError(read.explain_nothing())
     if len(classes) == 1 and not wrapped:
         read.refuse_wrapper(classes[0])
-    check_classes(where, sources, classes, read.spell_way_out())
+    if not incomplete:
+        check_classes(where, sources, classes, read.spell_way_out())
     return Layout(sources, classes, read.count_others(), read.describe(), read.find_lost(folders, classes))
 
 
@@ -257,15 +260,17 @@ def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]
         )
 
 
-def sort_sources(where: Path, sources: list[Source], unlabelled: bool) -> tuple[list[str], bool]:
+def sort_sources(
+    where: Path, sources: list[Source], unlabelled: bool, incomplete: bool = False
+) -> tuple[list[str], bool]:
     """Sort sources whose labels stand beside them by name; return their classes, and whether one has several labels.
 
     Raises:
-        UsageError: As `check_classes`, unless they are unlabelled.
+        UsageError: As `check_classes`, unless they are unlabelled or classes may be missing.
     """
     sources.sort(key=lambda source: source.name)
     classes = sort_labels(label for source in sources for label in source.labels)
-    if not unlabelled:
+    if not unlabelled and not incomplete:
         check_classes(where, sources, classes)
     return classes, any(len(source.labels) > 1 for source in sources)
 

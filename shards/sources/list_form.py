@@ -61,6 +61,34 @@ class ListForm:
         return f"{self.option} {shlex.quote(join_words(f'{role}={name}' for role, name in both.items()))}"
 
 
+def parse_form(
+    *,
+    option: str = "--columns",
+    columns: str | None = None,
+    base: Path | None = None,
+    ending: str | None = None,
+    one_hot: str | None = None,
+    labels_as: str | None = None,
+    empty_labels: bool = False,
+    roles: tuple[str, ...] = ROLES,
+) -> ListForm:
+    """Return the form that options say, each as it stands on a command line; None: it is not given.
+
+    Raises:
+        UsageError: A value that an option does not take.
+    """
+    return ListForm(
+        columns=parse_columns(option, columns, roles) if columns is not None else {},
+        base=base,
+        ending=parse_ending(ending) if ending is not None else "",
+        one_hot=parse_words("--one-hot", one_hot) if one_hot is not None else (),
+        labels=parse_labels(labels_as) if labels_as is not None else None,
+        empty=empty_labels,
+        roles=roles,
+        option=option,
+    )
+
+
 def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[str, str]:
     """Return the name of a column by role.
 

@@ -51,6 +51,7 @@ def _dump(result: BundleDecision) -> str:
     page, fit = result.page, result.temperature
     told: dict[str, Any] = {"bundle": str(result.folder), "fingerprint": page.fingerprint()}
     told |= {"decision": page.decision.state_rule().model_dump(mode="json")}
+    told |= {"foreign": result.foreign} if result.foreign else {}
     return json.dumps(
         told | ({"log_loss_before": fit.log_loss_before, "log_loss_after": fit.log_loss_after} if fit else {})
     )
@@ -68,7 +69,12 @@ def _describe(result: BundleDecision) -> list[str]:
     fit = result.temperature
     losses = [f"log loss     {fit.log_loss_before:.4f} -> {fit.log_loss_after:.4f} by the temperature"] if fit else []
     lines = describe_decision(result.page.decision, result.page.classes)
-    return [*losses, *lines, f"bundle       {result.folder}"]
+    flagged = [f"{hits} of {number} {kind}" for kind, (hits, number) in (result.foreign or {}).items()]
+    foreign = [f"foreign      flags {', '.join(flagged)}"] if flagged else []
+    from trainer.contract.compute.exported import describe_stale
+
+    stale = [f"note: {each}" for each in describe_stale(result.folder, result.page.decision)]
+    return [*losses, *lines, *foreign, *stale, f"bundle       {result.folder}"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,6 +143,12 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="KEPT",
         help="score how far pictures are from training's; abstain beyond this share of them: 0.95 (default: none)",
+    )
+    parser.add_argument(
+        "--ood-score",
+        choices=choices("ood_score"),
+        help="residual: what lies outside the main directions of features; mahalanobis: the distance to the nearest "
+        f"class (default: {default('ood_score')})",
     )
     parser.add_argument(
         "--ood-fit",

@@ -14,6 +14,7 @@ from trainer.contract.decision.stored_decision import score_probes, store_decisi
 from trainer.decide.check import Checked, check_decision
 from trainer.decide.check_each import CheckedEach, check_each
 from trainer.decide.decision import fit_decision
+from trainer.decide.foreign import count_flagged
 from trainer.decide.options import DecideOptions
 from trainer.decide.seeing import REFERENCE_SAMPLES, Viewer, see_part
 from trainer.decide.temperature import TemperatureFit
@@ -25,6 +26,7 @@ from trainer.ranks.ranks import single_rank
 class BundleDecision:
     """A bundle's folder, and its page with the decision that is stored in it now.
 
+    foreign: Of foreign pictures by kind, how many the `ood` that was fitted flags, and how many there are.
     temperature: How that came out, where one was fitted. checked: What the decision gives on a split, where that was
     asked for.
     """
@@ -33,6 +35,7 @@ class BundleDecision:
     page: BundlePage
     temperature: TemperatureFit | None = None
     checked: Checked | CheckedEach | None = None
+    foreign: dict[str, tuple[int, int]] | None = None
 
 
 def decide(options: DecideOptions) -> BundleDecision:
@@ -63,7 +66,9 @@ def _fit(options: DecideOptions, page: BundlePage) -> BundleDecision:
     decided = fit_decision(wish, page.classes, seen, reference, notes)
     detector = decided.detector and score_probes(options.bundle, viewer.bundle, decided.detector)
     stored = store_decision(options.bundle, decided.decision, detector, options.out)
-    return BundleDecision(options.out or options.bundle, stored, decided.temperature)
+    folder = options.out or options.bundle
+    foreign = count_flagged(Bundle.load(folder), dataset.split(part)) if stored.decision.ood else None
+    return BundleDecision(folder, stored, decided.temperature, foreign=foreign)
 
 
 def _check(options: DecideOptions, page: BundlePage) -> Checked | CheckedEach:

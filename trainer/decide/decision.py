@@ -18,7 +18,7 @@ from trainer.contract.decision.decision import Decision, Fitted
 from trainer.contract.decision.ood import Detector, OodRule, scale_to_length_one
 from trainer.contract.decision.operating_point import OperatingPoint, PointRule
 from trainer.decide.each import fit_points
-from trainer.decide.gaussians import fit_gaussians
+from trainer.decide.gaussians import fit_gaussians, fit_residual
 from trainer.decide.point import fit_point
 from trainer.decide.seen import Seen
 from trainer.decide.temperature import TemperatureFit, fit_temperature, fit_temperature_each
@@ -74,7 +74,7 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
     temperature = found.temperature if found else None
     choose = _WAYS[seen.task.name].choose
     chosen = choose(wish, classes, seen, temperature, ~first if halved else everything, notes)
-    ood, detector = _fit_ood(wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
+    ood, detector = _fit_ood(wish, wish.kept, seen, reference, first) if wish.kept is not None else (None, None)
     decision = Decision(
         temperature=temperature,
         ood=ood,
@@ -238,16 +238,17 @@ def _note_point(rule: PointRule, seen: Seen) -> list[str]:
     return [*notes, *describe_few(seen.units)]
 
 
-def _fit_ood(kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:
+def _fit_ood(wish: Wish, kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:
     """Return the rule, its file still to be written, and the detector: of several labels a picture, one Gaussian."""
     source = seen if reference is None else reference
     fit = first if reference is None else np.ones(len(source.labels), dtype=np.bool_)
     judge = ~first if reference is None else np.ones(len(seen.labels), dtype=np.bool_)
     points = scale_to_length_one(torch.from_numpy(source.features[fit])).numpy()
-    detector = fit_gaussians(points, _WAYS[source.task.name].divide(source.labels)[fit])
+    labels = _WAYS[source.task.name].divide(source.labels)[fit]
+    detector = fit_residual(points) if wish.ood_score == "residual" else fit_gaussians(points, labels)
     scores = detector.score(torch.from_numpy(seen.features[judge])).double().numpy()
     rule = OodRule(
-        score="mahalanobis",
+        score=wish.ood_score,
         threshold=find_quantile(scores, kept),
         kept=kept,
         fitted_on=source.part,

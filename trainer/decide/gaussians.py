@@ -1,11 +1,11 @@
-"""Gaussians around the class means of features, with one covariance."""
+"""What says how far features are: Gaussians with one covariance, or what lies outside main directions."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
 from sklearn.covariance import ledoit_wolf_shrinkage, shrunk_covariance
 
 from shards.errors import ShardError
@@ -13,6 +13,32 @@ from trainer.contract.decision.ood import Detector
 
 _LEAST_SHRINKAGE = 1e-4
 """Features that are never active in the fit have no variance of their own; this keeps the matrix invertible."""
+_LEAST_VARIANCE = 1e-12
+_SAME = "the features of these pictures do not vary; the model tells nothing apart"
+
+
+_HELD = 0.98
+"""Share of the variance that the directions hold outside of which residuals lie: measured, tests/bench/results."""
+
+
+def fit_residual(points: npt.NDArray[np.float32]) -> Detector:
+    """Return what measures how much of a point lies outside the main directions of points float32[N, D].
+
+    Raises:
+        ShardError: Fewer than two points or features, or points that are all the same.
+    """
+    if min(points.shape) < 2:
+        raise ShardError(f"{len(points)} pictures of {points.shape[1]} features have no directions; fit on more")
+    exact = points.astype(np.float64)
+    centre = exact.mean(axis=0)
+    variances, directions = eigh(np.cov(exact - centre, rowvar=False))
+    if not variances[-1] > _LEAST_VARIANCE:
+        raise ShardError(_SAME)
+    held = np.cumsum(variances[::-1].clip(0)) / variances.clip(0).sum()
+    main = min(int(np.searchsorted(held, _HELD)) + 1, len(variances) - 1)
+    outside = np.ascontiguousarray(directions[:, : len(variances) - main])
+    tensors = (centre, outside, np.zeros((1, outside.shape[1])), np.zeros(0))
+    return Detector(*(torch.from_numpy(tensor).float() for tensor in tensors))
 
 
 def fit_gaussians(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Detector:
@@ -37,7 +63,7 @@ def fit_gaussians(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
     try:
         root = cholesky(shrunk_covariance(covariance, shrinkage), lower=True)
     except LinAlgError as err:
-        raise ShardError("the features of these pictures do not vary; the model tells nothing apart") from err
+        raise ShardError(_SAME) from err
     whitening = solve_triangular(root, np.eye(len(root)), lower=True).T
     centre = exact.mean(axis=0)
     tensors = (centre, whitening, (means - centre) @ whitening, np.zeros(0))

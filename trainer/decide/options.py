@@ -19,6 +19,7 @@ _COMPANIONS = (
     ("conformal_score", "conformal", "--conformal 0.9"),
     ("conformal_by", "conformal", "--conformal 0.9"),
     ("ood_fit", "ood", "--ood 0.95"),
+    ("ood_score", "ood", "--ood 0.95"),
     ("train_prior", "deploy_prior", "--deploy-prior CLASS=SHARE"),
 )
 """An option that was given, the one that it needs, and how to write that."""
@@ -51,6 +52,8 @@ class DecideOptions(Options):
     """all: the promise holds on average over all pictures. class: for the pictures of each class; sets are larger."""
     ood: float | None = None
     """Share of pictures that are near enough to training's, in (0, 1); the others are abstained from."""
+    ood_score: Literal["residual", "mahalanobis"] = "residual"
+    """residual: what lies outside the main directions of features. mahalanobis: the distance to the nearest class."""
     ood_fit: Literal["train", "same"] = "train"
     """Pictures that the score compares with: train's, or half of those of `data`."""
     abstain_below: float | None = None

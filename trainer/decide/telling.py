@@ -25,8 +25,8 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
     if decision.ood is not None:
         ood = decision.ood
         lines.append(
-            f"ood          abstains above a score of {ood.threshold:.4g}, which {ood.kept:.0%} of pictures like these "
-            f"stay below; fitted on {ood.samples:,} pictures of {ood.fitted_on}"
+            f"ood          abstains above a {ood.score} score of {ood.threshold:.4g}, which {ood.kept:.0%} of pictures "
+            f"like these stay below; fitted on {ood.samples:,} pictures of {ood.fitted_on}"
         )
     if decision.abstain_below is not None:
         lines.append(f"abstains     where no class has probability {decision.abstain_below:g}")

@@ -10,6 +10,7 @@ from shards.errors import UsageError
 from trainer.contract.bundle import BundlePage
 from trainer.contract.decision.calibration import PriorShift, parse_shares
 from trainer.contract.decision.conformal import Kind
+from trainer.contract.decision.ood import OodScore
 from trainer.contract.decision.operating_point import PointRule, parse_rule
 from trainer.decide.options import DecideOptions
 
@@ -20,7 +21,8 @@ class Wish:
 
     positive: Class of `point`. level, score: Of conformal sets; by_class: they hold
     the true class so often for each class. kept: Share of pictures like the part's that are not
-    out of distribution; needs_train: these are compared with train's. priors: Class shares in training and in use.
+    out of distribution by ood_score; needs_train: these are compared with train's. priors: Class shares in
+    training and in use.
     """
 
     temperature: bool = True
@@ -30,6 +32,7 @@ class Wish:
     score: Kind = "lac"
     by_class: bool = False
     kept: float | None = None
+    ood_score: OodScore = "residual"
     needs_train: bool = False
     abstain_below: float | None = None
     priors: PriorShift | None = None
@@ -59,6 +62,7 @@ def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wis
         score=options.conformal_score,
         by_class=options.conformal_by == "class",
         kept=options.ood,
+        ood_score=options.ood_score,
         needs_train=needs_train,
         abstain_below=options.abstain_below,
         priors=_read_priors(options, classes, dataset),

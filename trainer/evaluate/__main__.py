@@ -1,4 +1,8 @@
-"""`python -m trainer.evaluate BUNDLE DATA:SPLIT`: metrics, predictions and figures of a bundle on one part.
+"""`python -m trainer.evaluate BUNDLE DATA[:SPLIT]`: metrics, predictions and figures of a bundle on labelled pictures.
+
+DATA is a packed dataset, or a folder, an archive or a list as `shards pack` takes them. Classes are those of the
+bundle, by name; any may be missing. Without a SPLIT, test is evaluated, or the only one there is. Pictures that
+cannot be read are counted, and named in unreadable.csv.
 
 `python -m trainer.evaluate --rows predictions.parquet --threshold 0.3`: the same anew from saved rows, without a model.
 """
@@ -12,6 +16,8 @@ from typing import Any
 
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
+from shards.commands.arguments import add_layout_argument, add_list_arguments
+from shards.sources.kinds import PACKED_KINDS, describe
 from trainer.evaluate.options import EvaluateOptions
 
 
@@ -44,8 +50,24 @@ def _describe(result: dict[str, Any]) -> str:
     for name, rows in result.get("slices", {}).items():
         lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]
     notes = [result[key] for key in ("warning",) if key in result]
+    notes += [_describe_unreadable(result), *result.get("source_notes", [])]
     notes += [f"{name}: {note}" for name, note in result.get("notes", {}).items()]
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in notes if note)])
+
+
+def _describe_unreadable(result: dict[str, Any]) -> str:
+    """Return how many pictures are in none of the figures, and what they might change; nothing where all were read."""
+    from trainer.contract.metrics import find_right
+
+    lost = result.get("unreadable")
+    if lost is None:
+        return ""
+    first, right = lost["first"][0], find_right(result)
+    worst = result[right.key] * result["samples"] / lost["of"]
+    return (
+        f"{lost['pictures']:,} of {lost['of']:,} pictures could not be read and are in none of the figures (as wrong "
+        f"answers: {right.name} {worst:.4f}); unreadable.csv names them, first {first['path']}: {first['reason']}"
+    )
 
 
 def _split(text: str) -> list[str]:
@@ -61,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     ranks, workers = EvaluateOptions.default("num_ranks"), EvaluateOptions.default("workers")
     parser.add_argument("bundle", nargs="?", help="folder of a bundle, for example runs/demo/bundle")
-    parser.add_argument("data", nargs="?", help="folder of a dataset and the part: data/elpv-shards:test")
+    parser.add_argument("data", nargs="?", help=f"packed dataset, or {describe(PACKED_KINDS)}; one split is DATA:test")
     parser.add_argument("--rows", help="predictions.parquet of an evaluation, in place of bundle and data")
     parser.add_argument("--out", help="folder for the files; evaluations/PART, or one beside --rows")
     parser.add_argument(
@@ -82,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", help="CSV or Parquet with sample_id or path and more about the samples; group counts"
     )
+    group = parser.add_argument_group("pictures", "how those that are not packed are read")
+    add_layout_argument(group)
+    group.add_argument("--group-regex", metavar="RE", help="what belongs together by path, such as '(person\\d+)'")
+    add_list_arguments(parser, "--list-columns")
     parser.add_argument(
         "--num-ranks", type=int, help=f"processes that evaluate together; the numbers are the same ({ranks})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,6 +84,13 @@ def _name_columns(path: Path, table: pa.Table) -> tuple[pa.Table, list[str]]:
 def _hint(table: pa.Table) -> str:
     ranks = {name: rank for name in table.column_names if (rank := rank_near(name, "path")) is not None}
     return f"; if '{min(ranks, key=ranks.__getitem__)}' is the path, name it so" if ranks else ""
+
+
+def check_paths(table: pa.Table, paths: Sequence[str]) -> None:
+    """Raise UsageError where a table as of `read_columns` knows none of the pictures, which nobody has numbered."""
+    if _find_key(table) != "path":
+        raise UsageError("--columns has sample_id, and pictures that are not packed have none; name them by path")
+    _find_rows(pa.chunked_array([pa.array(paths, pa.string())]), table)
 
 
 def check_samples(table: pa.Table, split: Split) -> None:

@@ -1,4 +1,4 @@
-"""A bundle evaluated on a split of a dataset, or rows that were saved evaluated anew."""
+"""A bundle evaluated on a split of a dataset or on pictures that are not packed, or rows that were saved anew."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.dataset.dataset import open_dataset
+from shards.dataset.dataset import open_dataset, shorten
 from shards.errors import UsageError
+from shards.sources.list_form import parse_form
 from shards.sources.location import name_split
 from trainer.contract.bundle import read_bundle_page
 from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
-from trainer.evaluate.columns import check_samples, read_columns
+from trainer.evaluate.columns import check_paths, check_samples, read_columns
 from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.labelled import Reading, choose_split, is_packed, list_labelled
 from trainer.evaluate.options import EvaluateOptions
 from trainer.evaluate.positive import take_first
 from trainer.evaluate.predictions import read_predictions
+from trainer.evaluate.unpacked import evaluate_labelled
 from trainer.ranks.processes import run_processes
+
+EVALUATIONS = Path("evaluations")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Evaluated:
 
 
 def evaluate(options: EvaluateOptions) -> Evaluated:
-    """Evaluate a bundle on a split, or saved rows without a model, and write the files.
+    """Evaluate a bundle on pictures with labels, or saved rows without a model, and write the files.
 
     Raises:
         UsageError: No bundle, dataset, split or rows, or options that do not fit them.
@@ -45,17 +50,42 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
 
 
 def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging: Judging) -> Evaluated:
-    location, part = name_split(data, default="test")
+    location, named = name_split(data, default="")
     page = read_bundle_page(bundle)  # the most common mistakes, before processes start
+    reading = _read_reading(options)
+    if not is_packed(location):
+        judging.with_stored(take_first(bundle=page.positive)).check(make_task(page.task), page.classes)
+        labelled = list_labelled(location, named, page, reading)
+        if judging.columns is not None:
+            check_paths(judging.columns, [source.name for source in labelled.sources])
+        out = options.out or EVALUATIONS / labelled.part
+        task = (bundle, labelled, out, options.workers, judging)
+        return Evaluated(run_processes(evaluate_labelled, task, options.num_ranks), out)
     dataset = open_dataset(location).require_labels()
+    if option := reading.name_given():
+        raise UsageError(f"{option} says how pictures are read, and {location} is a packed dataset; drop the option")
+    part = choose_split(shorten(location), list(dataset.manifest.splits), named)
     split = dataset.split(part)
     judging = judging.with_stored(take_first(bundle=page.positive, dataset=dataset.manifest.positive))
     judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
-    out = options.out or Path("evaluations") / part
-    task = (bundle, location, part, out, options.workers, judging)
-    return Evaluated(run_processes(evaluate_on_rank, task, options.num_ranks), out)
+    out = options.out or EVALUATIONS / part
+    packed = (bundle, location, part, out, options.workers, judging)
+    return Evaluated(run_processes(evaluate_on_rank, packed, options.num_ranks), out)
+
+
+def _read_reading(options: EvaluateOptions) -> Reading:
+    form = parse_form(
+        option="--list-columns",
+        columns=options.list_columns,
+        base=options.base,
+        ending=options.ending,
+        one_hot=options.one_hot,
+        labels_as=options.labels_as,
+        empty_labels=options.empty_labels,
+    )
+    return Reading(options.layout, options.group_regex, form)
 
 
 def _evaluate_rows(rows: Path, options: EvaluateOptions, judging: Judging) -> Evaluated:

@@ -28,10 +28,13 @@ from trainer.evaluate.metrics.rule import Rule, find_rule
 from trainer.evaluate.positive import Positive, read_stored, take_default
 from trainer.evaluate.predictions import INDEX_COLUMNS, Predictions, write_predictions
 from trainer.evaluate.slices import check_columns, slice_metrics, tabulate_slices
+from trainer.unpacked.unreadable import UNREADABLE
 
 Ints = npt.NDArray[np.int64]
 
 METRICS, SLICES = "metrics.json", "slices.csv"
+_OF_BEFORE = (SLICES, UNREADABLE)
+"""Files of an earlier evaluation that would pass for this one's."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
     if positive is not None:
         result |= {"positive": positive.name, "positive_by": positive.said_by}
     _draw(out, predictions, result, rule)
-    (out / SLICES).unlink(missing_ok=True)  # of an earlier evaluation
+    for name in _OF_BEFORE:
+        (out / name).unlink(missing_ok=True)
     if "slices" in result:
         with write_atomically(out / SLICES) as file:
             pyarrow.csv.write_csv(tabulate_slices(result["slices"], result.get("positive")), file)

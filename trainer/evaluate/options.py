@@ -22,7 +22,8 @@ class EvaluateOptions(Options):
     bundle: Path | None = None
     """Folder of the bundle."""
     data: Location | None = None
-    """The dataset, and the split: data/elpv-shards:test, which is the default."""
+    """A packed dataset, or a folder, an archive or a list of labelled pictures, and the split: data/elpv-shards:test;
+    without one test, or the only one."""
     rows: Path | None = None
     """predictions.parquet of an evaluation, in place of `bundle` and `data`."""
     out: Path | None = None
@@ -35,6 +36,22 @@ class EvaluateOptions(Options):
     """Columns to slice by: group, width, height, mode, bytes, or one of `columns`."""
     columns: Path | None = None
     """CSV or Parquet with sample_id or path and more about the samples."""
+    layout: str | None = None
+    """What the folders of pictures mean, see `find_sources`; None: their names tell."""
+    group_regex: str | None = None
+    """What belongs together by the paths of pictures that are not packed, see `group_by_regex`."""
+    list_columns: str | None = None
+    """Columns of a list by what they are: path=NAME,label=NAME; None: the usual names."""
+    base: Path | None = None
+    """Folder of a list's relative paths; None: that of the list."""
+    ending: str | None = None
+    """What is added to paths of a list that do not end so: .jpg."""
+    one_hot: str | None = None
+    """Columns of 0 and 1 of a list, one for each class."""
+    labels_as: str | None = None
+    """What separates several labels of a list, see `parse_labels`."""
+    empty_labels: bool = False
+    """Rows of a list without a label show none of the classes."""
     num_ranks: int = 1
     """Processes that evaluate together; the numbers are the same."""
     workers: int = 2

@@ -58,20 +58,43 @@ def evaluate_split(
 
     advance: Called on every rank with how many pictures about all ranks have done.
     """
-    model.eval()
-    threads = torch.get_num_threads() if ranks.device.type == "cpu" else 1
-    feed = Feed(split, workers, held=threads + 1, ahead=count_ahead(ranks.device))
+    feed = Feed(split, workers, held=_count_at_once(ranks) + 1, ahead=count_ahead(ranks.device))
+    batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
     try:
-        batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
-        parts: list[Rows] = []
-        for part in _compute_chunks(model, batches, make_task(split.task), ranks.device, threads):
-            parts.append(part)
-            advance(min(split.num_samples, len(parts) * CHUNK * ranks.num_ranks))
+        rows = evaluate_batches(
+            model, batches, make_task(split.task), ranks, lambda done: advance(min(split.num_samples, done))
+        )
     finally:
         feed.close()
-    rows = _concat([row for part in ranks.gather(parts) for row in part])
+    assert rows is not None
     assert len(rows.ids) == split.num_samples  # chunks are dealt to ranks without remainder
     return rows
+
+
+def evaluate_batches(
+    model: Classifier,
+    batches: Iterable[Batch],
+    task: Task,
+    ranks: Ranks,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> Rows | None:
+    """Return the rows of the batches of all ranks, gathered on every rank; None where there are none.
+
+    batches: Of one rank. Each begins in a chunk of its own; the chunks are dealt to the ranks in turn. advance: as
+    `evaluate_split`, but for what the last chunk lacks.
+    """
+    model.eval()
+    parts: list[Rows] = []
+    for part in _compute_chunks(model, batches, task, ranks.device, _count_at_once(ranks)):
+        parts.append(part)
+        advance(len(parts) * CHUNK * ranks.num_ranks)
+    gathered = [row for part in ranks.gather(parts) for row in part]
+    return _concat(gathered) if gathered else None
+
+
+def _count_at_once(ranks: Ranks) -> int:
+    """Return how many batches a rank computes at once, see `_compute_chunks`."""
+    return torch.get_num_threads() if ranks.device.type == "cpu" else 1
 
 
 def _make_load(spec: PreprocessSpec) -> Load:

@@ -1,27 +1,18 @@
-"""Answers as a stream: threads read and decode ahead of the model, and hold a bounded number of pictures."""
+"""Answers as a stream: pictures are read ahead of the model, and a bounded number of them is held."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from shards.errors import ShardError
 from trainer.contract.bundle import Bundle
-from trainer.predict.asked import Asked, Place
-from trainer.predict.parts import Part, Picture
-
-Item = TypeVar("Item")
-_Pending = tuple[Picture, Future[Tensor | str]]
-
-AHEAD = 2
-"""Batches that threads prepare while the model computes one."""
+from trainer.unpacked.ahead import Speed, read_ahead
+from trainer.unpacked.asked import Asked, Place
+from trainer.unpacked.parts import Picture
 
 
 @dataclass(frozen=True)
@@ -33,80 +24,14 @@ class Row:
     unreadable: str | None = None
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Threads that read and decode, and pictures in a forward pass."""
-
-    workers: int
-    batch_size: int
-
-
 def answer_stream(bundle: Bundle, asked: Asked, places: Iterable[Place], speed: Speed) -> Iterator[list[Row]]:
-    """Yield rows a batch at a time, in the order of the places.
+    """Yield rows a batch at a time, in the order of the places; raises as `read_ahead`.
 
     Labels do not depend on `speed`; logits do within the tolerance of the probes, because a batch of another size may
-    round differently. Which pictures are computed together is decided by their places alone.
-
-    Raises:
-        OSError: A store that cannot be reached.
-        ShardError: An archive that breaks off.
+    round differently.
     """
-    with ThreadPoolExecutor(speed.workers, "answer", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        ahead: deque[list[_Pending]] = deque()
-        try:
-            # Small batches: enough of them that every thread has a picture.
-            most = max(AHEAD, -(-speed.workers // speed.batch_size))
-            for batch in cut_batches(_submit(pool, bundle, asked, places), speed.batch_size):
-                ahead.append(batch)
-                if len(ahead) > most:
-                    yield compute_rows(bundle, _finish(ahead.popleft()))
-            while ahead:
-                yield compute_rows(bundle, _finish(ahead.popleft()))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def cut_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield items in lists of `size`, the last of which may be shorter.
-
-    >>> list(cut_batches("abcde", 2))
-    [['a', 'b'], ['c', 'd'], ['e']]
-    """
-    left = iter(items)
-    while batch := list(islice(left, size)):
-        yield batch
-
-
-def _finish(batch: list[_Pending]) -> list[tuple[Picture, Tensor | str]]:
-    return [(picture, future.result()) for picture, future in batch]
-
-
-def _submit(pool: ThreadPoolExecutor, bundle: Bundle, asked: Asked, places: Iterable[Place]) -> Iterator[_Pending]:
-    for number, run in groupby(places, lambda place: place.part):
-        part = asked.parts[number]
-        pictures = (place.picture for place in run)
-        if part.random_access:
-            for picture in pictures:
-                yield picture, pool.submit(read_picture, bundle, part, picture)
-        else:
-            for picture, data in part.read_in_order(pictures):
-                yield picture, pool.submit(prepare_picture, bundle, data)
-
-
-def read_picture(bundle: Bundle, part: Part, picture: Picture) -> Tensor | str:
-    """Return uint8[C, S, S], or why the picture cannot be read; raises OSError where none of its part can be."""
-    try:
-        return bundle.prepare(part.read(picture.key))
-    except ShardError as err:
-        return str(err)
-
-
-def prepare_picture(bundle: Bundle, data: bytes) -> Tensor | str:
-    """Return uint8[C, S, S], or why the picture cannot be read."""
-    try:
-        return bundle.prepare(data)
-    except ShardError as err:
-        return str(err)
+    for batch in read_ahead(bundle.prepare, asked, places, speed):
+        yield compute_rows(bundle, batch)
 
 
 def compute_rows(bundle: Bundle, prepared: Iterable[tuple[Picture, Tensor | str]]) -> list[Row]:

@@ -17,8 +17,9 @@ from shards.pictures.shrink import shrink_pixels
 from trainer.contract.bundle import BundlePage
 from trainer.evaluate.figures.figures import new_figure, save_figure, shorten_name
 from trainer.evaluate.figures.fonts import apply_fonts, letter_texts
-from trainer.predict.answer import Row, cut_batches
-from trainer.predict.asked import Asked, Place
+from trainer.predict.answer import Row
+from trainer.unpacked.ahead import cut_batches
+from trainer.unpacked.asked import Asked, Place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from shards.errors import UsageError
 from shards.files.disk import naming_disk
 from shards.files.fingerprint import fingerprint_json
 from trainer.predict.answer import Row
-from trainer.predict.asked import Place
+from trainer.unpacked.asked import Place
 
 _FORMAT = "shardline-answers-1"
 

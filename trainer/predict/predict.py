@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import sys
@@ -13,17 +12,20 @@ from pathlib import Path
 from typing import TextIO
 
 from shards.cli.progress import Progress
-from shards.sources.list_form import ListForm, parse_columns, parse_ending
+from shards.errors import UsageError
+from shards.sources.list_form import ListForm, parse_form
 from shards.workers.openmp import count_cpus
 from trainer.contract.bundle import BundlePage, read_bundle_page
 from trainer.contract.compute.choice import load_with_backend
-from trainer.predict.answer import Row, Speed, answer_stream
-from trainer.predict.asked import PATHS_ALONE, Asked, Place, find_asked
+from trainer.predict.answer import Row, answer_stream
 from trainer.predict.grid import PER_PAGE, write_pages
 from trainer.predict.options import PredictOptions
 from trainer.predict.partial import open_partial
-from trainer.predict.parts import write_name
-from trainer.predict.tables import Columns, LineWriter, choose_columns, write_rows, write_unreadable
+from trainer.predict.tables import Columns, LineWriter, choose_columns, write_rows
+from trainer.unpacked.ahead import Speed
+from trainer.unpacked.asked import PATHS_ALONE, Asked, Place, find_asked
+from trainer.unpacked.parts import write_name
+from trainer.unpacked.unreadable import UNREADABLE, write_unreadable
 
 logger = logging.getLogger(__name__)
 Report = Callable[[str], object]
@@ -73,12 +75,9 @@ def predict(options: PredictOptions, stream: TextIO | None = None, report: Repor
 
 
 def _read_form(options: PredictOptions) -> ListForm:
-    columns = options.list_columns
-    return dataclasses.replace(
-        PATHS_ALONE,
-        columns=parse_columns("--list-columns", columns, PATHS_ALONE.roles) if columns is not None else {},
-        base=options.base,
-        ending=parse_ending(options.ending) if options.ending is not None else "",
+    form = PATHS_ALONE
+    return parse_form(
+        option=form.option, columns=options.list_columns, base=options.base, ending=options.ending, roles=form.roles
     )
 
 
@@ -147,6 +146,13 @@ def _write_stream(stream: TextIO, answers: _Answers, columns: Columns, tally: _T
     writer.close()
 
 
+def _refuse_own_input(out: Path, paths: list[str]) -> None:
+    """Raise UsageError where the answers would replace what is asked about."""
+    for path in paths:
+        if out.exists() and os.path.exists(path) and os.path.samefile(out, path):
+            raise UsageError(f"--out {out} is what is asked about, and would be lost; name another file")
+
+
 def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns, tally: _Tally) -> None:
     options = answers.options
     paths = [*options.paths, *map(str, options.lists)]
@@ -156,6 +162,9 @@ def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns
         "--batch-size": options.batch_size,
         "--backend": options.backend,
     }
+    _refuse_own_input(out, paths)
+    if out.exists():
+        logger.info("%s is there already; its answers are replaced when all new ones are there", out)
     with open_partial(out, said) as partial:
         places = answers.asked.list()
         done = partial.resume(places, options.batch_size)
@@ -166,6 +175,6 @@ def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns
         for row in write_rows(out, options.form, columns, partial.rows()):
             tally.count(row)
         bad = ((row.path, row.unreadable) for row in partial.rows() if row.unreadable is not None)
-        listed = write_unreadable(out, bad)
-    if listed:
-        logger.info("%s names what could not be read", listed)
+        listed = out.with_name(f"{out.name}.{UNREADABLE}")
+        if write_unreadable(listed, bad):
+            logger.info("%s names what could not be read", listed)

@@ -20,8 +20,9 @@ from ray.exceptions import RayError
 from shards.errors import ShardError, UsageError
 from trainer.contract.bundle import Bundle
 from trainer.contract.compute.choice import load_with_backend
-from trainer.predict.answer import Row, compute_rows, cut_batches, read_picture
-from trainer.predict.asked import Asked, Place
+from trainer.predict.answer import Row, compute_rows
+from trainer.unpacked.ahead import cut_batches, read_picture
+from trainer.unpacked.asked import Asked, Place
 
 _ALONE, _BLOCK = 64, 16
 """Blocks of places that are of one batch each, so that few pictures keep many actors busy; batches of later blocks."""
@@ -109,7 +110,9 @@ class _Answerer:
     def __call__(self, batch: pa.Table) -> pa.Table:
         places: list[Place] = [pickle.loads(place) for place in batch["place"].to_pylist()]
         parts = self._asking.asked.parts
-        prepared = [(place.picture, read_picture(self._bundle, parts[place.part], place.picture)) for place in places]
+        prepared = [
+            (place.picture, read_picture(self._bundle.prepare, parts[place.part], place.picture)) for place in places
+        ]
         rows = [json.dumps(asdict(row), ensure_ascii=False) for row in compute_rows(self._bundle, prepared)]
         return pa.table({"row": pa.array(rows, pa.string())})
 

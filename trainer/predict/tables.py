@@ -156,22 +156,6 @@ def write_rows(out: Path, form: Form, columns: Columns, rows: Iterable[Row]) -> 
         writer.close()
 
 
-def write_unreadable(out: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
-    """Write `OUT.unreadable.csv` and return it; where all could be read, remove that of an earlier command."""
-    path = out.with_name(f"{out.name}.unreadable.csv")
-    pairs = iter(rows)
-    first = next(pairs, None)
-    if first is None:
-        path.unlink(missing_ok=True)
-        return None
-    with write_atomically(path) as file:
-        file.write(_join(["path", "reason"]).encode())
-        file.write(_join(first).encode())
-        for pair in pairs:
-            file.write(_join(pair).encode())
-    return path
-
-
 def _type(name: str) -> pa.DataType:
     if name == "abstain":
         return pa.bool_()

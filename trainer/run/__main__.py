@@ -14,8 +14,10 @@ import yaml
 
 from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
+from shards.errors import ShardError, UsageError
 from trainer.recipes.choices import describe_choices
 from trainer.recipes.file import RECIPES, load_recipe, read_header
+from trainer.recipes.place import show_location
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RESULT, RunFolder
 
@@ -104,6 +106,25 @@ def _collect(run_dir: Path) -> dict[str, object]:
     return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
 
 
+def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
+    """Say where the dataset is another one than the run was trained and evaluated on."""
+    from shards.dataset.dataset import open_dataset
+    from trainer.contract.bundle import read_bundle_page
+
+    try:
+        trained = read_bundle_page(run.path / "bundle").dataset
+        now = open_dataset(recipe.data, recipe.cache_options()).fingerprint()
+    except (UsageError, ShardError, OSError):  # results can be read without the data
+        return
+    if trained is not None and trained != now:
+        shown, bundle = show_location(recipe.data), shlex.quote(str(run.path / "bundle"))
+        print(
+            f"note: {shown} has changed since (packed anew or updated), and the figures below are of the pictures "
+            f"before; `python -m trainer.evaluate {bundle} {shlex.quote(shown)}` evaluates on those of now, another "
+            "name= trains on them"
+        )
+
+
 def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     from trainer.evaluate.answers import describe_headline, describe_of_positive
     from trainer.evaluate.positive import list_lines, read_positive
@@ -112,6 +133,7 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     folder = run.path
     if was_finished:
         print(f"{folder} was finished before; choose another name= to train again")
+        _note_repacked(recipe, run)
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from pathlib import Path
 from typing import Final, Literal
 
@@ -93,6 +95,26 @@ def script_path(file: Path) -> Path:
 def detector_path(file: Path) -> Path:
     """Return where an exported file's copy of the bundle's out-of-distribution detector lies."""
     return file.with_name(f"{file.name}.ood.safetensors")
+
+
+def find_stale(bundle: Path, decision: Decision) -> list[ExportKind]:
+    """Return the kinds of exports in a bundle's folder that answer by another decision than the bundle's."""
+    kinds = []
+    for kind in ENDINGS:
+        beside = page_path(default_path(bundle, kind))
+        with contextlib.suppress(ShardError):  # who uses a damaged one is told what is wrong with it
+            if beside.is_file() and read_page(beside, ExportPage, "export again").decision != decision.state_rule():
+                kinds.append(kind)
+    return kinds
+
+
+def describe_stale(bundle: Path, decision: Decision) -> list[str]:
+    """Return a sentence for each export of `find_stale`, with the command that makes it anew."""
+    return [
+        f"{default_path(bundle, kind)} and its program answer by another decision than the bundle now has; export "
+        f"again: python -m trainer.export {shlex.quote(str(bundle))} --to {kind}"
+        for kind in find_stale(bundle, decision)
+    ]
 
 
 def find_onnx(bundle: Path, weights_sha256: str) -> Path | None:

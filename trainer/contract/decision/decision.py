@@ -8,7 +8,7 @@ is fitted by `trainer.decide` and stored in the bundle. What an answer says:
 - label: the class finally given. It is the operating point's class where the bundle has one, else the most probable.
 - decision: the same class again where `trainer.decide` has run, absent otherwise: who reads it knows that a rule was
   chosen on purpose.
-- ood_score: squared Mahalanobis distance of the penultimate features, >= 0; absent where none was fitted.
+- ood_score: how far the penultimate features are from those of the fit, >= 0; absent where none was fitted.
 - set: the classes that the picture may be of, the most probable first; it may be empty. It holds the true class with
   the level's probability; the operating point minds costs instead, so that `label` may lie outside. Absent where none
   was fitted.

@@ -1,11 +1,14 @@
-"""How far a picture is from those that the model learned from: the Mahalanobis distance of its penultimate features.
+"""How far a picture is from those that the model learned from, by its penultimate features, scaled to length 1.
 
-The score is the squared distance to the nearest class mean, under one covariance of all classes, after the features
-have been scaled to length 1. One forward pass, K means and one matrix; no second set of pictures.
+residual: the squared length of what lies outside the directions that hold most of the fit's variance. mahalanobis: the
+squared distance to the nearest class mean, under one covariance of all classes. Both are the squared Euclidean distance
+to the nearest of some means behind a matrix, so one detector holds and scores either, in one forward pass. Compared:
+tests/bench/results/2026-11-30-ood.md.
 
 Source: Lee et al. 2018 (A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
 eq. 2), without its input perturbation and its other layers; Mueller and Hein 2025 (Mahalanobis++, section 4), for the
-length, which they find to matter for most of 44 models.
+length, which they find to matter for most of 44 models. The residual is that of Wang et al. 2022 (ViM:
+Out-Of-Distribution with Virtual-logit Matching, section 4), without the logits.
 """
 
 from __future__ import annotations
@@ -29,12 +32,16 @@ DETECTOR: Final = "ood-"
 _SAME_BACK_END, _OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
 
 
+OodScore = Literal["residual", "mahalanobis"]
+
+
 class OodRule(BaseModel):
     """From what score on a picture counts as out of distribution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    score: Literal["mahalanobis"] = "mahalanobis"
+    score: OodScore = "mahalanobis"
+    """Bundles that do not say it have this one."""
     threshold: float = Field(ge=0)
     """A picture with a higher score is out of distribution."""
     kept: float = Field(gt=0, lt=1)
@@ -52,10 +59,10 @@ class OodRule(BaseModel):
 
 @dataclass
 class Detector:
-    """Gaussians of equal shape, one a class.
+    """What says how far points are.
 
-    centre float32[D]; whitening float32[D, D], which makes distances Euclidean; means float32[C, D], whitened, of the
-    classes that the fit has seen; probe_scores float32[N] of the bundle's probes.
+    centre float32[D]; whitening float32[D, E], which makes distances Euclidean; means float32[C, E], whitened: of the
+    classes that the fit has seen, or of residuals the one origin; probe_scores float32[N] of the bundle's probes.
     """
 
     centre: Tensor
@@ -72,7 +79,7 @@ class Detector:
         return self.measure(scale_to_length_one(features)).cpu()
 
     def measure(self, points: Tensor) -> Tensor:
-        """Return float32[B], the squared Mahalanobis distance of points float32[B, D] to the nearest mean."""
+        """Return float32[B], the squared distance of points float32[B, D], whitened, to the nearest mean."""
         whitened = (points - self.centre) @ self.whitening
         # Through a matrix product, as cdist does by default for many rows, small distances lose their digits.
         distances = torch.cdist(whitened, self.means, compute_mode="donot_use_mm_for_euclid_dist")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any, Literal
 
 import torch
@@ -16,10 +17,14 @@ Method = Literal["layer", "grad"]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a module gave: features [B, ...], and whether channels come first, last, or last behind a row of tokens."""
+    """What a module gave: features [B, ...], and whether channels come first, last, or last behind a row of tokens.
+
+    prefix: how many of these are no part of the picture, None where nobody knows.
+    """
 
     features: Tensor
     layout: Literal["BCHW", "BHWC", "BNC"]
+    prefix: int | None = None
 
     def to_maps(self, values: Tensor) -> Tensor:
         """Return values of the features' shape as [B, C, H, W]; tokens that are no part of the picture are left out."""
@@ -27,9 +32,32 @@ class _Seen:
             return values
         if self.layout == "BHWC":
             return values.permute(0, 3, 1, 2)
-        side = int(values.shape[1] ** 0.5)
+        side = _find_side(values.shape[1], self.prefix)
         patches = values[:, values.shape[1] - side * side :]  # class tokens and registers come first
         return patches.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _find_side(tokens: int, prefix: int | None) -> int:
+    """Return the side of the square of places among so many tokens.
+
+    Where the prefix is not known, or the tokens have none, it is the largest square: there are fewer class tokens and
+    registers than that leaves, unless the grid is small.
+
+    >>> _find_side(197, 1), _find_side(2 * 2 + 5, 5), _find_side(49, None)
+    (14, 2, 7)
+    """
+    places = tokens - (prefix or 0)
+    side = isqrt(max(places, 0))
+    return side if places > 0 and side * side == places else isqrt(tokens)
+
+
+def _count_prefix(backbone: nn.Module) -> int | None:
+    """Return how many tokens stand before those of places: timm's models say it, torchvision's have one."""
+    for module in backbone.modules():
+        number = getattr(module, "num_prefix_tokens", 1 if hasattr(module, "class_token") else None)
+        if isinstance(number, int):
+            return number
+    return None
 
 
 def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method = "layer") -> Tensor:
@@ -65,11 +93,12 @@ def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method =
 def _watch(model: Classifier, images: Tensor) -> tuple[list[_Seen], Tensor]:
     """Return what has places, in the order in which it was computed, and the logits float32[B, K]."""
     seen: list[_Seen] = []
+    prefix = _count_prefix(model.backbone)
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         layout = _find_layout(output) if isinstance(output, Tensor) and output.requires_grad else None
         if layout:
-            seen.append(_Seen(output, layout))
+            seen.append(_Seen(output, layout, prefix))
 
     handles = [module.register_forward_hook(keep) for module in model.backbone.modules()]
     try:

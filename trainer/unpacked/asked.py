@@ -20,7 +20,7 @@ from shards.sources.location import is_uri, split_location
 from shards.sources.model import MANIFEST_NAME
 from shards.sources.table import read_text
 from shards.storage.storage import open_readable
-from trainer.predict.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
+from trainer.unpacked.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
 PATHS_ALONE = ListForm(roles=("path",), option="--list-columns")
 """Of a list that names what to predict, nothing but its paths is looked for."""

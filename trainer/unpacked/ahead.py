@@ -1,0 +1,99 @@
+"""Pictures by batches: threads read and make them ahead of what takes them, and hold a bounded number of pictures."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any, TypeVar
+
+import torch
+
+from shards.errors import ShardError
+from trainer.unpacked.asked import Asked, Place
+from trainer.unpacked.parts import Part, Picture
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Make = Callable[[bytes], Made]
+"""What becomes of the bytes of a picture; a ShardError says why it cannot be read."""
+
+AHEAD = 2
+"""Batches that threads prepare while the model computes one."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Threads that read and decode, and pictures in a forward pass."""
+
+    workers: int
+    batch_size: int
+
+
+def read_ahead(
+    make: Make[Made], asked: Asked, places: Iterable[Place], speed: Speed
+) -> Iterator[list[tuple[Picture, Made | str]]]:
+    """Yield pictures a batch at a time, in the order of the places, with what is made of each, or why it is unreadable.
+
+    Which pictures are in a batch is decided by their places alone.
+
+    Raises:
+        OSError: A store that cannot be reached.
+        ShardError: An archive that breaks off.
+    """
+    with ThreadPoolExecutor(speed.workers, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        ahead: deque[list[tuple[Picture, Future[Made | str]]]] = deque()
+        try:
+            # Small batches: enough of them that every thread has a picture.
+            most = max(AHEAD, -(-speed.workers // speed.batch_size))
+            for batch in cut_batches(_submit(pool, make, asked, places), speed.batch_size):
+                ahead.append(batch)
+                if len(ahead) > most:
+                    yield _finish(ahead.popleft())
+            while ahead:
+                yield _finish(ahead.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cut_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield items in lists of `size`, the last of which may be shorter.
+
+    >>> list(cut_batches("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def _finish(batch: list[tuple[Picture, Future[Made | str]]]) -> list[tuple[Picture, Made | str]]:
+    return [(picture, future.result()) for picture, future in batch]
+
+
+def _submit(
+    pool: ThreadPoolExecutor, make: Make[Made], asked: Asked, places: Iterable[Place]
+) -> Iterator[tuple[Picture, Future[Made | str]]]:
+    for number, run in groupby(places, lambda place: place.part):
+        part = asked.parts[number]
+        pictures = (place.picture for place in run)
+        if part.random_access:
+            for picture in pictures:
+                yield picture, pool.submit(read_picture, make, part, picture)
+        else:
+            for picture, data in part.read_in_order(pictures):
+                yield picture, pool.submit(_try, make, data)
+
+
+def read_picture(make: Make[Made], part: Part, picture: Picture) -> Made | str:
+    """Return what is made of a picture, or why it cannot be read; raises OSError where none of its part can be."""
+    return _try(lambda key: make(part.read(key)), picture.key)
+
+
+def _try(make: Callable[[Any], Made], what: Any) -> Made | str:
+    try:
+        return make(what)
+    except ShardError as err:
+        return str(err)
