@@ -1,0 +1,192 @@
+"""Copies that were edited: mirrored, turned, cropped, bordered or relit pictures, by blocks that few pictures share.
+
+A picture has blocks: small squares around the extremes of its band-pass, wherever they are. Two pictures are copies
+where several blocks are alike that no third picture has, and lie in one as in the other but for one scale and shift,
+after one of the eight ways to turn and mirror a picture. In sets whose pictures all look alike, most blocks (edges of
+a cell, bars across it) are in all of them and say nothing; what is left is texture and grain, which a copy has and
+another photograph of the same thing has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import gaussian_filter, maximum_filter
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+SIDE = 256
+"""Pixels of the longer side at which blocks are looked for."""
+MOST_BLOCKS = 64
+"""Of a picture, the strongest."""
+GRID = 8
+"""Values on a side of a block."""
+_STEP = 3
+_REACH = (GRID * _STEP) // 2
+_FINE, _COARSE = 1.5, 3.0
+"""Standard deviations in pixels of what the band-pass keeps."""
+_APART = 9
+MIN_ALIKE = 0.95
+"""Correlation of two blocks from which on they are alike."""
+MOST_SHARING = 3
+"""Other pictures that may have a block, or it says nothing."""
+MIN_BLOCKS = 8
+"""Blocks that two pictures must share."""
+_NEAR = 3.0
+"""Pixels by which a shared block may lie elsewhere."""
+_SCALES = (0.7, 1.43)
+_TRIALS = 40
+_SPREAD = SIDE / 5
+"""Pixels that the shared blocks must reach over, both ways: a stamp in a corner is no copy."""
+_TABLES, _BITS = 8, 20
+_BUCKET = 16
+"""Blocks of a bucket above which it is passed over."""
+_CHUNK = 16384
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of one picture: places float32[n, 2], y and x from its middle; values float32[n, 8, 8], mean 0, length 1."""
+
+    places: Floats
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the eight ways to lay a square on itself. values: of blocks [n, 8, 8]; places: of [n, 2]."""
+
+    values: Callable[[Floats], Floats]
+    places: Callable[[Floats], Floats]
+
+
+TURNS = (
+    Turn(lambda v: v, lambda p: p),
+    Turn(lambda v: v[:, :, ::-1], lambda p: p * (1, -1)),
+    Turn(lambda v: v[:, ::-1], lambda p: p * (-1, 1)),
+    Turn(lambda v: v[:, ::-1, ::-1], lambda p: -p),
+    Turn(lambda v: v.transpose(0, 2, 1), lambda p: p[:, ::-1]),
+    Turn(lambda v: v[:, ::-1, ::-1].transpose(0, 2, 1), lambda p: -p[:, ::-1]),
+    # A quarter to the left is one to the right of the other picture: both are looked for from both sides.
+    Turn(lambda v: v.transpose(0, 2, 1)[:, ::-1], lambda p: p[:, ::-1] * (-1, 1)),
+)
+
+
+def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
+    """Return the blocks of uint8[H, W, 3]."""
+    image = Image.fromarray(pixels).convert("L")
+    factor = SIDE / max(image.size)
+    size = tuple(max(1, round(side * factor)) for side in image.size)
+    gray = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float32)
+    fine = gaussian_filter(gray, _FINE)
+    band = np.abs(fine - gaussian_filter(gray, _COARSE))
+    peaks = (band == maximum_filter(band, _APART)) & (band > 0.5)
+    inner = np.zeros_like(peaks)
+    inner[_REACH:-_REACH, _REACH:-_REACH] = True
+    y, x = np.nonzero(peaks & inner)
+    strongest = np.argsort(-band[y, x], kind="stable")[:MOST_BLOCKS]
+    y, x = y[strongest], x[strongest]
+    offsets = np.arange(GRID) * _STEP - _REACH + _STEP // 2
+    values = fine[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
+    values = values - values.mean(axis=(1, 2), keepdims=True)
+    values /= np.maximum(np.linalg.norm(values, axis=(1, 2), keepdims=True), 1e-6)
+    middle = (np.array(gray.shape) - 1) / 2
+    return Blocks((np.stack([y, x], axis=1) - middle).astype(np.float32), values.astype(np.float32))
+
+
+def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
+    """Return pairs of pictures, left < right, that are copies of each other by their blocks."""
+    owners = np.repeat(np.arange(len(blocks)), [len(each.places) for each in blocks])
+    if len(owners) < 2:
+        return []
+    values = np.concatenate([each.values for each in blocks])
+    places = np.concatenate([each.places for each in blocks])
+    hashing = _Hashing(values.reshape(len(values), -1))
+    found: set[tuple[int, int]] = set()
+    for turn in TURNS:
+        turned = np.ascontiguousarray(turn.values(values)).reshape(len(values), -1)
+        matches = _keep_rare(hashing.match(turned), owners)
+        found |= _vote(matches, owners, turn.places(places).astype(np.float32), places)
+    return sorted(found)
+
+
+class _Hashing:
+    """Finds alike blocks in tables whose keys are on which sides of some planes a block lies.
+
+    Blocks that many pictures have fill their buckets, which are passed over: nothing is compared all with all.
+    """
+
+    def __init__(self, flat: Floats) -> None:
+        rng = np.random.default_rng(0)
+        self._flat = flat
+        self._planes = rng.standard_normal((_TABLES, flat.shape[1], _BITS)).astype(np.float32)
+        keys = [self._hash(flat, planes) for planes in self._planes]
+        self._orders = [np.argsort(each, kind="stable") for each in keys]
+        self._sorted = [each[order] for each, order in zip(keys, self._orders, strict=True)]
+
+    def _hash(self, flat: Floats, planes: Floats) -> Ints:
+        """Return int64[n]."""
+        powers = 1 << np.arange(_BITS)
+        parts = [(flat[at : at + _CHUNK] @ planes > 0) @ powers for at in range(0, len(flat), _CHUNK)]
+        return np.concatenate(parts).astype(np.int64)
+
+    def match(self, turned: Floats) -> Ints:
+        """Return int64[n, 2], each once: turned blocks and the blocks that they equal, their own among these."""
+        found = [np.empty(0, np.int64)]
+        for planes, order, keys in zip(self._planes, self._orders, self._sorted, strict=True):
+            asked = self._hash(turned, planes)
+            first, end = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+            counts = np.where(end - first <= _BUCKET, end - first, 0)
+            left = np.repeat(np.arange(len(turned)), counts)
+            steps = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+            right = order[np.repeat(first, counts) + steps]
+            for at in range(0, len(left), _CHUNK):
+                one, two = left[at : at + _CHUNK], right[at : at + _CHUNK]
+                alike = np.einsum("ij,ij->i", turned[one], self._flat[two]) >= MIN_ALIKE
+                found.append(one[alike] * len(turned) + two[alike])
+        pairs = np.unique(np.concatenate(found))
+        return np.stack([pairs // len(turned), pairs % len(turned)], axis=1)
+
+
+def _keep_rare(matches: Ints, owners: Ints) -> Ints:
+    """Return the matches of blocks of two pictures, those left out that more than MOST_SHARING others have."""
+    matches = matches[owners[matches[:, 0]] != owners[matches[:, 1]]]
+    sharing = np.unique(matches[:, 0] * len(owners) + owners[matches[:, 1]]) // len(owners)
+    counts = np.bincount(sharing, minlength=len(owners))
+    return matches[counts[matches[:, 0]] <= MOST_SHARING]
+
+
+def _vote(matches: Ints, owners: Ints, turned: Floats, places: Floats) -> set[tuple[int, int]]:
+    """Return the pairs of pictures whose shared blocks lie in one as in the other."""
+    ends = owners[matches]
+    order = np.lexsort((ends[:, 1], ends[:, 0]))
+    matches, ends = matches[order], ends[order]
+    cuts = np.flatnonzero((ends[1:] != ends[:-1]).any(axis=1)) + 1
+    found = set()
+    for group in np.split(matches, cuts):
+        if len(group) >= MIN_BLOCKS and _is_one_place(turned[group[:, 0]], places[group[:, 1]]):
+            left, right = sorted(owners[group[0]].tolist())
+            found.add((left, right))
+    return found
+
+
+def _is_one_place(left: Floats, right: Floats) -> bool:
+    """Say whether enough places float32[n, 2] go over into others by one scale and one shift."""
+    rng = np.random.default_rng(len(left))
+    for _ in range(_TRIALS):
+        one, two = rng.choice(len(left), 2, replace=False)
+        apart = float(np.linalg.norm(left[one] - left[two]))
+        scale = float(np.linalg.norm(right[one] - right[two])) / max(apart, 1e-6)
+        if apart < _SPREAD / 2 or not _SCALES[0] <= scale <= _SCALES[1]:
+            continue
+        moved = left * scale
+        shift = (right[one] - moved[one] + right[two] - moved[two]) / 2
+        near = np.linalg.norm(moved + shift - right, axis=1) <= _NEAR
+        if near.sum() >= MIN_BLOCKS and (np.ptp(left[near], axis=0) >= _SPREAD).all():
+            return True
+    return False
