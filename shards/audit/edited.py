@@ -9,25 +9,46 @@ another photograph of the same thing has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+from shards.audit.duplicates import (
+    MIN_CORRELATION,
+    MIN_SIDE,
+    NEIGHBOURS,
+    Pairs,
+    correlate,
+    drop_flat,
+    normalise,
+)
+from shards.audit.examine import CHUNK, Examined, Progress
+from shards.audit.facts import THUMBNAIL_SIDE
+from shards.errors import DecodeError
+from shards.pictures import decode
+from shards.pictures.decode import DecodeOptions
+from shards.sources.load import load_chunks
+from shards.sources.model import Source, SourceList, Store
+from shards.workers.pools import Pool
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 SIDE = 256
-"""Pixels of the longer side at which blocks are looked for."""
+"""Pixels of the longer side at which blocks are looked for, as near as halving or doubling leads to it."""
 MOST_BLOCKS = 64
 """Of a picture, the strongest."""
-GRID = 8
+GRID = 9
 """Values on a side of a block."""
 _STEP = 3
-_REACH = (GRID * _STEP) // 2
+_REACH = (GRID // 2) * _STEP + 1
 _FINE, _COARSE = 1.5, 3.0
 """Standard deviations in pixels of what the band-pass keeps."""
 _APART = 9
@@ -43,6 +64,7 @@ _SCALES = (0.7, 1.43)
 _TRIALS = 40
 _SPREAD = SIDE / 5
 """Pixels that the shared blocks must reach over, both ways: a stamp in a corner is no copy."""
+_AXES, _SAMPLE = 16, 1024
 _TABLES, _BITS = 8, 20
 _BUCKET = 16
 """Blocks of a bucket above which it is passed over."""
@@ -51,17 +73,20 @@ _CHUNK = 16384
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of one picture: places float32[n, 2], y and x from its middle; values float32[n, 8, 8], mean 0, length 1."""
+    """Of a picture. places: float32[n, 2], y and x from its middle; values: float32[n, 9, 9] of mean 0 and length 1."""
 
     places: Floats
     values: Floats
 
 
+_NO_BLOCKS = Blocks(np.empty((0, 2), np.float32), np.empty((0, GRID, GRID), np.float32))
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One of the eight ways to lay a square on itself. values: of blocks [n, 8, 8]; places: of [n, 2]."""
+    """One of the eight ways to lay a square on itself. values: of squares [n, S, S]; places: of [n, 2]."""
 
-    values: Callable[[Floats], Floats]
+    values: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     places: Callable[[Floats], Floats]
 
 
@@ -80,9 +105,9 @@ TURNS = (
 def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
     """Return the blocks of uint8[H, W, 3]."""
     image = Image.fromarray(pixels).convert("L")
-    factor = SIDE / max(image.size)
-    size = tuple(max(1, round(side * factor)) for side in image.size)
-    gray = np.asarray(image.resize(size, Image.Resampling.BILINEAR), np.float32)
+    factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep one scale
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    gray = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
     fine = gaussian_filter(gray, _FINE)
     band = np.abs(fine - gaussian_filter(gray, _COARSE))
     peaks = (band == maximum_filter(band, _APART)) & (band > 0.5)
@@ -91,12 +116,88 @@ def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
     y, x = np.nonzero(peaks & inner)
     strongest = np.argsort(-band[y, x], kind="stable")[:MOST_BLOCKS]
     y, x = y[strongest], x[strongest]
-    offsets = np.arange(GRID) * _STEP - _REACH + _STEP // 2
+    offsets = (np.arange(GRID) - GRID // 2) * _STEP
     values = fine[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
     values = values - values.mean(axis=(1, 2), keepdims=True)
     values /= np.maximum(np.linalg.norm(values, axis=(1, 2), keepdims=True), 1e-6)
     middle = (np.array(gray.shape) - 1) / 2
     return Blocks((np.stack([y, x], axis=1) - middle).astype(np.float32), values.astype(np.float32))
+
+
+def find_edited_copies(
+    listed: SourceList, examined: Examined, options: DecodeOptions, pool: Pool, progress: Progress
+) -> Pairs:
+    """Return the edited copies among the sources, every one of which is decoded once more.
+
+    Args:
+        examined: Facts and thumbnails of the same sources.
+    """
+    blocks = _examine_blocks(listed, options, pool, progress)
+    facts = examined.facts
+    sides = np.minimum(facts["width"].fill_null(0).to_numpy(), facts["height"].fill_null(0).to_numpy())
+    large = np.flatnonzero(sides >= MIN_SIDE)
+    pairs = sorted({*find_edited(blocks), *find_turned(examined.thumbnails, drop_flat(examined.thumbnails, large))})
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    alike = [correlate(examined.thumbnails[[one]], examined.thumbnails[[two]]) for one, two in pairs]
+    return Pairs(left, right, np.concatenate([np.empty(0, np.float32), *alike]), np.zeros(len(left), np.bool_))
+
+
+def _examine_blocks(listed: SourceList, options: DecodeOptions, pool: Pool, progress: Progress) -> list[Blocks]:
+    """Return the blocks of every source, none of one that cannot be read."""
+    place = {source.name: number for number, source in enumerate(listed.sources)}
+    found = [_NO_BLOCKS] * len(place)
+    chunks: list[Sequence[Source]] = []
+
+    def todo() -> Iterator[tuple[Sequence[Source], list[bytes] | None]]:
+        for sources, data in load_chunks(listed.store, listed.sources, CHUNK):
+            chunks.append(sources)
+            yield sources, data
+
+    done = 0
+    for blocks in pool.run(partial(_find_blocks_of, listed.store, options), todo()):
+        sources = chunks.pop(0)
+        for source, each in zip(sources, blocks, strict=True):
+            found[place[source.name]] = each
+        done += len(sources)
+        progress("edited copies", done, len(found), sum(source.size for source in sources))
+    return found
+
+
+def _find_blocks_of(
+    store: Store, options: DecodeOptions, chunk: tuple[Sequence[Source], list[bytes] | None]
+) -> list[Blocks]:
+    sources, data = chunk
+    found = []
+    for number, source in enumerate(sources):
+        try:
+            pixels = decode.examine(data[number] if data else store.read(source), options)[1]
+            found.append(find_blocks(pixels) if min(pixels.shape[:2]) >= MIN_SIDE else _NO_BLOCKS)
+        except (DecodeError, OSError):  # it was rejected, with the reason, when it was examined
+            found.append(_NO_BLOCKS)
+    return found
+
+
+def find_turned(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> set[tuple[int, int]]:
+    """Return pairs of `rows`, left < right, whose thumbnails correlate once one is mirrored or turned."""
+    if len(rows) < 2:
+        return set()
+    sample = normalise(thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
+    axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
+    parts = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
+    tree = cKDTree(np.concatenate([normalise(thumbnails[part]) @ axes for part in parts]))
+    radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3
+    found = set()
+    for turn in TURNS[1:]:
+        for part in parts:
+            square = thumbnails[part].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+            turned: npt.NDArray[np.uint8] = np.ascontiguousarray(turn.values(square)).reshape(len(part), -1)
+            near = tree.query(normalise(turned) @ axes, NEIGHBOURS, distance_upper_bound=radius)[1]
+            own, column = np.nonzero(near < len(rows))
+            left, right = part[own], rows[near[own, column]]
+            equal = (left != right) & (correlate(turned[own], thumbnails[right]) >= MIN_CORRELATION)
+            ends = np.sort(np.stack([left[equal], right[equal]], axis=1), axis=1)
+            found |= {(one, two) for one, two in ends.tolist()}
+    return found
 
 
 def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
