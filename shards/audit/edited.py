@@ -52,12 +52,18 @@ _REACH = (GRID // 2) * _STEP + 1
 _FINE, _COARSE = 1.5, 3.0
 """Standard deviations in pixels of what the band-pass keeps."""
 _APART = 9
-MIN_ALIKE = 0.95
+_FLAT = 8
+"""Difference of values up to which a margin has one."""
+MIN_ALIKE = 0.98
 """Correlation of two blocks from which on they are alike."""
 MOST_SHARING = 3
 """Other pictures that may have a block, or it says nothing."""
-MIN_BLOCKS = 8
-"""Blocks that two pictures must share."""
+MIN_BLOCKS = 6
+"""Blocks that two pictures and few others must share."""
+LEAST_ALIKE = 0.85
+"""Correlation of two blocks that lie where they should in a copy."""
+MIN_SHARE = 0.5
+"""Of the blocks of one picture that lie in the other, so many must be alike there."""
 _NEAR = 3.0
 """Pixels by which a shared block may lie elsewhere."""
 _SCALES = (0.7, 1.43)
@@ -77,6 +83,11 @@ class Blocks:
 
     places: Floats
     values: Floats
+
+    def of(self, owners: Ints, picture: int) -> Blocks:
+        """Return those of one picture, of those of all in ascending order."""
+        mine = slice(*np.searchsorted(owners, [picture, picture + 1]).tolist())
+        return Blocks(self.places[mine], self.values[mine])
 
 
 _NO_BLOCKS = Blocks(np.empty((0, 2), np.float32), np.empty((0, GRID, GRID), np.float32))
@@ -104,7 +115,7 @@ TURNS = (
 
 def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
     """Return the blocks of uint8[H, W, 3]."""
-    image = Image.fromarray(pixels).convert("L")
+    image = _trim(Image.fromarray(pixels).convert("L"))
     factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep one scale
     width, height = (max(1, round(side * factor)) for side in image.size)
     gray = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
@@ -200,6 +211,16 @@ def find_turned(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> set[tuple[int,
     return found
 
 
+def _trim(image: Image.Image) -> Image.Image:
+    """Return a gray picture without margins of one value: the edge of a border would be the strongest of all."""
+    pixels = np.asarray(image)
+    rows, columns = (np.flatnonzero(np.ptp(pixels, axis=axis) > _FLAT) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return image
+    # A row of a picture with borders left and right is not flat, one of its border is.
+    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+
+
 def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
     """Return pairs of pictures, left < right, that are copies of each other by their blocks."""
     owners = np.repeat(np.arange(len(blocks)), [len(each.places) for each in blocks])
@@ -207,12 +228,13 @@ def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
         return []
     values = np.concatenate([each.values for each in blocks])
     places = np.concatenate([each.places for each in blocks])
+    both = Blocks(places, values)
     hashing = _Hashing(values.reshape(len(values), -1))
     found: set[tuple[int, int]] = set()
     for turn in TURNS:
         turned = np.ascontiguousarray(turn.values(values)).reshape(len(values), -1)
         matches = _keep_rare(hashing.match(turned), owners)
-        found |= _vote(matches, owners, turn.places(places).astype(np.float32), places)
+        found |= _vote(matches, owners, Blocks(turn.places(places).astype(np.float32), turn.values(values)), both)
     return sorted(found)
 
 
@@ -262,32 +284,49 @@ def _keep_rare(matches: Ints, owners: Ints) -> Ints:
     return matches[counts[matches[:, 0]] <= MOST_SHARING]
 
 
-def _vote(matches: Ints, owners: Ints, turned: Floats, places: Floats) -> set[tuple[int, int]]:
-    """Return the pairs of pictures whose shared blocks lie in one as in the other."""
+def _vote(matches: Ints, owners: Ints, turned: Blocks, blocks: Blocks) -> set[tuple[int, int]]:
+    """Return the pairs of pictures whose blocks lie in one as in the other.
+
+    matches: Of rare blocks. owners: The picture of each block. turned, blocks: All blocks of one side and the other.
+    """
     ends = owners[matches]
     order = np.lexsort((ends[:, 1], ends[:, 0]))
     matches, ends = matches[order], ends[order]
     cuts = np.flatnonzero((ends[1:] != ends[:-1]).any(axis=1)) + 1
     found = set()
     for group in np.split(matches, cuts):
-        if len(group) >= MIN_BLOCKS and _is_one_place(turned[group[:, 0]], places[group[:, 1]]):
-            left, right = sorted(owners[group[0]].tolist())
-            found.add((left, right))
+        if len(group) < MIN_BLOCKS:
+            continue
+        move = _find_move(turned.places[group[:, 0]], blocks.places[group[:, 1]])
+        left, right = owners[group[0]].tolist()
+        if move is not None and _share(turned.of(owners, left), blocks.of(owners, right), move) >= MIN_SHARE:
+            found.add((min(left, right), max(left, right)))
     return found
 
 
-def _is_one_place(left: Floats, right: Floats) -> bool:
-    """Say whether enough places float32[n, 2] go over into others by one scale and one shift."""
+def _find_move(left: Floats, right: Floats) -> tuple[float, Floats] | None:
+    """Return the scale and the shift by which enough places float32[n, 2] go over into others; None: there is none."""
     rng = np.random.default_rng(len(left))
+    best, most = None, MIN_BLOCKS - 1
     for _ in range(_TRIALS):
         one, two = rng.choice(len(left), 2, replace=False)
         apart = float(np.linalg.norm(left[one] - left[two]))
         scale = float(np.linalg.norm(right[one] - right[two])) / max(apart, 1e-6)
         if apart < _SPREAD / 2 or not _SCALES[0] <= scale <= _SCALES[1]:
             continue
-        moved = left * scale
-        shift = (right[one] - moved[one] + right[two] - moved[two]) / 2
-        near = np.linalg.norm(moved + shift - right, axis=1) <= _NEAR
-        if near.sum() >= MIN_BLOCKS and (np.ptp(left[near], axis=0) >= _SPREAD).all():
-            return True
-    return False
+        shift = (right[one] + right[two] - (left[one] + left[two]) * scale) / 2
+        near = np.linalg.norm(left * scale + shift - right, axis=1) <= _NEAR
+        if near.sum() > most and (np.ptp(left[near], axis=0) >= _SPREAD).all():
+            best, most = (scale, shift), int(near.sum())
+    return best
+
+
+def _share(left: Blocks, right: Blocks, move: tuple[float, Floats]) -> float:
+    """Return how many blocks of a picture are alike in the other one where they should be, of those that lie in it."""
+    scale, shift = move
+    places = left.places * scale + shift
+    inside = ((places >= right.places.min(axis=0) - 1) & (places <= right.places.max(axis=0) + 1)).all(axis=1)
+    near = np.linalg.norm(places[:, None] - right.places, axis=2) <= _NEAR
+    flat = [each.values.reshape(len(each.values), -1) for each in (left, right)]
+    alike = (near & (flat[0] @ flat[1].T >= LEAST_ALIKE)).any(axis=1)
+    return float(alike[inside].sum()) / max(int(inside.sum()), 2 * MIN_BLOCKS)
