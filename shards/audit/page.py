@@ -162,7 +162,7 @@ def _draw_pair(pair: Shown, pictures: Mapping[int, bytes]) -> str:
     tags = " ".join(f'<span class="tag {what}">{what}</span>' for what in pair.what)
     alike = "every pixel is equal" if pair.exact else f"similarity {pair.similarity:.4f}"
     if pair.similarity < MIN_CORRELATION:
-        alike = "edited: mirrored, turned, cropped, bordered or relit"
+        alike = "edited: mirrored, turned, cropped or bordered"
     more = f"; {pair.size:,} equal pictures in all" if pair.size > 2 else ""
     sides = "".join(
         f'<div>{_draw_picture(pictures[row])}<div class="name">{escape(name)}</div>'

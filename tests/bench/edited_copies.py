@@ -81,7 +81,7 @@ def describe(name: str, images: Sequence[Image.Image], count: int, rng: np.rando
     start = time.process_time()
     alarms = find_edited(blocks)
     searching = time.process_time() - start
-    print(name, alarms[:20], f"thumbnails {thumbing:.1f} blocks {blocking:.1f} search {searching:.1f}", flush=True)
+    print(name, alarms, flush=True)
     rows = rng.choice(len(images), count, replace=False).tolist()
     lines = [
         f"## {name}: {len(images):,} different pictures, copies of {count}",
@@ -102,7 +102,7 @@ def describe(name: str, images: Sequence[Image.Image], count: int, rng: np.rando
         second = [each in set(pairs) for each in sorted(numbers)]
         either = np.logical_or(first, second)
         lines.append(f"| {kind} | {np.mean(first):.1%} | {either.mean():.1%} |")
-        print(lines[-1], len(set(pairs) - numbers), flush=True)
+        print(lines[-1], flush=True)
     return [*lines, ""]
 
 
