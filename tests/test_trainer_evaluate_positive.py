@@ -301,6 +301,8 @@ def test_evaluation_prints_the_figures_that_the_class_changes(plain: Path, cells
     for positive in ("DEFECTIVE", "NORMAL"):
         out = tmp_path / positive
         told = done(trainer_evaluate.main, plain / "bundle", cells, "--out", out, "--positive", positive)
+        assert f"loaded  bundle {plain / 'bundle'}, data {cells}\n" in told
+        assert re.search(r"\n +always answering (DEFECTIVE|NORMAL) would have accuracy 0\.", told)
         metrics = json.loads((out / "metrics.json").read_text())
         for name, spelt in (("sensitivity", "sensitivity"), ("specificity", "specificity"), ("auprc", "AUPRC")):
             assert f"{spelt} ({positive}) {metrics[name]:.4f}" in told

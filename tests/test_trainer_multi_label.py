@@ -138,7 +138,7 @@ def test_run_says_what_came_of_it_in_terms_of_several_labels(told: tuple[Path, s
         f"test: mAP {result['map']:.4f} [{low:.4f}, {high:.4f}], macro F1 {result['macro_f1']:.4f} ["
     )
     report = (folder / "report.html").read_text(encoding="utf-8")
-    for word in (f"mAP {result['map']:.4f}", "average precision", "val/map", "best validation map"):
+    for word in (f"mAP {result['map']:.4f}", "average precision", "validation mAP", "best validation mAP"):
         assert word in report
     for name in ("curves.png", "evaluation/test/confusion.png", "evaluation/test/curves.png"):
         assert (folder / name).stat().st_size > 5_000

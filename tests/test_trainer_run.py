@@ -109,6 +109,15 @@ def test_run_says_on_standard_error_what_it_does_line_by_line(finished: tuple[li
     ]
 
 
+def test_run_from_random_weights_says_so_and_what_always_one_answer_would_have(
+    finished: tuple[list[str], Done, Path], dataset_path: Path
+) -> None:
+    words = [word for word in finished[0] if word != "--json"]
+    lines = run(*words).out.splitlines()
+    assert f"loaded  data {dataset_path}; no weights, timm/test_efficientnet_gn began from random numbers" in lines
+    assert lines.count("  always answering blue would have accuracy 0.3333") == 2  # test and val, 8 of each class
+
+
 def test_quiet_run_says_nothing_but_its_result(dataset_path: Path, tmp_path: Path) -> None:
     done = run("smoke", *options(dataset_path, tmp_path, "evaluate_on=[]", "epochs=1"), "--quiet")
     assert (done.code, done.err) == (0, "")
@@ -132,6 +141,9 @@ def test_what_was_loaded_of_weights_is_said_by_dry_run_and_run_and_the_report_ev
     assert note.startswith(f"weights {finished[2]}/bundle into ")
     assert " tensors loaded" in note
     assert f"note: {note}" in plan.out.splitlines()
+    loaded = f"loaded  data {command[1].removeprefix('data=')}; {note.partition('; ')[0]}"
+    assert loaded in done.out.splitlines()
+    assert loaded in run(*command).out.splitlines()  # it was finished before
     assert plan.err == ""
     for _ in range(2):
         page = html.unescape((folder / "report.html").read_text())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from shards.audit.duplicates import Pairs, correlate, find_duplicates
+from shards.audit.duplicates import Pairs, correlate, find_duplicates, join_parts
 from shards.audit.examine import Examined
 from shards.audit.findings import Findings, judge
 from shards.errors import ShardError
@@ -61,13 +61,17 @@ def list_rejected(sources: Sequence[Source], examined: Examined) -> list[tuple[s
     return [(sources[row].name, reasons[row].as_py()) for row in find_rejected(examined).tolist()]
 
 
-def audit_pictures(sources: Sequence[Source], examined: Examined, options: SplitOptions) -> Audit:
+def audit_pictures(
+    sources: Sequence[Source], examined: Examined, options: SplitOptions, edited: Pairs | None = None
+) -> Audit:
     """Return the verdict. Equal pictures without a given split come into the same one, so they cannot leak.
+
+    edited: Copies that were edited, where they were looked for; they count as equal pictures.
 
     Raises:
         UsageError: Split options that the sources do not allow.
     """
-    pairs = _find_pairs(examined)
+    pairs = join_parts([_find_pairs(examined), *([] if edited is None else [edited])])
     readable = np.setdiff1d(np.arange(len(sources)), find_rejected(examined))
     place = np.full(len(sources), -1)
     place[readable] = np.arange(len(readable))

@@ -1,10 +1,11 @@
-"""Which pictures are equal: in every pixel, or but for size, compression and brightness.
+"""Which pictures are equal: in every pixel, or but for size, compression and a little brightness.
 
 Equal pixels have equal hashes. Nearly equal pictures are those whose thumbnails correlate. They are looked for among
 pictures of one perceptual hash, then among each one's nearest neighbours on the axes along which the set's thumbnails
 differ most. X-rays and solar cells all look alike: comparing all perceptual hashes that differ in a few bits costs
-64 CPU seconds for 5,000 such pictures and grows with their square, and misses pairs besides. A mirrored or turned
-picture is no duplicate of the original.
+64 CPU seconds for 5,000 such pictures and grows with their square, and misses pairs besides. A picture that is a third
+brighter, bent by a gamma, mirrored, turned, cropped by a hundredth or bordered is no duplicate here; `edited` looks for
+those.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def find_duplicates(
     firsts, exact = _pair_equal(hashes)
     firsts = firsts[np.minimum(widths[firsts], heights[firsts]) >= MIN_SIDE]
     matcher = _Matcher(phashes, thumbnails)
-    return _join([exact, matcher.match(matcher.drop_flat(firsts))])
+    return join_parts([exact, matcher.match(drop_flat(thumbnails, firsts))])
 
 
 def _pair_equal(hashes: Sequence[str]) -> tuple[Ints, Pairs]:
@@ -104,12 +105,7 @@ class _Matcher:
         """Return the nearly equal pictures among `rows`."""
         leaders, same_hash = self._match_hash(rows)
         found = [same_hash, *(self._confirm(left, right) for left, right in self._find_neighbours(leaders))]
-        return _keep_once(_join(found))
-
-    def drop_flat(self, rows: Ints) -> Ints:
-        """Return the rows whose thumbnails have contrast."""
-        parts = (part[self._thumbnails[part].std(axis=1) >= MIN_CONTRAST] for part in _chunks(rows))
-        return np.concatenate([_NONE, *parts])
+        return _keep_once(join_parts(found))
 
     def _match_hash(self, rows: Ints) -> tuple[Ints, Pairs]:
         """Pair pictures of one perceptual hash with the first that they equal; return the others, and the pairs.
@@ -132,7 +128,7 @@ class _Matcher:
                     found.append(pairs)
                     rest = np.setdiff1d(rest, pairs.right)
             leaders.append(rest)
-        return np.concatenate([_NONE, *leaders]), _join(found)
+        return np.concatenate([_NONE, *leaders]), join_parts(found)
 
     def _find_neighbours(self, rows: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield (left, right) of pictures that may be nearly equal, some of them twice.
@@ -143,9 +139,9 @@ class _Matcher:
         """
         if len(rows) < 2:
             return
-        sample = _normalise(self._thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
+        sample = normalise(self._thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
         axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
-        points = np.concatenate([_normalise(self._thumbnails[part]) @ axes for part in _chunks(rows)])
+        points = np.concatenate([normalise(self._thumbnails[part]) @ axes for part in _chunks(rows)])
         tree = cKDTree(points)
         radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3  # for the rounding of float32
         for part in _chunks(np.arange(len(rows))):
@@ -163,7 +159,14 @@ class _Matcher:
         return _pairs(left[equal], right[equal], alike[equal])
 
 
-def _join(parts: Sequence[Pairs]) -> Pairs:
+def drop_flat(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> Ints:
+    """Return the rows whose thumbnails have contrast."""
+    parts = (part[thumbnails[part].std(axis=1) >= MIN_CONTRAST] for part in _chunks(rows))
+    return np.concatenate([_NONE, *parts])
+
+
+def join_parts(parts: Sequence[Pairs]) -> Pairs:
+    """Return the pairs of all parts; one may be in several."""
     return Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pairs.__dataclass_fields__))
 
 
@@ -181,11 +184,11 @@ def _chunks(values: Ints) -> Iterator[Ints]:
 
 def correlate(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return float32[n]: correlation of thumbnails uint8[n, T * T], row by row; 0 where one has no contrast at all."""
-    alike: npt.NDArray[np.float32] = np.einsum("ij,ij->i", _normalise(left), _normalise(right))
+    alike: npt.NDArray[np.float32] = np.einsum("ij,ij->i", normalise(left), normalise(right))
     return alike
 
 
-def _normalise(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def normalise(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return float32[n, T * T]: rows of mean 0 and length 1, which brightness and contrast do not change."""
     values = thumbnails.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from shards.audit.audit import Audit
+from shards.audit.duplicates import MIN_CORRELATION
 from shards.audit.facts import THUMBNAIL_SIDE
 from shards.audit.summary import MAX_LISTED, MAX_SHOWN, Bars, Shown, Summary
 from shards.errors import ShardError
@@ -160,6 +161,8 @@ def _draw_pairs(summary: Summary, pictures: Mapping[int, bytes]) -> str:
 def _draw_pair(pair: Shown, pictures: Mapping[int, bytes]) -> str:
     tags = " ".join(f'<span class="tag {what}">{what}</span>' for what in pair.what)
     alike = "every pixel is equal" if pair.exact else f"similarity {pair.similarity:.4f}"
+    if pair.similarity < MIN_CORRELATION:
+        alike = "edited: mirrored, turned, cropped or bordered"
     more = f"; {pair.size:,} equal pictures in all" if pair.size > 2 else ""
     sides = "".join(
         f'<div>{_draw_picture(pictures[row])}<div class="name">{escape(name)}</div>'

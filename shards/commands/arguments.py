@@ -28,6 +28,7 @@ from shards.workers.pools import Pool, open_pool
 Model = TypeVar("Model", bound=BaseModel)
 STYLE = argparse.ArgumentDefaultsHelpFormatter
 POSITIVE_HELP = "class that is looked for, whose sensitivity is told; changes no sample (default: of two the second)"
+EDITED_HELP = "look for mirrored, turned, cropped, bordered copies, too; decodes every picture once more"
 DEFAULT_SHARES = "val=0.1,test=0.1"
 _LIST_OPTIONS = ("columns", "base", "ending", "one_hot", "labels_as", "empty_labels")
 _NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "on", "json")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 
 from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
+from shards.audit.edited import find_edited_copies
 from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
 from shards.cli.messages import say
 from shards.commands.arguments import (
+    EDITED_HELP,
     STYLE,
     add_run_arguments,
     add_source_arguments,
@@ -29,6 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command and its arguments."""
     parser = commands.add_parser("audit", help="find bad files, duplicates, leaks, conflicts", formatter_class=STYLE)
     add_source_arguments(parser)
+    parser.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
     parser.add_argument("--out", default="audit", help="folder for audit.html and audit.parquet")
     add_run_arguments(parser)
     parser.set_defaults(run=run)
@@ -42,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_dataset(storage)
     with choose_pool(arguments) as pool, show_progress() as progress, storage.locked():
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
-        audit = audit_pictures(listed.sources, examined, options.split)
+        edited = None
+        if arguments.edited_copies:
+            edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
+        audit = audit_pictures(listed.sources, examined, options.split, edited)
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
         storage.delete(sorted(name for name in storage.sizes() if name.startswith(JOURNAL)))
     for note in [*listed.notes, *audit.notes]:

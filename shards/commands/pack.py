@@ -6,6 +6,7 @@ import argparse
 
 from shards.cli.messages import say
 from shards.commands.arguments import (
+    EDITED_HELP,
     POSITIVE_HELP,
     STYLE,
     add_run_arguments,
@@ -36,6 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--update", action="store_true", help="add new pictures to OUT; its shards are left alone")
     group = parser.add_argument_group("audit")
     group.add_argument("--audit", choices=["full", "none"], default="full", help="none: pack without decoding")
+    group.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
     group.add_argument("--allow-leaks", action="store_true", help="pack although pictures leak or labels conflict")
     group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
     add_run_arguments(parser)
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = read_options(
         arguments,
         audit=arguments.audit,
+        edited_copies=arguments.edited_copies,
         allow_leaks=arguments.allow_leaks,
         drop_duplicates=arguments.drop_duplicates,
         positive=arguments.positive,

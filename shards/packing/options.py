@@ -25,6 +25,8 @@ class PackOptions(BaseModel):
     """none: nothing is decoded, and an unreadable picture may be found by training only."""
     allow_leaks: bool = False
     """Pack although equal pictures or groups lie in several splits, or have several labels."""
+    edited_copies: bool = False
+    """Look for mirrored, turned, cropped and bordered copies, too; they count as equal pictures."""
     drop_duplicates: bool = False
     """Keep one of each set of equal pictures, and none where their labels differ."""
     positive: str | None = None

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_rejects, refuse_unknown_range
+from shards.audit.edited import find_edited_copies
 from shards.audit.examine import Examined, Progress, examine_sources
 from shards.audit.findings import choose_dropped, refuse_findings
 from shards.audit.publish import write_pages
 from shards.dataset.manifest import Audited
+from shards.errors import UsageError
 from shards.packing.options import PackOptions
 from shards.packing.publish import write_quarantine
 from shards.packing.update import Base, keep_published
@@ -59,12 +61,21 @@ def select_audited(
     """Audit the pictures together with those of `base`, write the audit's pages, and return those to be packed.
 
     Raises:
+        UsageError: Edited copies are to be looked for among pictures of which some are packed already.
         ShardError: Too many are unreadable, deep gray of unknown range, leaks or conflicts.
     """
+    if options.edited_copies and base.sources:
+        raise UsageError(
+            f"{storage} keeps no blocks of its {len(base.sources):,} pictures, so edited copies of them would not be "
+            "found; leave out --edited-copies, or pack all pictures anew with it into another OUT"
+        )
     examined = base.joined(examine_sources(listed, options.store.decode, pool, storage, progress))
     refuse_unknown_range(examined, options.store.decode)
     sources, split = keep_published(base, listed, options.split)
-    audit = audit_pictures(sources, examined, split)
+    edited = None
+    if options.edited_copies:
+        edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
+    audit = audit_pictures(sources, examined, split, edited)
     write_pages(storage, audit, listed, "this dataset", options.store.decode)
     return _settle(audit, len(base.sources), options, storage)
 

@@ -19,6 +19,7 @@ from shards.cli.messages import add_volume
 from shards.commands.arguments import add_layout_argument, add_list_arguments
 from shards.sources.kinds import PACKED_KINDS, describe
 from trainer.evaluate.options import EvaluateOptions
+from trainer.recipes.place import show_location
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps(done.metrics, ensure_ascii=False))
         return DONE
     print(_describe(done.metrics))
+    print(f"loaded  {_describe_loaded(options)}")
     print(f"files   {done.folder}")
     return DONE
 
@@ -39,13 +41,14 @@ def main(argv: list[str]) -> int:
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
     from trainer.evaluate.answers import describe_headline, describe_of_positive
+    from trainer.evaluate.baseline import describe_baseline
     from trainer.evaluate.positive import list_lines
 
     numbers = [describe_headline(result), f"log loss {result['log_loss']:.4f}"]
     lines = [f"{result['part']}: {', '.join(numbers)} on {result['samples']:,} pictures"]
     lines += [f"        (95 % intervals in brackets, by {result['interval']['by']})"]
-    of_one = describe_of_positive(result)
-    lines += [f"        {of_one}"] if of_one else []
+    told = filter(None, (describe_baseline(result), describe_of_positive(result)))
+    lines += [f"        {line}" for line in told]
     lines += [f"        {told}" for told in list_lines(result, "--positive CLASS names another")]
     for name, rows in result.get("slices", {}).items():
         lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]
@@ -68,6 +71,12 @@ def _describe_unreadable(result: dict[str, Any]) -> str:
         f"{lost['pictures']:,} of {lost['of']:,} pictures could not be read and are in none of the figures (as wrong "
         f"answers: {right.name} {worst:.4f}); unreadable.csv names them, first {first['path']}: {first['reason']}"
     )
+
+
+def _describe_loaded(options: EvaluateOptions) -> str:
+    if options.rows is not None:
+        return f"rows {options.rows}"
+    return f"bundle {options.bundle}, data {show_location(str(options.data))}"
 
 
 def _split(text: str) -> list[str]:

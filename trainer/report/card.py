@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from shards.files.atomic import write_text
+from trainer.contract.metrics import spell_metric
 from trainer.contract.model.names import TIMM_PREFIX
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.evaluate.answers import describe_headline
 from trainer.recipes.recipe import Recipe
 from trainer.report.data import count_classes, describe_audit
-from trainer.report.judged import list_metrics, list_positive, spell_figure, tell_intervals
+from trainer.report.judged import list_metrics, tell_intervals
 from trainer.report.page import list_fingerprints
+from trainer.report.result import describe_result, list_positive, spell_figure
 from trainer.report.sources import Finished
 from trainer.weights.installed import INSTALLED
 
@@ -38,7 +39,7 @@ def describe_model(run: Finished) -> str:
         "classes": ", ".join(page.display_names),
         "starting weights": f"{recipe.weights}; licence: {find_licence(recipe)}",
         "training": f"{len(run.rows)} epochs, {recipe.optim.name}, {recipe.loss.name}, seed {recipe.seed}",
-        "best epoch": f"{run.rows[-1]['val/best_epoch']:.0f}, by {recipe.stop.metric} on val",
+        "best epoch": f"{run.rows[-1]['val/best_epoch']:.0f}, by {spell_metric(recipe.stop.metric)} on val",
         "decides by": "the most probable class" if page.decision.task.is_exclusive else "each class from 0.5 on",
     }
     blocks = [
@@ -78,7 +79,7 @@ def _describe_part(run: Finished, number: int) -> str:
     warning = f"**{metrics['warning']}.**\n\n" if "warning" in metrics else ""
     positive = "".join(f"{line}\n\n" for line in list_positive(run, metrics))
     return (
-        f"## Results on {evaluation.part}\n\n{warning}{describe_headline(metrics)} on {metrics['samples']:,} pictures. "
+        f"## Results on {evaluation.part}\n\n{warning}{describe_result(run, evaluation)} "
         f"{tell_intervals(metrics)}\n\n{positive}{_table(header, body)}"
     )
 

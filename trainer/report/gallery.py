@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,30 +34,41 @@ _TOGETHER = 4
 """Pictures that are explained in one pass: its activations are all kept for the gradients."""
 _OPAQUE = 0.6
 """Of the map, where it is 1."""
+_ALIKE = 0.7
+"""Mean correlation of maps from which on they are called alike: half of what varies in a map is then in all of them."""
+_LEAST_PAIRS = 12
+"""Ordered pairs of maps, those of 4 pictures, below which nothing is said of their likeness."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture to be shown: its row, the class whose map is laid over it, and the words about it."""
+    """One picture to be shown.
+
+    position: its row; maps: the classes whose maps are laid over it, with what each is called; words: about it.
+    """
 
     position: int
-    asked: int
+    maps: tuple[tuple[str, int], ...]
     words: list[str]
 
 
 def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
-    """Return wrong answers, the worst first, asking about the class that was wrongly given (or wrongly missed)."""
-    rows = _read_rows(predictions)
+    """Return wrong answers, the worst first, with maps of the class that was wrongly given and of the missed one."""
+    rows = read_rows(predictions)
     return list(_SELECT[rows.task.name].worst(predictions, rows, find_worst(rows, most).tolist()))
 
 
 def _select_worst_class(predictions: Predictions, rows: Rows, positions: list[int]) -> Iterator[Shown]:
-    labels, answers = name_answers(rows, predictions.display_names)
-    rates = rows.task.rate_truth(rows.labels, rows.logits)
     for position in positions:
-        asked = int(rows.logits[position].argmax())
-        given = f"{answers[position]} {predictions.probabilities[position, asked]:.3f}"
-        yield Shown(position, asked, [given, f"label {labels[position]} {rates[position]:.3f}"])
+        yield _ask_both(predictions, position, int(rows.logits[position].argmax()))
+
+
+def _ask_both(predictions: Predictions, position: int, given: int) -> Shown:
+    """Return a picture of one label with the class that the model gave and the one that its label is."""
+    names, label = predictions.display_names, int(predictions.labels[position])
+    given_rate, label_rate = predictions.probabilities[position, [given, label]].tolist()
+    words = [f"{names[given]} {given_rate:.3f}", f"label {names[label]} {label_rate:.3f}"]
+    return Shown(position, ((names[given], given), (names[label], label)), words)
 
 
 def _select_worst_set(predictions: Predictions, rows: Rows, positions: list[int]) -> Iterator[Shown]:
@@ -65,38 +76,57 @@ def _select_worst_set(predictions: Predictions, rows: Rows, positions: list[int]
     labels, answers = name_answers(rows, names)
     losses = rows.task.log_losses(rows.labels, rows.logits)
     for position in positions:
-        asked = int(losses[position].argmax())
-        probability = f"map: {names[asked]} {predictions.probabilities[position, asked]:.3f}"
-        words = [answers[position] or "none", f"labels {labels[position] or 'none'}", probability]
-        yield Shown(position, asked, words)
+        wrong = np.where(rows.labels[position] != rows.predicted[position], losses[position], -1.0)
+        maps, words = [], [answers[position] or "none", f"labels {labels[position] or 'none'}"]
+        for what, missed in (("given", 0), ("missed", 1)):
+            among = np.where(rows.labels[position] == missed, wrong, -1.0)
+            asked = int(among.argmax())
+            if among[asked] >= 0:
+                maps.append((names[asked], asked))
+                words.append(f"{what} {names[asked]} {predictions.probabilities[position, asked]:.3f}")
+        yield Shown(position, tuple(maps), words)
 
 
-def select_issues(predictions: Predictions, most: int = MOST) -> tuple[list[Shown], int]:
-    """Return likely label mistakes, the surest first, and how many there are beside."""
-    return _SELECT[predictions.task.name].issues(predictions, most)
+def select_issues(predictions: Predictions) -> list[Shown]:
+    """Return likely label mistakes, the surest first."""
+    return _SELECT[predictions.task.name].issues(predictions)
 
 
-def _select_issues_of_each(predictions: Predictions, most: int) -> tuple[list[Shown], int]:
-    labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.display_names
-    pairs = find_multi_label_issues(labels, probabilities)
-    told = [
-        Shown(k, asked, [f"{names[asked]} {_say(labels[k, asked])}", f"model {probabilities[k, asked]:.3f}"])
-        for k, asked in pairs[:most].tolist()
+def mark_issues(worst: list[Shown], issues: list[Shown]) -> list[Shown]:
+    """Return the worst errors, those among them marked whose label is likely a mistake: they are not shown again."""
+    marks: dict[int, list[str]] = {}
+    for issue in issues:
+        marks.setdefault(issue.position, []).append(issue.maps[0][0])
+    return [
+        replace(each, words=[*each.words, f"{LIKELY}: {', '.join(marks[each.position])}?"])
+        if each.position in marks
+        else each
+        for each in worst
     ]
-    return told, len(pairs)
 
 
-def _select_issues_of_class(predictions: Predictions, most: int) -> tuple[list[Shown], int]:
+LIKELY = "likely label mistake"
+
+
+def _select_issues_of_each(predictions: Predictions) -> list[Shown]:
     labels, probabilities, names = predictions.labels, predictions.probabilities, predictions.display_names
-    issues = find_label_issues(labels, probabilities)
+    return [
+        Shown(
+            k, ((names[asked], asked),),
+            [f"{names[asked]} {_say(labels[k, asked])}", f"model {probabilities[k, asked]:.3f}"],
+        )
+        for k, asked in find_multi_label_issues(labels, probabilities).tolist()
+    ]  # fmt: skip
+
+
+def _select_issues_of_class(predictions: Predictions) -> list[Shown]:
+    labels, probabilities = predictions.labels, predictions.probabilities
     told = []
-    for k in issues[:most].tolist():
+    for k in find_label_issues(labels, probabilities).tolist():
         others = probabilities[k].copy()
         others[labels[k]] = -1
-        asked = int(others.argmax())
-        words = [f"{names[asked]} {probabilities[k, asked]:.3f}"]
-        told.append(Shown(k, asked, [*words, f"label {names[labels[k]]} {probabilities[k, labels[k]]:.3f}"]))
-    return told, len(issues)
+        told.append(_ask_both(predictions, k, int(others.argmax())))
+    return told
 
 
 def _say(label: int) -> str:
@@ -108,7 +138,7 @@ class _Select:
     """What a gallery has of its own for each task: which class is asked about, and what is said of it."""
 
     worst: Callable[[Predictions, Rows, list[int]], Iterator[Shown]]
-    issues: Callable[[Predictions, int], tuple[list[Shown], int]]
+    issues: Callable[[Predictions], list[Shown]]
 
 
 _SELECT = {
@@ -117,36 +147,67 @@ _SELECT = {
 }
 
 
-def _read_rows(predictions: Predictions) -> Rows:
+def read_rows(predictions: Predictions) -> Rows:
+    """Return the answers of saved predictions."""
     ids, paths = predictions.known["sample_id"].to_numpy(), predictions.known["path"].to_pylist()
     return Rows(predictions.task, ids, predictions.labels, predictions.logits, paths)
 
 
 def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:
-    """Return the pictures as the model sees them, each beside itself under the map of the class it is asked about.
+    """Return the pictures as the model sees them, each beside itself under the maps of the classes asked about.
 
-    Pictures that cannot be read any more are left out, and the maps where one fails; a sentence says so.
+    Pictures that cannot be read any more are left out, and the maps where one fails; a sentence says so. Where maps
+    hardly differ between pictures another one does.
     """
     found, notes = _read_shown(run, evaluation, shown)
     images = [_to_colours(image) for _, image in found]
-    asked = [each.asked for each, _ in found]
+    asked = [(number, name, each) for number, (row, _) in enumerate(found) for name, each in row.maps]
 
     def overlay() -> list[npt.NDArray[np.uint8]]:
-        heats = explain_images(run.bundle, [image for _, image in found], asked)
-        return [lay_over(pixels, heat) for pixels, heat in zip(images, heats, strict=True)]
+        numbers, classes = [number for number, *_ in asked], [each for *_, each in asked]
+        heats = list(explain_images(run.bundle, [found[number][1] for number in numbers], classes))
+        if caveat := describe_likeness(heats, classes):
+            notes.append(caveat)
+        return [lay_over(images[number], heat) for number, heat in zip(numbers, heats, strict=True)]
 
     maps = try_extra("the map beside each picture", overlay, notes.append)
     paths, figures = evaluation.predictions.known["path"], []
     for number, (each, _) in enumerate(found):
         path = str(paths[each.position].as_py())
-        views = embed_pixels(images[number], path, _SIDE)
-        views += embed_pixels(maps[number], f"map on {path}", _SIDE) if maps is not None else ""
+        views = _view(images[number], path, "picture")
+        for (owner, name, _), pixels in zip(asked, maps or [], strict=maps is not None):
+            views += _view(pixels, f"map of {name} on {path}", name) if owner == number else ""
         first, *rest = map(escape, each.words)
         words = "<br>".join([f"<b>{first}</b>", *rest])
         caption = f"{words}<br><span class=path>{escape(path)}</span>"
-        figures.append(f"<figure><div class=pair>{views}</div><figcaption>{caption}</figcaption></figure>")
+        figures.append(f"<figure><div class=views>{views}</div><figcaption>{caption}</figcaption></figure>")
     told = "".join(show_note(f"{note}.") for note in notes)
     return told + (f"<div class=gallery>{''.join(figures)}</div>" if figures else "")
+
+
+def _view(pixels: npt.NDArray[np.uint8], alt: str, name: str) -> str:
+    """Return a picture with a word below it."""
+    return f"<span>{embed_pixels(pixels, alt, _SIDE)}{escape(name)}</span>"
+
+
+def describe_likeness(heats: list[npt.NDArray[np.float32]], classes: list[int]) -> str | None:
+    """Return a sentence where the maps of a class, float32[S, S] each, hardly differ between pictures; else None.
+
+    Alike are maps whose mean correlation, over all pairs of two pictures asked about one class, is `_ALIKE` or more.
+    """
+    total, pairs = 0.0, 0
+    for number in set(classes):
+        maps = [heat.ravel() - heat.mean() for heat, each in zip(heats, classes, strict=True) if each == number]
+        units = np.array([each / np.linalg.norm(each) for each in maps if each.any()])
+        # The sum over all pairs is that of the sum with itself, without each map with itself.
+        total += float((units.sum(axis=0) ** 2).sum()) - len(units) if len(units) else 0.0
+        pairs += len(units) * (len(units) - 1)
+    if pairs < _LEAST_PAIRS or total / pairs < _ALIKE:
+        return None
+    return (
+        f"The maps hardly differ between pictures (those of one class correlate to {total / pairs:.2f} on average), so "
+        "they show where the model looks in any picture rather than what it saw in this one"
+    )
 
 
 def _read_shown(

@@ -1,28 +1,25 @@
-"""What a report says of one evaluated part: metrics with intervals, figures, classes, and pictures."""
+"""What a report says of one evaluated split: what was confused, pictures, metrics with intervals, figures, classes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trainer.contract.metrics import METRICS, find_right, is_of_positive, spell_metric
-from trainer.evaluate.answers import describe_headline
-from trainer.evaluate.positive import list_lines, read_positive
-from trainer.report.gallery import MOST, draw_gallery, select_issues, select_worst
+from trainer.contract.metrics import METRICS, find_right, spell_metric
+from trainer.evaluate.baseline import list_confused
+from trainer.report.gallery import (
+    MOST,
+    Shown,
+    draw_gallery,
+    mark_issues,
+    read_rows,
+    select_issues,
+    select_worst,
+)
 from trainer.report.markup import escape, show_extra, show_figures, show_note, show_table
+from trainer.report.result import spell_figure, tell_result, tell_splits
 from trainer.report.sources import Evaluation, Finished
 
 _COLUMNS = ("precision", "recall", "f1", "specificity", "average_precision", "auprc", "auroc")
-
-
-def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> str:
-    """Return the name of a metric of a part as people write it, with its class where it is about the positive one.
-
-    shown: what each class is called, by its name.
-    """
-    positive, spelt = read_positive(metrics), spell_metric(name)
-    if positive is None or not is_of_positive(name, len(metrics["per_class"])):
-        return spelt
-    return f"{spelt} ({shown.get(positive.name, positive.name)})"
 
 
 def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -46,47 +43,55 @@ def _bound(bounds: list[float] | None) -> str:
     return f"[{bounds[0]:.4f}, {bounds[1]:.4f}]" if bounds else "-"
 
 
-def tell_evaluation(run: Finished, evaluation: Evaluation) -> str:
-    """Return the section of one part."""
-    metrics, folder = evaluation.metrics, evaluation.folder
-    head = f"<p class=big>{escape(describe_headline(metrics))} on {metrics['samples']:,} pictures</p>"
-    head += tell_positive(run, metrics)
-    listed, shown = list_metrics(metrics), run.display_names
+def tell_evaluation(run: Finished, evaluation: Evaluation, is_first: bool) -> str:
+    """Return the section of one split, in the order of a reader: the result, examples, then tables.
+
+    is_first: The page begins with its result, and its figures stand beside those of the other splits.
+    """
+    metrics, folder, shown = evaluation.metrics, evaluation.folder, run.display_names
+    listed = list_metrics(metrics)
     about = {metric.key for metric in METRICS if metric.about_probabilities}
     main = [(spell_figure(name, metrics, shown), *rest) for name, *rest in listed if name not in about]
     calibration = [(spell_metric(name), *rest) for name, *rest in listed if name in about]
     header = ["metric", "value", "95 % interval"]
+    confusion = show_figures(folder / "confusion.png", folder / "confusion_normalised.png")
+    worst, issues = _tell_pictures(run, evaluation)
     blocks = [
+        ("Confusion", confusion + show_extra("the list of confused classes", lambda: _tell_confused(run, evaluation))),
+        ("Worst errors", worst),
+        ("Likely label mistakes", issues),
+        *([("Beside validation", tell_splits(run))] if is_first else []),
         (
             "Metrics",
             f"{show_table(header, main)}<p class=soft>{escape(tell_intervals(metrics))}</p>{_notes(metrics, shown)}",
         ),
-        ("Confusion", show_figures(folder / "confusion.png", folder / "confusion_normalised.png")),
+        ("By class", _tell_classes(run, metrics)),
+        *_tell_slices(metrics),
         ("ROC, precision and recall", show_figures(folder / "curves.png")),
         ("Calibration", show_table(header, calibration) + show_figures(folder / "reliability.png")),
         ("Thresholds", show_figures(folder / "thresholds.png")),
-        ("By class", _tell_classes(run, metrics)),
-        *_tell_slices(metrics),
-        ("Worst errors", show_extra("the gallery", lambda: _tell_worst(run, evaluation))),
-        ("Likely label mistakes", show_extra("the gallery", lambda: _tell_issues(run, evaluation))),
     ]
-    return head + _warn(metrics) + "".join(f"<h3>{name}</h3>{content}" for name, content in blocks if content)
+    head = ("" if is_first else tell_result(run, evaluation)) + _warn(metrics)
+    return head + "".join(f"<h3>{name}</h3>{content}" for name, content in blocks if content)
+
+
+def _tell_confused(run: Finished, evaluation: Evaluation) -> str:
+    """Return a table of the classes that are most often taken for each other; empty where none is."""
+    classes = run.page.display_names
+    pairs = list_confused(evaluation.metrics, read_rows(evaluation.predictions), classes)
+    if not pairs:
+        return ""
+    body = [[each.missed, each.given, f"{each.count:,}", f"{each.share:.1%}"] for each in pairs]
+    header = ["label", "answer", "pictures", "share of the label"]
+    several = "" if run.page.decision.task.is_exclusive else f"<p class=soft>{_IN_PLACE}</p>"
+    return f"<p>Most confused:</p>{show_table(header, body)}{several}"
+
+
+_IN_PLACE = "The label was not given, and the answer, which is not in the labels, was."
 
 
 def _warn(metrics: dict[str, Any]) -> str:
     return show_note(metrics["warning"]) if "warning" in metrics else ""
-
-
-def list_positive(run: Finished, metrics: dict[str, Any]) -> list[str]:
-    """Return how many pictures of the positive class were found, and which class that is; nothing where none is."""
-    lines = list_lines(metrics, "`python -m trainer.report RUN --positive CLASS` names another", run.display_names)
-    return [f"{line[0].upper()}{line[1:]}." for line in lines]
-
-
-def tell_positive(run: Finished, metrics: dict[str, Any]) -> str:
-    """Return the same as paragraphs."""
-    lines = zip(("found", "soft"), list_positive(run, metrics), strict=False)
-    return "".join(f"<p class={kind}>{escape(line)}</p>" for kind, line in lines)
 
 
 def _notes(metrics: dict[str, Any], shown: dict[str, str]) -> str:
@@ -136,32 +141,50 @@ def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     return tables
 
 
-def _tell_worst(run: Finished, evaluation: Evaluation) -> str:
-    shown = select_worst(evaluation.predictions)
-    if not shown:
+def _tell_pictures(run: Finished, evaluation: Evaluation) -> tuple[str, str]:
+    """Return the worst errors and the likely label mistakes. No picture is in both: those of the first are marked."""
+    fitted = "warning" in evaluation.metrics
+    predictions = evaluation.predictions
+    issues = [] if fitted else select_issues(predictions)
+    worst = mark_issues(select_worst(predictions), issues)
+    above = {each.position for each in worst}
+    rest = [each for each in issues if each.position not in above]
+    return (
+        show_extra("the gallery", lambda: _tell_worst(run, evaluation, worst)),
+        show_extra("the gallery", lambda: _FITTED if fitted else _tell_issues(run, evaluation, issues, rest)),
+    )
+
+
+_FITTED = "<p>Not looked for: the model was fitted to these labels, and agrees with them.</p>"
+
+
+def _tell_worst(run: Finished, evaluation: Evaluation, worst: list[Shown]) -> str:
+    if not worst:
         return "<p>No picture of this part was answered wrongly.</p>"
     if not run.recipe.report.images:
         return _WITHHELD
     text = (
         f"At most {MOST} wrong answers, that with the lowest probability of the truth first. Beside each picture, as "
-        "the model sees it: where it sees what speaks for the class in bold, or named after “map” (LayerCAM; red the "
-        "most). Numbers are probabilities."
+        "the model sees it: where it sees what speaks for the class that it gave, and for the one that it missed "
+        "(LayerCAM; red the most). Numbers are probabilities."
     )
-    return f"<p class=soft>{text}</p>{draw_gallery(run, evaluation, shown)}"
+    return f"<p class=soft>{text}</p>{draw_gallery(run, evaluation, worst)}"
 
 
-def _tell_issues(run: Finished, evaluation: Evaluation) -> str:
-    if "warning" in evaluation.metrics:
-        return "<p>Not looked for: the model was fitted to these labels, and agrees with them.</p>"
-    shown, number = select_issues(evaluation.predictions)
-    if not shown:
+def _tell_issues(run: Finished, evaluation: Evaluation, issues: list[Shown], rest: list[Shown]) -> str:
+    if not issues:
         return "<p>None: where the model is confident, it agrees with the labels.</p>"
     text = (
-        f"{number:,} labels that the model, which never saw them, is confident against (confident learning, Northcutt "
-        f"et al. 2021), the surest first{f', the first {MOST} shown' if number > MOST else ''}. A wrong model is "
-        "confident, too: look before you change a label."
+        f"{len(issues):,} labels that the model, which never saw them, is confident against (confident learning, "
+        "Northcutt et al. 2021). A wrong model is confident, too: look before you change a label."
     )
-    pictures = draw_gallery(run, evaluation, shown) if run.recipe.report.images else _WITHHELD
+    if above := len(issues) - len(rest):
+        text += f" {above:,} of them {'is' if above == 1 else 'are'} marked among the worst errors."
+    if rest:
+        first = f"the first {MOST} of the {'others' if above else 'labels'}" if len(rest) > MOST else "the others"
+        text += f" Shown here, the surest first: {first if above or len(rest) > MOST else 'all of them'}."
+    shown = rest[:MOST]
+    pictures = (draw_gallery(run, evaluation, shown) if shown else "") if run.recipe.report.images else _WITHHELD
     return f"<p class=soft>{text}</p>{pictures}"
 
 

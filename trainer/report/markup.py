@@ -49,8 +49,9 @@ th{color:var(--soft);font-weight:600;vertical-align:bottom}
 .words td:first-child{color:var(--soft);overflow-wrap:normal;white-space:nowrap;vertical-align:top}
 img{max-width:100%;height:auto;border-radius:4px;background:#fff}
 .plots.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:1rem}
-.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:1rem}
-.gallery figure{margin:0;break-inside:avoid}.pair{display:flex;gap:3px}.pair img{width:50%;aspect-ratio:1}
+.gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(17rem,100%),1fr));gap:1.2rem}
+.gallery figure{margin:0;break-inside:avoid}.views{display:flex;gap:4px}.views span{flex:0 1 33%;min-width:0;
+font-size:.75rem;line-height:1.3;color:var(--soft)}.views img{display:block;width:100%;aspect-ratio:1}
 @media screen and (max-width:600px){.plots{overflow-x:auto}.plots .wide{max-width:none;width:44rem}}
 .gallery b{color:var(--ink)}.path{font-size:.75rem}
 pre,code{font-family:"Letters of this page",ui-monospace,monospace}code{font-size:.9em}
@@ -61,7 +62,7 @@ h2,h3,h3+.soft{break-after:avoid}img,tr,.note{break-inside:avoid}.plots img{max-
 .plots.two{grid-template-columns:1fr 1fr}thead{display:table-header-group;break-after:avoid}
 td,th{white-space:normal;font-size:8pt;padding:.15rem .5rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}
-.gallery{grid-template-columns:repeat(4,1fr);gap:.6rem}.gallery figcaption{font-size:7.5pt;line-height:1.3}}
+.gallery{grid-template-columns:repeat(3,1fr);gap:.6rem}.gallery figcaption{font-size:7.5pt;line-height:1.3}}
 """
 
 

@@ -9,10 +9,10 @@ import yaml
 from shards.files.atomic import write_text
 from trainer.contract.metrics import find_right, list_metrics
 from trainer.decide.telling import describe_decision
-from trainer.evaluate.answers import describe_headline
 from trainer.evaluate.figures.figures import draw_training
+from trainer.report.cost import list_costs
 from trainer.report.data import tell_dataset
-from trainer.report.judged import tell_evaluation, tell_positive
+from trainer.report.judged import tell_evaluation
 from trainer.report.markup import (
     escape,
     show_code,
@@ -24,7 +24,8 @@ from trainer.report.markup import (
     write_page,
 )
 from trainer.report.reproduce import list_commands, tell_unrecorded
-from trainer.report.sources import Finished
+from trainer.report.result import describe_training, tell_result
+from trainer.report.sources import LATENCY, Finished
 
 AUGMENTED = "augment.png"
 """A contact sheet of what training sees, in the run's folder."""
@@ -34,7 +35,16 @@ _NO_SHEET = show_note(
     f"{AUGMENTED} is not in the run's folder: drawing it failed when the run ended, and the log has the reason, or it "
     "was removed. `python -m trainer.augment` draws such a sheet."
 )
-_EPOCHS = ("epoch", "train/loss", "val/log_loss", "train/lr", "feed/img_s", "feed/wait_frac", "train/time_s")
+_EPOCHS = {
+    "epoch": "epoch",
+    "train/loss": "training loss",
+    "val/log_loss": "validation log loss",
+    "train/lr": "learning rate",
+    "feed/img_s": "pictures a second",
+    "feed/wait_frac": "share of waiting for data",
+    "train/time_s": "seconds of training",
+}
+"""Columns of metrics.jsonl, and what they are called."""
 
 
 def write_report(run: Finished) -> Path:
@@ -42,15 +52,16 @@ def write_report(run: Finished) -> Path:
 
     Figures, maps and pictures that cannot be drawn or read any more are left out; the page and the log say so.
     """
-    sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each)) for each in run.evaluations]
-    sections += [("Decision", _tell_decision(run)), ("Course of training", _tell_training(run))]
-    if run.logged:
-        sections.append(("Notes", _tell_notes(run)))
+    first = run.evaluations[:1]
+    sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each, each in first)) for each in run.evaluations]
+    sections += [("Model", show_facts(list_costs(run))), ("Decision", _tell_decision(run))]
+    sections += [("Course of training", _tell_training(run))]
     if run.recipe.report.images and run.recipe.augment.changes:
         sections.append(("Pictures as training sees them", show_figures(run.folder / AUGMENTED) or _NO_SHEET))
     sections += [
         ("Dataset", tell_dataset(run)),
-        ("Environment", show_facts(run.environment) if run.environment else "<p>Not recorded.</p>"),
+        *([("Notes", _tell_notes(run))] if run.logged or run.notes else []),
+        ("Environment", _tell_environment(run)),
         ("Fingerprints", show_facts(list_fingerprints(run))),
         ("To reproduce", _reproduce(run)),
     ]
@@ -59,23 +70,17 @@ def write_report(run: Finished) -> Path:
 
 
 def _tell_head(run: Finished) -> str:
-    recipe, last = run.recipe, run.rows[-1]
-    told = (
-        f"{recipe.model}, weights {recipe.weights}, {recipe.image_size} pixels; {len(run.rows)} of {recipe.epochs} "
-        f"epochs, number {last['val/best_epoch']:.0f} kept: best validation {recipe.stop.metric} {last['val/best']:.4f}"
-    )
-    parts = [f"<header><h1>{escape(recipe.name)}</h1>"]
+    """Return what a reader wants first: how good the model is, on what, against what, and what it costs."""
+    parts = [f"<header><h1>{escape(run.recipe.name)}</h1>"]
     if run.evaluations:
-        first = run.evaluations[0]
-        text = f"{describe_headline(first.metrics)} on {first.part}, {first.metrics['samples']:,} pictures"
-        parts.append(f"<p class=big>{escape(text)}</p>{tell_positive(run, first.metrics)}")
-    parts.append(f"<p>{escape(told)}</p>")
+        parts.append(tell_result(run, run.evaluations[0]))
+    parts.append(f"<p>{escape(describe_training(run))}</p>")
     if run.recipe.report.images:
         parts.append(
             "<p class=soft>This page contains pictures of the dataset and names of its files: they may show patients. "
             "report.images=false leaves pictures out.</p>"
         )
-    return "".join(parts) + "</header>" + "".join(show_note(f"{note}.") for note in run.notes)
+    return "".join(parts) + "</header>"
 
 
 def _tell_decision(run: Finished) -> str:
@@ -94,8 +99,10 @@ def _tell_decision(run: Finished) -> str:
 def _tell_training(run: Finished) -> str:
     rows = run.rows
     first = list_metrics(find_right([name.removeprefix("val/") for name in rows[0]]).task, "stop")[0]
-    names = [*_EPOCHS[:3], f"val/{first.key}", *_EPOCHS[3:]]
-    table = show_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows])
+    keys = list(_EPOCHS)
+    keys[3:3] = [f"val/{first.key}"]
+    header = [_EPOCHS.get(key, f"validation {first.name}") for key in keys]
+    table = show_table(header, [[f"{row[key]:.4g}" for key in keys] for row in rows])
 
     def draw() -> str:
         draw_training(run.folder / CURVES, rows)
@@ -106,7 +113,7 @@ def _tell_training(run: Finished) -> str:
 
 def _tell_notes(run: Finished) -> str:
     """Return what was logged: of weights, of what failed and went on without; warnings stand out."""
-    told = []
+    told = [f"<p>{escape(f'{note[0].upper()}{note[1:]}.')}</p>" for note in run.notes]
     for note in run.logged:
         text = f"{note.time}: {note.text}"
         told.append(f"<p>{escape(text)}</p>" if note.level == "info" else show_note(text))
@@ -121,6 +128,11 @@ def list_fingerprints(run: Finished) -> dict[str, str]:
         "bundle": run.page.fingerprint(),
         "weights": run.page.weights_sha256,
     }
+
+
+def _tell_environment(run: Finished) -> str:
+    told = {name: fact for name, fact in run.environment.items() if name != LATENCY}  # it stands at the top
+    return show_facts(told) if told else "<p>Not recorded.</p>"
 
 
 def _reproduce(run: Finished) -> str:

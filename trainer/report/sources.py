@@ -30,6 +30,8 @@ from trainer.record.notes import Note, read_notes
 
 ENVIRONMENT = "environment.json"
 """Where a run ended, in its folder."""
+LATENCY = "latency"
+"""There, how long its model takes."""
 PARTS = ("test", "val", "train")
 """In the order in which they are told."""
 
@@ -89,9 +91,9 @@ class Finished:
         return dict(zip(self.page.classes, self.page.display_names, strict=True))
 
 
-def record_environment(recipe: Recipe, run_dir: Path, ranks: Ranks) -> dict[str, str]:
-    """Write environment.json into the run's folder and return what it holds."""
-    told = describe_environment(recipe, ranks)
+def record_environment(recipe: Recipe, run_dir: Path, ranks: Ranks, latency: str | None) -> dict[str, str]:
+    """Write environment.json into the run's folder and return what it holds; None: the latency is not known."""
+    told = describe_environment(recipe, ranks) | ({LATENCY: latency} if latency else {})
     write_json(run_dir / ENVIRONMENT, told)
     return told
 

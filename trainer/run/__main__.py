@@ -127,6 +127,7 @@ def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
 
 def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     from trainer.evaluate.answers import describe_headline, describe_of_positive
+    from trainer.evaluate.baseline import describe_baseline
     from trainer.evaluate.positive import list_lines, read_positive
     from trainer.record.notes import read_notes
 
@@ -137,21 +138,34 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     for path in sorted(folder.glob("evaluation/*/metrics.json")):
         metrics = json.loads(path.read_text())
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
-        of_one = describe_of_positive(metrics)
-        print(f"  {of_one}\n" if of_one else "", end="")
+        told = filter(None, (describe_baseline(metrics), describe_of_positive(metrics)))
+        print("".join(f"  {line}\n" for line in told), end="")
         remedy = f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another"
         print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
         positive = read_positive(metrics)
         if recipe.positive and positive and positive.name != recipe.positive:
             other = f"`python -m trainer.report {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
             print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
-    said = set() if was_finished else {note.text for note in read_notes(folder)}
+    notes = [note.text for note in read_notes(folder)]
+    said = set() if was_finished else set(notes)
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         if note not in said:  # by this command, on standard error
             print(f"note: {note}")
+    print(f"loaded  {_describe_loaded(recipe, notes)}")
     print(f"bundle  {run.bundle}\nreport  {folder / 'report.html'}")
     if run.uri:
         print(f"store   {run}")
+
+
+def _describe_loaded(recipe: Recipe, notes: list[str]) -> str:
+    """Return what a run was made of: its dataset and what its weights began as, with the file where it is noted."""
+    told = recipe.describe()
+    known = [note.removeprefix("weights ") for note in notes if note.startswith("weights ")]
+    weights = known[-1].partition("; ")[0] if known else f"{told['weights']} into {recipe.model}"
+    began = (
+        f"no weights, {recipe.model} began from random numbers" if recipe.weights == "none" else f"weights {weights}"
+    )
+    return f"data {told['data']}; {began}"
 
 
 if __name__ == "__main__":

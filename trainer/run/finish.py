@@ -26,6 +26,7 @@ from trainer.record.store.bring import share
 from trainer.record.track.track import Tracker
 from trainer.record.track.wandb_run import Judged
 from trainer.report.card import write_card
+from trainer.report.cost import describe_latency
 from trainer.report.page import AUGMENTED, write_report
 from trainer.report.sources import Finished, record_environment
 from trainer.step.norms import describe_local_norms
@@ -64,7 +65,8 @@ def finish_run(
         notes += _read_verdict(folder)
         with progress.stage("writing the report"):
             _show_augmentation(recipe, dataset, folder.path / AUGMENTED, tracker)
-            environment = record_environment(recipe, folder.path, ranks)
+            latency = try_extra("the latency of the model", lambda: describe_latency(bundle))
+            environment = record_environment(recipe, folder.path, ranks, latency)
             run = Finished(folder.path, recipe, dataset, bundle, notes, environment)
             write_report(run)
             write_card(run)

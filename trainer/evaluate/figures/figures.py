@@ -117,7 +117,7 @@ def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
     loss.set(title="loss (nats)")
     score.set(title="validation")
     rate.set(title="learning rate")
-    feed.set(title="images/s", ylim=(0, None))
+    feed.set(title="pictures a second", ylim=(0, None))
     wait.set(title="share of the time in which steps wait for batches", xlabel="epoch", ylim=(0, 1))
     time.set(title="seconds an epoch", xlabel="epoch", ylim=(0, None))
     for axes in (loss, score, time):

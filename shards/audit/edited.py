@@ -1,0 +1,334 @@
+"""Copies that were edited: mirrored, turned, cropped or bordered pictures, by blocks that few pictures share.
+
+A picture has blocks: small squares around the extremes of its band-pass, wherever they are. Two pictures are copies
+where several blocks are alike that no third picture has, and lie in one as in the other but for one scale and shift,
+after one of the eight ways to turn and mirror a picture. In sets whose pictures all look alike, most blocks (edges of
+a cell, bars across it) are in all of them and say nothing; what is left is texture and grain, which a copy has and
+another photograph of the same thing has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+from shards.audit.duplicates import (
+    MIN_CORRELATION,
+    MIN_SIDE,
+    NEIGHBOURS,
+    Pairs,
+    correlate,
+    drop_flat,
+    normalise,
+)
+from shards.audit.examine import CHUNK, Examined, Progress
+from shards.audit.facts import THUMBNAIL_SIDE
+from shards.errors import DecodeError
+from shards.pictures import decode
+from shards.pictures.decode import DecodeOptions
+from shards.sources.load import load_chunks
+from shards.sources.model import Source, SourceList, Store
+from shards.workers.pools import Pool
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+SIDE = 256
+"""Pixels of the longer side at which blocks are looked for, as near as halving or doubling leads to it."""
+MOST_BLOCKS = 64
+"""Of a picture, the strongest."""
+GRID = 9
+"""Values on a side of a block."""
+_STEP = 3
+_REACH = (GRID // 2) * _STEP + 1
+_FINE, _COARSE = 1.5, 3.0
+"""Standard deviations in pixels of what the band-pass keeps."""
+_APART = 9
+_FLAT = 8
+"""Difference of values up to which a margin has one."""
+MIN_ALIKE = 0.98
+"""Correlation of two blocks from which on they are alike."""
+MOST_SHARING = 3
+"""Other pictures that may have a block, or it says nothing."""
+MIN_BLOCKS = 6
+"""Blocks that two pictures and few others must share."""
+LEAST_ALIKE = 0.97
+"""Correlation of two blocks that lie where they should in a copy."""
+MIN_SHARE = 0.86
+"""Of the blocks of one picture that lie in the other, so many must be alike there. Of cells of ELPV that were cut from
+one block of silicon, whose grains are nearly the same, up to 0.85 are; of copies that were turned, cropped or bordered,
+all but a few: tests/bench/results/2026-11-30-edited-copies.md."""
+_NEAR = 3.0
+"""Pixels by which a shared block may lie elsewhere."""
+_SCALES = (0.7, 1.43)
+_TRIALS = 40
+_SPREAD = SIDE / 5
+"""Pixels that the shared blocks must reach over, both ways: a stamp in a corner is no copy."""
+_AXES, _SAMPLE = 16, 1024
+_TABLES, _BITS = 8, 20
+_BUCKET = 16
+"""Blocks of a bucket above which it is passed over."""
+_CHUNK = 16384
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Of a picture. places: float32[n, 2], y and x from its middle; values: float32[n, 9, 9] of mean 0 and length 1."""
+
+    places: Floats
+    values: Floats
+
+    def of(self, owners: Ints, picture: int) -> Blocks:
+        """Return those of one picture, of those of all in ascending order."""
+        mine = slice(*np.searchsorted(owners, [picture, picture + 1]).tolist())
+        return Blocks(self.places[mine], self.values[mine])
+
+
+_NO_BLOCKS = Blocks(np.empty((0, 2), np.float32), np.empty((0, GRID, GRID), np.float32))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the eight ways to lay a square on itself. values: of squares [n, S, S]; places: of [n, 2]."""
+
+    values: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+    places: Callable[[Floats], Floats]
+
+
+TURNS = (
+    Turn(lambda v: v, lambda p: p),
+    Turn(lambda v: v[:, :, ::-1], lambda p: p * (1, -1)),
+    Turn(lambda v: v[:, ::-1], lambda p: p * (-1, 1)),
+    Turn(lambda v: v[:, ::-1, ::-1], lambda p: -p),
+    Turn(lambda v: v.transpose(0, 2, 1), lambda p: p[:, ::-1]),
+    Turn(lambda v: v[:, ::-1, ::-1].transpose(0, 2, 1), lambda p: -p[:, ::-1]),
+    # A quarter to the left is one to the right of the other picture: both are looked for from both sides.
+    Turn(lambda v: v.transpose(0, 2, 1)[:, ::-1], lambda p: p[:, ::-1] * (-1, 1)),
+)
+
+
+def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
+    """Return the blocks of uint8[H, W, 3]."""
+    image = _trim(Image.fromarray(pixels).convert("L"))
+    factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep one scale
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    gray = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    fine = gaussian_filter(gray, _FINE)
+    band = np.abs(fine - gaussian_filter(gray, _COARSE))
+    peaks = (band == maximum_filter(band, _APART)) & (band > 0.5)
+    inner = np.zeros_like(peaks)
+    inner[_REACH:-_REACH, _REACH:-_REACH] = True
+    y, x = np.nonzero(peaks & inner)
+    strongest = np.argsort(-band[y, x], kind="stable")[:MOST_BLOCKS]
+    y, x = y[strongest], x[strongest]
+    offsets = (np.arange(GRID) - GRID // 2) * _STEP
+    values = fine[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
+    values = values - values.mean(axis=(1, 2), keepdims=True)
+    values /= np.maximum(np.linalg.norm(values, axis=(1, 2), keepdims=True), 1e-6)
+    middle = (np.array(gray.shape) - 1) / 2
+    return Blocks((np.stack([y, x], axis=1) - middle).astype(np.float32), values.astype(np.float32))
+
+
+def find_edited_copies(
+    listed: SourceList, examined: Examined, options: DecodeOptions, pool: Pool, progress: Progress
+) -> Pairs:
+    """Return the edited copies among the sources, every one of which is decoded once more.
+
+    Args:
+        examined: Facts and thumbnails of the same sources.
+    """
+    blocks = _examine_blocks(listed, options, pool, progress)
+    facts = examined.facts
+    sides = np.minimum(facts["width"].fill_null(0).to_numpy(), facts["height"].fill_null(0).to_numpy())
+    large = np.flatnonzero(sides >= MIN_SIDE)
+    pairs = sorted({*find_edited(blocks), *find_turned(examined.thumbnails, drop_flat(examined.thumbnails, large))})
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    alike = [correlate(examined.thumbnails[[one]], examined.thumbnails[[two]]) for one, two in pairs]
+    return Pairs(left, right, np.concatenate([np.empty(0, np.float32), *alike]), np.zeros(len(left), np.bool_))
+
+
+def _examine_blocks(listed: SourceList, options: DecodeOptions, pool: Pool, progress: Progress) -> list[Blocks]:
+    """Return the blocks of every source, none of one that cannot be read."""
+    place = {source.name: number for number, source in enumerate(listed.sources)}
+    found = [_NO_BLOCKS] * len(place)
+    chunks: list[Sequence[Source]] = []
+
+    def todo() -> Iterator[tuple[Sequence[Source], list[bytes] | None]]:
+        for sources, data in load_chunks(listed.store, listed.sources, CHUNK):
+            chunks.append(sources)
+            yield sources, data
+
+    done = 0
+    for blocks in pool.run(partial(_find_blocks_of, listed.store, options), todo()):
+        sources = chunks.pop(0)
+        for source, each in zip(sources, blocks, strict=True):
+            found[place[source.name]] = each
+        done += len(sources)
+        progress("edited copies", done, len(found), sum(source.size for source in sources))
+    return found
+
+
+def _find_blocks_of(
+    store: Store, options: DecodeOptions, chunk: tuple[Sequence[Source], list[bytes] | None]
+) -> list[Blocks]:
+    sources, data = chunk
+    found = []
+    for number, source in enumerate(sources):
+        try:
+            pixels = decode.examine(data[number] if data else store.read(source), options)[1]
+            found.append(find_blocks(pixels) if min(pixels.shape[:2]) >= MIN_SIDE else _NO_BLOCKS)
+        except (DecodeError, OSError):  # it was rejected, with the reason, when it was examined
+            found.append(_NO_BLOCKS)
+    return found
+
+
+def find_turned(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> set[tuple[int, int]]:
+    """Return pairs of `rows`, left < right, whose thumbnails correlate once one is mirrored or turned."""
+    if len(rows) < 2:
+        return set()
+    sample = normalise(thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
+    axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
+    parts = [rows[at : at + _CHUNK] for at in range(0, len(rows), _CHUNK)]
+    tree = cKDTree(np.concatenate([normalise(thumbnails[part]) @ axes for part in parts]))
+    radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3
+    found = set()
+    for turn in TURNS[1:]:
+        for part in parts:
+            square = thumbnails[part].reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+            turned: npt.NDArray[np.uint8] = np.ascontiguousarray(turn.values(square)).reshape(len(part), -1)
+            near = tree.query(normalise(turned) @ axes, NEIGHBOURS, distance_upper_bound=radius)[1]
+            own, column = np.nonzero(near < len(rows))
+            left, right = part[own], rows[near[own, column]]
+            equal = (left != right) & (correlate(turned[own], thumbnails[right]) >= MIN_CORRELATION)
+            ends = np.sort(np.stack([left[equal], right[equal]], axis=1), axis=1)
+            found |= {(one, two) for one, two in ends.tolist()}
+    return found
+
+
+def _trim(image: Image.Image) -> Image.Image:
+    """Return a gray picture without margins of one value: the edge of a border would be the strongest of all."""
+    pixels = np.asarray(image)
+    rows, columns = (np.flatnonzero(np.ptp(pixels, axis=axis) > _FLAT) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return image
+    # A row of a picture with borders left and right is not flat, one of its border is.
+    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+
+
+def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
+    """Return pairs of pictures, left < right, that are copies of each other by their blocks."""
+    owners = np.repeat(np.arange(len(blocks)), [len(each.places) for each in blocks])
+    if len(owners) < 2:
+        return []
+    values = np.concatenate([each.values for each in blocks])
+    places = np.concatenate([each.places for each in blocks])
+    both = Blocks(places, values)
+    hashing = _Hashing(values.reshape(len(values), -1))
+    found: set[tuple[int, int]] = set()
+    for turn in TURNS:
+        turned = np.ascontiguousarray(turn.values(values)).reshape(len(values), -1)
+        matches = _keep_rare(hashing.match(turned), owners)
+        found |= _vote(matches, owners, Blocks(turn.places(places).astype(np.float32), turn.values(values)), both)
+    return sorted(found)
+
+
+class _Hashing:
+    """Finds alike blocks in tables whose keys are on which sides of some planes a block lies.
+
+    Blocks that many pictures have fill their buckets, which are passed over: nothing is compared all with all.
+    """
+
+    def __init__(self, flat: Floats) -> None:
+        rng = np.random.default_rng(0)
+        self._flat = flat
+        self._planes = rng.standard_normal((_TABLES, flat.shape[1], _BITS)).astype(np.float32)
+        keys = [self._hash(flat, planes) for planes in self._planes]
+        self._orders = [np.argsort(each, kind="stable") for each in keys]
+        self._sorted = [each[order] for each, order in zip(keys, self._orders, strict=True)]
+
+    def _hash(self, flat: Floats, planes: Floats) -> Ints:
+        """Return int64[n]."""
+        powers = 1 << np.arange(_BITS)
+        parts = [(flat[at : at + _CHUNK] @ planes > 0) @ powers for at in range(0, len(flat), _CHUNK)]
+        return np.concatenate(parts).astype(np.int64)
+
+    def match(self, turned: Floats) -> Ints:
+        """Return int64[n, 2], each once: turned blocks and the blocks that they equal, their own among these."""
+        found = [np.empty(0, np.int64)]
+        for planes, order, keys in zip(self._planes, self._orders, self._sorted, strict=True):
+            asked = self._hash(turned, planes)
+            first, end = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
+            counts = np.where(end - first <= _BUCKET, end - first, 0)
+            left = np.repeat(np.arange(len(turned)), counts)
+            steps = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
+            right = order[np.repeat(first, counts) + steps]
+            for at in range(0, len(left), _CHUNK):
+                one, two = left[at : at + _CHUNK], right[at : at + _CHUNK]
+                alike = np.einsum("ij,ij->i", turned[one], self._flat[two]) >= MIN_ALIKE
+                found.append(one[alike] * len(turned) + two[alike])
+        pairs = np.unique(np.concatenate(found))
+        return np.stack([pairs // len(turned), pairs % len(turned)], axis=1)
+
+
+def _keep_rare(matches: Ints, owners: Ints) -> Ints:
+    """Return the matches of blocks of two pictures, those left out that more than MOST_SHARING others have."""
+    matches = matches[owners[matches[:, 0]] != owners[matches[:, 1]]]
+    sharing = np.unique(matches[:, 0] * len(owners) + owners[matches[:, 1]]) // len(owners)
+    counts = np.bincount(sharing, minlength=len(owners))
+    return matches[counts[matches[:, 0]] <= MOST_SHARING]
+
+
+def _vote(matches: Ints, owners: Ints, turned: Blocks, blocks: Blocks) -> set[tuple[int, int]]:
+    """Return the pairs of pictures whose blocks lie in one as in the other.
+
+    matches: Of rare blocks. owners: The picture of each block. turned, blocks: All blocks of one side and the other.
+    """
+    ends = owners[matches]
+    order = np.lexsort((ends[:, 1], ends[:, 0]))
+    matches, ends = matches[order], ends[order]
+    cuts = np.flatnonzero((ends[1:] != ends[:-1]).any(axis=1)) + 1
+    found = set()
+    for group in np.split(matches, cuts):
+        if len(group) < MIN_BLOCKS:
+            continue
+        move = _find_move(turned.places[group[:, 0]], blocks.places[group[:, 1]])
+        left, right = owners[group[0]].tolist()
+        if move is not None and _share(turned.of(owners, left), blocks.of(owners, right), move) >= MIN_SHARE:
+            found.add((min(left, right), max(left, right)))
+    return found
+
+
+def _find_move(left: Floats, right: Floats) -> tuple[float, Floats] | None:
+    """Return the scale and the shift by which enough places float32[n, 2] go over into others; None: there is none."""
+    rng = np.random.default_rng(len(left))
+    best, most = None, MIN_BLOCKS - 1
+    for _ in range(_TRIALS):
+        one, two = rng.choice(len(left), 2, replace=False)
+        apart = float(np.linalg.norm(left[one] - left[two]))
+        scale = float(np.linalg.norm(right[one] - right[two])) / max(apart, 1e-6)
+        if apart < _SPREAD / 2 or not _SCALES[0] <= scale <= _SCALES[1]:
+            continue
+        shift = (right[one] + right[two] - (left[one] + left[two]) * scale) / 2
+        near = np.linalg.norm(left * scale + shift - right, axis=1) <= _NEAR
+        if near.sum() > most and (np.ptp(left[near], axis=0) >= _SPREAD).all():
+            best, most = (scale, shift), int(near.sum())
+    return best
+
+
+def _share(left: Blocks, right: Blocks, move: tuple[float, Floats]) -> float:
+    """Return how many blocks of a picture are alike in the other one where they should be, of those that lie in it."""
+    scale, shift = move
+    places = left.places * scale + shift
+    inside = ((places >= right.places.min(axis=0) - 1) & (places <= right.places.max(axis=0) + 1)).all(axis=1)
+    near = np.linalg.norm(places[:, None] - right.places, axis=2) <= _NEAR
+    flat = [each.values.reshape(len(each.values), -1) for each in (left, right)]
+    alike = (near & (flat[0] @ flat[1].T >= LEAST_ALIKE)).any(axis=1)
+    return float(alike[inside].sum()) / max(int(inside.sum()), 2 * MIN_BLOCKS)
