@@ -246,9 +246,13 @@ def test_class_absent_from_train_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_splits_without_train_are_refused(tmp_path: Path) -> None:
+def test_splits_without_train_are_taken_for_pictures_to_evaluate_on(tmp_path: Path) -> None:
     touch(tmp_path, "val/a/1.jpg", "test/b/1.jpg")
-    assert "gives splits but no pictures in train; put the training pictures there" in refusal(tmp_path)
+    listed = find_sources(tmp_path)
+    assert ([source.split for source in listed.sources], listed.classes) == (["test", "val"], ["a", "b"])
+    assert listed.notes == [
+        f"{tmp_path} gives test and val without train: a model can be evaluated on the dataset, and none trained on it"
+    ]
 
 
 def test_scan_does_not_open_pictures(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from shards.sources.find import find_sources
 from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
+from shards.splits.missing import make_missing
 from shards.splits.splits import SplitOptions, parse_merge, parse_shares
 from shards.workers.openmp import count_cpus
 from shards.workers.pools import Pool, open_pool
@@ -54,7 +56,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
     _add_list_arguments(parser)
     group = parser.add_argument_group("splits")
-    group.add_argument("--split", help=f"shares where SRC has no splits; none = all train (default: {DEFAULT_SHARES})")
+    group.add_argument(
+        "--split", help=f"shares where SRC has no splits (default: {DEFAULT_SHARES}); one that SRC lacks is made out "
+        "of its train; none = all train; test=1 = all to evaluate on"
+    )  # fmt: skip
     group.add_argument("--every", type=int, metavar="N", help="each Nth picture of a class to test, no randomness")
     group.add_argument("--merge-and-resplit", metavar="A,B", help="pool these splits of SRC and split them anew")
     group.add_argument("--fraction", type=float, default=1.0, help="share of train to use, stratified")
@@ -119,9 +124,14 @@ def spell_path(path: object) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def read_sources(arguments: argparse.Namespace) -> SourceList:
-    """Return the pictures that the arguments name; raises as `find_sources`."""
-    return find_sources(
+def read_sources(arguments: argparse.Namespace, options: PackOptions) -> tuple[SourceList, PackOptions]:
+    """Return the pictures that the arguments name, and the options with the splits that these pictures lack.
+
+    Raises:
+        UsageError: As `find_sources` and `make_missing`.
+        ShardError, OSError: As `find_sources`.
+    """
+    listed = find_sources(
         arguments.src,
         unlabelled=arguments.unlabelled,
         layout=arguments.layout,
@@ -130,7 +140,12 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
         form=_read_form(arguments),
         alike=arguments.alike,
         drop_empty=arguments.drop_empty_classes,
+        incomplete=options.split.is_only_test,
     )
+    if arguments.split is None:
+        return listed, options
+    split, notes = make_missing(options.split, {source.split for source in listed.sources})
+    return replace(listed, notes=[*listed.notes, *notes]), options.model_copy(update={"split": split})
 
 
 def _read_form(arguments: argparse.Namespace) -> ListForm:

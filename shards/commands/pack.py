@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         drop_duplicates=arguments.drop_duplicates,
         positive=arguments.positive,
     )
-    listed = read_sources(arguments)
+    listed, options = read_sources(arguments, options)
     command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))
     with choose_pool(arguments) as pool, show_progress() as progress:
         manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update, command)

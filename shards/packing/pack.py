@@ -185,7 +185,8 @@ def _plan(
         start=base.start(),
     )
     if base.manifest is None:
-        refuse_lost_classes(plan, chosen.sources, listed.classes)
+        trains = not options.split.is_only_test and listed.may_train
+        refuse_lost_classes(plan, chosen.sources, listed.classes, trains=trains)
     return chosen, plan
 
 

@@ -22,7 +22,9 @@ from shards.sources.webdataset import holds_samples, list_tars
 from shards.sources.zips import ZipStore, list_zip
 
 
-def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | None = None) -> SourceList:
+def list_archive(
+    path: Path, *, unlabelled: bool = False, pattern: Pattern | None = None, incomplete: bool = False
+) -> SourceList:
     """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.
 
     An uncompressed tar whose pictures have their labels beside them is a WebDataset shard, unless the user says what
@@ -34,14 +36,14 @@ def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | Non
     """
     if path.name.lower().endswith(".zip"):
         entries, links, folders, notes = list_zip(path)
-        return _list(path, _Found(entries, links, folders, notes), ZipStore(path), unlabelled, pattern)
+        return _list(path, _Found(entries, links, folders, notes), ZipStore(path), unlabelled, pattern, incomplete)
     plain = path.name.lower().endswith(".tar")
     with open_tar(path) as file:
         tar = PassedTar(path, file)
         members = [_look_into(tar, member) for member in tar]
         tar.drain()
     if plain and pattern is None and holds_samples(member.name for member in members if member.plain):
-        return list_tars(path.parent, [path.name], unlabelled=unlabelled)
+        return list_tars(path.parent, [path.name], unlabelled=unlabelled, incomplete=incomplete)
     members, notes = _decode(path, members)
     # Any change of the archive may be a change of any picture in it.
     stamp = path.stat().st_mtime_ns
@@ -51,7 +53,7 @@ def list_archive(path: Path, *, unlabelled: bool = False, pattern: Pattern | Non
     links = [member.name for member in members if not member.plain and not member.folder]
     folders = [member.name for member in members if member.folder]
     store = TarStore(path) if plain else StreamStore(path)
-    return _list(path, _Found(entries, links, folders, notes), store, unlabelled, pattern)
+    return _list(path, _Found(entries, links, folders, notes), store, unlabelled, pattern, incomplete)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,20 @@ class _Found:
     notes: list[str]
 
 
-def _list(path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pattern | None) -> SourceList:
+def _list(
+    path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pattern | None, incomplete: bool
+) -> SourceList:
     lists = [] if unlabelled else find_lists(entry.name for entry in found.entries)
     remedy = f"to pack by the list {lists[0]} in {path}, unpack it and give the list" if lists else ""
     try:
         layout = lay_out(
-            path, found.entries, unlabelled=unlabelled, wrapped=True, pattern=pattern, folders=found.folders
+            path,
+            found.entries,
+            unlabelled=unlabelled,
+            wrapped=True,
+            pattern=pattern,
+            folders=found.folders,
+            incomplete=incomplete,
         )
     except UsageError as err:
         if remedy:

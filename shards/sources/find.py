@@ -26,6 +26,7 @@ def find_sources(
     form: ListForm | None = None,
     alike: Alike = "refuse",
     drop_empty: bool = False,
+    incomplete: bool = False,
 ) -> SourceList:
     """Return the pictures that `src` holds, whatever it is.
 
@@ -37,6 +38,8 @@ def find_sources(
         group_regex: See `group_by_regex`.
         form: What the user says about a list, see `ListForm`.
         alike, drop_empty: See `settle_classes`.
+        incomplete: The classes are those of a bundle: any of them may be missing, in train as well. A source that gives
+            splits and none of them is train is taken for such without a word.
 
     Raises:
         UsageError: Nothing there that can be packed, or an option that does not fit it.
@@ -47,8 +50,13 @@ def find_sources(
     if pattern and unlabelled:
         raise UsageError("--layout says which folders are classes, and --unlabelled takes none; give one of them")
     load = _choose_loader(src, pattern, form)
-    listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else ()))
-    listed = settle_classes(src, listed, alike, drop_empty)
+    listed = load(src, How(unlabelled, pattern, form, settled=("group",) if group_regex else (), incomplete=incomplete))
+    external = not unlabelled and not listed.may_train
+    listed = settle_classes(src, listed, alike, drop_empty, one_is_enough=incomplete or external)
+    if external and not incomplete:
+        splits = " and ".join(sorted({source.split or "" for source in listed.sources}))
+        note = f"{src} gives {splits} without train: a model can be evaluated on the dataset, and none trained on it"
+        listed = replace(listed, notes=[*listed.notes, note])
     if class_names is not None:
         if unlabelled:
             raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")

@@ -31,7 +31,9 @@ class Scan:
     unusable: list[tuple[str, str]] = field(default_factory=list)
 
 
-def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pattern | None = None) -> SourceList:
+def list_folder(
+    root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pattern | None = None, incomplete: bool = False
+) -> SourceList:
     """Return the pictures that a scan of `root` found, sorted by name, so that any machine lists them alike.
 
     A file `samples.csv` in `root` with columns path and weight, group or both gives single pictures a weight in the
@@ -40,7 +42,9 @@ def list_folder(root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pa
     Raises:
         UsageError: As `lay_out`, or a wrong `samples.csv`.
     """
-    layout = lay_out(root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders)
+    layout = lay_out(
+        root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders, incomplete=incomplete
+    )
     store = FolderStore(root)
     sources, told = apply_sidecar(root, group_patients(store, layout.sources))
     notes = layout.notes + told + _describe_unusable(scan)

@@ -29,6 +29,7 @@ class How:
     pattern: Pattern | None = None
     form: ListForm | None = None
     settled: Collection[str] = ()
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _load_folder(src: Path, how: How) -> SourceList:
     names = [entry.name for entry in scan.entries]
     lists = [] if how.unlabelled else find_lists(names)
     try:
-        listed = list_folder(src, scan, unlabelled=how.unlabelled, pattern=how.pattern)
+        listed = list_folder(src, scan, unlabelled=how.unlabelled, pattern=how.pattern, incomplete=how.incomplete)
     except UsageError as err:
         if lists and SIDECAR not in names:
             raise UsageError(f"{err}; to pack by the list in it, give {src / lists[0]}") from err
@@ -91,19 +92,19 @@ def _load_tars(src: Path, how: How) -> SourceList:
     from shards.sources.webdataset import find_tars, list_tars
 
     names = (entry.name for entry in scan_folder(src, unlabelled=how.unlabelled).entries)
-    return list_tars(src, find_tars(names), unlabelled=how.unlabelled)
+    return list_tars(src, find_tars(names), unlabelled=how.unlabelled, incomplete=how.incomplete)
 
 
 def _load_list(src: Path, how: How) -> SourceList:
     from shards.sources.listing import read_list
 
-    return read_list(src, unlabelled=how.unlabelled, form=how.form, settled=how.settled)
+    return read_list(src, unlabelled=how.unlabelled, form=how.form, settled=how.settled, incomplete=how.incomplete)
 
 
 def _load_archive(src: Path, how: How) -> SourceList:
     from shards.sources.archive import list_archive
 
-    return list_archive(src, unlabelled=how.unlabelled, pattern=how.pattern)
+    return list_archive(src, unlabelled=how.unlabelled, pattern=how.pattern, incomplete=how.incomplete)
 
 
 def _is_split_or_dataset(path: str) -> bool:

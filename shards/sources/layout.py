@@ -53,6 +53,7 @@ def lay_out(
     wrapped: bool = False,
     pattern: Pattern | None = None,
     folders: Iterable[str] = (),
+    incomplete: bool = False,
 ) -> Layout:
     """Return the pictures among `entries` with class and split by their folders.
 
@@ -66,6 +67,7 @@ def lay_out(
         wrapped: A folder that holds all class or split folders is passed over, as archives have one.
         pattern: What the folders mean, where the user says it.
         folders: Names of folders, as far as they are known; empty ones may be among them.
+        incomplete: Classes may be missing, see `find_sources`.
 
     Raises:
         UsageError: No pictures, one class only, splits beside classes, classes that differ between splits, or folders
@@ -85,7 +87,8 @@ def lay_out(
         raise UsageError(read.explain_nothing())
     if len(classes) == 1 and not wrapped:
         read.refuse_wrapper(classes[0])
-    check_classes(where, sources, classes, read.spell_way_out())
+    if not incomplete:
+        check_classes(where, sources, classes, read.spell_way_out())
     return Layout(sources, classes, read.count_others(), read.describe(), read.find_lost(folders, classes))
 
 
@@ -239,13 +242,17 @@ def _make(entry: Entry, labels: tuple[str, ...], split: str | None) -> Source:
 def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str], way_out: str = "") -> None:
     """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given.
 
+    Where splits are given without train, the pictures are to evaluate a model on: it knows its classes.
+
     way_out: Another remedy, to be added to each message.
     """
+    if not any(source.split in (None, "train") for source in sources):
+        return
     if len(classes) == 1:
-        raise UsageError(f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{way_out}")
-    splits = {source.split for source in sources}
-    if splits != {None} and "train" not in splits:
-        raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there{way_out}")
+        alone = "" if any(source.split for source in sources) else " (to evaluate one on these alone: --split test=1)"
+        raise UsageError(
+            f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{alone}{way_out}"
+        )
     trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
     # Those that look like one in train are for `settle_classes`, which joins or refuses them.
     known = {fold_class(label) for label in trained}
@@ -257,15 +264,17 @@ def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str]
         )
 
 
-def sort_sources(where: Path, sources: list[Source], unlabelled: bool) -> tuple[list[str], bool]:
+def sort_sources(
+    where: Path, sources: list[Source], unlabelled: bool, incomplete: bool = False
+) -> tuple[list[str], bool]:
     """Sort sources whose labels stand beside them by name; return their classes, and whether one has several labels.
 
     Raises:
-        UsageError: As `check_classes`, unless they are unlabelled.
+        UsageError: As `check_classes`, unless they are unlabelled or classes may be missing.
     """
     sources.sort(key=lambda source: source.name)
     classes = sort_labels(label for source in sources for label in source.labels)
-    if not unlabelled:
+    if not unlabelled and not incomplete:
         check_classes(where, sources, classes)
     return classes, any(len(source.labels) > 1 for source in sources)
 

@@ -39,7 +39,12 @@ _Found = tuple[str, os.stat_result]
 
 
 def read_list(
-    path: Path, *, unlabelled: bool = False, form: ListForm | None = None, settled: Collection[str] = ()
+    path: Path,
+    *,
+    unlabelled: bool = False,
+    form: ListForm | None = None,
+    settled: Collection[str] = (),
+    incomplete: bool = False,
 ) -> SourceList:
     """Return the pictures of a list; paths are absolute or relative to its folder, or to the base folder of the form.
 
@@ -51,6 +56,7 @@ def read_list(
         unlabelled: Take no labels and no splits from it.
         form: What the user says about columns, base folder, file ending and labels.
         settled: See `choose_columns`.
+        incomplete: Classes may be missing, see `find_sources`.
 
     Raises:
         UsageError: A list, row or value that is none, a file that is missing or stands there twice.
@@ -74,7 +80,7 @@ def read_list(
     ]
     # An empty list says as well as two labels do that a picture may have any number of them.
     empty = 0 if unlabelled else _count_empty(path, table, chosen, form, labels)
-    classes, several = sort_sources(path, sources, unlabelled)
+    classes, several = sort_sources(path, sources, unlabelled, incomplete)
     several = several or empty > 0
     sources = group_patients(store, sources)
     notes = [*chosen.notes, *turned, *describe_splits(words, f"{path}: values of the column split")]

@@ -61,7 +61,7 @@ def split_key(name: str) -> tuple[str, str]:
     return name[: len(name) - len(ending)], ending
 
 
-def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> SourceList:
+def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False, incomplete: bool = False) -> SourceList:
     """Return the pictures of WebDataset tars; their names are `TAR/KEY.ENDING`.
 
     A tar's split is told by a folder above it or by a word of its file name, as in `imagenet-val-0001.tar`. Classes
@@ -84,7 +84,7 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False) -> S
         sources += list_tar(root, tar, splits[tar], unlabelled=unlabelled)
     if not sources:
         raise UsageError(f"{root} holds {len(tars):,} tars without pictures (looked for {', '.join(sorted(ENDINGS))})")
-    classes, several = sort_sources(root, sources, unlabelled)
+    classes, several = sort_sources(root, sources, unlabelled, incomplete)
     return SourceList(sources, classes, {}, TarFolderStore(root), list(classes), several, notes, root)
 
 

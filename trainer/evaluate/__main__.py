@@ -43,7 +43,7 @@ def _describe(result: dict[str, Any]) -> str:
     lines += [f"        {told}" for told in list_lines(result, "--positive CLASS names another")]
     for name, rows in result.get("slices", {}).items():
         lines += [f"  {name} {row['value']}: {describe_headline(row)} on {row['samples']:,}" for row in rows]
-    notes = [result[key] for key in ("warning",) if key in result]
+    notes = [result[key] for key in ("warning",) if key in result] + result.get("told", [])
     notes += [f"{name}: {note}" for name, note in result.get("notes", {}).items()]
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 

@@ -14,6 +14,7 @@ from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.columns import check_samples, read_columns
 from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.matching import match_dataset
 from trainer.evaluate.options import EvaluateOptions
 from trainer.evaluate.positive import take_first
 from trainer.evaluate.predictions import read_predictions
@@ -48,8 +49,8 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
     location, part = name_split(data, default="test")
     page = read_bundle_page(bundle)  # the most common mistakes, before processes start
     dataset = open_dataset(location).require_labels()
-    split = dataset.split(part)
-    judging = judging.with_stored(take_first(bundle=page.positive, dataset=dataset.manifest.positive))
+    match, split = match_dataset(page, dataset, part), dataset.split(part)
+    judging = judging.with_stored(take_first(bundle=page.positive, dataset=match.find(dataset.manifest.positive)))
     judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
