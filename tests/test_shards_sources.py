@@ -211,7 +211,7 @@ def test_file_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path: Path
     touch(tmp_path, "a.rar")
     assert refusal(tmp_path / "a.rar") == (
         f"{tmp_path}/a.rar is neither a folder nor a file that can be packed "
-        "(.zip, .tar, .tar.gz, .tgz, .tar.zst, .tzst, .csv, .tsv, .parquet)"
+        "(.zip, .tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst, .csv, .tsv, .parquet)"
     )
 
 

@@ -23,7 +23,7 @@ from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_columns, parse_ending, parse_labels, parse_words
 from shards.sources.model import SourceList
 from shards.splits.missing import make_missing
-from shards.splits.splits import SplitOptions, parse_merge, parse_shares
+from shards.splits.splits import ONLY_TEST, SplitOptions, parse_merge, parse_shares
 from shards.workers.openmp import count_cpus
 from shards.workers.pools import Pool, open_pool
 
@@ -45,6 +45,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--layout", metavar="FOLDERS", help="what the folders mean, from the top down: split/class, class/split, "
         "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
+    )  # fmt: skip
+    group.add_argument(
+        "--names", metavar="ENCODING", help="of the names in an archive that does not say it, such as cp850, cp866, "
+        "shift_jis (default: the one of utf-8, gbk and cp437 or latin-1 that fits)"
     )  # fmt: skip
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     group.add_argument(
@@ -124,14 +128,9 @@ def spell_path(path: object) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def read_sources(arguments: argparse.Namespace, options: PackOptions) -> tuple[SourceList, PackOptions]:
-    """Return the pictures that the arguments name, and the options with the splits that these pictures lack.
-
-    Raises:
-        UsageError: As `find_sources` and `make_missing`.
-        ShardError, OSError: As `find_sources`.
-    """
-    listed = find_sources(
+def read_sources(arguments: argparse.Namespace) -> SourceList:
+    """Return the pictures that the arguments name; raises as `find_sources`."""
+    return find_sources(
         arguments.src,
         unlabelled=arguments.unlabelled,
         layout=arguments.layout,
@@ -140,8 +139,19 @@ def read_sources(arguments: argparse.Namespace, options: PackOptions) -> tuple[S
         form=_read_form(arguments),
         alike=arguments.alike,
         drop_empty=arguments.drop_empty_classes,
-        incomplete=options.split.is_only_test,
+        incomplete=_read_shares(arguments) == ONLY_TEST,
+        names=arguments.names,
     )
+
+
+def settle_splits(
+    arguments: argparse.Namespace, listed: SourceList, options: PackOptions
+) -> tuple[SourceList, PackOptions]:
+    """Return the pictures, with notes, and the options by which splits are made that --split names and they lack.
+
+    Raises:
+        UsageError: As `make_missing`.
+    """
     if arguments.split is None:
         return listed, options
     split, notes = make_missing(options.split, {source.split for source in listed.sources})

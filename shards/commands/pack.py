@@ -13,6 +13,7 @@ from shards.commands.arguments import (
     choose_pool,
     read_options,
     read_sources,
+    settle_splits,
     spell_options,
     spell_path,
 )
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         drop_duplicates=arguments.drop_duplicates,
         positive=arguments.positive,
     )
-    listed, options = read_sources(arguments, options)
+    listed, options = settle_splits(arguments, read_sources(arguments), options)
     command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))
     with choose_pool(arguments) as pool, show_progress() as progress:
         manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update, command)
