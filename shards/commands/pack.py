@@ -30,7 +30,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_source_arguments(parser)
     parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     group = parser.add_argument_group("shards")
-    group.add_argument("--shard-bytes", default="64MiB", help="size after which a shard is closed")
+    group.add_argument(
+        "--shard-bytes", default="64MiB", help="bytes of pictures in a shard; a tar has about 3 KiB more for each"
+    )  # fmt: skip
     group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
     group.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk pictures")
     group.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)

@@ -98,7 +98,7 @@ def _is_common(letter: str) -> bool:
 
 
 def use_slashes(names: Sequence[str], windows: Sequence[bool]) -> list[str]:
-    """Return names with `/`, where a program wrote them against the rules with backslashes.
+    r"""Return names with `/`, where a program wrote them against the rules with backslashes.
 
     No file of Windows has a backslash in its name. Elsewhere it may, and is one in a name that has `/` as well.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shards.cli.sentences import join_some
 from shards.dataset.dataset import Dataset, shorten
 from shards.errors import UsageError
 from shards.sources.class_forms import fold_class
@@ -54,7 +55,7 @@ def match_dataset(page: BundlePage, dataset: Dataset, part: str) -> Match:
     there = {named[name] for name, count in zip(dataset.classes, counts, strict=True) if count}
     missing = [name for name in page.classes if name not in there]
     if missing and len(named) < len(page.classes):
-        notes = [*notes, f"no picture is of {', '.join(missing)}, which the bundle knows"]
+        notes = [*notes, f"no picture is of {join_some(missing)}, which the bundle knows"]
     return Match(page.classes, named, notes)
 
 
@@ -76,7 +77,7 @@ def match_classes(where: str, known: Sequence[str], found: Sequence[str]) -> tup
         same = [name] if name in known else alike.get(fold_class(name), [])
         if len(same) != 1 or same[0] in named.values():
             raise UsageError(
-                f"{where} has a class '{name}', which the bundle does not know; it knows {', '.join(known)}. Whatever "
+                f"{where} has a class '{name}', which the bundle does not know; it knows {join_some(known)}. Whatever "
                 "it answers there would be wrong, so nothing was evaluated: name the class as the bundle does, or "
                 "leave its pictures out"
             )
