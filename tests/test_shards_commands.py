@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -211,6 +212,51 @@ def test_negative_range_can_be_given(tmp_path: Path) -> None:
     make_folder(tmp_path / "in")
     done = run("pack", tmp_path / "in", tmp_path / "out", "--range=-1000,400", "--json")
     assert json.loads(done.stdout)["packing"]["decode"]["gray_range"] == [-1000, 400]
+
+
+def test_stat_of_many_classes_is_short_and_json_has_them_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "in/0.png")
+    data = (tmp_path / "in/0.png").read_bytes()
+    rows = ["path,label,split"]
+    for number in range(400):
+        for copy in range(2 if number == 7 else 1):
+            (tmp_path / f"in/{number}.{copy}.png").write_bytes(data)
+            rows.append(f"{number}.{copy}.png,class {number:03d},train")
+    (tmp_path / "in/list.csv").write_text("\n".join(rows))
+    assert (
+        main(["pack", str(tmp_path / "in/list.csv"), str(tmp_path / "out"), "--audit", "none", "--workers", "1"]) == 0
+    )
+    packed = capsys.readouterr().out
+    assert main(["stat", str(tmp_path / "out"), "--shards"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(packed)
+    counts = "400 classes of 1 to 2, fewest class 000 1, class 001 1, class 002 1, most class 007 2, class "
+    assert told.count(counts) == 2  # of the split, and of its one shard
+    assert "  train  share of a class in a shard: furthest apart for class 0" in told
+    assert len(told) < 1500
+    assert "(`stat --json` prints what there is of each class)" in told
+    assert main(["stat", str(tmp_path / "out"), "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)
+    assert sum(page["splits"]["train"]["class_counts"]) == 401
+    assert len(page["mix"]["train"]) == 400
+
+
+def test_shard_bytes_are_those_of_pictures_and_a_tar_has_so_much_more_for_each_as_help_has_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert (
+        main(["pack", str(folder), str(tmp_path / "out"), "--shard-bytes", "1", "--workers", "1", "--split", "none"])
+        == 0
+    )
+    for tar in (tmp_path / "out").rglob("*.tar"):
+        with tarfile.open(tar) as file:
+            members = file.getmembers()
+        size = next(member.size for member in members if member.name.endswith(".png"))
+        used = sum(512 + -(-member.size // 512) * 512 for member in members)
+        assert 2.5 * 1024 <= used - size <= 3.5 * 1024  # about 3 KiB, as help has it
 
 
 def test_stat_json_tells_splits_and_fingerprint(dataset_path: Path) -> None:

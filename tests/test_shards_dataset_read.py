@@ -195,7 +195,9 @@ def test_at_most_256_shards_are_open(tmp_path: Path) -> None:
 
 
 def test_unknown_split_is_answered_with_those_there_are(dataset_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no split 'dev'; it has train, val, test\. Pack again with --split"):
+    with pytest.raises(
+        UsageError, match=r"has no split 'dev'; it has train, val, test\. Name one of those, such as train"
+    ):
         open_dataset(dataset_path).split("dev")
 
 

@@ -209,6 +209,29 @@ def test_upload_for_which_the_folder_of_temporaries_has_no_room_names_it(
         file.write(bytes(3 * MIB))
 
 
+@pytest.mark.parametrize("left", [8_192, 140_000])
+def test_full_folder_of_temporaries_ends_pack_and_audit_with_one_sentence_and_another_one_helps(
+    pictures: Path, disk: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """8 KiB do not take the audit's thumbnails (a signal ended it), 140 KB not the whole audit of a finished set."""
+    assert command("pack", pictures, tmp_path / "done").returncode == 0
+    disk.fill(left)
+    commands = [("pack", pictures, tmp_path / "done")]
+    if left < 10_000:
+        commands += [("pack", pictures, tmp_path / "new"), ("audit", pictures, "--out", tmp_path / "page")]
+    for words in commands:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+        done = command(*words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith(f"error: the disk of {disk.folder}")
+        assert (
+            "free some room there, or set TMPDIR to a folder on another disk, and run the command again" in done.stderr
+        )
+        assert os.listdir(disk.folder) == ["ballast"]
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        assert command(*words).returncode == 0
+
+
 # Leftovers
 
 

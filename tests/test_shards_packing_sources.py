@@ -468,6 +468,74 @@ def test_merged_splits_are_dealt_out_anew_and_test_stays(tmp_path: Path) -> None
     assert {split for name, split in found.items() if name.startswith("test/")} == {"test"}
 
 
+def test_missing_val_is_made_out_of_train_and_test_stays(tmp_path: Path) -> None:
+    for seed in range(48):
+        save(draw(seed), tmp_path / "in" / ("test" if seed < 8 else "train") / ("ant", "bee")[seed % 2] / f"{seed}.png")
+    told = pack_by_command(tmp_path / "in", tmp_path / "out", "--split", "val=0.2").stderr
+    assert told == "note: the source gives train and test, so val is made out of train's pictures\n"
+    found = packed_splits(tmp_path / "out")
+    assert Counter(found.values()) == {"train": 32, "val": 8, "test": 8}
+    assert {name.split("/")[0] for name, split in found.items() if split == "test"} == {"test"}
+    # An update deals its own new pictures out the same way.
+    for seed in range(48, 68):
+        save(draw(seed), tmp_path / "in" / "train" / ("ant", "bee")[seed % 2] / f"{seed}.png")
+    pack_by_command(tmp_path / "in", tmp_path / "out", "--split", "val=0.2", "--update")
+    assert Counter(packed_splits(tmp_path / "out").values()) == {"train": 48, "val": 12, "test": 8}
+    assert found.items() < packed_splits(tmp_path / "out").items()
+
+
+def test_audit_takes_missing_splits_as_pack_does(tmp_path: Path) -> None:
+    for seed in range(20):
+        save(draw(seed), tmp_path / "in" / "train" / ("ant", "bee")[seed % 2] / f"{seed}.png")
+    done = command("audit", tmp_path / "in", "--out", tmp_path / "page", "--split", "val=0.2,test=0.2", "--json")
+    assert (done.returncode, "so val and test are made" in done.stderr) == (0, True), done.stderr
+    assert Counter(pq.read_table(tmp_path / "page/audit.parquet")["split"].to_pylist()) == {
+        "train": 12, "val": 4, "test": 4
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["{label}", "ant"])
+def test_external_set_is_packed_as_test_alone(tmp_path: Path, label: str) -> None:
+    add(tmp_path / "in", 6, "test/" + label + "/{seed}.png")
+    add(tmp_path / "flat", 6, label + "/{seed}.png")
+    told = pack_by_command(tmp_path / "in", tmp_path / "out").stderr
+    assert "gives test without train: a model can be evaluated on the dataset, and none trained on it" in told
+    told = pack_by_command(tmp_path / "flat", tmp_path / "all", "--split", "test=1").stderr
+    assert "gives test" not in told
+    for name in ("out", "all"):
+        manifest = open_dataset(tmp_path / name).manifest
+        assert {split: each.samples for split, each in manifest.splits.items()} == {"test": 6}
+        assert manifest.classes == (["ant"] if label == "ant" else ["ant", "bee"])
+
+
+def test_flat_pictures_of_one_class_are_refused_with_the_way_to_evaluate_on_them(tmp_path: Path) -> None:
+    add(tmp_path / "in", 4, "ant/{seed}.png")
+    done = command("pack", tmp_path / "in", tmp_path / "out")
+    assert done.stderr == (
+        f"error: {tmp_path}/in has one class only, 'ant'; a classifier needs two or more classes (to evaluate one on "
+        "these alone: --split test=1)\n"
+    )
+
+
+def test_pictures_to_train_on_are_put_into_test_by_two_options_only(tmp_path: Path) -> None:
+    add(tmp_path / "in", 6, "train/{label}/{seed}.png")
+    add(tmp_path / "in", 2, "val/{label}/{seed}.png")
+    refused = command("pack", tmp_path / "in", tmp_path / "out", "--split", "test=1", "--allow-leaks")
+    assert (refused.returncode, "the source gives train and val" in refused.stderr) == (2, True)
+    both = ("--split", "test=1", "--merge-and-resplit", "train,val,test", "--allow-leaks")
+    pack_by_command(tmp_path / "in", tmp_path / "out", *both)
+    assert set(packed_splits(tmp_path / "out").values()) == {"test"}
+
+
+def test_train_none_of_whose_pictures_can_be_read_is_no_external_set(tmp_path: Path) -> None:
+    add(tmp_path / "in", 6, "test/{label}/{seed}.png")
+    for name in ("ant", "bee"):
+        (tmp_path / "in/train" / name).mkdir(parents=True)
+        (tmp_path / "in/train" / name / "broken.png").write_bytes(b"nothing")
+    done = command("pack", tmp_path / "in", tmp_path / "out", "--max-reject-rate", "1")
+    assert (done.returncode, "'ant' has no readable picture in train" in done.stderr) == (3, True), done.stderr
+
+
 # the outside world
 
 

@@ -211,7 +211,7 @@ def test_file_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path: Path
     touch(tmp_path, "a.rar")
     assert refusal(tmp_path / "a.rar") == (
         f"{tmp_path}/a.rar is neither a folder nor a file that can be packed "
-        "(.zip, .tar, .tar.gz, .tgz, .tar.zst, .tzst, .csv, .tsv, .parquet)"
+        "(.zip, .tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tbz, .tar.xz, .txz, .tar.zst, .tzst, .csv, .tsv, .parquet)"
     )
 
 
@@ -246,9 +246,13 @@ def test_class_absent_from_train_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_splits_without_train_are_refused(tmp_path: Path) -> None:
+def test_splits_without_train_are_taken_for_pictures_to_evaluate_on(tmp_path: Path) -> None:
     touch(tmp_path, "val/a/1.jpg", "test/b/1.jpg")
-    assert "gives splits but no pictures in train; put the training pictures there" in refusal(tmp_path)
+    listed = find_sources(tmp_path)
+    assert ([source.split for source in listed.sources], listed.classes) == (["test", "val"], ["a", "b"])
+    assert listed.notes == [
+        f"{tmp_path} gives test and val without train: a model can be evaluated on the dataset, and none trained on it"
+    ]
 
 
 def test_scan_does_not_open_pictures(tmp_path: Path) -> None:

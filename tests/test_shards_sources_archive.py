@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from hypothesis import strategies as st
 from shards.errors import ShardError, UsageError
 from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources
+from shards.sources.list_form import ListForm
 from shards.sources.model import SourceList
 
 Tree = dict[str, bytes]
@@ -71,12 +75,25 @@ def write_tar_zst(path: Path, tree: Tree) -> Path:
     return path
 
 
+def write_tar_bz2(path: Path, tree: Tree) -> Path:
+    path.write_bytes(bz2.compress(tar_bytes(tree)))
+    return path
+
+
+def write_tar_xz(path: Path, tree: Tree) -> Path:
+    path.write_bytes(lzma.compress(tar_bytes(tree)))
+    return path
+
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 WRITERS: dict[str, Callable[[Path, Tree], Path]] = {
     "x.zip": write_zip,
     "X.ZIP": write_zip,
     "x.tar": write_tar,
     "x.tar.gz": write_tar_gz,
     "x.tgz": write_tar_gz,
+    "x.tar.bz2": write_tar_bz2,
+    "x.tar.xz": write_tar_xz,
     "x.tar.zst": write_tar_zst,
 }
 each_kind = pytest.mark.parametrize("kind", list(WRITERS))
@@ -164,8 +181,8 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path, kind: str) -> None
         double += bytes(-len(double) % 512) + tar_bytes({"a/1.jpg": b"z"})
         plain = tmp_path / "plain"
         plain.write_bytes(double)
-        if kind.endswith("gz"):
-            path.write_bytes(gzip.compress(double))
+        if ending := next((ending for ending in COMPRESS if kind.endswith(ending)), None):
+            path.write_bytes(COMPRESS[ending](double))
         elif kind.endswith("zst"):
             write_zst(path, double)
         else:
@@ -240,12 +257,12 @@ def test_archive_without_pictures_says_what_was_looked_for(tmp_path: Path, kind:
         find_sources(write(tmp_path, kind, {"a/notes.txt": b""}))
 
 
-def zip_with_raw_names(path: Path, names: list[bytes]) -> Path:
+def zip_with_raw_names(path: Path, names: list[bytes], contents: dict[int, bytes] | None = None) -> Path:
     """Write a zip whose names are bytes of no stated encoding, as programs for Chinese Windows do."""
     stand_ins = [b"@%02d" % number + b"_" * (len(name) - 3) for number, name in enumerate(names)]
     with zipfile.ZipFile(path, "w") as file:
-        for stand_in in stand_ins:
-            file.writestr(stand_in.decode(), stand_in)
+        for number, stand_in in enumerate(stand_ins):
+            file.writestr(stand_in.decode(), (contents or {}).get(number, stand_in))
     data = path.read_bytes()
     for stand_in, name in zip(stand_ins, names, strict=True):
         head, _, tail = data.rpartition(stand_in)  # the directory's copy
@@ -263,7 +280,8 @@ def test_chinese_names_of_a_zip_that_does_not_say_its_encoding_are_right(tmp_pat
     assert [source.name for source in listed.sources] == names
     assert listed.classes == ["正常", "肺炎"]
     assert listed.notes == [
-        f"{tmp_path}/x.zip does not say how its names are encoded; they were read as {encoding}: '正常/图片 1.jpg'"
+        f"{tmp_path}/x.zip does not say how its names are encoded; they were read as {encoding}, which is a guess: "
+        "'正常/图片 1.jpg'. If that is wrong, pack with --names and the encoding (cp850, cp437, gbk, shift_jis)"
     ]
     assert [data[:3] for *_, data in content(listed)] == [b"@00", b"@01"]
 
@@ -271,6 +289,74 @@ def test_chinese_names_of_a_zip_that_does_not_say_its_encoding_are_right(tmp_pat
 def test_names_of_an_old_zip_in_neither_encoding_are_read_as_the_format_says(tmp_path: Path) -> None:
     listed = find_sources(zip_with_raw_names(tmp_path / "x.zip", ["bär/1.jpg".encode("cp437"), b"ok\xff/2.jpg"]))
     assert "bär/1.jpg" in [source.name for source in listed.sources]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("cp850", ["Käfer/Øre 1.jpg", "Mücke/ð.jpg"]),
+        ("cp866", ["жук/снимок.jpg", "муха/1.jpg"]),
+        ("shift_jis", ["甲虫/写真.jpg", "ハエ/1.jpg"]),
+        ("big5", ["甲蟲/圖片.jpg", "蒼蠅/1.jpg"]),
+        ("gbk", ["甲蟲/圖片.jpg", "蒼蠅/1.jpg"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+def test_names_of_an_archive_are_read_in_the_encoding_that_the_user_says(
+    tmp_path: Path, encoding: str, names: list[str], kind: str
+) -> None:
+    if kind == "x.zip":
+        path = zip_with_raw_names(tmp_path / kind, [name.encode(encoding) for name in names])
+    else:
+        path = tmp_path / kind
+        path.write_bytes(tar_bytes(dict.fromkeys(names, b"@"), format=tarfile.GNU_FORMAT, encoding=encoding))
+    listed = find_sources(path, names=encoding.upper())
+    assert ([source.name for source in listed.sources], listed.notes) == (sorted(names), [])
+    guessed = find_sources(path, alike="keep")
+    assert "which is a guess: '" in guessed.notes[0]  # whatever was guessed
+    assert "pack with --names and the encoding" in guessed.notes[0]
+
+
+def test_western_names_are_not_taken_for_chinese_ones(tmp_path: Path) -> None:
+    names = ["Käfer/größe.jpg", "Mücke/1.jpg"]
+    listed = find_sources(zip_with_raw_names(tmp_path / "x.zip", [name.encode("cp437") for name in names]))
+    assert [source.name for source in listed.sources] == names
+    assert "read as cp437, which is a guess" in listed.notes[0]
+
+
+def test_names_that_a_zip_marks_as_utf_8_are_not_read_otherwise(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", {"Käfer/1.jpg": b"1", "b/1.jpg": b"2"})
+    assert find_sources(path, names="cp850").classes == ["Käfer", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "cp9999",
+            "--names: no encoding of text is called 'cp9999'; there are cp850, cp437, gbk, shift_jis and others",
+        ),
+        ("zlib", "--names: no encoding of text is called 'zlib'"),
+        ("", "--names: no encoding of text is called ''"),
+        (
+            "shift_jis",
+            r"x.zip has the name b'ok\xff/2.jpg', which is none in shift_jis; give another encoding, or leave",
+        ),
+    ],
+)
+def test_wrong_encoding_is_refused_by_its_fact(tmp_path: Path, name: str, says: str) -> None:
+    path = zip_with_raw_names(tmp_path / "x.zip", ["bär/1.jpg".encode("cp437"), b"ok\xff/2.jpg"])
+    with pytest.raises(UsageError) as caught:
+        find_sources(path, names=name)
+    assert says in str(caught.value)
+    assert len(find_sources(path, names="cp850").sources) == 2  # the remedies
+    assert len(find_sources(path).sources) == 2
+
+
+def test_encoding_of_names_is_refused_where_there_is_no_archive(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", FLAT_TREE)
+    with pytest.raises(UsageError, match=f"--names says how the names in an archive are encoded, and {tmp_path}/in is"):
+        find_sources(tmp_path / "in", names="cp850")
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -283,13 +369,115 @@ def test_chinese_names_of_a_tar_are_right_in_any_encoding(tmp_path: Path, form: 
     assert bool(listed.notes) == (encoding == "gbk")
 
 
-def test_backslashes_of_a_zip_written_for_windows_are_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", [0, 3, 10, 19])
+def test_backslashes_of_a_zip_are_folders_whatever_wrote_it(tmp_path: Path, system: int) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
-        for name in ("a\\1.jpg", "b\\1.jpg"):
+        for name in ("a\\", "a\\1.jpg", "b\\1.jpg", "c\\"):
             info = zipfile.ZipInfo(name)
-            info.create_system = 0
-            file.writestr(info, name)
-    assert [source.name for source in find_sources(tmp_path / "x.zip").sources] == ["a/1.jpg", "b/1.jpg"]
+            info.create_system = system
+            file.writestr(info, name if name.endswith("g") else b"")
+    listed = find_sources(tmp_path / "x.zip", drop_empty=True)
+    assert [source.name for source in listed.sources] == ["a/1.jpg", "b/1.jpg"]
+    assert [data for *_, data in content(listed)] == [b"a\\1.jpg", b"b\\1.jpg"]
+    assert listed.notes == ["the class folder 'c' is empty: left out"]
+
+
+def test_backslashes_behind_a_slash_are_folders_where_windows_wrote_them_alone(tmp_path: Path) -> None:
+    for system, names in ((0, ["in/a/1.jpg", "in/b/1.jpg"]), (3, ["in/a\\1.jpg", "in/b\\1.jpg"])):
+        with zipfile.ZipFile(tmp_path / f"{system}.zip", "w") as file:
+            for name in ("in/a\\1.jpg", "in/b\\1.jpg"):
+                info = zipfile.ZipInfo(name)
+                info.create_system = system
+                file.writestr(info, name)
+        listed = find_sources(tmp_path / f"{system}.zip", unlabelled=True)
+        assert [source.name for source in listed.sources] == names
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz"])
+def test_backslashes_of_a_tar_are_folders(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind, {"a\\1.jpg": b"1", "b\\1.jpg": b"2"})
+    assert [row[0] for row in content(find_sources(path))] == ["a/1.jpg", "b/1.jpg"]
+
+
+LISTED: Tree = {
+    "in/labels.csv": "path,label,split\n1.jpg,Käfer,train\nimg/2.jpg,b,train\n./img/../3.jpg,b,test\n".encode(),
+    "in/1.jpg": b"one",
+    "in/img/2.jpg": b"two" * 400,
+    "in/3.jpg": b"three",
+    "in/unlisted.jpg": b"four",
+}
+
+
+@each_kind
+def test_list_in_an_archive_is_read_with_its_pictures(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind, LISTED)
+    listed = find_sources(path / "in/labels.csv")
+    assert content(listed) == [
+        ("in/1.jpg", ("Käfer",), "train", 3, b"one"),
+        ("in/3.jpg", ("b",), "test", 5, b"three"),
+        ("in/img/2.jpg", ("b",), "train", 1200, b"two" * 400),
+    ]
+    assert (listed.classes, listed.root, listed.notes) == (["Käfer", "b"], path, [])
+    unlabelled = find_sources(path / "in/labels.csv", unlabelled=True)
+    assert {source.split for source in unlabelled.sources} == {"all"}
+
+
+def test_list_in_an_archive_says_what_a_list_in_the_folder_says(tmp_path: Path) -> None:
+    """Rows without a file, and the options that find them: what is suggested works."""
+    tree = {"in/labels.csv": b"path,label\n1,a\n2,b\n", "in/img/1.jpg": b"1", "in/img/2.jpg": b"2"}
+    folder, path = write_folder(tmp_path / "f", tree), write_zip(tmp_path / "x.zip", tree)
+    for root in (folder, path):
+        with pytest.raises(UsageError) as caught:
+            find_sources(root / "in/labels.csv")
+        assert str(caught.value) == (
+            f"{root}/in/labels.csv row 2: there is no file '1' (nor those of 1 more rows); paths are absolute or "
+            f"relative to {root}/in; give --base {root}/in/img --ending .jpg for '{root}/in/img/1.jpg'"
+        )
+    for base in (path / "in/img", Path("in/img")):
+        listed = find_sources(path / "in/labels.csv", form=ListForm(base=base, ending=".jpg"))
+        assert [source.name for source in listed.sources] == ["in/img/1.jpg", "in/img/2.jpg"]
+
+
+def test_parquet_list_in_an_archive_is_read(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"path": ["1.jpg", "2.jpg"], "label": ["a", "b"]}), sink)
+    path = write_zip(tmp_path / "x.zip", {"1.jpg": b"1", "2.jpg": b"2", "list.parquet": sink.getvalue()})
+    assert find_sources(path / "list.parquet").classes == ["a", "b"]
+
+
+def test_names_of_an_archive_with_a_list_are_read_in_the_encoding_that_the_user_says(tmp_path: Path) -> None:
+    names = ["Käfer 1.jpg", "Mücke.jpg", "Liste für alle.csv"]
+    rows = "path,label\nKäfer 1.jpg,a\nMücke.jpg,b\n".encode()
+    path = zip_with_raw_names(tmp_path / "x.zip", [name.encode("cp850") for name in names], {2: rows})
+    listed = find_sources(path / names[2], names="cp850")
+    assert ([source.name for source in listed.sources], listed.notes) == (names[:2], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("other.csv", "there is no list 'other.csv' in {path}; its lists are in/labels.csv"),
+        ("in/labels.parquet", "there is no list 'in/labels.parquet' in {path}; its lists are in/labels.csv"),
+    ],
+)
+def test_list_that_is_not_in_the_archive_is_answered_with_those_that_are(tmp_path: Path, name: str, says: str) -> None:
+    path = write_zip(tmp_path / "x.zip", LISTED)
+    with pytest.raises(UsageError) as caught:
+        find_sources(path / name)
+    assert str(caught.value) == says.format(path=path)
+
+
+def test_list_in_a_folder_whose_name_ends_as_an_archive_is_one_on_disk(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "x.zip", LISTED)
+    assert find_sources(folder / "in/labels.csv").sources[0].name == "./img/../3.jpg"
+
+
+def test_picture_that_is_listed_and_twice_in_the_archive_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", LISTED)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("in/1.jpg", b"other")
+    with pytest.raises(ShardError, match=r"holds 'in/1\.jpg' twice"):
+        find_sources(path / "in/labels.csv")
 
 
 def test_encrypted_zip_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -382,7 +570,9 @@ def test_threads_share_a_store(tmp_path: Path, kind: str) -> None:
     assert read == [tree[source.name] for source in listed.sources] * 5
 
 
-@pytest.mark.parametrize(("kind", "affordable"), [("x.zip", True), ("x.tar", True), ("x.tgz", False)])
+@pytest.mark.parametrize(
+    ("kind", "affordable"), [("x.zip", True), ("x.tar", True), ("x.tgz", False), ("x.tar.xz", False)]
+)
 def test_store_says_whether_it_reads_out_of_order(tmp_path: Path, kind: str, affordable: bool) -> None:
     assert find_sources(write(tmp_path, kind, FLAT_TREE)).store.random_access is affordable
 

@@ -49,6 +49,15 @@ def make_archive(pictures: Path, root: Path) -> str:
     return str(root / "pictures.zip")
 
 
+def make_archived_list(pictures: Path, root: Path) -> str:
+    with zipfile.ZipFile(root / "pictures.zip", "w") as file:
+        for number, name in enumerate(CONTENT):
+            file.write(pictures / name, f"in/{number}.png")
+        rows = "".join(f"{number}.png,{name.split('/')[0]}\n" for number, name in enumerate(CONTENT))
+        file.writestr("in/list.csv", "path,label\n" + rows)
+    return str(root / "pictures.zip/in/list.csv")
+
+
 def make_tars(pictures: Path, root: Path) -> str:
     for label in ("ant", "wasp"):
         with tarfile.open(root / f"{label}.tar", "w") as file:
@@ -69,6 +78,7 @@ EXAMPLES: dict[str, Make] = {
     "uri": lambda _pictures, _root: "s3://bucket/a?endpoint_override=127.0.0.1:9000",
     "glob": lambda pictures, _: str(pictures / "*" / "*.png"),
     "list": make_list,
+    "archived list": make_archived_list,
     "archive": make_archive,
     "dataset": make_dataset,
     "tars": make_tars,

@@ -789,13 +789,13 @@ def test_list_that_lies_in_a_folder_or_an_archive_is_told_of(folder: Path) -> No
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, Path("in") / file.relative_to(folder))
     assert [note for note in read(folder.parent / "x.zip").notes if "in/train.csv" in note] == [
-        f"no list in an archive is read; to pack by the list in/train.csv in {folder.parent}/x.zip, unpack it and give "
-        "the list"
+        f"{folder.parent}/x.zip/in/train.csv is not read; to pack by that list and not by folders, give it as SRC"
     ]
     with zipfile.ZipFile(folder.parent / "y.zip", "w") as archive:
         archive.write(folder / "1.jpg", "in/img/1.jpg")
         archive.write(path, "in/train.csv")
-    assert refusal(folder.parent / "y.zip").endswith("unpack it and give the list")
+    told = refusal(folder.parent / "y.zip")
+    assert told.endswith(f"; to pack by the list in it, give {folder.parent}/y.zip/in/train.csv")
 
 
 @pytest.mark.parametrize("header", ["Path, weight, Group", "path;weight;GROUP\u00a0", "\ufeffpath\tWEIGHT\tgroup"])

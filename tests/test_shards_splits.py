@@ -22,6 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from shards.dataset.manifest import Packing
 from shards.errors import UsageError
 from shards.splits.components import join_components
+from shards.splits.missing import make_missing
 from shards.splits.splits import Assignment, SplitOptions, assign_splits, parse_merge, parse_shares, split_stratified
 
 Labels = Sequence[tuple[str, ...]]
@@ -199,6 +200,64 @@ def test_every_says_that_given_splits_are_kept() -> None:
     found = assign(["a"] * 4, given=["train"] * 4, options=SplitOptions(every=2))
     assert found.splits == ["train"] * 4
     assert found.notes == ["the source gives every picture a split, so --every changed nothing"]
+
+
+# made where the source lacks them
+
+
+@pytest.mark.parametrize(
+    ("shares", "given", "merge", "made"),
+    [
+        ({"val": 0.2}, ["train", "test"], ("train", "val"), {"val": 0.2}),
+        ({"val": 0.2, "test": 0.1}, ["train", "test"], ("train", "val"), {"val": 0.2}),
+        ({"test": 0.1}, ["train", "val"], ("train", "test"), {"test": 0.1}),
+        ({"val": 0.2, "test": 0.1}, ["train"], ("train", "val", "test"), {"val": 0.2, "test": 0.1}),
+    ],
+)
+def test_split_that_is_asked_for_and_missing_is_made_out_of_train(
+    shares: dict[str, float], given: list[str], merge: tuple[str, ...], made: dict[str, float]
+) -> None:
+    options, notes = make_missing(SplitOptions(shares=shares, seed=3), given)
+    assert (options.merge, options.shares, options.seed) == (merge, made, 3)
+    assert notes[0].startswith(f"the source gives {' and '.join(given)}, so ")
+
+
+def test_split_that_is_made_takes_its_share_of_train_and_leaves_test_alone() -> None:
+    given = ["train"] * 40 + ["test"] * 10
+    options, _ = make_missing(SplitOptions(shares={"val": 0.2, "test": 0.5}), given)
+    splits = assign(["a", "b"] * 25, given=given, options=options).splits
+    assert Counter(splits) == {"train": 32, "val": 8, "test": 10}
+    assert splits[40:] == ["test"] * 10
+
+
+@pytest.mark.parametrize(
+    ("shares", "given"),
+    [({"val": 0.2}, ["train", "val", "test"]), ({"test": 0.1}, ["train", "test"]), ({"val": 0.2}, ["test"])],
+)
+def test_share_that_changes_nothing_is_named(shares: dict[str, float], given: list[str]) -> None:
+    before = SplitOptions(shares=shares)
+    options, (note,) = make_missing(before, given)
+    assert options == before
+    assert "changes nothing: the source gives " in note
+    assert ("--merge-and-resplit" in note) == ("train" in given)
+
+
+@pytest.mark.parametrize("given", [[None], ["all"], []])
+def test_pictures_without_a_split_need_nothing_made(given: list[str | None]) -> None:
+    before = SplitOptions(shares={"val": 0.2})
+    assert make_missing(before, given) == (before, [])
+
+
+def test_all_pictures_are_to_evaluate_on_where_test_is_all() -> None:
+    options = SplitOptions(shares=parse_shares("test=1"))
+    assert assign(["a"] * 3, options=options).splits == ["test"] * 3
+    assert assign(["a"] * 3, given=["val", None, "test"], options=options).splits == ["val", "test", "test"]
+
+
+@pytest.mark.parametrize("text", ["val=1", "val=0.1,test=1", "test=1,val=0.1", "test=2", "train=1"])
+def test_nothing_but_test_can_be_all(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_shares(text)
 
 
 # merged and dealt out anew

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from several_labels import write_shapes
 from sklearn import metrics as sk
 
 import trainer.evaluate.__main__ as trainer_evaluate
@@ -32,6 +33,7 @@ from shards.order.plan import sequential_refs
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
+from shards.splits.splits import SplitOptions
 from trainer.contract.bundle import Bundle
 from trainer.evaluate.evaluate import evaluate
 from trainer.evaluate.files import write_evaluation
@@ -448,13 +450,87 @@ def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:
     return err.removeprefix("error: ").rstrip()
 
 
-def test_dataset_of_other_classes_is_refused_with_both_lists(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "pictures", ignore=shutil.ignore_patterns("red"))
-    pack(find_sources(tmp_path / "pictures"), tmp_path / "two", PackOptions())
-    assert refusal(trainer_evaluate.main, bundle_path, f"{tmp_path}/two:val", "--out", tmp_path / "out") == (
-        "the bundle knows the classes blue, green, red, the dataset has blue, green; "
-        "labels would not mean the same, so nothing was evaluated"
+@pytest.fixture(scope="module")
+def whole(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The rows of the bundle's evaluation on test, by the name of the picture below its split."""
+    out = tmp_path_factory.mktemp("whole")
+    evaluate(EvaluateOptions(bundle=bundle_path, data=f"{dataset_path}:test", out=out))
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    return {row["path"].partition("/")[2]: row for row in rows}
+
+
+@pytest.mark.parametrize(("kept", "flat"), [(("green", "red"), True), (("red",), False)])
+def test_external_set_that_lacks_classes_is_evaluated_by_their_names(
+    bundle_path: Path,
+    pictures: Path,
+    whole: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    kept: tuple[str, ...],
+    flat: bool,
+) -> None:
+    for name in kept:
+        shutil.copytree(pictures / "test" / name, tmp_path / "new" / ("" if flat else "test") / name)
+    shares = {"test": 1.0} if flat else {"val": 0.1, "test": 0.1}
+    pack(
+        find_sources(tmp_path / "new", incomplete=flat),
+        tmp_path / "set",
+        PackOptions(split=SplitOptions(shares=shares)),
     )
+    assert open_dataset(tmp_path / "set").classes == list(kept)
+    code, printed, err = run(trainer_evaluate.main, bundle_path, tmp_path / "set", "--out", tmp_path / "out")
+    assert code == 0, err
+    missing = [name for name in CLASSES if name not in kept]
+    assert (f"note: no picture is of {', '.join(missing)}, which the bundle knows" in printed) == bool(missing)
+    rows = pq.read_table(tmp_path / "out/predictions.parquet").to_pylist()
+    assert len(rows) == 8 * len(kept)
+    for row in rows:
+        same = whole[row["path"].removeprefix("test/")]
+        assert {key: row[key] for key in ("label", "prediction", *(f"logit_{name}" for name in CLASSES))} == {
+            key: pytest.approx(same[key], abs=1e-4) if key.startswith("logit") else same[key]
+            for key in ("label", "prediction", *(f"logit_{name}" for name in CLASSES))
+        }
+    metrics = json.loads((tmp_path / "out/metrics.json").read_bytes())
+    assert metrics["accuracy"] == np.mean([row["label"] == row["prediction"] for row in rows])
+    assert np.sum(metrics["confusion"], axis=1).tolist() == [8 * (name in kept) for name in CLASSES]
+
+
+def test_class_that_is_spelt_otherwise_is_named(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "test/red", tmp_path / "new/test/Red")
+    pack(find_sources(tmp_path / "new"), tmp_path / "set", PackOptions(positive="Red"))
+    _, printed, _ = run(trainer_evaluate.main, bundle_path, tmp_path / "set", "--out", tmp_path / "out")
+    assert f"note: {tmp_path}/set: the class 'Red' is taken for the bundle's 'red'" in printed
+    assert json.loads((tmp_path / "out/metrics.json").read_bytes())["positive"] == "red"
+
+
+def test_external_set_of_several_labels_is_evaluated_by_their_names(several_run: Path, tmp_path: Path) -> None:
+    listed = write_shapes(tmp_path / "shapes", {"test": 4}).read_text().splitlines()
+    kept = [listed[0], *(row for row in listed[1:] if "bars" not in row)]
+    (tmp_path / "shapes/new.csv").write_text("\n".join([*kept, ""]))
+    pack(find_sources(tmp_path / "shapes/new.csv"), tmp_path / "set", PackOptions())
+    found = open_dataset(tmp_path / "set")
+    assert (found.classes, found.manifest.task) == (["disc", "square"], "multi-label")
+    code, _, err = run(trainer_evaluate.main, several_run / "bundle", tmp_path / "set", "--out", tmp_path / "out")
+    assert code == 0, err
+    for row in pq.read_table(tmp_path / "out/predictions.parquet").to_pylist():
+        assert set(filter(None, row["label"].split(";"))) == {
+            name for name in ("disc", "square") if name in next(each for each in kept if row["path"] in each)
+        }
+
+
+def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
+    bundle_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for name in ("pink", "Red"):
+        shutil.copytree(pictures / "test/red", tmp_path / name / "test" / name)
+        shutil.copytree(pictures / "test/blue", tmp_path / name / "test" / ("blue" if name == "pink" else "red"))
+        listed = find_sources(tmp_path / name, alike="keep")
+        pack(listed, tmp_path / f"{name}-set", PackOptions(audit="none"))
+        told = refusal(trainer_evaluate.main, bundle_path, tmp_path / f"{name}-set", "--out", tmp_path / "out")
+        assert f"-set has a class '{'pink' if name == 'pink' else 'red'}', which the bundle does not know" in told
+    # The remedy: its pictures are left out.
+    shutil.rmtree(tmp_path / "pink/test/pink")
+    pack(find_sources(tmp_path / "pink"), tmp_path / "left", PackOptions())
+    assert run(trainer_evaluate.main, bundle_path, tmp_path / "left", "--out", tmp_path / "out")[0] == 0
 
 
 @pytest.mark.parametrize(

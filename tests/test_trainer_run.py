@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from in_process import command
 
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
@@ -286,9 +287,9 @@ def test_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def without(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Datasets that lack the part of that name."""
+    """Datasets that lack the part of that name; the folder `pictures` beside each is what it was packed of."""
     datasets: dict[str, Path] = {}
-    for part in ("val", "test"):
+    for part in ("train", "val", "test"):
         root = tmp_path_factory.mktemp("without")
         shutil.copytree(pictures, root / "pictures", ignore=shutil.ignore_patterns(part))
         datasets[part] = root / "dataset"
@@ -296,13 +297,53 @@ def without(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return datasets
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_dataset_without_a_part_that_the_run_needs_is_refused_before_it_starts(
     without: dict[str, Path], part: str, tmp_path: Path
 ) -> None:
     sentence = refusal("smoke", *options(without[part], tmp_path / "runs"))
     assert sentence.startswith(f"{without[part]} has no split '{part}'; it has ")
+    assert ("evaluate_on=[" in sentence) == (part == "test")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_packing_as_the_refusal_of_a_missing_part_says_gives_a_run_that_trains(
+    without: dict[str, Path], part: str, tmp_path: Path
+) -> None:
+    sentence = refusal("smoke", *options(without[part], tmp_path / "runs"))
+    told = re.search(r"Pack its pictures again into a new folder with (--split \S+), which", sentence)
+    assert told, sentence
+    packed = command("pack", without[part].parent / "pictures", tmp_path / "new", *told[1].split(" "))
+    assert packed.returncode == 0, packed.stderr
+    before, after = (open_dataset(path).manifest.splits for path in (without[part], tmp_path / "new"))
+    given = "test" if part == "val" else "val"
+    assert after[given] == before[given]
+    assert after["train"].samples + after[part].samples == before["train"].samples
+    done = run("smoke", *options(tmp_path / "new", tmp_path / "runs", "epochs=1"))
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(("asked", "left"), [("[test]", "[val]"), ("[train, test]", "[train]")])
+def test_run_whose_evaluation_lacks_its_split_is_refused_with_what_trains(
+    without: dict[str, Path], tmp_path: Path, asked: str, left: str
+) -> None:
+    sentence = refusal("smoke", *options(without["test"], tmp_path, f"evaluate_on={asked}"))
+    told = re.search(r"; or give (evaluate_on=\S+), which needs no test$", sentence)
+    assert told, sentence
+    assert told[1] == f"evaluate_on={left}"
+    done = run("smoke", *options(without["test"], tmp_path, told[1]), "--dry-run")
+    assert done.code == 0, done.err
+
+
+def test_external_set_is_trained_on_once_its_pictures_lie_in_no_split(without: dict[str, Path], tmp_path: Path) -> None:
+    sentence = refusal("smoke", *options(without["train"], tmp_path / "runs"))
+    assert "pack them without --split test=1 as class folders that lie in no folder of a split" in sentence
+    shutil.copytree(without["train"].parent / "pictures/test", tmp_path / "moved")
+    packed = command("pack", tmp_path / "moved", tmp_path / "new")
+    assert packed.returncode == 0, packed.stderr
+    done = run("smoke", *options(tmp_path / "new", tmp_path / "runs"), "--dry-run")
+    assert done.code == 0, done.err
 
 
 def test_dataset_without_a_test_part_trains_when_nothing_asks_for_it(without: dict[str, Path], tmp_path: Path) -> None:

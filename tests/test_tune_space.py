@@ -50,6 +50,23 @@ def test_a_trial_is_one_rank_in_the_sweep_s_folder_and_never_sees_the_test_part(
         assert trial.recipe.track.group == "mine"
 
 
+def test_factors_and_levels_are_called_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "factors:\n"
+        "  on:\n    yes: &base {epochs: 1}\n    no: {<<: *base, epochs: 2}\n    ~: {}\n"
+        "  0x10:\n    1.50: {freeze: []}\n    010: {augment.policy: none}\n    2024-01-02: {}\n"
+    )
+    space = load_space(str(path))
+    assert {name: list(levels) for name, levels in space.factors.items()} == {
+        "on": ["yes", "no", "~"], "0x10": ["1.50", "010", "2024-01-02"]
+    }  # fmt: skip
+    assert space.factors["on"]["no"] == {"epochs": 2}
+    trials = make_trials(load_recipe("smoke"), space, Path("/sweeps/mine"))
+    assert trials[0].levels == {"on": "yes", "0x10": "1.50"}
+    assert [trial.recipe.epochs for trial in trials[2:4]] == [1, 2]
+
+
 def test_an_unknown_option_of_a_level_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"no option 'optim\.peek_lr': did you mean 'peak_lr'\?"):
         make({"rate": {"low": {"optim.peek_lr": 0.1}}})

@@ -17,6 +17,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RunFolder
 
 SPACES = Path(__file__).parent / "spaces"
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class Space(Section):
@@ -66,11 +67,36 @@ def load_space(location: str) -> Space:
         names = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))
         raise UsageError(f"no space '{location}': neither a file nor one of {names}")
     try:
-        return Space.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Space.model_validate(_parse(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as err:
         raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     except ValidationError as err:
         raise UsageError(f"{path}: {explain_invalid(err)}") from err
+
+
+def _parse(text: str) -> Any:
+    """Return what YAML says, with the names of factors and levels as they are written: `no` is a name, not False.
+
+    >>> _parse("factors: {pretrained: {yes: {epochs: 1}, 0x10: {freeze: no}}}")
+    {'factors': {'pretrained': {'yes': {'epochs': 1}, '0x10': {'freeze': False}}}}
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _take_names(node, 4)
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def _take_names(node: yaml.Node | None, depth: int) -> None:
+    """Make text of the keys of mappings, so many mappings deep: keys of the space, factors, levels, options."""
+    if depth == 0 or not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+            key.tag = _TEXT
+        _take_names(value, depth - 1)
 
 
 def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:

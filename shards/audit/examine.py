@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,8 @@ import xxhash
 
 from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, examine
 from shards.dataset.index import encode_table
+from shards.files.disk import MOVE_TEMPORARIES, naming_disk
+from shards.files.sizes import format_size
 from shards.pictures.decode import DecodeOptions
 from shards.pictures.decoding import VERSION as DECODING
 from shards.sources.load import load_chunks
@@ -166,6 +170,11 @@ def _spool(count: int) -> npt.NDArray[np.uint8]:
     """Return zeros on disk: a kilobyte for each picture is too much to hold for millions of them."""
     if count == 0:
         return np.empty((0, THUMBNAIL_BYTES), np.uint8)
-    with tempfile.TemporaryFile(prefix="shardline-thumbnails-") as file:
-        file.truncate(count * THUMBNAIL_BYTES)
+    size = count * THUMBNAIL_BYTES
+    with (
+        naming_disk(Path(tempfile.gettempdir(), "thumbnails"), format_size(size), MOVE_TEMPORARIES),
+        tempfile.TemporaryFile(prefix="shardline-thumbnails-") as file,
+    ):
+        # Whole from the start: a page of a mapped file that the disk has no room for ends the process by a signal.
+        os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, np.uint8, "r+", shape=(count, THUMBNAIL_BYTES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def find_near(word: str, known: Iterable[str], most: int = 1) -> list[str]:
@@ -35,3 +35,13 @@ def count_things(number: int, one: str, several: str = "") -> str:
     ('1 path', '2,000 paths', '1 link is')
     """
     return f"1 {one}" if number == 1 else f"{number:,} {several or one + 's'}"
+
+
+def join_some(names: Sequence[str], most: int = 10) -> str:
+    """Return names in a row, of many the first and how many there are more.
+
+    >>> join_some(["ant", "bee"]), join_some(["ant", "bee", "wasp", "fly"], most=3)
+    ('ant, bee', 'ant, bee, wasp and 1 more')
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

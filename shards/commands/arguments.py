@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,8 @@ from shards.sources.find import find_sources
 from shards.sources.kinds import PACKED_KINDS, describe
 from shards.sources.list_form import ListForm, parse_form
 from shards.sources.model import SourceList
-from shards.splits.splits import SplitOptions, parse_merge, parse_shares
+from shards.splits.missing import make_missing
+from shards.splits.splits import ONLY_TEST, SplitOptions, parse_merge, parse_shares
 from shards.workers.openmp import count_cpus
 from shards.workers.pools import Pool, open_pool
 
@@ -43,6 +45,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sources")
     group.add_argument("--unlabelled", action="store_true", help="all pictures below SRC, without labels")
     add_layout_argument(group)
+    add_names_argument(group)
     group.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     group.add_argument(
         "--alike", choices=ALIKE, default="refuse", help="of classes that look alike (Cat and cat, 1 and 01)"
@@ -53,7 +56,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--group-regex", metavar="RE", help="what to keep in one split, such as '(person\\d+)'")
     add_list_arguments(parser)
     group = parser.add_argument_group("splits")
-    group.add_argument("--split", help=f"shares where SRC has no splits; none = all train (default: {DEFAULT_SHARES})")
+    group.add_argument(
+        "--split", help=f"shares where SRC has no splits (default: {DEFAULT_SHARES}); one that SRC lacks is made out "
+        "of its train; none = all train; test=1 = all to evaluate on"
+    )  # fmt: skip
     group.add_argument("--every", type=int, metavar="N", help="each Nth picture of a class to test, no randomness")
     group.add_argument("--merge-and-resplit", metavar="A,B", help="pool these splits of SRC and split them anew")
     group.add_argument("--fraction", type=float, default=1.0, help="share of train to use, stratified")
@@ -73,6 +79,14 @@ def add_layout_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--layout", metavar="FOLDERS", help="what the folders mean, from the top down: split/class, class/split, "
         "class/... (all that lies in it), any/class (one above means nothing), class/NAME (its folders NAME alone)"
+    )  # fmt: skip
+
+
+def add_names_argument(group: argparse._ActionsContainer) -> None:
+    """Add what says how names in an archive are encoded."""
+    group.add_argument(
+        "--names", metavar="ENCODING", help="of the names in an archive that does not say it, such as cp850, cp866, "
+        "shift_jis (default: the one of utf-8, gbk and cp437 or latin-1 that fits)"
     )  # fmt: skip
 
 
@@ -138,7 +152,23 @@ def read_sources(arguments: argparse.Namespace) -> SourceList:
         form=_read_form(arguments),
         alike=arguments.alike,
         drop_empty=arguments.drop_empty_classes,
+        incomplete=_read_shares(arguments) == ONLY_TEST,
+        names=arguments.names,
     )
+
+
+def settle_splits(
+    arguments: argparse.Namespace, listed: SourceList, options: PackOptions
+) -> tuple[SourceList, PackOptions]:
+    """Return the pictures, with notes, and the options by which splits are made that --split names and they lack.
+
+    Raises:
+        UsageError: As `make_missing`.
+    """
+    if arguments.split is None:
+        return listed, options
+    split, notes = make_missing(options.split, {source.split for source in listed.sources})
+    return replace(listed, notes=[*listed.notes, *notes]), options.model_copy(update={"split": split})
 
 
 def _read_form(arguments: argparse.Namespace) -> ListForm:

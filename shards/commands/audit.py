@@ -19,6 +19,7 @@ from shards.commands.arguments import (
     choose_pool,
     read_options,
     read_sources,
+    settle_splits,
 )
 from shards.commands.progress import show_progress
 from shards.dataset.manifest import MANIFEST_NAME
@@ -40,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Audit as `pack` would, write the pages, print the summary; what `pack` would refuse exits 3."""
     options = read_options(arguments)
-    listed = read_sources(arguments)
+    listed, options = settle_splits(arguments, read_sources(arguments), options)
     storage = open_storage(arguments.out)
     _refuse_dataset(storage)
     with choose_pool(arguments) as pool, show_progress() as progress, storage.locked():

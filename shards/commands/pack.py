@@ -14,6 +14,7 @@ from shards.commands.arguments import (
     choose_pool,
     read_options,
     read_sources,
+    settle_splits,
     spell_options,
     spell_path,
 )
@@ -30,7 +31,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_source_arguments(parser)
     parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     group = parser.add_argument_group("shards")
-    group.add_argument("--shard-bytes", default="64MiB", help="size after which a shard is closed")
+    group.add_argument(
+        "--shard-bytes", default="64MiB", help="bytes of pictures in a shard; a tar has about 3 KiB more for each"
+    )  # fmt: skip
     group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
     group.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk pictures")
     group.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
@@ -54,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         drop_duplicates=arguments.drop_duplicates,
         positive=arguments.positive,
     )
-    listed = read_sources(arguments)
+    listed, options = settle_splits(arguments, read_sources(arguments), options)
     command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))
     with choose_pool(arguments) as pool, show_progress() as progress:
         manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update, command)

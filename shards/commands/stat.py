@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from shards.commands.arguments import STYLE
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
 from shards.dataset.positive import describe_default
+
+_LISTED, _NAMED = 50, 3
+"""Classes of which each has its number printed; of more, so many at either end are named."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,13 +50,30 @@ def print_dataset(location: object, manifest: Manifest) -> None:
         found = f"audited: {audited.leaks} leaks, {audited.conflicts} conflicts, {audited.duplicates} duplicates"
     print(f"{location}  {manifest.fingerprint()[:12]}  {manifest.task}, {found}")
     for name, split in manifest.splits.items():
-        names = zip(manifest.display_names, split.class_counts, strict=True)
-        classes = ", ".join(f"{label} {count:,}" for label, count in names)
+        classes = _describe_counts(manifest.display_names, split.class_counts)
         size = f"{split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB"
         print(f"  {name:5}  {size}: {classes or 'unlabelled'}")
+    if len(manifest.classes) > _LISTED:
+        print("  (`stat --json` prints what there is of each class)")
     positive = _describe_positive(manifest)
     if positive:
         print(f"  positive class: {positive}")
+
+
+def _describe_counts(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Return how many samples each class has; of many classes what the range is, and which have fewest and most.
+
+    >>> _describe_counts(["ant", "bee"], [3, 1])
+    'ant 3, bee 1'
+    >>> _describe_counts([f"c{number}" for number in range(2_000)], list(range(2_000)))
+    '2,000 classes of 0 to 1,999, fewest c0 0, c1 1, c2 2, most c1999 1,999, c1998 1,998, c1997 1,997'
+    """
+    if len(names) <= _LISTED:
+        return ", ".join(f"{label} {count:,}" for label, count in zip(names, counts, strict=True))
+    order = sorted(range(len(names)), key=lambda number: counts[number])
+    fewest, most = order[:_NAMED], order[: -_NAMED - 1 : -1]
+    some = (", ".join(f"{names[number]} {counts[number]:,}" for number in numbers) for numbers in (fewest, most))
+    return f"{len(names):,} classes of {min(counts):,} to {max(counts):,}, fewest {', most '.join(some)}"
 
 
 def _describe_positive(manifest: Manifest) -> str | None:
@@ -77,15 +98,19 @@ def summarise_mix(dataset: Dataset) -> dict[str, dict[str, list[float]]]:
 def _print_mix(dataset: Dataset) -> None:
     for name, classes in summarise_mix(dataset).items():
         if classes:
-            parts = ", ".join(f"{label} {low:.0%}..{high:.0%}" for label, (low, high) in classes.items())
-            print(f"  {name:5}  share of a class in a shard: {parts}")
+            print(f"  {name:5}  share of a class in a shard: {_describe_ranges(classes)}")
+
+
+def _describe_ranges(classes: dict[str, list[float]]) -> str:
+    shown = list(classes)
+    if len(classes) > _LISTED:
+        shown = sorted(classes, key=lambda label: classes[label][0] - classes[label][1])[:_NAMED]
+    parts = ", ".join(f"{label} {classes[label][0]:.0%}..{classes[label][1]:.0%}" for label in shown)
+    return parts if len(shown) == len(classes) else f"furthest apart for {parts}"
 
 
 def _print_shards(dataset: Dataset) -> None:
     rows: list[dict[str, Any]] = dataset.table.to_pylist()
     for row in rows:
-        mix = zip(dataset.classes, row["class_counts"], strict=True)
-        print(
-            f"  {row['name']}  {row['count']:>7,} samples, {row['bytes'] / 2**20:,.1f} MiB: "
-            + ", ".join(f"{label} {count:,}" for label, count in mix)
-        )
+        size = f"{row['count']:>7,} samples, {row['bytes'] / 2**20:,.1f} MiB"
+        print(f"  {row['name']}  {size}: {_describe_counts(dataset.classes, row['class_counts'])}")

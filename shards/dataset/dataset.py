@@ -127,9 +127,21 @@ class Dataset:
         if name not in self.manifest.splits:
             raise UsageError(
                 f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
-                "Pack again with --split val=0.1,test=0.1 to make the missing ones"
+                f"{self._spell_remedy(name)}"
             )
         return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache, self.manifest.task)
+
+    def _spell_remedy(self, name: str) -> str:
+        if name not in ("train", "val", "test"):
+            return f"Name one of those, such as {next(iter(self.manifest.splits))}"
+        if self.manifest.task == "unlabelled":
+            return "Pack the pictures with their labels, which a split is for"
+        if "train" not in self.manifest.splits:
+            return (
+                "It holds pictures to evaluate a model on alone; to train on them, pack them without --split test=1 as "
+                "class folders that lie in no folder of a split, or by a list without the column split"
+            )
+        return "Pack its pictures again into a new folder with --split val=0.1,test=0.1, which makes the missing ones"
 
 
 def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dataset:

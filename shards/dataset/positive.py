@@ -36,7 +36,9 @@ def find_misfit(
         )
     if positive in classes:
         return None
-    return f"is none of the classes {_list(classes)}{_suggest(positive, classes, display_names)}"
+    from shards.cli.sentences import join_some  # late: a replica needs it for no request
+
+    return f"is none of the classes {join_some(classes, _LISTED)}{_suggest(positive, classes, display_names)}"
 
 
 def check_positive(positive: str | None, classes: Sequence[str], display_names: Sequence[str], task: str) -> None:
@@ -58,11 +60,6 @@ def describe_default(classes: Sequence[str]) -> str | None:
     """
     name = default_positive(classes)
     return None if name is None else f"{name}, the second of two classes, as nothing names one"
-
-
-def _list(classes: Sequence[str]) -> str:
-    more = len(classes) - _LISTED
-    return ", ".join(classes[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _suggest(positive: str, classes: Sequence[str], display_names: Sequence[str]) -> str:

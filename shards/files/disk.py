@@ -16,6 +16,7 @@ _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
 """The words of Rust, which safetensors is written in, and of Python in the text that Ray makes of an error."""
 _ELSEWHERE = "name a folder on another disk"
+MOVE_TEMPORARIES = "set TMPDIR to a folder on another disk"
 
 
 class DiskError(OSError):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shards.cli.sentences import count_things
+from shards.cli.sentences import count_things, join_some
 from shards.dataset.manifest import Manifest
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import hash_bytes
@@ -69,7 +69,7 @@ def _refuse_new_class(manifest: Manifest, listed: SourceList, remedy: str) -> No
     if len(read_splits(manifest.classes, affixes=True)) == len(manifest.classes):
         before = ", or give --layout class/... where the folders of these names were taken for classes"
     raise UsageError(
-        f"class '{unknown[0]}' is new, and an update keeps the classes as they are ({', '.join(manifest.classes)}), "
+        f"class '{unknown[0]}' is new, and an update keeps the classes as they are ({join_some(manifest.classes)}), "
         f"because labels are positions in that list; {remedy}{before}"
     )
 

@@ -70,10 +70,17 @@ def _cut(members: Ints, sizes: Ints, shard_bytes: int) -> Iterator[Ints]:
         yield members[begin:]
 
 
-def refuse_lost_classes(plan: list[ShardPlan], sources: Sequence[Source], classes: list[str]) -> None:
-    """Raise a ShardError when a class has nothing in train; the unreadable pictures may be all that it had."""
+def refuse_lost_classes(
+    plan: list[ShardPlan], sources: Sequence[Source], classes: list[str], *, trains: bool = True
+) -> None:
+    """Raise a ShardError when a class has nothing in train; the unreadable pictures may be all that it had.
+
+    trains: Whether the dataset is to be trained on, not to evaluate on alone.
+    """
     if not plan:
         raise ShardError("no picture is left to be packed: every one is unreadable or left out; repair them")
+    if not trains:
+        return
     train = (member for shard in plan if shard.split == "train" for member in shard.members.tolist())
     left = {label for member in train for label in sources[member].labels}
     lost = [name for name in classes if name not in left]

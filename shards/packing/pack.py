@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from shards.audit.examine import Progress
 from shards.dataset.manifest import MANIFEST_NAME, VERSION, Manifest, Packing, parse_manifest
 from shards.dataset.origin import PackCommand, find_commands, record_command
 from shards.errors import UsageError
+from shards.files.disk import MOVE_TEMPORARIES, DiskError
 from shards.files.fingerprint import fingerprint_json
 from shards.packing.age import check_age, compare_age
 from shards.packing.claim import claim_target, refuse_foreign, release_target
@@ -153,7 +155,7 @@ def _compare(
     It is not touched, but for another positive class.
     """
     manifest = parse_manifest(storage.read(MANIFEST_NAME), f"{storage}/{MANIFEST_NAME}")
-    with tempfile.TemporaryDirectory(prefix="shardline-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="shardline-") as scratch, _moving_temporaries():
         chosen, plan = _plan(listed, Base(), FolderStorage(Path(scratch)), options, run)
     shown = listed.display_names or listed.classes
     if _identify(plan, chosen, listed.classes, options) != manifest.packing.plan or shown != manifest.display_names:
@@ -169,6 +171,15 @@ def _compare(
     if options.positive not in (None, manifest.positive):
         record_command(storage, manifest.updates, command)
     return name_positive(manifest, options.positive, storage, run.say)
+
+
+@contextlib.contextmanager
+def _moving_temporaries() -> Iterator[None]:
+    """Say of a disk that refuses what is written while the block runs that it is the one of temporary files."""
+    try:
+        yield
+    except DiskError as err:
+        raise DiskError(err.errno or 0, err.fact, err.remedy, MOVE_TEMPORARIES, err.filename) from err
 
 
 def _plan(
@@ -188,7 +199,8 @@ def _plan(
         start=base.start(),
     )
     if base.manifest is None:
-        refuse_lost_classes(plan, chosen.sources, listed.classes)
+        trains = not options.split.is_only_test and listed.may_train
+        refuse_lost_classes(plan, chosen.sources, listed.classes, trains=trains)
     return chosen, plan
 
 

@@ -27,13 +27,16 @@ def find_alike(classes: Iterable[str]) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def settle_classes(src: Path, listed: SourceList, alike: Alike = "refuse", drop_empty: bool = False) -> SourceList:
+def settle_classes(
+    src: Path, listed: SourceList, alike: Alike = "refuse", drop_empty: bool = False, one_is_enough: bool = False
+) -> SourceList:
     """Return the pictures with each class once, and every class folder accounted for.
 
     Args:
         src: What error messages call the whole.
         alike: Of classes that look alike; join: all pictures come to the spelling that most of them have.
         drop_empty: Leave out class folders that hold no picture that is read.
+        one_is_enough: No model is to learn the classes from these pictures.
 
     Raises:
         UsageError: Such classes or folders, where nothing is said about them, or one class left.
@@ -47,7 +50,7 @@ def settle_classes(src: Path, listed: SourceList, alike: Alike = "refuse", drop_
             "--alike join to make one class of them, or --alike keep if they are different"
         )
     if groups and alike == "join":
-        listed = _join(src, listed, groups)
+        listed = _join(src, listed, groups, one_is_enough)
     known = set(map(fold_class, listed.classes))
     lost = {name: what for name, what in listed.lost.items() if fold_class(name) not in known}
     if lost and not drop_empty:
@@ -67,7 +70,7 @@ def _describe_lost(lost: dict[str, str]) -> str:
     return f"the class folder '{name}' {what}{others}"
 
 
-def _join(src: Path, listed: SourceList, groups: Sequence[Sequence[str]]) -> SourceList:
+def _join(src: Path, listed: SourceList, groups: Sequence[Sequence[str]], one_is_enough: bool) -> SourceList:
     counts = Counter(label for source in listed.sources for label in source.labels)
     kept: dict[str, str] = {}
     notes = []
@@ -77,7 +80,7 @@ def _join(src: Path, listed: SourceList, groups: Sequence[Sequence[str]]) -> Sou
         spelt = ", ".join(f"{_show(name)} ({counts[name]:,})" for name in names)
         notes.append(f"the classes {spelt} look alike and are one: {_show(best)}")
     classes = [name for name in listed.classes if kept.get(name, name) == name]
-    if len(classes) < 2:
+    if len(classes) < 2 and not one_is_enough:
         raise UsageError(f"{src} has one class only once those that look alike are joined; give --alike keep")
     sources = [_rename(source, kept) for source in listed.sources]
     return replace(

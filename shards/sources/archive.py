@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
 from shards.pictures.signature import DICOM_BYTES, is_dicom
-from shards.sources.archive_names import decode_names
+from shards.sources.archive_names import decode_names, use_slashes
 from shards.sources.content import may_be_dicom
 from shards.sources.endings import ENDINGS, SIDECAR, read_ending
 from shards.sources.folder import is_dicom_name
@@ -19,32 +19,65 @@ from shards.sources.pattern import Pattern
 from shards.sources.table import find_lists
 from shards.sources.tars import Member, PassedTar, StreamStore, TarStore, open_tar
 from shards.sources.webdataset import holds_samples, list_tars
-from shards.sources.zips import ZipStore, list_zip
+from shards.sources.zips import Listed, ZipStore, list_zip
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that has been passed over, and what hands out its files.
+
+    holds_samples: it is a tar whose pictures have their labels beside them.
+    """
+
+    path: Path
+    listed: Listed
+    store: Store
+    holds_samples: bool = False
 
 
 def list_archive(
-    path: Path, *, unlabelled: bool = False, pattern: Pattern | None = None, incomplete: bool = False
+    path: Path,
+    *,
+    unlabelled: bool = False,
+    pattern: Pattern | None = None,
+    incomplete: bool = False,
+    encoding: str | None = None,
 ) -> SourceList:
     """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.
 
     An uncompressed tar whose pictures have their labels beside them is a WebDataset shard, unless the user says what
-    its folders mean.
+    its folders mean. encoding: as for `scan_archive`.
 
     Raises:
-        UsageError: As `lay_out`.
+        UsageError: As `lay_out` and `scan_archive`.
         ShardError: A damaged or encrypted archive, or two pictures of one name.
     """
+    archive = scan_archive(path, encoding)
+    if archive.holds_samples and pattern is None:
+        return list_tars(path.parent, [path.name], unlabelled=unlabelled, incomplete=incomplete)
+    return _list(path, archive.listed, archive.store, unlabelled, pattern, incomplete)
+
+
+def scan_archive(path: Path, encoding: str | None = None) -> Archive:
+    """Return what an archive holds.
+
+    Args:
+        path: Its name ends in one of ARCHIVE_ENDINGS.
+        encoding: Of names that the archive does not say it of; None: guess.
+
+    Raises:
+        UsageError: Names that are none in this encoding.
+        ShardError: Damaged, encrypted, or cut short.
+    """
     if path.name.lower().endswith(".zip"):
-        entries, links, folders, notes = list_zip(path)
-        return _list(path, _Found(entries, links, folders, notes), ZipStore(path), unlabelled, pattern, incomplete)
+        return Archive(path, list_zip(path, encoding), ZipStore(path))
     plain = path.name.lower().endswith(".tar")
     with open_tar(path) as file:
         tar = PassedTar(path, file)
         members = [_look_into(tar, member) for member in tar]
         tar.drain()
-    if plain and pattern is None and holds_samples(member.name for member in members if member.plain):
-        return list_tars(path.parent, [path.name], unlabelled=unlabelled, incomplete=incomplete)
-    members, notes = _decode(path, members)
+    samples = plain and holds_samples(member.name for member in members if member.plain)
+    members, notes = _decode(path, members, encoding)
     # Any change of the archive may be a change of any picture in it.
     stamp = path.stat().st_mtime_ns
     entries = [
@@ -53,24 +86,14 @@ def list_archive(
     links = [member.name for member in members if not member.plain and not member.folder]
     folders = [member.name for member in members if member.folder]
     store = TarStore(path) if plain else StreamStore(path)
-    return _list(path, _Found(entries, links, folders, notes), store, unlabelled, pattern, incomplete)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The files of an archive, its links and folders by name, and sentences for the user."""
-
-    entries: list[Entry]
-    links: list[str]
-    folders: list[str]
-    notes: list[str]
+    return Archive(path, Listed(entries, links, folders, notes), store, samples)
 
 
 def _list(
-    path: Path, found: _Found, store: Store, unlabelled: bool, pattern: Pattern | None, incomplete: bool
+    path: Path, found: Listed, store: Store, unlabelled: bool, pattern: Pattern | None, incomplete: bool
 ) -> SourceList:
     lists = [] if unlabelled else find_lists(entry.name for entry in found.entries)
-    remedy = f"to pack by the list {lists[0]} in {path}, unpack it and give the list" if lists else ""
+    remedy = f"to pack by the list in it, give {path / lists[0]}" if lists else ""
     try:
         layout = lay_out(
             path,
@@ -86,13 +109,13 @@ def _list(
             raise UsageError(f"{err}; {remedy}") from err
         raise
     refuse_doubles(path, (source.name for source in layout.sources))
-    notes = [*layout.notes, *found.notes, *_describe_links(path, found.links)]
+    notes = [*layout.notes, *found.notes, *describe_links(path, found.links)]
     if any(entry.name.rpartition("/")[2] == SIDECAR for entry in found.entries):
         notes.append(f"{SIDECAR} in {path} is not read; for weights and groups, unpack it or make a list with them")
     if remedy:
-        notes.append(f"no list in an archive is read; {remedy}")
+        notes.append(f"{path / lists[0]} is not read; to pack by that list and not by folders, give it as SRC")
     if any(is_dicom_name(source.name) for source in layout.sources):
-        notes.append(f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it")
+        notes.append(describe_patients(path))
     return SourceList(
         layout.sources,
         layout.classes,
@@ -105,6 +128,10 @@ def _list(
     )
 
 
+def describe_patients(path: Path) -> str:
+    return f"PatientIDs of DICOM files in {path} are not read; give --group-regex, or unpack it"
+
+
 def _look_into(tar: PassedTar, member: Member) -> Member:
     """Return a member that was yielded last, marked where it is a DICOM file whose name does not say so."""
     if member.plain and may_be_dicom(member.name) and is_dicom(tar.read_head(member, DICOM_BYTES)):
@@ -112,12 +139,13 @@ def _look_into(tar: PassedTar, member: Member) -> Member:
     return member
 
 
-def _decode(path: Path, members: list[Member]) -> tuple[list[Member], list[str]]:
+def _decode(path: Path, members: list[Member], encoding: str | None) -> tuple[list[Member], list[str]]:
     """Return the members with their names as text, where the tar holds names that are not UTF-8."""
-    raw = [member.name.encode("utf-8", "surrogateescape") for member in members]
-    if all(member.name.isprintable() for member in members) or _are_utf8(raw):
-        return members, []
-    names, notes = decode_names(path, raw, "latin-1")
+    names, notes = [member.name for member in members], list[str]()
+    raw = [name.encode("utf-8", "surrogateescape") for name in names]
+    if not all(map(str.isprintable, names)) and not _are_utf8(raw):
+        names, notes = decode_names(path, raw, "latin-1", encoding)
+    names = use_slashes(names, [False] * len(names))  # a tar does not say on what system it was written
     return [replace(member, name=name) for member, name in zip(members, names, strict=True)], notes
 
 
@@ -141,7 +169,8 @@ def refuse_doubles(path: Path, names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _describe_links(path: Path, links: list[str]) -> list[str]:
+def describe_links(path: Path, links: list[str]) -> list[str]:
+    """Return a sentence on the links of an archive that may be pictures, where there are such."""
     pictures = sorted(name for name in links if read_ending(name) in ENDINGS)
     if not pictures:
         return []

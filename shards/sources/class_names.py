@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from shards.cli.sentences import join_some
 from shards.errors import UsageError
 from shards.sources.table import read_text
 
@@ -28,7 +29,7 @@ def name_classes(path: Path, classes: Sequence[str]) -> list[str]:
     unknown = [label for label in names if label not in classes]
     if unknown:
         raise UsageError(
-            f"{path} names a class '{unknown[0]}' that the pictures do not have; they have {', '.join(classes)}"
+            f"{path} names a class '{unknown[0]}' that the pictures do not have; they have {join_some(classes)}"
         )
     if nameless:
         raise UsageError(f"{path} has no name for class '{nameless[0]}'; add a line for it")

@@ -12,7 +12,9 @@ UNREAD = frozenset({
     ".svg", ".svs", ".tga", ".vsi", ".xcf",
 })  # fmt: skip
 """Endings of pictures in formats that are not read."""
-ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+ARCHIVE_ENDINGS = (
+    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
+)  # fmt: skip
 LIST_ENDINGS = (".csv", ".tsv", ".parquet")
 IGNORED = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir", "__macosx", "@eadir", "@tmp", "@recycle",

@@ -23,13 +23,15 @@ from shards.sources.walk import walk_files, walk_pictures
 
 @dataclass(frozen=True)
 class How:
-    """How a source is to be read, see `find_sources`; settled: roles of a list that another option fills."""
+    """How a source is to be read, see `find_sources`; settled: roles of a list that another option fills. names: the
+    encoding of the names in an archive."""
 
     unlabelled: bool = False
     pattern: Pattern | None = None
     form: ListForm | None = None
     settled: Collection[str] = ()
     incomplete: bool = False
+    names: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Kind:
     """Why --layout says nothing of it: what it is instead of folders that mean something."""
     is_list: bool = False
     """Its pictures lie elsewhere, and a ListForm says how it is read."""
+    in_archive: bool = False
+    """Its files have the names that an archive gives them, of which `How.names` says the encoding."""
 
 
 def find_kind(path: str) -> Kind | None:
@@ -104,7 +108,30 @@ def _load_list(src: Path, how: How) -> SourceList:
 def _load_archive(src: Path, how: How) -> SourceList:
     from shards.sources.archive import list_archive
 
-    return list_archive(src, unlabelled=how.unlabelled, pattern=how.pattern, incomplete=how.incomplete)
+    return list_archive(
+        src, unlabelled=how.unlabelled, pattern=how.pattern, incomplete=how.incomplete, encoding=how.names
+    )
+
+
+def _load_archived_list(src: Path, how: How) -> SourceList:
+    from shards.sources.archived_list import read_archived_list
+
+    return read_archived_list(
+        src,
+        unlabelled=how.unlabelled,
+        form=how.form,
+        settled=how.settled,
+        incomplete=how.incomplete,
+        encoding=how.names,
+    )
+
+
+def _is_archived_list(path: str) -> bool:
+    """Say whether a path goes through the file of an archive to a list; no file is there, so nothing else takes it."""
+    if not path.lower().endswith(LIST_ENDINGS) or os.path.exists(path):
+        return False
+    folders = (str(folder) for folder in Path(path).parents)
+    return any(_is_file(ARCHIVE_ENDINGS, folder) for folder in folders)
 
 
 def _is_split_or_dataset(path: str) -> bool:
@@ -137,8 +164,10 @@ KINDS = (
     Kind("glob", "a glob in quotes", _is_glob),
     Kind("list", "a .csv, .tsv or .parquet list with a column path, for labels label", partial(_is_file, LIST_ENDINGS),
          _load_list, LIST_ENDINGS, no_layout="a list, whose columns say class and split", is_list=True),
-    Kind("archive", "a .zip or .tar(.gz/.zst) of such a folder, or a WebDataset tar",
-         partial(_is_file, ARCHIVE_ENDINGS), _load_archive, ARCHIVE_ENDINGS),
+    Kind("archived list", "archive.zip/list.csv for a list in an archive", _is_archived_list, _load_archived_list,
+         no_layout="a list, whose columns say class and split", is_list=True, in_archive=True),
+    Kind("archive", "a .zip or .tar(.gz/.bz2/.xz/.zst) of such a folder, or a WebDataset tar",
+         partial(_is_file, ARCHIVE_ENDINGS), _load_archive, ARCHIVE_ENDINGS, in_archive=True),
     Kind("dataset", "a packed dataset", _is_split_or_dataset, _load_tars, no_layout=_TARS),
     Kind("tars", "a folder of WebDataset tars", _holds_tars_alone, _load_tars, no_layout=_TARS),
     Kind("folder", "a folder of pictures, for labels in class folders or in train/val/test above those",

@@ -242,13 +242,17 @@ def _make(entry: Entry, labels: tuple[str, ...], split: str | None) -> Source:
 def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str], way_out: str = "") -> None:
     """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given.
 
+    Where splits are given without train, the pictures are to evaluate a model on: it knows its classes.
+
     way_out: Another remedy, to be added to each message.
     """
+    if not any(source.split in (None, "train") for source in sources):
+        return
     if len(classes) == 1:
-        raise UsageError(f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{way_out}")
-    splits = {source.split for source in sources}
-    if splits != {None} and "train" not in splits:
-        raise UsageError(f"{where} gives splits but no pictures in train; put the training pictures there{way_out}")
+        alone = "" if any(source.split for source in sources) else " (to evaluate one on these alone: --split test=1)"
+        raise UsageError(
+            f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{alone}{way_out}"
+        )
     trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
     # Those that look like one in train are for `settle_classes`, which joins or refuses them.
     known = {fold_class(label) for label in trained}

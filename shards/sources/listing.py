@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import UsageError
-from shards.sources.class_forms import list_forms
-from shards.sources.endings import ENDINGS, is_ignored, read_ending
-from shards.sources.folder import group_patients
 from shards.sources.headings import trim
 from shards.sources.label_cells import (
     SEPARATOR,
@@ -22,20 +17,18 @@ from shards.sources.label_cells import (
     read_one_hot,
     refuse_vectors,
 )
-from shards.sources.layout import sort_sources
+from shards.sources.layout import Entry, sort_sources
 from shards.sources.list_columns import Choice, choose_columns
+from shards.sources.list_files import Files, FolderFiles, add_ending, find_file, suggest_place
 from shards.sources.list_form import LISTS, ONE, ListForm
 from shards.sources.list_refusal import join_names
-from shards.sources.model import FolderStore, Source, SourceList
+from shards.sources.model import Source, SourceList
 from shards.sources.sidecar import read_weight
 from shards.sources.split_words import describe_splits, read_splits
 from shards.sources.table import Table, read_table
-from shards.sources.walk import is_folder
 
 _LABELLED = ("label", "split")
 """Roles that pictures without labels do not have."""
-_FOLDERS_LOOKED_INTO = 200
-_Found = tuple[str, os.stat_result]
 
 
 def read_list(
@@ -63,31 +56,53 @@ def read_list(
         ShardError: A damaged Parquet file.
     """
     form = form or ListForm()
+    table = read_table(path, list_known(form))
+    files = FolderFiles(form.base or path.parent)
+    return list_rows(path, table, files, unlabelled=unlabelled, form=form, settled=settled, incomplete=incomplete)
+
+
+def list_known(form: ListForm) -> set[str]:
+    """Return the names of columns that are looked for."""
+    return {*form.roles, *form.columns.values(), *form.one_hot}
+
+
+def list_rows(
+    path: Path,
+    table: Table,
+    place: Files,
+    *,
+    unlabelled: bool = False,
+    form: ListForm,
+    settled: Collection[str] = (),
+    incomplete: bool = False,
+) -> SourceList:
+    """Return the pictures of a list that has been read, wherever they lie; as `read_list`.
+
+    path: What messages call the list.
+    """
     if unlabelled:
         form = _drop_labels(form)
-    table = read_table(path, {*form.roles, *form.columns.values(), *form.one_hot})
     chosen = choose_columns(path, table, form, ("path",) if unlabelled else ("path", "label"), settled)
-    store = FolderStore(form.base or path.parent)
-    files, turned = _find_files(path, store.root, table, chosen, form)
+    files, turned = _find_files(path, place, table, chosen, form)
     labels = [()] * len(files) if unlabelled else _read_labels(path, table, chosen, form)
     cells, words = _read_splits(path, table, chosen, form)
     splits = ["all"] * len(files) if unlabelled else [words.get(cell) for cell in cells]
     groups = _read_column(table, chosen, "group", "whole")
     weights = _read_weights(path, table, chosen, files)
     sources = [
-        Source(name, label, split, facts.st_size, facts.st_mtime_ns, weight=weight, group=group)
-        for (name, facts), label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
+        Source(file.name, label, split, file.size, file.stamp, file.offset, weight=weight, group=group)
+        for file, label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
     ]
     # An empty list says as well as two labels do that a picture may have any number of them.
     empty = 0 if unlabelled else _count_empty(path, table, chosen, form, labels)
     classes, several = sort_sources(path, sources, unlabelled, incomplete)
     several = several or empty > 0
-    sources = group_patients(store, sources)
+    sources = place.group(sources)
     notes = [*chosen.notes, *turned, *describe_splits(words, f"{path}: values of the column split")]
     notes += _describe_unseen(path, find_unseen(chosen.one_hot, labels))
     notes += _describe_empty(path, empty)
     gives = frozenset(chosen.places)
-    return SourceList(sources, classes, {}, store, list(classes), several, notes, store.root, gives)
+    return SourceList(sources, classes, {}, place.store, list(classes), several, notes, place.whole, gives)
 
 
 def _drop_labels(form: ListForm) -> ListForm:
@@ -107,34 +122,36 @@ def _read_column(table: Table, chosen: Choice, role: str, *kinds: str) -> list[s
     return [trim(value) for value in table.read(chosen.places[role], kinds)]
 
 
-def _find_files(path: Path, root: Path, table: Table, chosen: Choice, form: ListForm) -> tuple[list[_Found], list[str]]:
-    """Return name, and size and time, of the file of each row, and notes."""
-    found: list[_Found] = []
+def _find_files(
+    path: Path, place: Files, table: Table, chosen: Choice, form: ListForm
+) -> tuple[list[Entry], list[str]]:
+    """Return the file of each row, and notes."""
+    found: list[Entry] = []
     missing: list[tuple[int, str]] = []
     turned: list[str] = []
     seen: dict[str, int] = {}
     cells = table.read(chosen.places["path"], ("whole",) if form.ending else ())
     for number, cell in zip(table.numbers, cells, strict=True):
-        file = _find_file(root, cell, form.ending)
+        file = find_file(place, cell, form.ending)
         if file is None:
             missing.append((number, trim(cell)))
             continue
-        place = os.path.abspath(root / file[0])
-        if place in seen:
+        where = place.locate(file.name)
+        if where in seen:
             raise UsageError(
-                f"{path} row {number} names '{file[0]}' as row {seen[place]} does; keep one of them, with several "
+                f"{path} row {number} names '{file.name}' as row {seen[where]} does; keep one of them, with several "
                 f"labels separated by '{SEPARATOR}'"
             )
-        seen[place] = number
+        seen[where] = number
         found.append(file)
-        if "\\" in cell and "\\" not in file[0]:
+        if "\\" in cell and "\\" not in file.name:
             turned.append(trim(cell))
     if missing:
         number, name = missing[0]
         more = f" (nor those of {len(missing) - 1:,} more rows)" if len(missing) > 1 else ""
         raise UsageError(
-            f"{path} row {number}: there is no file '{_add_ending(name, form.ending)}'{more}; paths are absolute or "
-            f"relative to {root}{_suggest_place(root, name, form)}"
+            f"{path} row {number}: there is no file '{add_ending(name, form.ending)}'{more}; paths are absolute or "
+            f"relative to {place.root}{suggest_place(place, name, form)}"
         )
     return found, _describe_turned(path, turned)
 
@@ -143,61 +160,6 @@ def _describe_turned(path: Path, cells: Sequence[str]) -> list[str]:
     if not cells:
         return []
     return [f"{path}: \\ in {count_things(len(cells), 'path')} is read as /, as in '{cells[0]}'"]
-
-
-def _find_file(root: Path, cell: str, ending: str) -> _Found | None:
-    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned; each
-    also with accents composed or apart, as its file's system may write them."""
-    texts = dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/")))
-    for text in dict.fromkeys(form for each in texts for form in list_forms(each)):
-        name = _add_ending(text, ending)
-        try:
-            if text and os.path.isfile(os.path.join(root, name)):
-                return name, os.stat(os.path.join(root, name))
-        except (OSError, ValueError):  # ValueError: a NUL in the path
-            continue
-    return None
-
-
-def _add_ending(name: str, ending: str) -> str:
-    return name if not ending or name.lower().endswith(ending.lower()) else name + ending
-
-
-def _suggest_place(root: Path, name: str, form: ListForm) -> str:
-    """Return the options by which the file of a row is found nearby, where there are such: after a semicolon."""
-    endings = [form.ending] if form.ending else ["", *sorted(ENDINGS)] if read_ending(name) not in ENDINGS else [""]
-    if not name or os.path.isabs(name):
-        return "; --base DIR names another folder"
-    for folder in _list_nearby(root):
-        for ending in endings:
-            if file := _find_file(folder, name, ending):
-                base = [] if folder == root else ["--base", str(folder)]
-                words = [*base, *(["--ending", ending] if ending and not form.ending else [])]
-                return f"; give {shlex.join(words)} for '{folder / file[0]}'"
-    return ", or to what --base DIR names"
-
-
-def _list_nearby(root: Path) -> Iterator[Path]:
-    """Yield a folder, the one above it and those below it down to the second level."""
-    yield root
-    yield root.parent if root.name else root / ".."
-    level = [root]
-    count = 0
-    for _ in range(2):
-        level = [inner for folder in level for inner in _list_folders(folder)]
-        for folder in level:
-            count += 1
-            if count > _FOLDERS_LOOKED_INTO:
-                return
-            yield folder
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as found:
-            return sorted(folder / entry.name for entry in found if is_folder(entry) and not is_ignored(entry.name))
-    except OSError:
-        return []
 
 
 def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> list[tuple[str, ...]]:
@@ -246,6 +208,6 @@ def _read_splits(path: Path, table: Table, chosen: Choice, form: ListForm) -> tu
     return cells, splits
 
 
-def _read_weights(path: Path, table: Table, chosen: Choice, files: Sequence[_Found]) -> list[float]:
+def _read_weights(path: Path, table: Table, chosen: Choice, files: Sequence[Entry]) -> list[float]:
     cells = _read_column(table, chosen, "weight", "whole", "number")
-    return [read_weight(path, name, cell) if cell else 1.0 for (name, _), cell in zip(files, cells, strict=True)]
+    return [read_weight(path, file.name, cell) if cell else 1.0 for file, cell in zip(files, cells, strict=True)]

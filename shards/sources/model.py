@@ -88,6 +88,11 @@ class SourceList:
             return "multi-label"
         return "single-label" if self.classes else "unlabelled"
 
+    @property
+    def may_train(self) -> bool:
+        """Whether any picture is in train, or may come there."""
+        return any(source.split in (None, "train") for source in self.sources)
+
 
 @dataclass(frozen=True)
 class FolderStore:

@@ -52,28 +52,31 @@ class Table(Protocol):
         ...
 
 
-def read_table(path: Path, known: Collection[str] = ROLES) -> Table:
+def read_table(path: Path, known: Collection[str] = ROLES, data: bytes | None = None) -> Table:
     """Return a table whose file ends in one of LIST_ENDINGS.
 
     Args:
         path: A CSV in UTF-8, its values between commas, tabs, semicolons or bars; or a Parquet file.
         known: Names of columns that are looked for; they settle what is between the values where several things are.
+        data: The file's bytes, where it lies in an archive.
 
     Raises:
         UsageError: Not a CSV.
         ShardError: A damaged Parquet file.
     """
-    return _ParquetTable(path) if read_ending(path.name) == ".parquet" else _read_csv(path, known)
+    if read_ending(path.name) == ".parquet":
+        return _ParquetTable(path, path if data is None else pa.BufferReader(data))
+    return _read_csv(path, read_text(path, data), known)
 
 
-def read_text(path: Path) -> str:
-    """Return a UTF-8 file without its byte order mark.
+def read_text(path: Path, data: bytes | None = None) -> str:
+    """Return a UTF-8 file, or its bytes where they are given, as text without its byte order mark.
 
     Raises:
         UsageError: Not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return io.TextIOWrapper(io.BytesIO(path.read_bytes() if data is None else data), "utf-8-sig").read()
     except UnicodeDecodeError as err:
         raise UsageError(f"{path} is not UTF-8 text (byte {err.start:,}); save it again as 'CSV UTF-8'") from err
 
@@ -122,8 +125,7 @@ class _CsvTable:
         return (row[place] for row in self.rows)
 
 
-def _read_csv(path: Path, known: Collection[str]) -> Table:
-    text = read_text(path)
+def _read_csv(path: Path, text: str, known: Collection[str]) -> Table:
     header = text.lstrip("\r\n").partition("\n")[0].partition("\r")[0]
     delimiter = find_delimiter(header, known)
     columns: list[str] = []
@@ -161,10 +163,10 @@ def _show_blanks(columns: list[str], header: str, delimiter: str) -> list[str]:
 class _ParquetTable:
     delimiter = ","
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: Path | pa.BufferReader) -> None:
         self._path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(file)
         except pa.ArrowException as err:
             raise self._explain(err) from err
         self._schema = self._file.schema_arrow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import tarfile
 import threading
@@ -116,6 +118,10 @@ def open_tar(path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
     name = path.name.lower()
     if name.endswith((".gz", ".tgz")):
         return cast("contextlib.AbstractContextManager[IO[bytes]]", gzip.open(path, "rb"))
+    if name.endswith((".bz2", ".tbz2", ".tbz")):
+        return cast("contextlib.AbstractContextManager[IO[bytes]]", bz2.open(path, "rb"))
+    if name.endswith((".xz", ".txz")):
+        return cast("contextlib.AbstractContextManager[IO[bytes]]", lzma.open(path, "rb"))
     if name.endswith((".zst", ".tzst")):
         return cast("contextlib.AbstractContextManager[IO[bytes]]", pa.input_stream(str(path), compression="zstd"))
     return open(path, "rb")
@@ -126,7 +132,7 @@ def refusing(path: Path) -> Iterator[None]:
     """Make one kind of all that a damaged archive raises."""
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, pa.ArrowException) as err:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, pa.ArrowException) as err:
         if isinstance(err, OSError) and err.filename:
             raise
         raise ShardError(f"{path} is damaged or not what its ending says ({err}); fetch or write it again") from err

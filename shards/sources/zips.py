@@ -7,12 +7,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
 from shards.errors import ShardError
 from shards.pictures.signature import DICOM_BYTES, is_dicom
-from shards.sources.archive_names import decode_names
+from shards.sources.archive_names import decode_names, use_slashes
 from shards.sources.content import may_be_dicom
 from shards.sources.layout import Entry
 from shards.sources.model import Source
@@ -23,31 +24,49 @@ _LOCAL_HEADER = Struct("<4s2xHH16xHH")
 _CHUNK = 1 << 16
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _UNICODE_PATH = 0x7075
+_WINDOWS = 0
 
 
-def list_zip(path: Path) -> tuple[list[Entry], list[str], list[str], list[str]]:
-    """Return the files of a zip by the offset of their local header, with CRC as stamp; links, folders; notes.
+@dataclass(frozen=True)
+class Listed:
+    """What an archive holds: its files, links and folders by name, and sentences for the user."""
+
+    entries: list[Entry]
+    links: list[str]
+    folders: list[str]
+    notes: list[str]
+
+
+def list_zip(path: Path, encoding: str | None = None) -> Listed:
+    """Return the files of a zip by the offset of their local header, with CRC as stamp.
+
+    Args:
+        path: The archive.
+        encoding: Of names that the zip does not say it of; None: guess.
 
     Raises:
+        UsageError: Names that are none in this encoding.
         ShardError: Damaged, encrypted, or packed by a method that only the program knows that did it.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            infos = [info for info in file.infolist() if not info.is_dir()]
-            folders = [info for info in file.infolist() if info.is_dir()]
+            infos = file.infolist()
             odd = {info.header_offset for info in infos if may_be_dicom(info.filename) and _begins_as_dicom(file, info)}
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as err:
         raise ShardError(f"{path} is damaged or not what its ending says ({err}); fetch or write it again") from err
-    names, notes = _decode_names(path, infos)
-    entries, links = [], []
+    names, notes = _decode_names(path, infos, encoding)
+    found = Listed([], [], [], notes)
     for info, name in zip(infos, names, strict=True):
+        if name.endswith("/"):
+            found.folders.append(name)
+            continue
         _refuse_unreadable(path, info, name)
         if stat.S_ISLNK(info.external_attr >> 16):
-            links.append(name)
-        elif not name.endswith("/"):
+            found.links.append(name)
+        else:
             picture = info.header_offset in odd
-            entries.append(Entry(name, info.file_size, info.CRC, info.header_offset, picture))
-    return entries, links, _decode_names(path, folders)[0], notes
+            found.entries.append(Entry(name, info.file_size, info.CRC, info.header_offset, picture))
+    return found
 
 
 def _begins_as_dicom(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
@@ -70,15 +89,17 @@ def _refuse_unreadable(path: Path, info: zipfile.ZipInfo, name: str) -> None:
         )
 
 
-def _decode_names(path: Path, infos: list[zipfile.ZipInfo]) -> tuple[list[str], list[str]]:
+def _decode_names(path: Path, infos: list[zipfile.ZipInfo], encoding: str | None) -> tuple[list[str], list[str]]:
     """Return the names: as marked UTF-8, as the field beside them says, else in an encoding that fits them all."""
     known = {number: _read_known_name(info) for number, info in enumerate(infos)}
     unknown = [number for number, name in known.items() if name is None]
-    guessed, notes = decode_names(path, [infos[number].orig_filename.encode("cp437") for number in unknown], "cp437")
+    raw = [infos[number].orig_filename.encode("cp437") for number in unknown]
+    guessed, notes = decode_names(path, raw, "cp437", encoding)
     names = {number: name for number, name in known.items() if name is not None} | dict(
         zip(unknown, guessed, strict=True)
     )
-    return [_use_slashes(info, names[number]) for number, info in enumerate(infos)], notes
+    windows = [info.create_system == _WINDOWS for info in infos]
+    return use_slashes([names[number] for number in range(len(infos))], windows), notes
 
 
 def _read_known_name(info: zipfile.ZipInfo) -> str | None:
@@ -92,13 +113,6 @@ def _read_known_name(info: zipfile.ZipInfo) -> str | None:
         if kind == _UNICODE_PATH and len(field) > 5 and field[1:5] == struct.pack("<I", zlib.crc32(raw)):
             return field[5:].decode("utf-8", "replace")
     return None
-
-
-def _use_slashes(info: zipfile.ZipInfo, name: str) -> str:
-    """Return a name with `/`, where a program for Windows wrote it against the rules with backslashes."""
-    if info.create_system == 0 and "/" not in name:
-        name = name.replace("\\", "/")
-    return name.removeprefix("./")
 
 
 class ZipStore:

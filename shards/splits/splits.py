@@ -17,6 +17,8 @@ from shards.splits.strata import choose_fraction, list_strata, share_out
 
 SKEW_NOTED = 0.02
 """Deviation of a class's share in a split that is worth a sentence."""
+ONLY_TEST = {"test": 1.0}
+"""Shares by which nothing is left to train on, as pictures to evaluate a trained model on have them."""
 Labels = Sequence[tuple[str, ...]]
 
 
@@ -28,7 +30,7 @@ class SplitOptions(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Seed of the split, of the fraction, and of the order inside the shards."""
     shares: dict[str, float] = {"val": 0.1, "test": 0.1}
-    """Share of val and of test in each class, (0, 1); what they leave is train."""
+    """Share of val and of test in each class, (0, 1); what they leave is train. {"test": 1} alone: nothing is train."""
     every: int | None = Field(default=None, ge=2)
     """Each Nth picture of a class goes to test, without randomness; takes the place of `shares`."""
     fraction: float = Field(default=1.0, gt=0, le=1)
@@ -45,7 +47,8 @@ class SplitOptions(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        _check_shares(self.shares)
+        if not self.is_only_test:
+            _check_shares(self.shares)
         if self.every and self.shares:
             raise ValueError("each Nth picture and shares exclude each other; give --every or --split")
         if self.merge:
@@ -53,6 +56,11 @@ class SplitOptions(BaseModel):
             if self.every:
                 raise ValueError("merged splits are dealt out by shares; give --split instead of --every")
         return self
+
+    @property
+    def is_only_test(self) -> bool:
+        """Whether all pictures without a split are to evaluate on."""
+        return self.shares == ONLY_TEST
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Assignment:
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Return split shares from `val=0.1,test=0.1`; `none` gives no shares (everything is train).
+    """Return split shares from `val=0.1,test=0.1`; `none` gives no shares (all is train), `test=1` all is test.
 
     >>> parse_shares("val=0.1,test=0.2")
     {'val': 0.1, 'test': 0.2}
@@ -86,8 +94,13 @@ def parse_shares(text: str) -> dict[str, float]:
             share = float(number)
         except ValueError:
             share = -1.0
+        if {name: share} == ONLY_TEST and part == text:
+            return dict(ONLY_TEST)
         if name not in ("val", "test") or not 0 < share < 1:
-            raise UsageError(f"--split is of the form val=0.1,test=0.1 with shares in (0, 1), got '{part}' in '{text}'")
+            raise UsageError(
+                f"--split is of the form val=0.1,test=0.1 with shares in (0, 1), got '{part}' in '{text}'; "
+                "none takes all for train, test=1 all for test"
+            )
         shares[name] = share
     if sum(shares.values()) >= 1:
         raise UsageError(f"--split {text} leaves nothing to train on: the shares sum to {sum(shares.values()):g}")
@@ -170,6 +183,8 @@ def assign_splits(
     if options.merge:
         _refuse_merge(given, options)
     splits = [name if name is not None and name not in options.merge else "" for name in given]
+    if options.is_only_test:
+        return Assignment([split or "test" for split in splits])
     if options.every:
         dealt = _deal_by_order(splits, labels, groups, options.every)
     else:
@@ -188,7 +203,7 @@ def _refuse_merge(given: Sequence[str | None], options: SplitOptions) -> None:
             "use --split alone where it has none"
         )
     unshared = [name for name in options.merge if name != "train" and name not in options.shares]
-    if unshared:
+    if unshared and not options.is_only_test:
         raise UsageError(
             f"--merge-and-resplit {merge}: --split says no share for {unshared[0]}, which would stay empty; "
             f"add {unshared[0]}=0.1 to it"

@@ -20,12 +20,12 @@ import pyarrow.fs as pafs
 
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_atomically
-from shards.files.disk import naming_disk
+from shards.files.disk import MOVE_TEMPORARIES, naming_disk
 from shards.storage.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.storage.readable import Readable as Readable
 
 _COPY_BYTES = 8 << 20
-_ELSEWHERE = "set TMPDIR to a folder on another disk, where what goes to a store is written first"
+_ELSEWHERE = f"{MOVE_TEMPORARIES}, where what goes to a store is written first"
 _ATTEMPTS = 10  # pyarrow's own 3 give up after a 2 s outage of the store
 _READ_ATTEMPTS = 3  # a download goes on by itself where a read gave up
 _READ_RETRY_S = 5  # the same for gs://, which counts seconds; its own 15 minutes outlive every deadline

@@ -16,7 +16,7 @@ from typing import Any
 
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
-from shards.commands.arguments import add_layout_argument, add_list_arguments
+from shards.commands.arguments import add_layout_argument, add_list_arguments, add_names_argument
 from shards.sources.kinds import PACKED_KINDS, describe
 from trainer.evaluate.options import EvaluateOptions
 from trainer.recipes.place import show_location
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("pictures", "how those that are not packed are read")
     add_layout_argument(group)
+    add_names_argument(group)
     group.add_argument("--group-regex", metavar="RE", help="what belongs together by path, such as '(person\\d+)'")
     add_list_arguments(parser, "--list-columns")
     parser.add_argument(

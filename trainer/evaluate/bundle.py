@@ -10,9 +10,9 @@ from typing import Any
 
 from shards.cli.progress import Progress
 from shards.dataset.dataset import Dataset, open_dataset
-from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.matching import match_dataset
 from trainer.evaluate.positive import take_first
 from trainer.evaluate.predictions import gather_predictions
 from trainer.evaluate.rows import Rows, evaluate_split
@@ -49,28 +49,20 @@ def evaluate_bundle(
     class, the bundle's counts, else the dataset's. advance: as `evaluate_split`.
 
     Raises:
-        UsageError: The dataset has other classes, or several labels a sample where the bundle gives one (or the other
-            way round), or no such part.
+        UsageError: As `match_dataset`.
     """
-    if bundle.page.task != dataset.manifest.task:
-        raise UsageError(
-            f"the bundle is {bundle.page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so "
-            "nothing was evaluated; take a dataset of the bundle's kind"
-        )
-    if bundle.page.classes != dataset.classes:
-        raise UsageError(
-            f"the bundle knows the classes {', '.join(bundle.page.classes)}, the dataset has "
-            f"{', '.join(dataset.classes)}; labels would not mean the same, so nothing was evaluated"
-        )
+    match = match_dataset(bundle.page, dataset, part)
     split = dataset.split(part)
-    rows = evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers, advance)
+    rows = match.renumber(evaluate_split(bundle.model, bundle.page.preprocess, split, ranks, workers, advance))
     if not ranks.is_first:
         return rows, {}
     predictions = gather_predictions(rows, split, bundle.page.classes, bundle.page.display_names)
-    facts = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
+    facts: dict[str, Any] = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
     if part == "train" and facts["dataset"] == bundle.page.dataset:
         facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
-    stored = take_first(bundle=bundle.page.positive, dataset=dataset.manifest.positive)
+    if match.notes:
+        facts["source_notes"] = match.notes
+    stored = take_first(bundle=bundle.page.positive, dataset=match.find(dataset.manifest.positive))
     metrics = write_evaluation(
         out, replace(predictions, facts=facts | predictions.facts), (judging or Judging()).with_stored(stored)
     )

@@ -16,6 +16,7 @@ from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.columns import check_paths, check_samples, read_columns
 from trainer.evaluate.files import Judging, write_evaluation
 from trainer.evaluate.labelled import Reading, choose_split, is_packed, list_labelled
+from trainer.evaluate.matching import match_dataset
 from trainer.evaluate.options import EvaluateOptions
 from trainer.evaluate.positive import take_first
 from trainer.evaluate.predictions import read_predictions
@@ -65,8 +66,8 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
     if option := reading.name_given():
         raise UsageError(f"{option} says how pictures are read, and {location} is a packed dataset; drop the option")
     part = choose_split(shorten(location), list(dataset.manifest.splits), named)
-    split = dataset.split(part)
-    judging = judging.with_stored(take_first(bundle=page.positive, dataset=dataset.manifest.positive))
+    match, split = match_dataset(page, dataset, part), dataset.split(part)
+    judging = judging.with_stored(take_first(bundle=page.positive, dataset=match.find(dataset.manifest.positive)))
     judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
@@ -85,7 +86,7 @@ def _read_reading(options: EvaluateOptions) -> Reading:
         labels_as=options.labels_as,
         empty_labels=options.empty_labels,
     )
-    return Reading(options.layout, options.group_regex, form)
+    return Reading(options.layout, options.group_regex, options.names, form)
 
 
 def _evaluate_rows(rows: Path, options: EvaluateOptions, judging: Judging) -> Evaluated:

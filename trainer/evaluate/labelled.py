@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.errors import UsageError
-from shards.sources.class_forms import fold_class
 from shards.sources.find import find_sources
 from shards.sources.kinds import find_kind, name_kind
 from shards.sources.list_form import ListForm
 from shards.sources.location import is_dataset, is_uri
 from shards.sources.model import Source, SourceList, Store
 from trainer.contract.bundle import BundlePage
+from trainer.evaluate.matching import describe_missing, match_classes
 
 USUAL = "test"
 """The split that is evaluated where none is named."""
@@ -28,12 +28,13 @@ class Reading:
 
     layout: str | None = None
     group_regex: str | None = None
+    names: str | None = None
     form: ListForm = _FORM
 
     def name_given(self) -> str | None:
         """Return an option that was given."""
-        folders = {"--layout": self.layout, "--group-regex": self.group_regex}
-        return next((option for option, value in folders.items() if value), None) or self.form.name_given()
+        given = {"--layout": self.layout, "--group-regex": self.group_regex, "--names": self.names}
+        return next((option for option, value in given.items() if value), None) or self.form.name_given()
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def list_labelled(location: str, split: str, page: BundlePage, reading: Reading)
         chosen = choose_split(location, sorted(splits), split)
         sources, part = [source for source in sources if source.split == chosen], f"{part}-{chosen}"
     there = {label for source in sources for label in source.labels}
-    missing = [name for name in page.classes if name not in there]
-    notes = [f"no picture is of {', '.join(missing)}, which the bundle knows"] if missing else []
+    notes = describe_missing(page.classes, there)
     left_out = ", ".join(f"{count:,} {ending}" for ending, count in listed.left_out.items())
     notes += [f"files that are no pictures by their ending are left out: {left_out}"] if left_out else []
     return Labelled(location, part, sources, listed.store, [*listed.notes, *alike, *notes])
@@ -100,6 +100,7 @@ def _list(location: str, page: BundlePage, reading: Reading) -> SourceList:
             alike="keep",
             drop_empty=True,
             incomplete=True,
+            names=reading.names,
         )
     except UsageError as err:
         if "--unlabelled" not in str(err):
@@ -120,34 +121,6 @@ def _check_task(location: str, listed: SourceList, page: BundlePage) -> None:
             f"{location} has one class a picture, and the bundle gives any number of labels: a folder does not say "
             "which of the others a picture has, so nothing was evaluated; give a list with all labels of each"
         )
-
-
-def match_classes(where: str, known: Sequence[str], found: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return which class of a bundle each of the classes found is, by name, and sentences on those spelt otherwise.
-
-    Raises:
-        UsageError: One that the bundle does not know.
-
-    >>> match_classes("new", ["cat", "dog"], ["Cat"])
-    ({'Cat': 'cat'}, ["new: the class 'Cat' is taken for the bundle's 'cat'"])
-    """
-    alike: dict[str, list[str]] = {}
-    for name in known:
-        alike.setdefault(fold_class(name), []).append(name)
-    named: dict[str, str] = {}
-    notes = []
-    for name in found:
-        same = [name] if name in known else alike.get(fold_class(name), [])
-        if len(same) != 1:
-            raise UsageError(
-                f"{where} has a class '{name}', which the bundle does not know; it knows {', '.join(known)}. Whatever "
-                "it answers there would be wrong, so nothing was evaluated: name the class as the bundle does, or "
-                "leave its pictures out"
-            )
-        named[name] = same[0]
-        if same[0] != name:
-            notes.append(f"{where}: the class '{name}' is taken for the bundle's '{same[0]}'")
-    return named, notes
 
 
 def choose_split(where: str, splits: Sequence[str], named: str) -> str:

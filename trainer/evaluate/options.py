@@ -40,6 +40,8 @@ class EvaluateOptions(Options):
     """What the folders of pictures mean, see `find_sources`; None: their names tell."""
     group_regex: str | None = None
     """What belongs together by the paths of pictures that are not packed, see `group_by_regex`."""
+    names: str | None = None
+    """How the names in an archive are encoded that does not say it; None: guess."""
     list_columns: str | None = None
     """Columns of a list by what they are: path=NAME,label=NAME; None: the usual names."""
     base: Path | None = None

@@ -87,9 +87,20 @@ def open_data(recipe: ResolvedRecipe) -> tuple[ResolvedRecipe, Dataset]:
     dataset = open_dataset(recipe.data, recipe.cache_options())
     recipe = settle_metric(recipe, dataset)
     refuse_misfit(recipe, dataset)
-    for part in ("train", "val", *recipe.evaluate_on):
+    for part in ("train", "val"):
         dataset.split(part)
+    _refuse_unevaluated(recipe, dataset)
     return recipe, dataset
+
+
+def _refuse_unevaluated(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise a UsageError when a split is missing that nothing but the evaluation at the end needs."""
+    try:
+        for part in recipe.evaluate_on:
+            dataset.split(part)
+    except UsageError as err:
+        there = ", ".join(part for part in recipe.evaluate_on if part in dataset.manifest.splits)
+        raise UsageError(f"{err}; or give evaluate_on=[{there or 'val'}], which needs no {part}") from err
 
 
 @contextlib.contextmanager
