@@ -110,8 +110,10 @@ TURNS = (
     Turn(lambda v: v[:, ::-1, ::-1], lambda p: -p),
     Turn(lambda v: v.transpose(0, 2, 1), lambda p: p[:, ::-1]),
     Turn(lambda v: v[:, ::-1, ::-1].transpose(0, 2, 1), lambda p: -p[:, ::-1]),
-    # A quarter to the left is one to the right of the other picture: both are looked for from both sides.
+    # Quarters to the left and to the right find a pair from its two pictures. Both are looked for all the same: blocks
+    # that are rare among turned pictures may be common among those that stand upright.
     Turn(lambda v: v.transpose(0, 2, 1)[:, ::-1], lambda p: p[:, ::-1] * (-1, 1)),
+    Turn(lambda v: v.transpose(0, 2, 1)[:, :, ::-1], lambda p: p[:, ::-1] * (1, -1)),
 )
 
 
