@@ -165,7 +165,7 @@ def test_distance_is_to_one_gaussian_around_all_pictures_whatever_their_labels()
         (2 * labels - 1).astype(np.float32),
         rng.normal(size=(200, 5)).astype("f"),
     )
-    found = fit_decision(Wish(temperature=False, kept=0.9), CLASSES[:2], seen, seen, [])
+    found = fit_decision(Wish(temperature=False, kept=0.9, ood_score="mahalanobis"), CLASSES[:2], seen, seen, [])
     assert found.detector is not None
     assert found.detector.means.shape == (1, 5)
 
