@@ -11,8 +11,10 @@ import pytest
 from data.scenes import draw
 from in_process import command
 from PIL import Image, ImageOps
+from scipy.ndimage import gaussian_filter
 
-from shards.audit.edited import MIN_BLOCKS, find_blocks, find_edited, find_turned
+from shards.audit.blocks import Blocks, find_blocks
+from shards.audit.edited import MIN_BLOCKS, find_edited, find_turned
 from shards.audit.facts import make_thumbnail
 from shards.dataset.dataset import open_dataset
 
@@ -58,7 +60,7 @@ def scenes() -> list[Image.Image]:
     return [make_scene(seed) for seed in range(COUNT)]
 
 
-def blocks_of(images: list[Image.Image]) -> list:  # type: ignore[type-arg]
+def blocks_of(images: list[Image.Image]) -> list[Blocks]:
     return [find_blocks(np.asarray(image)) for image in images]
 
 
@@ -73,25 +75,43 @@ def test_different_pictures_make_no_pair_and_neither_do_few_or_none(scenes: list
     assert find_edited(blocks) == find_edited(blocks[:1]) == find_edited([]) == []
 
 
-def test_what_all_pictures_have_in_common_makes_no_pair() -> None:
-    """A frame with bars and a scale in every one of them, as cells of one module and X-rays of one device have it."""
-    common = make_scene(99)
-    images = [make_scene(seed) for seed in range(COUNT)]
-    for image in images:
-        image.paste(common.crop((0, 0, SIDE, 120)), (0, 0))
+def test_what_many_pictures_have_in_common_makes_no_pair_even_where_it_is_nearly_all_of_them() -> None:
+    """A dial in every one of them, and a hand that is each one's own: of two alone it is a copy that was changed."""
+    images = [make_scene(99) for _ in range(COUNT)]
+    for seed, image in enumerate(images):
+        image.paste(make_scene(seed).crop((0, 0, 40, 40)), (130, 130))
     assert find_edited(blocks_of(images)) == []
+    assert find_edited(blocks_of(images[:2])) == [(0, 1)]
 
 
-def test_stamp_that_two_pictures_share_in_a_corner_makes_no_copy() -> None:
-    images, stamp = [make_scene(seed) for seed in range(COUNT)], make_scene(99).crop((0, 0, SIDE, 50))
-    for image in images[:2]:
-        image.paste(stamp, (0, 0))
+def test_stamp_that_two_pictures_share_makes_no_copy_though_all_else_is_smooth() -> None:
+    """Its edges are soft and what is around it is alike: all blocks of both are its own. Far below they differ."""
+    ramp = np.linspace(30, 110, SIDE)
+    below = np.clip(np.arange(SIDE) - SIDE / 2, 0, None)[:, None] * 0.4
+    smooth = [(ramp[:, None] + ramp + share * below).astype(np.uint8) for share in (0, 1)]
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    mask[45:60, 50:250] = 255
+    soft, stamp = Image.fromarray(gaussian_filter(mask, 5).astype(np.uint8)), make_scene(99)
+    images = [Image.composite(stamp, Image.fromarray(each).convert("RGB"), soft) for each in smooth]
     blocks = blocks_of(images)
     shared = {tuple(place) for place in blocks[0].places.tolist()} & {
         tuple(place) for place in blocks[1].places.tolist()
     }
-    assert len(shared) >= MIN_BLOCKS
+    assert len(shared) >= 2 * MIN_BLOCKS
     assert find_edited(blocks) == []
+
+
+def test_pictures_that_share_a_half_are_no_copies() -> None:
+    images = [make_scene(0), make_scene(1)]
+    images[1].paste(images[0].crop((0, 0, SIDE // 2, SIDE)), (0, 0))
+    assert find_edited(blocks_of(images)) == []
+
+
+def test_picture_that_is_its_own_mirror_image_is_no_copy_of_itself() -> None:
+    image = np.asarray(draw(1, 200))
+    thumbnail = make_thumbnail(np.concatenate([image, image[:, ::-1]], axis=1)).reshape(-1)
+    other = make_thumbnail(np.asarray(draw(2, 200))).reshape(-1)
+    assert find_turned(np.stack([thumbnail, other]), np.arange(2)) == set()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 2000), (31, 33), (64, 64)])
@@ -167,6 +187,15 @@ def test_update_with_the_option_is_refused_and_both_remedies_pack(scenes: list[I
     assert "keeps no blocks of its 9 pictures" in refused.stderr
     assert command("pack", source, out, "--update").returncode == 0
     assert command("pack", source, tmp_path / "anew", "--edited-copies").returncode == 0
+
+
+def test_option_without_an_audit_is_refused_and_either_alone_packs(scenes: list[Image.Image], tmp_path: Path) -> None:
+    source = write(tmp_path / "source", scenes, leak=False)
+    refused = command("pack", source, tmp_path / "out", "--audit", "none", "--edited-copies")
+    assert refused.returncode == 2
+    assert "leave out one of the two" in refused.stderr
+    for name, words in (("unaudited", ["--audit", "none"]), ("audited", ["--edited-copies"])):
+        assert command("pack", source, tmp_path / name, *words).returncode == 0
 
 
 def test_unreadable_picture_has_no_blocks_and_is_rejected_as_ever(scenes: list[Image.Image], tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_size_and_latency_are_those_of_the_bundle(named_run: Path) -> None:
     assert list_costs(run)["latency"] == f"not measured; `python -m trainer.bench {named_run / 'bundle'}` does"
 
 
-def test_latency_that_cannot_be_measured_leaves_the_run_whole(named_run: Path, tmp_path: Path) -> None:
+def test_latency_that_was_not_measured_is_not_in_the_environment(named_run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(named_run, tmp_path / "run"))
     recipe = resolve_recipe(load_recipe(str(folder / "recipe.yaml"), [f"storage.root={tmp_path}"]))
     assert "latency" not in record_environment(recipe, folder, single_rank(), None)

@@ -9,17 +9,14 @@ another photograph of the same thing has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
+from shards.audit.blocks import NO_BLOCKS, SIDE, TURNS, Blocks, Floats, Ints, find_blocks
 from shards.audit.duplicates import (
     MIN_CORRELATION,
     MIN_SIDE,
@@ -38,22 +35,6 @@ from shards.sources.load import load_chunks
 from shards.sources.model import Source, SourceList, Store
 from shards.workers.pools import Pool
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-SIDE = 256
-"""Pixels of the longer side at which blocks are looked for, as near as halving or doubling leads to it."""
-MOST_BLOCKS = 64
-"""Of a picture, the strongest."""
-GRID = 9
-"""Values on a side of a block."""
-_STEP = 3
-_REACH = (GRID // 2) * _STEP + 1
-_FINE, _COARSE = 1.5, 3.0
-"""Standard deviations in pixels of what the band-pass keeps."""
-_APART = 9
-_FLAT = 8
-"""Difference of values up to which a margin has one."""
 MIN_ALIKE = 0.98
 """Correlation of two blocks from which on they are alike."""
 MOST_SHARING = 3
@@ -63,9 +44,9 @@ MIN_BLOCKS = 6
 LEAST_ALIKE = 0.97
 """Correlation of two blocks that lie where they should in a copy."""
 MIN_SHARE = 0.86
-"""Of the blocks of one picture that lie in the other, so many must be alike there. Of cells of ELPV that were cut from
-one block of silicon, whose grains are nearly the same, up to 0.85 are; of copies that were turned, cropped or bordered,
-all but a few: tests/bench/results/2026-11-30-edited-copies.md."""
+"""Of the blocks of one picture that lie in the other, so many must be alike there. Of neighbouring cells of ELPV up to
+0.85 are. Copies of its cells that are missed have too few rare blocks, or were compressed or relit besides:
+tests/bench/results/2026-11-30-edited-copies.md."""
 _NEAR = 3.0
 """Pixels by which a shared block may lie elsewhere."""
 _SCALES = (0.7, 1.43)
@@ -77,66 +58,6 @@ _TABLES, _BITS = 8, 20
 _BUCKET = 16
 """Blocks of a bucket above which it is passed over."""
 _CHUNK = 16384
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Of a picture. places: float32[n, 2], y and x from its middle; values: float32[n, 9, 9] of mean 0 and length 1."""
-
-    places: Floats
-    values: Floats
-
-    def of(self, owners: Ints, picture: int) -> Blocks:
-        """Return those of one picture, of those of all in ascending order."""
-        mine = slice(*np.searchsorted(owners, [picture, picture + 1]).tolist())
-        return Blocks(self.places[mine], self.values[mine])
-
-
-_NO_BLOCKS = Blocks(np.empty((0, 2), np.float32), np.empty((0, GRID, GRID), np.float32))
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One of the eight ways to lay a square on itself. values: of squares [n, S, S]; places: of [n, 2]."""
-
-    values: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-    places: Callable[[Floats], Floats]
-
-
-TURNS = (
-    Turn(lambda v: v, lambda p: p),
-    Turn(lambda v: v[:, :, ::-1], lambda p: p * (1, -1)),
-    Turn(lambda v: v[:, ::-1], lambda p: p * (-1, 1)),
-    Turn(lambda v: v[:, ::-1, ::-1], lambda p: -p),
-    Turn(lambda v: v.transpose(0, 2, 1), lambda p: p[:, ::-1]),
-    Turn(lambda v: v[:, ::-1, ::-1].transpose(0, 2, 1), lambda p: -p[:, ::-1]),
-    # Quarters to the left and to the right find a pair from its two pictures. Both are looked for all the same: blocks
-    # that are rare among turned pictures may be common among those that stand upright.
-    Turn(lambda v: v.transpose(0, 2, 1)[:, ::-1], lambda p: p[:, ::-1] * (-1, 1)),
-    Turn(lambda v: v.transpose(0, 2, 1)[:, :, ::-1], lambda p: p[:, ::-1] * (1, -1)),
-)
-
-
-def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
-    """Return the blocks of uint8[H, W, 3]."""
-    image = _trim(Image.fromarray(pixels).convert("L"))
-    factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep one scale
-    width, height = (max(1, round(side * factor)) for side in image.size)
-    gray = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-    fine = gaussian_filter(gray, _FINE)
-    band = np.abs(fine - gaussian_filter(gray, _COARSE))
-    peaks = (band == maximum_filter(band, _APART)) & (band > 0.5)
-    inner = np.zeros_like(peaks)
-    inner[_REACH:-_REACH, _REACH:-_REACH] = True
-    y, x = np.nonzero(peaks & inner)
-    strongest = np.argsort(-band[y, x], kind="stable")[:MOST_BLOCKS]
-    y, x = y[strongest], x[strongest]
-    offsets = (np.arange(GRID) - GRID // 2) * _STEP
-    values = fine[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets]
-    values = values - values.mean(axis=(1, 2), keepdims=True)
-    values /= np.maximum(np.linalg.norm(values, axis=(1, 2), keepdims=True), 1e-6)
-    middle = (np.array(gray.shape) - 1) / 2
-    return Blocks((np.stack([y, x], axis=1) - middle).astype(np.float32), values.astype(np.float32))
 
 
 def find_edited_copies(
@@ -160,7 +81,7 @@ def find_edited_copies(
 def _examine_blocks(listed: SourceList, options: DecodeOptions, pool: Pool, progress: Progress) -> list[Blocks]:
     """Return the blocks of every source, none of one that cannot be read."""
     place = {source.name: number for number, source in enumerate(listed.sources)}
-    found = [_NO_BLOCKS] * len(place)
+    found = [NO_BLOCKS] * len(place)
     chunks: list[Sequence[Source]] = []
 
     def todo() -> Iterator[tuple[Sequence[Source], list[bytes] | None]]:
@@ -186,9 +107,9 @@ def _find_blocks_of(
     for number, source in enumerate(sources):
         try:
             pixels = decode.examine(data[number] if data else store.read(source), options)[1]
-            found.append(find_blocks(pixels) if min(pixels.shape[:2]) >= MIN_SIDE else _NO_BLOCKS)
+            found.append(find_blocks(pixels) if min(pixels.shape[:2]) >= MIN_SIDE else NO_BLOCKS)
         except (DecodeError, OSError):  # it was rejected, with the reason, when it was examined
-            found.append(_NO_BLOCKS)
+            found.append(NO_BLOCKS)
     return found
 
 
@@ -213,16 +134,6 @@ def find_turned(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> set[tuple[int,
             ends = np.sort(np.stack([left[equal], right[equal]], axis=1), axis=1)
             found |= {(one, two) for one, two in ends.tolist()}
     return found
-
-
-def _trim(image: Image.Image) -> Image.Image:
-    """Return a gray picture without margins of one value: the edge of a border would be the strongest of all."""
-    pixels = np.asarray(image)
-    rows, columns = (np.flatnonzero(np.ptp(pixels, axis=axis) > _FLAT) for axis in (1, 0))
-    if not len(rows) or not len(columns):
-        return image
-    # A row of a picture with borders left and right is not flat, one of its border is.
-    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
 def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:

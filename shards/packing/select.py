@@ -40,7 +40,15 @@ class Selection:
 
 
 def select_unaudited(listed: SourceList, base: Base, options: PackOptions) -> Selection:
-    """Return all pictures with their splits; nobody has looked at them."""
+    """Return all pictures with their splits; nobody has looked at them.
+
+    Raises:
+        UsageError: Edited copies are to be looked for.
+    """
+    if options.edited_copies:
+        raise UsageError(
+            "--audit none decodes no picture, so --edited-copies would find nothing; leave out one of the two"
+        )
     sources, split = keep_published(base, listed, options.split)
     assigned = assign_splits(
         [source.split for source in sources],

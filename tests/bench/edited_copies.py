@@ -19,8 +19,9 @@ from duplicates import PLANTED_SIDE, compress, cut, describe_machine, load_photo
 from near_duplicates import search, shrink
 from PIL import Image, ImageEnhance, ImageOps
 
+from shards.audit.blocks import find_blocks
 from shards.audit.duplicates import drop_flat
-from shards.audit.edited import find_blocks, find_edited, find_turned
+from shards.audit.edited import find_edited, find_turned
 from trainer.recipes.data.elpv import read_cells
 
 
