@@ -326,6 +326,7 @@ def test_evaluated_validation_is_the_same_in_the_table(named_run: Path, tmp_path
     low, high = metrics["intervals"]["macro_f1"]
     cell = f"<td>{metrics['macro_f1']:.4f}\n[{low:.4f}, {high:.4f}]</td>"
     assert f"<td>macro F1</td>{cell}{cell}</tr>" in page
+    assert page.count("<h3>Beside validation</h3>") == 1
     assert page.count("The model reaches") == 2  # that on validation at the top of its section
     assert page.index("Evaluation on val</h2><p class=big>The model reaches") > 0
 

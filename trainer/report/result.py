@@ -14,7 +14,7 @@ from trainer.report.sources import Evaluation, Finished
 
 SPELT = {"val": "validation"}
 """Splits that are called otherwise than in folders."""
-_FLATTERS = "The best epoch was chosen on validation, so its figures flatter a little; those of test do not."
+_FLATTERS = "The best epoch was chosen on validation, so its figures flatter a little; test had no part in that."
 
 
 def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> str:
