@@ -757,6 +757,8 @@ ELSEWHERE = {
     "another split or label now": "test_shards_packing_compare.py::test_command_of_the_refusal_packs_anew",
     "lies in several splits as the groups are now": "test_shards_packing_compare.py::test_command_for_torn_groups",
     "so it is not clear what": "test_shards_sources_layout.py::test_splits_below_classes_are_refused_with_an_option",
+    "keeps no blocks of its": "test_shards_audit_edited.py::test_update_with_the_option_is_refused",
+    "so --edited-copies would find nothing": "test_shards_audit_edited.py::test_option_without_an_audit_is_refused",
     "which is none in": "test_shards_sources_archive.py::test_wrong_encoding_is_refused_by_its_fact",
     "\0 row \0: '\0' \0": "test_shards_remedies.py::test_error_is_as_it_says_and_each_of_its_remedies_packs",
 }

@@ -526,8 +526,11 @@ def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
         listed = find_sources(tmp_path / name, alike="keep")
         pack(listed, tmp_path / f"{name}-set", PackOptions(audit="none"))
         told = refusal(trainer_evaluate.main, bundle_path, tmp_path / f"{name}-set", "--out", tmp_path / "out")
-        assert f"-set has a class '{'pink' if name == 'pink' else 'red'}', which the bundle does not know" in told
-    # The remedy: its pictures are left out.
+        apart = "-set keeps the classes Red and red apart, and the bundle knows red alone"
+        assert (apart if name == "Red" else "-set has a class 'pink', which the bundle does not know") in told
+    # The remedies: one class of both, and the pictures of the other left out.
+    pack(find_sources(tmp_path / "Red", alike="join", incomplete=True), tmp_path / "joined", PackOptions(audit="none"))
+    assert run(trainer_evaluate.main, bundle_path, tmp_path / "joined", "--out", tmp_path / "out")[0] == 0
     shutil.rmtree(tmp_path / "pink/test/pink")
     pack(find_sources(tmp_path / "pink"), tmp_path / "left", PackOptions())
     assert run(trainer_evaluate.main, bundle_path, tmp_path / "left", "--out", tmp_path / "out")[0] == 0
