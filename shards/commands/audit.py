@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from shards.audit.audit import audit_pictures, refuse_rejects, refuse_unknown_range
-from shards.audit.edited import find_edited_copies
 from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
@@ -48,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
         edited = None
         if arguments.edited_copies:
+            from shards.audit.edited import find_edited_copies  # late: few ask for it
+
             edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
         audit = audit_pictures(listed.sources, examined, options.split, edited)
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)

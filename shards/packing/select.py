@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from shards.audit.audit import Audit, audit_pictures, list_rejected, refuse_rejects, refuse_unknown_range
-from shards.audit.edited import find_edited_copies
 from shards.audit.examine import Examined, Progress, examine_sources
 from shards.audit.findings import choose_dropped, refuse_findings
 from shards.audit.publish import write_pages
@@ -82,6 +81,8 @@ def select_audited(
     sources, split = keep_published(base, listed, options.split)
     edited = None
     if options.edited_copies:
+        from shards.audit.edited import find_edited_copies  # late: few ask for it
+
         edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
     audit = audit_pictures(sources, examined, split, edited)
     write_pages(storage, audit, listed, "this dataset", options.store.decode)

@@ -12,6 +12,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from shards.cli.sentences import join_some
+
 Needs = Literal["nothing", "two classes", "every class", "positive class", "a class", "a mixed class", "both answers"]
 
 
@@ -177,7 +179,7 @@ def describe_lack(metric: Metric, class_counts: Sequence[int], total: int, class
         case "two classes" if there < 2:
             return "pictures of two classes, and all are of one"
         case "every class" if missing:
-            return f"pictures of every class, and there are none of {_list_some(missing)}"
+            return f"pictures of every class, and there are none of {join_some(missing, 5)}"
         case "every class" if len(classes) < 2:
             return "at least two classes, and there is one"
         case "a class" if not there:
@@ -187,10 +189,6 @@ def describe_lack(metric: Metric, class_counts: Sequence[int], total: int, class
         case "both answers" if not 0 < sum(class_counts) < total * len(classes):
             return f"pictures with a label and pictures that lack one, and all have {'all' if there else 'none'}"
     return None
-
-
-def _list_some(names: list[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")
 
 
 def find_right(names: Container[str]) -> Metric:

@@ -8,6 +8,7 @@ from typing import Final
 
 from torch import Tensor
 
+from shards.cli.sentences import join_some
 from shards.errors import ShardError
 
 TABLE: Final = re.compile(r"pos_embed|relative_position|rel_pos|attention_biases")
@@ -123,9 +124,7 @@ def shorten(names: Iterable[str], shown: int = 6) -> str:
     >>> shorten(["a", "b", "c"], 2)
     'a, b and 1 more'
     """
-    names = list(names)
-    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return join_some(list(names), shown)
 
 
 def _top(name: str) -> str:
