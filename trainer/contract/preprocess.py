@@ -70,7 +70,11 @@ def prepare(data: bytes, spec: PreprocessSpec) -> Tensor:
     Raises:
         DecodeError: The bytes are not one complete picture.
     """
-    pixels = decode(data, spec.decode)
+    return prepare_pixels(decode(data, spec.decode), spec)
+
+
+def prepare_pixels(pixels: npt.NDArray[np.uint8], spec: PreprocessSpec) -> Tensor:
+    """Return uint8[C, S, S] of a decoded picture uint8[H, W, 3], as `prepare` does."""
     if spec.max_side is not None:
         from shards.pictures.shrink import shrink_pixels  # late: most datasets keep the size of their pictures
 

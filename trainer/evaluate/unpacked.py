@@ -21,7 +21,7 @@ from shards.packing.probe import probe
 from shards.pictures.decode import decode
 from shards.sources.model import Source
 from trainer.contract.bundle import Bundle, BundlePage
-from trainer.contract.preprocess import PreprocessSpec, prepare
+from trainer.contract.preprocess import PreprocessSpec, prepare_pixels
 from trainer.contract.task import make_task
 from trainer.evaluate.files import Judging, write_evaluation
 from trainer.evaluate.labelled import Labelled
@@ -136,11 +136,11 @@ def _read_batches(
 
 def _make(data: bytes, spec: PreprocessSpec) -> _Made:
     """Return a picture by its bytes; raises DecodeError."""
-    image, facts = prepare(data, spec), probe(data, spec.decode.max_pixels)
+    pixels = decode(data, spec.decode)
+    image, facts = prepare_pixels(pixels, spec), probe(data, spec.decode.max_pixels)
     if facts is not None:
         return _Made(image, facts.width, facts.height, facts.mode, len(data))
-    pixels = decode(data, spec.decode)  # an odd one, which a pack would store as what it shows
-    height, width, _ = pixels.shape
+    height, width, _ = pixels.shape  # an odd one, which a pack would store as what it shows
     mode = "L" if bool((pixels == pixels[:, :, :1]).all()) else "RGB"
     return _Made(image, width, height, mode, len(data))
 
