@@ -11,8 +11,7 @@ from trainer.contract.model.backbone import build_backbone
 from trainer.loop.build import build_preprocess
 from trainer.loop.session import open_engine
 from trainer.ranks.ranks import single_rank
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore
 

@@ -456,9 +456,10 @@ def test_checker_lets_pass_what_is_allowed(file: str, source: str) -> None:
 RARE = [
     *(
         f"shards.pictures.{name}"
-        for name in ("dicom", "dicom_window", "tiff", "tiff_pages", "heic", "jpeg2000", "netpbm")
+        for name in ("dicom", "dicom_window", "tiff", "tiff_pages", "heic", "jpeg2000", "netpbm", "unread")
     ),
     *(f"trainer.weights.{name}" for name in ("load", "match", "read", "unpickle", "key_maps", "saved")),
+    *("trainer.weights.installed", "trainer.weights.published", "trainer.recipes.choices"),
     *("trainer.loop.start", "trainer.step.distillation", "trainer.step.multi_label_loss", "trainer.recipes.meanings"),
 ]
 """Our own modules that are imported where a run meets what they are for: a rare format, weights, a teacher."""

@@ -15,7 +15,7 @@ from trainer.loop.build import build_model
 from trainer.loop.loop import train
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.run_folder import RunFolder
 from trainer.run.__main__ import main
 from trainer.weights.resolve import resolve_recipe

@@ -19,7 +19,7 @@ from trainer.loop.loop import train
 from trainer.loop.session import describe_streams
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.ledger import read_ledger
 from trainer.record.run_folder import RunFolder
 from trainer.weights.resolve import resolve_recipe

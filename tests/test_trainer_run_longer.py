@@ -19,7 +19,7 @@ from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
 from trainer.recipes.longer import find_begun_epochs
 from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.logbook import read_metrics
 from trainer.record.run_folder import RESULT, RunFolder, refuse_other_recipe_there
 from trainer.run.__main__ import main

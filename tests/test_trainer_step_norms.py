@@ -17,7 +17,7 @@ from trainer.loop.build import build_preprocess
 from trainer.loop.session import open_engine
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import load_recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.run.dry_run import plan_run
 from trainer.step.engine import Engine
 from trainer.step.norms import Microbatches

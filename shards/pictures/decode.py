@@ -15,15 +15,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, features
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shards.errors import DecodeError
 from shards.pictures.deep import Deep, flatten, read_deep
-from shards.pictures.flat import to_rgb
-from shards.pictures.shallow import fill_range
-from shards.pictures.signature import find_heif, is_dicom, is_jpeg2000, is_tiff
-from shards.pictures.unread import name_unread, refuse_bomb
+from shards.pictures.flat import fill_range, to_rgb
+from shards.pictures.signature import find_heif, is_dicom, is_jpeg2000, is_tiff, refuse_bomb
 
 # Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
 Image.MAX_IMAGE_PIXELS = None
@@ -165,28 +163,9 @@ def _refusing(data: bytes) -> Iterator[None]:
     except DecodeError:
         raise
     except Exception as err:
-        reason = name_unread(data) if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
-        size = f"{len(data):,} bytes"
-        if "runcated" in reason or _lacks_end(data):
-            reason = reason if "truncated" in reason else f"truncated; {reason}"
-            raise DecodeError(f"the picture cannot be decoded ({size}: {reason})", kind="truncated") from err
-        raise DecodeError(f"the picture cannot be decoded ({size}: {reason})") from err
+        from shards.pictures.unread import explain_unread  # late: most pictures are read
 
-
-def _lacks_end(data: bytes) -> bool:
-    """Say whether the end of a picture that was refused is missing, as far as its format tells."""
-    if data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")) or data[4:8] == b"jP  ":  # JPEG, JPEG 2000
-        return b"\xff\xd9" not in data
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
-    if data.startswith(b"GIF8"):
-        return not data.rstrip(b"\x00").endswith(b";")
-    if data.startswith((b"RIFF", b"BM")):
-        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
-        return told > len(data)
-    if data.startswith((b"II*\x00", b"MM\x00*")):
-        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
-    return False
+        raise explain_unread(data, err) from err
 
 
 def _unpack(data: bytes, options: DecodeOptions) -> _Unpacked:

@@ -16,8 +16,7 @@ from shards.errors import DecodeError
 from shards.pictures.deep import Range, scale
 from shards.pictures.dicom_window import apply_window, read_window
 from shards.pictures.jpeg2000 import read_header
-from shards.pictures.signature import DICOM_BYTES, is_dicom, is_jpeg2000
-from shards.pictures.unread import refuse_bomb
+from shards.pictures.signature import DICOM_BYTES, is_dicom, is_jpeg2000, refuse_bomb
 
 DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])
 """Those that say DICOM; many of its files have none, or a number of their own."""

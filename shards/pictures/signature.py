@@ -1,9 +1,12 @@
-"""Which format bytes begin as, whatever the name of their file: DICOM without a preamble, TIFF, JPEG 2000, HEIC."""
+"""What is known of a picture before its pixels are: the format that its bytes begin as, whatever the name of their file
+(DICOM without a preamble, TIFF, JPEG 2000, HEIC), and whether it is too large to be read."""
 
 from __future__ import annotations
 
 from struct import Struct
 from typing import Final, Literal
+
+from shards.errors import DecodeError
 
 DICOM_BYTES: Final = 2180
 """Bytes that tell a DICOM file from all else."""
@@ -92,3 +95,15 @@ def find_heif(data: bytes) -> Literal["heic", "avif"] | None:
     if brands & _AVIF and not brands & _HEIC:
         return "avif"
     return "heic" if brands & (_HEIC | _PLAIN) else None
+
+
+def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of more pixels than are read.
+
+    Raises:
+        DecodeError: It is one.
+    """
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"the picture has {width:,} x {height:,} pixels, over the limit of {max_pixels:,}", kind="bomb"
+        )

@@ -13,9 +13,8 @@ from PIL import Image
 
 from shards.errors import DecodeError
 from shards.pictures.deep import Deep
-from shards.pictures.signature import is_tiff
+from shards.pictures.signature import is_tiff, refuse_bomb
 from shards.pictures.tiff_pages import Page, Tags, read_pages
-from shards.pictures.unread import refuse_bomb
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _SIZES, _PLANES, _PREDICTOR = 273, 274, 277, 278, 279, 284, 317

@@ -1,6 +1,8 @@
-"""What is said of pictures that are not read: those over the limit of pixels, and bytes in which Pillow finds none."""
+"""What is said of bytes that cannot be decoded."""
 
 from __future__ import annotations
+
+from PIL import UnidentifiedImageError
 
 from shards.errors import DecodeError
 from shards.pictures.signature import find_heif, is_tiff
@@ -10,16 +12,30 @@ _NUMBERS = {1: "unsigned", 2: "signed", 3: "float"}
 _SENSOR = "(photometric 32803)"
 
 
-def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of more pixels than are read.
+def explain_unread(data: bytes, err: Exception) -> DecodeError:
+    """Return the error that tells people why bytes cannot be decoded, from what a library raised."""
+    reason = name_unread(data) if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
+    size = f"{len(data):,} bytes"
+    if "runcated" in reason or _lacks_end(data):
+        reason = reason if "truncated" in reason else f"truncated; {reason}"
+        return DecodeError(f"the picture cannot be decoded ({size}: {reason})", kind="truncated")
+    return DecodeError(f"the picture cannot be decoded ({size}: {reason})")
 
-    Raises:
-        DecodeError: It is one.
-    """
-    if width * height > max_pixels:
-        raise DecodeError(
-            f"the picture has {width:,} x {height:,} pixels, over the limit of {max_pixels:,}", kind="bomb"
-        )
+
+def _lacks_end(data: bytes) -> bool:
+    """Say whether the end of a picture that was refused is missing, as far as its format tells."""
+    if data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")) or data[4:8] == b"jP  ":  # JPEG, JPEG 2000
+        return b"\xff\xd9" not in data
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\x00").endswith(b";")
+    if data.startswith((b"RIFF", b"BM")):
+        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
+        return told > len(data)
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
+    return False
 
 
 def name_unread(data: bytes) -> str:

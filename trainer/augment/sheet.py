@@ -22,7 +22,7 @@ from trainer.feed.stream import TrainStream, make_load
 from trainer.loop.build import build_preprocess
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.options.augment import POLICIES, AugmentOptions
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

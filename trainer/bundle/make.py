@@ -16,7 +16,7 @@ from trainer.contract.model.model import Classifier
 from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluate.positive import find_positive
 from trainer.loop.build import build_model_spec, build_preprocess
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.logbook import read_metrics
 from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore

@@ -10,7 +10,6 @@ import numpy as np
 from shards.cli.sentences import join_some
 from shards.dataset.dataset import Dataset, shorten
 from shards.errors import UsageError
-from shards.sources.class_forms import fold_class
 from trainer.contract.bundle import BundlePage
 from trainer.evaluate.rows import Rows
 
@@ -85,13 +84,10 @@ def match_classes(where: str, known: Sequence[str], found: Sequence[str]) -> tup
     >>> match_classes("new", ["cat", "dog"], ["Cat"])
     ({'Cat': 'cat'}, ["new: the class 'Cat' is taken for the bundle's 'cat'"])
     """
-    alike: dict[str, list[str]] = {}
-    for name in known:
-        alike.setdefault(fold_class(name), []).append(name)
     named: dict[str, str] = {}
     notes = []
     for name in found:
-        same = [name] if name in known else alike.get(fold_class(name), [])
+        same = [name] if name in known else _find_alike(name, known)
         if len(same) != 1:
             raise UsageError(
                 f"{where} has a class '{name}', which the bundle does not know; it knows {join_some(known)}. Whatever "
@@ -102,3 +98,10 @@ def match_classes(where: str, known: Sequence[str], found: Sequence[str]) -> tup
         if same[0] != name:
             notes.append(f"{where}: the class '{name}' is taken for the bundle's '{same[0]}'")
     return named, notes
+
+
+def _find_alike(name: str, known: Sequence[str]) -> list[str]:
+    """Return the classes of a bundle that a name looks like."""
+    from shards.sources.class_forms import fold_class  # late: most datasets spell their classes as the bundle does
+
+    return [own for own in known if fold_class(own) == fold_class(name)]

@@ -18,7 +18,7 @@ from trainer.contract.model.backbone import (
 )
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.weights.expectation import NORMALISATIONS
 from trainer.weights.expected import read_expectation
 from trainer.weights.resolve import list_train_sizes

@@ -23,8 +23,7 @@ from trainer.feed.meter import Readings, judge
 from trainer.loop.session import Run, is_trained, open_run
 from trainer.loop.steps import Coming, save, settle, take_step
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.logbook import Numbers
 from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop

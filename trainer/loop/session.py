@@ -25,8 +25,7 @@ from trainer.loop.build import build_model, build_preprocess
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.longer import find_begun_epochs, takes_more_epochs
 from trainer.recipes.misfit import refuse_misfit
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.ledger import LEDGER, Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, read_metrics
 from trainer.record.parts import read_parts

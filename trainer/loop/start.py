@@ -9,7 +9,7 @@ from shards.errors import UsageError
 from trainer.contract.model.backbone import find_first_convolutions
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import Classifier
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.step.freeze import is_chosen, list_frozen
 from trainer.weights.leftovers import STATISTICS, is_learnt, refuse_leftovers, shorten
 from trainer.weights.load import load_weights

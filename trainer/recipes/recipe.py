@@ -16,7 +16,7 @@ from trainer.contract.model.names import resolve_alias
 from trainer.recipes.options.augment import AugmentOptions
 from trainer.recipes.options.loss import LossOptions
 from trainer.recipes.options.optim import OptimOptions
-from trainer.recipes.options.preprocess import PreprocessOptions
+from trainer.recipes.options.preprocess import Interpolation, PreprocessOptions
 from trainer.recipes.options.run import (
     RayOptions,
     ReportOptions,
@@ -33,7 +33,7 @@ from trainer.recipes.place import show_locations
 
 
 class Recipe(Section):
-    """One run, as its user writes it; what is open, `trainer.recipes.resolved.ResolvedRecipe` has not."""
+    """One run, as its user writes it; what is open, `ResolvedRecipe` has not."""
 
     data: str
     """Folder of a packed dataset."""
@@ -227,3 +227,19 @@ LATER = {"weights_key", "weights_ema"}
 
 def _absolute(location: str) -> str:
     return location if "://" in location else str(Path(location).absolute())
+
+
+class ResolvedPreprocess(PreprocessOptions):
+    """Preprocessing whose interpolation is known."""
+
+    interpolation: Interpolation
+
+
+class ResolvedRecipe(Recipe):
+    """What `trainer.weights.resolve.resolve_recipe` returns: size and interpolation are given, paths are absolute.
+
+    The recipe file of a run, and what Ray's workers are handed, hold these values.
+    """
+
+    image_size: int = Field(ge=16)
+    preprocess: ResolvedPreprocess

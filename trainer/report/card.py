@@ -16,7 +16,6 @@ from trainer.report.judged import list_metrics, tell_intervals
 from trainer.report.page import list_fingerprints
 from trainer.report.result import describe_result, list_positive, spell_figure
 from trainer.report.sources import Finished
-from trainer.weights.installed import INSTALLED
 
 CARD = "model_card.md"
 _OWNER = "*To be filled in by the owner of the model; nothing in a run's files says it.*"
@@ -106,6 +105,8 @@ def find_licence(recipe: Recipe) -> str:
     """Return the licence of the starting weights as their library or package states it."""
     if recipe.weights == "none":
         return "none needed, the run began with random weights"
+    from trainer.weights.installed import INSTALLED  # late: without weights nothing asks for it
+
     if recipe.weights in INSTALLED:
         return INSTALLED[recipe.weights].licence
     if recipe.model.startswith(TIMM_PREFIX) and not Path(recipe.weights).exists() and "://" not in recipe.weights:

@@ -22,8 +22,7 @@ from trainer.contract.compute.choice import read_cpu
 from trainer.evaluate.files import METRICS
 from trainer.evaluate.predictions import Predictions, read_predictions
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import read_metrics
 from trainer.record.notes import Note, read_notes

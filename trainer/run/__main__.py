@@ -15,7 +15,6 @@ import yaml
 from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
 from shards.errors import ShardError, UsageError
-from trainer.recipes.choices import describe_choices
 from trainer.recipes.file import RECIPES, load_recipe, read_header
 from trainer.recipes.place import show_location
 from trainer.recipes.recipe import Recipe
@@ -45,11 +44,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        from trainer.recipes.choices import describe_choices  # late: most runs are not asked for help
+
+        self.epilog = describe_choices()
+        return super().format_help()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m trainer.run",
         description=__doc__,
-        epilog=describe_choices(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")

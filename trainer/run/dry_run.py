@@ -18,8 +18,7 @@ from trainer.contract.task import make_task
 from trainer.evaluate.positive import find_positive
 from trainer.ranks.machine import read_free_disk, refuse_too_many_ranks
 from trainer.ranks.processes import run_processes
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.parts import read_parts
 from trainer.record.room import refuse_small_disk
 from trainer.record.run_folder import RunFolder

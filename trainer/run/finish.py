@@ -17,7 +17,7 @@ from trainer.evaluate.rows import Rows
 from trainer.evaluate.worst import read_worst
 from trainer.feed.meter import WELL_FED
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import RunProgress
 from trainer.record.run_folder import BUNDLE, RunFolder

@@ -9,7 +9,7 @@ from shards.files.atomic import write_json
 from trainer.loop.loop import Outcome, ReportEpoch, train
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.notes import keep_notes
 from trainer.record.parts import write_parts
 from trainer.record.progress import TICK_S, RunProgress

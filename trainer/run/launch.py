@@ -21,8 +21,7 @@ from trainer.ranks.processes import run_processes
 from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
 from trainer.recipes.misfit import refuse_misfit, settle_metric
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.logbook import read_progress
 from trainer.record.notes import keep_notes
 from trainer.record.run_folder import STOP_FILE, RunFolder, hold_folder

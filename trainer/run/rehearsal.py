@@ -18,7 +18,7 @@ from trainer.loop.build import build_preprocess
 from trainer.loop.session import open_engine
 from trainer.ranks.machine import read_free_memory
 from trainer.ranks.ranks import Ranks
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.snapshot import count_bytes
 from trainer.step.engine import Engine
 

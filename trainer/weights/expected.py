@@ -8,8 +8,6 @@ from trainer.contract.bundle import is_bundle, read_bundle_page
 from trainer.contract.model.backbone import find_timm_cfg, is_size_fixed
 from trainer.contract.model.names import TIMM_PREFIX
 from trainer.weights.expectation import SCRATCH, Expectation
-from trainer.weights.installed import INSTALLED
-from trainer.weights.published import find_published, read_timm_cfg
 
 
 def read_expectation(model: str, weights: str) -> Expectation:
@@ -22,23 +20,23 @@ def read_expectation(model: str, weights: str) -> Expectation:
     Raises:
         UsageError: The weights are another model's.
     """
+    if weights == "none":
+        own = _read_own(model) if is_size_fixed(model) else None
+        return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation) if own else SCRATCH
+    from trainer.weights.installed import INSTALLED  # late, as all that follows: without weights nothing asks for it
+    from trainer.weights.published import find_published
+    from trainer.weights.saved import is_saved_folder, read_saved_expectation
+
     if weights in INSTALLED:
         return INSTALLED[weights].expects
     if published := find_published(model, weights):
         return published.expects
-    if weights != "none" and is_bundle(Path(weights)):
+    if is_bundle(Path(weights)):
         page = read_bundle_page(Path(weights))
         mean, std = (values * (3 // len(values)) for values in (page.model.mean, page.model.std))
         return Expectation(mean, std, page.preprocess.size, page.preprocess.interpolation, page.preprocess.resize)
-    own = _read_own(model)
-    if weights != "none":
-        from trainer.weights.saved import is_saved_folder, read_saved_expectation  # late: most weights are no folder
-
-        saved = read_saved_expectation(Path(weights)) if is_saved_folder(Path(weights)) else None
-        return saved or own or SCRATCH
-    if own and is_size_fixed(model):
-        return Expectation(SCRATCH.mean, SCRATCH.std, own.size, SCRATCH.interpolation)
-    return SCRATCH
+    saved = read_saved_expectation(Path(weights)) if is_saved_folder(Path(weights)) else None
+    return saved or read_own_expectation(model)
 
 
 def read_own_expectation(model: str) -> Expectation:
@@ -47,6 +45,8 @@ def read_own_expectation(model: str) -> Expectation:
 
 
 def _read_own(model: str) -> Expectation | None:
+    from trainer.weights.published import find_published, read_timm_cfg  # late, as above
+
     if published := find_published(model, "pretrained"):
         return published.expects
     if not model.startswith(TIMM_PREFIX):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from shards.errors import UsageError
 from trainer.contract.model.backbone import is_size_fixed
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedPreprocess, ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedPreprocess, ResolvedRecipe
 from trainer.weights.expected import read_expectation
 
 

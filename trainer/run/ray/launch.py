@@ -46,8 +46,7 @@ from shards.workers.ray_private import build_trainer, unwrap_failure
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import enter_group
 from trainer.ranks.watching import watching
-from trainer.recipes.recipe import Recipe
-from trainer.recipes.resolved import ResolvedRecipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.logbook import Numbers
 from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RunFolder
