@@ -24,6 +24,7 @@ from trainer.contract.model.backbone import build_backbone
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.recipes.recipe import Recipe
+from trainer.weights.expectation import SCRATCH
 from trainer.weights.expected import read_expectation, read_own_expectation
 from trainer.weights.installed import INSTALLED
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
@@ -502,18 +503,86 @@ def test_position_table_of_a_file_is_interpolated_too(name: str, table: str, tmp
     torch.testing.assert_close(found, torch.full_like(found, 0.5))
 
 
-def test_pretrained_first_convolution_is_summed_for_one_channel(shuffle: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(shuffle, tmp_path / "w.pth")
-    spec = ModelSpec(name=SHUFFLE, num_classes=3, in_channels=1)
-    model, colour = Classifier(spec).eval(), make_classifier(3, "none", SHUFFLE)
-    report = load_weights(model.backbone, spec, str(tmp_path / "w.pth"))
-    load_weights(colour.backbone, colour.spec, str(tmp_path / "w.pth"))
-    assert report is not None
-    assert (report.changes, report.missing) == (("conv1.0.weight summed over its channels",), ())
-    gray = torch.randn(2, 1, 64, 64)
-    with torch.inference_mode():  # what three equal channels give, one gives
-        ours, theirs = model.backbone.conv1(gray), colour.backbone.conv1(gray.expand(-1, 3, -1, -1))  # type: ignore[operator]
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+def load_both(name: str, path: Path, tensors: dict[str, Tensor]) -> tuple[Classifier, Classifier, LoadReport]:
+    """Return the weights in a backbone of one channel and in one of three, each behind ImageNet's normalisation."""
+    torch.save(tensors, path)
+    trained = SCRATCH.normalised("imagenet")
+    (mean, std), models = trained.for_channels(1), []
+    for own in ({"in_channels": 1, "mean": mean, "std": std}, {"mean": trained.mean, "std": trained.std}):
+        model = Classifier(ModelSpec.model_validate({"name": name, "num_classes": 3} | own)).eval()
+        report = load_weights(model.backbone, model.spec, str(path), trained=trained)
+        assert report is not None
+        models.append((model, report))
+    (gray, changed), (colour, _) = models
+    return gray, colour, changed
+
+
+def randomise(backbone: nn.Module) -> dict[str, Tensor]:
+    """Return tensors that nothing is left out of: running means are not 0 and running variances not 1."""
+    state, generator = dict(backbone.state_dict()), torch.Generator().manual_seed(0)
+    for name, tensor in state.items():
+        if name.endswith(("running_mean", "running_var", "bias")):
+            state[name] = torch.rand(tensor.shape, generator=generator) + 0.5
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        (SHUFFLE, "conv1.0"),  # batch normalisation behind a layer without a bias
+        ("vgg11_bn", "features.0"),  # a layer with a bias and batch normalisation behind it
+        ("timm/test_resnet", "conv1.0"),  # of several layers
+        ("timm/test_efficientnet", "conv_stem"),  # BatchNormAct2d
+        ("timm/test_vit", "patch_embed.proj"),  # a bias
+    ],
+)
+def test_one_channel_gives_what_three_equal_ones_give(name: str, stem: str, tmp_path: Path) -> None:
+    gray, colour, report = load_both(name, tmp_path / "w.pth", randomise(build_backbone(name, 3)))
+    assert (report.changes, report.missing) == ((f"{stem}.weight summed over its channels",), ())
+    assert (report.left_out, report.leftovers) == ({}, ())
+    pictures = torch.randint(0, 256, (2, 1, colour.spec.image_size or 160, colour.spec.image_size or 160)).float()
+    outputs = [run_to_normalised(model, stem, pictures) for model in (gray, colour)]
+    inner = (..., slice(2, -2), slice(2, -2)) if "vit" not in name else ...  # the border sees padding
+    torch.testing.assert_close(outputs[0][inner], outputs[1][inner], rtol=1e-4, atol=1e-4)
+
+
+def run_to_normalised(model: Classifier, stem: str, pictures: Tensor) -> Tensor:
+    """Return what the first layer gives, and the batch normalisation behind it where there is one."""
+    held = [name for name, module in model.backbone.named_modules() if module._parameters or module._buffers]
+    behind = model.backbone.get_submodule(held[held.index(stem) + 1])
+    first = model.backbone.get_submodule(stem)
+    outputs: list[Tensor] = []
+    with (
+        (behind if isinstance(behind, nn.BatchNorm2d) else first).register_forward_hook(
+            lambda *given: outputs.append(given[2])
+        ),
+        torch.inference_mode(),
+    ):
+        model(pictures)
+    return outputs[0]
+
+
+def test_logits_of_gray_pictures_are_those_of_three_channels_where_nothing_is_padded(tmp_path: Path) -> None:
+    gray, colour, _ = load_both("timm/test_vit", tmp_path / "w.pth", build_backbone("timm/test_vit", 3).state_dict())
+    pictures = torch.randint(0, 256, (2, 1, 160, 160)).float()
+    with torch.inference_mode():
+        torch.testing.assert_close(gray(pictures), colour(pictures), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("timm/test_nfnet", "which the layer scales anew: its outputs are not those of three channels"),
+        ("timm/test_efficientnet_gn", "whose means have no bias to go to: outputs are shifted"),
+        ("squeezenet1_1", None),
+    ],
+)
+def test_first_layer_that_cannot_be_narrowed_without_a_change_says_so(
+    name: str, said: str | None, tmp_path: Path
+) -> None:
+    _, _, report = load_both(name, tmp_path / "w.pth", dict(build_backbone(name, 3).state_dict()))
+    (change,) = report.changes
+    assert change.endswith(said or "summed over its channels")
 
 
 def test_gray_photographs_are_named_by_the_summed_weights(pretrained: Classifier) -> None:

@@ -25,6 +25,7 @@ from trainer.contract.probes import synthesise_pictures
 from trainer.contract.task import SEPARATOR, make_task
 from trainer.loop.build import check_size
 from trainer.weights.classes import read_classes
+from trainer.weights.expectation import Expectation
 from trainer.weights.expected import read_expectation
 from trainer.weights.leftovers import refuse_leftovers
 from trainer.weights.load import describe_origin, load_weights
@@ -71,7 +72,8 @@ def bundle_checkpoint(options: BundleOptions) -> Bundled:
     spec = make_spec(options, shape, len(classes), expects, preprocess.size)
     if page is not None:
         spec = spec.model_copy(update={"dropout": page.model.dropout})
-    model, report, origin = _load(options, spec, shape.task, preprocess.size)
+    trained = None if options.mean else expects.normalised(options.normalise)
+    model, report, origin = _load(options, spec, trained, shape.task, preprocess.size)
     if page is not None and page.decision != make_plain_decision(page.task):
         note = "the bundle's decision stays behind (`trainer.decide` fits one)"
         report = replace(report, changes=(*report.changes, note))
@@ -110,7 +112,9 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
     return {**said, "packing": manifest.packing, "positive": manifest.positive}
 
 
-def _load(options: BundleOptions, spec: ModelSpec, task: str, size: int) -> tuple[Classifier, LoadReport, str]:
+def _load(
+    options: BundleOptions, spec: ModelSpec, trained: Expectation | None, task: str, size: int
+) -> tuple[Classifier, LoadReport, str]:
     """Return the classifier with all its weights, what came of loading, and where they came from.
 
     Raises:
@@ -122,7 +126,7 @@ def _load(options: BundleOptions, spec: ModelSpec, task: str, size: int) -> tupl
     torch.manual_seed(0)  # of auxiliary heads that the file has not
     model = Classifier(spec)
     choice = Choice(options.key, options.ema)
-    report = load_weights(model.backbone, spec, weights, task == "single-label", choice)
+    report = load_weights(model.backbone, spec, weights, task == "single-label", choice, trained)
     if report is None:
         raise UsageError("weights=none has nothing to bundle; name a file, or train first")
     missing = [name for name in report.missing if not is_auxiliary(name)]

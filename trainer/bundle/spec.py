@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from shards.dataset.positive import find_misfit
@@ -13,7 +13,7 @@ from trainer.contract.model.backbone import is_size_fixed
 from trainer.contract.model.model import ModelSpec
 from trainer.contract.model.names import resolve_alias
 from trainer.contract.preprocess import PreprocessSpec
-from trainer.weights.expectation import NORMALISATIONS, Expectation
+from trainer.weights.expectation import Expectation
 from trainer.weights.read import hide_query
 
 
@@ -100,10 +100,7 @@ def make_spec(options: BundleOptions, shape: Shape, num_classes: int, expects: E
         UsageError: Numbers that are none.
     """
     channels = shape.backbone_channels
-    if options.normalise is not None:
-        mean, std = NORMALISATIONS[options.normalise]
-        expects = replace(expects, mean=mean, std=std)
-    mean, std = expects.for_channels(channels)
+    mean, std = expects.normalised(options.normalise).for_channels(channels)
     if options.mean is not None and options.std is not None:
         mean, std = _read_numbers("--mean", options.mean, channels), _read_numbers("--std", options.std, channels)
         if min(std) < 1e-6:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,7 +18,7 @@ from trainer.contract.model.backbone import (
 from trainer.contract.model.model import Classifier, ModelSpec
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.recipes.recipe import ResolvedRecipe
-from trainer.weights.expectation import NORMALISATIONS
+from trainer.weights.expectation import Expectation
 from trainer.weights.expected import read_expectation
 from trainer.weights.resolve import list_train_sizes
 
@@ -45,7 +44,7 @@ def build_model(recipe: ResolvedRecipe, num_classes: int, begun: bool = False) -
     if recipe.weights != "none" or recipe.freeze:
         from trainer.loop.start import load_start  # late: a run from scratch reads no weights
 
-        load_start(model, recipe, begun)
+        load_start(model, recipe, _read_expectation(recipe), begun)
     return model.to(getattr(torch, recipe.dtype))
 
 
@@ -55,15 +54,11 @@ def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:
     Raises:
         UsageError: The weights are another model's, or a gray backbone is to see colours.
     """
-    expects = read_expectation(recipe.model, recipe.weights)
     # Otherwise the backbone takes three channels: gray pictures are repeated by the normalisation.
     channels: Literal[1, 3] = 1 if recipe.preprocess.gray_backbone else 3
     if channels == 1 and recipe.preprocess.channels != 1:
         raise UsageError("preprocess.gray_backbone takes pictures of one channel; set preprocess.channels=1 with it")
-    if recipe.preprocess.normalise:
-        mean, std = NORMALISATIONS[recipe.preprocess.normalise]
-        expects = replace(expects, mean=mean, std=std)
-    mean, std = expects.for_channels(channels)
+    mean, std = _read_expectation(recipe).for_channels(channels)
     return ModelSpec(
         name=recipe.model,
         num_classes=num_classes,
@@ -73,6 +68,10 @@ def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:
         dropout=recipe.head_dropout,
         image_size=recipe.image_size if is_size_fixed(recipe.model) else None,
     )
+
+
+def _read_expectation(recipe: ResolvedRecipe) -> Expectation:
+    return read_expectation(recipe.model, recipe.weights).normalised(recipe.preprocess.normalise)
 
 
 def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset, begun: int = DECODING) -> PreprocessSpec:

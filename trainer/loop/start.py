@@ -11,6 +11,7 @@ from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import Classifier
 from trainer.recipes.recipe import ResolvedRecipe
 from trainer.step.freeze import is_chosen, list_frozen
+from trainer.weights.expectation import Expectation
 from trainer.weights.leftovers import STATISTICS, is_learnt, refuse_leftovers, shorten
 from trainer.weights.load import load_weights
 from trainer.weights.match import LoadReport
@@ -19,17 +20,21 @@ from trainer.weights.read import Choice
 logger = logging.getLogger(__name__)
 
 
-def load_start(model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
+def load_start(model: Classifier, recipe: ResolvedRecipe, trained: Expectation, begun: bool) -> None:
     """Load a recipe's weights into a model that was built for it, and log what came of it.
 
-    begun: The run has a snapshot. What a new run is refused is let pass: it passed when the run began.
+    Args:
+        model: Its tensors are replaced.
+        recipe: Its weights, and what is frozen.
+        trained: What the weights were trained with.
+        begun: The run has a snapshot. What a new run is refused is let pass: it passed when the run began.
 
     Raises:
         UsageError: No such weights, or layers are to be frozen that have none.
         ShardError: Weights that do not fit, or are another network's.
     """
     choice = Choice(recipe.weights_key, recipe.weights_ema)
-    report = load_weights(model.backbone, model.spec, recipe.weights, choice=choice)
+    report = load_weights(model.backbone, model.spec, recipe.weights, choice=choice, trained=trained)
     if report is not None:
         _report_loading(report, model, recipe, begun)
     if recipe.freeze:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from trainer.recipes.options.preprocess import Interpolation
@@ -36,6 +36,13 @@ class Expectation:
     """Shorter side before a centre crop of `size` in their authors' evaluation, pixels; None where not known."""
     policy: Literal["crop", "stretch"] = "crop"
     """What their authors do to a picture that is no square."""
+
+    def normalised(self, name: str | None) -> Expectation:
+        """Return the same with the mean and std of that name in NORMALISATIONS; None: with its own."""
+        if name is None:
+            return self
+        mean, std = NORMALISATIONS[name]
+        return replace(self, mean=mean, std=std)
 
     def for_channels(self, channels: int) -> tuple[Numbers, Numbers]:
         """Return mean and std for 1 or 3 channels; for one it is the average, as in timm."""

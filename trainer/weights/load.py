@@ -16,6 +16,7 @@ from trainer.contract.model.backbone import is_size_fixed, one_line
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import ModelSpec
 from trainer.contract.model.names import TIMM_PREFIX
+from trainer.weights.expectation import Expectation
 from trainer.weights.installed import INSTALLED, find_installed
 from trainer.weights.leftovers import shorten
 from trainer.weights.match import LoadReport, match_tensors
@@ -25,7 +26,12 @@ from trainer.weights.saved import check_architecture, fingerprint_saved, is_save
 
 
 def load_weights(
-    backbone: nn.Module, spec: ModelSpec, weights: str, single_output: bool = False, choice: Choice = FOUND
+    backbone: nn.Module,
+    spec: ModelSpec,
+    weights: str,
+    single_output: bool = False,
+    choice: Choice = FOUND,
+    trained: Expectation | None = None,
 ) -> LoadReport | None:
     """Load weights into a backbone by name, the head left out where it has other classes; None for `none`.
 
@@ -40,6 +46,7 @@ def load_weights(
         single_output: Take a head of one output, whose sigmoid is the probability of the second of two classes, for
             one of two: with 0 for the first class the softmax says the same.
         choice: Of several models in a file.
+        trained: Whose mean and deviation the weights were trained with, for a backbone of gray pictures; None: spec's.
 
     Raises:
         UsageError: No such weights, not on this machine, or made for another model.
@@ -50,7 +57,7 @@ def load_weights(
         return None
     source = _read_source(spec, weights, choice)
     tensors, title = source.found.tensors, hide_query(weights)
-    report = match_tensors(backbone, spec, tensors, source.key_map, source.title or title, single_output)
+    report = match_tensors(backbone, spec, tensors, source.key_map, source.title or title, single_output, trained)
     for head in find_heads(backbone):
         if f"{head}.weight" in report.missing:
             for parameter in backbone.get_submodule(head).parameters():

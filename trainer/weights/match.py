@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from shards.errors import ShardError
-from trainer.contract.model.backbone import find_first_convolutions, load_tensors
+from trainer.contract.model.backbone import load_tensors
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import ModelSpec
+from trainer.weights.expectation import Expectation
 from trainer.weights.key_maps import KEY_MAPS, describe_foreign, find_key_map, strip_prefixes, unwrap_heads
 from trainer.weights.leftovers import ABSENT, COUNTER, TABLE, find_leftovers, list_untrained, shorten
 from trainer.weights.read import Tensors
@@ -63,6 +64,7 @@ def match_tensors(
     key_map: str | None = None,
     title: str = "the file",
     single_output: bool = False,
+    trained: Expectation | None = None,
 ) -> LoadReport:
     """Load tensors into a backbone by name; return what came of it.
 
@@ -72,7 +74,7 @@ def match_tensors(
         tensors: By the names of their source.
         key_map: Name of the key map from those to the model's; None: found by the names, if there is need of one.
         title: What the tensors are called in errors.
-        single_output: As in `load_weights`.
+        single_output, trained: As in `load_weights`.
 
     Raises:
         ShardError: Less than half of the model's tensors are among them, or some have values that are not finite;
@@ -83,7 +85,7 @@ def match_tensors(
     foreign = tensors
     tensors = _rename(tensors, own, heads, key_map, changes, spec.name)
     tensors, head = _unroll(tensors, backbone, heads, changes)
-    tensors = _fit_shapes(tensors, backbone, spec, changes)
+    tensors = _fit_shapes(tensors, backbone, spec, trained, changes)
     if single_output:
         tensors = _double_outputs(tensors, own, heads, changes)
     left_out = {name: ABSENT for name in tensors if name not in own}
@@ -174,15 +176,16 @@ def _unroll(tensors: Tensors, backbone: nn.Module, heads: list[str], changes: li
     return {row.names.get(name, name): tensor for name, tensor in tensors.items()}, row.head
 
 
-def _fit_shapes(tensors: Tensors, backbone: nn.Module, spec: ModelSpec, changes: list[str]) -> Tensors:
+def _fit_shapes(
+    tensors: Tensors, backbone: nn.Module, spec: ModelSpec, trained: Expectation | None, changes: list[str]
+) -> Tensors:
     """Return the tensors with the picture's channels, the position tables and their authors' names made to fit."""
     own, fitted = backbone.state_dict(), dict(tensors)
-    for name in (f"{layer}.weight" for layer in find_first_convolutions(backbone)):
-        if spec.in_channels == 1 and name in fitted and fitted[name].shape[1:2] == (3,):
-            from timm.models import adapt_input_conv
+    if spec.in_channels == 1:
+        from trainer.weights.gray import narrow_first_layers  # late: most backbones take three
 
-            fitted[name] = adapt_input_conv(1, fitted[name])
-            changes.append(f"{name} summed over its channels")
+        fitted, narrowed = narrow_first_layers(fitted, backbone, spec, trained)
+        changes += narrowed
     before = _list_fitting(fitted, own)
     if not list_untrained(own.keys() - before, find_heads(backbone)):
         return fitted

@@ -23,6 +23,6 @@ class PreprocessOptions(Section):
     channels: Literal[1, 3] = 3
     """1 feeds luminance; a backbone of three channels repeats it."""
     gray_backbone: bool = False
-    """With channels=1: the backbone takes one channel, pretrained weights summed, instead of the picture repeated."""
+    """With channels=1: the backbone takes one channel, not the picture repeated, and weights that answer the same."""
     normalise: Literal["imagenet", "half", "none"] | None = None
     """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', none for scratch."""
