@@ -16,7 +16,8 @@ import pytest
 from in_process import command
 from PIL import Image
 
-from shards.commands.arguments import add_source_arguments, read_sources
+from shards.commands.arguments import add_source_arguments, read_request, set_defaults
+from shards.commands.options import SourceOptions
 from shards.dataset.origin import read_origin
 from shards.errors import UsageError
 from shards.sources import headings
@@ -49,7 +50,8 @@ def read(path: Path, *words: str) -> SourceList:
     """Read a list with words of a command line, as `pack` and `audit` do."""
     parser = argparse.ArgumentParser()
     add_source_arguments(parser)
-    return read_sources(parser.parse_args([str(path), *words]))
+    set_defaults(parser, SourceOptions)
+    return read_request(parser.parse_args([str(path), *words]), SourceOptions).find_sources()
 
 
 def refusal(path: Path, *words: str) -> str:

@@ -15,11 +15,10 @@ from shards.commands.arguments import (
     STYLE,
     add_run_arguments,
     add_source_arguments,
-    choose_pool,
-    read_options,
-    read_sources,
-    settle_splits,
+    read_request,
+    set_defaults,
 )
+from shards.commands.options import SourceOptions
 from shards.commands.progress import show_progress
 from shards.dataset.manifest import MANIFEST_NAME
 from shards.errors import UsageError
@@ -34,19 +33,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
     parser.add_argument("--out", default="audit", help="folder for audit.html and audit.parquet")
     add_run_arguments(parser)
+    set_defaults(parser, SourceOptions)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit as `pack` would, write the pages, print the summary; what `pack` would refuse exits 3."""
-    options = read_options(arguments)
-    listed, options = settle_splits(arguments, read_sources(arguments), options)
+    request = read_request(arguments, SourceOptions)
+    listed, options = request.settle_splits(request.find_sources(), request.read())
     storage = open_storage(arguments.out)
     _refuse_dataset(storage)
-    with choose_pool(arguments) as pool, show_progress() as progress, storage.locked():
+    with request.open_pool() as pool, show_progress() as progress, storage.locked():
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
         edited = None
-        if arguments.edited_copies:
+        if request.edited_copies:
             from shards.audit.edited import find_edited_copies  # late: few ask for it
 
             edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)

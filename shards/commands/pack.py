@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from shards.cli.messages import say
 from shards.commands.arguments import (
@@ -11,18 +12,17 @@ from shards.commands.arguments import (
     STYLE,
     add_run_arguments,
     add_source_arguments,
-    choose_pool,
-    read_options,
-    read_sources,
-    settle_splits,
-    spell_options,
-    spell_path,
+    read_request,
+    set_defaults,
 )
+from shards.commands.options import PackRequest, spell_path
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
+from shards.dataset.manifest import Manifest
 from shards.dataset.origin import PackCommand
 from shards.packing.claim import QUARANTINE
 from shards.packing.pack import Run, pack
+from shards.sources.model import SourceList
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,35 +32,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     group = parser.add_argument_group("shards")
     group.add_argument(
-        "--shard-bytes", default="64MiB", help="bytes of pictures in a shard; a tar has about 3 KiB more for each"
+        "--shard-bytes", help="bytes of pictures in a shard; a tar has about 3 KiB more for each"
     )  # fmt: skip
     group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
-    group.add_argument("--quality", type=int, default=90, help="JPEG quality of shrunk pictures")
+    group.add_argument("--quality", type=int, help="JPEG quality of shrunk pictures")
     group.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
     group.add_argument("--update", action="store_true", help="add new pictures to OUT; its shards are left alone")
     group = parser.add_argument_group("audit")
-    group.add_argument("--audit", choices=["full", "none"], default="full", help="none: pack without decoding")
+    group.add_argument("--audit", choices=["full", "none"], help="none: pack without decoding")
     group.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
     group.add_argument("--allow-leaks", action="store_true", help="pack although pictures leak or labels conflict")
     group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
     add_run_arguments(parser)
-    parser.set_defaults(run=run, parser=parser)
+    set_defaults(parser, PackRequest)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Pack, then print what the dataset holds."""
-    options = read_options(
-        arguments,
-        audit=arguments.audit,
-        edited_copies=arguments.edited_copies,
-        allow_leaks=arguments.allow_leaks,
-        drop_duplicates=arguments.drop_duplicates,
-        positive=arguments.positive,
-    )
-    listed, options = settle_splits(arguments, read_sources(arguments), options)
-    command = PackCommand(source=spell_path(arguments.src), options=spell_options(arguments))
-    with choose_pool(arguments) as pool, show_progress() as progress:
-        manifest = pack(listed, arguments.out, options, Run(pool, progress, _say), arguments.update, command)
+    manifest, listed = run_pack(read_request(arguments, PackRequest), arguments.out)
     if arguments.json:
         print(manifest.model_dump_json())
         return 0
@@ -72,6 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"left out {manifest.audited.dropped:,} duplicates, listed in {arguments.out}/{QUARANTINE}")
     print_dataset(arguments.out, manifest)
     return 0
+
+
+def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceList]:
+    """Pack, with a bar and with notes on standard error; return the manifest, and what was found.
+
+    Raises:
+        UsageError, ShardError, OSError: As `find_sources` and `shards.packing.pack.pack`.
+    """
+    listed, options = request.settle_splits(request.find_sources(), request.read())
+    command = PackCommand(source=spell_path(request.src), options=request.spell())
+    with request.open_pool() as pool, show_progress() as progress:
+        return pack(listed, out, options, Run(pool, progress, _say), request.update, command), listed
 
 
 def _say(sentence: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +17,18 @@ from shards.dataset.index import INDEX_COLUMN, parse_shards
 from shards.dataset.manifest import Manifest, Task, find_manifest
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_bytes
+from shards.pictures.decode import DecodeOptions, decode
+from shards.pictures.shrink import shrink_pixels
 from shards.storage.access import CacheOptions
 from shards.storage.cache import Wanted
 from shards.storage.download import fetch
 from shards.storage.readable import Readable
 from shards.storage.storage import FolderStorage, open_readable
+
+if TYPE_CHECKING:
+    from webdataset import WebDataset
+
+    from shards.dataset.pictures import PictureDataset, Transform
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,91 @@ class Split:
     table: pa.Table
     cache: CacheOptions = field(default_factory=CacheOptions)
     task: Task = "single-label"
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    max_side: int | None = None
+    """Pixels of the longer side to which larger pictures are shrunk."""
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def decode_picture(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Return uint8[H, W, 3], RGB, of an encoded picture, as training and evaluation see it before its geometry.
+
+        Raises:
+            DecodeError: Not one complete picture.
+        """
+        return shrink_pixels(decode(data, self.decode), self.max_side)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        epoch: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        first_step: int = 0,
+        shuffle: bool = True,
+        transform: Transform | None = None,
+        workers: int | None = None,
+    ) -> Iterator[tuple[Any, npt.NDArray[Any]]]:
+        """Yield (images, labels) of each step of one epoch, in the order in which a run with that seed sees them.
+
+        Every sample comes exactly once an epoch, on any number of ranks: rank r of R gets its part of the same global
+        batches, and `first_step` resumes an epoch in the middle. Give each epoch its number.
+
+        Args:
+            batch_size: Samples of a step over all ranks; the last step of an epoch has what is left.
+            epoch: Counts from 0.
+            seed: Of the order.
+            rank: This process, from 0.
+            num_ranks: Processes that share each step.
+            first_step: Steps of the epoch that are left out.
+            shuffle: False gives the stored order.
+            transform: Makes uint8[H, W, 3], RGB, into an item of a batch, in threads; arrays or tensors of one shape
+                are stacked. Without one, images are a list of uint8[H, W, 3].
+            workers: Threads that read and decode; None means one for each CPU.
+
+        Yields:
+            images, and labels int64[n], or float32[n, K] of 0 and 1 where a picture may have several.
+
+        Raises:
+            UsageError: A number that makes no sense, or transformed pictures of several shapes.
+            ShardError: A sample that cannot be read or decoded; none is left out or replaced.
+        """
+        from shards.dataset.pictures import EpochOptions, iterate_batches  # late: training has a feed of its own
+
+        options = EpochOptions(batch_size, epoch, seed, rank, num_ranks, first_step, shuffle)
+        return iterate_batches(self, options, transform, workers)
+
+    def torch_dataset(self, transform: Transform | None = None) -> PictureDataset:
+        """Return the split by number, map style, for `torch.utils.data.DataLoader` and what is built on it.
+
+        transform: As in `batches`; DataLoader's own collation makes batches of what it gives.
+        """
+        from shards.dataset.pictures import PictureDataset
+
+        return PictureDataset(self, transform)
+
+    def webdataset(self, shuffle: int = 0, seed: int = 0) -> WebDataset:
+        """Return a `webdataset.WebDataset` of the split's tars; remote ones are fetched into the cache first.
+
+        Its samples have, beside what the tar holds, `image` (uint8[H, W, 3], decoded as everywhere in Shardline) and
+        `label`: `.to_tuple("image", "label")`. Nodes and workers share the tars without loss or repetition. Its own
+        limits hold: whole tars are dealt out, so ranks may get different numbers of samples, and an epoch cannot be
+        resumed in the middle; `batches` has neither.
+
+        Args:
+            shuffle: Samples held to shuffle from, and tars in random order, another one each time it is iterated over
+                (a DataLoader's workers count only with persistent_workers=True); 0: stored order.
+            seed: Of the shuffle.
+
+        Raises:
+            ShardError: While it is read: a picture that is not the one that was packed, or cannot be decoded.
+        """
+        from shards.dataset.webdataset import open_webdataset  # late: few need the library
+
+        return open_webdataset(self, shuffle, seed)
 
     @property
     def where(self) -> str:
@@ -102,6 +196,22 @@ class Dataset:
     def classes(self) -> list[str]:
         return self.manifest.classes
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of its splits."""
+        return list(self.manifest.splits)
+
+    def __getitem__(self, name: str) -> Split:
+        """Return one split, as `split` does."""
+        return self.split(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {each.samples:,}" for name, each in self.manifest.splits.items())
+        return f"{shorten(self.location)}: {len(self.classes)} classes, {sizes}"
+
     def fingerprint(self) -> str:
         return self.manifest.fingerprint()
 
@@ -129,7 +239,8 @@ class Dataset:
                 f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
                 f"{self._spell_remedy(name)}"
             )
-        return Split(self.location, name, self.table.filter(pc.field("split") == name), self.cache, self.manifest.task)
+        table, packing = self.table.filter(pc.field("split") == name), self.manifest.packing
+        return Split(self.location, name, table, self.cache, self.manifest.task, packing.decode, packing.max_side)
 
     def _spell_remedy(self, name: str) -> str:
         if name not in ("train", "val", "test"):

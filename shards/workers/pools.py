@@ -6,11 +6,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
 from typing import Any, Final, Protocol, TypeVar
 
 from shards.errors import UsageError
@@ -52,7 +54,7 @@ class ProcessPool:
         waiting: deque[Future[Result]] = deque()
         try:
             for task in tasks:
-                with _no_interrupt():
+                with _no_interrupt(), without_main():
                     waiting.append(self._executor.submit(function, task))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
@@ -92,6 +94,21 @@ def open_pool(workers: int) -> Iterator[Pool]:
         pool.kill()
         raise
     pool.close()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Have processes that are started in the block leave this one's main module alone.
+
+    Python has them run it again, for functions that it may define. Ours need none of it, and it may be somebody's
+    script, which would pack and train once more in each of them, or standard input, which nobody can read twice.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

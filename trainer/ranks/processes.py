@@ -19,7 +19,7 @@ from shards.cli.arguments import check_count
 from shards.cli.messages import Replay, handing_on, read_level
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_atomically
-from shards.workers.pools import end_with_parent
+from shards.workers.pools import end_with_parent, without_main
 from trainer.ranks.ranks import Ranks, join_ranks, single_rank
 from trainer.ranks.watching import watching
 
@@ -71,7 +71,10 @@ def _run_all(arguments: tuple[Any, ...], num_ranks: int) -> None:
     # It warns of each rank that it ends; why it does is an error of ours.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     # daemon: Python would wait for the others at its end.
-    started = start_processes(_run_process, arguments, num_ranks, join=False, daemon=True, start_method="forkserver")
+    with without_main():
+        started = start_processes(
+            _run_process, arguments, num_ranks, join=False, daemon=True, start_method="forkserver"
+        )
     assert started is not None  # without join there is something to join
     try:
         while not started.join():
