@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,16 +51,20 @@ class Client(Closing):
         """Close the connection."""
         self._http.close()
 
-    def predict(self, data: bytes) -> dict[str, Any]:
-        """Return label, labels, probability, probabilities, logits and the bundle's fingerprint for an encoded picture.
+    def predict(self, picture: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+        """Return label, labels, probability, probabilities, logits and the bundle's fingerprint for a picture.
 
         Of a bundle that trainer.decide has changed also decision, abstain, and where it has them ood_score and set.
 
+        Args:
+            picture: Its path, or the bytes of the file.
+
         Raises:
             PictureRefusedError: Broken, empty, too large.
-            OSError: The endpoint is not reachable, stays busy, or failed.
+            OSError: The file cannot be read, or the endpoint is not reachable, stays busy, or failed.
         """
         # Asking twice does no harm, so that a connection that broke can be tried again.
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         return self._ask("POST", "/v1/predict", data)
 
     def model(self) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from shards.cli.messages import shows_progress
 
@@ -19,8 +20,16 @@ Clock = Callable[[], float]
 
 
 def draw_bar(**options: object) -> tqdm[None]:
-    """Return tqdm's bar, drawn by commands in a terminal, and not with --quiet; `disable` says whether it is not."""
-    return tqdm(disable=None if shows_progress() else True, leave=False, **options)  # type: ignore[call-overload]
+    """Return tqdm's bar, drawn in a terminal or a notebook, and not with --quiet; `disable` says that it is not drawn."""
+    where = False if _is_notebook() else None  # None: where standard error is a terminal
+    return tqdm(disable=where if shows_progress() else True, leave=False, **options)  # type: ignore[call-overload]
+
+
+def _is_notebook() -> bool:
+    """Say whether this process is the kernel of a notebook, whose standard error is no terminal and shows bars."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class Progress:

@@ -7,7 +7,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self, overload
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -28,6 +28,7 @@ from trainer.contract.decision.decision import Answer, Decision, answer
 from trainer.contract.decision.ood import Detector, check_scores, read_detector
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
+from trainer.contract.picture import Picture, prepare_picture
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 from trainer.contract.task import make_task
@@ -35,6 +36,8 @@ from trainer.contract.task import make_task
 logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
+_AT_ONCE: Final = 32
+"""Pictures of one forward pass."""
 PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
 
 
@@ -137,6 +140,8 @@ class Bundle:
     """What computes the logits in place of the model itself; `trainer.contract.compute.choice` sets it."""
     detector: Detector | None = None
     """Where the decision has `ood`."""
+    folder: Path | None = None
+    """Where it was loaded from."""
 
     def __post_init__(self) -> None:
         self._tap = None if self.detector is None else FeatureTap(self.model)
@@ -163,7 +168,7 @@ class Bundle:
             pictures, images, logits = read_probes(root / _PROBES)
         except (OSError, SafetensorError, RuntimeError, KeyError) as err:
             raise ShardError(f"{root} is damaged ({str(err).splitlines()[0]}); restore it from a backup") from err
-        bundle = cls(page, model.eval().to(device), torch.device(device), detector=detector)
+        bundle = cls(page, model.eval().to(device), torch.device(device), detector=detector, folder=root)
         check_images(pictures, images, page.preprocess, page.decoding)
         actual, scores = bundle.compute_batch(images)
         # The probes were computed on a CPU; convolutions on another device sum in another order.
@@ -171,6 +176,35 @@ class Bundle:
         if detector is not None and scores is not None:
             check_scores(scores, detector.probe_scores.cpu(), same_back_end=device == "cpu")
         return bundle
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.folder)!r}, {self.page.model.name}, {len(self.page.classes)} classes)"
+
+    @overload
+    def predict(self, pictures: list[Picture]) -> list[Answer]: ...
+
+    @overload
+    def predict(self, pictures: Picture) -> Answer: ...
+
+    def predict(self, pictures: Any) -> Any:
+        """Return the answer for a picture, or those for a list of pictures, in its order.
+
+        Args:
+            pictures: A path, the bytes of a file, a PIL picture or an array uint8[H, W, 3] or uint8[H, W]; or a list of
+                these.
+
+        Raises:
+            UsageError: Something that is no picture.
+            DecodeError: Not one complete picture.
+            OSError: A file that cannot be read.
+        """
+        if not isinstance(pictures, (list, tuple)):
+            return self.predict([pictures])[0]
+        answers: list[Answer] = []
+        for start in range(0, len(pictures), _AT_ONCE):
+            images = [prepare_picture(picture, self.page.preprocess) for picture in pictures[start : start + _AT_ONCE]]
+            answers += [self.answer(*output) for output in self.compute(torch.stack(images))]
+        return answers
 
     def prepare(self, data: bytes) -> Tensor:
         """Return uint8[C, S, S] of an encoded picture; raises DecodeError."""

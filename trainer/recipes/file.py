@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,13 @@ RECIPES = Path(__file__).parent
 COST = "Time and hardware:"
 
 
-def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of a YAML file, or of that name in trainer/recipes, with `name=value` overrides applied.
+def load_recipe(location: str, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Return the recipe of a YAML file, or of that name in trainer/recipes, changed.
+
+    Args:
+        location: The file or the name.
+        overrides: `name=value`, as on the command line.
+        changes: A tree of values, as from Python: {"epochs": 3, "optim": {"peak_lr": 0.001}}.
 
     Raises:
         UsageError: No such recipe, not YAML, an unknown option (with a suggestion), or a bad value.
@@ -30,7 +35,25 @@ def load_recipe(location: str, overrides: Sequence[str] = ()) -> Recipe:
     values = {"name": path.stem, **_read_yaml(path)}
     for override in overrides:
         apply_override(values, override)
+    _merge(values, changes or {})
     return build_recipe(values)
+
+
+def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set the leaves of a tree in another one; where that has a text, as `schedule: cosine`, it is opened first.
+
+    >>> values = {"optim": {"name": "sgd"}, "schedule": "cosine"}
+    >>> _merge(values, {"optim": {"peak_lr": 0.1}, "schedule": {"warmup": 0}})
+    >>> values
+    {'optim': {'name': 'sgd', 'peak_lr': 0.1}, 'schedule': {'name': 'cosine', 'warmup': 0}}
+    """
+    for name, value in changes.items():
+        if name == "schedule" and isinstance(values.get(name), str) and isinstance(value, Mapping):
+            values[name] = _open_schedule(values[name])
+        if isinstance(value, Mapping) and isinstance(values.get(name), dict):
+            _merge(values[name], value)
+        else:
+            values[name] = value
 
 
 def find_recipe(location: str) -> Path:

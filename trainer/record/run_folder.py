@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_json
@@ -99,6 +99,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the folder has the run's bundle, evaluations and report."""
         return (self.path / RESULT).is_file()
+
+    def read_evaluations(self) -> dict[str, dict[str, Any]]:
+        """Return the content of each split's metrics.json, by the split."""
+        found = sorted(self.path.glob("evaluation/*/metrics.json"))
+        return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
 
     def claim(self, recipe: Recipe) -> None:
         """Make the folder, in the store as well where there is one, and save the recipe in it.

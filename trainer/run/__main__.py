@@ -8,7 +8,6 @@ import json
 import shlex
 import sys
 import textwrap
-from pathlib import Path
 
 import yaml
 
@@ -38,7 +37,7 @@ def main(argv: list[str]) -> int:
     folder = launch(recipe)
     was_finished = before is not None and before == _read_end(folder)
     if arguments.json:
-        print(json.dumps(_collect(folder.path)))
+        print(json.dumps(_collect(folder)))
     else:
         _print_results(recipe, folder, was_finished)
     return 0
@@ -107,9 +106,8 @@ def _read_end(folder: RunFolder) -> int | None:
     return (folder.path / RESULT).stat().st_mtime_ns if folder.is_finished else None
 
 
-def _collect(run_dir: Path) -> dict[str, object]:
-    evaluations = {path.parent.name: json.loads(path.read_text()) for path in run_dir.glob("evaluation/*/metrics.json")}
-    return {"run": str(run_dir), "bundle": str(run_dir / "bundle"), "evaluation": evaluations}
+def _collect(folder: RunFolder) -> dict[str, object]:
+    return {"run": str(folder.path), "bundle": str(folder.bundle), "evaluation": folder.read_evaluations()}
 
 
 def _note_repacked(recipe: Recipe, run: RunFolder) -> None:

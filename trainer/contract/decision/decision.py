@@ -146,6 +146,16 @@ class Answer(BaseModel):
         """Return what there is to say, for people and JSON: fields that nothing was fitted for are left out."""
         return {name: value for name, value in self.model_dump().items() if value is not None or name == "label"}
 
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: what is given, and the probabilities, largest first."""
+        from html import escape  # late: notebooks alone
+
+        said = {name: value for name, value in self.describe().items() if name not in ("probabilities", "logits")}
+        rows = [(name, escape(str(value))) for name, value in said.items()]
+        largest = sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:10]
+        rows += [(escape(name), f"<progress value={share:.4f}></progress> {share:.1%}") for name, share in largest]
+        return f"<table>{''.join(f'<tr><td>{name}</td><td>{value}</td></tr>' for name, value in rows)}</table>"
+
 
 def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: float | None = None) -> Answer:
     """Return the answer for one picture.

@@ -1,0 +1,9 @@
+from .api import Run as Run
+from .api import decide_bundle as decide_bundle
+from .api import evaluate_bundle as evaluate_bundle
+from .api import export_bundle as export_bundle
+from .api import load_recipe as load_recipe
+from .api import train as train
+from .contract.bundle import Bundle as Bundle
+from .contract.decision.decision import Answer as Answer
+from .recipes.recipe import Recipe as Recipe
