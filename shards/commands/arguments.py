@@ -33,7 +33,7 @@ POSITIVE_HELP = "class that is looked for, whose sensitivity is told; changes no
 EDITED_HELP = "look for mirrored, turned, cropped, bordered copies, too; decodes every picture once more"
 DEFAULT_SHARES = "val=0.1,test=0.1"
 _LIST_OPTIONS = ("columns", "base", "ending", "one_hot", "labels_as", "empty_labels")
-_NO_OPTIONS = ("command", "run", "parser", "src", "out", "update", "workers", "on", "json")
+_NO_OPTIONS = ("parser", "src", "out", "update", "workers", "on", "json")
 """Of what a command line holds: what the command itself puts there, places, and what changes no byte of a dataset."""
 
 
