@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -312,6 +313,40 @@ def test_generic_names_in_the_current_folder_hide_nothing(tmp_path: Path) -> Non
         done = subprocess.run([*script, *words], cwd=here, env=environment, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(said)
+
+
+def run_there(tmp_path: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the console script in a folder whose files bear the names of our packages."""
+    here = tmp_path / "here"
+    plant_hiding(here)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return subprocess.run(
+        [*write_script(tmp_path), *map(str, words)],
+        cwd=here, env=environment | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}, capture_output=True, text=True,
+        timeout=280,
+    )  # fmt: skip
+
+
+def test_generic_names_hide_nothing_from_the_processes_of_a_pool(pictures: Path, tmp_path: Path) -> None:
+    done = run_there(tmp_path, "pack", pictures, "data", "--workers", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "here/data/dataset.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", ["local", "ray"])
+def test_generic_names_hide_nothing_from_ranks(launch: str, dataset_path: Path, tmp_path: Path) -> None:
+    options = (f"data={dataset_path}", "num_ranks=2", f"launch={launch}", "epochs=1")
+    done = run_there(tmp_path, "run", "smoke", *options)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 ranks" in done.stderr
+    assert (tmp_path / "here/runs/smoke/bundle/bundle.json").is_file()
+
+
+@pytest.mark.slow
+def test_generic_names_hide_nothing_from_ray_tasks(pictures: Path, tmp_path: Path) -> None:
+    done = run_there(tmp_path, "pack", pictures, "data", "--workers", "2", "--on", "ray")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def plant_hiding(here: Path) -> None:
