@@ -29,7 +29,7 @@ _HELP = ("-h", "--help")
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the words name and return its exit code; without words, list all commands."""
     # A console script does not look for modules in the current folder. Neither may the processes that it starts.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    os.environ["PYTHONSAFEPATH"] = "1"
     with called_by_console():
         return run_command(_run, argv)
 
