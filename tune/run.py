@@ -5,18 +5,18 @@ The same command goes on after a stop.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
 
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from trainer.recipes.file import load_recipe
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     from trainer.record.run_folder import RunFolder
     from tune.space import load_space
 
@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tune.run", description=__doc__)
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m tune.run", description=__doc__)
     parser.add_argument("recipe", help="a YAML file, or the name of one in trainer/recipes")
     parser.add_argument("space", help="a YAML file, or the name of one in tune/spaces")
     parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe of every trial")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.client import Client, PictureRefusedError
+from shards.cli.calling import CommandParser
 from shards.cli.ending import DONE, REFUSED, run_command
 from shards.errors import UsageError
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     for path in arguments.pictures:
         if not path.is_file():
             raise UsageError(f"{path} is not a file; give pictures, for example {path.parent / '*.jpg'}")
@@ -53,8 +54,8 @@ def _name(answer: dict[str, Any]) -> str:
     return ";".join(answer["labels"]) or "none"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m cluster.client",
         description="Print what an endpoint says of pictures, one line each.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.serve.options import ServeOptions, read_options
+from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, run_command
 from shards.workers.ray_cluster import join_or_start, read_address
 from trainer.contract.model.names import AUTO, BACKENDS
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
     from cluster.serve import app, endpoint  # late: they import ray
@@ -39,8 +40,8 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m cluster.serve",
         description="Serve a bundle over HTTP, in the cluster that RAY_ADDRESS names or in one started here.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -75,7 +76,7 @@ def _announce(host: str, port: int, options: ServeOptions) -> None:
     print(
         f"ready: {options.bundle}\n"
         f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
-        f"         python -m cluster.client {url} picture.jpg\n"
+        f"         {respell('python -m cluster.client')} {url} picture.jpg\n"
         f"  model  {url}/v1/model\n"
         f"  stop   Ctrl-C",
         flush=True,

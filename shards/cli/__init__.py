@@ -1,4 +1,4 @@
-"""How commands end: exit codes, errors as one sentence, Ctrl-C.
+"""What all commands share: their table, the console script, how they end, what they print while they work.
 
-Imports `shards.errors` alone.
+Imports `shards.errors` and `shards.files`.
 """

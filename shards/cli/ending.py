@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from shards.cli.calling import respell
 from shards.cli.messages import showing_messages
 from shards.errors import Interrupted, ShardError, UsageError
 from shards.files.disk import explain_disk
@@ -72,5 +73,6 @@ def _say(message: object, code: int) -> int:
         # Under `python -m`, CPython remembers a KeyboardInterrupt that passed through an exec or eval of text (a lazy
         # import of pandas has some) and dies by SIGINT whatever the exit code. Running any text makes it forget.
         exec("")
+    message = respell(str(message))
     sys.stderr.write(f"\n{message}\n" if code == INTERRUPTED else f"error: {message}\n")
     return code

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from shards.cli.calling import respell
+
 PACKAGES = ("shards", "trainer", "tune", "cluster")
 QUIET, NORMAL, VERBOSE = logging.ERROR, logging.INFO, logging.DEBUG
 
@@ -35,6 +37,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 def write_line(text: str) -> None:
     """Write a line to standard error at once, above a bar where one is drawn; a reader that has left is no error."""
+    text = respell(text)
     with contextlib.suppress(OSError, ValueError):
         if "tqdm" in sys.modules:  # without it there is no bar
             from tqdm import tqdm

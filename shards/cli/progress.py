@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 
 def draw_bar(**options: object) -> tqdm[None]:
-    """Return tqdm's bar, drawn in a terminal or a notebook, and not with --quiet; `disable` says that it is not drawn."""
+    """Return tqdm's bar, drawn in a terminal or a notebook, and not with --quiet; `disable` says if it is not."""
     where = False if _is_notebook() else None  # None: where standard error is a terminal
     return tqdm(disable=where if shows_progress() else True, leave=False, **options)  # type: ignore[call-overload]
 

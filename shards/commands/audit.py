@@ -9,7 +9,8 @@ from shards.audit.examine import JOURNAL, examine_sources
 from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
-from shards.cli.messages import say
+from shards.cli.calling import CommandParser
+from shards.cli.messages import add_volume, say
 from shards.commands.arguments import (
     EDITED_HELP,
     STYLE,
@@ -26,15 +27,19 @@ from shards.packing.claim import MARKER
 from shards.storage.storage import Storage, open_storage
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser("audit", help="find bad files, duplicates, leaks, conflicts", formatter_class=STYLE)
+def main(argv: list[str]) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m shards audit", formatter_class=STYLE)
     add_source_arguments(parser)
     parser.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
     parser.add_argument("--out", default="audit", help="folder for audit.html and audit.parquet")
     add_run_arguments(parser)
     set_defaults(parser, SourceOptions)
-    parser.set_defaults(run=run)
+    add_volume(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from shards.cli.messages import say
+from shards.cli.calling import CommandParser
+from shards.cli.messages import add_volume, say
 from shards.commands.arguments import POSITIVE_HELP, STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser("index", help="make a dataset of WebDataset tars, in place", formatter_class=STYLE)
+def main(argv: list[str]) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m shards index", formatter_class=STYLE)
     parser.add_argument("folder", type=Path, help="folder of the tars; train, val or test in folder or file names")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     parser.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    parser.set_defaults(run=run)
+    add_volume(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

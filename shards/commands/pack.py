@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from shards.cli.messages import say
+from shards.cli.calling import CommandParser
+from shards.cli.messages import add_volume, say
 from shards.commands.arguments import (
     EDITED_HELP,
     POSITIVE_HELP,
@@ -25,9 +26,12 @@ from shards.packing.pack import Run, pack
 from shards.sources.model import SourceList
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser("pack", help="pictures -> audit -> dataset of tar shards", formatter_class=STYLE)
+def main(argv: list[str]) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m shards pack", formatter_class=STYLE)
     add_source_arguments(parser)
     parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     group = parser.add_argument_group("shards")
@@ -45,7 +49,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
     add_run_arguments(parser)
     set_defaults(parser, PackRequest)
-    parser.set_defaults(run=run)
+    add_volume(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.cli.calling import CommandParser
+from shards.cli.messages import add_volume
 from shards.commands.arguments import STYLE
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
@@ -18,13 +20,17 @@ _LISTED, _NAMED = 50, 3
 """Classes of which each has its number printed; of more, so many at either end are named."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser("stat", help="what a dataset and its shards hold", formatter_class=STYLE)
+def main(argv: list[str]) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m shards stat", formatter_class=STYLE)
     parser.add_argument("dataset", help="folder or URI of the dataset")
     parser.add_argument("--shards", action="store_true", help="a line for every shard")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    add_volume(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

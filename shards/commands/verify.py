@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 
-from shards.cli.messages import say
+from shards.cli.calling import CommandParser
+from shards.cli.messages import add_volume, say
 from shards.commands.arguments import STYLE
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser("verify", help="hash every shard again and decode its pictures", formatter_class=STYLE)
+def main(argv: list[str]) -> int:
+    return run(build_parser().parse_args(argv))
+
+
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m shards verify", formatter_class=STYLE)
     parser.add_argument("dataset", help="folder or URI of the dataset")
     parser.add_argument("--sample", type=int, metavar="N", help="decode N pictures, drawn at random, instead of all")
     parser.add_argument("--seed", type=int, default=0, help="seed of that draw")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    add_volume(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -64,6 +64,11 @@ def join_or_start(**options: Any) -> bool:
 def _connect(**options: Any) -> None:
     import ray
 
+    if os.environ.get("PYTHONSAFEPATH") and not options["address"].startswith("ray://"):
+        from shards.workers.ray_private import make_safe_job
+
+        # As `shardline` has it for all processes that it starts. Ray looks in the current folder first of all.
+        options["job_config"] = make_safe_job()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level="error", **options)

@@ -17,6 +17,17 @@ _NAMESPACE = "shardline"
 _REQUEST_TIMEOUT_S = 5.0
 
 
+def make_safe_job() -> Any:
+    """Return settings of a job whose workers do not look for modules in the folder where its command was started."""
+    from ray.job_config import JobConfig
+
+    class SafeJob(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # asked for nothing but whether workers look there
+
+    return SafeJob()
+
+
 def put_text(key: str, text: str) -> None:
     """Keep a text in the cluster's own store; any process of the cluster reads it."""
     _internal_kv_put(key, text.encode(), namespace=_NAMESPACE)

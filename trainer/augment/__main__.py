@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from shards.cli.arguments import check_count
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from trainer.recipes.file import load_recipe
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     check_count("--samples", arguments.samples, of="pictures")
     recipe = load_recipe(arguments.recipe, arguments.options)
     out = arguments.out or Path(f"{recipe.name}-augment.png")
@@ -31,9 +32,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     style = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m trainer.augment", description=__doc__, formatter_class=style)
+    parser = CommandParser(prog="python -m trainer.augment", description=__doc__, formatter_class=style)
     parser.add_argument("recipe", help="a YAML file, or the name of one in trainer/recipes")
     parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: augment.policy=light")
     parser.add_argument("--out", type=Path, help="PNG to write; NAME-augment.png where not given")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from shards.cli.arguments import read_count
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume, say
 from trainer.bench.options import BenchOptions
@@ -18,7 +19,7 @@ from trainer.contract.model.names import BACKENDS, BackendName
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     as_json = arguments.pop("json", False)
     options = BenchOptions(**arguments)
     from trainer.bench.bench import bench  # late: torch takes seconds, and mistakes are told before
@@ -42,8 +43,8 @@ def _read_names(text: str) -> Sequence[BackendName]:
     return [name for name in BACKENDS if name in names]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m trainer.bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

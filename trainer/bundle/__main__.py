@@ -12,6 +12,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from trainer.bundle.options import CHANNELS, TASK, BundleOptions
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     as_json = arguments.pop("json", False)
     options = BundleOptions(**arguments)
     from trainer.bundle.checkpoint import bundle_checkpoint  # late: torch takes seconds, and mistakes are told before
 
     made = bundle_checkpoint(options)
-    print(_dump(made) if as_json else _describe(made))
+    print(_dump(made) if as_json else respell(_describe(made)))
     return 0
 
 
@@ -50,9 +51,9 @@ def _describe(made: Bundled) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     choices = BundleOptions.choices
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m trainer.bundle",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

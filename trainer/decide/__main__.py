@@ -26,6 +26,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from trainer.decide.options import DecideOptions
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     as_json = arguments.pop("json", False)
     options = DecideOptions(**arguments)
     from trainer.decide.decide import decide  # late: torch takes seconds, and mistakes are told before
 
     result = decide(options)
-    print(_dump(result) if as_json else "\n".join(_describe(result)))
+    print(_dump(result) if as_json else respell("\n".join(_describe(result))))
     return 0
 
 
@@ -77,8 +78,8 @@ def _describe(result: BundleDecision) -> list[str]:
     return [*losses, *lines, *foreign, *stale, f"bundle       {result.folder}"]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m trainer.decide",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,6 +14,7 @@ import json
 import sys
 from typing import Any
 
+from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
 from shards.commands.arguments import add_layout_argument, add_list_arguments, add_names_argument
@@ -23,7 +24,7 @@ from trainer.recipes.place import show_location
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_intermixed_args(argv))
+    arguments = vars(build_parser().parse_intermixed_args(argv))
     as_json = arguments.pop("json", False)
     options = EvaluateOptions(**arguments)
     from trainer.evaluate.evaluate import evaluate  # late: torch takes seconds, and mistakes are told before
@@ -32,8 +33,8 @@ def main(argv: list[str]) -> int:
     if as_json:
         print(json.dumps(done.metrics, ensure_ascii=False))
         return DONE
-    print(_describe(done.metrics))
-    print(f"loaded  {_describe_loaded(options)}")
+    print(respell(_describe(done.metrics)))
+    print(respell(f"loaded  {_describe_loaded(options)}"))
     print(f"files   {done.folder}")
     return DONE
 
@@ -83,8 +84,8 @@ def _split(text: str) -> list[str]:
     return text.split(",")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m trainer.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

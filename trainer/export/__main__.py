@@ -12,6 +12,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.cli.messages import add_volume
 from trainer.contract.model.names import EXPORT_KINDS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     as_json = arguments.pop("json", False)
     options = ExportOptions(**arguments)
     from trainer.export.export import export  # late: torch takes seconds, and mistakes are told before
@@ -42,8 +43,8 @@ def _tell(done: Exported) -> None:
     print(f"answers python {file.with_name(page.script)} PICTURE...")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m trainer.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from shards.cli.arguments import read_at_least, read_count
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from trainer.contract.model.names import TIMM_PREFIX, resolve_alias, unknown_model
@@ -25,7 +26,7 @@ MEASURED = 40
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     from trainer.models.facts import find_models, is_model, list_facts, summarise
 
     name = resolve_alias(arguments.name)
@@ -72,9 +73,9 @@ def _show(summary: Summary) -> None:
     print(f"published weights: {', '.join(facts.weights) or 'none'}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     style = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m trainer.models", description=__doc__, formatter_class=style)
+    parser = CommandParser(prog="python -m trainer.models", description=__doc__, formatter_class=style)
     parser.add_argument("name", nargs="?", default="", help="a model, or a part of names: resnet50, 'timm/*vit*'")
     parser.add_argument("--figures", action="store_true", help="compute timm's figures for however many models")
     parser.add_argument(

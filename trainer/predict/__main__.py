@@ -17,6 +17,7 @@ import argparse
 import sys
 
 from shards.cli.arguments import read_count
+from shards.cli.calling import CommandParser
 from shards.cli.ending import REFUSED, run_command
 from shards.cli.messages import add_volume, write_line
 from shards.errors import Interrupted
@@ -26,7 +27,7 @@ from trainer.predict.options import PredictOptions
 
 
 def main(argv: list[str]) -> int:
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(build_parser().parse_args(argv))
     is_strict = arguments.pop("strict", False)
     options = PredictOptions(**arguments)
     from trainer.predict.predict import predict  # late: torch takes seconds, and mistakes are told before
@@ -51,8 +52,8 @@ def _read_columns(text: str) -> list[str] | None:
     return text.split(",") if text else None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m trainer.predict",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

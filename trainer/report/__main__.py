@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from shards.cli.calling import CommandParser
 from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
 from trainer.report.options import SPLITS, ReportOptions
 
 
 def main(argv: list[str]) -> int:
-    options = ReportOptions(**vars(_parser().parse_args(argv)))
+    options = ReportOptions(**vars(build_parser().parse_args(argv)))
     from trainer.report.report import report  # late: torch takes seconds, and mistakes are told before
 
     written = report(options)
@@ -19,10 +20,8 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.report", description=__doc__, argument_default=argparse.SUPPRESS
-    )
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="python -m trainer.report", description=__doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("run_dir", help="folder of a finished run, for example runs/demo")
     parser.add_argument("--part", action="append", choices=SPLITS, help="this part alone; again for more (all)")
     parser.add_argument(

@@ -11,6 +11,7 @@ import textwrap
 
 import yaml
 
+from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
 from shards.errors import ShardError, UsageError
@@ -21,9 +22,9 @@ from trainer.record.run_folder import RESULT, RunFolder
 
 
 def main(argv: list[str]) -> int:
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     if arguments.recipe is None:
-        print(_explain_usage())
+        print(respell(_explain_usage()))
         return MISTAKE
     recipe = load_recipe(arguments.recipe, arguments.options)
     if arguments.print_recipe:
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(CommandParser):
     def format_help(self) -> str:
         from trainer.recipes.choices import describe_choices  # late: most runs are not asked for help
 
@@ -51,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     parser = _Parser(
         prog="python -m trainer.run",
         description=__doc__,
@@ -97,7 +98,7 @@ def _plan(recipe: Recipe, as_json: bool) -> int:
     from trainer.run.dry_run import describe, plan_run
 
     plan = plan_run(recipe)
-    print(json.dumps(plan.to_json()) if as_json else describe(plan))
+    print(json.dumps(plan.to_json()) if as_json else respell(describe(plan)))
     return DONE
 
 
@@ -124,8 +125,8 @@ def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
         shown, bundle = show_location(recipe.data), shlex.quote(str(run.path / "bundle"))
         print(
             f"note: {shown} has changed since (packed anew or updated), and the figures below are of the pictures "
-            f"before; `python -m trainer.evaluate {bundle} {shlex.quote(shown)}` evaluates on those of now, another "
-            "name= trains on them"
+            + respell(f"before; `python -m trainer.evaluate {bundle} {shlex.quote(shown)}` evaluates on those of now, ")
+            + "another name= trains on them"
         )
 
 
@@ -144,18 +145,19 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
         told = filter(None, (describe_baseline(metrics), describe_of_positive(metrics)))
         print("".join(f"  {line}\n" for line in told), end="")
-        remedy = f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another"
+        remedy = respell(f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another")
         print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
         positive = read_positive(metrics)
         if recipe.positive and positive and positive.name != recipe.positive:
-            other = f"`python -m trainer.report {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
+            other = respell("python -m trainer.report")
+            other = f"`{other} {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
             print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
     notes = [note.text for note in read_notes(folder)]
     said = set() if was_finished else set(notes)
     for note in json.loads((folder / RESULT).read_text())["notes"]:
         if note not in said:  # by this command, on standard error
-            print(f"note: {note}")
-    print(f"loaded  {_describe_loaded(recipe, notes)}")
+            print(respell(f"note: {note}"))
+    print(respell(f"loaded  {_describe_loaded(recipe, notes)}"))
     print(f"bundle  {run.bundle}\nreport  {folder / 'report.html'}")
     if run.uri:
         print(f"store   {run}")

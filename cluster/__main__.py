@@ -1,0 +1,14 @@
+"""`python -m cluster`: lists its commands."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from shards.cli.ending import run_command
+from shards.cli.front import run_package
+
+main = partial(run_package, "cluster")
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

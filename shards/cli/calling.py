@@ -1,0 +1,81 @@
+"""How a command was called, and its name in what is printed: `shardline run`, or `python -m trainer.run`.
+
+All texts of the project have the form of `python -m`, which is right wherever they are stored; what is printed by a
+process that was called as `shardline` is respelt here, at the end, so that no sentence needs to know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+_by_console = False  # not a context variable: what threads log is shown as well
+
+
+@contextlib.contextmanager
+def called_by_console() -> Iterator[None]:
+    """Have what is printed while the block runs name commands as `shardline` has them."""
+    global _by_console
+    before, _by_console = _by_console, True
+    try:
+        yield
+    finally:
+        _by_console = before
+
+
+def respell(text: str) -> str:
+    """Return a text that names commands as this process was called.
+
+    >>> respell("`python -m trainer.models` lists them")
+    '`python -m trainer.models` lists them'
+    >>> with called_by_console():
+    ...     respell("`python -m trainer.models` lists them; trainer.run takes what `shards pack` made, not trainer.x")
+    '`shardline models` lists them; shardline run takes what `shardline pack` made, not trainer.x'
+    """
+    if not _by_console:
+        return text
+    pattern, names = _read_names()
+    return pattern.sub(lambda found: names[" ".join(found[found.lastgroup or 0].split())], text)
+
+
+@functools.cache
+def _read_names() -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return what finds commands in a text, and how each is spelt instead."""
+    from shards.cli.commands import COMMANDS, CONSOLE  # late: `python -m` does without
+
+    rows = [row for row in COMMANDS.values() if row.package]
+    names = {row.module: f"{CONSOLE} {row.name}" for row in rows} | {row.package: CONSOLE for row in rows}
+    spaced = sorted((re.escape(name).replace(r"\ ", r"\s+") for name in names), key=len, reverse=True)
+    # Without `python -m`, "shards pack" are English words unless they are quoted, and "trainer" is one always.
+    dotted = [name for name in spaced if r"\." in name]
+    quoted = [name for name in spaced if r"\s" in name]
+    return (
+        re.compile(
+            rf"(?<![\w./-])(?:python\s+-m\s+(?P<a>{'|'.join(spaced)})|(?P<b>{'|'.join(dotted)})"
+            rf"|(?<=`)(?P<c>{'|'.join(quoted)}))(?!\.?\w|[/-])"
+        ),
+        names,
+    )
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command's parser: its help and its errors name commands as they were called."""
+
+    def __init__(self, *, prog: str, **options: Any) -> None:
+        super().__init__(prog=respell(prog), **options)
+
+    def format_help(self) -> str:
+        described: list[Any] = [self, *self._action_groups]
+        for each in described:
+            each.description = respell(each.description or "") or None
+        self.epilog = respell(self.epilog or "") or None
+        for action in self._actions:
+            action.help = respell(action.help) if action.help else action.help  # None is a line, SUPPRESS is none
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        super().error(respell(message))
