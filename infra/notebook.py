@@ -1,0 +1,38 @@
+"""Writes docs/first_steps.ipynb from docs/python.md: its first sections, text and code, as cells without outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
+SECTIONS = ("Pack, train, ask", "Evaluate, decide, export", "The exact stream in a loop of your own")
+_CODE = re.compile(r"```python\n(.*?)```\n", re.DOTALL)
+
+
+def make_notebook(page: str) -> str:
+    """Return the notebook's JSON; each block of code is a cell, what stands between them cells of text."""
+    sections = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
+    named = dict(zip(sections[1::2], sections[2::2], strict=True))
+    cells = [_make_cell("markdown", "# First steps\n\nTaken from docs/python.md by infra/notebook.py.")]
+    for title in SECTIONS:
+        body = named[title].partition("\nWith Lightning:\n")[0]
+        pieces = _CODE.split(f"## {title}\n{body}")
+        kinds = ["markdown", "code"] * len(pieces)
+        cells += [_make_cell(kind, text.strip()) for kind, text in zip(kinds, pieces, strict=False) if text.strip()]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
+
+
+def _make_cell(kind: str, text: str) -> dict[str, object]:
+    cell: dict[str, object] = {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
+    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+if __name__ == "__main__":
+    (DOCS / "first_steps.ipynb").write_text(make_notebook((DOCS / "python.md").read_text("utf-8")), "utf-8")
+    sys.exit(0)
