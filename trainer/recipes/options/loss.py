@@ -34,12 +34,12 @@ LOSSES: Final = Table(
         several="trainer.step.multi_label_loss:build_each",
     ),
 )  # fmt: skip
-_USES_OF_WEIGHTS: Final[Uses] = {
+USES_OF_WEIGHTS: Final[Uses] = {
     "none": {},
     "balanced": {},
     "effective": {"effective_beta": 0.999},
 }
-_USES_OF_TEACHER: Final[Uses] = {
+USES_OF_TEACHER: Final[Uses] = {
     "loss without teacher": {},
     "teacher": {"teacher_temperature": 4.0, "teacher_share": 0.5},
 }
@@ -76,16 +76,16 @@ class LossOptions(ChoiceSection):
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = settle(values, values.get("name", cls.model_fields["name"].default), list_uses(LOSSES))
         weights = values.get("class_weights", "none")
-        values = settle(values, weights if isinstance(weights, str) else "none", _USES_OF_WEIGHTS)
+        values = settle(values, weights if isinstance(weights, str) else "none", USES_OF_WEIGHTS)
         taught = "teacher" if values.get("teacher") is not None else "loss without teacher"
-        return settle(values, taught, _USES_OF_TEACHER)
+        return settle(values, taught, USES_OF_TEACHER)
 
     @field_validator("class_weights", mode="before")
     @classmethod
     def _read_weights(cls, value: object) -> object:
         if isinstance(value, str):
-            if value not in _USES_OF_WEIGHTS:
-                raise ValueError(f"the weights are {', '.join(_USES_OF_WEIGHTS)}, a list, or a number by class")
+            if value not in USES_OF_WEIGHTS:
+                raise ValueError(f"the weights are {', '.join(USES_OF_WEIGHTS)}, a list, or a number by class")
             return value
         if isinstance(value, dict):  # YAML reads a class called 7 as a number
             numbers = _read_weights([*value.values(), 1.0])  # of a class that is not named
