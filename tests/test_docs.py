@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
@@ -17,7 +18,7 @@ from shards.cli.options import Options
 from trainer.recipes.explain import explain_recipe, list_options
 from trainer.recipes.file import RECIPES, load_recipe, parse_recipe
 from trainer.recipes.options.section import Section
-from tune.space import Space
+from tune.space import Space, load_space, make_trials
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,3 +129,37 @@ def test_each_option_of_an_explained_recipe_stands_below_its_meaning_values_and_
     assert lines[at - 1] == "# Values: a whole number at least 1. Default: 10."
     named = {line.strip().partition(":")[0] for line in lines if not line.lstrip().startswith(("#", "-")) and line}
     assert {option.name.rpartition(".")[2] for option in list_options() if option.name.count(".") < 2} == named
+
+
+def test_the_space_of_the_page_is_one_and_makes_the_trials_that_it_names(tmp_path: Path) -> None:
+    text = (ROOT / "docs/space.md").read_text(encoding="utf-8")
+    written = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    (tmp_path / "space.yaml").write_text(written, encoding="utf-8")
+    trials = make_trials(load_recipe("smoke"), load_space(str(tmp_path / "space.yaml")), tmp_path)
+    assert len(trials) == 4
+    assert f"`{trials[0].name}` to `{trials[-1].name}`" in text
+
+
+def test_troubleshooting_quotes_what_the_code_says() -> None:
+    quoted = re.findall(
+        r"^\| `([^`]+)` \|", (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    said = "\n".join(
+        " ".join(list_texts(ast.parse(path.read_text(encoding="utf-8"))))
+        for package in ("shards", "trainer")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    assert len(quoted) > 12
+    missing = [text for text in quoted if text not in said]
+    assert not missing, f"no message says '{missing[0]}' any more; change docs/troubleshooting.md"
+
+
+def list_texts(tree: ast.AST) -> list[str]:
+    """Return the texts of a module, those of f-strings joined as far as they have no values in them."""
+    return [
+        "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+        if isinstance(node, ast.JoinedStr)
+        else node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
