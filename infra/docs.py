@@ -162,17 +162,18 @@ def make_command_page(command: Command, examples: Mapping[str, list[str]]) -> st
 def find_parser(command: Command) -> argparse.ArgumentParser:
     """Return the parser that the command itself uses."""
     package, _, name = command.module.partition(" ")
-    if name:
+    places = {"tune.run": "tune.run"} if not name else {package: f"{package}.commands.{name}"}
+    module = importlib.import_module(places.get(package, f"{package}.__main__"))
+    build = getattr(module, "build_parser", None) or getattr(module, "_parser", None)
+    if build is None:  # a command of `python -m shards` that adds itself to the package's parser
         from shards.cli.messages import add_volume
 
         commands = argparse.ArgumentParser().add_subparsers()
-        importlib.import_module(f"{package}.commands.{name}").add_parser(commands)
+        module.add_parser(commands)
         add_volume(commands.choices[name])
-        found: argparse.ArgumentParser = commands.choices[name]
-    else:
-        module = importlib.import_module(package if package == "tune.run" else f"{package}.__main__")
-        found = module._parser()
-    return found
+        return commands.choices[name]  # type: ignore[no-any-return]
+    parser: argparse.ArgumentParser = build()
+    return parser
 
 
 def split_description(parser: argparse.ArgumentParser) -> tuple[str, list[str]]:
