@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help install demo serve test test-slow lint clean
+.PHONY: help install demo serve test test-slow lint docs clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test: lint  ## all that CI runs
 
 test-slow: $(STAMP)  ## what is too long for CI
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+docs: $(STAMP)  ## write the pages of docs/ that come from the code
+	$(PY) infra/docs.py
 
 clean:  ## remove the demo's data and runs
 	rm -rf data runs

@@ -1,13 +1,10 @@
-"""Writes docs/first_steps.ipynb from docs/python.md: its first sections, text and code, as cells without outputs."""
+"""docs/first_steps.ipynb, made of the first sections of docs/python.md: text and code as cells without outputs."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 
-DOCS = Path(__file__).parent.parent / "docs"
 SECTIONS = ("Pack, train, ask", "Evaluate, decide, export", "The exact stream in a loop of your own")
 _CODE = re.compile(r"```python\n(.*?)```\n", re.DOTALL)
 
@@ -16,7 +13,7 @@ def make_notebook(page: str) -> str:
     """Return the notebook's JSON; each block of code is a cell, what stands between them cells of text."""
     sections = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
-    cells = [_make_cell("markdown", "# First steps\n\nTaken from docs/python.md by infra/notebook.py.")]
+    cells = [_make_cell("markdown", "# First steps\n\nTaken from docs/python.md by `make docs`.")]
     for title in SECTIONS:
         body = named[title].partition("\nWith Lightning:\n")[0]
         pieces = _CODE.split(f"## {title}\n{body}")
@@ -31,8 +28,3 @@ def make_notebook(page: str) -> str:
 def _make_cell(kind: str, text: str) -> dict[str, object]:
     cell: dict[str, object] = {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
     return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
-
-
-if __name__ == "__main__":
-    (DOCS / "first_steps.ipynb").write_text(make_notebook((DOCS / "python.md").read_text("utf-8")), "utf-8")
-    sys.exit(0)

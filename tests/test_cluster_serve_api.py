@@ -1,4 +1,4 @@
-"""The table of the endpoint's pages: routes, /openapi.json, refusals and README say the same."""
+"""The table of the endpoint's pages: routes, /openapi.json, refusals and docs/serving.md say the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from cluster.serve.api import PAGES, Endpoint, Page, build_api
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+SERVING = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
 PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
 
 
@@ -36,11 +36,11 @@ def test_openapi_has_the_pages_of_the_table_and_no_other(client: TestClient) -> 
 
 
 @pytest.mark.parametrize("page", PAGE_CASES)
-def test_readme_names_the_page(page: Page) -> None:
-    assert re.search(rf":8000{page.path}(?![\w/])", README), (
-        f"the README does not name {page.method} {page.path}; add it to the block under **The endpoint**"
+def test_docs_name_the_page(page: Page) -> None:
+    assert re.search(rf":8000{page.path}(?![\w/])", SERVING), (
+        f"docs/serving.md does not name {page.method} {page.path}; add it to its block of commands"
     )
 
 
-def test_readme_names_no_page_that_there_is_not() -> None:
-    assert set(re.findall(r":8000(/[\w/]+)", README)) <= {page.path for page in PAGES}
+def test_docs_name_no_page_that_there_is_not() -> None:
+    assert set(re.findall(r":8000(/[\w/]+)", SERVING)) <= {page.path for page in PAGES}

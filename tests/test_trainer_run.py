@@ -369,6 +369,20 @@ def test_printed_recipe_is_the_one_that_would_run() -> None:
     assert yaml.safe_load(done.out) == load_recipe("smoke", ["epochs=9"]).model_dump(mode="json")
 
 
+def test_explained_recipe_is_the_printed_one_with_comments(tmp_path: Path) -> None:
+    plain, explained = (
+        run("digits", "epochs=9", "--print-recipe"),
+        run("digits", "epochs=9", "--print-recipe", "--explain"),
+    )
+    assert (plain.code, explained.code) == (0, 0)
+    (tmp_path / "again.yaml").write_text(explained.out, encoding="utf-8")
+    assert run(str(tmp_path / "again.yaml"), "--print-recipe").out == plain.out
+    assert (
+        "# Passes over the training split.\n# Values: a whole number at least 1. Default: 10.\nepochs: 9\n"
+        in explained.out
+    )
+
+
 def test_printing_the_recipe_starts_nothing(tmp_path: Path) -> None:
     run("smoke", f"storage.root={tmp_path}/runs", "--print-recipe")
     assert not (tmp_path / "runs").exists()

@@ -26,11 +26,11 @@ class Space(Section):
     factors: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
     """{factor: {level: {recipe option: value}}}; every combination of levels is a trial."""
     grace_epochs: int = Field(default=1, ge=1)
-    """Epochs that every trial gets before it may be stopped."""
+    """Epochs that every trial gets before it may be stopped early."""
     reduction_factor: int = Field(default=2, ge=2)
-    """At each rung the best 1/reduction_factor of the trials so far go on."""
+    """At each rung, the best 1/reduction_factor of the trials so far continue."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
-    """CPUs that Ray reserves for a trial; also its torch threads."""
+    """CPUs that Ray reserves for a trial, and its torch threads."""
     gpus_per_trial: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves for a trial; a fraction shares one."""
 

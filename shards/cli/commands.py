@@ -1,4 +1,4 @@
-"""All commands, a row each: `shardline`, `python -m PACKAGE`, completion and tests read them here.
+"""All commands, a row each: `shardline`, the packages' own lists, completion and tests read them here.
 
 A row names its command's `main(argv) -> exit code`, in a package above this one, too: it is imported when it is run.
 The module of that function has `build_parser()` as well, which reads `--help` and completion.

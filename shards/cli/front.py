@@ -1,4 +1,4 @@
-"""The console script `shardline COMMAND ...`, and what `python -m PACKAGE` lists.
+"""The console script `shardline COMMAND ...`, and the list of commands that each package prints.
 
 Imports nothing but how commands end: a command's module is imported when it is run.
 """
@@ -62,7 +62,7 @@ def run_named(argv: list[str], rows: Mapping[str, Command], caller: str) -> int:
 
 
 def run_package(package: str, argv: list[str]) -> int:
-    """Do what `python -m PACKAGE` does: list the commands, and of `shards`, run one.
+    """Do what `python -m` and a package do: list the commands, and of `shards`, run one.
 
     Raises:
         UsageError: There are other words.

@@ -48,39 +48,68 @@ Words = Annotated[str, BeforeValidator(join_words)]
 
 
 class SourceOptions(Options):
-    """Which pictures there are, how they are decoded and split, and how long work is carried out.
+    """Which pictures there are, how they are decoded and split, and how the work is carried out.
 
-    Fields are the long options of the command line, in their order; `python -m shards pack --help` says what they mean.
+    Fields are the long options of the command line, in their order.
     """
 
     src: Path
+    """A folder, an archive, a list or tars with pictures."""
     unlabelled: bool = False
+    """All pictures below `src`, without labels."""
     layout: str | None = None
+    """What the folders mean, from the top down: split/class, class/split, class/..., any/class, class/NAME; None: their
+    names tell."""
     names: str | None = None
+    """Encoding of the names in an archive that does not state it, such as cp850; None: guess."""
     class_names: Path | None = None
+    """File with display names: `0 NAME` lines, JSON or YAML."""
     alike: Literal["refuse", "join", "keep"] = "refuse"
+    """What to do with classes that look alike, such as Cat and cat, or 1 and 01."""
     drop_empty_classes: bool = False
+    """Leave out class folders without a readable picture."""
     group_regex: str | None = None
+    """Regular expression whose first group in a path names what stays in one split, such as a patient."""
     columns: Words | None = None
+    """Columns of a list by role: path=NAME,label=NAME; None: the usual names."""
     base: Path | None = None
+    """Folder of a list's relative paths; None: that of the list."""
     ending: str | None = None
+    """Suffix for paths of a list that lack it: .jpg."""
     one_hot: Words | None = None
+    """Columns of 0 and 1 of a list, one for each class."""
     labels_as: str | None = None
+    """What separates several labels of a list; `list` and `one` for cells of that form."""
     empty_labels: bool = False
+    """Rows of a list without a label show none of the classes."""
     split: Words | None = None
+    """Shares of the splits that `src` lacks; None: val=0.1,test=0.1 where it has none. `none`: all train."""
     every: int | None = None
+    """Each Nth picture of a class goes to test, without randomness."""
     merge_and_resplit: Words | None = None
+    """Splits of `src` to pool and split anew."""
     fraction: float = 1.0
+    """Share of train to use, stratified by class, in (0, 1]."""
     seed: int = 0
+    """Seed of the split and of the order in the shards."""
     bits: int | None = None
+    """Bits in use of 16-bit gray; 12 is the same as range 0,4095."""
     range: Words | None = None
+    """Values of deep gray that become black and white."""
     background: Words = "255,255,255"
+    """Colour under transparent pixels, R,G,B in 0..255."""
     frames: Literal["first", "refuse"] = "first"
+    """Of pictures with several frames: take the first, or refuse them."""
     max_pixels: int = 100_000_000
+    """Pixels above which a picture is refused as a decompression bomb."""
     edited_copies: bool = False
+    """Look for mirrored, turned, cropped and bordered copies too; decodes every picture once more."""
     max_reject_rate: float = 0.01
+    """Share of unreadable pictures above which the command is refused, in [0, 1]."""
     workers: int | None = None
+    """Processes, or Ray tasks at a time; None: one for each CPU."""
     on: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: the cluster of RAY_ADDRESS."""
 
     def find_sources(self) -> SourceList:
         """Return the pictures; raises as `shards.sources.find.find_sources`."""
@@ -182,13 +211,21 @@ class PackRequest(SourceOptions):
     """Places, and what changes no byte of a dataset."""
 
     shard_bytes: Words = "64MiB"
+    """Bytes of pictures in a shard, such as 64MiB; a tar has about 3 KiB more for each picture."""
     max_side: int | None = None
+    """Pixels of the longer side to which larger pictures are shrunk; None: none is."""
     quality: int = 90
+    """JPEG quality of shrunk pictures, 1 to 100."""
     positive: str | None = None
+    """Class that is looked for, whose sensitivity is reported; changes no sample. None: of two the second."""
     update: bool = False
+    """Add new pictures to a finished dataset and leave its shards alone."""
     audit: Literal["full", "none"] = "full"
+    """none: pack without decoding; unreadable pictures are then found in training."""
     allow_leaks: bool = False
+    """Pack although pictures leak between splits or labels conflict."""
     drop_duplicates: bool = False
+    """Keep one of each set of equal pictures, none where their labels conflict."""
 
     def _store(self) -> dict[str, object]:
         return {"quality": self.quality, **({} if self.max_side is None else {"max_side": self.max_side})}

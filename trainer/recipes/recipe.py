@@ -36,57 +36,61 @@ class Recipe(Section):
     """One run, as its user writes it; what is open, `ResolvedRecipe` has not."""
 
     data: str
-    """Folder of a packed dataset."""
+    """Folder or URI (s3://, gs://, https://) of a packed dataset."""
     name: str
-    """Name of the run and of its folder."""
+    """Name of the run, and of its folder below storage.root."""
     model: str
     """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
     weights: str = "none"
-    """none, pretrained or a tag of the library, the name of installed weights, a bundle, or a path or URI of a file."""
+    """What the model starts from: none (random numbers), pretrained or a tag of the library, the name of installed
+    weights, a bundle, or a path or URI of a file."""
     weights_key: str | None = None
-    """Which of several models in a weights file: keys joined by dots, or the beginning of its tensors' names."""
+    """Which of several models in a weights file to take: keys joined by dots, or the prefix of its tensors' names."""
     weights_ema: bool = True
-    """Take the average of the weights, where the file has one (state_dict_ema, model_ema)."""
+    """Take the averaged weights where the file has them (state_dict_ema, model_ema)."""
     allow_leftovers: bool = False
-    """Take a weights file although parts of it have no place in the model, as where it is another network's."""
+    """Load a weights file even though some of its tensors have no place in the model, as when it is another
+    network's."""
     head_dropout: float | None = Field(default=None, ge=0, lt=1)
-    """Dropout in front of the head, 0..1; None is the architecture's own."""
+    """Dropout probability before the head; None keeps the architecture's own."""
     epochs: int = Field(default=10, ge=1)
-    """Passes over the training part."""
+    """Passes over the training split."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of order, augmentation, new weights and dropout."""
+    """Seed of the sample order, augmentation, new weights and dropout."""
     image_size: int | None = Field(default=None, ge=16)
-    """Side of the model's input, pixels; None is that of the weights, 224 where they say nothing."""
+    """Side of the model's input, in pixels; None takes the weights' own size, or 224 where they have none."""
     batch_size_global: int = Field(default=64, ge=1)
-    """Samples of a step over all ranks."""
+    """Samples in one step, over all ranks together."""
     freeze: list[str] = Field(default_factory=list)
-    """Beginnings of backbone parameter names that stay as loaded; [backbone] freezes all but the head."""
+    """Prefixes of the names of backbone parameters to freeze; [backbone] freezes everything but the head."""
     freeze_epochs: int | None = Field(default=None, ge=1)
-    """Epochs after which what is frozen is released; None keeps it frozen to the end."""
+    """Epochs after which frozen layers are trained as well; None keeps them frozen to the end."""
     limit_samples: int | None = Field(default=None, ge=1)
-    """Train on about so many samples, a part of each class, to try a recipe out; None takes all."""
+    """Train on about this many samples, the same share of each class, to try a recipe out; None takes all."""
     amp: Literal["off", "bf16", "fp16"] = "off"
-    """Mixed precision; fp16 scales the loss."""
+    """Mixed precision; fp16 also scales the loss."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the weights; float64 shows that two runs compute the same but for rounding, at twice the cost."""
+    """Data type of the weights; float64 shows that two runs compute the same apart from rounding, at twice the cost."""
     launch: Literal["auto", "local", "ray"] = "auto"
-    """auto: Ray Train when num_ranks can be above 1 or a cluster is given by RAY_ADDRESS, local otherwise."""
+    """Where the ranks run. local: on this machine, without Ray. ray: as Ray Train workers. auto: ray if num_ranks can
+    be above 1 or RAY_ADDRESS names a cluster, local otherwise."""
     num_ranks: int | str = 1
-    """Processes that train together; `2..8` takes what a Ray cluster has, and goes on with fewer or more of them."""
+    """Processes that train together; `2..8` takes what a Ray cluster has, and continues with fewer or more of them."""
     workers: int | Literal["auto"] = "auto"
-    """Threads per rank that decode and augment; 0 does it in the step itself; auto is the rank's share of the CPUs."""
+    """Threads per rank that decode and augment; 0 does it between the steps; auto is the rank's share of the CPUs."""
     cpus_per_rank: float = Field(default=1.0, gt=0)
-    """CPUs that Ray reserves for each rank; also the rank's torch threads there."""
+    """CPUs that Ray reserves for each rank, and the rank's torch threads there."""
     gpus_per_rank: float | None = Field(default=None, ge=0)
-    """GPUs that Ray reserves for each rank; None means one where the cluster has any."""
+    """GPUs that Ray reserves for each rank; None means one if the cluster has any."""
     ledger: bool = False
-    """Record every sample that every rank sees."""
+    """Record which sample each rank sees at each step, with a hash of its pixels, in ledger/."""
     evaluate_on: list[Literal["train", "val", "test"]] = Field(default=["test"])
-    """Parts that the best weights are evaluated on at the end."""
+    """Splits that the best weights are evaluated on at the end."""
     positive: str | None = None
-    """Class that is looked for, whose sensitivity is told; None: that of the dataset, else the second of two."""
+    """Class that is looked for, whose sensitivity is reported; None: the dataset's, else the second of two."""
     probes: Literal["synthetic", "real"] = "synthetic"
-    """Pictures that go into the bundle: made ones, or real validation pictures (which may show a patient)."""
+    """Pictures stored in the bundle to check it by: generated ones, or real validation pictures (which may show a
+    patient)."""
     preprocess: PreprocessOptions = PreprocessOptions()
     optim: OptimOptions = OptimOptions()
     schedule: ScheduleOptions = ScheduleOptions()

@@ -27,6 +27,11 @@ def main(argv: list[str]) -> int:
         print(respell(_explain_usage()))
         return MISTAKE
     recipe = load_recipe(arguments.recipe, arguments.options)
+    if arguments.explain:
+        from trainer.recipes.explain import explain_recipe  # late: few ask for it
+
+        print(explain_recipe(recipe), end="")
+        return 0
     if arguments.print_recipe:
         print(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return 0
@@ -64,6 +69,11 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("--print-recipe", action="store_true", help="print the resolved recipe and do nothing")
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="with --print-recipe: each option's meaning, values and default above it, as comments",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check data, memory, devices and storage, time a few steps, print the plan of the run and leave nothing",
@@ -82,7 +92,7 @@ def _explain_usage() -> str:
         "",
         "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made",
         "  python -m trainer.run smoke data=FOLDER --dry-run    checks all of it and says how long it would take",
-        "  python -m trainer.run smoke --print-recipe           lists every option",
+        "  python -m trainer.run smoke --print-recipe --explain    lists every option and what it means",
         "  python -m trainer.run --help                         lists optimizers, schedules, losses and policies",
         "",
     ]

@@ -117,13 +117,13 @@ class Progressive(Section):
     """Training pictures that grow with the epochs (progressive resizing); evaluation is at image_size throughout."""
 
     start_size: int = Field(ge=16)
-    """Side of the model's input in the first epochs, pixels."""
+    """Side of the model's input in the first epochs, in pixels."""
     from_epoch: int = Field(default=0, ge=0)
     """The last epoch at start_size; epochs count from 0."""
     to_epoch: int = Field(ge=1)
     """The first epoch at image_size."""
     multiple: int = Field(default=32, ge=1)
-    """Sides in between are multiples of it, pixels."""
+    """Sides in between are multiples of this, in pixels."""
 
     @model_validator(mode="after")
     def _grows(self) -> Progressive:
@@ -151,29 +151,31 @@ class AugmentOptions(Section):
     """Random changes of training pictures."""
 
     crop: Literal["auto", "none", "random", "padded"] = "auto"
-    """none: evaluation's geometry. random: a random part of the picture, stretched to the input (Inception's crop,
-    torchvision's RandomResizedCrop). padded: resized as evaluation does, but to crop_resize, then a random square of
-    the input's size out of it. auto: what goes with the policy, padded for manual."""
+    """How training crops. none: as evaluation does. random: a random crop of the picture, stretched to the input
+    (Inception's crop, torchvision's RandomResizedCrop). padded: resized as in evaluation, but to crop_resize, then a
+    random square of the input's size cut out. auto: what goes with the policy, padded for manual."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """random: share of the picture's area that the part has, least and most."""
+    """For crop random: share of the picture's area that the crop has, least and most."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """random: width by height of the part, least and most."""
+    """For crop random: width divided by height of the crop, least and most."""
     crop_resize: int | None = Field(default=None, ge=1)
-    """padded: side before the crop, pixels (the shorter one where evaluation crops); None is 256/224 of image_size."""
+    """For crop padded: side before the crop, in pixels (the shorter one where evaluation crops); None is 256/224 of
+    image_size."""
     crop_padding: int = Field(default=4, ge=0, le=4096)
-    """padded: pixels added to each side before the crop."""
+    """For crop padded: pixels added to each side before the crop."""
     policy: Annotated[str, BeforeValidator(POLICIES.check)] = "none"
-    """One of POLICIES."""
+    """Name of the policy: what is done to training pictures at random."""
     backend: Literal["auto", "torchvision", "albumentations"] = "auto"
-    """Whose operations the policy or pipeline is made of. auto: those of the policy's row, torchvision's for most."""
+    """Library whose operations make up the policy or pipeline; auto takes the policy's own, torchvision for most."""
     pipeline: list[Operation] = Field(default_factory=list)
-    """Operations written out, in the place of a policy: [{op: RandomRotation, degrees: 10}, ...]."""
+    """Operations listed one by one, instead of a policy: [{op: RandomRotation, degrees: 10}, ...]."""
     erase: float = Field(default=0.0, ge=0, le=1)
     """Probability that a random box of a picture is filled with noise, after all else (random erasing)."""
     mixup: float = Field(default=0.0, ge=0)
-    """Alpha of the Beta distribution of the shares in which two pictures are blended; 0 is off."""
+    """Mixup: alpha of the Beta distribution from which the blending shares of two pictures are drawn; 0 is off."""
     cutmix: float = Field(default=0.0, ge=0)
-    """The same for a box of another picture put into each. With mixup too, each step takes one of them by chance."""
+    """CutMix: the same for a box of another picture pasted into each. With mixup as well, each step takes one at
+    random."""
     mix_prob: float = Field(default=1.0, ge=0, le=1)
     """Share of the steps that mix, where mixup or cutmix is on."""
     progressive: Progressive | None = None

@@ -34,12 +34,12 @@ LOSSES: Final = Table(
         several="trainer.step.multi_label_loss:build_each",
     ),
 )  # fmt: skip
-_USES_OF_WEIGHTS: Final[Uses] = {
+USES_OF_WEIGHTS: Final[Uses] = {
     "none": {},
     "balanced": {},
     "effective": {"effective_beta": 0.999},
 }
-_USES_OF_TEACHER: Final[Uses] = {
+USES_OF_TEACHER: Final[Uses] = {
     "loss without teacher": {},
     "teacher": {"teacher_temperature": 4.0, "teacher_share": 0.5},
 }
@@ -49,43 +49,44 @@ class LossOptions(ChoiceSection):
     """The loss of a sample, and its weight; options below that the loss does not use are null."""
 
     name: Annotated[str, BeforeValidator(LOSSES.check)] = "cross_entropy"
-    """One of LOSSES."""
+    """Name of the loss."""
     label_smoothing: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the target spread over all classes; of several labels, over yes and no each."""
+    """Share of the target that is spread over all classes; with several labels, over yes and no of each class."""
     focal_gamma: float | None = Field(default=None, ge=0)
-    """How much easy samples fade; 0 is cross-entropy."""
+    """Exponent that weighs down easy samples; 0 is cross-entropy."""
     focal_alpha: float | list[float] | None = None
     """Factor of each class's losses, in class order; one number A in (0, 1) for two classes is [1 - A, A].
     Unlike class_weights it is no part of the mean's divisor."""
     class_weights: str | list[float] | dict[str, float] = "none"
-    """none; balanced (inverse to the class's samples); effective (inverse to its effective number of samples); a number
-    for each class, in class order; or class: number, where classes that are not named weigh 1. Of several labels they
-    weigh a class where it is there; balanced is then the samples without it over those with it."""
+    """Weight of each class: none; balanced (inverse to its number of samples); effective (inverse to its effective
+    number of samples); a number for each class, in class order; or class: number, where classes that are not named
+    weigh 1. With several labels they weigh a class where it is present; balanced is then the samples without it divided
+    by those with it."""
     effective_beta: float | None = Field(default=None, gt=0, lt=1)
-    """class_weights=effective: 0.999; towards 1 it nears balanced, towards 0 none."""
+    """For class_weights=effective: towards 1 it nears balanced, towards 0 none."""
     sample_weights: bool = True
     """Use the weights that the dataset gives its samples."""
     teacher: str | None = None
-    """Folder of a bundle with the dataset's classes, whose answers are learned, too."""
+    """Folder of a bundle with the dataset's classes, whose answers are learned as well (distillation)."""
     teacher_temperature: float | None = Field(default=None, gt=0)
-    """What logits of both are divided by (4) before they are compared."""
+    """What the logits of model and teacher are divided by before they are compared."""
     teacher_share: float | None = Field(default=None, gt=0, le=1)
-    """Share (0.5) of the loss that is the distance to the teacher; the rest is to the labels."""
+    """Share of the loss that is the distance to the teacher; the rest is the distance to the labels."""
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = settle(values, values.get("name", cls.model_fields["name"].default), list_uses(LOSSES))
         weights = values.get("class_weights", "none")
-        values = settle(values, weights if isinstance(weights, str) else "none", _USES_OF_WEIGHTS)
+        values = settle(values, weights if isinstance(weights, str) else "none", USES_OF_WEIGHTS)
         taught = "teacher" if values.get("teacher") is not None else "loss without teacher"
-        return settle(values, taught, _USES_OF_TEACHER)
+        return settle(values, taught, USES_OF_TEACHER)
 
     @field_validator("class_weights", mode="before")
     @classmethod
     def _read_weights(cls, value: object) -> object:
         if isinstance(value, str):
-            if value not in _USES_OF_WEIGHTS:
-                raise ValueError(f"the weights are {', '.join(_USES_OF_WEIGHTS)}, a list, or a number by class")
+            if value not in USES_OF_WEIGHTS:
+                raise ValueError(f"the weights are {', '.join(USES_OF_WEIGHTS)}, a list, or a number by class")
             return value
         if isinstance(value, dict):  # YAML reads a class called 7 as a number
             numbers = _read_weights([*value.values(), 1.0])  # of a class that is not named

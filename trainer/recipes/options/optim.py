@@ -72,25 +72,26 @@ class OptimOptions(ChoiceSection):
     """The optimizer; options below that it does not use are null."""
 
     name: Annotated[str, BeforeValidator(OPTIMIZERS.check)] = "adamw"
-    """One of OPTIMIZERS."""
+    """Name of the optimizer."""
     peak_lr: float = Field(default=1e-3, gt=0)
-    """Learning rate after warm-up."""
+    """Learning rate at the end of warm-up, the largest of the run."""
     weight_decay: float | None = Field(default=None, ge=0)
-    """Not applied to biases, norms and other tensors of one dimension."""
+    """Weight decay; not applied to biases, norms and other tensors of one dimension."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
-    """What the average of the gradient keeps of itself."""
+    """Share of its value that the running average of the gradient keeps at each step."""
     betas: tuple[float, float] | None = None
-    """What averages keep of gradient and square, each in [0, 1)."""
+    """The same shares for the running averages of the gradient and of its square, each at least 0 and below 1."""
     eps: float | None = Field(default=None, gt=0)
-    """Added to the divisor."""
+    """Small number added to the divisor, against division by zero."""
     lookahead_steps: int | None = Field(default=None, ge=1)
-    """Steps after which the weights are drawn back to the slow ones."""
+    """Steps between two updates of the slow weights (lookahead)."""
     lookahead_share: float | None = Field(default=None, gt=0, le=1)
-    """How far the slow weights go towards the fast ones."""
+    """Share of the way that the slow weights move towards the fast ones (lookahead)."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Each layer's rate is this share of that of the layer above it; the head has peak_lr. 1 has one rate for all."""
+    """Learning rate of each layer as a share of that of the layer above it; the head has peak_lr. 1: one rate for all
+    layers."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Largest gradient norm; None does not clip."""
+    """Norm to which larger gradients are clipped; None does not clip."""
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:

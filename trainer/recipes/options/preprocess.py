@@ -15,14 +15,16 @@ class PreprocessOptions(Section):
     """Geometry of every picture; mean and std are no numbers here, because the weights know them."""
 
     policy: Literal["stretch", "crop", "letterbox"] = "stretch"
-    """stretch both sides, crop the centre, or letterbox with padding."""
+    """How a picture is made square: stretch both sides, crop the centre, or letterbox with padding."""
     resize: int | None = Field(default=None, gt=0)
-    """crop only: shorter side before the crop, pixels."""
+    """For policy crop: length of the shorter side before the crop, in pixels."""
     interpolation: Interpolation | None = None
-    """Always antialiased; None is that of the weights, bilinear where they say nothing."""
+    """Resampling filter, always antialiased; None takes the weights' own, or bilinear where they have none."""
     channels: Literal[1, 3] = 3
-    """1 feeds luminance; a backbone of three channels repeats it."""
+    """1 feeds luminance, which a backbone of three channels gets three times; 3 feeds RGB."""
     gray_backbone: bool = False
-    """With channels=1: the backbone takes one channel, not the picture repeated, and weights that answer the same."""
+    """With channels=1: give the backbone one input channel, with pretrained filters that answer the same, instead of
+    repeating the picture."""
     normalise: Literal["imagenet", "half", "none"] | None = None
-    """Mean and std where the weights say nothing: half is x*2-1, none is 0..1. None: the weights', none for scratch."""
+    """Mean and std where the weights have none: those of ImageNet; half, which is x*2-1; none, pixels of 0..1. None:
+    the weights' own, and none from scratch."""

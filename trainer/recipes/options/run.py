@@ -19,14 +19,14 @@ class StopOptions(Section):
     """Which epoch is the best, and when to stop waiting for a better one."""
 
     metric: Metric = "accuracy"
-    """Metric on the validation part, one of the table in trainer/contract/metrics.py; where none is given, the first
-    that the table has for the dataset's task: map for pictures of several labels."""
+    """Metric on the validation split that chooses the best epoch; where none is given, accuracy, or map for pictures of
+    several labels."""
     mode: Literal["auto", "max", "min"] = "auto"
-    """Whether more or less is better; auto: what the table says, less for losses and more for the others."""
+    """Whether a higher or a lower value is better; auto: lower for losses, higher for the others."""
     patience: int | None = Field(default=None, ge=1)
     """Epochs without a better value before the run stops; None runs all epochs."""
     min_delta: float = Field(default=0.0, ge=0)
-    """Least change that counts as better."""
+    """Smallest improvement that counts as better, in the metric's own unit."""
 
     @property
     def lower_is_better(self) -> bool:
@@ -41,37 +41,37 @@ class SnapshotOptions(Section):
     """When the state of a run is saved, and what is kept of it."""
 
     keep: Literal["best-and-last", "best", "all"] = "best-and-last"
-    """Snapshots that stay: of a run that has ended the best alone, that and the last, or every one."""
+    """Snapshots that a finished run keeps: the best alone, the best and the last, or all."""
     every_epochs: int = Field(default=1, ge=1)
     """Whole epochs between snapshots."""
     every_s: float = Field(default=60.0, gt=0)
-    """Seconds between snapshots inside an epoch; what a lost process costs at most, beside its restart."""
+    """Seconds between snapshots within an epoch: what a lost process costs at most, besides its restart."""
 
 
 class RayOptions(Section):
     """What a run on Ray Train survives. Each time all ranks start again from the last snapshot."""
 
     max_failures: int = Field(default=3, ge=-1)
-    """Lost workers and nodes, and errors of ours; -1 any number."""
+    """Lost workers and nodes, and errors of ours, that the run survives; -1: any number."""
     max_preemptions: int = Field(default=-1, ge=-1)
-    """Nodes that were taken away after a notice; -1 any number."""
+    """Nodes taken away after a notice that the run survives; -1: any number."""
     max_start_failures: int = Field(default=-1, ge=-1)
-    """Starts that found no room for the ranks; -1 waits for nodes for ever."""
+    """Starts that may find no room for the ranks; -1 waits for nodes for ever."""
     max_controller_failures: int = Field(default=3, ge=-1)
-    """Deaths of Ray Train's own process on the machine of the command; -1 any number."""
+    """Deaths of Ray Train's own process on the command's machine that the run survives; -1: any number."""
     preemption_grace_s: float = Field(default=0.0, ge=0)
-    """Seconds that ranks may run on after the time at which a node was to be taken away."""
+    """Seconds that ranks may keep running after the time announced for a node's removal."""
     resize_s: float = Field(default=20.0, gt=0)
-    """Elastic num_ranks: least seconds between a start of the ranks and one with more of them."""
+    """With num_ranks such as 2..8: least seconds between a start of the ranks and a restart with more of them."""
 
 
 class TrackOptions(Section):
     """Where a run's numbers are shown beside metrics.jsonl, which is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """Weights & Biases; auto: online when a key is set, offline otherwise. WANDB_MODE wins over it."""
+    """Mode of Weights & Biases; auto: online if a key is set, offline otherwise. WANDB_MODE overrides it."""
     project: str = "shardline"
-    """W&B project."""
+    """Project in W&B."""
     group: str | None = None
     """Runs that belong together in W&B; a sweep sets its own name."""
     job_type: Literal["train", "trial", "confirm", "eval"] | None = None
@@ -79,9 +79,9 @@ class TrackOptions(Section):
     tags: list[str] = Field(default_factory=list)
     """Words to find the run by in W&B."""
     images: bool = False
-    """Pictures go to W&B, too: augmented ones and the worst of an evaluation. They may show patients."""
+    """Send pictures to W&B as well: augmented ones and the worst errors. They may show patients."""
     tensorboard: bool = False
-    """Event files for TensorBoard in the run's folder."""
+    """Write event files for TensorBoard to the run's folder."""
     every_steps: int = Field(default=0, ge=0)
     """Global steps between rows of steps.jsonl; 0 writes none."""
 
@@ -90,7 +90,7 @@ class ReportOptions(Section):
     """What report.html shows; it stays in the run's folder, and goes where that is taken."""
 
     images: bool = True
-    """Pictures of the dataset: worst errors, likely label mistakes, augmented ones. They may show patients."""
+    """Show pictures of the dataset: worst errors, likely label mistakes, augmented ones. They may show patients."""
 
 
 class StorageOptions(Section):
@@ -103,6 +103,6 @@ class StorageOptions(Section):
     cache: str | None = None
     """Folder of each node for shards of a remote dataset; None means SHARDLINE_CACHE, or the user's cache folder."""
     cache_bytes: Size = Field(default=20 << 30, ge=1)
-    """What the cache may hold."""
+    """Bytes that the cache may hold."""
     deadline_s: float = Field(default=600.0, gt=0)
     """Seconds within which one remote file must arrive, in either direction, retries included."""

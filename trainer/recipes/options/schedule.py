@@ -92,38 +92,37 @@ SCHEDULES: Final = Table(
 
 
 class ScheduleOptions(ChoiceSection):
-    """Learning rate as a function of samples seen; as one word, too: step-20-0.1, see parse_schedule."""
+    """Learning rate as a function of samples seen; also written as one word, such as step-20-0.1."""
 
     name: Annotated[str, BeforeValidator(SCHEDULES.check)] = "cosine"
-    """One of SCHEDULES. Options below that a schedule does not use are null."""
+    """Name of the schedule. Options below that it does not use are null."""
     warmup_frac: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the run in which the rate rises linearly from 0, by default 0.1, or 0 beside warmup_epochs; one_cycle
-    rises by a cosine, by default in 0.3."""
+    """Share of the run in which the rate rises linearly from 0; 0 beside warmup_epochs. one_cycle rises by half a
+    cosine, by default in 0.3 of the run."""
     warmup_epochs: float | None = Field(default=None, gt=0)
-    """The same in epochs, in the place of warmup_frac."""
+    """Length of the warm-up in epochs, instead of warmup_frac."""
     gamma: float | None = Field(default=None, gt=0)
-    """Factor, below 1; of natural_exp the exponent per epoch."""
+    """Factor by which the rate falls, below 1; for natural_exp the exponent per epoch."""
     step_epochs: float | None = Field(default=None, gt=0)
     """Epochs between two multiplications by gamma."""
     milestones: list[float] | None = None
     """Epochs, ascending, at which the rate is multiplied by gamma."""
     staircase: bool | None = None
-    """Fall at whole steps (of step_epochs, of an epoch); false falls with each sample
-    along the curve through them."""
+    """Fall in steps (at each step_epochs, at each epoch); false falls with each sample along the curve through them."""
     first_epochs: float | None = Field(default=None, gt=0)
     """Epochs from the end of warm-up to the first restart."""
     mult: int | None = Field(default=None, ge=1)
     """Each period is this many times as long as the one before."""
     start_div: float | None = Field(default=None, ge=1)
-    """Peak by the rate of the first step."""
+    """Peak rate divided by the rate of the first step."""
     end_div: float | None = Field(default=None, ge=1)
-    """Rate of the first step by that at the end."""
+    """Rate of the first step divided by that of the last."""
     power: float | None = Field(default=None, gt=0)
-    """Of what is left of the run."""
+    """Power of the share of the run that is left; 1 falls in a straight line."""
     factor: float | None = Field(default=None, gt=0, lt=1)
-    """What the rate is multiplied by."""
+    """Factor by which the rate is multiplied when the metric has not improved."""
     patience: int | None = Field(default=None, ge=0)
-    """Epochs without a better value that are let pass; the rate falls after one more."""
+    """Epochs without a better value that are tolerated; the rate falls after one more."""
     threshold: float | None = Field(default=None, ge=0, lt=1)
     """Least change that counts as better, as a share of the best value."""
     final_frac: float | None = Field(default=None, ge=0, le=1)

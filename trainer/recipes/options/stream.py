@@ -22,12 +22,13 @@ class StreamOptions(Section):
     """Deal shards to lanes anew each epoch; false keeps each lane's shards, in another order, so that a node's cache
     serves its share again."""
     order: Literal["plain", "balanced", "weighted"] = "plain"
-    """plain shows each sample once an epoch; balanced each class equally often; weighted by the dataset's weights,
-    which then do not count in the loss. Pictures of several labels have no balanced order."""
+    """How often samples are shown. plain: each once an epoch. balanced: each class equally often; not for pictures of
+    several labels. weighted: by the dataset's weights, which then do not count in the loss."""
     fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of each class that takes part, for learning curves; a smaller one is part of a larger one."""
+    """Share of each class that takes part, for learning curves; a smaller share is contained in a larger one."""
     decode: Literal["faithful", "fast", "device"] = "faithful"
-    """fast decodes large JPEGs at a part of their resolution where the crop allows it: sharper edges differ. device
-    leaves audited JPEGs to the rank's GPU (nvJPEG): the same crops, and pixels that its decoder rounds in its own way;
-    with policy none, flip or square, erase and mixing. What is no plain JPEG, or is refused there, is decoded as by
-    faithful. A GPU's decoder does not see all damage, so each shard is hashed when it is first opened."""
+    """How JPEGs are decoded. fast decodes large ones at a part of their resolution where the crop allows it: sharper
+    edges differ. device leaves audited JPEGs to the rank's GPU (nvJPEG): the same crops, and pixels that its decoder
+    rounds in its own way; with policy none, flip or square, erase and mixing. What is no plain JPEG, or is refused
+    there, is decoded as by faithful. A GPU's decoder does not see all damage, so each shard is hashed when it is first
+    opened."""
