@@ -9,10 +9,10 @@ export UV_COMPILE_BYTECODE := 1
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help install demo serve test test-slow lint docs clean
+.PHONY: help install demo serve lint fix test test-slow coverage bench docs clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## build .venv from constraints.txt
 
@@ -29,10 +29,14 @@ demo: $(STAMP)  ## folder of pictures -> shards -> training -> sweep -> endpoint
 serve: $(STAMP)  ## keep an endpoint up with the demo's bundle
 	$(PY) -m cluster.serve runs/demo/bundle
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff and mypy, changing nothing
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+fix: $(STAMP)  ## what ruff can mend, and its format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
 
 # Two processes; what shares a module or the Ray cluster runs in one of them, in the order of its name.
 PYTEST := $(PY) -m pytest -n 2 --no-loadscope-reorder
@@ -42,6 +46,15 @@ test: lint  ## all that CI runs
 
 test-slow: $(STAMP)  ## what is too long for CI
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+coverage: $(STAMP)  ## lines of the packages that the tests run, with those that they do not
+	rm -f .coverage*
+	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+bench: $(STAMP)  ## the benches that need minutes and no other environment; tests/bench/README.md has the rest
+	$(PY) tests/bench/pack.py
+	$(PY) tests/bench/feed.py --quick
+	$(PY) tests/bench/step.py
 
 docs: $(STAMP)  ## write the pages of docs/ that come from the code
 	$(PY) infra/docs.py

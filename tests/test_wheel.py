@@ -23,7 +23,7 @@ def list_tracked() -> list[str]:
 
 def copy_tracked(out: Path) -> None:
     """Copy what a wheel is made of: a build writes beside its sources."""
-    for name in [*list_tracked(), "pyproject.toml", "README.md"]:
+    for name in [*list_tracked(), "pyproject.toml", "README.md", "LICENSE"]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, out / name)
 
@@ -48,6 +48,7 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     tracked = set(list_tracked())
     assert tracked - held == set(), "name the missing files under [tool.setuptools.package-data] in pyproject.toml"
     assert held - tracked == set()
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
     assert {"trainer/recipes/smoke.yaml", "tune/spaces/smoke.yaml", "shards/audit/page.html"} <= held
 
 
@@ -66,3 +67,14 @@ def test_wheel_declares_the_console_command_which_runs_from_it_alone(wheel: Path
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith(f"{tmp_path}/shards/__init__.py\nname a recipe")
     assert "  smoke  " in done.stdout
+
+
+@pytest.mark.slow
+def test_wheel_gives_the_names_that_python_imports(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    script = "import shards, trainer, cluster; print(shards.__file__, shards.pack, trainer.train, cluster.Client)"
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {script}"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path}/shards/__init__.py <function pack")
