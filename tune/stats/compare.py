@@ -20,8 +20,8 @@ ALPHA = 0.05
 class Row(BaseModel):
     """What is known of one variant; of the baseline without a difference.
 
-    interval, difference_interval: 95 %, of the mean over seeds and pictures, not adjusted. p: of no difference; p_holm: of
-    that and all other variants' together. sd: of single runs; None for one seed.
+    interval, difference_interval: 95 %, for new seeds and pictures, not adjusted. p: of no difference; p_holm: adjusted
+    for the number of variants. sd: of single runs; None for one seed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,8 +74,8 @@ def compare(variants: Sequence[Variant], baseline: str, metric: str = "accuracy"
     adjusted = multipletests([each.p for each in differences.values()], ALPHA, method="holm")[1]
     holm = dict(zip(differences, map(float, adjusted), strict=True))
     rows = [
-        _make_row(name, scores[name], groups, differences.get(name), holm.get(name), metric, baseline)
-        for name in scores
+        _make_row(name, values, groups, differences.get(name), holm.get(name), metric, baseline, len(scores[baseline]))
+        for name, values in scores.items()
     ]
     return Comparison(
         metric=metric,
@@ -100,8 +100,10 @@ def _make_row(
     holm: float | None,
     metric: str,
     baseline: str,
+    baseline_seeds: int,
 ) -> Row:
     mean, means = estimate_mean(scores, groups), scores.mean(axis=1)
+    single = [each for each, number in ((name, len(scores)), (baseline, baseline_seeds)) if number == 1]
     known: dict[str, Any] = {"name": name, "seeds": len(scores), "mean": mean.value, "interval": mean.interval}
     known["sd"] = float(means.std(ddof=1)) if len(scores) > 1 else None
     if difference is None or holm is None:
@@ -112,12 +114,17 @@ def _make_row(
         difference_interval=difference.interval,
         p=difference.p,
         p_holm=holm,
-        sentence=_claim(name, difference, holm, metric, baseline),
+        sentence=_claim(name, difference, holm, metric, baseline, single),
     )
 
 
-def _claim(name: str, difference: Estimate, holm: float, metric: str, baseline: str) -> str:
+def _claim(name: str, difference: Estimate, holm: float, metric: str, baseline: str, single: Sequence[str]) -> str:
     figures = spell(difference, metric, signed=True)
+    if single:
+        return (
+            f"{name} scored {figures} against {baseline} on these pictures; {' and '.join(single)} "
+            f"{'have' if len(single) > 1 else 'has'} one run, so luck in training is not counted and nothing is claimed"
+        )
     if holm >= ALPHA:
         return f"no evidence that {name} differs from {baseline}: {figures}"
     is_better = (difference.value > 0) != (metric in LOWER_IS_BETTER)

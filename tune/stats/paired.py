@@ -8,6 +8,7 @@ saw the same pictures. Its mean over runs and pictures is the metric.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,38 +51,39 @@ def estimate_difference(variant: Floats, baseline: Floats, groups: Ints | None =
     """Return the mean of a variant less that of the baseline.
 
     Its variance has three parts: A, how much the difference varies over pictures; B, how much runs vary; both hold the
-    rest (C), which is counted once. Degrees of freedom are those of Satterthwaite. With a single run a variant, B is not
-    known, and the pictures alone are counted.
+    rest (C), which is counted once. Degrees of freedom are those of Satterthwaite. Of a variant with a single run, B is
+    unknown and left out.
 
     Args:
         variant: float64[runs, pictures].
         baseline: float64[runs, pictures], the same pictures in the same order.
         groups: int64[pictures]; pictures of one group are drawn together. None: each is a group of its own.
 
-    Source: Searle, Casella & McCulloch, Variance Components (1992), 5.3 (crossed model, method of moments); Satterthwaite,
-    Biometrics Bulletin 2 (1946), 110.
+    Source: Searle, Casella & McCulloch, Variance Components (1992), 5.3 (crossed model, method of moments);
+    Satterthwaite, Biometrics Bulletin 2 (1946), 110.
     """
     return _estimate([(1.0, variant), (-1.0, baseline)], groups)
 
 
 def _estimate(signed: list[tuple[float, Floats]], groups: Ints | None) -> Estimate:
     per_picture = np.sum([sign * scores.mean(axis=0) for sign, scores in signed], axis=0)
-    value, count = float(per_picture.mean()), _count(per_picture, groups)
-    pictures = _vary(per_picture, groups)
-    runs = [float(scores.mean(axis=1).var(ddof=1)) / len(scores) for _, scores in signed if len(scores) > 1]
-    rests = [_measure_rest(scores, groups) for _, scores in signed if len(scores) > 1]
-    variance = pictures + sum(runs) - sum(rests)
-    parts = [(pictures, count - 1.0)] + [
-        (part, len(scores) - 1.0)
-        for part, (_, scores) in zip(runs, [pair for pair in signed if len(pair[1]) > 1], strict=True)
-    ]
-    if variance < pictures:  # no luck of seeds is seen beyond that of single pictures
-        variance, parts = pictures, parts[:1]
-    if variance < sum(runs):
-        variance, parts = sum(runs), parts[1:]
-    spread = sum(part**2 / df for part, df in parts)
-    df = variance**2 / spread if spread else count - 1.0
-    return Estimate(value, float(np.sqrt(variance)), float(df))
+    several = [scores for _, scores in signed if len(scores) > 1]
+    pictures = _Part(_vary(per_picture, groups), _count(per_picture, groups) - 1)
+    runs = [_Part(float(scores.mean(axis=1).var(ddof=1)) / len(scores), len(scores) - 1) for scores in several]
+    of_runs, rest = sum(part.variance for part in runs), sum(_measure_rest(scores, groups) for scores in several)
+    variance, parts = pictures.variance + of_runs - rest, [pictures, *runs]
+    if variance < pictures.variance:  # the luck of seeds is less than that of single pictures
+        variance, parts = pictures.variance, [pictures]
+    if variance < of_runs:
+        variance, parts = of_runs, runs
+    spread = sum(part.variance**2 / part.df for part in parts)
+    df = variance**2 / spread if spread else pictures.df
+    return Estimate(float(per_picture.mean()), float(np.sqrt(variance)), float(df))
+
+
+class _Part(NamedTuple):
+    variance: float
+    df: int
 
 
 def _count(values: Floats, groups: Ints | None) -> int:

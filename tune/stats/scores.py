@@ -1,9 +1,9 @@
 """A metric as one number a picture: their mean is the metric, and how they vary over pictures is how it does.
 
-Of accuracy and log loss these are each picture's own. Of metrics that are no mean they are the infinitesimal jackknife's
-pseudo-values: the metric plus how it would change, by N, with a little more weight on that picture.
-Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), 6; of AUROC they are DeLong's placements
-(DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), 837).
+For accuracy and log loss these are each picture's own. Metrics that are no mean over pictures have pseudo-values of the
+infinitesimal jackknife: the metric plus N times its change with a little more weight on that picture.
+Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), 6; those of AUROC are made of DeLong's
+placements (DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), 837).
 """
 
 from __future__ import annotations
