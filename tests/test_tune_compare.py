@@ -123,7 +123,7 @@ def strip(run):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["--variant", "good"], "--variant is written NAME=GLOB, such as plain='runs/plain-s*', got 'good'"),
+        (["--variant", "good"], "--variant is written NAME=GLOB, such as .*, got 'good'"),
         (
             ["--variant", "good={0}/good-s*"],
             "a comparison needs a baseline and another variant; give --variant NAME=GLOB",
