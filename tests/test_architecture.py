@@ -51,7 +51,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "tune": (("space",), ("trial",), ("table",), ("progress",), ("sweep",), ("run",)),
+    "tune": (("stats",), ("compare",), ("space",), ("trial",), ("table",), ("progress",), ("sweep",), ("run",)),
     "cluster": (("serve", "client"),),
 }
 

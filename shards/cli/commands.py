@@ -53,6 +53,7 @@ COMMANDS = Table(
     Command("augment", "draw pictures before and after augmentation", "trainer.augment.__main__:main"),
     Command("report", "write the report of a finished run anew", "trainer.report.__main__:main"),
     Command("sweep", "run the trials of a space, keep the best bundle", "tune.run:main"),
+    Command("compare", "do variants differ, seeds and pictures counted", "tune.compare.__main__:main"),
     Command("serve", "serve a bundle over HTTP", "cluster.serve.__main__:main"),
     Command("client", "ask an endpoint about pictures", "cluster.client.__main__:main"),
     Command("completion", "print the completion of bash, zsh or fish", "shards.cli.completion:main"),
