@@ -1,11 +1,11 @@
 """How often an ablation without any true difference claims one, and how often its intervals hold the truth.
 
-    python tests/bench/tune_null.py --ablations 2000 --out tests/bench/results/DATE-tune-null.md
+    PYTHONPATH=. python tests/bench/tune_null.py --ablations 2000 --out tests/bench/results/DATE-tune-null.md
 
-A row of a test set has a difficulty; a variant is right about a picture more or less often than others are, by an effect of
-mean 0; a run has an effect of its own, its seed's luck; and each run flips on single pictures. Half of the cells have
-groups. An error is any claim in an ablation, after Holm. `--method seeds` and `--method pictures` count one of the two
-alone, as is usual: the bench must fail with them.
+Each picture has a difficulty; on some pictures a variant is right more or less often than the others, by an effect of
+mean 0; each run has an effect of its own, the luck of its seed; and each run flips on single pictures. Half of the
+cells have groups. An error is any claim in an ablation, after Holm. `--method seeds` and `--method pictures` count one of the
+two alone, as is usual: the bench must fail with them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import datetime
 import itertools
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ Method = Callable[[Floats, Floats, Ints | None], Estimate]
 class Cell:
     """What a simulated ablation is like.
 
-    discordant: share of pictures about which two variants differ on average over seeds. seed_sd: standard deviation of a
+    discordant: share of pictures on which two variants differ whatever their seeds. seed_sd: standard deviation of a
     run's accuracy by its seed.
     """
 
@@ -60,7 +61,7 @@ class Cell:
         count = -(-self.pictures // GROUP) if self.grouped else self.pictures
         groups = np.arange(self.pictures) // GROUP if self.grouped else None
         of_picture = np.arange(self.pictures) if groups is None else groups
-        # A picture is right for all variants but those that it is special to: there, half are right and half wrong.
+        # A picture is right for all variants alike, but for those to which it is special: they draw anew.
         easy = rng.random(count)[of_picture]
         special = (rng.random((self.variants, 1, count)) < self.discordant / (2 * BASE * (1 - BASE)) / 2)[
             ..., of_picture
@@ -92,7 +93,7 @@ METHODS: dict[str, Method] = {"both": estimate_difference, "seeds": count_seeds,
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares: of ablations with a claim, of intervals that hold the truth, and of true differences of 2 points found."""
+    """Shares: ablations with a claim, intervals that hold the truth, true differences of 2 points that are found."""
 
     errors: float
     coverage: float
@@ -135,7 +136,7 @@ def main() -> int:
     for number, cell in enumerate(list_cells(arguments.quick)):
         outcomes[cell] = run_cell(cell, arguments.ablations, METHODS[arguments.method], number)
         print(draw_row(cell, outcomes[cell]), flush=True)
-    failures = judge(outcomes, arguments.ablations)
+    failures = list_failures(outcomes, arguments.ablations)
     lines = draw(outcomes, failures, arguments, time.process_time() - began)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -143,9 +144,12 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def judge(outcomes: dict[Cell, Outcome], ablations: int) -> list[str]:
-    """Return what misses the bounds: errors of at most 5 % pooled, and 5 % + 3.5 standard errors in each cell; coverage of
-    at least 93 % - 3.5 standard errors."""
+def list_failures(outcomes: dict[Cell, Outcome], ablations: int) -> list[str]:
+    """Return what misses the bounds.
+
+    They are: errors of at most 5 % pooled, and of 5 % + 3.5 standard errors in each cell; coverage of at least 93 % -
+    3.5 standard errors in each cell.
+    """
     failures = []
     pooled = float(np.mean([each.errors for each in outcomes.values()]))
     if pooled > ALPHA:
@@ -181,7 +185,7 @@ def draw(outcomes: dict[Cell, Outcome], failures: list[str], arguments: argparse
     return [
         f"# Ablations without a true difference, {datetime.date.today()}",
         "",
-        f"`{' '.join(['python', *sys.argv])}`; {platform.machine()}, {cpu_s:,.0f} CPU-seconds, method {arguments.method}.",
+        f"`{shlex.join(['python', *sys.argv])}`; {platform.machine()}, {cpu_s:,.0f} CPU-seconds, {arguments.method}.",
         "",
         f"{len(outcomes)} cells of {arguments.ablations:,} ablations: a claim after Holm in {pooled:.4f} of them, pooled "
         f"(at most {ALPHA}); single 95 % intervals held in {min(coverages):.3f} to {max(coverages):.3f}. "
