@@ -4,8 +4,8 @@
 
 Each picture has a difficulty; on some pictures a variant is right more or less often than the others, by an effect of
 mean 0; each run has an effect of its own, the luck of its seed; and each run flips on single pictures. Half of the
-cells have groups. An error is any claim in an ablation, after Holm. `--method seeds` and `--method pictures` count one of the
-two alone, as is usual: the bench must fail with them.
+cells have groups. An error is any claim in an ablation, after Holm. `--method seeds` and `--method pictures` count one
+of the two alone, as is usual: the bench must fail with them.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def draw(outcomes: dict[Cell, Outcome], failures: list[str], arguments: argparse
         "",
         f"`{shlex.join(['python', *sys.argv])}`; {platform.machine()}, {cpu_s:,.0f} CPU-seconds, {arguments.method}.",
         "",
-        f"{len(outcomes)} cells of {arguments.ablations:,} ablations: a claim after Holm in {pooled:.4f} of them, pooled "
+        f"{len(outcomes)} cells of {arguments.ablations:,} ablations: a claim after Holm in {pooled:.4f}, pooled "
         f"(at most {ALPHA}); single 95 % intervals held in {min(coverages):.3f} to {max(coverages):.3f}. "
         + ("Met." if not failures else f"Missed: {len(failures)} bounds."),
         "",
