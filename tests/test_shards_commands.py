@@ -115,8 +115,8 @@ def test_wrong_option_exits_2(folder: Path, tmp_path: Path, option: str, says: s
         ("--shard-bytes=0", "--shard-bytes: input should be greater than 0, got 0"),
         ("--range=0,1,2", "--range takes 2 numbers such as 0,4095, got '0,1,2'"),
         ("--range=", "--range takes 2 numbers such as 0,4095, got ''"),
-        ("--range=9,1", "--range: the two values must be finite and ascend, got (9.0, 1.0)"),
-        ("--range=0,inf", "--range: the two values must be finite and ascend, got (0.0, inf)"),
+        ("--range=9,1", "--range: the two values must be finite and ascending, got (9.0, 1.0)"),
+        ("--range=0,inf", "--range: the two values must be finite and ascending, got (0.0, inf)"),
         ("--max-reject-rate=2", "--max-reject-rate: input should be less than or equal to 1, got 2.0"),
         ("--workers=0", "--workers is a number of processes or tasks and must be at least 1, got 0"),
         ("--seed=-1", "--seed: input should be greater than or equal to 0, got -1"),
@@ -178,7 +178,7 @@ def test_stopped_pack_exits_130_and_the_same_command_finishes(tmp_path: Path, ki
         process.send_signal(kind)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip() == "interrupted; the same command goes on where this one stopped"
+    assert stderr.strip() == "interrupted; the same command resumes where this one stopped"
     assert not (out / "dataset.json").exists()
     assert run(*command[3:]).returncode == 0
     assert run(*command[3:5], tmp_path / "unstopped", *command[6:]).returncode == 0

@@ -297,7 +297,7 @@ def test_gray_png_that_only_their_files_would_tell_are_no_alarm(
     out = pack_grays(tmp_path, options)
     assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, untold=4)
     assert find_decoding(open_dataset(out)) == VERSION
-    unless = "It holds no such picture, unless one of 4 gray PNG is one, which only their files would tell"
+    unless = "It holds no such picture, unless some of its 4 gray PNGs are, which only the files show"
     assert verify_dataset(out).notes[0].endswith(unless)
     more = write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
     notes: list[str] = []
@@ -334,7 +334,7 @@ def test_notes_of_an_indexed_set_agree_whatever_a_picture_is_called(tmp_path: Pa
 
 def test_verify_of_an_old_set_without_such_pictures_says_that_none_differs(plain: Path) -> None:
     (note,) = verify_dataset(plain).notes
-    assert note.startswith(f"the dataset has decoding version 1; version {VERSION}, which this program has, reads")
+    assert note.startswith(f"the dataset has decoding version 1; this program has version {VERSION}, which reads")
     assert note.endswith("It holds no such picture, so none of it differs")
 
 
@@ -367,7 +367,7 @@ def test_set_of_a_later_version_asks_for_a_later_program(plain: Path) -> None:
     page = json.loads((plain / MANIFEST_NAME).read_text()) | {"decoding": VERSION + 1}
     (plain / MANIFEST_NAME).write_text(json.dumps(page))
     (note,) = verify_dataset(plain).notes
-    assert note.startswith(f"the dataset has decoding version {VERSION + 1}, and this program knows no later one than")
+    assert note.startswith(f"the dataset has decoding version {VERSION + 1}, and this program knows no version later than")
     assert note.endswith("install the program that made it, or a later one")
 
 

@@ -184,12 +184,12 @@ CASES = [
     ),
     case("the source gives no split 'train'", FLAT, "in --merge-and-resplit train,val", "in --split val=0.2"),
     case(
-        "--split says no share for val",
+        "--split has no share for val",
         SPLITS,
         "in --merge-and-resplit train,val --split test=0.1",
         "in --merge-and-resplit train,val --split test=0.1,val=0.1",
     ),
-    case("would tear groups apart", FLAT, "in --every 3 --group-regex [0-3]", "in --split val=0.2 --group-regex [0-3]"),
+    case("would split groups", FLAT, "in --every 3 --group-regex [0-3]", "in --split val=0.2 --group-regex [0-3]"),
     case(
         "--split test=1 is for pictures to evaluate on alone",
         SPLITS,

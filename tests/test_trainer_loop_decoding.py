@@ -133,7 +133,7 @@ def test_nothing_is_said_of_a_run_that_has_not_begun(tars: Path) -> None:
 def test_run_of_a_later_program_asks_for_that_program(tars: Path) -> None:
     dataset = open_dataset(tars)
     said = describe_decoding(dataset, state_of(dataset, decoding=VERSION + 1))[-1]
-    assert said.startswith(f"the run so far has decoding version {VERSION + 1}, and this program knows no later one")
+    assert said.startswith(f"the run so far has decoding version {VERSION + 1}, and this program knows no version later than")
 
 
 def test_state_without_a_version_is_of_the_first() -> None:

@@ -583,7 +583,7 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
         stop_after(patch, 3)
         code, _, err = predict(*arguments, out)
     assert (code, out.exists()) == (130, False)
-    assert "the same command goes on where this one stopped" in err
+    assert "the same command resumes where this one stopped" in err
     os.truncate(name_partial(out), name_partial(out).stat().st_size - 9)  # killed in the middle of its 15th row
     code, _, err = predict(*arguments, out)
     assert (code, err) == (0, "10 pictures are done already; going on from there\n")  # what is computed together stays

@@ -69,7 +69,7 @@ def _row(audit: Audit, row: int, fact: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_wrong_ending(name: str, kind: str | None) -> bool:
-    """Say whether a file's ending names another format than its content.
+    """Return whether a file's ending names another format than its content.
 
     >>> has_wrong_ending("a/x.JPG", "png"), has_wrong_ending("a/x.JPG", "jpeg")
     (True, False)

@@ -10,7 +10,7 @@ from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import (
     EDITED_HELP,
     STYLE,
@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
         storage.delete(sorted(name for name in storage.sizes() if name.startswith(JOURNAL)))
     for note in [*listed.notes, *audit.notes]:
-        say(f"note: {note}")
+        print_note(f"note: {note}")
     print(summary.model_dump_json() if arguments.json else format_summary(summary))
-    say(f"see {arguments.out}/audit.html")
+    print_note(f"see {arguments.out}/audit.html")
     refuse_unknown_range(examined, options.store.decode)
     refuse_rejects(listed.sources, examined, options.max_reject_rate)
     refuse_findings(audit.findings, allow_leaks=False)

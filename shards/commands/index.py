@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import POSITIVE_HELP, STYLE
 from shards.commands.progress import show_progress
 from shards.commands.stat import print_dataset
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.folder, class_names=arguments.class_names, positive=arguments.positive, progress=progress
         )
     for warning in warnings:
-        say(f"note: {warning}")
+        print_note(f"note: {warning}")
     if arguments.json:
         print(manifest.model_dump_json())
     else:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import (
     EDITED_HELP,
     POSITIVE_HELP,
@@ -82,4 +82,4 @@ def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceLis
 
 
 def _say(sentence: str) -> None:
-    say(f"note: {sentence}")
+    print_note(f"note: {sentence}")

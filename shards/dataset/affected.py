@@ -18,7 +18,7 @@ from shards.dataset.read import SampleReader
 from shards.pictures.decoding import (
     HEAD,
     VERSION,
-    describe_untold,
+    describe_unknown,
     describe_versions,
     is_changed,
     is_plain_png,
@@ -75,7 +75,7 @@ def count_suspects(dataset: Dataset, found: Suspects) -> Affected:
 
 
 def is_indexed(dataset: Dataset) -> bool:
-    """Say whether the dataset is one of tars that somebody else made, which hold the files themselves."""
+    """Return whether the dataset is one of tars that somebody else made, which hold the files themselves."""
     return dataset.manifest.packing.plan.startswith(INDEXED)
 
 
@@ -110,7 +110,7 @@ def describe_affected(dataset: Dataset, found: Affected) -> str:
 def describe_found(found: Affected, version: int) -> str:
     """Return what of a dataset differs by an older version, and what to do."""
     if not found.count:
-        return describe_untold(found.untold) if found.untold else "It holds no such picture, so none of it differs"
+        return describe_unknown(found.untold) if found.untold else "It holds no such picture, so none of it differs"
     are = f"{found.count:,} of its pictures come" if found.count > 1 else "1 of its pictures comes"
     such = f"files of such formats (the first is {found.first})"
     if found.stored:

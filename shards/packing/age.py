@@ -16,7 +16,7 @@ from shards.packing.update import Base
 from shards.pictures.decode import DecodeOptions, inspect
 from shards.pictures.decoding import (
     VERSION,
-    describe_untold,
+    describe_unknown,
     describe_versions,
     is_changed,
     is_rare,
@@ -73,7 +73,7 @@ def check_age(base: Base, listed: SourceList, options: DecodeOptions, *, adds: b
         advice = "New ones are read as they are served; to have all of them read alike, pack them into a new folder"
         return Age(manifest.decoding, f"{said}; {more}. {advice}")
     if again.untold:
-        return Age(manifest.decoding, f"{said}. {describe_untold(again.untold)}")
+        return Age(manifest.decoding, f"{said}. {describe_unknown(again.untold)}")
     if not again.such:
         return Age(VERSION, f"{said}. It holds no such picture, so old and new ones are read alike")
     return Age(VERSION, f"{said}. All {again.such:,} pictures that might be such come out as they were packed")
@@ -156,7 +156,7 @@ def _is_rare(base: Base, row: int, version: int) -> bool:
 
 
 def _has_full_size(base: Base, row: int) -> bool:
-    """Say whether the shards hold a picture in its full size; where it is encoded anew, there was something odd."""
+    """Return whether the shards hold a picture in its full size; where it is encoded anew, there was something odd."""
     assert base.manifest is not None
     if base.examined is None:
         return False

@@ -132,7 +132,7 @@ def _probe_png(data: bytes) -> Probe | None:
 
 
 def _chunk_is_harmless(kind: bytes, data: bytes, at: int, length: int) -> bool:
-    """Say whether a chunk of a PNG neither turns the picture nor makes it transparent nor moves it."""
+    """Return whether a chunk of a PNG neither turns the picture nor makes it transparent nor moves it."""
     if kind in (b"tRNS", b"acTL", b"IHDR"):
         return False
     if kind == b"eXIf":
@@ -195,7 +195,7 @@ def _read_vp8l(body: bytes) -> tuple[int, int] | None:
 
 
 def _exif_is_upright(block: bytes) -> bool:
-    """Say whether EXIF was understood and turns nothing; an orientation outside 1..8 turns nothing."""
+    """Return whether EXIF was understood and turns nothing; an orientation outside 1..8 turns nothing."""
     if block.startswith(b"II*\x00"):
         order, wanted, short = "little", b"\x12\x01", b"\x03\x00\x01\x00\x00\x00"
     elif block.startswith(b"MM\x00*"):

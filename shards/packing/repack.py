@@ -59,7 +59,7 @@ class Repack:
         )
 
     def _knows_all(self) -> bool:
-        """Say whether the command that made the dataset is recorded, not only updates of it."""
+        """Return whether the command that made the dataset is recorded, not only updates of it."""
         return any(each.update == 0 for each in self.recorded)
 
     def _spell(self, source: str, options: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ def _decode(path: Path, name: bytes, encoding: str) -> str:
 
 
 def _look_chinese(names: Iterable[str]) -> bool:
-    """Say whether most letters beyond ASCII are of the common ones; a western letter takes the one behind it along.
+    """Return whether most letters beyond ASCII are of the common ones; a western letter takes the one behind it along.
 
     >>> _look_chinese(["图片"]), _look_chinese(["Käfer".encode("cp850").decode("gbk")])
     (True, False)

@@ -13,7 +13,7 @@ _OTHERS = frozenset({
 
 
 def may_be_dicom(name: str) -> bool:
-    """Say whether a look into a file of this name is worth it.
+    """Return whether a look into a file of this name is worth it.
 
     >>> [name for name in ("IM-0001", "1.2.840.7", "a.jpg", "notes.txt", "a.dcm") if may_be_dicom(name)]
     ['IM-0001', '1.2.840.7']
@@ -23,7 +23,7 @@ def may_be_dicom(name: str) -> bool:
 
 
 def is_picture(name: str, path: str) -> bool:
-    """Say whether a file is a picture by its name or, where that says nothing, a DICOM file by its first bytes."""
+    """Return whether a file is a picture by its name or, where that says nothing, a DICOM file by its first bytes."""
     if not may_be_dicom(name):
         return read_ending(name) in ENDINGS
     try:

@@ -25,7 +25,7 @@ SIDECAR = "samples.csv"
 
 
 def is_ignored(part: str) -> bool:
-    """Say whether a file or folder of this name is hidden, or the mark of an operating system."""
+    """Return whether a file or folder of this name is hidden, or the mark of an operating system."""
     return (part.startswith(".") and part not in (".", "..")) or part.lower() in IGNORED
 
 

@@ -176,7 +176,7 @@ def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
 
 
 def is_dicom_name(name: str) -> bool:
-    """Say whether a picture of this name is DICOM: its ending says so, or says nothing, so that its content did."""
+    """Return whether a picture of this name is DICOM: its ending says so, or says nothing, so that its content did."""
     ending = read_ending(name)
     return ending in DICOM_ENDINGS or ending not in ENDINGS
 

@@ -103,7 +103,7 @@ def rank_near(name: str, role: str) -> int | None:
 
 
 def _is_slip(key: str, role: str) -> bool:
-    """Say whether a word is the role but for one letter that is missing, too many, another, or swapped.
+    """Return whether a word is the role but for one letter that is missing, too many, another, or swapped.
 
     >>> [_is_slip(key, "label") for key in ("label", "lable", "labell", "lael", "lavel", "level", "table")]
     [True, True, True, True, True, False, False]

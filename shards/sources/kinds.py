@@ -127,7 +127,7 @@ def _load_archived_list(src: Path, how: How) -> SourceList:
 
 
 def _is_archived_list(path: str) -> bool:
-    """Say whether a path goes through the file of an archive to a list; no file is there, so nothing else takes it."""
+    """Return whether a path goes through the file of an archive to a list; no file is there, so nothing else takes it."""
     if not path.lower().endswith(LIST_ENDINGS) or os.path.exists(path):
         return False
     folders = (str(folder) for folder in Path(path).parents)

@@ -76,7 +76,7 @@ class Refusal:
         )
 
     def _is_class(self, role: str, likely: Collection[str]) -> bool:
-        """Say whether the column that looks like a role is one of several of 0 and 1: train, among car and boat."""
+        """Return whether the column that looks like a role is one of several of 0 and 1: train, among car and boat."""
         if "label" not in self.missing or "label" in likely or role not in self.near:
             return False
         name = fold(self.table.columns[self.near[role]])
@@ -147,7 +147,7 @@ class Refusal:
 
 
 def can_be_named(names: Sequence[str], place: int) -> bool:
-    """Say whether an option can name the column at a place, and that column alone."""
+    """Return whether an option can name the column at a place, and that column alone."""
     return bool(clean(names[place])) and find_column(names, names[place]) == [place]
 
 

@@ -13,7 +13,7 @@ def is_uri(text: str) -> bool:
 
 
 def is_dataset(text: str) -> bool:
-    """Say whether a folder of this machine is a packed dataset."""
+    """Return whether a folder of this machine is a packed dataset."""
     return os.path.isfile(os.path.join(text, MANIFEST_NAME))
 
 

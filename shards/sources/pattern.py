@@ -32,7 +32,7 @@ class Pattern:
         return "/".join(self.words) + ("/." if self.exact else "" if "split" in self.words else "/...")
 
     def fits(self, parts: Sequence[str]) -> bool:
-        """Say whether a folder lies where the pattern looks; what the split's folder is called does not matter."""
+        """Return whether a folder lies where the pattern looks; what the split's folder is called does not matter."""
         if len(parts) < len(self.words) or (self.exact and len(parts) > len(self.words)):
             return False
         pairs = zip(self.words, parts, strict=False)

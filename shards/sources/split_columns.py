@@ -59,7 +59,7 @@ def find_wrong(values: Iterable[str]) -> str | None:
 
 
 def are_flags(values: Iterable[str]) -> bool:
-    """Say whether values are truth values, one of them at least; empty ones do not count."""
+    """Return whether values are truth values, one of them at least; empty ones do not count."""
     known: set[str] = set()
     for value in map(trim, values):
         known |= {value.casefold()} - {""}
@@ -80,7 +80,7 @@ def _list_few(values: Iterable[str]) -> list[str]:
 
 
 def _hold_splits(values: list[str]) -> bool:
-    """Say whether values are splits, two or more, whatever their column is called.
+    """Return whether values are splits, two or more, whatever their column is called.
 
     Words for splits need no more beside them; names that begin or end so need a train, and must not be files.
     """

@@ -22,7 +22,7 @@ _BETWEEN = re.compile(r"[\W\d_]+")
 
 
 def is_split_word(name: str) -> bool:
-    """Say whether a name as a whole is a word for a split.
+    """Return whether a name as a whole is a word for a split.
 
     >>> is_split_word("Training"), is_split_word("train_set")
     (True, False)
@@ -31,7 +31,7 @@ def is_split_word(name: str) -> bool:
 
 
 def is_usual(name: str) -> bool:
-    """Say whether a name is train, val (valid, validation) or test in any case, which need no explanation."""
+    """Return whether a name is train, val (valid, validation) or test in any case, which need no explanation."""
     return name.lower() in _USUAL
 
 

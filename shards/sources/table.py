@@ -44,7 +44,7 @@ class Table(Protocol):
         ...
 
     def is_list(self, place: int) -> bool:
-        """Say whether each value of a column is a list of text."""
+        """Return whether each value of a column is a list of text."""
         ...
 
     def scan(self, place: int) -> Iterable[str]:

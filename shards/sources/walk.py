@@ -32,7 +32,7 @@ def walk_files(root: str, endings: Collection[str]) -> Iterator[str]:
 
 
 def is_folder(found: os.DirEntry[str]) -> bool:
-    """Say whether a name is one of a folder, links followed; a link that leads round to itself is none."""
+    """Return whether a name is one of a folder, links followed; a link that leads round to itself is none."""
     try:
         return found.is_dir()
     except OSError:

@@ -35,7 +35,7 @@ class _Facts:
 
 
 def holds_samples(names: Iterable[str]) -> bool:
-    """Say whether a tar is a WebDataset shard: pictures have their labels beside them, under the same key.
+    """Return whether a tar is a WebDataset shard: pictures have their labels beside them, under the same key.
 
     Text beside pictures in class folders may as well be captions or boxes, so there a `.cls` is asked for.
     """

@@ -180,7 +180,7 @@ def touch(file: BinaryIO, *, awaited: bool = False) -> None:
 
 
 def is_full(err: OSError) -> bool:
-    """Say whether a write failed for want of room."""
+    """Return whether a write failed for want of room."""
     return err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -194,7 +194,7 @@ def _is_spared(file: _Kept) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Say whether nobody uses a file. The folder is locked: nobody begins to meanwhile."""
+    """Return whether nobody uses a file. The folder is locked: nobody begins to meanwhile."""
     try:
         with open(path, "rb", buffering=0) as file:
             return _lock(file, fcntl.LOCK_EX)
