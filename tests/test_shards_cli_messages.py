@@ -77,7 +77,7 @@ def test_quiet_command_shows_errors_alone() -> None:
 
 
 def test_line_beside_a_result_is_shown_by_default_and_not_by_a_quiet_command() -> None:
-    assert shown(lambda: print_note("note: this")) == shown(lambda: say("note: this"), "-v") == ["note: this"]
+    assert shown(lambda: print_note("note: this")) == shown(lambda: print_note("note: this"), "-v") == ["note: this"]
     assert shown(lambda: print_note("note: this"), "-q") == []
 
 

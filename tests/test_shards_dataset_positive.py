@@ -90,7 +90,7 @@ def test_class_that_is_none_is_refused_before_anything_is_written(tmp_path: Path
     assert "--positive defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'?" in told
     told = refused(*begin, "--positive", "broken", "--class-names", names)
     assert "broken is the display name of 'DEFECTIVE', give that" in told
-    assert "names a class, and these pictures have no labels" in refused(*begin, "--unlabelled", "--positive", "x")
+    assert "names a class, but these pictures have no labels" in refused(*begin, "--unlabelled", "--positive", "x")
     assert not (tmp_path / "out").exists()
     packed(cells, tmp_path / "out", "--positive", "DEFECTIVE")  # the remedy
     told = refused(*begin, "--update", "--split", "none", "--positive", "BROKEN")

@@ -282,7 +282,7 @@ def test_ordinary_gray_png_are_settled_by_what_the_shards_hold(tmp_path: Path) -
     out = pack_grays(tmp_path)
     assert find_affected(open_dataset(out)) == Affected(0, "", stored=True)
     assert find_decoding(open_dataset(out)) == VERSION
-    assert verify_dataset(out).notes[0].endswith("It holds no such picture, so none of it differs")
+    assert verify_dataset(out).notes[0].endswith("It holds no such picture, so nothing in it differs")
     write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
     manifest, notes = update(tmp_path / "more", out)  # of which the old files are no part
     assert manifest.decoding == VERSION
@@ -335,7 +335,7 @@ def test_notes_of_an_indexed_set_agree_whatever_a_picture_is_called(tmp_path: Pa
 def test_verify_of_an_old_set_without_such_pictures_says_that_none_differs(plain: Path) -> None:
     (note,) = verify_dataset(plain).notes
     assert note.startswith(f"the dataset has decoding version 1; this program has version {VERSION}, which reads")
-    assert note.endswith("It holds no such picture, so none of it differs")
+    assert note.endswith("It holds no such picture, so nothing in it differs")
 
 
 def test_verify_of_a_new_set_says_nothing(tmp_path: Path) -> None:
@@ -345,9 +345,9 @@ def test_verify_of_a_new_set_says_nothing(tmp_path: Path) -> None:
 
 def test_verify_counts_the_pictures_that_may_differ_and_calls_nothing_damaged(odd: Path) -> None:
     (note,) = verify_dataset(odd).notes
-    assert "2 of its pictures come from files of such formats (the first is a/deep.jp2), and the shards hold" in note
+    assert "2 of its pictures come from files of such formats (the first is a/deep.jp2), and the shards contain" in note
     assert note.endswith(
-        "nothing is damaged. To have them as they are served, pack the files into a new folder and train on that"
+        "nothing is damaged. To store them as they are decoded now, pack the files into a new folder and train on that"
     )
 
 
@@ -367,7 +367,9 @@ def test_set_of_a_later_version_asks_for_a_later_program(plain: Path) -> None:
     page = json.loads((plain / MANIFEST_NAME).read_text()) | {"decoding": VERSION + 1}
     (plain / MANIFEST_NAME).write_text(json.dumps(page))
     (note,) = verify_dataset(plain).notes
-    assert note.startswith(f"the dataset has decoding version {VERSION + 1}, and this program knows no version later than")
+    assert note.startswith(
+        f"the dataset has decoding version {VERSION + 1}, and this program knows no version later than"
+    )
     assert note.endswith("install the program that made it, or a later one")
 
 
@@ -377,7 +379,7 @@ def test_indexed_tar_with_such_a_picture_is_no_damage_either(data: bytes, refuse
     done = verify_dataset(folder)
     assert (done.pictures, len(done.notes)) == (3, 2 + refused)
     assert "1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.jp2)" in done.notes[0]
-    assert done.notes[1].startswith("1 picture of the shards comes out otherwise by now, unharmed as their bytes are")
+    assert done.notes[1].startswith("1 picture of the shards decodes differently now, although the bytes are intact")
     if refused:
         assert done.notes[2].startswith("1 of them is refused, and training stops there: ")
         assert done.notes[2].endswith("convert it to a 16-bit PNG or TIFF")

@@ -116,7 +116,7 @@ def test_what_is_packed_does_not_change_under_a_run(packed: Path) -> None:
     dataset = open_dataset(packed)
     (said,) = describe_decoding(dataset, state_of(dataset, decoding=1))
     assert said.startswith("the dataset has decoding version 1; ")
-    assert "1 of its pictures comes from files of such formats (the first is a/0.jp2), and the shards hold" in said
+    assert "1 of its pictures comes from files of such formats (the first is a/0.jp2), and the shards contain" in said
 
 
 def test_nothing_is_said_of_a_dataset_without_such_pictures(dataset_path: Path) -> None:
@@ -133,7 +133,9 @@ def test_nothing_is_said_of_a_run_that_has_not_begun(tars: Path) -> None:
 def test_run_of_a_later_program_asks_for_that_program(tars: Path) -> None:
     dataset = open_dataset(tars)
     said = describe_decoding(dataset, state_of(dataset, decoding=VERSION + 1))[-1]
-    assert said.startswith(f"the run so far has decoding version {VERSION + 1}, and this program knows no version later than")
+    assert said.startswith(
+        f"the run so far has decoding version {VERSION + 1}, and this program knows no version later than"
+    )
 
 
 def test_state_without_a_version_is_of_the_first() -> None:

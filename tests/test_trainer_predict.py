@@ -344,7 +344,7 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),
         ("ftp://host/a", "ftp:// is not read"),
-        ("ftp://host/a/b.png", "ftp:// is not read; name a path of this machine, s3://, gs:// or http(s)://"),
+        ("ftp://host/a/b.png", "ftp:// is not supported; name a path of this machine, s3://, gs:// or http(s)://"),
     ],
 )
 def test_what_holds_no_pictures_is_refused_in_a_sentence(

@@ -1,4 +1,4 @@
-"""`python -m shards index FOLDER`: tars that somebody else made become a dataset where they lie."""
+"""`python -m shards index FOLDER`: make foreign tars a dataset in place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> CommandParser:
     parser = CommandParser(prog="python -m shards index", formatter_class=STYLE)
-    parser.add_argument("folder", type=Path, help="folder of the tars; train, val or test in folder or file names")
+    parser.add_argument("folder", type=Path, help="folder of the tars; train, val or test is in folder or file names")
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="display names: `0 NAME` lines, JSON or YAML")
     parser.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
@@ -28,7 +28,7 @@ def build_parser() -> CommandParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Index the tars and print what they hold."""
-    from shards.packing.foreign import index_foreign  # late: other commands do without
+    from shards.packing.foreign import index_foreign  # late import: other commands do not need it
 
     with show_progress() as progress:
         manifest, warnings = index_foreign(

@@ -25,8 +25,8 @@ def build_parser() -> CommandParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify, and print what was looked at."""
-    from shards.dataset.verify import verify_dataset  # late: other commands do without
+    """Verify, and print what was checked."""
+    from shards.dataset.verify import verify_dataset  # late import: other commands do not need it
 
     done = verify_dataset(arguments.dataset, sample=arguments.sample, seed=arguments.seed)
     if arguments.json:

@@ -45,9 +45,7 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # renamed; or not removable, which must not hide the block's own error
+        with contextlib.suppress(OSError):  # renamed; or not removable, which must not hide the block's own error
             temporary.unlink()
 
 
