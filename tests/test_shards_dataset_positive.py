@@ -61,7 +61,7 @@ def test_packing_the_same_again_changes_the_positive_class_alone(tmp_path: Path)
     packed(cells, out)
     before = read_files(out)
     told = packed(cells, out, "--positive", "DEFECTIVE")
-    assert "the positive class is DEFECTIVE from now on, it was not said; nothing else changed" in told
+    assert "the positive class is DEFECTIVE from now on, it was unset; nothing else changed" in told
     after = read_files(out)
     assert {name for name in before if before[name] != after[name]} == {MANIFEST_NAME, "origin.json"}
     assert "note" not in packed(cells, out)  # who does not say it leaves it as it is

@@ -307,7 +307,7 @@ def test_index_warns_when_shards_hold_one_class_each(tmp_path: Path, shards: lis
     _, warnings = index_foreign(tmp_path / "in")
     assert bool(warnings) is warned
     if warned:
-        assert f"`python -m shards pack {tmp_path}/in OUT` puts the samples in a seeded permutation" in warnings[0]
+        assert f"`python -m shards pack {tmp_path}/in OUT` shuffles the samples by a seeded permutation" in warnings[0]
 
 
 def test_index_says_that_tars_without_a_split_are_train(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_index_names_pictures_that_cannot_be_opened(folder: Path) -> None:
 def test_index_refuses_a_packed_dataset(folder: Path, tmp_path: Path) -> None:
     pack(find_sources(folder), tmp_path / "out", PackOptions())
     before = (tmp_path / "out/dataset.json").read_bytes()
-    with pytest.raises(UsageError, match="is a dataset already"):
+    with pytest.raises(UsageError, match="is already a packed dataset"):
         index_foreign(tmp_path / "out")
     assert (tmp_path / "out/dataset.json").read_bytes() == before
 

@@ -417,7 +417,7 @@ def test_wholly_transparent_pictures_are_counted_and_named(tmp_path: Path) -> No
     for number in range(2):
         (tmp_path / f"in/a/clear{number}.png").write_bytes(encode(Image.new("RGBA", (8 + number, 9)), "PNG"))
     notes: list[str] = []
-    pack(find_sources(tmp_path / "in"), tmp_path / "out", SMALL, Run(say=notes.append))
+    pack(find_sources(tmp_path / "in"), tmp_path / "out", SMALL, Run(report=notes.append))
     assert any("2 pictures are fully transparent (a/clear0.png, a/clear1.png)" in note for note in notes)
 
 

@@ -394,7 +394,7 @@ def test_unlabelled_pictures_that_cannot_be_read_make_no_empty_dataset(tmp_path:
     done = command("pack", tmp_path / "in", tmp_path / "out", "--unlabelled", "--max-reject-rate", "1")
     assert (done.returncode, done.stderr) == (
         3,
-        "error: no picture is left to be packed: every one is unreadable or left out; repair them\n",
+        "error: no picture is left to pack: all are unreadable or left out; repair them\n",
     )
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 

@@ -191,7 +191,7 @@ CASES = [
     ),
     case("would split groups", FLAT, "in --every 3 --group-regex [0-3]", "in --split val=0.2 --group-regex [0-3]"),
     case(
-        "--split test=1 is for pictures to evaluate on alone",
+        "--split test=1 is only for pictures to evaluate on",
         SPLITS,
         "in --split test=1",
         "in",
@@ -617,7 +617,7 @@ CASES = [
         first=("in",),
     ),
     case(
-        "no picture is left to be packed",
+        "no picture is left to pack",
         {"in/ant/1.png": "x", "in/wasp/1.png": "y"},
         "in --audit full --max-reject-rate 1",
         {"in/ant/1.png": 1, "in/wasp/1.png": 2},
@@ -675,7 +675,7 @@ DATASETS = [
         change={"in/ant/1.png": 77},
     ),
     case(
-        "and the source gives no groups now",
+        "but the source gives no groups now",
         FLAT,
         "in --update",
         "in --update --group-regex [0-5]",
@@ -752,10 +752,10 @@ def test_error_is_as_it_says_and_each_of_its_remedies_packs(case: Case, tmp_path
 
 
 ELSEWHERE = {
-    "otherwise by now, so that old and new": "test_shards_pictures_decoding.py::test_remedy_of_verify_gives_a_set",
+    "differently now, so that old and new": "test_shards_pictures_decoding.py::test_remedy_of_verify_gives_a_set",
     "is new, and an update keeps the classes": "test_shards_packing_compare.py::test_dataset_whose_classes_were_split",
     "another split or label now": "test_shards_packing_compare.py::test_command_of_the_refusal_packs_anew",
-    "lies in several splits as the groups are now": "test_shards_packing_compare.py::test_command_for_torn_groups",
+    "lies in several splits with the present groups": "test_shards_packing_compare.py::test_command_for_torn_groups",
     "so it is not clear what": "test_shards_sources_layout.py::test_splits_below_classes_are_refused_with_an_option",
     "keeps no blocks of its": "test_shards_audit_edited.py::test_update_with_the_option_is_refused",
     "so --edited-copies would find nothing": "test_shards_audit_edited.py::test_option_without_an_audit_is_refused",
@@ -770,7 +770,7 @@ NOT_FOLLOWED = {
     "it was cut after it was listed": "fetch it again: of a race",
     "does not know": "restore it from a backup: a table of other pictures, which nothing writes",
     "is not UTF-8, so no index can hold it": "rename it: no path of this file can be spelt here",
-    "packed with its own index": "names none: nothing is to be done",
+    "is already a packed dataset with its own index": "names none: nothing is to be done",
     "no such picture or folder": "names none",
     "no pictures in ": "names none",
     "holds no pictures (looked for": "names none",

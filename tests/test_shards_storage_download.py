@@ -125,9 +125,7 @@ def test_wrong_keys_are_said_at_once(stored: SeaweedFS, monkeypatch: pytest.Monk
 def test_wrong_content_is_fetched_once_more_and_refused_with_both_digests(stored: SeaweedFS, scheme: str) -> None:
     with FaultProxy(upstream(stored, scheme)) as proxy:
         readable = open_readable(proxied(stored, scheme, proxy))
-        with pytest.raises(
-            ShardError, match=rf"download/x: sha256 is {SHA256}, but the dataset's tables have {'0' * 64}"
-        ):
+        with pytest.raises(ShardError, match=rf"x: sha256 is {SHA256}, but the dataset's tables have {'0' * 64}"):
             download(readable, "x", io.BytesIO(), sha256="0" * 64, size=None, deadline_s=60)
         assert 2 * len(CONTENT) < proxy.sent < 2.1 * len(CONTENT)
 

@@ -1,4 +1,4 @@
-"""A run on pictures that come out otherwise by now: it resumes, says so, and its bundle knows what it has seen."""
+"""A run on pictures that decode differently now: it resumes, says so, and its bundle knows what it has seen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def forget(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tars that were indexed before, and hold two pictures that come out otherwise by now."""
+    """Tars that were indexed before, and hold two pictures that decode differently now."""
     folder = tmp_path_factory.mktemp("tars")
     write_tar(folder / "set-train-0.tar", shard(0, DEEP))
     write_tar(folder / "set-val-0.tar", shard(4, DEEP))

@@ -54,7 +54,7 @@ class Progress:
         clock: Clock = time.monotonic,
     ) -> None:
         self._stage, self._total, self._first, self._every_s, self._clock = stage, total, done, every_s, clock
-        self._began = self._said_at = clock()
+        self._began = self._logged_at = clock()
         self._bar = draw_bar(desc=stage, total=total, initial=done, unit="picture")
 
     def show(self, done: int, more: str = "") -> None:
@@ -64,8 +64,8 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         now = self._clock()
-        if now - self._said_at >= self._every_s:
-            self._said_at = now
+        if now - self._logged_at >= self._every_s:
+            self._logged_at = now
             logger.info("%s", self._describe(done, more, now - self._began))
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def make_missing(options: SplitOptions, given: Collection[str | None]) -> tuple[
 def _refuse_training(there: list[str]) -> None:
     if "train" in there:
         raise UsageError(
-            f"--split test=1 is for pictures to evaluate on only, but the source gives {_join(there)}; leave it out "
+            f"--split test=1 is only for pictures to evaluate on, but the source gives {_join(there)}; leave it out "
             "to keep those, or add --merge-and-resplit train,val,test to put all pictures into test"
         )
 
