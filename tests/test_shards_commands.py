@@ -91,7 +91,7 @@ def test_empty_folder_exits_2(tmp_path: Path) -> None:
 def test_one_class_exits_2(tmp_path: Path) -> None:
     (tmp_path / "in/a").mkdir(parents=True)
     (tmp_path / "in/a/1.png").touch()
-    assert_one_sentence(run("pack", tmp_path / "in", tmp_path / "out"), 2, "has one class only, 'a'")
+    assert_one_sentence(run("pack", tmp_path / "in", tmp_path / "out"), 2, "has only one class, 'a'")
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,10 @@ def test_single_tar_with_one_label_missing_is_still_a_shard(tmp_path: Path) -> N
         ({"k.png": b""}, r"'k\.png' has no label: there is no k\.cls, no k\.txt and no k\.json with"),
         ({"k.png": b"", "k.json": b'{"caption": "x"}'}, r"'k\.png' has no label"),
         ({"k.png": b"", "k.cls": b" \n"}, r"'k\.png' has no label"),
-        ({"k.png": b"", "k.json": b"{"}, r"'k\.json' does not say a label"),
-        ({"k.png": b"", "k.cls": b"\xff\xfe"}, r"'k\.cls' does not say a label"),
-        ({"k.png": b"", "k.json": b'{"label": 1.5}'}, r"a label is text or a whole number, got \[1\.5\]"),
-        ({"k.png": b"", "k.json": b'{"label": true}'}, r"a label is text or a whole number, got \[True\]"),
+        ({"k.png": b"", "k.json": b"{"}, r"'k\.json' gives no label"),
+        ({"k.png": b"", "k.cls": b"\xff\xfe"}, r"'k\.cls' gives no label"),
+        ({"k.png": b"", "k.json": b'{"label": 1.5}'}, r"a label is text or an integer, got \[1\.5\]"),
+        ({"k.png": b"", "k.json": b'{"label": true}'}, r"a label is text or an integer, got \[True\]"),
         ({"k.png": b"", "k.json": b'{"label": 1, "weight": 0}'}, "a weight is a number above 0, got 0"),
     ],
 )
@@ -192,7 +192,7 @@ def test_tars_without_a_split_leave_it_to_pack(tmp_path: Path) -> None:
 def test_tars_with_and_without_a_split_are_not_mixed(tmp_path: Path) -> None:
     for name in ("train-0.tar", "more-0.tar"):
         write_tar(tmp_path / "in" / name, shard([0, 1]))
-    with pytest.raises(UsageError, match=r"'more-0\.tar' names no split and other tars do"):
+    with pytest.raises(UsageError, match=r"'more-0\.tar' names no split but other tars do"):
         find_sources(tmp_path / "in")
 
 

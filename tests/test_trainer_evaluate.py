@@ -342,7 +342,7 @@ def test_columns_of_somebody_elses_table_are_found_in_spite_of_blanks_and_case(
     result = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "Site")
     assert (result["interval"]["by"], result["interval"]["units"]) == ("group", 40)
     assert {row["value"]: row["samples"] for row in result["slices"]["Site"]} == {"a": 60, "b": 60}
-    assert result["notes"]["columns"].startswith("columns are taken in spite of blanks or case: ")
+    assert result["notes"]["columns"].startswith("columns are used despite blanks or case: ")
 
 
 def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: Path) -> None:
@@ -539,7 +539,7 @@ def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["BUNDLE", "DATA:dev"], "DATA:dev: a dataset has the parts train, val and test, got 'dev'"),
+        (["BUNDLE", "DATA:dev"], "DATA:dev: a dataset has the splits train, val and test, got 'dev'"),
         (["BUNDLE", "gone:val"], "/gone does not exist; make one with `python -m shards pack PICTURES "),
         (["gone", "DATA:val"], "gone does not exist; a finished run keeps its bundle in runs/NAME/bundle"),
         (["BUNDLE", "DATA", "--num-ranks", "0"], "num_ranks is a number of processes and must be at least 1, got 0"),

@@ -61,10 +61,8 @@ def add_layout_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--layout",
         metavar="FOLDERS",
-        help="what the folders mean, from the top down: split/class, class/split, "
-        "class/... (a class is everything below its folder), any/class (the folder "
-        "above has no meaning), class/NAME (only folders NAME in each "
-        "class)",
+        help="what the folders mean, from the top down: split/class, class/split, class/... (a class is everything "
+        "below its folder), any/class (the folder above has no meaning), class/NAME (only folders NAME in each class)",
     )
 
 
@@ -73,9 +71,8 @@ def add_names_argument(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--names",
         metavar="ENCODING",
-        help="encoding of names in an archive that does not declare it, for example "
-        "cp850, cp866, shift_jis (default: the one of utf-8, gbk and cp437 "
-        "or latin-1 that fits)",
+        help="encoding of names in an archive that does not declare it, for example cp850, cp866, shift_jis (default: "
+        "the one of utf-8, gbk and cp437 or latin-1 that fits)",
     )
 
 

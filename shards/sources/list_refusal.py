@@ -1,4 +1,4 @@
-"""What is wrong with the columns of a list, in one sentence with the options that say what was meant."""
+"""Error messages about the columns of a list: what is wrong, and the options for what was probably meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is wrong with the columns of a list, and the options that say what was meant."""
+    """What is wrong with the columns of a list."""
 
     where: object
     table: Table
@@ -29,14 +29,14 @@ class Refusal:
     free: Sequence[int]
 
     def explain(self) -> str:
-        """Return the sentence."""
+        """Return the message."""
         if not self.table.columns:
             return f"{self.where} is empty; write the names of its columns, and below them a row for each picture"
         if self.missing and any(read_ending(clean(name)) in ENDINGS for name in self.table.columns):
             row = join_words(self.table.columns, self.table.delimiter)
             return (
-                f"{self.where} begins with a row ('{row}') and not with the names of its "
-                f"columns; write them in a line above it, such as {self._guess_header()}"
+                f"{self.where} begins with a row ('{row}') instead of the names of its columns; write them in a "
+                f"line above it, for example {self._guess_header()}"
             )
         return self._explain_missing() if self.missing else self._explain_near()
 
@@ -76,7 +76,9 @@ class Refusal:
         )
 
     def _is_class(self, role: str, likely: Collection[str]) -> bool:
-        """Return whether the column that looks like a role is one of several of 0 and 1: train, among car and boat."""
+        """Return whether a column that looks like a role is one of several class columns: train, beside car and
+        boat.
+        """
         if "label" not in self.missing or "label" in likely or role not in self.near:
             return False
         name = fold(self.table.columns[self.near[role]])
@@ -85,11 +87,11 @@ class Refusal:
     def _tell_zeros(self, zeros: Sequence[int]) -> str:
         if not zeros:
             return ""
-        so = "it would be no class" if len(zeros) == 1 else "they would be no classes"
+        so = "it would not be a class" if len(zeros) == 1 else "they would not be classes"
         return f" (no picture has a 1 in {show_names([self.table.columns[place] for place in zeros])}, so {so})"
 
     def _tell_way_out(self, optional: Collection[str]) -> str:
-        """Return how a column that only looks like one of ours is left out, where others are missing as well."""
+        """Return how to leave out columns that only look like roles, if other roles are missing."""
         empty = " ".join(f"{role}=" for role in optional if self._fits(role))
         return f" (write {empty} there to leave {'it' if len(optional) == 1 else 'them'} out)" if empty else ""
 
@@ -98,11 +100,11 @@ class Refusal:
         leave = self.form.spell(dict.fromkeys(self.near, ""))
         take = {role: self._spell(place) if self._fits(role) else "" for role, place in self.near.items()}
         if not any(take.values()):
-            write = "write a column split of train, val and test in its place"
+            write = "write a column split of train, val and test instead"
             return f"{self.where}: {looks}; {write}, or give {leave} to ignore it"
         it = "it" if len(self.near) == 1 else "them"
         return (
-            f"{self.where}: {looks}, and by that name would be left out; give {self.form.spell(take)} to take {it}, "
+            f"{self.where}: {looks}, and with that name would be ignored; give {self.form.spell(take)} to use {it}, "
             f"or {leave} to leave {it} out"
         )
 
@@ -111,7 +113,7 @@ class Refusal:
         if self._fits(role):
             return look
         wrong = find_wrong(self._scan_split())
-        return f"{look}, but its values, such as '{wrong}', are no splits (train, val or test)"
+        return f"{look}, but its values, for example '{wrong}', are not splits (train, val or test)"
 
     def _fits(self, role: str) -> bool:
         return role != "split" or find_wrong(self._scan_split()) is None
@@ -120,7 +122,7 @@ class Refusal:
         return self.table.scan(self.near["split"])
 
     def _find_flags(self) -> tuple[list[int], list[int]]:
-        """Return the columns of 0 and 1, in which a 1 may be a class, and those of 0 alone."""
+        """Return the columns of 0 and 1 that may be classes, and those with only 0."""
         flags, zeros = [], []
         for place in self.free:
             if place in self.near.values() or not can_be_named(self.table.columns, place):
@@ -147,16 +149,16 @@ class Refusal:
 
 
 def can_be_named(names: Sequence[str], place: int) -> bool:
-    """Return whether an option can name the column at a place, and that column alone."""
+    """Return whether an option can name this column unambiguously."""
     return bool(clean(names[place])) and find_column(names, names[place]) == [place]
 
 
 def join_names(parts: Sequence[str]) -> str:
-    """Return names, or parts of a sentence, between commas and `and`."""
+    """Return names, or phrases, joined by commas and `and`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def show_names(names: Sequence[str]) -> str:
-    """Return names of columns between commas: the first of them where there are many."""
+    """Return column names separated by commas, only the first if there are many."""
     shown = [clean(name) or "(no name)" for name in names[:_SHOWN]]
     return ", ".join([*shown, *([f"and {len(names) - _SHOWN:,} more"] if len(names) > _SHOWN else [])]) or "none"
