@@ -1,8 +1,7 @@
 """Serve a bundle over HTTP with Ray Serve, on a joined or local Ray cluster, and a client for such an endpoint.
 
 `cluster` imports only `shards` and `trainer.contract` of the project, and no other package imports `cluster`. Its
-public
-names are in `__init__.pyi` and are imported on first use.
+public names are in `__init__.pyi` and are imported on first use.
 """
 
 import lazy_loader

@@ -295,7 +295,7 @@ def test_gray_png_that_only_their_files_would_tell_are_no_alarm(
 ) -> None:
     options = OPTIONS.model_copy(update={"audit": audit, "store": StoreOptions(max_side=max_side)})
     out = pack_grays(tmp_path, options)
-    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, untold=4)
+    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, uncertain=4)
     assert find_decoding(open_dataset(out)) == VERSION
     unless = "It holds no such picture, unless some of its 4 gray PNGs are, which only the files show"
     assert verify_dataset(out).notes[0].endswith(unless)

@@ -17,8 +17,7 @@ def compute_each(bundle: Bundle, images: Sequence[Tensor]) -> list[Output | Exce
     """Return the model's output, or the exception, for each of images uint8[C, S, S].
 
     A batch that fails is halved until the failing pictures are alone: Ray Serve would otherwise pass one exception to
-    every
-    request of the batch. Halving also helps if a batch is too large for the memory.
+    every request of the batch. Halving also helps if a batch is too large for the memory.
     """
     try:
         return [*bundle.compute(torch.stack(list(images)))]

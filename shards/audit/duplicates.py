@@ -134,10 +134,8 @@ class _Matcher:
         """Yield (left, right) of pictures that may be nearly equal; pairs may repeat.
 
         Unit vectors with correlation c are sqrt(2 - 2c) apart, and their projections at most that: no pair within the
-        radius
-        is missed. The axes are those along which the pictures differ most; in a set of similar pictures, these are not
-        the
-        lowest frequencies.
+        radius is missed. The axes are those along which the pictures differ most; in a set of similar pictures, these
+        are not the lowest frequencies.
         """
         if len(rows) < 2:
             return

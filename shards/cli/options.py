@@ -18,8 +18,7 @@ class Options(BaseModel):
     """The options of a command. Frozen; a value that does not fit raises UsageError.
 
     A subclass has a field with a default for each option; its validators raise UsageError for combinations that do not
-    go
-    together. A parser with `argument_default=argparse.SUPPRESS` then needs no defaults of its own.
+    go together. A parser with `argument_default=argparse.SUPPRESS` then needs no defaults of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -34,23 +34,22 @@ class Affected:
     """Pictures that may decode differently than with the version that made the dataset.
 
     count: their number. first: the first by name. stored: whether the shards contain the old decoder's result (packed
-    dataset) or the files themselves (indexed tars). untold: further pictures that are unlikely to differ, but nothing
-    in
-    the dataset excludes it.
+    dataset) or the files themselves (indexed tars). uncertain: further pictures that are unlikely to differ, but
+    nothing in the dataset excludes it.
     """
 
     count: int
     first: str
     stored: bool
-    untold: int = 0
+    uncertain: int = 0
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """Names of pictures that may decode differently (likely), and of those that probably do not but may (untold)."""
+    """Names of pictures that may decode differently (likely), and of those that probably do not but may (uncertain)."""
 
     likely: frozenset[str] = frozenset()
-    untold: frozenset[str] = frozenset()
+    uncertain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def find_affected(dataset: Dataset, version: int | None = None) -> Affected:
 
 def count_suspects(dataset: Dataset, found: Suspects) -> Affected:
     """Return the counts of `found`."""
-    return Affected(len(found.likely), min(found.likely, default=""), not is_indexed(dataset), len(found.untold))
+    return Affected(len(found.likely), min(found.likely, default=""), not is_indexed(dataset), len(found.uncertain))
 
 
 def is_indexed(dataset: Dataset) -> bool:
@@ -84,10 +83,8 @@ def find_suspects(dataset: Dataset, version: int | None = None) -> Suspects:
     """Return the pictures that may decode differently than with `version`, None for the dataset's own.
 
     Format and mode come from the audit, if the dataset is in a folder and was audited; otherwise names decide. Gray
-    PNGs
-    are examined further, because few differ: where packing copied the file's bytes, nothing differs, and tars in a
-    folder
-    are read.
+    PNGs are examined further, because few differ: where packing copied the file's bytes, nothing differs, and tars in a
+    folder are read.
     """
     version = dataset.manifest.decoding if version is None else version
     if version >= VERSION:
@@ -98,7 +95,7 @@ def find_suspects(dataset: Dataset, version: int | None = None) -> Suspects:
     if not rare:
         return Suspects(frozenset(likely))
     looked = _open_tars(dataset, rare, version) if is_indexed(dataset) else _compare_copies(dataset, rare)
-    return Suspects(looked.likely | likely, looked.untold)
+    return Suspects(looked.likely | likely, looked.uncertain)
 
 
 def describe_affected(dataset: Dataset, found: Affected) -> str:
@@ -106,14 +103,18 @@ def describe_affected(dataset: Dataset, found: Affected) -> str:
     version = dataset.manifest.decoding
     if version == VERSION:
         return ""
-    said = describe_versions("the dataset", version)
-    return said if version > VERSION else f"{said}. {describe_found(found, version)}"
+    sentence = describe_versions("the dataset", version)
+    return sentence if version > VERSION else f"{sentence}. {describe_found(found, version)}"
 
 
 def describe_found(found: Affected, version: int) -> str:
     """Return which pictures of a dataset an older version decoded differently, and what to do."""
     if not found.count:
-        return describe_unknown(found.untold) if found.untold else "It holds no such picture, so nothing in it differs"
+        return (
+            describe_unknown(found.uncertain)
+            if found.uncertain
+            else "It holds no such picture, so nothing in it differs"
+        )
     are = f"{found.count:,} of its pictures come" if found.count > 1 else "1 of its pictures comes"
     such = f"files of such formats (the first is {found.first})"
     if found.stored:
@@ -157,8 +158,8 @@ def _name_picture(dataset: Dataset, name: str, mode: str) -> _Picture:
     A gray PNG is also stored as gray, unless it was laid on a coloured background.
     """
     red, green, blue = dataset.manifest.packing.decode.background
-    tells = is_indexed(dataset) or red == green == blue
-    return _Picture(name, "png", mode) if tells and name.lower().endswith(".png") else _Picture(name, None, None)
+    shows = is_indexed(dataset) or red == green == blue
+    return _Picture(name, "png", mode) if shows and name.lower().endswith(".png") else _Picture(name, None, None)
 
 
 def _read_indexes(dataset: Dataset, columns: list[str]) -> Iterator[tuple[str, str]]:
@@ -175,15 +176,15 @@ def _compare_copies(dataset: Dataset, pictures: Sequence[_Picture]) -> Suspects:
     made = [each for each in audited if stored.get(each.name) != each.bytes_xxh3]
     likely = [each.name for each in made if fits(each.width, each.height, dataset.manifest.packing.max_side)]
     settled = {each.name for each in audited} - {each.name for each in made}
-    untold = {each.name for each in pictures} - settled - {*likely}
-    return Suspects(frozenset(likely), frozenset(untold))
+    uncertain = {each.name for each in pictures} - settled - {*likely}
+    return Suspects(frozenset(likely), frozenset(uncertain))
 
 
 def _open_tars(dataset: Dataset, pictures: Sequence[_Picture], version: int) -> Suspects:
     """Return the suspects among pictures of an indexed dataset; tars in a store are not fetched for this."""
     names = {each.name for each in pictures}
     if not isinstance(open_readable(dataset.location), FolderStorage):
-        return Suspects(untold=frozenset(names))
+        return Suspects(uncertain=frozenset(names))
     likely, read = set(), set()
     for part in dataset.manifest.splits:
         split = dataset.split(part)

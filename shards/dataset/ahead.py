@@ -16,8 +16,7 @@ def look_ahead(batches: Iterable[Refs], reader: SampleReader, *, kept: int) -> I
     """Yield `batches`; announce to the reader the shards that they and later batches need, in order.
 
     It looks ahead until the shards fill the reader's `ahead_bytes`. Shards of the last `kept` batches, which may still
-    be
-    in use, are not released. For a reader of local shards it only passes the batches on.
+    be in use, are not released. For a reader of local shards it only passes the batches on.
     """
     if not reader.ahead_bytes:
         yield from batches

@@ -83,8 +83,7 @@ class Split:
             first_step: Steps of the epoch to skip.
             shuffle: False gives the stored order.
             transform: Turns uint8[H, W, 3], RGB, into an item of a batch, in threads; arrays or tensors of one shape
-            are
-                stacked. Without one, images are a list of uint8[H, W, 3].
+                are stacked. Without one, images are a list of uint8[H, W, 3].
             workers: Threads that read and decode; None means one for each CPU.
 
         Yields:
@@ -114,15 +113,12 @@ class Split:
         Besides what the tar contains, samples have `image` (uint8[H, W, 3], decoded as everywhere in Shardline) and
         `label`:
         `.to_tuple("image", "label")`. Nodes and workers share the tars without loss or repetition. webdataset's own
-        limits
-        apply: whole tars are dealt out, so ranks may get different numbers of samples, and an epoch cannot be resumed
-        in the
-        middle; `batches` has neither limit.
+        limits apply: whole tars are dealt out, so ranks may get different numbers of samples, and an epoch cannot be
+        resumed in the middle; `batches` has neither limit.
 
         Args:
             shuffle: Size of the shuffle buffer in samples; tars come in random order, a new one for each iteration
-            (with a
-                DataLoader's workers, only if persistent_workers=True). 0 gives the stored order.
+                (with a DataLoader's workers, only if persistent_workers=True). 0 gives the stored order.
             seed: Seed of the shuffle.
 
         Raises:

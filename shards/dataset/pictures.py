@@ -158,8 +158,7 @@ class PictureDataset:
     """A split as a map-style dataset, for `torch.utils.data.DataLoader` with any sampler.
 
     Item `i` is (picture, label) of the i-th sample in stored order. It is picklable for spawned workers, each of which
-    opens
-    the shards itself.
+    opens the shards itself.
     """
 
     def __init__(self, split: Split, transform: Transform | None = None) -> None:

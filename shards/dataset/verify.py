@@ -88,7 +88,7 @@ def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int
 def _describe_age(dataset: Dataset, seen: _Seen) -> tuple[str, ...]:
     found, aged = find_suspects(dataset), seen.aged
     if is_indexed(dataset):  # an indexed dataset's shards contain the files' own bytes
-        found = Suspects(found.likely - seen.plain | seen.odd, found.untold - seen.plain - seen.odd)
+        found = Suspects(found.likely - seen.plain | seen.odd, found.uncertain - seen.plain - seen.odd)
     notes = [describe_affected(dataset, count_suspects(dataset, found))]
     if aged:
         are = count_things(len(aged), "picture of the shards decodes", "pictures of the shards decode")

@@ -49,8 +49,7 @@ def naming_disk(
         needed: Its size in words, if known; otherwise it is reported as more than `temporary` holds.
         elsewhere: The remedy of using another disk, in words.
         temporary: The file or folder being written. It still exists when the block fails and is removed afterwards, so
-        its
-            bytes count as free.
+            its bytes count as free.
     """
     try:
         yield
@@ -168,5 +167,5 @@ def _enclose(*words: str) -> str:
     >>> _enclose("1 free", ""), _enclose("")
     (' (1 free)', '')
     """
-    said = ", ".join(filter(None, words))
-    return f" ({said})" if said else ""
+    listed = ", ".join(filter(None, words))
+    return f" ({listed})" if listed else ""

@@ -30,8 +30,7 @@ class DrawOptions:
     """Which samples an epoch shows, and how often.
 
     order: plain: each once. balanced: each class equally often, exactly; not for samples with several labels. weighted:
-    by
-    the dataset's weights.
+    by the dataset's weights.
     fraction: share of each class that is shown, the same samples in every epoch; a smaller fraction is a subset of a
     larger.
     version: of the random streams, see shards.order.purposes.

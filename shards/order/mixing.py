@@ -53,9 +53,8 @@ def bound_clustering(plan: EpochPlan) -> float:
     """Return an upper bound of the expected `measure_clustering` of a plan.
 
     A lane gives at most t = ceil(B / lanes) samples to a batch, and its window of M samples is a random permutation:
-    two
-    samples of the window share a batch with probability at most (t - 1) / (M - 1), two of different lanes with at most
-    t / M.
+    two samples of the window share a batch with probability at most (t - 1) / (M - 1), two of different lanes with at
+    most t / M.
     """
     takes = -(-plan.batch_size_global // plan.num_lanes)
     pairs, total = 0.0, plan.num_samples

@@ -14,8 +14,7 @@ VERSION: Final = 2
 """Version of which samples and pictures a seed gives. A run's snapshots record the version that it began with.
 
 1: the samples of a class shown by stream.fraction were drawn with (seed, 6, class number), which in epoch 6 is the key
-of
-another stream: the deal of shards for class 0, the draws of a balanced or weighted order for class 7. Class weights
+of another stream: the deal of shards for class 0, the draws of a balanced or weighted order for class 7. Class weights
 counted all samples even if only a fraction was shown. Mixup and cutmix paired neighbours however shards were sorted.
 The policies light and strong interpolated between pixels and filled with black.
 """
@@ -73,8 +72,7 @@ def make_dropout_key(seed: int, step: int, rank: int) -> tuple[int, int, int]:
     """Return the seed of torch's global generator for a step of a rank; the rank takes the place of the purpose.
 
     Only streams of Library.TORCH seed such a generator too, with purposes 32 to 47; ranks skip these numbers. Samples
-    and
-    pictures are never drawn from this generator.
+    and pictures are never drawn from this generator.
 
     >>> make_dropout_key(5, 2, 1), make_dropout_key(5, 2, 32)
     ((5, 2, 1), (5, 2, 48))

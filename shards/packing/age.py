@@ -51,32 +51,32 @@ def check_age(base: Base, listed: SourceList, options: DecodeOptions, *, adds: b
     manifest = base.manifest
     if manifest is None or manifest.decoding == VERSION:
         return Age(VERSION)
-    said = describe_versions("the dataset", manifest.decoding)
+    sentence = describe_versions("the dataset", manifest.decoding)
     if manifest.decoding > VERSION:
-        return Age(manifest.decoding, said)
+        return Age(manifest.decoding, sentence)
     rows = _find_suspects(base, manifest.decoding)
     if not rows:
-        return Age(VERSION, f"{said}. It holds no such picture, so old and new ones are decoded alike")
+        return Age(VERSION, f"{sentence}. It holds no such picture, so old and new ones are decoded alike")
     again = _read_again(base, listed, options, rows)
     differing, unknown = again.differing, again.unknown
     if differing and adds:
         raise UsageError(
-            f"{said}. {_count(differing)} differently now, so that old and new pictures would differ; nothing is "
+            f"{sentence}. {_count(differing)} differently now, so that old and new pictures would differ; nothing is "
             "damaged: pack all of them into a new folder"
         )
     if differing:
         advice = "nothing is damaged: to store all of them as they are decoded now, pack them into a new folder"
-        return Age(manifest.decoding, f"{said}. {_count(differing)} differently now; {advice}")
+        return Age(manifest.decoding, f"{sentence}. {_count(differing)} differently now; {advice}")
     if unknown:
         some = f"{len(unknown):,} of its pictures (the first is {min(unknown)})"
         more = f"whether {some} are such is unknown without their files"
         advice = "New ones are decoded by this version; to have all of them decoded alike, pack them into a new folder"
-        return Age(manifest.decoding, f"{said}; {more}. {advice}")
-    if again.untold:
-        return Age(manifest.decoding, f"{said}. {describe_unknown(again.untold)}")
+        return Age(manifest.decoding, f"{sentence}; {more}. {advice}")
+    if again.uncertain:
+        return Age(manifest.decoding, f"{sentence}. {describe_unknown(again.uncertain)}")
     if not again.such:
-        return Age(VERSION, f"{said}. It holds no such picture, so old and new ones are decoded alike")
-    return Age(VERSION, f"{said}. All {again.such:,} pictures that might be such decode as when they were packed")
+        return Age(VERSION, f"{sentence}. It holds no such picture, so old and new ones are decoded alike")
+    return Age(VERSION, f"{sentence}. All {again.such:,} pictures that might be such decode as when they were packed")
 
 
 def compare_age(manifest: Manifest, storage: Storage, chosen: Selection) -> list[str]:
@@ -120,12 +120,12 @@ class _Again:
     """What reading the suspects' files showed.
 
     differing: names of pictures that decode differently. unknown: names of pictures whose decoding is unknown.
-    untold: number of further pictures that are unlikely to differ. such: number that might have differed but do not.
+    uncertain: number of further pictures that are unlikely to differ. such: number that might have differed but do not.
     """
 
     differing: list[str]
     unknown: list[str]
-    untold: int
+    uncertain: int
     such: int
 
 
@@ -146,9 +146,9 @@ def _read_again(base: Base, listed: SourceList, options: DecodeOptions, rows: Se
             if _hash(data, options) != base.examined.facts["pixels_xxh3"][before[source.name]].as_py():
                 differing.append(source.name)
     left = [name for name in before if name not in settled and name not in plain]
-    untold = {name for name in left if name in rare - odd and not _has_full_size(base, before[name])}
-    unknown = [name for name in left if name not in untold]
-    return _Again(differing, unknown, len(untold), len(before) - len(rare & plain))
+    uncertain = {name for name in left if name in rare - odd and not _has_full_size(base, before[name])}
+    unknown = [name for name in left if name not in uncertain]
+    return _Again(differing, unknown, len(uncertain), len(before) - len(rare & plain))
 
 
 def _is_rare(base: Base, row: int, version: int) -> bool:

@@ -80,7 +80,7 @@ def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> Non
     merged: Splits that were pooled and resplit when the dataset was packed, so that the source's splits are not those
         packed. An update's own merge does not matter here: it resplits only new pictures.
     """
-    told: list[str] = []
+    changed: list[str] = []
     for source, row in both:
         packed = base.sources[row]
         facts = []
@@ -89,12 +89,12 @@ def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> Non
         if set(source.labels) != set(packed.labels):
             facts.append(f"label {' and '.join(packed.labels)}, now {' and '.join(source.labels)}")
         if facts:
-            told.append(f"{source.name} ({'; '.join(facts)})")
-    if told:
-        more = f", and {len(told) - NAMED:,} more" if len(told) > NAMED else ""
+            changed.append(f"{source.name} ({'; '.join(facts)})")
+    if changed:
+        more = f", and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
         raise ShardError(
-            f"{_count(told)} another split or label now: {', '.join(told[:NAMED])}{more}; an update does not move "
-            f"packed pictures, so nothing was changed. To use the new splits and labels, {remedy}"
+            f"{_count(changed)} another split or label now: {', '.join(changed[:NAMED])}{more}; an update does not "
+            f"move packed pictures, so nothing was changed. To use the new splits and labels, {remedy}"
         )
 
 
@@ -126,11 +126,11 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
             groups.append(f"{source.name}: '{packed.group}', now '{source.group}'")
             changes[row] = replace(changes.get(row, packed), group=source.group)
     notes = [
-        f"{_count(told)} another {what} now ({told[0]}{', ...' if len(told) > 1 else ''}); the indexes have the new "
-        "one from now on, the JSON in the tars keeps the old one, and a running training reads the old indexes to "
+        f"{_count(changed)} another {what} now ({changed[0]}{', ...' if len(changed) > 1 else ''}); the indexes have the "
+        "new one from now on, the JSON in the tars keeps the old one, and a running training reads the old indexes to "
         "its end, but cannot resume with the new ones"
-        for what, told in (("weight", weights), ("group", groups))
-        if told
+        for what, changed in (("weight", weights), ("group", groups))
+        if changed
     ]
     if kept:
         notes.append(
@@ -140,8 +140,8 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
     return changes, notes
 
 
-def _count(told: Sequence[str]) -> str:
-    return count_things(len(told), "picture of the dataset has", "pictures of the dataset have")
+def _count(changed: Sequence[str]) -> str:
+    return count_things(len(changed), "picture of the dataset has", "pictures of the dataset have")
 
 
 def _refuse_torn(before: Base, after: Base, remedy: str) -> None:

@@ -15,8 +15,7 @@ def estimate_sizes(store: Store, sources: Sequence[Source], options: StoreOption
     """Return the bytes of each picture; if pictures are shrunk, scaled by the ratio of 32 evenly spread ones.
 
     Without the ratio, a folder of large photographs would become tens of thousands of tiny shards. The same pictures
-    give
-    the same estimate, and so the same shards.
+    give the same estimate, and so the same shards.
 
     Raises:
         ShardError: One of the 32 cannot be decoded.

@@ -43,11 +43,9 @@ def probe(data: bytes, max_pixels: int = DecodeOptions().max_pixels) -> Probe | 
     """Return the header facts if every reader sees the same pixels in `data`; None if that is unknown without decoding.
 
     A plain picture is an upright 8-bit JPEG, PNG or WebP of one frame, gray or RGB (also palette and 1-bit PNG),
-    without
-    transparency, of at most `max_pixels`, with its end present. None does not mean a bad picture: it includes those
-    that
-    decoding rotates, composites, scales or refuses, and those with merely unusual headers. Pixels are not read, so a
-    damaged picture with an intact header passes.
+    without transparency, of at most `max_pixels`, with its end present. None does not mean a bad picture: it includes
+    those that decoding rotates, composites, scales or refuses, and those with merely unusual headers. Pixels are not
+    read, so a damaged picture with an intact header passes.
 
     >>> probe(b"no picture") is None
     True

@@ -16,8 +16,7 @@ def match_sources(old: Sequence[Source], new: Sequence[Source], roots: Iterable[
     """Return for each new picture its row among the old ones, -1 for none.
 
     A new picture is an old one if it has the same name, or if both names lead to one file, however they are spelt.
-    Links to
-    folders are followed; a link to a file is a picture of its own, as in a first pack.
+    Links to folders are followed; a link to a file is a picture of its own, as in a first pack.
 
     Args:
         roots: Folders or archives that the names of the old pictures may be relative to.

@@ -99,10 +99,10 @@ def describe_versions(what: str, version: int) -> str:
             f"{what} has decoding version {version}, and this program knows no version later than {VERSION}, so "
             "some pictures may decode differently; install the program that made it, or a later one"
         )
-    told = "; ".join(change.what for change in list_changes(version))
+    differences = "; ".join(change.what for change in list_changes(version))
     return (
         f"{what} has decoding version {version}; this program has version {VERSION}, which reads some pictures "
-        f"differently: {told}"
+        f"differently: {differences}"
     )
 
 

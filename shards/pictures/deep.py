@@ -35,15 +35,13 @@ class Deep:
     """The values of a picture of more than 8 bits a channel, or of signed ones, before scaling.
 
     values: [H, W] for gray, or [H, W, C] for colour or with alpha; alpha is 0..65535. mode: the mode after scaling: L,
-    LA,
-    RGB, RGBA or CMYK. told: the range that the file declares; None if it declares none below 16 bits. inverted: whether
-    0
-    is white. clear: the gray level or colour that is transparent.
+    LA, RGB, RGBA or CMYK. declared: the range that the file declares; None if it declares none below 16 bits. inverted:
+    whether 0 is white. clear: the gray level or colour that is transparent.
     """
 
     values: npt.NDArray[Any]
     mode: str = "L"
-    told: Range | None = None
+    declared: Range | None = None
     inverted: bool = False
     clear: int | tuple[int, ...] | None = None
 
@@ -59,7 +57,7 @@ class Deep:
     @property
     def white(self) -> float:
         """The value that becomes white, if it follows only from the number of bits; else 0."""
-        low, high = self.told or (0.0, 65535.0)
+        low, high = self.declared or (0.0, 65535.0)
         by_bits = low == 0 and (high + 1).is_integer() and int(high + 1).bit_count() == 1
         return high if by_bits and self.mode != "CMYK" else 0.0
 
@@ -97,8 +95,8 @@ def _read_values(image: Image.Image, data: bytes) -> Deep | None:
         values = np.asarray(image)
         # Pillow has no unsigned 32-bit mode: values from 2,147,483,648 up are negative.
         unsigned = rawmode == "I;32N"
-        told = (0.0, 2.0**bits - 1) if image.mode == "I;16" and 8 < bits < 16 else None
-        return Deep(values.view(np.uint32) if unsigned else values, told=told)
+        declared = (0.0, 2.0**bits - 1) if image.mode == "I;16" and 8 < bits < 16 else None
+        return Deep(values.view(np.uint32) if unsigned else values, declared=declared)
     if image.mode == "L" and _tiff_tag(image, _SAMPLE_FORMAT, (1,))[0] == _SIGNED:
         return Deep(np.asarray(image).view(np.int8))
     if rawmode == "LA;16B":
@@ -107,8 +105,8 @@ def _read_values(image: Image.Image, data: bytes) -> Deep | None:
     apart = bits > 8 and _tiff_tag(image, _PLANES, 1) == _APART
     if rawmode in _OTHER_BYTES and not apart:
         low, high = _load_as(data, _OTHER_BYTES[rawmode]), np.asarray(image)
-        told = (0.0, 65535.0) if image.mode == "CMYK" else None  # inks are not scaled by a range of light
-        return Deep(high.astype(np.uint16) << 8 | low, image.mode, told)
+        declared = (0.0, 65535.0) if image.mode == "CMYK" else None  # inks are not scaled by a range of light
+        return Deep(high.astype(np.uint16) << 8 | low, image.mode, declared)
     if bits > 8:
         raise DecodeError(
             f"the picture is a TIFF of {image.mode} with {bits} bits a channel in a layout (Pillow's "
@@ -124,8 +122,8 @@ def _read_netpbm(image: Image.Image, data: bytes) -> Deep | None:
     white = find_peak(image)
     if white is None:
         return None
-    told = (0.0, float(white)) if white < 65535 else None
-    return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", told)
+    declared = (0.0, float(white)) if white < 65535 else None
+    return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", declared)
 
 
 def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
@@ -139,8 +137,8 @@ def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
         return None
     values = np.asarray(image) >> (16 - bits)
     low = -float(1 << bits - 1) if signed else 0.0
-    told = (low, low + 2.0**bits - 1) if bits < 16 else None
-    return Deep(values.astype(np.int32) + int(low) if signed else values, told=told)
+    declared = (low, low + 2.0**bits - 1) if bits < 16 else None
+    return Deep(values.astype(np.int32) + int(low) if signed else values, declared=declared)
 
 
 def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
@@ -152,7 +150,7 @@ def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
     if deep.mode == "CMYK":
         inks = scale(deep.values, None)
         return Image.merge("CMYK", [Image.fromarray(inks[:, :, ink]) for ink in range(4)])
-    flat = scale(deep.colours, gray_range or deep.told)
+    flat = scale(deep.colours, gray_range or deep.declared)
     flat = 255 - flat if deep.inverted else flat
     if deep.has_alpha:
         alpha = scale(deep.values[:, :, -1], (0.0, 65535.0))

@@ -28,10 +28,9 @@ _Mapped = tuple[npt.NDArray[np.uint8], float, float]
 
 @dataclass(frozen=True, slots=True)
 class DicomPicture:
-    """One frame. pixels: uint8[H, W, 3]. mode: its photometric interpretation, for example MONOCHROME2. frames: frames
-    in the
-    file. peak, white: the largest stored value, and the largest that the stored bits can hold, if the range of values
-    follows only from these bits; else 0."""
+    """One frame. pixels: uint8[H, W, 3]. mode: its photometric interpretation, for example MONOCHROME2. frames:
+    frames in the file. peak, white: the largest stored value, and the largest that the stored bits can hold, if the
+    range of values follows only from these bits; else 0."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str

@@ -47,13 +47,13 @@ def read_header(data: bytes) -> Header:
     try:
         start, palette, luma = (0, (), False) if data.startswith(_CODESTREAM) else _read_boxes(data)
         count = unpack_from(">H", data, start + 40)[0]
-        told = unpack_from(f">{3 * count}B", data, start + 42)[::3]
+        declared = unpack_from(f">{3 * count}B", data, start + 42)[::3]
     except (error, IndexError) as err:
         raise DecodeError(
             f"the picture cannot be decoded ({len(data):,} bytes: truncated; its JPEG 2000 header is incomplete)",
             kind="truncated",
         ) from err
-    return Header(tuple(Channel((bits & 0x7F) + 1, bits > 0x7F) for bits in told), palette, luma, start)
+    return Header(tuple(Channel((bits & 0x7F) + 1, bits > 0x7F) for bits in declared), palette, luma, start)
 
 
 def pick_codestream(data: bytes) -> bytes:

@@ -53,10 +53,8 @@ def read_odd_tiff(data: bytes, max_pixels: int) -> tuple[Deep, int] | None:
     """Return the values and the orientation of the first page if Pillow cannot read it; None for all other files.
 
     These are 16-bit planes and gray with alpha, 9 to 15 bits, 64-bit and half floats, and colour of floats, signed or
-    more
-    than 16 bits. Big-endian ones also: more than 8 bits in a BigTIFF, which Pillow does not open, and compressed signed
-    or
-    32-bit gray, whose bytes Pillow swaps.
+    more than 16 bits. Big-endian ones also: more than 8 bits in a BigTIFF, which Pillow does not open, and compressed
+    signed or 32-bit gray, whose bytes Pillow swaps.
 
     Raises:
         DecodeError: Such a page in an unsupported form, truncated, or over the pixel limit.
@@ -217,13 +215,13 @@ def _make_deep(values: npt.NDArray[Any], tags: Tags, layout: _Layout) -> Deep:
     photometric = tags.get(_PHOTOMETRIC, (1,))[0]
     colours, mode = _COLOURS[photometric]
     few = layout.kind == _UNSIGNED and layout.bits < 16
-    told = (0.0, 65535.0) if mode == "CMYK" else (0.0, 2.0**layout.bits - 1) if few else None
+    declared = (0.0, 65535.0) if mode == "CMYK" else (0.0, 2.0**layout.bits - 1) if few else None
     if layout.channels == 1:
-        return Deep(values[:, :, 0], mode, told, inverted=photometric == 0)
+        return Deep(values[:, :, 0], mode, declared, inverted=photometric == 0)
     if layout.channels > colours:
         values = _scale_alpha(values, layout)
         mode += "A"
-    return Deep(values, mode, told, inverted=photometric == 0)
+    return Deep(values, mode, declared, inverted=photometric == 0)
 
 
 def _scale_alpha(values: npt.NDArray[Any], layout: _Layout) -> npt.NDArray[Any]:

@@ -50,8 +50,7 @@ def pick_page(data: bytes) -> tuple[bytes, int | None]:
     """Return a TIFF that begins with its picture, and the number of pages that are pictures; None if it is not a TIFF.
 
     Previews, smaller versions and masks are not counted. The picture may be a sub-page of the preview. If there are
-    only
-    previews, the first is used.
+    only previews, the first is used.
     """
     if not is_tiff(data):
         return data, None

@@ -31,8 +31,8 @@ def _lacks_end(data: bytes) -> bool:
     if data.startswith(b"GIF8"):
         return not data.rstrip(b"\x00").endswith(b";")
     if data.startswith((b"RIFF", b"BM")):
-        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
-        return told > len(data)
+        declared = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
+        return declared > len(data)
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
     return False

@@ -26,8 +26,7 @@ def refuse_same_inside(where: Path, pattern: Pattern, inside: Mapping[str, Colle
 
     Raises:
         UsageError: All classes have the same two or more subfolders, or one has splits, or one has masks beside
-        pictures.
-            The message has an option for each reading.
+            pictures. The message has an option for each reading.
     """
     if len(inside) < 2:  # no classes yet: a folder around the actual ones
         return

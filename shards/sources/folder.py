@@ -47,8 +47,8 @@ def list_folder(
         root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders, incomplete=incomplete
     )
     store = FolderStore(root)
-    sources, told = apply_sidecar(root, group_patients(store, layout.sources))
-    notes = layout.notes + told + _describe_unusable(scan)
+    sources, more = apply_sidecar(root, group_patients(store, layout.sources))
+    notes = layout.notes + more + _describe_unusable(scan)
     return SourceList(
         sources,
         layout.classes,

@@ -71,8 +71,7 @@ def lay_out(
 
     Raises:
         UsageError: No pictures, only one class, splits beside classes, classes that differ between splits, or folders
-        with
-            several possible meanings.
+            with several possible meanings.
     """
     read = _Folders(where, pattern)
     for entry in entries:

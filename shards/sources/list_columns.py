@@ -78,9 +78,9 @@ def _find_spelt(where: object, names: Sequence[str], form: ListForm, taken: Coll
             continue
         found = [place for place, name in enumerate(names) if fold(name) == role and place not in taken]
         if len(found) > 1:
-            told = [names[place] for place in found if len(find_column(names, names[place])) == 1]
-            or_say = f", or choose one with {form.spell({role: told[0]})}" if told else ""
-            raise UsageError(f"{where} has {_show_doubles(names, found)}; keep one of them{or_say}")
+            unique = [names[place] for place in found if len(find_column(names, names[place])) == 1]
+            or_choose = f", or choose one with {form.spell({role: unique[0]})}" if unique else ""
+            raise UsageError(f"{where} has {_show_doubles(names, found)}; keep one of them{or_choose}")
         if found:
             places[role] = found[0]
     return places

@@ -59,20 +59,20 @@ class Refusal:
         if "label" in self.missing and "label" not in likely:
             flags, zeros = self._find_flags()
             likely |= self._guess_label(flags)
-        told = {role: self._spell(likely[role]) if role in likely else "NAME" for role in self.missing}
+        named = {role: self._spell(likely[role]) if role in likely else "NAME" for role in self.missing}
         one_hot = ""
         if "label" not in likely and len(flags) > 1:
-            del told["label"]
+            del named["label"]
             one_hot = f"--one-hot {shlex.quote(join_words(self._spell(place) for place in flags))}"
         optional = {role: place for role, place in self.near.items() if role not in self.missing}
-        told |= {role: self._spell(place) if self._fits(role) else "" for role, place in optional.items()}
-        words = " ".join(word for word in (self.form.spell(told) if told else "", one_hot) if word)
-        looks = f", and {join_names([self._tell_look(role) for role in optional])}" if optional else ""
+        named |= {role: self._spell(place) if self._fits(role) else "" for role, place in optional.items()}
+        words = " ".join(word for word in (self.form.spell(named) if named else "", one_hot) if word)
+        looks = f", and {join_names([self._describe_look(role) for role in optional])}" if optional else ""
         return (
             f"{self.where} has no column {' and no column '.join(self.missing)}; its columns are "
             f"{show_names(self.table.columns)}{looks}; give {words}"
-            + (f" if each of these columns is a class{self._tell_zeros(zeros)}" if one_hot else "")
-            + self._tell_way_out(optional)
+            + (f" if each of these columns is a class{self._describe_zeros(zeros)}" if one_hot else "")
+            + self._describe_way_out(optional)
         )
 
     def _is_class(self, role: str, likely: Collection[str]) -> bool:
@@ -84,19 +84,19 @@ class Refusal:
         name = fold(self.table.columns[self.near[role]])
         return is_split_word(name) and are_flags(self._scan_split()) and len(self._find_flags()[0]) > 1
 
-    def _tell_zeros(self, zeros: Sequence[int]) -> str:
+    def _describe_zeros(self, zeros: Sequence[int]) -> str:
         if not zeros:
             return ""
         so = "it would not be a class" if len(zeros) == 1 else "they would not be classes"
         return f" (no picture has a 1 in {show_names([self.table.columns[place] for place in zeros])}, so {so})"
 
-    def _tell_way_out(self, optional: Collection[str]) -> str:
+    def _describe_way_out(self, optional: Collection[str]) -> str:
         """Return how to leave out columns that only look like roles, if other roles are missing."""
         empty = " ".join(f"{role}=" for role in optional if self._fits(role))
         return f" (write {empty} there to leave {'it' if len(optional) == 1 else 'them'} out)" if empty else ""
 
     def _explain_near(self) -> str:
-        looks = join_names([self._tell_look(role) for role in self.near])
+        looks = join_names([self._describe_look(role) for role in self.near])
         leave = self.form.spell(dict.fromkeys(self.near, ""))
         take = {role: self._spell(place) if self._fits(role) else "" for role, place in self.near.items()}
         if not any(take.values()):
@@ -108,7 +108,7 @@ class Refusal:
             f"or {leave} to leave {it} out"
         )
 
-    def _tell_look(self, role: str) -> str:
+    def _describe_look(self, role: str) -> str:
         look = f"'{clean(self.table.columns[self.near[role]])}' looks like the column {role}"
         if self._fits(role):
             return look

@@ -39,8 +39,7 @@ def read_splits(names: Iterable[str], *, affixes: bool = False) -> dict[str, str
     """Return the split of each name that means one; other names are missing.
 
     The names are read together: `eval` (evaluation) is val beside train only, test beside another val, and nothing if
-    both
-    val and test exist.
+    both val and test exist.
 
     Args:
         names: Of folders beside each other, or all values of a column.

@@ -65,8 +65,7 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False, inco
     """Return the pictures of WebDataset tars; their names are `TAR/KEY.ENDING`.
 
     A tar's split comes from a folder above it or a word of its file name, as in `imagenet-val-0001.tar`. Classes that
-    are
-    numbers are sorted numerically. Group and weight come from JSON, if it has them.
+    are numbers are sorted numerically. Group and weight come from JSON, if it has them.
 
     Args:
         root: Folder of the tars.
@@ -108,8 +107,7 @@ def name_splits(tars: Sequence[str]) -> dict[str, str | None]:
     """Return the word in the folders or name of each tar that gives its split, None if there is none.
 
     Words other than train, val (valid, validation) and test occur in many names, so they count only if all tars have
-    one
-    and some of them are train.
+    one and some of them are train.
 
     >>> name_splits(["validation/0.tar", "imagenet-val-0001.tar", "trainers-0.tar"])
     {'validation/0.tar': 'validation', 'imagenet-val-0001.tar': 'val', 'trainers-0.tar': None}

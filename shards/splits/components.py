@@ -68,8 +68,7 @@ def deal_components(
     would leave each of the many rare sets to chance. Every class has a picture in train.
 
     Source: Sechidis et al., On the Stratification of Multi-Label Data, 2011, for the order (hardest first); then moves
-    and
-    swaps while they bring the counts closer to the targets.
+    and swaps while they bring the counts closer to the targets.
     """
     table = _Table(labels, components, shares)
     rng = np.random.default_rng((seed, 0, _STREAM))

@@ -43,8 +43,7 @@ def choose_fraction(labels: Sequence[tuple[Any, ...]], fraction: float, seed: in
     """Return bool[n]: a random fraction of the pictures of each class, at least one of each.
 
     Every picture has a rank in (0, 1) within its labels; ranks below `fraction` are chosen. With the same seed, a
-    smaller
-    fraction is therefore a subset of a larger one.
+    smaller fraction is therefore a subset of a larger one.
 
     >>> choose_fraction([("a",)] * 10 + [("b",)], 0.2, seed=0).sum()
     np.int64(3)

@@ -172,16 +172,16 @@ def _describe(response: httpx.Response, offset: int, where: str) -> tuple[int, t
 def _refusal(response: httpx.Response, where: str) -> Exception:
     """Return the error for a response that is not the file."""
     status = response.status_code
-    said = f"HTTP {status} {response.reason_phrase}".strip()
+    status_line = f"HTTP {status} {response.reason_phrase}".strip()
     if status in (404, 410):
         return FileNotFoundError(errno.ENOENT, "no such object", where)
     if status in (401, 403, 407):
-        return denied(where, said)
+        return denied(where, status_line)
     if status in _HEALING or status >= 500:
-        return ConnectionError(f"{where}: {said}")
+        return ConnectionError(f"{where}: {status_line}")
     if status in (200, 206):
         return UsageError(
-            f"{where}: the server does not declare which bytes it sends ({said} without a length or a range); use a "
-            "server that answers Range requests"
+            f"{where}: the server does not declare which bytes it sends ({status_line} without a length or a range); "
+            "use a server that answers Range requests"
         )
-    return UsageError(f"{where}: the server refuses the request ({said}); check the URL")
+    return UsageError(f"{where}: the server refuses the request ({status_line}); check the URL")

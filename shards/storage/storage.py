@@ -195,8 +195,8 @@ class FolderStorage:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        said = f"another process is packing into {self.root}; wait for it, or name another folder"
-        with lock_folder(self.root, said):
+        refusal = f"another process is packing into {self.root}; wait for it, or name another folder"
+        with lock_folder(self.root, refusal):
             yield
 
 

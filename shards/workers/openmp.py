@@ -22,8 +22,7 @@ def limit_spinning() -> None:
     """Make threads that wait at a barrier sleep soon, in this process and its children; settings of the user stay.
 
     A spinning thread takes CPU time from other processes and from our own loader threads: beside three busy processes,
-    a
-    training step of a small model costs five times the CPU.
+    a training step of a small model costs five times the CPU.
 
     OpenMP reads its settings once, when torch is loaded. If that has already happened, a warning names the setting.
     """

@@ -117,8 +117,7 @@ def _no_interrupt() -> Iterator[None]:
 
     The signal mask is for processes started in the block. It does not delay the signal in this process: another thread
     (a progress bar's or pyarrow's) receives it, and Python still runs the handler in the main thread. Hence the
-    handlers
-    are replaced as well. Threads other than the main one are not interrupted.
+    handlers are replaced as well. Threads other than the main one are not interrupted.
     """
     came: list[int] = []
     handlers = _put_off(came) if threading.current_thread() is threading.main_thread() else {}
