@@ -1,4 +1,4 @@
-"""All commands, one row each, read by `shardline`, `python -m PACKAGE`, completion and tests.
+"""All commands, one row each, read by the console script, the packages' lists, completion and tests.
 
 A row names the command's `main(argv) -> exit code`, also in packages above this one: it is imported only to be run.
 The same module has `build_parser()`, for `--help` and completion.

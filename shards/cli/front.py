@@ -1,4 +1,4 @@
-"""The console script `shardline COMMAND ...`, and the list of commands that `python -m PACKAGE` prints.
+"""The console script `shardline COMMAND ...`, and the list of commands that each package prints.
 
 A command's module is imported only when the command runs.
 """
@@ -62,7 +62,7 @@ def run_named(argv: list[str], rows: Mapping[str, Command], caller: str) -> int:
 
 
 def run_package(package: str, argv: list[str]) -> int:
-    """List the commands of a package, for `python -m PACKAGE`; `python -m shards COMMAND` also runs one.
+    """List the commands of a package, for `python -m` with its name; `python -m shards COMMAND` also runs one.
 
     Raises:
         UsageError: A package other than `shards` got arguments.

@@ -68,7 +68,7 @@ class _Shown(logging.Handler):
 
 @contextlib.contextmanager
 def showing_messages() -> Iterator[None]:
-    """Print what is logged while the block runs on standard error, as commands do; `set_volume` sets the level."""
+    """While the block runs, print logged messages on standard error, as commands do; `set_volume` sets the level."""
     handler, root = _Shown(NORMAL), logging.getLogger()
     with _levels(NORMAL):
         root.addHandler(handler)

@@ -167,11 +167,11 @@ class Split:
         return self.table["bytes"].to_numpy()
 
     def wanted_shard(self, shard: int) -> Wanted:
-        """Return a shard's tar with the sha256 and size in the shard table."""
+        """Return a shard's tar: name, sha256 and size by the shard table."""
         return Wanted(self.shard_names[shard], self._digests[0][shard], int(self.shard_bytes[shard]))
 
     def wanted_index(self, shard: int) -> Wanted:
-        """Return a shard's index with the sha256 in the shard table."""
+        """Return a shard's index: name and sha256 by the shard table."""
         return Wanted(self._indexes[shard], self._digests[1][shard], None)
 
     @cached_property

@@ -70,7 +70,7 @@ class _Known:
         self._open: tuple[str, dict[str, Row]] = ("", {})
 
     def __call__(self, source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the dataset's samples, completed; other members of foreign tars are left out."""
+        """Yield the samples in the dataset, with image and label added; other samples of foreign tars are skipped."""
         for sample in source:
             key = _unescape(sample["__key__"])
             row = self._rows(sample["__url__"]).get(key)

@@ -126,9 +126,9 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
             groups.append(f"{source.name}: '{packed.group}', now '{source.group}'")
             changes[row] = replace(changes.get(row, packed), group=source.group)
     notes = [
-        f"{_count(changed)} another {what} now ({changed[0]}{', ...' if len(changed) > 1 else ''}); the indexes have the "
-        "new one from now on, the JSON in the tars keeps the old one, and a running training reads the old indexes to "
-        "its end, but cannot resume with the new ones"
+        f"{_count(changed)} another {what} now ({changed[0]}{', ...' if len(changed) > 1 else ''}); the indexes have "
+        "the new one from now on, the JSON in the tars keeps the old one, and a running training reads the old indexes "
+        "to its end, but cannot resume with the new ones"
         for what, changed in (("weight", weights), ("group", groups))
         if changed
     ]

@@ -281,6 +281,6 @@ def _refuse_filling(image: Image.Image, data: bytes) -> None:
     other = Image.open(io.BytesIO(data[:end] + _LEFT_OVER + data[end:]), formats=("JPEG",))
     if other.convert(image.mode).tobytes() != image.tobytes():
         raise DecodeError(
-            f"the picture was cut and closed with an end marker ({len(data):,} bytes): its end would be gray",
+            f"the picture is truncated, but closed with an end marker ({len(data):,} bytes): its end would be gray",
             kind="truncated",
         )

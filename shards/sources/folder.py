@@ -96,8 +96,7 @@ def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None
 
 
 class _Walk:
-    """Visits visible files. In each scope (a class folder), a real folder is visited once, however many links lead to
-    it.
+    """Visits visible files. In each scope (a class folder), a real folder is visited once despite several links.
 
     A link back to a folder above is not followed: it would bring in the pictures of all other classes.
     """

@@ -35,7 +35,7 @@ class Entry:
 class Layout:
     """Pictures sorted by name, sorted classes, files left out by ending, and notes for the user.
 
-    lost: for class folders without a readable picture, by name, what is in them.
+    lost: name of a class folder without a readable picture -> what is in it.
     """
 
     sources: list[Source]

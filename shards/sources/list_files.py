@@ -123,7 +123,7 @@ def add_ending(name: str, ending: str) -> str:
 
 
 def suggest_place(files: Files, name: str, form: ListForm) -> str:
-    """Return the options with which the file of a row is found nearby, after a semicolon, if there is such a file."""
+    """Return `; ` and the options with which a row's file would be found, if it is nearby."""
     endings: Sequence[str] = [form.ending]
     if not form.ending:
         endings = ["", *sorted(ENDINGS)] if read_ending(name) not in ENDINGS else [""]

@@ -66,8 +66,8 @@ class SourceList:
     classes: sorted class names; empty if unlabelled. display_names: names for people, one per class.
     root: the folder or archive that names are relative to.
     gives: which of weight and group the source gives for every picture, even if empty.
-    left_out: number of files that are not pictures, by ending. lost: for class folders without a readable picture, by
-    name, what is in them. notes: notes for the user, a sentence each.
+    left_out: number of files that are not pictures, by ending. lost: name of a class folder without a readable picture
+    -> what is in it. notes: notes for the user, a sentence each.
     """
 
     sources: list[Source]

@@ -48,7 +48,8 @@ class Reading:
 def read_as(folders: Collection[Parts], pattern: Pattern) -> Reading:
     """Return the meaning of folders according to the pattern.
 
-    With split/class, a doubled folder counts once, as it does without --layout; longer patterns are applied literally.
+    With split/class, a doubled folder counts once, as it does without --layout; a pattern with a word for
+    the doubled folder (split/any/class) is applied as written.
     """
     doubled = _find_doubled(folders) if pattern.words[:2] == ("split", "class") else frozenset()
     draft = Reading(pattern, {}, doubled)

@@ -176,7 +176,7 @@ class _Dealer:
         self._put(component, split, 1)
 
     def fill_train(self) -> None:
-        """For each class missing from train, move the component there that costs least."""
+        """For each class missing from train, move its cheapest component there."""
         for column in [column for column, count in enumerate(self.counts[0]) if count == 0]:
             if self.counts[0][column]:  # arrived with another class
                 continue

@@ -579,7 +579,7 @@ HOSTILE = [
         "two thirds of a JPEG, closed with an end marker, which libjpeg fills with gray",
         lambda: closed(encode(rgb(), "JPEG")),
         None,
-        "cut and closed with an end marker",
+        "truncated, but closed with an end marker",
         "truncated",
     ),
     Hostile(
