@@ -342,7 +342,7 @@ def test_columns_of_somebody_elses_table_are_found_in_spite_of_blanks_and_case(
     result = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "Site")
     assert (result["interval"]["by"], result["interval"]["units"]) == ("group", 40)
     assert {row["value"]: row["samples"] for row in result["slices"]["Site"]} == {"a": 60, "b": 60}
-    assert result["notes"]["columns"].startswith("columns are used despite blanks or case: ")
+    assert result["notes"]["columns"].startswith("columns are taken in spite of blanks or case: ")
 
 
 def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: Path) -> None:
