@@ -343,7 +343,7 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
         ("EMPTY", "no pictures in "),
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),
-        ("ftp://host/a", "ftp:// is not read"),
+        ("ftp://host/a", "ftp:// is not supported"),
         ("ftp://host/a/b.png", "ftp:// is not supported; name a path of this machine, s3://, gs:// or http(s)://"),
     ],
 )
