@@ -1,12 +1,12 @@
-"""Ray clusters: join one or start one here, serve a bundle over HTTP with Ray Serve, and ask such an endpoint.
+"""Serve a bundle over HTTP with Ray Serve, on a joined or local Ray cluster, and a client for such an endpoint.
 
-`cluster` imports `shards` and `trainer.contract` and nothing else of the project, and nobody imports `cluster`. What it
-offers to Python stands in `__init__.pyi` and is imported when it is used.
+`cluster` imports only `shards` and `trainer.contract` of the project, and no other package imports `cluster`. Its
+public names are in `__init__.pyi` and are imported on first use.
 """
 
 import lazy_loader
 
-from shards.cli.hidden import refuse_hidden  # of shards, which sets how threads wait, before torch is imported
+from shards.cli.hidden import refuse_hidden  # imports shards, which sets how threads wait, before torch is imported
 
 refuse_hidden("trainer")
 

@@ -1,4 +1,4 @@
-"""`python -m cluster`: lists its commands."""
+"""`python -m cluster`: list its commands."""
 
 from __future__ import annotations
 

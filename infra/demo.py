@@ -1,4 +1,4 @@
-"""`make demo`: the whole line on real pictures, each step the very command that a user would type."""
+"""`make demo`: the whole line on real pictures; each step is a command that a user would type."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP_TIMEOUT_S = 60
 
 
 class StepFailedError(Exception):
-    """A command ended with another code than 0."""
+    """A command ended with an exit code other than 0."""
 
     def __init__(self, command: list[str], code: int) -> None:
         super().__init__(f"`{show(command)}` ended with code {code}")
@@ -46,7 +46,7 @@ class Demo:
         """Run `python -m command...` and return its step.
 
         Raises:
-            StepFailedError: It ended with another code than 0.
+            StepFailedError: It ended with an exit code other than 0.
         """
         step = Step(name, list(command))
         print(f"\n== {name}: {show(step.command)}", flush=True)
@@ -67,14 +67,14 @@ def main() -> int:
         print(f"error: {err}", file=sys.stderr)
         return err.code
     except KeyboardInterrupt:
-        print("\ninterrupted; `make demo` goes on where this one stopped", file=sys.stderr)
+        print("\ninterrupted; `make demo` resumes where this one stopped", file=sys.stderr)
         return 130
-    tell(demo.steps, time.monotonic() - started)
+    print_summary(demo.steps, time.monotonic() - started)
     return 0
 
 
 def run_line(demo: Demo) -> None:
-    """Run all steps; what an earlier call finished is not done again."""
+    """Run all steps; steps that an earlier call finished are not repeated."""
     demo.run("pictures", "trainer.recipes.data.elpv", "data/elpv").outcome = "2,624 solar cells"
     demo.run("pack", "shards", "pack", "data/elpv", PACKED, "--shard-bytes", "4MiB").outcome = PACKED
     step = demo.run("train", "trainer.run", "demo")
@@ -93,7 +93,7 @@ def run_line(demo: Demo) -> None:
 
 
 def serve_and_ask(demo: Demo) -> None:
-    """Start the endpoint, ask it about two pictures of each class, and stop it."""
+    """Start the endpoint, send it two pictures of each class, and stop it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -110,7 +110,7 @@ def serve_and_ask(demo: Demo) -> None:
         demo.steps[-1].outcome = f"{len(pictures)} pictures answered over HTTP"
     finally:
         code = stop(server)
-    if code not in (0, 130):  # 130: it answered already, and was told to stop before it had said so itself
+    if code not in (0, 130):  # 130: the endpoint answered, but was stopped before it printed that it was ready
         raise StepFailedError(command, code)
     step.seconds = time.monotonic() - started
     step.outcome = "started, answered, stopped"
@@ -118,7 +118,7 @@ def serve_and_ask(demo: Demo) -> None:
 
 
 def stop(server: subprocess.Popen[bytes]) -> int:
-    """Ask a server to end and return its exit code; by SIGTERM, since a background shell has Ctrl-C ignored."""
+    """Stop a server and return its exit code; by SIGTERM, since background shells ignore Ctrl-C."""
     server.terminate()
     try:
         return server.wait(timeout=STOP_TIMEOUT_S)
@@ -128,7 +128,7 @@ def stop(server: subprocess.Popen[bytes]) -> int:
 
 
 def read_accuracy(folder: str) -> float:
-    """Return the accuracy of an evaluation's files."""
+    """Return the accuracy in an evaluation's files."""
     return float(json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))["accuracy"])
 
 
@@ -137,12 +137,12 @@ def show(command: list[str]) -> str:
     return "python -m " + " ".join(command)
 
 
-def tell(steps: list[Step], seconds: float) -> None:
-    """Print what was done, where the outputs are, and each step alone."""
+def print_summary(steps: list[Step], seconds: float) -> None:
+    """Print what was done, where the outputs are, and the command of each step."""
     print("\nWhat was done")
     for step in steps:
         print(f"  {step.name:9} {step.seconds:6.0f} s  {step.outcome}")
-    print(f"  {'in all':9} {seconds:6.0f} s")  # less than the sum: the endpoint is asked while it is served
+    print(f"  {'in all':9} {seconds:6.0f} s")  # less than the sum: pictures are sent while the endpoint is served
     offline = sorted(Path(RUN, "wandb").glob("*run-*"))
     outputs = {
         "report": f"{RUN}/report.html",
@@ -150,10 +150,10 @@ def tell(steps: list[Step], seconds: float) -> None:
         "sweep table": f"{SWEEP}/table.md",
         "W&B": str(offline[-1]) if offline else "not recorded (WANDB_MODE=disabled)",
     }
-    print("\nWhere the outputs are")
+    print("\nOutputs")
     for name, place in outputs.items():
         print(f"  {name:12} {place}")
-    print("\nEach step alone, after `source .venv/bin/activate`")
+    print("\nTo run a step alone, after `source .venv/bin/activate`")
     for step in steps:
         print(f"  {show(step.command)}")
     print("\nNothing is left running; `make serve` keeps an endpoint up.")

@@ -1,8 +1,8 @@
 """`make docs`: write the pages of docs/ that come from the code.
 
-`docs/options.md` is made of the fields of the recipe and the space with the docstrings under them, `docs/commands/` of
-the commands' parsers and of the examples on the other pages, `docs/modules.md` of the modules' docstrings.
-`tests/test_docs.py` says which page is out of date.
+`docs/options.md` comes from the fields of recipe and space and their docstrings, `docs/commands/` from the commands'
+parsers and the examples on other pages, `docs/modules.md` from the modules' docstrings. `tests/test_docs.py` reports
+pages that are out of date.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from shards.cli.table import load_builder  # noqa: E402
 DOCS = ROOT / "docs"
 PACKAGES = ("shards", "trainer", "tune", "cluster")
 SPELLING = "python -m {module}"
-"""How a command is written on its page; `shardline {name}` is the other form."""
+"""How commands are spelt on their pages; `shardline {name}` is the alternative."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and where people read more about it."""
+    """A command, and the page with more about it."""
 
     name: str
     module: str
-    """What stands behind `python -m`."""
+    """Its name after `python -m`."""
     purpose: str
     guide: str
     """Page in docs/."""
     options: str = ""
-    """package.module:Class whose fields have the parser's defaults; nothing where the parser has them itself."""
+    """package.module:Class whose fields have the defaults; empty if the parser has them."""
 
     @property
     def spelling(self) -> str:
@@ -68,7 +68,7 @@ GUIDES = {
     "serve": ("serving.md", ""),
     "client": ("serving.md", ""),
 }
-"""Command -> page in docs/ where people read more, and package.module:Class whose fields have the parser's defaults."""
+"""Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults."""
 
 COMMANDS = tuple(
     Command(row.name, row.module, row.summary, *GUIDES[row.name]) for row in cli.COMMANDS.values() if row.package
@@ -76,7 +76,7 @@ COMMANDS = tuple(
 
 
 def make_pages() -> dict[Path, str]:
-    """Return the text of each generated page by its path."""
+    """Return the text of each generated page by path."""
     examples = find_examples()
     pages = {DOCS / "options.md": make_options_page(), DOCS / "modules.md": make_modules_page()}
     pages[DOCS / "commands/README.md"] = make_commands_page()
@@ -165,13 +165,13 @@ def make_command_page(command: Command, examples: Mapping[str, list[str]]) -> st
 
 
 def find_parser(command: Command) -> argparse.ArgumentParser:
-    """Return the parser that the command itself uses."""
+    """Return the command's own parser."""
     parser: argparse.ArgumentParser = load_builder(cli.COMMANDS[command.name].parser)()
     return parser
 
 
 def split_description(parser: argparse.ArgumentParser) -> tuple[str, list[str]]:
-    """Return what a parser says about its command, and the examples in it: lines with an indent."""
+    """Return a parser's description, and the examples in it: its indented lines."""
     text = re.sub(r"\s*\\\n\s*", " ", (parser.description or "").strip())
     lines = text.split("\n")
     examples = [f"python -m {line.strip()}" for line in lines if line.startswith("  ")]
@@ -187,7 +187,7 @@ def draw_positional(action: argparse.Action) -> str:
 
 
 def draw_action(command: Command, action: argparse.Action) -> str:
-    """Return the row of an argument; a default that its help names stands in the column of defaults alone."""
+    """Return the row of an argument; a default named in its help is moved to the column of defaults."""
     values = dict(vars(action))
     if isinstance(values.get("choices"), range):
         values["choices"] = None
@@ -213,7 +213,7 @@ def spell_action(action: argparse.Action) -> str:
 
 
 def find_default(command: Command, action: argparse.Action) -> str:
-    """Return what an option is where it is not given, as it would be typed; nothing where that says nothing."""
+    """Return the default of an option as typed; empty if it is not informative."""
     default = action.default
     if default is argparse.SUPPRESS and command.options:
         module, _, name = command.options.partition(":")
@@ -226,7 +226,7 @@ def find_default(command: Command, action: argparse.Action) -> str:
 
 
 def find_examples() -> dict[str, list[str]]:
-    """Return the lines of the hand-written pages that run each command, by what stands behind `python -m`."""
+    """Return the lines of hand-written pages that run each command, by its name after `python -m`."""
     found: dict[str, list[str]] = {command.module: [] for command in COMMANDS}
     written = [
         ROOT / "README.md",
@@ -240,7 +240,7 @@ def find_examples() -> dict[str, list[str]]:
 
 
 def respell(text: str) -> str:
-    """Return a text with commands as SPELLING has them."""
+    """Return a text with commands spelt as in SPELLING."""
     modules = {command.module: command.spelling for command in COMMANDS}
     return re.sub(rf"python -m ({'|'.join(map(re.escape, modules))})\b", lambda found: modules[found[1]], text)
 
@@ -250,7 +250,7 @@ def strip_comment(line: str) -> str:
 
 
 def list_shell_lines(text: str) -> Iterator[str]:
-    """Yield the commands of a page's blocks of sh, one that goes on after a backslash in one line.
+    """Yield the commands in a page's sh blocks, with continued lines joined.
 
     >>> list(list_shell_lines("```sh\\nls \\\\\\n  -l\\npwd  # here\\n```"))
     ['ls -l', 'pwd  # here']
@@ -280,7 +280,7 @@ def make_modules_page() -> str:
 
 
 def read_purpose(path: Path) -> str:
-    """Return the first paragraph of a module's docstring in one line."""
+    """Return the first paragraph of a module's docstring on one line."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split())
 

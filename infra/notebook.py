@@ -1,4 +1,4 @@
-"""docs/first_steps.ipynb, made of the first sections of docs/python.md: text and code as cells without outputs."""
+"""docs/first_steps.ipynb, made from the first sections of docs/python.md: text and code cells without outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CODE = re.compile(r"```python\n(.*?)```\n", re.DOTALL)
 
 
 def make_notebook(page: str) -> str:
-    """Return the notebook's JSON; each block of code is a cell, what stands between them cells of text."""
+    """Return the notebook's JSON: each code block is a code cell, the text between them is text cells."""
     sections = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
     named = dict(zip(sections[1::2], sections[2::2], strict=True))
     cells = [_make_cell("markdown", "# First steps\n\nTaken from docs/python.md by `make docs`.")]

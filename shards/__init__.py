@@ -1,7 +1,7 @@
-"""Images to audited WebDataset tar shards with an index, and back to a stream of encoded samples.
+"""Pictures to audited WebDataset tar shards with an index, and back to a stream of encoded samples.
 
-This package knows bytes and labels, not models; it imports nothing of the other packages. What it offers to Python
-stands in `__init__.pyi` and is imported when it is used.
+This package handles bytes and labels, not models; it imports none of the other packages. Its public names are in
+`__init__.pyi` and are imported on first use.
 """
 
 import lazy_loader

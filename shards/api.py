@@ -1,4 +1,4 @@
-"""What `import shards` offers: pack a folder of pictures, open a dataset."""
+"""The Python API of `shards`: pack a folder of pictures, open a dataset."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Location = str | os.PathLike[str]
 
 
 def pack(src: Location, out: Location, **options: Any) -> Dataset:
-    """Pack labelled pictures into a dataset of tar shards, and return it opened.
+    """Pack labelled pictures into a dataset of tar shards and return it, opened.
 
-    Where `out` holds the same pictures packed by the same options already, it is opened and left as it is.
+    If `out` already holds the same pictures packed with the same options, it is only opened.
 
     Args:
-        src: A folder, archive, list or set of tars, as `python -m shards pack` takes it.
+        src: A folder, archive, list or set of tars, as for `python -m shards pack`.
         out: Folder, s3://BUCKET/PATH or gs://BUCKET/PATH of the dataset.
         **options: The long options of `python -m shards pack`, with underscores: `split="val=0.1,test=0.1"` or
             `split={"val": 0.1, "test": 0.1}`, `positive="CAT"`, `seed=0`, `workers=4`, ...
 
     Raises:
-        UsageError: No such option, nothing to pack, or `out` holds something else.
+        UsageError: Unknown option, nothing to pack, or `out` holds something else.
         ShardError: Pictures that must not be packed as they are: unreadable, leaking between splits, in conflict.
         OSError: `out` cannot be written.
     """

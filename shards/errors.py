@@ -1,4 +1,4 @@
-"""The errors that the whole project speaks; the command line turns each into one sentence and an exit code."""
+"""The errors that the whole project raises; the command line turns each into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DecodeError(ShardError):
     """Bytes that are not one complete picture within the limits.
 
     kind: empty; truncated (its end is missing); bomb (over the pixel limit); range (values without a known range);
-    frames (several, where one is asked for); unreadable (all else).
+    frames (several, but only one is allowed); unreadable (everything else).
     """
 
     def __init__(self, message: str, kind: DecodeErrorKind = "unreadable") -> None:
@@ -33,19 +33,19 @@ class DecodeError(ShardError):
 
 
 class Interrupted(Exception):  # noqa: N818, being stopped is no error
-    """Stopped by Ctrl-C or SIGTERM after a safe point; the message says how to go on. Exit code 130."""
+    """Stopped by Ctrl-C or SIGTERM after a safe point; the message explains how to resume. Exit code 130."""
 
 
 def explain_invalid(err: ValidationError, spell: Callable[[str], str] = str) -> str:
-    """Return the first thing that a pydantic model refuses, as a sentence: where, what is wrong, and what it got.
+    """Return the first error of a pydantic model as a sentence: where, what is wrong, and what it got.
 
     Args:
-        err: What it raised.
-        spell: Gives the name of what is wrong, such as `optim.peak_lr`, as people know it.
+        err: The model's error.
+        spell: Turns the name of a field, for example `optim.peak_lr`, into the user's name for it.
     """
     first = err.errors(include_url=False)[0]
     message, where = first["msg"].removeprefix("Value error, "), ".".join(str(part) for part in first["loc"])
-    if not where:  # of several fields: the sentence names them
+    if not where:  # it concerns several fields, which the sentence names
         return message
     has_input = first["type"] not in ("missing", "extra_forbidden", "json_invalid") and ", got " not in message
     got = f", got {textwrap.shorten(repr(first['input']), 200, placeholder=' ...')}" if has_input else ""

@@ -150,7 +150,7 @@ def find_dead_url() -> str:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="is no address of an endpoint; give one such as"):
+    with pytest.raises(UsageError, match="is not the address of an endpoint; give one like"):
         Client(url)
 
 

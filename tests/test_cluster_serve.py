@@ -276,7 +276,7 @@ def test_a_form_without_exactly_one_file_is_refused(http: httpx.Client, form: di
 def test_another_content_type_is_refused_with_those_that_are_taken(http: httpx.Client) -> None:
     response = http.post("/v1/predict", json={"url": "http://somewhere/picture.jpg"})
     assert response.status_code == 415
-    assert "application/json is not taken; send the picture as image/*" in read_error(response)
+    assert "application/json is not supported; send the picture as image/*" in read_error(response)
 
 
 def test_a_body_that_stalls_is_given_up(files: list[Path]) -> None:
@@ -403,7 +403,7 @@ def test_the_command_refuses_a_busy_port_before_ray_starts(bundle_path: Path) ->
             timeout=120,
         )
     sentence = (
-        f"error: port {port} of 127.0.0.1 is taken by another program; stop that, or choose another with --port\n"
+        f"error: port {port} of 127.0.0.1 is in use by another program; stop that, or choose another with --port\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
 

@@ -174,7 +174,9 @@ def test_transformed_pictures_of_one_shape_are_stacked(train: shards.Split) -> N
     assert {type(image) for image in images} == {dict}
     lengths = iter(range(1, 1000))
     uneven = train.batches(10, transform=lambda pixels: pixels[: next(lengths)], workers=1)
-    with pytest.raises(shards.UsageError, match=r"gives pictures of \d+ shapes, such as .* have it resize them to one"):
+    with pytest.raises(
+        shards.UsageError, match=r"returns pictures of \d+ shapes, such as .* have it resize them to one"
+    ):
         next(uneven)
 
 
@@ -195,7 +197,7 @@ def test_several_labels_are_rows_of_0_and_1(multi_path: Path) -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": 4, "epoch": -1}, "epoch must be at least 0, got -1"),
-        ({"batch_size": 4, "rank": 2, "num_ranks": 2}, "rank 2 is none of 2 ranks, which count from 0"),
+        ({"batch_size": 4, "rank": 2, "num_ranks": 2}, "rank 2 is not one of the 2 ranks, which count from 0"),
     ],
 )
 def test_number_that_makes_no_sense_is_refused_before_the_first_batch(

@@ -25,7 +25,7 @@ from shards.audit.audit import Audit, audit_pictures
 from shards.audit.duplicates import Pairs
 from shards.audit.examine import examine_sources
 from shards.audit.facts import THUMBNAIL_BYTES, Facts, Rejected, compute_phash, examine, make_thumbnail
-from shards.audit.findings import Findings, choose_dropped, judge, refuse_findings
+from shards.audit.findings import Findings, choose_dropped, collect_findings, refuse_findings
 from shards.audit.page import render_page
 from shards.audit.summary import MAX_LISTED, MAX_SHOWN, Summary, format_summary, summarise
 from shards.audit.table import AUDIT_SCHEMA, has_wrong_ending, write_table
@@ -62,7 +62,7 @@ def find(splits: Sequence[str], pairs: Pairs, labels: str = "", groups: Sequence
     count = len(splits)
     names = [str(number) for number in range(count)]
     tuples = [(label,) for label in labels or "a" * count]
-    return judge(names, splits, tuples, groups or [""] * count, pairs)
+    return collect_findings(names, splits, tuples, groups or [""] * count, pairs)
 
 
 # facts of a picture
@@ -143,7 +143,7 @@ def test_equal_pictures_of_different_labels_are_a_conflict() -> None:
 
 def test_order_of_several_labels_is_no_conflict() -> None:
     labels = [("a", "b"), ("b", "a")]
-    assert judge(["0", "1"], ["train", "train"], labels, ["", ""], link((0, 1))).conflicts == []
+    assert collect_findings(["0", "1"], ["train", "train"], labels, ["", ""], link((0, 1))).conflicts == []
 
 
 def test_leak_of_different_labels_is_a_conflict_too() -> None:
@@ -209,7 +209,7 @@ def test_one_of_equal_pictures_stays_in_test_before_val_before_train(splits: lis
 def test_none_of_equal_pictures_with_different_labels_stays() -> None:
     dropped = drop(["train", "train", "test"], link((0, 1)), "aba")
     assert set(dropped) == {0, 1}
-    assert set(dropped.values()) == {"equal pictures are labelled a, b: nobody can say which is right"}
+    assert set(dropped.values()) == {"equal pictures are labelled a, b: it is unknown which is right"}
 
 
 def test_published_pictures_stay_whatever_they_equal() -> None:
@@ -318,7 +318,7 @@ def test_verdict_tells_every_reason_of_the_refusal(summary: Summary) -> None:
     assert summary.refused
     assert summary.verdict == (
         "Refused: among 11 pictures there are 2 sets of equal pictures in several splits, "
-        "1 set of equal pictures under several labels; 2 cannot be read (18.2%)."
+        "1 set of equal pictures with several labels; 2 cannot be read (18.2%)."
     )
 
 

@@ -19,7 +19,7 @@ from shards.cli.calling import CommandParser, called_by_console, respell
 from shards.cli.commands import COMMANDS, CONSOLE, Command
 from shards.cli.ending import run_command
 from shards.cli.front import TITLES, list_rows
-from shards.cli.messages import say
+from shards.cli.messages import print_note
 from shards.cli.table import load_builder
 
 ROOT = Path(__file__).parent.parent
@@ -160,7 +160,7 @@ def test_a_command_without_its_arguments_says_how_to_call_it_by_that_name(capsys
 
 def test_notes_name_commands_as_they_were_called(capsys: pytest.CaptureFixture[str]) -> None:
     def note(_argv: list[str]) -> int:
-        say("note: `trainer.decide` fits one")
+        print_note("note: `trainer.decide` fits one")
         return 0
 
     with called_by_console():
@@ -207,8 +207,8 @@ def test_a_package_lists_its_commands(package: str, capsys: pytest.CaptureFixtur
 def test_a_package_that_runs_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(import_module("trainer.__main__").main, ["smoke"]) == 2
     assert capsys.readouterr().err == (
-        "error: `python -m trainer` lists its commands and runs none, got 'smoke'; `python -m trainer.run --help` is "
-        "how one of them is called\n"
+        "error: `python -m trainer` only lists its commands and takes no arguments, got 'smoke'; run a command as "
+        "`python -m trainer.run --help`\n"
     )
     with pytest.raises(SystemExit) as exit_:  # the remedy
         load_builder(list_rows("trainer")[0].builder)(["--help"])

@@ -19,7 +19,7 @@ from shards.cli.messages import (
     add_volume,
     collecting_notes,
     handing_on,
-    say,
+    print_note,
     showing_messages,
     showing_messages_by_default,
     write_line,
@@ -77,8 +77,8 @@ def test_quiet_command_shows_errors_alone() -> None:
 
 
 def test_line_beside_a_result_is_shown_by_default_and_not_by_a_quiet_command() -> None:
-    assert shown(lambda: say("note: this")) == shown(lambda: say("note: this"), "-v") == ["note: this"]
-    assert shown(lambda: say("note: this"), "-q") == []
+    assert shown(lambda: print_note("note: this")) == shown(lambda: print_note("note: this"), "-v") == ["note: this"]
+    assert shown(lambda: print_note("note: this"), "-q") == []
 
 
 def test_volume_of_one_command_is_not_that_of_the_next() -> None:

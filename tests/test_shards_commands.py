@@ -91,7 +91,7 @@ def test_empty_folder_exits_2(tmp_path: Path) -> None:
 def test_one_class_exits_2(tmp_path: Path) -> None:
     (tmp_path / "in/a").mkdir(parents=True)
     (tmp_path / "in/a/1.png").touch()
-    assert_one_sentence(run("pack", tmp_path / "in", tmp_path / "out"), 2, "has one class only, 'a'")
+    assert_one_sentence(run("pack", tmp_path / "in", tmp_path / "out"), 2, "has only one class, 'a'")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_one_class_exits_2(tmp_path: Path) -> None:
     [
         ("--split=val:0.1", "--split is of the form val=0.1,test=0.1 with shares in (0, 1), got 'val:0.1' in"),
         ("--shard-bytes=64 parsecs", "a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB"),
-        ("--range=4095", "--range takes 2 numbers such as 0,4095, got '4095'"),
+        ("--range=4095", "--range takes 2 numbers, for example 0,4095, got '4095'"),
     ],
 )
 def test_wrong_option_exits_2(folder: Path, tmp_path: Path, option: str, says: str) -> None:
@@ -113,10 +113,10 @@ def test_wrong_option_exits_2(folder: Path, tmp_path: Path, option: str, says: s
         ("--split=val=nan", "with shares in (0, 1), got 'val=nan'"),
         ("--split=val=0.5,test=0.5", "--split val=0.5,test=0.5 leaves nothing to train on: the shares sum to 1"),
         ("--shard-bytes=0", "--shard-bytes: input should be greater than 0, got 0"),
-        ("--range=0,1,2", "--range takes 2 numbers such as 0,4095, got '0,1,2'"),
-        ("--range=", "--range takes 2 numbers such as 0,4095, got ''"),
-        ("--range=9,1", "--range: the two values must be finite and ascend, got (9.0, 1.0)"),
-        ("--range=0,inf", "--range: the two values must be finite and ascend, got (0.0, inf)"),
+        ("--range=0,1,2", "--range takes 2 numbers, for example 0,4095, got '0,1,2'"),
+        ("--range=", "--range takes 2 numbers, for example 0,4095, got ''"),
+        ("--range=9,1", "--range: the two values must be finite and ascending, got (9.0, 1.0)"),
+        ("--range=0,inf", "--range: the two values must be finite and ascending, got (0.0, inf)"),
         ("--max-reject-rate=2", "--max-reject-rate: input should be less than or equal to 1, got 2.0"),
         ("--workers=0", "--workers is a number of processes or tasks and must be at least 1, got 0"),
         ("--seed=-1", "--seed: input should be greater than or equal to 0, got -1"),
@@ -178,7 +178,7 @@ def test_stopped_pack_exits_130_and_the_same_command_finishes(tmp_path: Path, ki
         process.send_signal(kind)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip() == "interrupted; the same command goes on where this one stopped"
+    assert stderr.strip() == "interrupted; the same command resumes where this one stopped"
     assert not (out / "dataset.json").exists()
     assert run(*command[3:]).returncode == 0
     assert run(*command[3:5], tmp_path / "unstopped", *command[6:]).returncode == 0
@@ -235,9 +235,9 @@ def test_stat_of_many_classes_is_short_and_json_has_them_all(
     assert told.startswith(packed)
     counts = "400 classes of 1 to 2, fewest class 000 1, class 001 1, class 002 1, most class 007 2, class "
     assert told.count(counts) == 2  # of the split, and of its one shard
-    assert "  train  share of a class in a shard: furthest apart for class 0" in told
+    assert "  train  share of a class in a shard: largest differences: class 0" in told
     assert len(told) < 1500
-    assert "(`stat --json` prints what there is of each class)" in told
+    assert "(`stat --json` prints the count of each class)" in told
     assert main(["stat", str(tmp_path / "out"), "--json"]) == 0
     page = json.loads(capsys.readouterr().out)
     assert sum(page["splits"]["train"]["class_counts"]) == 401

@@ -61,7 +61,7 @@ def test_packing_the_same_again_changes_the_positive_class_alone(tmp_path: Path)
     packed(cells, out)
     before = read_files(out)
     told = packed(cells, out, "--positive", "DEFECTIVE")
-    assert "the positive class is DEFECTIVE from now on, it was not said; nothing else changed" in told
+    assert "the positive class is DEFECTIVE from now on, it was unset; nothing else changed" in told
     after = read_files(out)
     assert {name for name in before if before[name] != after[name]} == {MANIFEST_NAME, "origin.json"}
     assert "note" not in packed(cells, out)  # who does not say it leaves it as it is
@@ -90,7 +90,7 @@ def test_class_that_is_none_is_refused_before_anything_is_written(tmp_path: Path
     assert "--positive defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'?" in told
     told = refused(*begin, "--positive", "broken", "--class-names", names)
     assert "broken is the display name of 'DEFECTIVE', give that" in told
-    assert "names a class, and these pictures have no labels" in refused(*begin, "--unlabelled", "--positive", "x")
+    assert "names a class, but these pictures have no labels" in refused(*begin, "--unlabelled", "--positive", "x")
     assert not (tmp_path / "out").exists()
     packed(cells, tmp_path / "out", "--positive", "DEFECTIVE")  # the remedy
     told = refused(*begin, "--update", "--split", "none", "--positive", "BROKEN")

@@ -144,7 +144,7 @@ def test_index_of_another_shard_is_noticed_by_its_rows(copy: Path) -> None:
     counts = split.counts.tolist()
     other = next(shard for shard, count in enumerate(counts) if count != counts[0])
     shutil.copy(index_path(split, other), index_path(split, 0))
-    assert f"has {counts[other]} rows, the shard table says {counts[0]}" in refusal(split)
+    assert f"has {counts[other]} rows, but the shard table has {counts[0]}" in refusal(split)
 
 
 def test_table_in_place_of_an_index_is_noticed_by_its_columns(copy: Path) -> None:
@@ -196,7 +196,7 @@ def test_at_most_256_shards_are_open(tmp_path: Path) -> None:
 
 def test_unknown_split_is_answered_with_those_there_are(dataset_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"has no split 'dev'; it has train, val, test\. Name one of those, such as train"
+        UsageError, match=r"has no split 'dev'; it has train, val, test\. Name one of those, for example train"
     ):
         open_dataset(dataset_path).split("dev")
 

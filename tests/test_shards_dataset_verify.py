@@ -116,7 +116,7 @@ def spoil_hashes(copy: Path, rows: slice = slice(None)) -> None:
 def test_pixels_that_decode_to_others_than_were_packed_are_found(copy: Path) -> None:
     spoil_hashes(copy, slice(0, 1))
     assert refusal(copy) == (
-        f"{copy}/train/000000.tar key 000000000 at offset 512: the pixels differ from those that were packed, and the "
-        f"bytes do not, so another decoder was at work (here Pillow {PIL.__version__}); install the one that packed "
-        "it, or pack again"
+        f"{copy}/train/000000.tar key 000000000 at offset 512: the pixels differ from those that were packed "
+        f"although the bytes are the same, so another decoder was used (here Pillow {PIL.__version__}); install the "
+        "one that packed it, or pack again"
     )

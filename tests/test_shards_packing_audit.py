@@ -104,7 +104,7 @@ def find_copy(root: Path) -> str:
 def test_copy_across_given_splits_is_refused_with_both_names(leaky: Path, tmp_path: Path) -> None:
     message = try_pack(leaky, tmp_path / "out")
     assert f"{find_copy(leaky)} [test] = train/ant/0.png [train]" in message
-    assert "--drop-duplicates keeps one of equal pictures" in message
+    assert "--drop-duplicates keeps one of each set of equal pictures" in message
     assert "(1 cases" in message
 
 

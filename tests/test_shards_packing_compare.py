@@ -70,7 +70,7 @@ def packed(listed: Path, out: Path, options: PackOptions = SMALL) -> Manifest:
 def update(listed: Path, out: Path, options: PackOptions = SMALL) -> list[str]:
     """Update, and return what was said."""
     said: list[str] = []
-    pack(find_sources(listed), out, options, Run(say=said.append), update=True)
+    pack(find_sources(listed), out, options, Run(report=said.append), update=True)
     return said
 
 
@@ -127,8 +127,8 @@ def test_changed_split_or_label_is_refused_by_its_row(
     rows = make_rows(range(14))
     rows["img/00.png"][column] = value
     assert refuse(write(root, rows), tmp_path / "out", options) == (
-        f"1 picture of the dataset has another split or label now: {says}; an update leaves packed pictures where they "
-        "are, so nothing was changed. To have it as it is now, pack all pictures into a new folder"
+        f"1 picture of the dataset has another split or label now: {says}; an update does not move packed pictures, "
+        "so nothing was changed. To use the new splits and labels, pack all pictures into a new folder"
     )
 
 
@@ -256,7 +256,7 @@ def test_dataset_of_several_sources_is_packed_anew_by_all_of_their_commands(root
     rows = make_rows(range(8))
     rows["img/00.png"]["split"] = "test"
     message = run_refused(write(root, rows, "a.csv"), tmp_path / "out")
-    assert f"make {second} say the same where it names them, and pack anew" in message
+    assert f"make {second} give the same where they list these pictures, and pack again" in message
     words = read_command(message)
     new = f"{tmp_path}/out-2"
     again = ["&&", "python", "-m", "shards", "pack", str(second), new, "--update"]
@@ -285,7 +285,7 @@ def test_new_class_in_a_list_of_new_rows_names_a_command_that_packs_all_at_once(
     new = write(root, fresh, "new.csv")
     done = command("pack", new, tmp_path / "out", "--update")
     assert (done.returncode, "class 'cat' is new" in done.stderr) == (2, True)
-    assert "put all of them, old and new, into one list or folder, here ALL" in done.stderr
+    assert "put all of them, old and new, into one list or folder, here called ALL" in done.stderr
     words = read_command(done.stderr)
     assert words == ["pack", "ALL", f"{tmp_path}/out-2", "--split", "none", "--seed", "3"]  # no update that is refused
     (root / "all.csv").write_text(first.read_text() + new.read_text().partition("\n")[2])
@@ -315,7 +315,7 @@ def test_dataset_whose_classes_were_split_folders_is_refused_with_the_way_to_upd
     pack(find_sources(tmp_path / "set", layout="class/..."), tmp_path / "out", SMALL)  # as it was read before
     message = refuse(tmp_path / "set", tmp_path / "out", error=UsageError)
     assert "class 'ant' is new, and an update keeps the classes as they are (Testing, Training)" in message
-    assert message.endswith("or give --layout class/... where the folders of these names were taken for classes")
+    assert message.endswith("or give --layout class/... if folders of these names were taken for classes")
     shutil.copy(root / "img/12.png", tmp_path / "set/Training/ant")
     pack(find_sources(tmp_path / "set", layout="class/..."), tmp_path / "out", SMALL, update=True)
     assert open_dataset(tmp_path / "out").manifest.splits["train"].samples == 13
@@ -333,8 +333,8 @@ def test_changed_weights_and_groups_are_in_the_dataset_and_said(root: Path, tmp_
     rows["img/03.png"] |= {"weight": "2.5", "group": "other"}
     said = update(write(root, rows), out, SMALL.model_copy(update={"allow_leaks": True}))
     rest = (
-        "its indexes have it from now on, the JSON in its tars keeps the old one, and a run under way reads the old "
-        "indexes to its end, but is not resumed on the new ones"
+        "the indexes have the new one from now on, the JSON in the tars keeps the old one, and a running training "
+        "reads the old indexes to its end, but cannot resume with the new ones"
     )
     assert said == [
         f"2 pictures of the dataset have another weight now (img/00.png: 1, now 0.1, ...); {rest}",
@@ -398,8 +398,7 @@ def test_weight_that_the_index_rounds_is_no_change(root: Path, tmp_path: Path) -
 def test_source_without_weights_leaves_them_and_a_column_of_ones_takes_them_away(root: Path, tmp_path: Path) -> None:
     packed(write(root, make_rows(weight="2")), tmp_path / "out")
     assert update(write(root, make_rows()), tmp_path / "out")[0] == (
-        "the source gives no weights, so 12 pictures of the dataset keep theirs; write a column of ones to take them "
-        "away"
+        "the source gives no weights, so 12 pictures of the dataset keep theirs; give a column of ones to remove them"
     )
     assert set(read_column(tmp_path / "out", "weight").values()) == {2.0}
     update(write(root, make_rows(weight="1")), tmp_path / "out")
@@ -409,7 +408,7 @@ def test_source_without_weights_leaves_them_and_a_column_of_ones_takes_them_away
 def test_source_that_gives_no_groups_at_all_is_refused(root: Path, tmp_path: Path) -> None:
     rows = {path: row | {"group": row["split"]} for path, row in make_rows().items()}
     packed(write(root, rows), tmp_path / "out")
-    assert "packed as of group 'train' and the source gives no groups now" in refuse(
+    assert "packed with group 'train' but the source gives no groups now" in refuse(
         write(root, make_rows(range(14))), tmp_path / "out"
     )
     update(write(root, {path: row | {"group": ""} for path, row in rows.items()}), tmp_path / "out")
@@ -420,7 +419,7 @@ def test_command_for_dropped_groups_packs_anew_without_them(root: Path, tmp_path
     rows = {path: row | {"group": row["split"]} for path, row in make_rows().items()}
     assert command("pack", write(root, rows), tmp_path / "out", "--split", "none").returncode == 0
     message = run_refused(write(root, make_rows(range(14))), tmp_path / "out")
-    assert "give the groups as they were given then, or without them pack all pictures into a new folder" in message
+    assert "give the groups as before, or, to do without them, pack all pictures into a new folder" in message
     assert main([*read_command(message), "--workers", "1"]) == 0
     assert set(read_column(tmp_path / "out-2", "group").values()) == {""}
     assert len(read_column(tmp_path / "out-2", "group")) == 14
@@ -435,7 +434,7 @@ def test_groups_that_the_splits_tear_are_refused_unless_one_insists(root: Path, 
         rows[f"img/{number:02d}.png"]["group"] = "p1"
     message = refuse(write(root, rows), tmp_path / "out", options)
     assert (
-        "group 'p1' lies in several splits as the groups are now (img/04.png in test, img/00.png in train)" in message
+        "group 'p1' lies in several splits with the present groups (img/04.png in test, img/00.png in train)" in message
     )
     update(root / "list.csv", tmp_path / "out", options.model_copy(update={"allow_leaks": True}))
     assert read_column(tmp_path / "out", "group")["img/04.png"] == "p1"

@@ -116,5 +116,5 @@ def test_unlabelled_pictures_lose_no_class() -> None:
 
 
 def test_plan_without_a_shard_is_refused() -> None:
-    with pytest.raises(ShardError, match="no picture is left to be packed"):
+    with pytest.raises(ShardError, match="no picture is left to pack"):
         refuse_lost_classes(plan_shards([1], [""], seed=0, shard_bytes=9), SOURCES[:1], [])

@@ -145,10 +145,10 @@ def test_single_tar_with_one_label_missing_is_still_a_shard(tmp_path: Path) -> N
         ({"k.png": b""}, r"'k\.png' has no label: there is no k\.cls, no k\.txt and no k\.json with"),
         ({"k.png": b"", "k.json": b'{"caption": "x"}'}, r"'k\.png' has no label"),
         ({"k.png": b"", "k.cls": b" \n"}, r"'k\.png' has no label"),
-        ({"k.png": b"", "k.json": b"{"}, r"'k\.json' does not say a label"),
-        ({"k.png": b"", "k.cls": b"\xff\xfe"}, r"'k\.cls' does not say a label"),
-        ({"k.png": b"", "k.json": b'{"label": 1.5}'}, r"a label is text or a whole number, got \[1\.5\]"),
-        ({"k.png": b"", "k.json": b'{"label": true}'}, r"a label is text or a whole number, got \[True\]"),
+        ({"k.png": b"", "k.json": b"{"}, r"'k\.json' gives no label"),
+        ({"k.png": b"", "k.cls": b"\xff\xfe"}, r"'k\.cls' gives no label"),
+        ({"k.png": b"", "k.json": b'{"label": 1.5}'}, r"a label is text or an integer, got \[1\.5\]"),
+        ({"k.png": b"", "k.json": b'{"label": true}'}, r"a label is text or an integer, got \[True\]"),
         ({"k.png": b"", "k.json": b'{"label": 1, "weight": 0}'}, "a weight is a number above 0, got 0"),
     ],
 )
@@ -192,7 +192,7 @@ def test_tars_without_a_split_leave_it_to_pack(tmp_path: Path) -> None:
 def test_tars_with_and_without_a_split_are_not_mixed(tmp_path: Path) -> None:
     for name in ("train-0.tar", "more-0.tar"):
         write_tar(tmp_path / "in" / name, shard([0, 1]))
-    with pytest.raises(UsageError, match=r"'more-0\.tar' names no split and other tars do"):
+    with pytest.raises(UsageError, match=r"'more-0\.tar' names no split but other tars do"):
         find_sources(tmp_path / "in")
 
 
@@ -307,7 +307,7 @@ def test_index_warns_when_shards_hold_one_class_each(tmp_path: Path, shards: lis
     _, warnings = index_foreign(tmp_path / "in")
     assert bool(warnings) is warned
     if warned:
-        assert f"`python -m shards pack {tmp_path}/in OUT` puts the samples in a seeded permutation" in warnings[0]
+        assert f"`python -m shards pack {tmp_path}/in OUT` shuffles the samples by a seeded permutation" in warnings[0]
 
 
 def test_index_says_that_tars_without_a_split_are_train(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_index_names_pictures_that_cannot_be_opened(folder: Path) -> None:
 def test_index_refuses_a_packed_dataset(folder: Path, tmp_path: Path) -> None:
     pack(find_sources(folder), tmp_path / "out", PackOptions())
     before = (tmp_path / "out/dataset.json").read_bytes()
-    with pytest.raises(UsageError, match="is a dataset already"):
+    with pytest.raises(UsageError, match="is already a packed dataset"):
         index_foreign(tmp_path / "out")
     assert (tmp_path / "out/dataset.json").read_bytes() == before
 

@@ -401,7 +401,7 @@ def test_pictures_over_the_pixel_limit_name_their_own_remedy_which_packs_them(ot
     with pytest.raises(ShardError) as caught:
         pack(listed, tmp_path / "out", limit_pixels(10_000))
     said = str(caught.value)
-    assert "raise --max-pixels to read pictures as large" in said
+    assert "raise --max-pixels to read pictures of that size" in said
     assert ("--max-reject-rate" in said) == (others > 0)
     assert ("1 of them are" if others else "All of them are") in said
     loose = limit_pixels(20_000).model_copy(update={"max_reject_rate": 0.5})
@@ -417,8 +417,8 @@ def test_wholly_transparent_pictures_are_counted_and_named(tmp_path: Path) -> No
     for number in range(2):
         (tmp_path / f"in/a/clear{number}.png").write_bytes(encode(Image.new("RGBA", (8 + number, 9)), "PNG"))
     notes: list[str] = []
-    pack(find_sources(tmp_path / "in"), tmp_path / "out", SMALL, Run(say=notes.append))
-    assert any("2 pictures are wholly transparent (a/clear0.png, a/clear1.png)" in note for note in notes)
+    pack(find_sources(tmp_path / "in"), tmp_path / "out", SMALL, Run(report=notes.append))
+    assert any("2 pictures are fully transparent (a/clear0.png, a/clear1.png)" in note for note in notes)
 
 
 def test_16_bits_in_16_need_no_range(tmp_path: Path) -> None:

@@ -394,7 +394,7 @@ def test_unlabelled_pictures_that_cannot_be_read_make_no_empty_dataset(tmp_path:
     done = command("pack", tmp_path / "in", tmp_path / "out", "--unlabelled", "--max-reject-rate", "1")
     assert (done.returncode, done.stderr) == (
         3,
-        "error: no picture is left to be packed: every one is unreadable or left out; repair them\n",
+        "error: no picture is left to pack: all are unreadable or left out; repair them\n",
     )
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
@@ -499,7 +499,7 @@ def test_external_set_is_packed_as_test_alone(tmp_path: Path, label: str) -> Non
     add(tmp_path / "in", 6, "test/" + label + "/{seed}.png")
     add(tmp_path / "flat", 6, label + "/{seed}.png")
     told = pack_by_command(tmp_path / "in", tmp_path / "out").stderr
-    assert "gives test without train: a model can be evaluated on the dataset, and none trained on it" in told
+    assert "gives test without train: the dataset can be used to evaluate a model, but not to train one" in told
     told = pack_by_command(tmp_path / "flat", tmp_path / "all", "--split", "test=1").stderr
     assert "gives test" not in told
     for name in ("out", "all"):
@@ -512,8 +512,8 @@ def test_flat_pictures_of_one_class_are_refused_with_the_way_to_evaluate_on_them
     add(tmp_path / "in", 4, "ant/{seed}.png")
     done = command("pack", tmp_path / "in", tmp_path / "out")
     assert done.stderr == (
-        f"error: {tmp_path}/in has one class only, 'ant'; a classifier needs two or more classes (to evaluate one on "
-        "these alone: --split test=1)\n"
+        f"error: {tmp_path}/in has only one class, 'ant'; a classifier needs two or more classes (if they are only to "
+        "evaluate a model on: --split test=1)\n"
     )
 
 

@@ -149,7 +149,7 @@ def test_update_by_a_folder_of_new_pictures_alone_says_that_the_old_ones_stay(
 ) -> None:
     shutil.copytree(made[1], tmp_path / "out")
     said: list[str] = []
-    update(add(tmp_path / "new", range(24, 30)), tmp_path / "out", run=Run(say=said.append))
+    update(add(tmp_path / "new", range(24, 30)), tmp_path / "out", run=Run(report=said.append))
     assert len(packed_splits(tmp_path / "out")) == 30
     assert "24 pictures of the dataset are no longer in the source; they stay in it" in said
 
@@ -189,7 +189,7 @@ def test_new_pictures_are_dealt_out_by_shares_of_their_own(tmp_path: Path) -> No
 def test_nothing_new_writes_nothing(made: tuple[Path, Path]) -> None:
     before = stamps(made[1])
     said: list[str] = []
-    manifest = update(*made, run=Run(say=said.append))
+    manifest = update(*made, run=Run(report=said.append))
     assert manifest == open_dataset(made[1]).manifest
     assert stamps(made[1]) == before
     assert said == ["nothing to add: the dataset holds every picture of the source that can be packed"]
@@ -361,7 +361,7 @@ def test_other_options_are_refused(grown: tuple[Path, Path], change: dict[str, o
 
 def test_unlabelled_pictures_are_not_added_to_labelled_ones(made: tuple[Path, Path], tmp_path: Path) -> None:
     listed = find_sources(add(tmp_path / "in", range(24, 28)), unlabelled=True)
-    with pytest.raises(UsageError, match="the new pictures are unlabelled and the dataset is single-label"):
+    with pytest.raises(UsageError, match="the new pictures are unlabelled but the dataset is single-label"):
         pack(listed, made[1], SMALL, update=True)
 
 
@@ -372,7 +372,7 @@ def test_pictures_of_several_labels_are_not_added_to_those_of_one(made: tuple[Pa
         tmp_path / "in/list.csv",
         made[1],
         UsageError,
-        "the new pictures are multi-label and the dataset is single-label",
+        "the new pictures are multi-label but the dataset is single-label",
     )
 
 
@@ -519,8 +519,8 @@ def test_other_mix_of_classes_is_warned_of(made: tuple[Path, Path], tmp_path: Pa
     if bees == 12:
         save(draw(0), tmp_path / "in/ant/000.png")  # an old one: a folder of one class is refused
     said: list[str] = []
-    update(tmp_path / "in", tmp_path / "out", run=Run(say=said.append))
-    warnings = [line for line in said if "mixed otherwise" in line]
+    update(tmp_path / "in", tmp_path / "out", run=Run(report=said.append))
+    warnings = [line for line in said if "another mix of classes" in line]
     assert len(warnings) == int(warned)
     if warned:
         assert "(50% of the samples would have to change class)" in warnings[0]
@@ -530,9 +530,9 @@ def test_display_names_stay_and_that_is_said(grown: tuple[Path, Path], tmp_path:
     (tmp_path / "names.txt").write_text("ant Ameise\nbee Biene\n")
     said: list[str] = []
     listed: SourceList = find_sources(grown[0], class_names=tmp_path / "names.txt")
-    manifest = pack(listed, grown[1], SMALL, Run(say=said.append), update=True)
+    manifest = pack(listed, grown[1], SMALL, Run(report=said.append), update=True)
     assert manifest.display_names == ["ant", "bee"]
-    assert "the classes keep the display names with which they were packed" in said
+    assert "the classes keep the display names that they were packed with" in said
     assert (grown[1] / MANIFEST_NAME).read_bytes() == manifest.encode()
 
 

@@ -97,7 +97,7 @@ def record_hash(out: Path, name: str, pixels: str) -> None:
 
 def update(root: Path, out: Path) -> tuple[Manifest, list[str]]:
     notes: list[str] = []
-    return pack(find_sources(root), out, OPTIONS, Run(say=notes.append), update=True), notes
+    return pack(find_sources(root), out, OPTIONS, Run(report=notes.append), update=True), notes
 
 
 def index(folder: Path, data: bytes) -> Path:
@@ -117,7 +117,7 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """An old set in which one picture comes out otherwise by now."""
+    """An old set in which one picture decodes differently now."""
     pack(find_sources(pictures(tmp_path / "in", deep=GRAY, usual=PLAIN_JP2)), tmp_path / "out", OPTIONS)
     assert hash_as_version_1(TWELVE) != hash_pixels(decode(GRAY))
     record_hash(tmp_path / "out", "a/deep.jp2", hash_as_version_1(TWELVE))
@@ -266,7 +266,7 @@ def test_update_of_a_set_with_such_a_png_is_refused(tmp_path: Path) -> None:
     opaque = np.array([[0, 85, 170, 255]], np.uint8)  # as version 1 read it: no gray of 2 bits is 1 of 255
     record_hash(out, "a/clear.png", hash_pixels(np.dstack([opaque] * 3)))
     write(tmp_path / "in", {"b/new.png": gray(9)})
-    with pytest.raises(UsageError, match=r"1 picture \(a/clear.png\) comes out otherwise by now"):
+    with pytest.raises(UsageError, match=r"1 picture \(a/clear.png\) decodes differently now"):
         update(tmp_path / "in", out)
 
 
@@ -275,18 +275,18 @@ def test_update_of_a_set_with_such_a_png_without_its_file_keeps_the_version(tmp_
     write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
     manifest, notes = update(tmp_path / "more", out)
     assert manifest.decoding == 1
-    assert "whether 1 of its pictures (the first is a/clear.png) are such, only their files would tell" in notes[0]
+    assert "whether 1 of its pictures (the first is a/clear.png) are such is unknown without their files" in notes[0]
 
 
 def test_ordinary_gray_png_are_settled_by_what_the_shards_hold(tmp_path: Path) -> None:
     out = pack_grays(tmp_path)
     assert find_affected(open_dataset(out)) == Affected(0, "", stored=True)
     assert find_decoding(open_dataset(out)) == VERSION
-    assert verify_dataset(out).notes[0].endswith("It holds no such picture, so none of it differs")
+    assert verify_dataset(out).notes[0].endswith("It holds no such picture, so nothing in it differs")
     write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
     manifest, notes = update(tmp_path / "more", out)  # of which the old files are no part
     assert manifest.decoding == VERSION
-    assert notes[0].endswith("It holds no such picture, so old and new ones are read alike")
+    assert notes[0].endswith("It holds no such picture, so old and new ones are decoded alike")
 
 
 @pytest.mark.parametrize(("audit", "max_side"), [("full", 16), ("none", None)])
@@ -295,13 +295,13 @@ def test_gray_png_that_only_their_files_would_tell_are_no_alarm(
 ) -> None:
     options = OPTIONS.model_copy(update={"audit": audit, "store": StoreOptions(max_side=max_side)})
     out = pack_grays(tmp_path, options)
-    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, untold=4)
+    assert find_affected(open_dataset(out)) == Affected(0, "", stored=True, uncertain=4)
     assert find_decoding(open_dataset(out)) == VERSION
-    unless = "It holds no such picture, unless one of 4 gray PNG is one, which only their files would tell"
+    unless = "It holds no such picture, unless some of its 4 gray PNGs are, which only the files show"
     assert verify_dataset(out).notes[0].endswith(unless)
     more = write(tmp_path / "more", {"a/new.png": gray(8), "b/new.png": gray(9)})
     notes: list[str] = []
-    manifest = pack(find_sources(more), out, options, Run(say=notes.append), update=True)
+    manifest = pack(find_sources(more), out, options, Run(report=notes.append), update=True)
     assert (manifest.decoding, notes[0].endswith(unless)) == (1, True)
     write(tmp_path / "in", {"a/last.png": gray(10)})
     for folder, name in (("a", "a/new.png"), ("b", "b/new.png")):
@@ -334,8 +334,8 @@ def test_notes_of_an_indexed_set_agree_whatever_a_picture_is_called(tmp_path: Pa
 
 def test_verify_of_an_old_set_without_such_pictures_says_that_none_differs(plain: Path) -> None:
     (note,) = verify_dataset(plain).notes
-    assert note.startswith(f"the dataset has decoding version 1; version {VERSION}, which this program has, reads")
-    assert note.endswith("It holds no such picture, so none of it differs")
+    assert note.startswith(f"the dataset has decoding version 1; this program has version {VERSION}, which reads")
+    assert note.endswith("It holds no such picture, so nothing in it differs")
 
 
 def test_verify_of_a_new_set_says_nothing(tmp_path: Path) -> None:
@@ -345,9 +345,9 @@ def test_verify_of_a_new_set_says_nothing(tmp_path: Path) -> None:
 
 def test_verify_counts_the_pictures_that_may_differ_and_calls_nothing_damaged(odd: Path) -> None:
     (note,) = verify_dataset(odd).notes
-    assert "2 of its pictures come from files of such formats (the first is a/deep.jp2), and the shards hold" in note
+    assert "2 of its pictures come from files of such formats (the first is a/deep.jp2), and the shards contain" in note
     assert note.endswith(
-        "nothing is damaged. To have them as they are served, pack the files into a new folder and train on that"
+        "nothing is damaged. To store them as they are decoded now, pack the files into a new folder and train on that"
     )
 
 
@@ -367,7 +367,9 @@ def test_set_of_a_later_version_asks_for_a_later_program(plain: Path) -> None:
     page = json.loads((plain / MANIFEST_NAME).read_text()) | {"decoding": VERSION + 1}
     (plain / MANIFEST_NAME).write_text(json.dumps(page))
     (note,) = verify_dataset(plain).notes
-    assert note.startswith(f"the dataset has decoding version {VERSION + 1}, and this program knows no later one than")
+    assert note.startswith(
+        f"the dataset has decoding version {VERSION + 1}, and this program knows no version later than"
+    )
     assert note.endswith("install the program that made it, or a later one")
 
 
@@ -377,7 +379,7 @@ def test_indexed_tar_with_such_a_picture_is_no_damage_either(data: bytes, refuse
     done = verify_dataset(folder)
     assert (done.pictures, len(done.notes)) == (3, 2 + refused)
     assert "1 of its pictures comes in files of such formats (the first is set-train-0.tar/1.jp2)" in done.notes[0]
-    assert done.notes[1].startswith("1 picture of the shards comes out otherwise by now, unharmed as their bytes are")
+    assert done.notes[1].startswith("1 picture of the shards decodes differently now, although the bytes are intact")
     if refused:
         assert done.notes[2].startswith("1 of them is refused, and training stops there: ")
         assert done.notes[2].endswith("convert it to a 16-bit PNG or TIFF")
@@ -399,7 +401,7 @@ def test_update_of_an_old_set_without_such_pictures_makes_it_one_of_this_version
     write(tmp_path / "in", {"a/new.jp2": GRAY})
     manifest, notes = update(tmp_path / "in", plain)
     assert (manifest.decoding, read_manifest(plain).decoding) == (VERSION, VERSION)
-    assert notes[0].endswith("It holds no such picture, so old and new ones are read alike")
+    assert notes[0].endswith("It holds no such picture, so old and new ones are decoded alike")
 
 
 def test_update_reads_old_pictures_again_and_takes_those_that_come_out_as_packed(tmp_path: Path) -> None:
@@ -408,7 +410,7 @@ def test_update_reads_old_pictures_again_and_takes_those_that_come_out_as_packed
     write(tmp_path / "in", {"b/new.png": noise(9)})
     manifest, notes = update(tmp_path / "in", tmp_path / "out")
     assert manifest.decoding == VERSION
-    assert notes[0].endswith("All 1 pictures that might be such come out as they were packed")
+    assert notes[0].endswith("All 1 pictures that might be such decode as when they were packed")
 
 
 def test_update_that_would_mix_pictures_read_in_two_ways_is_refused_and_writes_nothing(
@@ -419,7 +421,7 @@ def test_update_that_would_mix_pictures_read_in_two_ways_is_refused_and_writes_n
     with pytest.raises(UsageError) as caught:
         update(tmp_path / "in", odd)
     assert str(caught.value).endswith(
-        "1 picture (a/deep.jp2) comes out otherwise by now, so that old and new pictures would differ; nothing is "
+        "1 picture (a/deep.jp2) decodes differently now, so that old and new pictures would differ; nothing is "
         "damaged: pack all of them into a new folder"
     )
     assert {path: path.read_bytes() for path in odd.rglob("*") if path.is_file()} == before
@@ -429,7 +431,7 @@ def test_update_that_would_mix_pictures_read_in_two_ways_is_refused_and_writes_n
 def test_update_with_nothing_to_add_says_the_same_and_refuses_nothing(odd: Path, tmp_path: Path) -> None:
     manifest, notes = update(tmp_path / "in", odd)
     assert manifest.decoding == 1
-    assert "1 picture (a/deep.jp2) comes out otherwise by now; nothing is damaged" in notes[0]
+    assert "1 picture (a/deep.jp2) decodes differently now; nothing is damaged" in notes[0]
 
 
 def test_update_without_the_old_files_says_that_nobody_can_tell_and_keeps_the_version(
@@ -438,14 +440,14 @@ def test_update_without_the_old_files_says_that_nobody_can_tell_and_keeps_the_ve
     write(tmp_path / "more", {"a/new.png": noise(8), "b/new.png": noise(9)})
     manifest, notes = update(tmp_path / "more", odd)
     assert manifest.decoding == read_manifest(odd).decoding == 1
-    assert "whether 2 of its pictures (the first is a/deep.jp2) are such, only their files would tell" in notes[0]
+    assert "whether 2 of its pictures (the first is a/deep.jp2) are such is unknown without their files" in notes[0]
 
 
 def test_packing_an_old_set_once_more_says_which_pictures_come_out_otherwise(odd: Path, tmp_path: Path) -> None:
     notes: list[str] = []
-    manifest = pack(find_sources(tmp_path / "in"), odd, OPTIONS, Run(say=notes.append))
+    manifest = pack(find_sources(tmp_path / "in"), odd, OPTIONS, Run(report=notes.append))
     assert manifest == read_manifest(odd)
-    assert "1 picture (a/deep.jp2) comes out otherwise by now, and the dataset stays as it is" in notes[-1]
+    assert "1 picture (a/deep.jp2) decodes differently now, and the dataset stays as it is" in notes[-1]
 
 
 def test_old_set_with_a_picture_that_is_refused_by_now_is_not_called_another_without_a_reason(
@@ -522,7 +524,7 @@ def test_set_of_version_2_names_what_version_3_reads_otherwise(tmp_path: Path) -
     (note,) = verify_dataset(tmp_path / "out").notes
     assert "JPEG 2000" not in note  # that was said of version 1
     write(tmp_path / "in", {"b/new.png": noise(9)})
-    with pytest.raises(UsageError, match=r"2 pictures \(the first is a/preview\.tif\) come out otherwise by now"):
+    with pytest.raises(UsageError, match=r"2 pictures \(the first is a/preview\.tif\) decode differently now"):
         update(tmp_path / "in", tmp_path / "out")
 
 
@@ -536,5 +538,5 @@ def test_set_of_version_2_with_ordinary_tiff_alone_is_updated_to_this_version(tm
     write(tmp_path / "in", {"b/new.png": noise(9)})
     manifest, notes = update(tmp_path / "in", tmp_path / "out")
     assert manifest.decoding == VERSION
-    assert notes[0].endswith("All 2 pictures that might be such come out as they were packed")
+    assert notes[0].endswith("All 2 pictures that might be such decode as when they were packed")
     assert {"white", "hidden"} <= set(pq.read_table(tmp_path / "out" / AUDIT_TABLE).column_names)

@@ -68,7 +68,7 @@ def test_numbers_of_every_kind_are_read_by_their_range(name: str, form: str) -> 
 def test_numbers_whose_range_no_file_tells_ask_for_it(name: str) -> None:
     values, _ = NUMBERS[name]
     data = write(values, photometric="rgb" if values.ndim == 3 else "minisblack")
-    with pytest.raises(DecodeError, match="whose true range the file does not tell; give it with --range") as caught:
+    with pytest.raises(DecodeError, match="whose true range the file does not declare; give it with --range") as caught:
         decode(data)
     assert caught.value.kind == "range"
 
@@ -147,7 +147,7 @@ def test_white_that_is_zero_is_minded_there_too() -> None:
 @pytest.mark.parametrize(
     ("tags", "says"),
     [
-        ({338: 1, 277: 4, 262: 2}, "alpha that is premultiplied"),
+        ({338: 1, 277: 4, 262: 2}, "premultiplied alpha"),
         ({259: 7}, "compression 7"),
         ({266: 2}, "reverse order"),
         ({317: 3}, "predictor 3"),

@@ -184,14 +184,14 @@ CASES = [
     ),
     case("the source gives no split 'train'", FLAT, "in --merge-and-resplit train,val", "in --split val=0.2"),
     case(
-        "--split says no share for val",
+        "--split has no share for val",
         SPLITS,
         "in --merge-and-resplit train,val --split test=0.1",
         "in --merge-and-resplit train,val --split test=0.1,val=0.1",
     ),
-    case("would tear groups apart", FLAT, "in --every 3 --group-regex [0-3]", "in --split val=0.2 --group-regex [0-3]"),
+    case("would split groups", FLAT, "in --every 3 --group-regex [0-3]", "in --split val=0.2 --group-regex [0-3]"),
     case(
-        "--split test=1 is for pictures to evaluate on alone",
+        "--split test=1 is only for pictures to evaluate on",
         SPLITS,
         "in --split test=1",
         "in",
@@ -208,7 +208,7 @@ CASES = [
         "a classifier needs two or more classes", {"in/ant/1.png": 1}, "in", "in --split test=1", {"in/wasp/1.png": 2}
     ),
     case(
-        "has one class only, 'x'; if the folders in it",
+        "has only one class, 'x'; if the folders in it",
         {f"in/x/{name[3:]}": data for name, data in FLAT.items()},
         "in",
         "in/x",
@@ -221,8 +221,8 @@ CASES = [
         {"in/val/fly": None, "in/val/ant/9.png": 9},
     ),
     case("holds no pictures in class folders", {"in/1.png": 1}, "in", "in --unlabelled", {"in/1.png": None, **FLAT}),
-    case("has no picture in folders as --layout", FLAT, "in --layout split/class", "in --layout class/...", "in"),
-    case("--layout says what the folders mean", FLAT, "in --layout classes", "in --layout class/..."),
+    case("has no picture in folders that fit --layout", FLAT, "in --layout split/class", "in --layout class/...", "in"),
+    case("--layout sets what the folders mean", FLAT, "in --layout classes", "in --layout class/..."),
     case(
         "mixes split folders with",
         SPLITS | {"in/extra/ant/1.png": 7},
@@ -239,7 +239,7 @@ CASES = [
         {f"in/{name}/{n}.png": None for name in ("training", "testing") for n in range(3)} | SPLITS,
     ),
     case(
-        "all read as train, so it is not clear",
+        "all read as train, so it is unclear",
         {
             f"in/{top}/{label}/1.png": 10 * k + j
             for k, top in enumerate(("train_a", "train_b", "test_a"))
@@ -250,14 +250,14 @@ CASES = [
         {f"in/train_b/{label}/1.png": None for label in ("ant", "wasp")},
     ),
     case(
-        "--layout says which folders are classes, and --unlabelled",
+        "--layout sets which folders are classes, but --unlabelled",
         FLAT,
         "in --layout class/... --unlabelled",
         "in --layout class/...",
         "in --unlabelled",
     ),
     case(
-        "--class-names names classes, and --unlabelled",
+        "--class-names names classes, but --unlabelled",
         FLAT | {"n.txt": "ant a\nwasp w\n"},
         "in --class-names n.txt --unlabelled",
         "in --class-names n.txt",
@@ -266,13 +266,13 @@ CASES = [
     case("no such folder", FLAT, "gone", "in"),
     case("is neither a folder nor a file that can be packed", FLAT | {"a.rar": "x"}, "a.rar", "in"),
     case(
-        "--layout says what folders of pictures mean",
+        "--layout sets what folders of pictures mean",
         listed(f"path,label\n{ROWS}"),
         "l.csv --layout class/...",
         "l.csv",
     ),
-    case("says how a list is read", FLAT | listed(f"path,label\n{ROWS}"), "in --base in", "in", "l.csv --base ."),
-    case("--names says how the names in an archive are encoded", FLAT, "in --names cp850", "in"),
+    case("sets how a list is read", FLAT | listed(f"path,label\n{ROWS}"), "in --base in", "in", "l.csv --base ."),
+    case("--names sets how the names in an archive are encoded", FLAT, "in --names cp850", "in"),
     case("to pack by the list in it, give", listed(f"path,label\n{ROWS}"), ".", "l.csv"),
     case("finds a group in no picture", FLAT, "in --group-regex x(d+)y", "in --group-regex ant"),
     case("is not a regular expression", FLAT, "in --group-regex (", "in --group-regex [0-3] --split none"),
@@ -286,13 +286,13 @@ CASES = [
         {"in/Ant/1.png": None, "in/bee/1.png": 99},
     ),
     case(
-        "has one class only once those that look alike",
+        "has only one class once look-alike classes",
         {"in/ant/1.png": 1, "in/Ant/1.png": 2},
         "in --alike join",
         "in --alike keep",
     ),
     case(
-        "so it would be no class",
+        "so it would not be a class",
         FLAT | {"in/bee/1.psd": "x"},
         "in",
         "in --drop-empty-classes",
@@ -395,13 +395,13 @@ CASES = [
         "l.csv --columns label=label",
     ),
     case(
-        "takes names between commas",
+        "takes names separated by commas",
         listed("path,ant,wasp\n1.png,1,0\n2.png,0,1\n"),
         "l.csv --one-hot ant,,wasp",
         "l.csv --one-hot ant,wasp",
     ),
     case(
-        "--ending is what the names of files end in",
+        "--ending is the ending of file names",
         listed("path,label\n1,ant\n2,wasp\n"),
         "l.csv --ending img/.png",
         "l.csv --ending .png",
@@ -429,7 +429,7 @@ CASES = [
         {"l.csv": "path,label\n1.png,ant;wasp\n2.png,ant\n"},
     ),
     case(
-        "has no split and other rows do",
+        "has no split but other rows do",
         listed("path,label,split\n1.png,ant,train\n2.png,wasp,\n"),
         "l.csv",
         {"l.csv": "path,label,split\n1.png,ant,train\n2.png,wasp,train\n"},
@@ -443,7 +443,7 @@ CASES = [
         {"l.csv": "path,label,split\n1.png,ant,train\n2.png,wasp,train\n"},
     ),
     case(
-        "says where labels or splits are",
+        "sets where labels or splits are",
         listed(f"path,label\n{ROWS}"),
         "l.csv --unlabelled --columns label=label",
         "l.csv --unlabelled",
@@ -486,7 +486,7 @@ CASES = [
         "l.csv --labels-as one",
     ),
     case(
-        "is no list such as",
+        "is not a list like",
         listed("path,label\n1.png,ant\n2.png,['wasp']\n"),
         "l.csv --labels-as list",
         {"l.csv": "path,label\n1.png,['ant']\n2.png,['wasp']\n"},
@@ -498,7 +498,7 @@ CASES = [
         {"l.csv": "path,label\n1.png,\"['ant', 'x']\"\n2.png,['wasp']\n"},
     ),
     case(
-        "holds a label twice",
+        "has a label twice",
         listed('path,label\n1.png,"[0, 0, 1]"\n2.png,"[1, 2]"\n'),
         "l.csv --labels-as list",
         Remedy("l.csv --one-hot a,b", {"l.csv": "path,a,b\n1.png,0,1\n2.png,1,0\n"}),
@@ -511,7 +511,7 @@ CASES = [
     ),
     case("save it again as CSV", listed('path,label\n1.png,a\n2.png,"b\n'), "l.csv", {"l.csv": f"path,label\n{ROWS}"}),
     case(
-        "put a value that holds the separator into quotes",
+        "put a value that contains the separator into quotes",
         listed("path,label\n1.png,a,b\n2.png,b\n"),
         "l.csv",
         {"l.csv": 'path,label\n1.png,"ant, red"\n2.png,b\n'},
@@ -523,25 +523,23 @@ CASES = [
         {"l.parquet": parquet(path=["1.png", "2.png"], label=["0.5", "1.5"])},
     ),
     case(
-        "is damaged or no Parquet file",
+        "is damaged or not a Parquet file",
         {"l.parquet": b"x", **FILES},
         "l.parquet",
         {"l.parquet": parquet(path=["1.png", "2.png"], label=["a", "b"])},
     ),
     # archives
     case(
-        "twice, so which one is meant",
+        "twice, so it is unknown which one",
         {"x.tar": doubled(archive(FLAT), "ant/1.png")},
         "x.tar",
         {"x.tar": tarred(archive(FLAT))},
     ),
-    case(
-        "no encoding of text is called", {"x.zip": zipped(archive(FLAT))}, "x.zip --names cp9999", "x.zip --names cp850"
-    ),
+    case("there is no text encoding", {"x.zip": zipped(archive(FLAT))}, "x.zip --names cp9999", "x.zip --names cp850"),
     case("there is no list", {"x.zip": zipped(listed(f"path,label\n{ROWS}"))}, "x.zip/m.csv", "x.zip/l.csv"),
     case("to pack by the list in it, give", {"x.zip": zipped(listed(f"path,label\n{ROWS}"))}, "x.zip", "x.zip/l.csv"),
     case("is compressed by method", {"x.zip": lzma_zip(archive(FLAT)), **FLAT}, "x.zip", "in"),
-    case("is damaged or not what its ending says", {"x.zip": b"x"}, "x.zip", {"x.zip": zipped(archive(FLAT))}),
+    case("is damaged or not what its ending indicates", {"x.zip": b"x"}, "x.zip", {"x.zip": zipped(archive(FLAT))}),
     case(
         "without the mark that ends a tar",
         {"x.tar": tarred(archive(FLAT))[:2048]},
@@ -556,7 +554,7 @@ CASES = [
         {"t/a.tar": tarred(SAMPLES)},
     ),
     case(
-        "names no split and other tars do",
+        "names no split but other tars do",
         {"t/train-0.tar": tarred(SAMPLES), "t/x.tar": tarred({"3.png": 3, "3.cls": "ant"})},
         "t",
         {"t/x.tar": None, "t/val-0.tar": tarred({"3.png": 3, "3.cls": "ant"})},
@@ -569,7 +567,7 @@ CASES = [
         {"t/a.tar": tarred(SAMPLES | {"3.png": 3, "3.cls": "ant"})},
     ),
     case(
-        "does not say a label",
+        "gives no label",
         {"t/a.tar": tarred(SAMPLES | {"3.png": 3, "3.json": "{"})},
         "t",
         {"t/a.tar": tarred(SAMPLES | {"3.png": 3, "3.json": '{"label": "ant"}'})},
@@ -617,7 +615,7 @@ CASES = [
         first=("in",),
     ),
     case(
-        "no picture is left to be packed",
+        "no picture is left to pack",
         {"in/ant/1.png": "x", "in/wasp/1.png": "y"},
         "in --audit full --max-reject-rate 1",
         {"in/ant/1.png": 1, "in/wasp/1.png": 2},
@@ -675,7 +673,7 @@ DATASETS = [
         change={"in/ant/1.png": 77},
     ),
     case(
-        "and the source gives no groups now",
+        "but the source gives no groups now",
         FLAT,
         "in --update",
         "in --update --group-regex [0-5]",
@@ -752,29 +750,29 @@ def test_error_is_as_it_says_and_each_of_its_remedies_packs(case: Case, tmp_path
 
 
 ELSEWHERE = {
-    "otherwise by now, so that old and new": "test_shards_pictures_decoding.py::test_remedy_of_verify_gives_a_set",
+    "differently now, so that old and new": "test_shards_pictures_decoding.py::test_remedy_of_verify_gives_a_set",
     "is new, and an update keeps the classes": "test_shards_packing_compare.py::test_dataset_whose_classes_were_split",
     "another split or label now": "test_shards_packing_compare.py::test_command_of_the_refusal_packs_anew",
-    "lies in several splits as the groups are now": "test_shards_packing_compare.py::test_command_for_torn_groups",
-    "so it is not clear what": "test_shards_sources_layout.py::test_splits_below_classes_are_refused_with_an_option",
+    "lies in several splits with the present groups": "test_shards_packing_compare.py::test_command_for_torn_groups",
+    "whose meaning is unclear": "test_shards_sources_layout.py::test_splits_below_classes_are_refused_with_an_option",
     "keeps no blocks of its": "test_shards_audit_edited.py::test_update_with_the_option_is_refused",
     "so --edited-copies would find nothing": "test_shards_audit_edited.py::test_option_without_an_audit_is_refused",
-    "which is none in": "test_shards_sources_archive.py::test_wrong_encoding_is_refused_by_its_fact",
+    "which is invalid in": "test_shards_sources_archive.py::test_wrong_encoding_is_refused_by_its_fact",
     "\0 row \0: '\0' \0": "test_shards_remedies.py::test_error_is_as_it_says_and_each_of_its_remedies_packs",
 }
 """Errors whose remedies another test follows, by words of them."""
 NOT_FOLLOWED = {
     "changed while the pictures were packed": "run the command again: of a race",
     "vanished while the pictures were packed": "run the command again: of a race",
-    "it changed since. Run the command again": "run the command again: of a race",
-    "it was cut after it was listed": "fetch it again: of a race",
+    "it has changed since. Run the command again": "run the command again: of a race",
+    "it was truncated after it was listed": "fetch it again: of a race",
     "does not know": "restore it from a backup: a table of other pictures, which nothing writes",
     "is not UTF-8, so no index can hold it": "rename it: no path of this file can be spelt here",
-    "packed with its own index": "names none: nothing is to be done",
+    "is already a packed dataset with its own index": "names none: nothing is to be done",
     "no such picture or folder": "names none",
     "no pictures in ": "names none",
     "holds no pictures (looked for": "names none",
-    "a dataset has the parts train, val and test": "names the parts that there are",
+    "a dataset has the splits train, val and test": "names the splits that there are",
 }
 
 

@@ -223,13 +223,13 @@ def test_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_one_class_only_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "empty/readme.txt")
-    assert "has one class only, 'a'; a classifier needs two or more classes" in refusal(tmp_path)
+    assert "has only one class, 'a'; a classifier needs two or more classes" in refusal(tmp_path)
 
 
 def test_folder_around_the_real_one_is_named_as_the_remedy(tmp_path: Path) -> None:
     touch(tmp_path, "xray/train/a/1.jpg", "xray/val/a/2.jpg")
     assert refusal(tmp_path) == (
-        f"{tmp_path} has one class only, 'xray'; if the folders in it are the classes or splits (train, val), "
+        f"{tmp_path} has only one class, 'xray'; if the folders in it are the classes or splits (train, val), "
         f"give {tmp_path}/xray"
     )
 
@@ -251,7 +251,8 @@ def test_splits_without_train_are_taken_for_pictures_to_evaluate_on(tmp_path: Pa
     listed = find_sources(tmp_path)
     assert ([source.split for source in listed.sources], listed.classes) == (["test", "val"], ["a", "b"])
     assert listed.notes == [
-        f"{tmp_path} gives test and val without train: a model can be evaluated on the dataset, and none trained on it"
+        f"{tmp_path} gives test and val without train: the dataset can be used to evaluate a model, "
+        "but not to train one"
     ]
 
 
@@ -289,7 +290,7 @@ def test_pictures_outside_class_folders_are_counted_with_the_remedy(tmp_path: Pa
 
 def test_nothing_but_loose_pictures_is_refused_with_their_number(tmp_path: Path) -> None:
     touch(tmp_path, "2.jpg", "1.jpg")
-    assert "; 2 lie in none, such as '1.jpg'; put the pictures of each class" in refusal(tmp_path)
+    assert "; 2 are outside class folders, for example '1.jpg'; put the pictures of each class" in refusal(tmp_path)
 
 
 def test_link_to_nothing_is_left_out_by_name_and_does_not_stop_the_scan(tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_link_to_nothing_is_left_out_by_name_and_does_not_stop_the_scan(tmp_path
     listed = find_sources(tmp_path)
     assert [source.name for source in listed.sources] == ["a/1.jpg", "b/1.jpg"]
     assert listed.notes == [
-        "2 names are left out, because there is no file behind ('a/gone.jpg': No such file or directory); "
+        "2 names are left out, because they lead to no file ('a/gone.jpg': No such file or directory); "
         "restore what the links point to, or remove them"
     ]
 

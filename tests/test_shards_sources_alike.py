@@ -34,7 +34,7 @@ def test_classes_that_look_alike_are_refused_and_every_remedy_settles_them(
     joined = find_sources(tmp_path, alike="join")
     assert joined.classes == sorted([other, "dog"])  # most pictures have that one
     assert [source.labels[0] for source in joined.sources].count(other) == 3
-    assert any("look alike and are one" in note for note in joined.notes)
+    assert any("look alike and are joined to one" in note for note in joined.notes)
     assert len(find_sources(tmp_path, alike="keep").classes) == 3
     (tmp_path / other).rename(tmp_path / "other")
     assert len(find_sources(tmp_path).classes) == 3
@@ -59,7 +59,7 @@ def test_spelling_that_differs_between_splits_is_called_alike_and_joined(tmp_pat
 
 def test_one_class_that_is_left_after_joining_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "Cat/1.jpg", "cat/2.jpg")
-    with pytest.raises(UsageError, match="one class only once those that look alike are joined; give --alike keep"):
+    with pytest.raises(UsageError, match="only one class once look-alike classes are joined; give --alike keep"):
         find_sources(tmp_path, alike="join")
 
 
@@ -93,7 +93,7 @@ def test_empty_class_folder_is_named_and_refused_and_every_remedy_settles_it(tmp
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     (tmp_path / "c/inner").mkdir(parents=True)
     said = refusal(tmp_path)
-    assert "the class folder 'c' is empty, so it would be no class" in said
+    assert "the class folder 'c' is empty, so it would not be a class" in said
     dropped = find_sources(tmp_path, drop_empty=True)
     assert dropped.classes == ["a", "b"]
     assert any("the class folder 'c' is empty: left out" in note for note in dropped.notes)
@@ -104,7 +104,7 @@ def test_empty_class_folder_is_named_and_refused_and_every_remedy_settles_it(tmp
 def test_class_folder_of_pictures_in_a_format_that_is_not_read_is_named_with_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "raw/1.CR2", "raw/2.cr2", "raw/notes.txt", "more/1.svg")
     said = refusal(tmp_path)
-    assert "the class folder 'more' holds no picture that can be read, but 1 .svg (so with 'raw')" in said
+    assert "the class folder 'more' holds no picture that can be read, but 1 .svg (likewise 'raw')" in said
     notes = find_sources(tmp_path, drop_empty=True).notes
     assert any("'more' holds no picture that can be read" in note for note in notes)
 
@@ -140,7 +140,7 @@ def test_class_folders_of_archives_are_accounted_for_too(ending: str, tmp_path: 
     source = touch(tmp_path / "in", "a/1.jpg", "b/1.jpg", "raw/1.nef")
     (source / "empty").mkdir()
     path = write_archive(tmp_path / f"set{ending}", source)
-    assert r"the class folder 'empty' is empty (so with 'raw')" in refusal(path)
+    assert r"the class folder 'empty' is empty (likewise 'raw')" in refusal(path)
     assert find_sources(path, drop_empty=True).classes == ["a", "b"]
 
 
@@ -175,7 +175,7 @@ def test_link_to_itself_is_noted_and_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "b/gone").symlink_to(tmp_path / "nowhere")
     listed = find_sources(tmp_path)
     assert [source.name for source in listed.sources] == ["a/1.jpg", "b/1.jpg"]
-    said = "3 names are left out, because there is no file behind ('a/2.jpg'"
+    said = "3 names are left out, because they lead to no file ('a/2.jpg'"
     assert any(note.startswith(said) for note in listed.notes)
     assert "a/1.jpg" in list(walk_pictures(str(tmp_path)))
     assert len(list_pictures([tmp_path])) == 2

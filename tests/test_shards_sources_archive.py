@@ -187,7 +187,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path, kind: str) -> None
             write_zst(path, double)
         else:
             plain.rename(path)
-    with pytest.raises(ShardError, match=r"holds 'a/1\.jpg' twice, so which one is meant is not known; write the arch"):
+    with pytest.raises(ShardError, match=r"holds 'a/1\.jpg' twice, so it is unknown which one is meant; write"):
         find_sources(path)
 
 
@@ -247,7 +247,7 @@ def test_flipped_byte_in_a_zip_is_found_when_the_picture_is_read(tmp_path: Path)
 @each_kind
 def test_file_that_is_no_archive_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / kind).write_bytes(b"this is no archive" * 100)
-    with pytest.raises(ShardError, match="is damaged or not what its ending says"):
+    with pytest.raises(ShardError, match="is damaged or not what its ending indicates"):
         find_sources(tmp_path / kind)
 
 
@@ -280,7 +280,7 @@ def test_chinese_names_of_a_zip_that_does_not_say_its_encoding_are_right(tmp_pat
     assert [source.name for source in listed.sources] == names
     assert listed.classes == ["正常", "肺炎"]
     assert listed.notes == [
-        f"{tmp_path}/x.zip does not say how its names are encoded; they were read as {encoding}, which is a guess: "
+        f"{tmp_path}/x.zip does not declare how its names are encoded; they were read as {encoding}, which is a guess: "
         "'正常/图片 1.jpg'. If that is wrong, pack with --names and the encoding (cp850, cp437, gbk, shift_jis)"
     ]
     assert [data[:3] for *_, data in content(listed)] == [b"@00", b"@01"]
@@ -334,13 +334,13 @@ def test_names_that_a_zip_marks_as_utf_8_are_not_read_otherwise(tmp_path: Path) 
     [
         (
             "cp9999",
-            "--names: no encoding of text is called 'cp9999'; there are cp850, cp437, gbk, shift_jis and others",
+            "--names: there is no text encoding 'cp9999'; there are cp850, cp437, gbk, shift_jis and others",
         ),
-        ("zlib", "--names: no encoding of text is called 'zlib'"),
-        ("", "--names: no encoding of text is called ''"),
+        ("zlib", "--names: there is no text encoding 'zlib'"),
+        ("", "--names: there is no text encoding ''"),
         (
             "shift_jis",
-            r"x.zip has the name b'ok\xff/2.jpg', which is none in shift_jis; give another encoding, or leave",
+            r"x.zip has the name b'ok\xff/2.jpg', which is invalid in shift_jis; give another encoding, or leave",
         ),
     ],
 )
@@ -355,7 +355,7 @@ def test_wrong_encoding_is_refused_by_its_fact(tmp_path: Path, name: str, says: 
 
 def test_encoding_of_names_is_refused_where_there_is_no_archive(tmp_path: Path) -> None:
     write_folder(tmp_path / "in", FLAT_TREE)
-    with pytest.raises(UsageError, match=f"--names says how the names in an archive are encoded, and {tmp_path}/in is"):
+    with pytest.raises(UsageError, match=f"--names sets how the names in an archive are encoded, but {tmp_path}/in is"):
         find_sources(tmp_path / "in", names="cp850")
 
 
@@ -493,7 +493,7 @@ def test_zip_of_a_rare_method_is_refused_with_the_remedy(tmp_path: Path) -> None
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as file:
         file.writestr("a/1.jpg", b"x")
     with pytest.raises(
-        ShardError, match=r"is compressed by method 14, and only 0 \(stored\) and 8 \(deflate\) are rea"
+        ShardError, match=r"is compressed by method 14, but only 0 \(stored\) and 8 \(deflate\) are sup"
     ):
         find_sources(tmp_path / "x.zip")
 
@@ -590,7 +590,7 @@ def test_compressed_tar_that_changed_after_listing_is_refused(tmp_path: Path, ch
     path = write_tar_gz(tmp_path / "x.tar.gz", FLAT_TREE)
     listed = find_sources(path)
     path.write_bytes(gzip.compress(changed))
-    with pytest.raises(ShardError, match=r"it changed since|has 1,000 of 1,024 bytes"):
+    with pytest.raises(ShardError, match=r"it has changed since|has 1,000 of 1,024 bytes"):
         list(listed.store.read_in_order(listed.sources))
 
 

@@ -162,7 +162,7 @@ def test_classes_that_have_such_words_stay_classes(tmp_path: Path, classes: list
         (["train/x/1.jpg", "train_masks/y/1.jpg"], "'train', 'train_masks' all read as train"),
         (["cats_train/a/1.jpg", "dogs_train/a/1.jpg", "cats_test/1.jpg"], "'cats_train', 'dogs_train' all read"),
         (["train_kit/a/1.jpg", "test_kit/b/1.jpg"], "class 'b' has no pictures in train"),
-        (["train_kit/a/1.jpg", "test_kit/a/1.jpg"], "has one class only, 'a'"),
+        (["train_kit/a/1.jpg", "test_kit/a/1.jpg"], "has only one class, 'a'"),
     ],
 )
 def test_where_words_may_mean_both_one_option_makes_classes_of_them(
@@ -205,7 +205,7 @@ def test_layout_that_names_no_folder_between_split_and_class_reads_a_doubled_tre
 @pytest.mark.parametrize("layout", ["class/images", "class/images/...", "split/class", "any/class/.", "class"])
 def test_layout_is_repeated_as_it_was_given(tmp_path: Path, layout: str) -> None:
     touch(tmp_path, "1.jpg")
-    with pytest.raises(UsageError, match=re.escape(f"in folders as --layout {layout} says")):
+    with pytest.raises(UsageError, match=re.escape(f"in folders that fit --layout {layout} (")):
         find_sources(tmp_path, layout=layout)
 
 
@@ -223,9 +223,9 @@ def test_splits_below_classes_are_refused_with_an_option_for_each_reading(tmp_pa
         root = zipped(tmp_path / "in.zip", *(f"pets/{name}" if "wrapped" in kind else name for name in files))
     message = refusal(root)
     assert message == (
-        f"{root}: all classes hold the same subfolders Train, test, so it is not clear what these are: give --layout "
+        f"{root}: all classes hold the same subfolders Train, test, whose meaning is unclear: give --layout "
         "class/split for the classes cat, dog in the splits Train, test, or --layout class/... for the classes cat, "
-        "dog with all that lies in them"
+        "dog with everything below them"
     )
     assert remedies(message) == ["class/split", "class/..."]
     assert places(root, "class/split") == {(c, s) for c in ("cat", "dog") for s in ("train", "test")}
@@ -282,7 +282,7 @@ def test_classes_below_other_folders_are_refused_with_an_option_for_each_reading
 
 def test_two_folders_in_common_are_enough_to_ask(tmp_path: Path) -> None:
     touch(tmp_path, *tree(["site1"], ["cat", "dog"]), *tree(["site2"], ["cat", "dog", "elk", "fox", "gnu", "hen"]))
-    assert "all classes hold the same subfolders cat, dog, so" in refusal(tmp_path)
+    assert "all classes hold the same subfolders cat, dog, whose" in refusal(tmp_path)
 
 
 def test_class_of_the_name_of_its_split_is_no_folder_around_classes(tmp_path: Path) -> None:
@@ -320,26 +320,26 @@ def test_layout_around_which_an_archive_has_a_folder_fits_with_and_without_it(tm
 )
 def test_layout_that_is_none_is_refused_with_the_form(tmp_path: Path, layout: str) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
-    assert "--layout says what the folders mean, such as split/class or class/split" in refusal(tmp_path, layout)
+    assert "--layout sets what the folders mean, for example split/class or class/split" in refusal(tmp_path, layout)
 
 
 def test_layout_that_no_picture_fits_is_refused_with_a_folder_as_it_is(tmp_path: Path) -> None:
     touch(tmp_path, *tree(["a", "b"], ["x", "y"]))
     assert refusal(tmp_path, "class/z") == (
-        f"{tmp_path} has no picture in folders as --layout class/z says (the first of 4 folders is 'a/x'); "
-        "correct it, or leave it out to have the folders read by their names"
+        f"{tmp_path} has no picture in folders that fit --layout class/z (the first of 4 folders is 'a/x'); "
+        "correct it, or leave it out to use the folders' names"
     )
 
 
 def test_layout_of_what_has_no_folders_that_mean_anything_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "list.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n")
-    assert "list.csv is a list, whose columns say class and split; leave it out" in refusal(
+    assert "list.csv is a list, whose columns give class and split; leave it out" in refusal(
         tmp_path / "list.csv", "split/class"
     )
     write_tar(tmp_path / "tars/0.tar", {"1.jpg": b"", "1.cls": b"0", "2.jpg": b"", "2.cls": b"1"})
-    assert "tars is a folder of tars, in which each picture has its label" in refusal(tmp_path / "tars", "split/class")
-    with pytest.raises(UsageError, match="--unlabelled takes none; give one of them"):
+    assert "tars is a folder of tars with a label beside each picture" in refusal(tmp_path / "tars", "split/class")
+    with pytest.raises(UsageError, match="--unlabelled uses no classes; give one of them"):
         find_sources(tmp_path, unlabelled=True, layout="split/class")
 
 

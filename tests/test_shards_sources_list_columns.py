@@ -62,7 +62,7 @@ def refusal(path: Path, *words: str) -> str:
 
 def remedies(sentence: str) -> list[list[str]]:
     """Return the words of each run of options that a sentence gives."""
-    found = re.findall(r"(?:give|or(?: say which with)?) (--.+?)(?= to | if | for |, or | \(|$)", sentence)
+    found = re.findall(r"(?:give|or|choose one with) (--.+?)(?= to | if | for |, or | \(|$)", sentence)
     return [shlex.split(words) for words in found]
 
 
@@ -88,7 +88,7 @@ def test_blanks_around_a_column_of_a_csv_do_not_hide_it(folder: Path, blank: str
     name = spelt.format(blank)
     listed = read(write(folder, f"path,label,{name}\n1.jpg,a,train\n2.jpg,b,train\n3.jpg,a,test\n"))
     assert [source.split for source in listed.sources] == ["train", "train", "test"]
-    assert listed.notes == [f"{folder}/list.csv: columns are taken in spite of blanks or case: {name!r} as split"]
+    assert listed.notes == [f"{folder}/list.csv: columns are used despite blanks or case: {name!r} as split"]
 
 
 @pytest.mark.parametrize("blank", BLANKS, ids=ascii)
@@ -139,7 +139,7 @@ def test_bars_separate_values_where_the_header_has_them_alone(folder: Path) -> N
 @pytest.mark.parametrize("between", ["|", "\t", ";"])
 def test_line_that_is_given_for_the_names_of_columns_has_the_separator_of_the_list(folder: Path, between: str) -> None:
     rows = f"1.jpg{between}train{between}a\n2.jpg{between}train{between}b\n"
-    header = refusal(write(folder, rows)).rpartition("such as ")[2]
+    header = refusal(write(folder, rows)).rpartition("for example ")[2]
     assert read(write(folder, f"{header}\n{rows}")).classes == ["a", "b"]
 
 
@@ -234,7 +234,7 @@ def test_near_miss_is_refused_and_both_remedies_work(folder: Path, role: str, na
     rows = [columns, *zip(*columns.values(), strict=True)]
     path = write_parquet(folder, columns) if kind == "parquet" else write(folder, "\n".join(map(",".join, rows)))
     sentence = refusal(path)
-    assert f"'{name}' looks like the column {role}, and by that name would be left out; give --columns" in sentence
+    assert f"'{name}' looks like the column {role}, and with that name would be ignored; give --columns" in sentence
     take, leave = remedies(sentence)
     taken = [getattr(source, role) for source in read(path, *take).sources]
     assert (
@@ -247,7 +247,7 @@ def test_near_miss_is_refused_and_both_remedies_work(folder: Path, role: str, na
     )
     left = read(path, *leave)
     assert {getattr(source, role) for source in left.sources} == {{"split": None, "group": "", "weight": 1.0}[role]}
-    assert left.notes == [f"{path}: columns that are not used: {name}"]
+    assert left.notes == [f"{path}: unused columns: {name}"]
 
 
 def test_several_near_misses_are_told_in_one_sentence(folder: Path) -> None:
@@ -261,7 +261,7 @@ def test_several_near_misses_are_told_in_one_sentence(folder: Path) -> None:
 def test_near_miss_whose_values_are_no_splits_is_refused_with_that(folder: Path) -> None:
     path = write(folder, "path,label,is_valid\n1.jpg,a,False\n2.jpg,b,True\n")
     sentence = refusal(path)
-    assert "'is_valid' looks like the column split, but its values, such as 'False', are no splits" in sentence
+    assert "'is_valid' looks like the column split, but its values, for example 'False', are not splits" in sentence
     (leave,) = remedies(sentence)
     assert {source.split for source in read(path, *leave).sources} == {None}
 
@@ -289,7 +289,7 @@ def test_splits_under_other_words_are_refused_and_the_remedy_reads_them_with_a_n
     rows = [columns, *zip(*columns.values(), strict=True)]
     path = write_parquet(folder, columns) if kind == "parquet" else write(folder, "\n".join(map(",".join, rows)))
     sentence = refusal(path)
-    assert f"'{name}' looks like the column split, and by that name would be left out" in sentence
+    assert f"'{name}' looks like the column split, and with that name would be ignored" in sentence
     take, leave = remedies(sentence)
     listed = read(path, *take)
     assert tuple(source.split for source in listed.sources) == splits
@@ -327,11 +327,11 @@ def test_flag_of_a_split_is_refused_with_what_to_write_and_how_to_ignore_it(
 ) -> None:
     path = write(folder, f"path,label,{name}\n1.jpg,a,{values[0]}\n2.jpg,b,{values[1]}\n3.jpg,b,\n")
     sentence = refusal(path)
-    assert f"'{name}' looks like the column split, but its values, such as '{values[0]}', are no splits" in sentence
-    assert "write a column split of train, val and test in its place" in sentence
+    assert f"looks like the column split, but its values, for example '{values[0]}', are not splits" in sentence
+    assert "write a column split of train, val and test instead" in sentence
     (leave,) = remedies(sentence)
     assert leave == ["--columns", "split="]
-    assert read(path, *leave).notes == [f"{path}: columns that are not used: {name}"]
+    assert read(path, *leave).notes == [f"{path}: unused columns: {name}"]
     path = write(folder, f"path,label,{name},split\n1.jpg,a,1,train\n2.jpg,b,0,train\n")
     assert {source.split for source in read(path).sources} == {"train"}
 
@@ -339,13 +339,13 @@ def test_flag_of_a_split_is_refused_with_what_to_write_and_how_to_ignore_it(
 def test_flag_of_a_split_in_parquet_is_refused_whatever_its_type(folder: Path) -> None:
     for values in ([1, 0], [True, False], [1.0, 0.0]):
         path = write_parquet(folder, {"path": NAMES[:2], "label": ["a", "b"], "is_train": values})
-        assert "write a column split of train, val and test in its place" in refusal(path)
+        assert "write a column split of train, val and test instead" in refusal(path)
 
 
 def test_column_train_of_railways_can_be_left_out(folder: Path) -> None:
     path = write(folder, "path,label,train\n1.jpg,a,ICE 4\n2.jpg,b,TGV\n")
     (leave,) = remedies(refusal(path))
-    assert read(path, *leave).notes == [f"{path}: columns that are not used: train"]
+    assert read(path, *leave).notes == [f"{path}: unused columns: train"]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_column_train_of_railways_can_be_left_out(folder: Path) -> None:
 def test_column_that_has_a_word_for_a_split_and_means_none_is_left_alone(folder: Path, name: str, values: str) -> None:
     rows = "".join(f"{n}.jpg,{'ab'[n % 2]},{value}\n" for n, value in enumerate(values.split(), 1))
     listed = read(write(folder, f"path,label,{name}\n{rows}"))
-    assert listed.notes == [f"{folder}/list.csv: columns that are not used: {name}"]
+    assert listed.notes == [f"{folder}/list.csv: unused columns: {name}"]
 
 
 def test_column_that_holds_splits_is_named_before_one_that_is_called_so(folder: Path) -> None:
@@ -376,7 +376,7 @@ def test_column_that_holds_splits_is_named_before_one_that_is_called_so(folder: 
 def test_splits_beside_another_word_are_not_lost(folder: Path) -> None:
     path = write(folder, "path,label,stage\n1.jpg,a,train\n2.jpg,b,train\n3.jpg,b,test\n4.jpg,b,unused\n")
     sentence = refusal(path)
-    assert "'stage' looks like the column split, but its values, such as 'unused', are no splits" in sentence
+    assert "'stage' looks like the column split, but its values, for example 'unused', are not splits" in sentence
     assert remedies(sentence) == [["--columns", "split="]]
 
 
@@ -408,7 +408,7 @@ def test_column_of_another_name_that_holds_splits_alone_is_a_near_miss(folder: P
 def test_column_that_is_no_near_miss_is_left_alone(folder: Path, name: str) -> None:
     listed = read(write(folder, f"path,label,{name}\n1.jpg,a,1\n2.jpg,b,2\n"))
     assert facts(listed) == [("1.jpg", ("a",), None, "", 1.0), ("2.jpg", ("b",), None, "", 1.0)]
-    assert listed.notes == [f"{folder}/list.csv: columns that are not used: {name or '(no name)'}"]
+    assert listed.notes == [f"{folder}/list.csv: unused columns: {name or '(no name)'}"]
 
 
 def test_near_miss_beside_the_column_itself_is_left_alone(folder: Path) -> None:
@@ -470,8 +470,8 @@ def test_names_with_commas_quotes_and_blanks_can_be_named(folder: Path) -> None:
 @pytest.mark.parametrize("rows", ["1.jpg,a\n2.jpg,b\n", "1.jpg,train,a\n2.jpg,train,b\n", "a,1.jpg\nb,2.jpg\n"])
 def test_list_without_names_of_columns_is_refused_and_the_line_it_gives_helps(folder: Path, rows: str) -> None:
     sentence = refusal(write(folder, rows))
-    assert f"begins with a row ('{rows.partition(chr(10))[0]}') and not with the names of its columns" in sentence
-    header = sentence.rpartition("such as ")[2]
+    assert f"begins with a row ('{rows.partition(chr(10))[0]}') instead of the names of its columns" in sentence
+    header = sentence.rpartition("for example ")[2]
     assert read(write(folder, f"{header}\n{rows}")).classes == ["a", "b"]
 
 
@@ -484,16 +484,16 @@ def test_list_without_names_of_columns_is_refused_and_the_line_it_gives_helps(fo
         ),
         (["file=path"], "names no column of path, label, split, group, weight; did you mean --columns path=file?"),
         (["lable=klasse"], "did you mean --columns label=klasse?"),
-        (["klasse"], "write path=NAME with the name of the column behind the equals sign"),
+        (["klasse"], "write path=NAME with the name of the column after the equals sign"),
         (["path=file,path=klasse"], "--columns names path twice; keep one of them"),
         (["path=file,label=file"], "name one column as path and as label; take one out"),
-        (["path=file,label=klasse", "--ending", ""], "--ending is what the names of files end in, such as .jpg"),
+        (["path=file,label=klasse", "--ending", ""], "--ending is the ending of file names, for example .jpg"),
         (["path=file,label=klasse", "--labels-as", "lists"], "got 'lists'; did you mean 'list'?"),
         (["path=file", "--one-hot", "klase"], "--one-hot klase: LIST has no such column"),
-        (["path=file", "--one-hot", "klasse,klasse"], "--one-hot takes names between commas, each once"),
+        (["path=file", "--one-hot", "klasse,klasse"], "--one-hot takes names separated by commas, each once"),
         (
             ["path=file,label=klasse", "--unlabelled"],
-            "--columns label= says where labels or splits are, and --unlabelled",
+            "--columns label= sets where labels or splits are, but --unlabelled",
         ),
         (["path="], "has no column path and no column label"),
     ],
@@ -597,9 +597,9 @@ def test_names_of_classes_with_marks_in_them_are_taken(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
-        ("[0, 1, 0]", "row 2: '[0, 1, 0]' holds a label twice; if it is a vector of 0 and 1, give columns of these to"),
-        ("[0 1 0]", "holds a label twice"),
-        ("cat", "is no list such as ['cat', 'dog'], which --labels-as list says that every label is"),
+        ("[0, 1, 0]", "row 2: '[0, 1, 0]' has a label twice; if it is a vector of 0 and 1, give columns of these to"),
+        ("[0 1 0]", "has a label twice"),
+        ("cat", "is not a list like ['cat', 'dog'], which --labels-as list requires"),
         ("['cat', dog]", "cannot be read as a list; put each of its labels into quotes"),
     ],
 )
@@ -640,7 +640,7 @@ def test_row_without_a_label_among_rows_of_one_is_taken_where_one_says_so(folder
     path = write(folder, text.format({"columns of zeros": "1,0"}.get(kind, "a")))
     sentence = refusal(path, *words)
     assert "row 3 has " in sentence
-    assert "give --empty-labels where it shows none of the classes, or --unlabelled to take labels" in sentence
+    assert "give --empty-labels if it shows none of the classes, or --unlabelled to use no labels" in sentence
     listed = read(path, *words, "--empty-labels")
     assert [source.labels for source in listed.sources] == [("a",), (), ("b",), ("a",)]
     assert listed.multi_label
@@ -649,7 +649,7 @@ def test_row_without_a_label_among_rows_of_one_is_taken_where_one_says_so(folder
 def test_list_without_any_label_is_refused(folder: Path) -> None:
     path = write(folder, "path,label\n1.jpg,\n2.jpg,\n")
     for words in ([], ["--empty-labels"]):
-        assert refusal(path, *words) == f"{path} has no label in any row; write them, or give --unlabelled"
+        assert refusal(path, *words) == f"{path} has no label in any row; add labels, or give --unlabelled"
 
 
 @pytest.mark.parametrize("kind", ["csv", "text", "numbers", "truths"])
@@ -669,7 +669,7 @@ def test_columns_of_0_and_1_are_classes_where_one_says_so(folder: Path, kind: st
     listed = read(path, *found)
     assert [source.labels for source in listed.sources] == [("MEL",), ("NV, mole",), ("NV, mole", "BCC")]
     assert (listed.multi_label, listed.classes) == (True, ["BCC", "MEL", "NV, mole"])
-    assert listed.notes == [f"{path}: columns that are not used: age"]
+    assert listed.notes == [f"{path}: unused columns: age"]
 
 
 VECTORS = ["[1 0]", "[1, 0]", "[1. 0.]", "[1.0, 0.0]", "[True False]", "[true, false]", "(1, 0)", "1 0", "1;0", "1|0"]
@@ -725,17 +725,17 @@ def test_lists_of_the_classes_0_and_1_are_read_where_their_lengths_or_quotes_sho
 def test_class_of_no_picture_is_named_when_it_is_suggested_and_when_it_is_read(folder: Path, zero: str) -> None:
     path = write(folder, f"path,MEL,NV,UNK,age\n1.jpg,1,0,{zero},7\n2.jpg,0,1,{zero},8\n")
     sentence = refusal(path)
-    assert sentence.endswith("if each of these columns is a class (no picture has a 1 in UNK, so it would be no class)")
+    assert sentence.endswith("columns is a class (no picture has a 1 in UNK, so it would not be a class)")
     assert remedies(sentence) == [["--one-hot", "MEL,NV"]]
     listed = read(path, "--one-hot", "MEL,NV,UNK")
     assert listed.classes == ["MEL", "NV"]
-    assert f"{path}: no picture has a 1 in UNK, so it is no class" in listed.notes
+    assert f"{path}: no picture has a 1 in UNK, so it is not a class" in listed.notes
 
 
 def test_several_classes_of_no_picture_are_named_in_one_note(folder: Path) -> None:
     path = write(folder, "path,MEL,NV,UNK,X\n1.jpg,1,0,0,0\n2.jpg,0,1,0,0\n")
     notes = read(path, "--one-hot", "MEL,NV,UNK,X").notes
-    assert notes == [f"{path}: no picture has a 1 in UNK and X, so they are no classes"]
+    assert notes == [f"{path}: no picture has a 1 in UNK and X, so they are not classes"]
 
 
 @pytest.mark.parametrize(
@@ -747,7 +747,7 @@ def test_several_classes_of_no_picture_are_named_in_one_note(folder: Path) -> No
         ),
         ("1.jpg,-1,1", "row 2 has '-1' in the column A of --one-hot"),
         ("1.jpg,0.5,1", "row 2 has '0.5' in the column A of --one-hot"),
-        ("1.jpg,0,0", "row 2 has a 1 in none of the columns of --one-hot, and no row has several; write one, drop the"),
+        ("1.jpg,0,0", "row 2 has a 1 in none of the columns of --one-hot, and no row has several; add one, drop the"),
     ],
 )
 def test_row_of_flags_that_are_none_is_refused(folder: Path, row: str, says: str) -> None:
@@ -769,7 +769,7 @@ def test_the_only_column_of_0_and_1_is_the_label(folder: Path) -> None:
 
 @pytest.mark.parametrize("option", [["--columns", "path=x"], ["--base", "."], ["--one-hot", "a"], ["--labels-as", "|"]])
 def test_options_of_lists_are_refused_for_folders(folder: Path, option: list[str]) -> None:
-    assert f"{option[0]} says how a list is read, and {folder} is none" in refusal_of_folder(folder, *option)
+    assert f"{option[0]} sets how a list is read, but {folder} is not a list" in refusal_of_folder(folder, *option)
 
 
 def refusal_of_folder(folder: Path, *words: str) -> str:
@@ -810,7 +810,7 @@ def test_samples_csv_is_read_in_spite_of_blanks_and_case(folder: Path, header: s
     write(folder, f"{header}\n" + delimiter.join(["a/1.jpg", " 2", " p1\u00a0"]) + "\n", "samples.csv")
     listed = read(folder)
     assert facts(listed) == [("a/1.jpg", ("a",), None, "p1", 2.0), ("b/1.jpg", ("b",), None, "", 1.0)]
-    assert any("samples.csv: columns are taken in spite of blanks or case" in note for note in listed.notes)
+    assert any("samples.csv: columns are used despite blanks or case" in note for note in listed.notes)
 
 
 # the commands

@@ -114,13 +114,13 @@ def test_list_of_bare_paths_can_be_unlabelled(folder: Path) -> None:
 
 def test_columns_of_other_names_are_left_alone_with_a_note(folder: Path) -> None:
     path = write(folder, "path,label,age,view\n1.jpg,a,7,AP\n2.jpg,b,8,PA\n")
-    assert find_sources(path).notes == [f"{path}: columns that are not used: age, view"]
+    assert find_sources(path).notes == [f"{path}: unused columns: age, view"]
 
 
 def test_other_columns_of_parquet_may_be_of_any_type(folder: Path) -> None:
     table = pa.table({"path": ["1.jpg", "2.jpg"], "label": ["a", "b"], "box": [[1, 2], [3, 4]]})
     pq.write_table(table, folder / "list.parquet")
-    assert find_sources(folder / "list.parquet").notes == [f"{folder}/list.parquet: columns that are not used: box"]
+    assert find_sources(folder / "list.parquet").notes == [f"{folder}/list.parquet: unused columns: box"]
 
 
 def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
     (folder / "names.txt").write_text("0 null\n1 eins\n")
     listed = find_sources(path, group_regex=r"(\d)\.jpg", class_names=folder / "names.txt")
     assert ([source.group for source in listed.sources], listed.display_names) == (["1", "2"], ["null", "eins"])
-    assert "takes the place of 1 groups" in listed.notes[0]
+    assert "replaces 1 groups" in listed.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -142,20 +142,20 @@ def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
         ("path,label,label\n1.jpg,a,b\n", "has two columns label; keep one of them"),
         ("path,label\n1.jpg,a\n2.jpg\n", "row 3 has fewer values than the 2 columns"),
         ("path,label\n1.jpg,a,b\n2.jpg,b\n", "row 2 has more values than the 2 columns"),
-        ('path,label\n1.jpg,a\n2.jpg,"b\n', "cannot be read behind row 2 (unexpected end of data)"),
+        ('path,label\n1.jpg,a\n2.jpg,"b\n', "cannot be read after row 2 (unexpected end of data)"),
         (
             "path,label\n1.jpg,a\n2.jpg,\n",
-            "row 3 has no label, and no row has several; write one, drop the row, give ",
+            "row 3 has no label, and no row has several; add one, drop the row, give ",
         ),
         ("path,label\n1.jpg,a\n2.jpg,;\n", "row 3 has no label"),
-        ("path,label\n1.jpg,a\n2.jpg,a\n", "has one class only, 'a'"),
+        ("path,label\n1.jpg,a\n2.jpg,a\n", "has only one class, 'a'"),
         ("path,label\n1.jpg,a\n9.jpg,b\n", "row 3: there is no file '9.jpg'; paths are absolute or relative to"),
         ("path,label\n8.jpg,a\n2.jpg,b\n9.jpg,b\n", "row 2: there is no file '8.jpg' (nor those of 1 more rows)"),
         ("path,label\n1.jpg,a\ndeep,b\n", "row 3: there is no file 'deep'"),
         ("path,label\n1.jpg,a\n,b\n", "row 3: there is no file ''"),
-        ("path,label\n1.jpg,a\n2.jpg,b\n1.jpg,b\n", "row 4 names '1.jpg' as row 2 does; keep one of them"),
-        ("path,label\n1.jpg,a\n./deep/../1.jpg,b\n", "row 3 names './deep/../1.jpg' as row 2 does"),
-        ("path,label,split\n1.jpg,a,train\n2.jpg,b,\n", "row 3 has no split and other rows do; fill the column"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n1.jpg,b\n", "row 4 names '1.jpg', as row 2 does; keep one of them"),
+        ("path,label\n1.jpg,a\n./deep/../1.jpg,b\n", "row 3 names './deep/../1.jpg', as row 2 does"),
+        ("path,label,split\n1.jpg,a,train\n2.jpg,b,\n", "row 3 has no split but other rows do; fill the column"),
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,odd\n", "row 3: no split 'odd'; it is train, val (validation) or"),
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,val\n", "class 'b' has no pictures in train"),
         ("path,label,weight\n1.jpg,a,0\n2.jpg,b,1\n", "the weight of '1.jpg' must be a number above 0, got '0'"),
@@ -194,5 +194,5 @@ def test_damaged_parquet_is_refused_by_name(folder: Path) -> None:
     data = (folder / "list.parquet").read_bytes()
     for cut in (0, 7, len(data) // 2, len(data) - 1):
         (folder / "list.parquet").write_bytes(data[:cut])
-        with pytest.raises(ShardError, match=r"list\.parquet is damaged or no Parquet file"):
+        with pytest.raises(ShardError, match=r"list\.parquet is damaged or not a Parquet file"):
             find_sources(folder / "list.parquet")

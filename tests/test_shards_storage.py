@@ -148,7 +148,9 @@ def test_file_with_the_name_of_a_compressed_one_is_read_as_it_is(request: pytest
 
 @pytest.mark.parametrize("location", ["ftp://host/data", "file:///data", "pipe:curl://x"])
 def test_other_schemes_are_not_read(location: str) -> None:
-    with pytest.raises(UsageError, match=r"is not read; name a path of this machine, s3://, gs:// or http\(s\)://"):
+    with pytest.raises(
+        UsageError, match=r"is not supported; name a path of this machine, s3://, gs:// or http\(s\)://"
+    ):
         open_readable(location)
 
 

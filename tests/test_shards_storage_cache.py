@@ -318,7 +318,7 @@ def test_wrong_content_never_enters(make_cache: MakeCache, tmp_path: Path, size:
 
 
 def test_digest_that_is_a_path_is_refused(make_cache: MakeCache) -> None:
-    with pytest.raises(ShardError, match="is no sha256"):
+    with pytest.raises(ShardError, match="is not a sha256"):
         make_cache().lease(Wanted(A.name, "../" + "0" * 61, SIZE))
 
 

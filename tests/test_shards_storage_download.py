@@ -125,7 +125,7 @@ def test_wrong_keys_are_said_at_once(stored: SeaweedFS, monkeypatch: pytest.Monk
 def test_wrong_content_is_fetched_once_more_and_refused_with_both_digests(stored: SeaweedFS, scheme: str) -> None:
     with FaultProxy(upstream(stored, scheme)) as proxy:
         readable = open_readable(proxied(stored, scheme, proxy))
-        with pytest.raises(ShardError, match=rf"download/x: sha256 is {SHA256}, the dataset says {'0' * 64}"):
+        with pytest.raises(ShardError, match=rf"x: sha256 is {SHA256}, but the dataset's tables have {'0' * 64}"):
             download(readable, "x", io.BytesIO(), sha256="0" * 64, size=None, deadline_s=60)
         assert 2 * len(CONTENT) < proxy.sent < 2.1 * len(CONTENT)
 
@@ -133,7 +133,7 @@ def test_wrong_content_is_fetched_once_more_and_refused_with_both_digests(stored
 def test_wrong_size_is_refused_before_anything_is_fetched(stored: SeaweedFS) -> None:
     with FaultProxy(stored.s3_port) as proxy:
         readable = open_readable(proxied(stored, "s3", proxy))
-        with pytest.raises(ShardError, match="has 20,000,000 bytes, the dataset says 5"):
+        with pytest.raises(ShardError, match="has 20,000,000 bytes, but the dataset's tables have 5"):
             download(readable, "x", io.BytesIO(), sha256=SHA256, size=5, deadline_s=60)
         assert proxy.sent < 100_000
 

@@ -170,8 +170,8 @@ def test_busy_server_is_asked_again(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (401, PermissionError, "denies access .*sign the URL anew"),
-        (403, PermissionError, "denies access .*sign the URL anew"),
+        (401, PermissionError, "denies access .*sign the URL again"),
+        (403, PermissionError, "denies access .*sign the URL again"),
         (404, FileNotFoundError, "no such object"),
         (410, FileNotFoundError, "no such object"),
         (400, UsageError, r"refuses the request \(HTTP 400 Bad Request\)"),
@@ -188,9 +188,9 @@ def test_refusal_is_one_sentence_at_once(status: int, kind: type[Exception], wor
 @pytest.mark.parametrize(
     ("status", "headers", "words"),
     [
-        (200, {}, "does not say which bytes it sends"),
-        (206, {"Content-Range": "bytes 0-9/*"}, "does not say which bytes it sends"),
-        (206, {"Content-Range": "bytes 5-9/10"}, "does not say which bytes it sends"),
+        (200, {}, "does not declare which bytes it sends"),
+        (206, {"Content-Range": "bytes 0-9/*"}, "does not declare which bytes it sends"),
+        (206, {"Content-Range": "bytes 5-9/10"}, "does not declare which bytes it sends"),
         (206, {"Content-Range": "bytes 0-9/10", "Content-Encoding": "gzip"}, "is served compressed"),
     ],
 )

@@ -363,7 +363,7 @@ def test_bundle_without_a_version_of_decoding_loads_warns_and_keeps_its_fingerpr
     loaded = Bundle.load(bundle)
     assert (loaded.page.decoding, loaded.page.fingerprint()) == (1, fingerprint_json(page))
     (warning,) = caplog.messages
-    assert warning.startswith(f"the bundle has decoding version 1; version {DECODING}, which this program has, reads")
+    assert warning.startswith(f"the bundle has decoding version 1; this program has version {DECODING}, which reads")
     assert warning.endswith("pack their files into a new folder and train again")
 
 

@@ -463,7 +463,7 @@ def test_fitting_on_train_or_test_is_told(bundle: Path, data: Path) -> None:
         ("BUNDLE DATA --reset", "--reset goes without DATA; leave one of the two out"),
         ("BUNDLE --show --no-temperature", "--show goes without --temperature; leave one of the two out"),
         ("gone DATA", "gone does not exist; a finished run keeps its bundle in runs/NAME/bundle"),
-        ("BUNDLE DATA:dev", "a dataset has the parts train, val and test, got 'dev'"),
+        ("BUNDLE DATA:dev", "a dataset has the splits train, val and test, got 'dev'"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: str, sentence: str, made: Path, data: Path) -> None:

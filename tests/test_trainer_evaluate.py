@@ -539,7 +539,7 @@ def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["BUNDLE", "DATA:dev"], "DATA:dev: a dataset has the parts train, val and test, got 'dev'"),
+        (["BUNDLE", "DATA:dev"], "DATA:dev: a dataset has the splits train, val and test, got 'dev'"),
         (["BUNDLE", "gone:val"], "/gone does not exist; make one with `python -m shards pack PICTURES "),
         (["gone", "DATA:val"], "gone does not exist; a finished run keeps its bundle in runs/NAME/bundle"),
         (["BUNDLE", "DATA", "--num-ranks", "0"], "num_ranks is a number of processes and must be at least 1, got 0"),

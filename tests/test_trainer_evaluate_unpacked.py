@@ -247,7 +247,7 @@ def test_options_of_lists_and_folders_are_those_of_packing(bundle_path: Path, pi
 @pytest.mark.parametrize(
     ("data", "options", "sentence"),
     [
-        ("PICTURES", {"base": Path("x")}, "--base says how a list is read, and"),
+        ("PICTURES", {"base": Path("x")}, "--base sets how a list is read, but"),
         ("DATA", {"layout": "class"}, "--layout says how pictures are read, and"),
         ("PICTURES:val", {"columns": "NUMBERED"}, "pictures that are not packed have none; name them by path"),
         ("PICTURES/val:test", {}, "has no split 'test'; it has none: give"),

@@ -1,4 +1,4 @@
-"""A run on pictures that come out otherwise by now: it resumes, says so, and its bundle knows what it has seen."""
+"""A run on pictures that decode differently now: it resumes, says so, and its bundle knows what it has seen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def forget(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tars that were indexed before, and hold two pictures that come out otherwise by now."""
+    """Tars that were indexed before, and hold two pictures that decode differently now."""
     folder = tmp_path_factory.mktemp("tars")
     write_tar(folder / "set-train-0.tar", shard(0, DEEP))
     write_tar(folder / "set-val-0.tar", shard(4, DEEP))
@@ -116,7 +116,7 @@ def test_what_is_packed_does_not_change_under_a_run(packed: Path) -> None:
     dataset = open_dataset(packed)
     (said,) = describe_decoding(dataset, state_of(dataset, decoding=1))
     assert said.startswith("the dataset has decoding version 1; ")
-    assert "1 of its pictures comes from files of such formats (the first is a/0.jp2), and the shards hold" in said
+    assert "1 of its pictures comes from files of such formats (the first is a/0.jp2), and the shards contain" in said
 
 
 def test_nothing_is_said_of_a_dataset_without_such_pictures(dataset_path: Path) -> None:
@@ -133,7 +133,9 @@ def test_nothing_is_said_of_a_run_that_has_not_begun(tars: Path) -> None:
 def test_run_of_a_later_program_asks_for_that_program(tars: Path) -> None:
     dataset = open_dataset(tars)
     said = describe_decoding(dataset, state_of(dataset, decoding=VERSION + 1))[-1]
-    assert said.startswith(f"the run so far has decoding version {VERSION + 1}, and this program knows no later one")
+    assert said.startswith(
+        f"the run so far has decoding version {VERSION + 1}, and this program knows no version later than"
+    )
 
 
 def test_state_without_a_version_is_of_the_first() -> None:

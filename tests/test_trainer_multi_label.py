@@ -429,6 +429,6 @@ def test_bundle_and_dataset_of_different_kinds_are_not_compared(
 
 def test_dataset_without_labels_is_refused(multi_path: Path, bundle_path: Path, tmp_path: Path) -> None:
     pack(find_sources(multi_path.parent / "shapes", unlabelled=True), tmp_path / "bare", PackOptions())
-    says = f"{tmp_path}/bare is unlabelled; training and evaluation need labels: pack it with them, or ask "
+    says = f"{tmp_path}/bare is unlabelled; training and evaluation need labels: pack it with them, or use "
     assert refusal(trainer_run.main, "smoke", f"data={tmp_path}/bare", f"storage.root={tmp_path}").startswith(says)
     assert refusal(trainer_evaluate.main, bundle_path, tmp_path / "bare").startswith(says)

@@ -343,8 +343,8 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
         ("EMPTY", "no pictures in "),
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),
-        ("ftp://host/a", "ftp:// is not read"),
-        ("ftp://host/a/b.png", "ftp:// is not read; name a path of this machine, s3://, gs:// or http(s)://"),
+        ("ftp://host/a", "ftp:// is not supported"),
+        ("ftp://host/a/b.png", "ftp:// is not supported; name a path of this machine, s3://, gs:// or http(s)://"),
     ],
 )
 def test_what_holds_no_pictures_is_refused_in_a_sentence(
@@ -583,7 +583,7 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
         stop_after(patch, 3)
         code, _, err = predict(*arguments, out)
     assert (code, out.exists()) == (130, False)
-    assert "the same command goes on where this one stopped" in err
+    assert "the same command resumes where this one stopped" in err
     os.truncate(name_partial(out), name_partial(out).stat().st_size - 9)  # killed in the middle of its 15th row
     code, _, err = predict(*arguments, out)
     assert (code, err) == (0, "10 pictures are done already; going on from there\n")  # what is computed together stays

@@ -215,7 +215,7 @@ def test_changed_shard_in_the_store_is_refused_with_its_name(
     content = bytearray(storage.read("train/000001.tar"))
     content[700] ^= 1
     storage.write("train/000001.tar", bytes(content))
-    with pytest.raises(ShardError, match=r"changed/train/000001\.tar: sha256 is [0-9a-f]{64}, the dataset says"):
+    with pytest.raises(ShardError, match=r"train/000001\.tar: sha256 is [0-9a-f]{64}, but the dataset's tables have"):
         read_epoch(make_recipe(location, tmp_path))
     assert not list(tmp_path.glob("*.partial"))
 

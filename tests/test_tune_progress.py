@@ -62,7 +62,7 @@ def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
     clock.now = 100.0
     end(progress, "lost", "on_trial_error")
     assert caplog.messages == [
-        "trial 1/5, good: val accuracy 0.9000, finished after 3 of 3 epochs (the best that finished); "
+        "trial 1/5, good: val accuracy 0.9000, finished after 3 of 3 epochs (the best finished so far); "
         "1 min 0 s so far, about 4 min 0 s left",
         "trial 2/5, slow: val accuracy 0.2500, stopped by ASHA after 1 of 3 epochs (best 0.9000, good); "
         "1 min 20 s so far, about 2 min 0 s left",

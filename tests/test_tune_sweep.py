@@ -178,7 +178,7 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_completes_the_sweep(
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     trained = len(read_metrics(first))
     assert 2 <= trained < 30
     done = run(command)

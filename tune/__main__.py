@@ -1,4 +1,4 @@
-"""`python -m tune`: lists its commands."""
+"""`python -m tune`: list its commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep says while it runs: a line for each trial that ends, and one a minute in between."""
+"""Progress of a sweep: a line for each trial that ends, and a line a minute in between."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ logger = logging.getLogger(__name__)
 
 
 class SweepProgress(tune.Callback):
-    """Counts trials that end. What the trials themselves log stays in their folders: many of them would flood a screen.
+    """Logs the results of ended trials. The trials' own messages stay in their folders: they would flood the screen.
 
     Args:
-        trials: All of the sweep.
+        trials: All trials of the sweep.
         every_s: Longest time without a line.
-        clock: Seconds.
+        clock: Returns seconds.
     """
 
     def __init__(self, trials: list[Trial], every_s: float = LINE_EVERY_S, clock: Clock = time.monotonic) -> None:
         self._trials, self._every_s, self._clock = trials, every_s, clock
-        self._began = self._said_at = clock()
+        self._began = self._logged_at = clock()
         self._ended: set[str] = set()
         self._total = sum(trial.recipe.epochs for trial in trials)
 
     def begin(self) -> None:
-        """Say what is coming."""
-        self._say(f"{len(self._trials):,} trials on Ray, at most {self._total:,} epochs")
+        """Log the size of the sweep."""
+        self._log(f"{len(self._trials):,} trials on Ray, at most {self._total:,} epochs")
 
     def count_epochs(self) -> int:
-        """Return how many epochs of all trials are done."""
+        """Return the number of finished epochs of all trials."""
         return sum(len(read_metrics(trial.folder.path)) for trial in self._trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say what came of a trial that ended or was stopped; Tune calls it."""
+        """Log the result of a trial that ended or was stopped; called by Tune."""
         del iteration, trials, info
         self._end(str(trial.config["recipe"]["name"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that a trial crashed for good; Tune calls it."""
+        """Log that a trial crashed for good; called by Tune."""
         del iteration, trials, info
         self._end(str(trial.config["recipe"]["name"]), "crashed")
 
     def tick(self) -> None:
-        """Say how far the sweep is, if nothing was said for so long that the next tick would come too late."""
-        if self._clock() - self._said_at + TICK_S > self._every_s:
-            self._say(
+        """Log the sweep's progress, if the next tick would come too late for a line."""
+        if self._clock() - self._logged_at + TICK_S > self._every_s:
+            self._log(
                 f"{len(self._ended):,} of {len(self._trials):,} trials ended, {self.count_epochs():,} of "
                 f"{self._total:,} epochs done"
             )
@@ -62,7 +62,7 @@ class SweepProgress(tune.Callback):
         if name in self._ended:
             return
         self._ended.add(name)
-        self._say(f"trial {len(self._ended):,}/{len(self._trials):,}, {name}: {self._describe(name, failure)}")
+        self._log(f"trial {len(self._ended):,}/{len(self._trials):,}, {name}: {self._describe(name, failure)}")
 
     def _describe(self, name: str, failure: str) -> str:
         table = read_table(self._trials, {})
@@ -77,17 +77,18 @@ class SweepProgress(tune.Callback):
     def _find_epochs(self, name: str) -> int:
         return next(trial.recipe.epochs for trial in self._trials if trial.name == name)
 
-    def _say(self, line: str) -> None:
-        self._said_at = now = self._clock()
+    def _log(self, line: str) -> None:
+        self._logged_at = now = self._clock()
         times = f"{describe_duration(now - self._began)} so far"
         left = len(self._trials) - len(self._ended)
         if self._ended and left:
-            # Trials that end early count as whole ones: so many of those that are left will do the same.
+            # The estimate counts trials that end early as whole ones: as many of the remaining trials will end early,
+            # too.
             times += f", about {describe_duration((now - self._began) / len(self._ended) * left)} left"
         logger.info("%s; %s", line, times)
 
 
 def _compare(row: Row, best: Row) -> str:
     if row.status == FINISHED and row.trial == best.trial:
-        return "the best that finished"
+        return "the best finished so far"
     return f"best {best.value:.4f}, {best.trial}"

@@ -1,6 +1,6 @@
 """`python -m tune.run RECIPE SPACE [name=value ...]`: sweep, table, best bundle.
 
-The same command goes on after a stop.
+The same command resumes a stopped sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.options).with_absolute_paths()
     space = load_space(arguments.space)
-    from tune.sweep import BEST, run_sweep  # late: Ray and torch take seconds, and mistakes are told before
+    from tune.sweep import BEST, run_sweep  # late import: Ray and torch take seconds; mistakes are reported first
     from tune.table import describe
 
     sweep_dir = RunFolder.of(recipe).path

@@ -1,4 +1,4 @@
-"""The space of a sweep: factors, each with named levels, each a set of changes to the recipe."""
+"""The space of a sweep: factors with named levels, each level a set of changes to the recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class Space(Section):
-    """A full grid over factors, screened by ASHA."""
+    """A full grid over factors, with early stopping by ASHA."""
 
     factors: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
     """{factor: {level: {recipe option: value}}}; every combination of levels is a trial."""
@@ -32,7 +32,7 @@ class Space(Section):
     cpus_per_trial: float = Field(default=1.0, gt=0)
     """CPUs that Ray reserves for a trial, and its torch threads."""
     gpus_per_trial: float = Field(default=0.0, ge=0)
-    """GPUs that Ray reserves for a trial; a fraction shares one."""
+    """GPUs that Ray reserves for a trial; with a fraction, trials share a GPU."""
 
     @field_validator("factors")
     @classmethod
@@ -45,7 +45,7 @@ class Space(Section):
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of levels, and the recipe that it makes."""
+    """One combination of levels, and its recipe."""
 
     name: str
     levels: dict[str, str]
@@ -60,7 +60,7 @@ def load_space(location: str) -> Space:
     """Return the space of a YAML file, or of that name in tune/spaces.
 
     Raises:
-        UsageError: No such space, or one that is not well formed.
+        UsageError: No such space, or an invalid one.
     """
     path = next((path for path in (Path(location), SPACES / f"{location}.yaml") if path.is_file()), None)
     if path is None:
@@ -75,7 +75,7 @@ def load_space(location: str) -> Space:
 
 
 def _parse(text: str) -> Any:
-    """Return what YAML says, with the names of factors and levels as they are written: `no` is a name, not False.
+    """Parse YAML, with names of factors and levels as written: `no` is a name, not False.
 
     >>> _parse("factors: {pretrained: {yes: {epochs: 1}, 0x10: {freeze: no}}}")
     {'factors': {'pretrained': {'yes': {'epochs': 1}, '0x10': {'freeze': False}}}}
@@ -90,7 +90,7 @@ def _parse(text: str) -> Any:
 
 
 def _take_names(node: yaml.Node | None, depth: int) -> None:
-    """Make text of the keys of mappings, so many mappings deep: keys of the space, factors, levels, options."""
+    """Turn the keys of mappings into text, down to `depth`: keys of the space, factors, levels, options."""
     if depth == 0 or not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
@@ -102,15 +102,15 @@ def _take_names(node: yaml.Node | None, depth: int) -> None:
 def make_trials(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
     """Return the trials of the full grid, in the order of the file.
 
-    A trial is judged on the validation part alone; the test part stays untouched until one model is chosen.
+    A trial is evaluated only on the validation split; the test split stays untouched until one model is chosen.
 
     Raises:
-        UsageError: A level sets an option that the recipe does not have, or two trials would have one name.
+        UsageError: A level sets an option that the recipe does not have, or two trials would have the same name.
     """
     trials: list[Trial] = []
     for chosen in itertools.product(*space.factors.values()):
         levels = dict(zip(space.factors, chosen, strict=True))
-        # What was not given stays open: a level that changes the optimizer takes that one's defaults.
+        # Unset options stay unset: a level that changes the optimizer gets that optimizer's defaults.
         values = recipe.model_dump(mode="json", exclude_unset=True)
         for factor, level in levels.items():
             for option, value in space.factors[factor][level].items():

@@ -1,4 +1,4 @@
-"""A sweep: trials on Ray Tune under ASHA, then the table and the best bundle."""
+"""A sweep: trials on Ray Tune with ASHA, then the table and the best bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import threading
 from pathlib import Path
 
-# Read by Ray when it is imported: our bar and table say what its boxes and warnings would.
+# Ray reads these when it is imported: our bar and table replace its boxes and warnings.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
@@ -35,14 +35,14 @@ MAX_FAILURES = 1
 
 
 def run_sweep(recipe: Recipe, space: Space, sweep_dir: Path) -> Table:
-    """Run what is missing of a sweep and return its table; the best bundle is in `sweep_dir/best`.
+    """Run the missing trials of a sweep and return its table; the best bundle is in `sweep_dir/best`.
 
-    A finished sweep is left as it is.
+    A finished sweep is not run again.
 
     Raises:
-        UsageError: The folder belongs to another sweep, another command is at work in it, or the cluster cannot hold
-            a trial.
-        Interrupted: Stopped by Ctrl-C; the same command goes on.
+        UsageError: The folder belongs to another sweep, another command is running in it, or the cluster cannot hold a
+            trial.
+        Interrupted: Stopped by Ctrl-C; the same command resumes.
         ShardError: No trial finished.
     """
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_labels()
@@ -63,7 +63,7 @@ def _run(trials: list[Trial], space: Space, sweep_dir: Path) -> Table:
         crashes = _fit(trials, space, sweep_dir)
         if (sweep_dir / STOP_FILE).exists():
             raise Interrupted(
-                f"interrupted; the trials so far are in {sweep_dir}, and the same command goes on with them"
+                f"interrupted; the trials so far are in {sweep_dir}, and the same command resumes with them"
             )
     table = read_table(trials, crashes)
     write_table(sweep_dir, table)
@@ -76,7 +76,7 @@ def _run(trials: list[Trial], space: Space, sweep_dir: Path) -> Table:
 
 
 def _refuse_misfits(trials: list[Trial], dataset: Dataset) -> None:
-    """Refuse a sweep none of whose trials can learn from the dataset; where some can, each speaks for itself."""
+    """Refuse a sweep if none of its trials fits the dataset; if some do, each misfit trial records its own refusal."""
     refusals = []
     for trial in trials:
         try:
@@ -88,7 +88,7 @@ def _refuse_misfits(trials: list[Trial], dataset: Dataset) -> None:
 
 
 def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
-    """Make the sweep's folder and save what it is a sweep of."""
+    """Make the sweep's folder and save the recipe and space that it belongs to."""
     content = {"recipe": recipe.fingerprint(), "space": space.model_dump(mode="json", include={"factors"})}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     path = sweep_dir / "sweep.yaml"
@@ -100,7 +100,7 @@ def _claim(sweep_dir: Path, recipe: Recipe, space: Space) -> None:
 
 
 def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
-    """Run all trials; return the last words of those that crashed, by name."""
+    """Run all trials; return the last line of the error of each crashed trial, by name."""
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
     recipe, progress = trials[0].recipe, SweepProgress(trials)
     tuner = tune.Tuner(
@@ -152,7 +152,7 @@ def _fit(trials: list[Trial], space: Space, sweep_dir: Path) -> dict[str, str]:
 
 
 def _watch(thread: threading.Thread, trials: list[Trial], sweep_dir: Path, progress: SweepProgress) -> None:
-    """Show how many epochs are done until the thread ends; pass a request to stop on to the trials that run."""
+    """Show the number of finished epochs until the thread ends; pass a stop request on to the running trials."""
     total = sum(trial.recipe.epochs for trial in trials)
     with draw_bar(total=total, unit="epoch", desc=sweep_dir.name) as bar:
         while thread.is_alive():

@@ -1,4 +1,4 @@
-"""The table of a sweep: a row a trial, as CSV and Markdown."""
+"""The table of a sweep: a row per trial, as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tune.space import Trial
 from tune.trial import REFUSAL_FILE
 
 NOTE = (
-    "Trials that ASHA stopped were trained for fewer epochs: their values do not compare with those of finished ones.\n"
-    "One seed a trial: differences of a few pictures are chance.\n"
+    "Trials that ASHA stopped were trained for fewer epochs: their values cannot be compared with those of "
+    "finished ones.\nThere is one seed per trial: differences of a few pictures are chance.\n"
 )
 
 
@@ -23,7 +23,7 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a trial; `value` is the stop metric of its best epoch on the validation part."""
+    """The result of a trial; `value` is the stop metric of its best epoch on the validation split."""
 
     trial: str
     levels: dict[str, str]
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, finished ones first and the best on top; and why other trials have none, by name."""
+    """The rows, finished ones first and the best on top; failures: why other trials have no row, by name."""
 
     metric: str
     rows: list[Row]
@@ -45,12 +45,12 @@ class Table:
 
     @property
     def best(self) -> Row | None:
-        """The best finished row; None where no trial finished."""
+        """The best finished row; None if no trial finished."""
         return self.rows[0] if self.rows and self.rows[0].status == FINISHED else None
 
 
 def read_table(trials: list[Trial], crashes: dict[str, str]) -> Table:
-    """Return what the folders of the trials hold; `crashes` are last words by name, of trials that left no sentence."""
+    """Return the results in the trials' folders; `crashes`: last lines, by name, for trials that left no message."""
     metric = trials[0].recipe.stop.metric
     sign = 1 if trials[0].recipe.stop.lower_is_better else -1
     rows = [row for trial in trials if (row := _read_row(trial)) is not None]
@@ -84,7 +84,7 @@ def write_table(sweep_dir: Path, table: Table) -> None:
 
 
 def describe(table: Table) -> str:
-    """Return the table as Markdown, with what must be known to read it."""
+    """Return the table as Markdown, with notes for reading it."""
     failures = "".join(f"{name} did not train: {sentence}\n" for name, sentence in table.failures.items())
     return f"{format_markdown(tabulate(table))}\n{failures}{NOTE}"
 

@@ -1,4 +1,4 @@
-"""One trial inside a Ray Tune actor: the same loop as everywhere, its epochs reported to the scheduler."""
+"""One trial inside a Ray Tune actor: the same training loop as elsewhere; its epochs are reported to the scheduler."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from trainer.run.job import run_rank
 from trainer.weights.resolve import resolve_recipe
 
 REFUSAL_FILE = "refusal"
-"""In the folder of a trial that cannot train: the sentence that says why."""
+"""File in the folder of a trial that cannot train; it holds the reason."""
 WORST = -1e9
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Train the recipe of `config["recipe"]`, or go on with what its folder holds.
+    """Train the recipe in `config["recipe"]`, or resume it from its folder.
 
-    The folders of the trials are the truth: a restarted sweep reports their epochs again, so that the scheduler
-    judges as before, and trains only what is missing.
+    The trials' folders hold the state of a sweep: a restarted sweep reports their epochs again, so that the scheduler
+    decides as before, and trains only what is missing.
     """
     recipe, sweep_dir = build_recipe(config["recipe"]), Path(config["sweep_dir"])
     folder = RunFolder.of(recipe)
-    # A reused actor runs each trial in a new thread, and new threads begin with the count that was set last.
+    # A reused actor runs each trial in a new thread, and new threads start with the most recently set count.
     torch.set_num_threads(max(1, int(config["cpus"])))
-    # Tune fails the whole sweep over a trial that ends without a report; epoch 0 is on no rung, so that nobody is
-    # compared with this one.
+    # Tune fails the whole sweep if a trial ends without a report; epoch 0 is on no rung, so no trial is compared with
+    # this report.
     tune.report({"epoch": 0, "score": WORST})
     if (sweep_dir / STOP_FILE).exists():
         return
@@ -45,7 +45,7 @@ def run_trial(config: dict[str, Any]) -> None:
     (folder.path / REFUSAL_FILE).unlink(missing_ok=True)
 
     def report(numbers: Numbers) -> None:
-        tune.report(_judge(numbers, recipe))
+        tune.report(_score(numbers, recipe))
         if (sweep_dir / STOP_FILE).exists():
             folder.stop_file.touch()
 
@@ -53,18 +53,18 @@ def run_trial(config: dict[str, Any]) -> None:
         resolved = resolve_recipe(recipe)
         folder.claim(resolved)
         for row in read_metrics(folder.path):
-            tune.report(_judge(row, recipe))
+            tune.report(_score(row, recipe))
         if not folder.is_finished:
-            # The sweep reports what came of the trial; its notes are in its folder.
+            # The sweep logs the trial's result; its notes are in its folder.
             with handing_on(lambda _line: None, logging.INFO):
                 run_rank(resolved, single_rank(), report)
-    except (UsageError, ShardError) as err:  # raising would have Tune try again what cannot heal
+    except (UsageError, ShardError) as err:  # if raised, Tune would retry what cannot succeed
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.path / REFUSAL_FILE, str(err))
 
 
-def _judge(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
-    """Return what the scheduler sees of an epoch; a loss that is not a number is the worst score."""
+def _score(numbers: Numbers, recipe: Recipe) -> dict[str, float]:
+    """Return the scheduler's view of an epoch; a loss that is not finite becomes the worst score."""
     score = numbers[f"val/{recipe.stop.metric}"]
     if recipe.stop.lower_is_better:
         score = -score

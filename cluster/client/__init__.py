@@ -1,4 +1,4 @@
-"""The client of an endpoint: pictures in, answers out, with patience where the endpoint asks for it."""
+"""The client of an endpoint: sends pictures, returns answers, and waits if the endpoint is busy."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _BUSY = {429, 503}
 
 
 class PictureRefusedError(ShardError):
-    """The endpoint does not take this picture; the message is its sentence."""
+    """The endpoint refuses this picture; the message is the endpoint's."""
 
 
 class Client(Closing):
     """A connection to one endpoint, kept open between requests; also a context manager."""
 
     def __init__(self, url: str, timeout_s: float = 30.0, retries: int = 6) -> None:
-        """Prepare; nothing is sent yet.
+        """Prepare a connection; nothing is sent yet.
 
         Args:
-            url: The endpoint, such as http://127.0.0.1:8000.
-            timeout_s: Seconds without a byte from the endpoint after which a request is given up.
-            retries: Further tries where the endpoint is busy or a connection breaks; they wait 0.1 s, 0.2 s, ...
+            url: The endpoint, for example http://127.0.0.1:8000.
+            timeout_s: Seconds without a byte from the endpoint after which a request fails.
+            retries: Retries if the endpoint is busy or a connection breaks; they wait 0.1 s, 0.2 s, ...
 
         Raises:
-            UsageError: `url` is no http(s) address.
+            UsageError: `url` is not an http(s) address.
         """
         self.url = url.rstrip("/")
         self._retries = retries
@@ -45,7 +45,7 @@ class Client(Closing):
         except httpx.InvalidURL:
             usable = False
         if not usable:
-            raise UsageError(f"'{url}' is no address of an endpoint; give one such as http://127.0.0.1:8000")
+            raise UsageError(f"'{url}' is not the address of an endpoint; give one like http://127.0.0.1:8000")
 
     def close(self) -> None:
         """Close the connection."""
@@ -54,28 +54,28 @@ class Client(Closing):
     def predict(self, picture: str | os.PathLike[str] | bytes) -> dict[str, Any]:
         """Return label, labels, probability, probabilities, logits and the bundle's fingerprint for a picture.
 
-        Of a bundle that trainer.decide has changed also decision, abstain, and where it has them ood_score and set.
+        For a bundle changed by trainer.decide, also decision and abstain, and ood_score and set if it has them.
 
         Args:
             picture: Its path, or the bytes of the file.
 
         Raises:
-            PictureRefusedError: Broken, empty, too large.
+            PictureRefusedError: The picture is damaged, empty or too large.
             OSError: The file cannot be read, or the endpoint is not reachable, stays busy, or failed.
         """
-        # Asking twice does no harm, so that a connection that broke can be tried again.
+        # Sending a picture twice does no harm, so requests on broken connections are retried.
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         return self._ask("POST", "/v1/predict", data)
 
     def model(self) -> dict[str, Any]:
-        """Return what is served and how; raises as `predict`."""
+        """Return a description of the served bundle and its options; raises like `predict`."""
         return self._ask("GET", "/v1/model")
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """Return when the endpoint answers.
+        """Wait until the endpoint answers.
 
         Raises:
-            TimeoutError: It does not within `timeout_s`.
+            TimeoutError: It does not answer within `timeout_s`.
         """
         until = time.monotonic() + timeout_s
         while True:
@@ -85,7 +85,9 @@ class Client(Closing):
             except httpx.TransportError:
                 pass
             if time.monotonic() > until:
-                raise TimeoutError(f"{self.url} did not get ready within {timeout_s:g} s; see what its command says")
+                raise TimeoutError(
+                    f"{self.url} did not get ready within {timeout_s:g} s; see the output of its command"
+                )
             time.sleep(0.2)
 
     def _ask(self, method: str, path: str, content: bytes | None = None) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Client(Closing):
         )
 
     def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
-        """Return the answer of one try; what waiting cannot heal is raised as an OSError."""
+        """Return the response of one attempt; errors that waiting cannot cure are raised as OSError."""
         try:
             return self._http.request(
                 method, path, content=content, headers={"content-type": "application/octet-stream"} if content else None
@@ -116,7 +118,7 @@ class Client(Closing):
                 f"no endpoint answers at {self.url} ({err}); start it, or correct the address"
             ) from err
         except httpx.TimeoutException as err:
-            raise TimeoutError(f"{self.url} did not answer in time; look at its load, or allow more time") from err
+            raise TimeoutError(f"{self.url} did not answer in time; check its load, or allow more time") from err
 
     def _read(self, response: httpx.Response) -> dict[str, Any]:
         page = _read_json(response)
@@ -134,15 +136,17 @@ class Client(Closing):
 
 
 def _is_passing(response: httpx.Response) -> bool:
-    """Return whether another try may do better: busy, or a replica died under the request.
+    """Return whether a retry may succeed: the endpoint is busy, or a replica died during the request.
 
-    The endpoint's own faults are JSON; what Ray's proxy says when a replica is gone is plain text.
+    The endpoint's own errors are JSON; those of Ray's proxy for a lost replica are plain text.
     """
     return response.status_code in _BUSY or (response.is_server_error and _read_json(response) is None)
 
 
 def _wait_s(attempt: int, response: httpx.Response | None) -> float:
-    """Return the seconds until the next try, between half and all of 0.1 * 2**attempt, or what the endpoint asks."""
+    """Return the seconds until the next attempt: half to all of 0.1 * 2**attempt, or what the endpoint requests if
+    longer.
+    """
     wait_s = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1)
     asked = response.headers.get("retry-after", "") if response is not None else ""
     return min(max(wait_s, float(asked) * random.uniform(1, 1.5) if asked.isdigit() else 0), LONGEST_WAIT_S)

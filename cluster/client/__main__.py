@@ -1,4 +1,4 @@
-"""`python -m cluster.client URL PICTURE...`: ask an endpoint about pictures."""
+"""`python -m cluster.client URL PICTURE...`: send pictures to an endpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
 
 def _ask(client: Client, path: Path, as_json: bool) -> bool:
-    """Print one line for the picture and return whether it was answered."""
+    """Print one line for the picture; return whether it was answered."""
     try:
         answer = client.predict(path.read_bytes())
     except PictureRefusedError as err:
@@ -57,15 +57,17 @@ def _name(answer: dict[str, Any]) -> str:
 def build_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m cluster.client",
-        description="Print what an endpoint says of pictures, one line each.",
+        description="Print an endpoint's answers for pictures, one line each.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("url", help="the endpoint, such as http://127.0.0.1:8000")
+    parser.add_argument("url", help="the endpoint, for example http://127.0.0.1:8000")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="picture files")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a picture")
-    parser.add_argument("--timeout-s", type=float, default=30.0, help="seconds without an answer to give up after")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per picture")
+    parser.add_argument(
+        "--timeout-s", type=float, default=30.0, help=("seconds without an answer after which a request fails")
+    )
     parser.add_argument("--wait-s", type=float, default=0.0, help="seconds to wait for an endpoint that is starting")
-    parser.add_argument("--retries", type=int, default=6, help="further tries where the endpoint is busy")
+    parser.add_argument("--retries", type=int, default=6, help="retries if the endpoint is busy")
     return parser
 
 

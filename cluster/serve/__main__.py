@@ -1,4 +1,4 @@
-"""`python -m cluster.serve BUNDLE`: keep an endpoint up until Ctrl-C."""
+"""`python -m cluster.serve BUNDLE`: run an endpoint until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
-    from cluster.serve import app, endpoint  # late: they import ray
+    from cluster.serve import app, endpoint  # late imports: they import ray
 
     application = app.build(arguments)
     if read_address() is None:
@@ -43,15 +43,15 @@ def main(argv: list[str]) -> int:
 def build_parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m cluster.serve",
-        description="Serve a bundle over HTTP, in the cluster that RAY_ADDRESS names or in one started here.",
+        description="Serve a bundle over HTTP, in the cluster named by RAY_ADDRESS or in one started here.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     fields = ServeOptions.model_fields
     parser.add_argument("bundle", help="folder of the bundle; every node must see it")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all of this machine's")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
     _add_option(parser, fields, "replicas", int, "processes that each hold the model")
-    _add_option(parser, fields, "max_batch_size", int, "pictures in one forward pass at most")
+    _add_option(parser, fields, "max_batch_size", int, "most pictures in one forward pass")
     _add_option(parser, fields, "batch_wait_ms", float, "milliseconds that a batch's first picture waits for others")
     _add_option(parser, fields, "max_mib", float, "size of a picture file above which it is refused, MiB")
     _add_option(parser, fields, "cpus_per_replica", int, "threads of a replica's model, and CPUs reserved for it")
@@ -60,7 +60,8 @@ def build_parser() -> CommandParser:
         "--backend",
         choices=(AUTO, *BACKENDS),
         default=AUTO,
-        help="what computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager",
+        help="back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, "
+        "or eager",
     )
     return parser
 
@@ -93,7 +94,7 @@ def _wait_for_stop() -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let nobody interrupt the tidying up: a second Ctrl-C would leave processes behind."""
+    """Ignore signals during cleanup: a second Ctrl-C would leave processes behind."""
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield

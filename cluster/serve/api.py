@@ -26,14 +26,14 @@ _BODY = {
 
 
 class Prediction(Answer):
-    """The answer for one picture, and which bundle gave it."""
+    """The answer for one picture, and the bundle that gave it."""
 
     bundle: str
     """Fingerprint of the bundle."""
 
 
 class Endpoint(Protocol):
-    """What the pages need of the replica that they run in."""
+    """What the pages need from their replica."""
 
     max_bytes: int
 
@@ -51,11 +51,11 @@ class Page:
     method: Literal["GET", "POST"]
     path: str
     answer: Callable[[Endpoint, Request], Awaitable[Any]]
-    """Gives what is sent back, as JSON: a dict, or a response of its own."""
+    """Returns the response, as JSON: a dict, or a response object."""
     gives: Any = dict[str, Any]
-    """Type of that, for /openapi.json."""
+    """Type of the response, for /openapi.json."""
     takes: dict[str, Any] | None = None
-    """Body of the request, likewise."""
+    """Body of the request, for /openapi.json."""
 
 
 async def _predict(endpoint: Endpoint, request: Request) -> JSONResponse:
@@ -71,7 +71,7 @@ async def _describe_stats(endpoint: Endpoint, _: Request) -> dict[str, Any]:
     return endpoint.describe_stats()
 
 
-async def _say_healthy(_endpoint: Endpoint, _request: Request) -> dict[str, str]:
+async def _answer_healthy(_endpoint: Endpoint, _request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
@@ -79,12 +79,12 @@ PAGES = (
     Page("POST", "/v1/predict", _predict, gives=Prediction, takes=_BODY),
     Page("GET", "/v1/model", _describe_model),
     Page("GET", "/v1/stats", _describe_stats),
-    Page("GET", "/healthz", _say_healthy, gives=dict[str, str]),
+    Page("GET", "/healthz", _answer_healthy, gives=dict[str, str]),
 )
 
 
 def build_api(endpoint: Endpoint) -> FastAPI:
-    """Return the application whose pages `endpoint` answers."""
+    """Return the application; `endpoint` answers its pages."""
     api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers())
     for page in PAGES:
         api.add_api_route(
@@ -120,16 +120,16 @@ async def _answer_http_error(request: Request, err: HTTPException) -> JSONRespon
         404: f"there is no page {request.url.path}; {pages}",
         405: f"{request.method} is not possible at {request.url.path}; {pages}",
     }
-    return _say(err.status_code, sentences.get(err.status_code, str(err.detail)), err.headers)
+    return _answer_error(err.status_code, sentences.get(err.status_code, str(err.detail)), err.headers)
 
 
 async def _answer_refused_picture(_: Request, err: DecodeError) -> JSONResponse:
-    return _say(422, str(err))
+    return _answer_error(422, str(err))
 
 
 async def _answer_fault(_: Request, err: Exception) -> JSONResponse:
-    return _say(500, f"the endpoint failed on this request ({type(err).__name__}); its log says more")
+    return _answer_error(500, f"the endpoint failed on this request ({type(err).__name__}); see its log")
 
 
-def _say(status: int, sentence: str, headers: Any = None) -> JSONResponse:
+def _answer_error(status: int, sentence: str, headers: Any = None) -> JSONResponse:
     return JSONResponse({"error": sentence}, status, headers=headers)

@@ -30,7 +30,7 @@ _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 @dataclass
 class Stats:
-    """What one replica has done since it started; touched by its event loop only."""
+    """Counts of one replica since it started; only its event loop changes them."""
 
     pictures: int = 0
     """Pictures that went through the model."""
@@ -50,23 +50,23 @@ class Replica:
         logger.info("the replica %s", self._why)
         self._fingerprint = self._bundle.page.fingerprint()
         self._stats = Stats()
-        # Both keep the event loop free. Two, so that one huge picture does not hold up all others; the model's
-        # is single, since `serve.batch` runs one batch at a time.
+        # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
+        # for the model, since `serve.batch` runs one batch at a time.
         self._decoders = ThreadPoolExecutor(max(2, options.cpus_per_replica), "decode")
         self._model = ThreadPoolExecutor(1, "model")
         self._compute.set_max_batch_size(options.max_batch_size)
         self._compute.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return the application; Ray Serve calls it when the model is loaded, so that nothing of it is pickled."""
+        """Return the application; Ray Serve calls this after the model is loaded, so that nothing is pickled."""
         return build_api(self)
 
     async def predict(self, data: bytes) -> Prediction:
         """Return the answer for an encoded picture.
 
         Raises:
-            DecodeError: The picture is refused; it has entered no batch.
-            HTTPException: 500, the model gave no finite logits.
+            DecodeError: The picture is refused; it joined no batch.
+            HTTPException: 500, the model's logits are not finite.
         """
         image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._bundle.prepare, data)
         output = await self._compute(image)
@@ -84,7 +84,7 @@ class Replica:
         return await asyncio.get_running_loop().run_in_executor(self._model, compute_each, self._bundle, images)
 
     def describe_model(self) -> dict[str, Any]:
-        """Return what is served and how, as JSON."""
+        """Return a description of the served bundle and its options, as JSON."""
         page = self._bundle.page.model_dump(mode="json")
         wanted = ("model", "preprocess", "classes", "display_names", "task", "positive", "decision")
         return {
@@ -95,7 +95,7 @@ class Replica:
             "device": str(self._bundle.device),
             "backend": self._why,
             "options": self._options.model_dump(mode="json"),
-            # The rule that is applied; the bundle keeps argmax beside an operating point.
+            # The rule in use; the bundle also keeps argmax beside an operating point.
             "decision": self._bundle.page.decision.state_rule().model_dump(mode="json"),
         }
 
@@ -105,16 +105,17 @@ class Replica:
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
-    """Return the application for options as `ServeOptions` names them.
+    """Return the application for options named as in `ServeOptions`.
 
-    The bundle is loaded once here, so that a bad one is refused with its own sentence before a replica starts.
+    The bundle is loaded once here, so that a bad one is refused with its own message before a replica starts.
 
     Raises:
-        UsageError: An unknown or wrong option, no bundle, or one of another version.
-        ShardError: A damaged bundle, or one whose probes come out differently here.
+        UsageError: An unknown or invalid option, no bundle, or a bundle of another version.
+        ShardError: A damaged bundle, or one whose probes give other results here.
     """
     options = read_options(args)
-    # Of those of a file: they may lack a library or the file. The replica's own CPU or GPU decides the rest.
+    # Back ends that load a file are checked here, because the library or the file may be missing. The others depend on
+    # the replica's own CPU or GPU.
     row = BACKENDS.get(options.backend)
     load_with_backend(options.bundle, backend=options.backend if row and row.of_a_file else "eager")
     deployment = serve.deployment(

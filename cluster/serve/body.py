@@ -1,4 +1,4 @@
-"""One picture's bytes out of a request: raw or multipart, and never more than the limit in memory."""
+"""Reading one picture from a request: raw or multipart, with never more than the limit in memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 FIELD = "file"
-# A request holds its place in the replica while its body arrives; a stalled one must not hold it for ever.
+# A request keeps its slot in the replica while its body arrives; a stalled one must not keep it forever.
 TIMEOUT_S = 60.0
 _MULTIPART = "multipart/form-data"
-# The last is what `curl --data-binary` says of any file.
+# The last is the type that `curl --data-binary` sends for any file.
 _RAW = ("application/octet-stream", "application/x-www-form-urlencoded")
 _FRAMING_BYTES = 64 * 1024  # boundaries and part headers around the picture
 
 
 async def read_picture(request: Request, max_bytes: int, timeout_s: float = TIMEOUT_S) -> bytes:
-    """Return the bytes of the picture that `request` carries.
+    """Return the bytes of the picture in `request`.
 
     Raises:
         HTTPException: 408 after `timeout_s`, 413 over `max_bytes`, 415 for another content type, 422 for another form.
@@ -38,14 +38,14 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     if kind and not kind.startswith("image/") and kind not in _RAW:
         raise HTTPException(
             415,
-            f"content type {kind} is not taken; send the picture as image/*, as application/octet-stream, "
-            f"or as multipart/form-data with one field '{FIELD}' (curl -F {FIELD}=@picture.jpg)",
+            f"content type {kind} is not supported; send the picture as image/*, as application/octet-stream, or as "
+            f"multipart/form-data with one field '{FIELD}' (curl -F {FIELD}=@picture.jpg)",
         )
     return b"".join([chunk async for chunk in _stream(request, max_bytes, max_bytes)])
 
 
 async def _stream(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield the body; the announced and the real size are both held to `limit` bytes."""
+    """Yield the body; both its announced and its actual size are limited to `limit` bytes."""
     size = int(request.headers.get("content-length", 0))
     if size > limit:
         raise _too_large(f"{size:,}", max_bytes)
@@ -79,7 +79,7 @@ def _only_file(form: FormData) -> UploadFile:
     found = ", ".join(f"'{name}'" + ("" if isinstance(value, UploadFile) else " (text)") for name, value in fields)
     raise HTTPException(
         422,
-        f"the form must hold one file in a field named '{FIELD}', got {found or 'none'}; send one picture a request",
+        f"the form must hold one file in a field named '{FIELD}', got {found or 'none'}; send one picture per request",
     )
 
 

@@ -1,4 +1,4 @@
-"""The endpoint as one application of a Ray cluster: check its place, put it there, take it away."""
+"""The endpoint as one application of a Ray cluster: check its port and resources, deploy it, remove it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def check_port(host: str, port: int) -> None:
-    """Return when `host`:`port` can be listened on.
+    """Check that `host`:`port` can be listened on.
 
     Raises:
-        UsageError: It is taken, forbidden, or not of this machine.
+        UsageError: It is in use, forbidden, or not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released is free
             probe.bind(address)
     except OSError as err:
         raise UsageError(_explain(err, host, port)) from err
@@ -37,17 +37,17 @@ def check_port(host: str, port: int) -> None:
 
 def _explain(err: OSError, host: str, port: int) -> str:
     if err.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken by another program; stop that, or choose another with --port"
+        return f"port {port} of {host} is in use by another program; stop that, or choose another with --port"
     if err.errno == errno.EACCES:
         return f"port {port} needs root; choose one above 1023 with --port"
-    return f"{host} is no address of this machine ({err.strerror}); use --host 127.0.0.1, or 0.0.0.0 for all"
+    return f"{host} is not an address of this machine ({err.strerror}); use --host 127.0.0.1, or 0.0.0.0 for all"
 
 
 def check_place(host: str, port: int) -> None:
-    """Return when the joined cluster can listen on `port`: its Serve does already, or nobody does.
+    """Check that the joined cluster can listen on `port`: its Serve already does, or the port is free.
 
     Raises:
-        UsageError: Serve runs there on another port, or another program has the port.
+        UsageError: Serve runs there on another port, or another program uses the port.
     """
     there = read_serve_port()
     if there is None:
@@ -60,7 +60,7 @@ def check_place(host: str, port: int) -> None:
 
 
 def check_resources(options: ServeOptions) -> None:
-    """Return when the cluster, as it is now, can hold all replicas.
+    """Check that the cluster, as it is now, can hold all replicas.
 
     Raises:
         UsageError: It has too few CPUs or GPUs.
@@ -70,24 +70,24 @@ def check_resources(options: ServeOptions) -> None:
         needed, there = each * options.replicas, total.get(kind, 0)
         if needed > there:
             raise UsageError(
-                f"{options.replicas} replicas of {each:g} {kind} need {needed:g}, this machine has {there:g}; "
+                f"{options.replicas} replicas of {each:g} {kind} need {needed:g}, but this machine has {there:g}; "
                 f"lower --replicas or --{kind.lower()}s-per-replica"
             )
 
 
 def deploy(application: serve.Application, host: str, port: int, name: str = APPLICATION) -> None:
-    """Return when `application` answers; one of the same name is replaced.
+    """Deploy `application`, replacing one of the same name, and return when it answers.
 
     Raises:
         ShardError: Its replicas cannot start.
-        UsageError: Another application has its pages.
+        UsageError: Another application uses its pages.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": host, "port": port}, logging_config=_LOGGING)
     target = serve.RunTarget(application, name=name, route_prefix="/", logging_config=_LOGGING)
     try:
         serve.run_many([target])
-    except RayServeException as err:  # one of another name has the same pages
+    except RayServeException as err:  # an application of another name has the same pages
         raise UsageError(
             f"the cluster's Ray Serve refuses the endpoint: {_last_line(str(err))} Delete that one first"
         ) from err
@@ -96,7 +96,7 @@ def deploy(application: serve.Application, host: str, port: int, name: str = APP
 
 
 def remove(everything: bool, name: str = APPLICATION) -> None:
-    """Take the application away; `everything` ends Ray too, as is right where it was started here."""
+    """Remove the application; `everything` also ends Ray, if it was started here."""
     with suppress(RayServeException):  # Serve has not started yet
         serve.delete(name)
     if everything:
@@ -104,13 +104,13 @@ def remove(everything: bool, name: str = APPLICATION) -> None:
 
 
 def _read_reason(name: str) -> str:
-    """Return what Serve recorded of the replica's failure, empty when that is nothing."""
+    """Return the reason that Serve recorded for the replica's failure, empty if there is none."""
     application = serve.status().applications.get(name)
     messages = [state.message for state in application.deployments.values()] if application else []
     return _last_line("\n".join(messages))
 
 
 def _last_line(text: str) -> str:
-    """Return the sentence at the end of a traceback, which is what Serve's messages are."""
+    """Return the last sentence of a traceback, which Serve's messages contain."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1]) if lines else ""

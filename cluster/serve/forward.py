@@ -1,4 +1,4 @@
-"""The forward pass of one batch, in which no picture can spoil the answer of another."""
+"""The forward pass of one batch, in which a bad picture cannot spoil the answers for others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 def compute_each(bundle: Bundle, images: Sequence[Tensor]) -> list[Output | Exception]:
-    """Return what the model says, or the exception, for each of images uint8[C, S, S].
+    """Return the model's output, or the exception, for each of images uint8[C, S, S].
 
-    A batch that fails is halved until the ones that fail stand alone: Ray Serve would otherwise hand one
-    exception to every request of the batch. It also gets a batch through that is too large for the memory.
+    A batch that fails is halved until the failing pictures are alone: Ray Serve would otherwise pass one exception to
+    every request of the batch. Halving also helps if a batch is too large for the memory.
     """
     try:
         return [*bundle.compute(torch.stack(list(images)))]
-    except Exception as err:  # whatever it was, its request gets it
+    except Exception as err:  # any error is passed on to its request
         if len(images) == 1:
             return [err]
         logger.warning("a batch of %d failed and is halved: %s", len(images), err)

@@ -1,4 +1,4 @@
-"""What an endpoint can be told: one model for the command line and for `serve run ... key=value`."""
+"""Options of an endpoint, the same for the command line and for `serve run ... key=value`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shards.cli.options import Options
 from shards.errors import UsageError
 from trainer.contract.model.names import AUTO, check_backend
 
-# Pictures that wait in each proxy, for each that may be in a replica; the proxy holds their bytes in memory.
+# Pictures that wait in each proxy, per picture that may be in a replica; the proxy holds their bytes in memory.
 QUEUED_PER_ONGOING = 2
 
 
@@ -26,17 +26,17 @@ class ServeOptions(Options):
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     max_batch_size: int = Field(default=16, ge=1, le=4096)
-    """Pictures in one forward pass at most."""
+    """Most pictures in one forward pass."""
     batch_wait_ms: float = Field(default=5.0, ge=0, le=10_000)
     """Milliseconds that the first picture of a batch waits for others."""
     max_mib: float = Field(default=32.0, gt=0)
-    """Size of a picture file above which it is refused, MiB."""
+    """Size of a picture file in MiB above which it is refused."""
     cpus_per_replica: int = Field(default=1, ge=1)
-    """Threads of the model, and CPUs that Ray reserves."""
+    """Threads of the model, and CPUs that Ray reserves for a replica."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
-    """GPUs that Ray reserves; 0 computes on the CPU, 0.5 lets two replicas share one."""
+    """GPUs that Ray reserves for a replica; 0 computes on the CPU, 0.5 lets two replicas share a GPU."""
     backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
-    """What computes; auto is what `trainer.bench --choose` recorded for the replica's CPU, or eager."""
+    """Back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
     @field_validator("bundle")
     @classmethod
@@ -46,17 +46,17 @@ class ServeOptions(Options):
 
     @property
     def max_bytes(self) -> int:
-        """Size of a picture file above which it is refused, bytes."""
+        """Size of a picture file in bytes above which it is refused."""
         return int(self.max_mib * 2**20)
 
     @property
     def max_ongoing(self) -> int:
-        """Requests in a replica at once: a batch in the model, and the next one on its way."""
+        """Requests in a replica at once: a batch in the model, and the next one."""
         return 2 * self.max_batch_size
 
     @property
     def max_queued(self) -> int:
-        """Requests that wait at each proxy; more are turned away with 503."""
+        """Requests that wait at each proxy; further ones are refused with 503."""
         return QUEUED_PER_ONGOING * self.max_ongoing * self.replicas
 
 

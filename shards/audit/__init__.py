@@ -1,1 +1,1 @@
-"""What is wrong with the pictures: unreadable files, duplicates, leaks between splits, conflicting labels."""
+"""Faults of a set of pictures: unreadable files, duplicates, leaks between splits, conflicting labels."""

@@ -1,4 +1,4 @@
-"""One verdict on a set of pictures: who is readable, which split each gets, which are equal, what must not be."""
+"""The audit of a set of pictures: which are readable, the split of each, which are equal, and the faults found."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy.typing as npt
 
 from shards.audit.duplicates import Pairs, correlate, find_duplicates, join_parts
 from shards.audit.examine import Examined
-from shards.audit.findings import Findings, judge
+from shards.audit.findings import Findings, collect_findings
 from shards.errors import ShardError
 from shards.pictures.decode import DecodeOptions
 from shards.sources.model import Source
 from shards.splits.splits import SplitOptions, assign_splits
 
 _NAMED = 5
-"""Pictures that a sentence names."""
+"""Pictures that a message names."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is known of every picture; all sequences have one entry for each source.
+    """What is known of every picture; all sequences have one entry per source.
 
-    splits: '' for a picture that is unreadable, or left out by --fraction.
+    splits: '' for a picture that is unreadable or left out by --fraction.
     """
 
     sources: Sequence[Source]
@@ -35,28 +35,28 @@ class Audit:
     notes: list[str] = field(default_factory=list)
 
     def similarity(self, left: int, right: int) -> float:
-        """Return how alike two pictures of a cluster are, as correlation of their thumbnails, 1 for equal pixels."""
+        """Return the similarity of two pictures: the correlation of their thumbnails, 1 for equal pixels."""
         hashes = self.examined.facts["pixels_xxh3"]
         if hashes[left].as_py() == hashes[right].as_py():
             return 1.0
         return correlate(self.examined.thumbnails[[left]], self.examined.thumbnails[[right]]).item()
 
     def without(self, rows: Iterable[int]) -> Audit:
-        """Return the verdict on the pictures that are left when some are taken out."""
+        """Return the audit of the remaining pictures when `rows` are taken out."""
         splits = list(self.splits)
         for row in rows:
             splits[row] = ""
-        return replace(self, splits=splits, findings=_judge(self.sources, splits, self.pairs))
+        return replace(self, splits=splits, findings=_collect(self.sources, splits, self.pairs))
 
 
 def find_rejected(examined: Examined) -> npt.NDArray[np.int64]:
-    """Return int64[n]: the positions of the pictures that cannot be read."""
+    """Return int64[n]: the positions of the unreadable pictures."""
     kinds = examined.facts["kind"].to_numpy(zero_copy_only=False)
     return np.flatnonzero(kinds != "").astype(np.int64)
 
 
 def list_rejected(sources: Sequence[Source], examined: Examined) -> list[tuple[str, str]]:
-    """Return name and reason of every picture that cannot be read."""
+    """Return name and reason of every unreadable picture."""
     reasons = examined.facts["reason"]
     return [(sources[row].name, reasons[row].as_py()) for row in find_rejected(examined).tolist()]
 
@@ -64,12 +64,12 @@ def list_rejected(sources: Sequence[Source], examined: Examined) -> list[tuple[s
 def audit_pictures(
     sources: Sequence[Source], examined: Examined, options: SplitOptions, edited: Pairs | None = None
 ) -> Audit:
-    """Return the verdict. Equal pictures without a given split come into the same one, so they cannot leak.
+    """Return the audit. Equal pictures without a given split get the same one, so they cannot leak.
 
-    edited: Copies that were edited, where they were looked for; they count as equal pictures.
+    edited: Edited copies, if they were looked for; they count as equal pictures.
 
     Raises:
-        UsageError: Split options that the sources do not allow.
+        UsageError: Split options that do not fit the sources.
     """
     pairs = join_parts([_find_pairs(examined), *([] if edited is None else [edited])])
     readable = np.setdiff1d(np.arange(len(sources)), find_rejected(examined))
@@ -88,11 +88,11 @@ def audit_pictures(
     for row, split in zip(readable.tolist(), assigned.splits, strict=True):
         splits[row] = split
     notes = [*assigned.notes, *describe_hidden(sources, examined)]
-    return Audit(sources, examined, splits, pairs, _judge(sources, splits, pairs), notes)
+    return Audit(sources, examined, splits, pairs, _collect(sources, splits, pairs), notes)
 
 
-def _judge(sources: Sequence[Source], splits: list[str], pairs: Pairs) -> Findings:
-    return judge(
+def _collect(sources: Sequence[Source], splits: list[str], pairs: Pairs) -> Findings:
+    return collect_findings(
         [source.name for source in sources],
         splits,
         [source.labels for source in sources],
@@ -103,7 +103,7 @@ def _judge(sources: Sequence[Source], splits: list[str], pairs: Pairs) -> Findin
 
 def _find_pairs(examined: Examined) -> Pairs:
     facts = examined.facts
-    # A picture that cannot be read is equal to none, not even to another such.
+    # An unreadable picture equals no other, not even another unreadable one.
     hashes = [text or f"row {row}" for row, text in enumerate(facts["pixels_xxh3"].to_pylist())]
     return find_duplicates(
         hashes,
@@ -115,7 +115,7 @@ def _find_pairs(examined: Examined) -> Pairs:
 
 
 def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: float) -> None:
-    """Raise a ShardError when more than `max_rate` of all pictures cannot be read."""
+    """Raise a ShardError if more than `max_rate` of all pictures are unreadable."""
     rejected = list_rejected(sources, examined)
     if len(rejected) <= max_rate * len(sources):
         return
@@ -126,7 +126,7 @@ def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: floa
     remedies = ["Repair or remove them, or raise --max-reject-rate"] if len(large) < len(rejected) else []
     if large:
         which = f"{len(large):,} of them" if remedies else "All of them"
-        remedies.append(f"{which} are over the limit of pixels: raise --max-pixels to read pictures as large")
+        remedies.append(f"{which} are over the limit of pixels: raise --max-pixels to read pictures of that size")
     raise ShardError(
         f"{len(rejected):,} of {len(sources):,} pictures cannot be read, over the limit of {max_rate:.1%}; "
         f"the first is {name}: {reason}. {'. '.join(remedies)}"
@@ -134,9 +134,9 @@ def refuse_rejects(sources: Sequence[Source], examined: Examined, max_rate: floa
 
 
 def refuse_unknown_range(examined: Examined, options: DecodeOptions) -> None:
-    """Raise a ShardError when deep pictures leave the top bit unused: a 12-bit X-ray would come out black.
+    """Raise a ShardError if deep pictures leave the top bit unused: a 12-bit X-ray would come out black.
 
-    Those of each number of bits are looked at by themselves.
+    Pictures of each bit depth are checked separately.
     """
     if options.gray_range is not None:
         return
@@ -153,20 +153,20 @@ def refuse_unknown_range(examined: Examined, options: DecodeOptions) -> None:
 def _describe_dark(white: float, peak: float) -> str:
     bits, used = int(white).bit_length(), max(1, int(peak).bit_length())
     return (
-        f"the pictures of {'more than 8' if bits == 16 else bits} bits use values up to {peak:g} of {white:g}, so they "
-        "would come out dark; say which values are black and white, for example "
-        f"--bits {used} (the same as --range 0,{2**used - 1}), or --bits {bits} to take them as they are"
+        f"the pictures of {'more than 8' if bits == 16 else bits} bits use values up to {peak:g} of {white:g}, so "
+        f"they would come out dark; give the values of black and white, for example --bits {used} (the same as "
+        f"--range 0,{2**used - 1}), or --bits {bits} to use them unchanged"
     )
 
 
 def describe_hidden(sources: Sequence[Source], examined: Examined) -> list[str]:
-    """Return a sentence that counts and names the pictures of which nothing is seen; none where there are none."""
+    """Return a note that counts and names fully transparent pictures; an empty list if there are none."""
     hidden = zip(sources, examined.facts["hidden"].to_pylist(), strict=True)
     names = [source.name for source, is_hidden in hidden if is_hidden]
     if not names:
         return []
-    are = f"1 picture is wholly transparent ({names[0]})"
+    are = f"1 picture is fully transparent ({names[0]})"
     if len(names) > 1:
         shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        are = f"{len(names):,} pictures are wholly transparent ({shown})"
-    return [f"{are}, so nothing but the background is seen; repair or remove them, or save them without alpha"]
+        are = f"{len(names):,} pictures are fully transparent ({shown})"
+    return [f"{are}, so only the background is visible; repair or remove them, or save them without alpha"]

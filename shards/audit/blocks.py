@@ -1,4 +1,4 @@
-"""Blocks of a picture: what is around the extremes of its band-pass, in any place, and how it lies when turned."""
+"""Blocks of a picture: the surroundings of the extremes of its band-pass, and their positions in a turned picture."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 SIDE = 256
-"""Pixels of the longer side at which blocks are looked for, as near as halving or doubling leads to it."""
+"""Longer side in pixels at which blocks are found, reached approximately by factors of two."""
 MOST_BLOCKS = 64
-"""Of a picture, the strongest."""
+"""Most blocks of a picture; the strongest are kept."""
 GRID = 9
-"""Values on a side of a block."""
+"""Values along a side of a block."""
 _STEP = 3
 _REACH = (GRID // 2) * _STEP + 1
 _FINE, _COARSE = 1.5, 3.0
-"""Standard deviations in pixels of what the band-pass keeps."""
+"""Standard deviations, in pixels, of the two Gaussians of the band-pass."""
 _APART = 9
 _FLAT = 8
-"""Difference of values up to which a margin has one."""
+"""Largest difference of values within a margin that is trimmed."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Of a picture. places: float32[n, 2], y and x from its middle; values: float32[n, 9, 9] of mean 0 and length 1."""
+    """Blocks of pictures. places: float32[n, 2], y and x from the picture's middle; values: float32[n, 9, 9], each of
+    mean 0 and length 1.
+    """
 
     places: Floats
     values: Floats
 
     def of(self, owners: Ints, picture: int) -> Blocks:
-        """Return those of one picture, of those of all in ascending order."""
+        """Return the blocks of one picture; `owners` is the picture of each block, ascending."""
         mine = slice(*np.searchsorted(owners, [picture, picture + 1]).tolist())
         return Blocks(self.places[mine], self.values[mine])
 
@@ -47,7 +49,7 @@ NO_BLOCKS = Blocks(np.empty((0, 2), np.float32), np.empty((0, GRID, GRID), np.fl
 
 @dataclass(frozen=True)
 class Turn:
-    """One of the eight ways to lay a square on itself. values: of squares [n, S, S]; places: of [n, 2]."""
+    """One of the eight symmetries of a square. values: maps squares [n, S, S]; places: maps positions [n, 2]."""
 
     values: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     places: Callable[[Floats], Floats]
@@ -60,17 +62,17 @@ TURNS = (
     Turn(lambda v: v[:, ::-1, ::-1], lambda p: -p),
     Turn(lambda v: v.transpose(0, 2, 1), lambda p: p[:, ::-1]),
     Turn(lambda v: v[:, ::-1, ::-1].transpose(0, 2, 1), lambda p: -p[:, ::-1]),
-    # Quarters to the left and to the right find a pair from its two pictures. Both are looked for all the same: blocks
-    # that are rare among turned pictures may be common among those that stand upright.
+    # A quarter turn in either direction finds the same pair from one of its two pictures. Both are tried: blocks that
+    # are rare among turned pictures may be common among upright ones.
     Turn(lambda v: v.transpose(0, 2, 1)[:, ::-1], lambda p: p[:, ::-1] * (-1, 1)),
     Turn(lambda v: v.transpose(0, 2, 1)[:, :, ::-1], lambda p: p[:, ::-1] * (1, -1)),
 )
 
 
 def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
-    """Return the blocks of uint8[H, W, 3]."""
+    """Return the blocks of a picture, uint8[H, W, 3]."""
     image = _trim(Image.fromarray(pixels).convert("L"))
-    factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep one scale
+    factor = 2.0 ** round(np.log2(SIDE / max(image.size)))  # a crop and its original keep the same scale
     width, height = (max(1, round(side * factor)) for side in image.size)
     gray = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
     fine = gaussian_filter(gray, _FINE)
@@ -90,10 +92,10 @@ def find_blocks(pixels: npt.NDArray[np.uint8]) -> Blocks:
 
 
 def _trim(image: Image.Image) -> Image.Image:
-    """Return a gray picture without margins of one value: the edge of a border would be the strongest of all."""
+    """Crop margins of a single value from a gray picture: the edge of a border would be its strongest extreme."""
     pixels = np.asarray(image)
     rows, columns = (np.flatnonzero(np.ptp(pixels, axis=axis) > _FLAT) for axis in (1, 0))
     if not len(rows) or not len(columns):
         return image
-    # A row of a picture with borders left and right is not flat, one of its border is.
+    # With borders left and right, a row of the picture is not flat but a row of a top border is.
     return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))

@@ -1,11 +1,10 @@
-"""Which pictures are equal: in every pixel, or but for size, compression and a little brightness.
+"""Equal pictures: equal in every pixel, or except for size, compression and small changes of brightness.
 
-Equal pixels have equal hashes. Nearly equal pictures are those whose thumbnails correlate. They are looked for among
-pictures of one perceptual hash, then among each one's nearest neighbours on the axes along which the set's thumbnails
-differ most. X-rays and solar cells all look alike: comparing all perceptual hashes that differ in a few bits costs
-64 CPU seconds for 5,000 such pictures and grows with their square, and misses pairs besides. A picture that is a third
-brighter, bent by a gamma, mirrored, turned, cropped by a hundredth or bordered is no duplicate here; `edited` looks for
-those.
+Equal pixels have equal hashes. Nearly equal pictures have thumbnails that correlate. Candidates are pictures with the
+same perceptual hash, then each picture's nearest neighbours along the axes on which the set's thumbnails differ most.
+X-rays and solar cells all look alike: comparing all perceptual hashes that differ in a few bits takes 64 CPU seconds
+for 5,000 such pictures, grows with their square, and still misses pairs. Pictures that are a third brighter, changed by
+a gamma, mirrored, turned, cropped by a hundredth or bordered are not found here; `edited` finds them.
 """
 
 from __future__ import annotations
@@ -21,18 +20,19 @@ Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 MIN_CORRELATION = 0.9988
-"""Of two thumbnails of nearly equal pictures. The most similar two different cells of ELPV, which all look alike, have
-0.99839. Of copies of its cells (JPEG of quality 50, half and double size, 10 % more or less brightness or contrast) all
-have more than this, but for 3 % of the brighter ones, whose highlights are clipped; of copies of photographs, 90 to
-100 %: tests/bench/results/2026-11-24-near-duplicates-elpv.md."""
+"""Least correlation of the thumbnails of nearly equal pictures. The most similar two different cells of ELPV, which all
+look alike, have 0.99839. Copies of its cells (JPEG of quality 50, half and double size, 10 % more or less brightness or
+contrast) all have more than this value, except 3 % of the brighter ones, whose highlights are clipped; of copies of
+photographs, 90 to 100 %: tests/bench/results/2026-11-24-near-duplicates-elpv.md."""
 MIN_SIDE = 32
-"""Pictures below it on a side are compared exactly only: written digits of 28 pixels are nearly equal by the dozen."""
+"""Pictures with a shorter side below this are only compared exactly: many written digits of 28 pixels are nearly equal.
+"""
 MIN_CONTRAST = 4.0
-"""Standard deviation of a thumbnail, 0..255, below which a picture is flat and compared exactly only."""
+"""Standard deviation of a thumbnail, 0..255, below which a picture is flat and only compared exactly."""
 MAX_LEADERS = 32
-"""Pictures of one perceptual hash that are each compared with all the rest of it."""
+"""Pictures of one perceptual hash that are compared with all others of that hash."""
 NEIGHBOURS = 16
-"""Nearest pictures that each one is compared with; of a larger cluster, enough to link it."""
+"""Nearest pictures that each picture is compared with; enough to link larger clusters."""
 
 _AXES = 16
 _SAMPLE = 1024
@@ -42,9 +42,9 @@ _NONE = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Pairs:
-    """Equal pictures, as pairs of positions with left < right; they link every picture of a cluster to another one.
+    """Equal pictures, as pairs of positions with left < right; they link every picture of a cluster to another.
 
-    similarity: correlation of the thumbnails, 1 where every pixel is equal.
+    similarity: correlation of the thumbnails, 1 if every pixel is equal.
     """
 
     left: Ints
@@ -61,12 +61,12 @@ def find_duplicates(
 ) -> Pairs:
     """Return the equal pictures among n.
 
-    Of a million equal pictures each is paired with the first, so the pairs are never many more than the pictures.
+    Equal pixels are paired with the first such picture only, so there are never many more pairs than pictures.
 
     Args:
         hashes: Hash of each picture's pixels.
         phashes: uint64[n], perceptual hashes.
-        thumbnails: uint8[n, T * T]; may lie on disk, only candidates are read.
+        thumbnails: uint8[n, T * T]; may be on disk, only candidates are read.
         widths: int[n], pixels.
         heights: int[n], pixels.
     """
@@ -77,7 +77,7 @@ def find_duplicates(
 
 
 def _pair_equal(hashes: Sequence[str]) -> tuple[Ints, Pairs]:
-    """Return the first picture of each hash, and the pairs of it with the others."""
+    """Return the first picture of each hash, and its pairs with the others."""
     first: dict[str, int] = {}
     left, right = [], []
     for row, text in enumerate(hashes):
@@ -95,7 +95,7 @@ def _pairs(left: Ints, right: Ints, similarity: npt.NDArray[np.float32] | None) 
 
 
 class _Matcher:
-    """Finds pairs of nearly equal pictures among thumbnails that are not flat."""
+    """Finds pairs of nearly equal pictures; their thumbnails must not be flat."""
 
     def __init__(self, phashes: Hashes, thumbnails: npt.NDArray[np.uint8]) -> None:
         self._phashes = phashes
@@ -108,9 +108,9 @@ class _Matcher:
         return _keep_once(join_parts(found))
 
     def _match_hash(self, rows: Ints) -> tuple[Ints, Pairs]:
-        """Pair pictures of one perceptual hash with the first that they equal; return the others, and the pairs.
+        """Pair pictures of one perceptual hash with the first that they equal; return the unpaired ones, and the pairs.
 
-        Thousands of nearly equal pictures would each be a neighbour of all others; this leaves a few of them.
+        Without this, each of thousands of nearly equal pictures would be a neighbour of all others.
         """
         order = rows[np.argsort(self._phashes[rows], kind="stable")]
         values = self._phashes[order]
@@ -131,11 +131,11 @@ class _Matcher:
         return np.concatenate([_NONE, *leaders]), join_parts(found)
 
     def _find_neighbours(self, rows: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """Yield (left, right) of pictures that may be nearly equal, some of them twice.
+        """Yield (left, right) of pictures that may be nearly equal; pairs may repeat.
 
-        Unit vectors that correlate to c lie sqrt(2 - 2c) apart, and their projections no further: within the radius
-        no pair is missed. The axes are those along which the pictures differ most, which in a set whose pictures all
-        look alike are not the lowest frequencies.
+        Unit vectors with correlation c are sqrt(2 - 2c) apart, and their projections at most that: no pair within the
+        radius is missed. The axes are those along which the pictures differ most; in a set of similar pictures, these
+        are not the lowest frequencies.
         """
         if len(rows) < 2:
             return
@@ -143,7 +143,7 @@ class _Matcher:
         axes = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)[2][:_AXES].T
         points = np.concatenate([normalise(self._thumbnails[part]) @ axes for part in _chunks(rows)])
         tree = cKDTree(points)
-        radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3  # for the rounding of float32
+        radius = np.sqrt(2 - 2 * MIN_CORRELATION) + 1e-3  # allows for float32 rounding
         for part in _chunks(np.arange(len(rows))):
             places = tree.query(points[part], NEIGHBOURS + 1, distance_upper_bound=radius)[1]
             own, column = np.nonzero(places < len(rows))
@@ -151,7 +151,7 @@ class _Matcher:
             yield left[left != right], right[left != right]
 
     def _confirm(self, left: Ints, right: Ints) -> Pairs:
-        """Return those pairs whose thumbnails correlate."""
+        """Return the pairs whose thumbnails correlate."""
         alike = np.empty(len(left), dtype=np.float32)
         for part in _chunks(np.arange(len(left))):
             alike[part] = correlate(self._thumbnails[left[part]], self._thumbnails[right[part]])
@@ -166,12 +166,12 @@ def drop_flat(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> Ints:
 
 
 def join_parts(parts: Sequence[Pairs]) -> Pairs:
-    """Return the pairs of all parts; one may be in several."""
+    """Return the pairs of all parts; duplicates are possible."""
     return Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pairs.__dataclass_fields__))
 
 
 def _keep_once(pairs: Pairs) -> Pairs:
-    """Return the pairs, each with left < right and once."""
+    """Return each pair once, with left < right."""
     ends = np.sort(np.stack([pairs.left, pairs.right], axis=1), axis=1)
     ends, first = np.unique(ends, axis=0, return_index=True)
     return Pairs(ends[:, 0], ends[:, 1], pairs.similarity[first], pairs.exact[first])
@@ -183,13 +183,13 @@ def _chunks(values: Ints) -> Iterator[Ints]:
 
 
 def correlate(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return float32[n]: correlation of thumbnails uint8[n, T * T], row by row; 0 where one has no contrast at all."""
+    """Return float32[n]: the row-wise correlation of thumbnails uint8[n, T * T]; 0 if one is constant."""
     alike: npt.NDArray[np.float32] = np.einsum("ij,ij->i", normalise(left), normalise(right))
     return alike
 
 
 def normalise(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return float32[n, T * T]: rows of mean 0 and length 1, which brightness and contrast do not change."""
+    """Return float32[n, T * T]: rows of mean 0 and length 1, independent of brightness and contrast."""
     values = thumbnails.astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     normed: npt.NDArray[np.float32] = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)

@@ -1,10 +1,10 @@
-"""Copies that were edited: mirrored, turned, cropped or bordered pictures, by blocks that few pictures share.
+"""Edited copies: mirrored, turned, cropped or bordered pictures, found by blocks that few pictures share.
 
-A picture has blocks: small squares around the extremes of its band-pass, wherever they are. Two pictures are copies
-where several blocks are alike that no third picture has, and lie in one as in the other but for one scale and shift,
-after one of the eight ways to turn and mirror a picture. In sets whose pictures all look alike, most blocks (edges of
-a cell, bars across it) are in all of them and say nothing; what is left is texture and grain, which a copy has and
-another photograph of the same thing has not.
+Blocks are small squares around the extremes of a picture's band-pass. Two pictures are copies if they share several
+blocks that almost no other picture has, at the same relative positions up to one scale and shift, after one of the
+eight ways to turn and mirror a picture. In sets of similar pictures, most blocks (edges of a cell, bars across it) are
+in all pictures and prove nothing; what remains is texture and grain, which a copy shares and another photograph of the
+same object does not.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ from shards.sources.model import Source, SourceList, Store
 from shards.workers.pools import Pool
 
 MIN_ALIKE = 0.98
-"""Correlation of two blocks from which on they are alike."""
+"""Least correlation of two blocks that count as alike."""
 MOST_SHARING = 3
-"""Other pictures that may have a block, or it says nothing."""
+"""A block that more other pictures than this have is ignored."""
 MIN_BLOCKS = 6
-"""Blocks that two pictures and few others must share."""
+"""Rare blocks that two pictures must share."""
 LEAST_ALIKE = 0.97
-"""Correlation of two blocks that lie where they should in a copy."""
+"""Least correlation of two blocks at matching positions."""
 MIN_SHARE = 0.86
-"""Of the blocks of one picture that lie in the other, so many must be alike there. Of neighbouring cells of ELPV up to
-0.85 are. Copies of its cells that are missed have too few rare blocks, or were compressed or relit besides:
+"""Least share of the blocks of one picture lying in the other that must be alike there. Neighbouring cells of ELPV
+reach 0.85. Copies of its cells that are missed have too few rare blocks, or were also compressed or relit:
 tests/bench/results/2026-11-30-edited-copies.md."""
 _NEAR = 3.0
-"""Pixels by which a shared block may lie elsewhere."""
+"""Tolerance of a shared block's position in pixels."""
 _SCALES = (0.7, 1.43)
 _TRIALS = 40
 _SPREAD = SIDE / 5
-"""Pixels that the shared blocks must reach over, both ways: a stamp in a corner is no copy."""
+"""Extent in pixels, in both directions, that shared blocks must cover: a stamp in a corner does not make a copy."""
 _AXES, _SAMPLE = 16, 1024
 _TABLES, _BITS = 8, 20
 _BUCKET = 16
-"""Blocks of a bucket above which it is passed over."""
+"""Larger buckets are skipped."""
 _CHUNK = 16384
 
 
 def find_edited_copies(
     listed: SourceList, examined: Examined, options: DecodeOptions, pool: Pool, progress: Progress
 ) -> Pairs:
-    """Return the edited copies among the sources, every one of which is decoded once more.
+    """Return the edited copies among the sources; every source is decoded once more.
 
     Args:
         examined: Facts and thumbnails of the same sources.
@@ -79,7 +79,7 @@ def find_edited_copies(
 
 
 def _examine_blocks(listed: SourceList, options: DecodeOptions, pool: Pool, progress: Progress) -> list[Blocks]:
-    """Return the blocks of every source, none of one that cannot be read."""
+    """Return the blocks of every source; none for an unreadable one."""
     place = {source.name: number for number, source in enumerate(listed.sources)}
     found = [NO_BLOCKS] * len(place)
     chunks: list[Sequence[Source]] = []
@@ -108,13 +108,13 @@ def _find_blocks_of(
         try:
             pixels = decode.examine(data[number] if data else store.read(source), options)[1]
             found.append(find_blocks(pixels) if min(pixels.shape[:2]) >= MIN_SIDE else NO_BLOCKS)
-        except (DecodeError, OSError):  # it was rejected, with the reason, when it was examined
+        except (DecodeError, OSError):  # the first examination rejected it with a reason
             found.append(NO_BLOCKS)
     return found
 
 
 def find_turned(thumbnails: npt.NDArray[np.uint8], rows: Ints) -> set[tuple[int, int]]:
-    """Return pairs of `rows`, left < right, whose thumbnails correlate once one is mirrored or turned."""
+    """Return pairs of `rows`, left < right, whose thumbnails correlate when one is mirrored or turned."""
     if len(rows) < 2:
         return set()
     sample = normalise(thumbnails[rows[:: -(-len(rows) // _SAMPLE)]])
@@ -154,9 +154,9 @@ def find_edited(blocks: list[Blocks]) -> list[tuple[int, int]]:
 
 
 class _Hashing:
-    """Finds alike blocks in tables whose keys are on which sides of some planes a block lies.
+    """Finds alike blocks by hash tables; a key holds the sides of random planes on which a block lies.
 
-    Blocks that many pictures have fill their buckets, which are passed over: nothing is compared all with all.
+    Blocks that many pictures have fill their buckets, which are skipped: there is no all-pairs comparison.
     """
 
     def __init__(self, flat: Floats) -> None:
@@ -168,13 +168,13 @@ class _Hashing:
         self._sorted = [each[order] for each, order in zip(keys, self._orders, strict=True)]
 
     def _hash(self, flat: Floats, planes: Floats) -> Ints:
-        """Return int64[n]."""
+        """Return int64[n], the keys."""
         powers = 1 << np.arange(_BITS)
         parts = [(flat[at : at + _CHUNK] @ planes > 0) @ powers for at in range(0, len(flat), _CHUNK)]
         return np.concatenate(parts).astype(np.int64)
 
     def match(self, turned: Floats) -> Ints:
-        """Return int64[n, 2], each once: turned blocks and the blocks that they equal, their own among these."""
+        """Return int64[n, 2], unique: turned blocks and the blocks that they match, including themselves."""
         found = [np.empty(0, np.int64)]
         for planes, order, keys in zip(self._planes, self._orders, self._sorted, strict=True):
             asked = self._hash(turned, planes)
@@ -192,7 +192,7 @@ class _Hashing:
 
 
 def _keep_rare(matches: Ints, owners: Ints) -> Ints:
-    """Return the matches of blocks of two pictures, those left out that more than MOST_SHARING others have."""
+    """Return the matches between different pictures, without blocks that more than MOST_SHARING others have."""
     matches = matches[owners[matches[:, 0]] != owners[matches[:, 1]]]
     sharing = np.unique(matches[:, 0] * len(owners) + owners[matches[:, 1]]) // len(owners)
     counts = np.bincount(sharing, minlength=len(owners))
@@ -200,9 +200,9 @@ def _keep_rare(matches: Ints, owners: Ints) -> Ints:
 
 
 def _vote(matches: Ints, owners: Ints, turned: Blocks, blocks: Blocks) -> set[tuple[int, int]]:
-    """Return the pairs of pictures whose blocks lie in one as in the other.
+    """Return the pairs of pictures whose shared blocks have the same relative positions.
 
-    matches: Of rare blocks. owners: The picture of each block. turned, blocks: All blocks of one side and the other.
+    matches: Pairs of rare blocks. owners: The picture of each block. turned, blocks: All blocks of either side.
     """
     ends = owners[matches]
     order = np.lexsort((ends[:, 1], ends[:, 0]))
@@ -220,7 +220,7 @@ def _vote(matches: Ints, owners: Ints, turned: Blocks, blocks: Blocks) -> set[tu
 
 
 def _find_move(left: Floats, right: Floats) -> tuple[float, Floats] | None:
-    """Return the scale and the shift by which enough places float32[n, 2] go over into others; None: there is none."""
+    """Return the scale and shift that map enough positions float32[n, 2] onto the others; None if there are none."""
     rng = np.random.default_rng(len(left))
     best, most = None, MIN_BLOCKS - 1
     for _ in range(_TRIALS):
@@ -237,7 +237,7 @@ def _find_move(left: Floats, right: Floats) -> tuple[float, Floats] | None:
 
 
 def _share(left: Blocks, right: Blocks, move: tuple[float, Floats]) -> float:
-    """Return how many blocks of a picture are alike in the other one where they should be, of those that lie in it."""
+    """Return the share of alike blocks at matching positions, among the blocks of one picture that lie in the other."""
     scale, shift = move
     places = left.places * scale + shift
     inside = ((places >= right.places.min(axis=0) - 1) & (places <= right.places.max(axis=0) + 1)).all(axis=1)

@@ -1,4 +1,4 @@
-"""Every picture is decoded once, over many processes; finished chunks outlive a kill in a journal."""
+"""Decoding of every picture, once, by many processes; a journal keeps finished chunks when the command is killed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from shards.storage.storage import Storage
 from shards.workers.pools import Pool
 
 CHUNK = 256
-"""Pictures of one task, and of one file of the journal: what a kill costs at most for each worker."""
+"""Pictures of one task and of one journal file: the most that a kill costs per worker."""
 JOURNAL = ".packing/audit/"
 VERSION = 2
-"""Raise it when a fact of a picture is computed in another way: journals of the old way are then not believed."""
+"""Increase it when a fact is computed differently: journals of older versions are then ignored."""
 
 Progress = Callable[[str, int, int, int], None]
-"""Called as progress(stage, pictures done, pictures in all, bytes of those that this call reports)."""
+"""Called as progress(stage, pictures done, pictures in all, bytes of the pictures that this call reports)."""
 
 FACTS_SCHEMA = pa.schema(
     [
@@ -53,16 +53,16 @@ FACTS_SCHEMA = pa.schema(
         ("thumbnail", pa.binary()),
     ]
 )
-"""kind and reason: why a picture was rejected, empty where it was not."""
+"""kind and reason: why a picture was rejected, empty if it was not."""
 LATER = {"white": 65535.0, "hidden": False}
-"""Facts that audits before decoding version 3 did not keep, and what their other facts meant without them."""
+"""Facts that audits before decoding version 3 did not store, with the values that those audits imply."""
 
 
 @dataclass(frozen=True)
 class Examined:
     """Facts of every picture, in the order of the sources.
 
-    facts: FACTS_SCHEMA without thumbnails, a row each, rejected ones included.
+    facts: FACTS_SCHEMA without thumbnails, a row each, including rejected pictures.
     thumbnails: uint8[n, THUMBNAIL_BYTES], on disk.
     """
 
@@ -83,7 +83,7 @@ def examine_sources(
     """Decode every picture once and return the facts.
 
     Args:
-        journal: Where finished chunks are kept until the dataset is published; None keeps nothing.
+        journal: Where finished chunks are kept until the dataset is published; None keeps none.
     """
     spool = _spool(len(listed.sources))
     place = {source.name: number for number, source in enumerate(listed.sources)}
@@ -130,9 +130,9 @@ def _identify(sources: Sequence[Source], options: DecodeOptions) -> str:
 
 
 def _examine_or_read(store: Store, options: DecodeOptions, task: _Chunk | bytes) -> tuple[pa.Table, bytes]:
-    """Return the facts of a chunk and what the journal keeps of them: the same as Parquet, or nothing.
+    """Return the facts of a chunk, and the Parquet bytes for the journal, empty if there is nothing to store.
 
-    A chunk of the journal comes as Parquet.
+    A chunk from the journal arrives as Parquet bytes.
     """
     if isinstance(task, bytes):
         return pq.read_table(pa.BufferReader(task)), b""
@@ -140,7 +140,7 @@ def _examine_or_read(store: Store, options: DecodeOptions, task: _Chunk | bytes)
     for number, source in enumerate(task.sources):
         try:
             data = task.data[number] if task.data else store.read(source)
-        except OSError as err:  # a disk or a permission may be mended, and the file looks the same afterwards
+        except OSError as err:  # not stored: the cause may be repaired without changing the file's size and time
             found: Facts | Rejected = Rejected("unreadable", f"the file cannot be read ({err.strerror or err})")
             lasting = False
         else:
@@ -157,7 +157,7 @@ def _row(source: Source, found: Facts | Rejected) -> dict[str, object]:
 
 
 def spool_thumbnails(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Return uint8[n, THUMBNAIL_BYTES] of all parts, on disk."""
+    """Return uint8[n, THUMBNAIL_BYTES], on disk: all parts, concatenated."""
     spool = _spool(sum(len(part) for part in parts))
     begin = 0
     for part in parts:
@@ -167,7 +167,7 @@ def spool_thumbnails(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.u
 
 
 def _spool(count: int) -> npt.NDArray[np.uint8]:
-    """Return zeros on disk: a kilobyte for each picture is too much to hold for millions of them."""
+    """Return zeros on disk: a kilobyte per picture is too much memory for millions of pictures."""
     if count == 0:
         return np.empty((0, THUMBNAIL_BYTES), np.uint8)
     size = count * THUMBNAIL_BYTES
@@ -175,6 +175,6 @@ def _spool(count: int) -> npt.NDArray[np.uint8]:
         naming_disk(Path(tempfile.gettempdir(), "thumbnails"), format_size(size), MOVE_TEMPORARIES),
         tempfile.TemporaryFile(prefix="shardline-thumbnails-") as file,
     ):
-        # Whole from the start: a page of a mapped file that the disk has no room for ends the process by a signal.
+        # Allocated in full: writing to a mapped page for which the disk has no room would kill the process by a signal.
         os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, np.uint8, "r+", shape=(count, THUMBNAIL_BYTES))

@@ -1,4 +1,4 @@
-"""What the audit keeps of one picture: facts, hashes, a thumbnail."""
+"""The audit's facts about one picture: properties, hashes, a thumbnail."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _HASH_SIDE = 8
 class Facts:
     """Facts of a readable picture.
 
-    format, mode, width, height, peak, white, hidden, pixels_xxh3: as `shards.pictures.decode.Picture`. bytes_xxh3:
-    xxh3-128 of the file, 32 hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the shape of the
-    picture.
+    format, mode, width, height, peak, white, hidden, pixels_xxh3: as in `shards.pictures.decode.Picture`. bytes_xxh3:
+    xxh3-128 of the file, 32 hex digits. phash: 64 bits. thumbnail: uint8[32, 32], gray, whatever the picture's shape.
     """
 
     format: str
@@ -42,14 +41,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a picture is not readable; kind: empty, truncated, bomb, range, frames or unreadable."""
+    """Why a picture is unreadable; kind: empty, truncated, bomb, range, frames or unreadable."""
 
     kind: str
     reason: str
 
 
 def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
-    """Decode a picture once and return what the audit keeps of it."""
+    """Decode a picture once and return its facts."""
     try:
         picture, pixels = decode.examine(data, options)
     except DecodeError as err:
@@ -71,10 +70,10 @@ def examine(data: bytes, options: DecodeOptions) -> Facts | Rejected:
 
 
 def make_thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return uint8[32, 32], gray: uint8[H, W, 3] stretched to a square, antialiased."""
+    """Return uint8[32, 32], gray: the picture uint8[H, W, 3] stretched to a square, antialiased."""
     gray = Image.fromarray(pixels).convert("L")
-    # Area means (BOX) depend on where the pixels' edges fall, so a resized copy would be another picture; so they do
-    # where Pillow averages whole pixels first (reducing_gap=2): it finds 84 instead of 100 % of ELPV's doubled cells.
+    # Area means (BOX) depend on the position of pixel edges, so a resized copy would differ. So does averaging whole
+    # pixels first (reducing_gap=2): it finds 84 instead of 100 % of ELPV's doubled cells.
     small = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small)
 
@@ -92,9 +91,9 @@ _COSINES = _cosines()
 def compute_phash(thumbnail: npt.NDArray[np.uint8]) -> int:
     """Return 64 bits: which of the 8 x 8 lowest frequencies of a uint8[32, 32] are above their median.
 
-    Source: the perceptual hash by DCT of pHash (Zauner 2010).
+    Source: the DCT-based perceptual hash of pHash (Zauner 2010).
     """
     waves = (_COSINES @ thumbnail.astype(np.float32) @ _COSINES.T).ravel()
-    # np.median costs four times as much as all the rest; the middle of 64 lies between the 32nd and the 33rd.
+    # np.median takes four times as long as all the rest; the median of 64 is the mean of the 32nd and 33rd.
     bits = waves > np.sort(waves)[31:33].mean()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,4 +1,4 @@
-"""What equal pictures and torn groups mean: leaks between splits, conflicts of labels, copies inside a split."""
+"""Faults found from equal pictures and groups: leaks between splits, label conflicts, copies inside a split."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from shards.sources.model import SPLITS
 Labels = tuple[str, ...]
 
 NAMED = 5
-"""Offending pairs that an error message names; the page shows more."""
+"""Offending pairs that an error message names; audit.html shows more."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Equal pictures: their positions in ascending order, and two of them that show what is wrong."""
+    """Equal pictures: their positions in ascending order, and two of them that show the fault."""
 
     rows: list[int]
     left: int
@@ -32,7 +32,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Torn:
-    """A group of the sources, such as a patient, that lies in several splits: pictures by split."""
+    """A group of the source, such as a patient, in several splits: number of pictures by split."""
 
     group: str
     counts: dict[str, int]
@@ -40,9 +40,9 @@ class Torn:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is wrong with a set of pictures as it is split; a cluster may be a leak and a conflict at once.
+    """Faults of a set of pictures in their splits; a cluster may be both a leak and a conflict.
 
-    names, splits: of all pictures, to tell people which. duplicates: clusters inside one split, of one label.
+    names, splits: of all pictures, for messages. duplicates: clusters inside one split, with one label.
     """
 
     names: Sequence[str]
@@ -55,18 +55,18 @@ class Findings:
 
     @property
     def num_copies(self) -> int:
-        """Pictures that are copies of another one in the same split."""
+        """Number of pictures that are copies of another in the same split."""
         return sum(len(cluster.rows) - 1 for cluster in self.duplicates)
 
 
-def judge(
+def collect_findings(
     names: Sequence[str],
     splits: Sequence[str],
     labels: Sequence[Labels],
     groups: Sequence[str],
     pairs: Pairs,
 ) -> Findings:
-    """Return what is wrong. A picture of the split '' is in none, but may link others that are.
+    """Return the faults. A picture with split '' is in no split, but may link others that are.
 
     Args:
         names, splits, labels, groups: Of each picture; group '' is none.
@@ -87,7 +87,7 @@ def judge(
 
 
 def join_pairs(pairs: Pairs, count: int) -> list[list[int]]:
-    """Return the clusters that pairs link among `count` pictures, each in ascending order, by their first picture."""
+    """Return the clusters that pairs form among `count` pictures, each ascending, ordered by first picture."""
     if not len(pairs):
         return []
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs.left, pairs.right)), shape=(count, count))
@@ -100,7 +100,7 @@ def join_pairs(pairs: Pairs, count: int) -> list[list[int]]:
 
 
 def number_clusters(pairs: Pairs, count: int) -> npt.NDArray[np.int32]:
-    """Return int32[count]: the cluster of each picture, numbered from 0, -1 for a picture that equals no other."""
+    """Return int32[count]: the cluster of each picture, numbered from 0, -1 if it equals no other."""
     numbers = np.full(count, -1, dtype=np.int32)
     for number, rows in enumerate(join_pairs(pairs, count)):
         numbers[rows] = number
@@ -127,33 +127,35 @@ def refuse_findings(findings: Findings, allow_leaks: bool) -> None:
     """Raise a ShardError that names the offending pairs, unless leaks are allowed.
 
     Raises:
-        ShardError: Equal pictures in several splits or of several labels, or a group in several splits.
+        ShardError: Equal pictures in several splits or with several labels, or a group in several splits.
     """
     if allow_leaks or not (findings.leaks or findings.conflicts or findings.torn):
         return
     parts, remedies = [], ["--allow-leaks packs them as they are"]
     if findings.leaks or findings.torn:
-        remedies.insert(0, "--merge-and-resplit train,val,test splits anew and keeps together what belongs together")
+        remedies.insert(
+            0, "--merge-and-resplit train,val,test splits again and keeps equal pictures and groups together"
+        )
     if findings.leaks or findings.conflicts:
-        remedies.insert(0, "--drop-duplicates keeps one of equal pictures and none whose labels differ")
+        remedies.insert(0, "--drop-duplicates keeps one of each set of equal pictures, none if their labels differ")
     if findings.leaks:
-        parts.append(_tell(findings, findings.leaks, "equal pictures lie in different splits", findings.splits))
+        parts.append(_describe(findings, findings.leaks, "equal pictures lie in different splits", findings.splits))
     if findings.conflicts:
         labels = [" and ".join(names) for names in findings.labels]
-        parts.append(_tell(findings, findings.conflicts, "equal pictures have different labels", labels))
+        parts.append(_describe(findings, findings.conflicts, "equal pictures have different labels", labels))
     if findings.torn:
         torn = "; ".join(f"{item.group} in {', '.join(item.counts)}" for item in findings.torn[:NAMED])
         parts.append(f"groups lie in several splits ({len(findings.torn):,} cases: {torn}{_more(findings.torn)})")
-    raise ShardError(f"{', and '.join(parts)}, so {_tell_consequence(findings)}. {', '.join(remedies)}")
+    raise ShardError(f"{', and '.join(parts)}, so {_describe_consequence(findings)}. {', '.join(remedies)}")
 
 
-def _tell_consequence(findings: Findings) -> str:
+def _describe_consequence(findings: Findings) -> str:
     leaks = "results on val and test would be too good" if findings.leaks or findings.torn else ""
     return " and ".join(filter(None, (leaks, "some labels are wrong" if findings.conflicts else "")))
 
 
-def _tell(findings: Findings, clusters: list[Cluster], what: str, tags: Sequence[str]) -> str:
-    """Return what is wrong, with two pictures of each cluster and their tags."""
+def _describe(findings: Findings, clusters: list[Cluster], what: str, tags: Sequence[str]) -> str:
+    """Return the fault, with two pictures of each cluster and their tags."""
     pairs = [" = ".join(f"{findings.names[row]} [{tags[row]}]" for row in (c.left, c.right)) for c in clusters[:NAMED]]
     return f"{what} ({len(clusters):,} cases: {'; '.join(pairs)}{_more(clusters)})"
 
@@ -165,10 +167,10 @@ def _more(items: Sequence[object]) -> str:
 def choose_dropped(
     names: Sequence[str], splits: Sequence[str], labels: Sequence[Labels], pairs: Pairs, num_published: int = 0
 ) -> dict[int, str]:
-    """Return the pictures to leave out so that no two equal ones are left, and why.
+    """Return the pictures to leave out so that no two equal ones remain, with reasons.
 
-    Of equal pictures the one in test stays before one in val and one in train, so that a published test set stays
-    whole; of pictures whose labels differ none stays. The first `num_published` pictures always stay.
+    Of equal pictures, one in test is kept before one in val, and that before one in train, so that a published test set
+    stays complete; if their labels differ, none is kept. The first `num_published` pictures are always kept.
     """
     dropped: dict[int, str] = {}
     for rows in join_pairs(pairs, len(splits)):
@@ -180,10 +182,10 @@ def choose_dropped(
         for row in rows:
             if row < num_published or (row == kept and not conflict):
                 continue
-            dropped[row] = _tell_conflict(rows, labels) if conflict else f"equal to {names[kept]} in {splits[kept]}"
+            dropped[row] = _describe_conflict(rows, labels) if conflict else f"equal to {names[kept]} in {splits[kept]}"
     return dropped
 
 
-def _tell_conflict(rows: list[int], labels: Sequence[Labels]) -> str:
+def _describe_conflict(rows: list[int], labels: Sequence[Labels]) -> str:
     names = sorted({" and ".join(labels[row]) or "nothing" for row in rows})
-    return f"equal pictures are labelled {', '.join(names)}: nobody can say which is right"
+    return f"equal pictures are labelled {', '.join(names)}: it is unknown which is right"

@@ -21,16 +21,16 @@ from shards.pictures.decode import DecodeOptions, decode
 
 SHOWN_PAIRS = MAX_SHOWN
 SIDE = 160
-"""Pixels of the longer side of the pictures on the page."""
+"""Longer side in pixels of the pictures on the page."""
 
 Load = Callable[[int], bytes]
-"""Returns the encoded bytes of the picture at a position; raises OSError or ShardError where it cannot."""
+"""Returns the encoded bytes of the picture at a position; raises OSError or ShardError if it cannot."""
 
 _WIDTH, _HEIGHT, _BASE = 320, 130, 100
 _REMEDIES = (
-    "<code>--drop-duplicates</code> keeps one of equal pictures and none whose labels differ; "
-    "<code>--merge-and-resplit train,val</code> splits anew with groups kept together; "
-    "<code>--allow-leaks</code> packs them as they are."
+    "<code>--drop-duplicates</code> keeps one of each set of equal pictures, none if their labels differ; "
+    "<code>--merge-and-resplit train,val</code> splits again and keeps groups together; <code>--allow-leaks</code> "
+    "packs them as they are."
 )
 
 
@@ -39,7 +39,7 @@ def render_page(audit: Audit, summary: Summary, title: str, load: Load, options:
 
     Args:
         title: What was audited.
-        load: Gives the encoded bytes of the pictures that `summary.shown` names.
+        load: Returns the encoded bytes of the pictures in `summary.shown`.
     """
     pictures = {row: _shrink(audit, row, load, options) for pair in summary.shown for row in pair.rows}
     template = Template((files("shards.audit") / "page.html").read_text(encoding="utf-8"))
@@ -61,10 +61,10 @@ def render_page(audit: Audit, summary: Summary, title: str, load: Load, options:
 
 
 def _shrink(audit: Audit, row: int, load: Load, options: DecodeOptions) -> bytes:
-    """Return a small JPEG of a picture; where it is out of reach, its thumbnail in the audit."""
+    """Return a small JPEG of a picture; if the picture is unavailable, of its thumbnail in the audit."""
     try:
         image = Image.fromarray(decode(load(row), options))
-    except (OSError, ShardError):  # an update compares with pictures that the source may not have any more
+    except (OSError, ShardError):  # an update compares with pictures that may no longer be in the source
         side = THUMBNAIL_SIDE
         image = Image.fromarray(np.asarray(audit.examined.thumbnails[row]).reshape(side, side))
         image = image.resize((SIDE, SIDE))
@@ -95,7 +95,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:
-    """Return a table; every cell is escaped, all columns after the first are of the CSS class `kind`."""
+    """Return a table with every cell escaped; all columns after the first have the CSS class `kind`."""
     head = "".join(_cell("th", text, kind if place else "name") for place, text in enumerate(titles))
     body = "".join(
         f"<tr>{''.join(_cell('td', text, kind if place else 'name') for place, text in enumerate(row))}</tr>\n"
@@ -110,7 +110,7 @@ def _cell(tag: str, text: str, kind: str) -> str:
 
 
 def _draw_bars(bars: Bars) -> str:
-    """Return a histogram as SVG; the horizontal axis is spaced as the edges are."""
+    """Return a histogram as SVG; its horizontal axis is spaced like the edges."""
     tallest = max(bars.counts)
     width = _WIDTH / len(bars.counts)
     shapes = "".join(
@@ -199,7 +199,7 @@ def _draw_left_out(summary: Summary) -> str:
 
 
 def _section(title: str, count: int, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a heading with the number of all and a table of the first, or nothing where there are none."""
+    """Return a heading with the total and a table of the first rows, or '' if there are none."""
     if not count:
         return ""
     first = f"; the first {MAX_LISTED}" if count > MAX_LISTED else ""

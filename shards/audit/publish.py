@@ -1,4 +1,4 @@
-"""What an audit leaves for people: `audit.parquet` and `audit.html`."""
+"""The files that an audit writes for people: `audit.parquet` and `audit.html`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE_NAME = "audit.html"
 
 
 def write_pages(storage: Storage, audit: Audit, listed: SourceList, title: str, options: DecodeOptions) -> Summary:
-    """Write the table and the page; return what they tell."""
+    """Write the table and the page; return the summary."""
     write_table(storage, audit)
     summary = summarise(audit, listed)
     pictures = _load_shown(audit, summary, listed)
@@ -30,7 +30,7 @@ def write_pages(storage: Storage, audit: Audit, listed: SourceList, title: str, 
 
 
 def _load_shown(audit: Audit, summary: Summary, listed: SourceList) -> dict[int, bytes]:
-    """Return the bytes of the pictures that the page shows, by row, read in one pass."""
+    """Return the bytes of the pictures on the page, by row, read in one pass."""
     rows = {audit.sources[row].name: row for pair in summary.shown for row in pair.rows}
     wanted = [source for source in listed.sources if source.name in rows] if rows else []
     return {rows[source.name]: data for source, data in listed.store.read_in_order(wanted)} if wanted else {}

@@ -1,4 +1,4 @@
-"""What people are told of an audit: one summary that the page, the printed text and the JSON share."""
+"""The summary of an audit, shared by the page, the printed text and the JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from shards.audit.table import has_wrong_ending
 from shards.sources.model import SPLITS, SourceList
 
 MAX_SHOWN = 50
-"""Pairs that the page shows side by side; audit.parquet has all."""
+"""Most pairs that the page shows side by side; audit.parquet has all."""
 MAX_LISTED = 100
-"""Lines of each list; audit.parquet has all."""
+"""Most lines of each list; audit.parquet has all."""
 _BINS = 24
 
 
@@ -36,14 +36,14 @@ class Bars(_Frozen):
     """Ascending, one more than `counts`."""
     counts: list[int]
     logarithmic: bool
-    """Whether the edges are equal factors apart, not equal differences."""
+    """Whether the edges are spaced by equal factors rather than equal differences."""
 
 
 class Shown(_Frozen):
-    """Two equal pictures; tuples have an entry for each of the two."""
+    """Two equal pictures; tuples have an entry for each of them."""
 
     what: list[str]
-    """leak, conflict, duplicate: those that apply."""
+    """leak, conflict, duplicate: all that apply."""
     rows: tuple[int, int]
     names: tuple[str, str]
     splits: tuple[str, str]
@@ -57,26 +57,26 @@ class Shown(_Frozen):
 
 
 class Summary(_Frozen):
-    """Everything that is told; lists are cut at MAX_SHOWN or MAX_LISTED, the numbers count all."""
+    """All content; lists are cut at MAX_SHOWN or MAX_LISTED, the numbers count all."""
 
     verdict: str
     """One sentence."""
     refused: bool
-    """Whether `pack` refuses because of leaks, conflicts or groups; unreadable pictures have a limit of their own."""
+    """Whether `pack` refuses because of leaks, conflicts or groups; unreadable pictures have their own limit."""
     pictures: int
     bytes: int
     splits: dict[str, int]
-    """Pictures of each split; unreadable ones, and those that --fraction leaves out, are in none."""
+    """Pictures of each split; unreadable ones and those left out by --fraction are in none."""
     classes: list[str]
     """Display names."""
     class_counts: dict[str, list[int]]
-    """By split, one for each class; a picture of several labels counts for each."""
+    """By split, one per class; a picture with several labels counts for each."""
     imbalance: dict[str, float | None]
-    """By split, the largest class over the smallest; None where a class has no picture."""
+    """By split, the largest class over the smallest; None if a class has no picture."""
     formats: dict[str, int]
     modes: dict[str, int]
     peak: float
-    """Largest value of deep gray, 0 where there is none."""
+    """Largest value of deep gray, 0 if there is none."""
     rejects: dict[str, int]
     """Unreadable pictures by kind: empty, truncated, bomb, range, frames, unreadable."""
     num_rejected: int
@@ -84,20 +84,20 @@ class Summary(_Frozen):
     """Name, kind, reason."""
     num_misnamed: int
     misnamed: list[tuple[str, str]]
-    """Name, and the format that the file really has."""
+    """Name, and the actual format of the file."""
     left_out: dict[str, int]
     """Files that are not pictures, by ending."""
     leaks: int
-    """Sets of equal pictures that lie in several splits."""
+    """Sets of equal pictures in several splits."""
     conflicts: int
     """Sets of equal pictures with different labels."""
     duplicates: int
-    """Sets of equal pictures of one split and label."""
+    """Sets of equal pictures with one split and label."""
     copies: int
-    """Pictures in those, but for one of each."""
+    """Pictures in those sets, without one of each."""
     num_torn: int
     torn: list[tuple[str, dict[str, int]]]
-    """Groups of the sources in several splits, with their pictures by split."""
+    """Groups of the source in several splits, with their pictures by split."""
     shown: list[Shown]
     bars: list[Bars]
     notes: list[str]
@@ -112,7 +112,7 @@ def summarise(audit: Audit, listed: SourceList) -> Summary:
     kinds = [kind for kind in facts["kind"].to_pylist() if kind]
     misnamed = _find_misnamed(audit)
     return Summary(
-        verdict=_judge(found, len(audit.sources), len(rejected)),
+        verdict=_describe_verdict(found, len(audit.sources), len(rejected)),
         refused=bool(found.leaks or found.conflicts or found.torn),
         pictures=len(audit.sources),
         bytes=sum(source.size for source in audit.sources),
@@ -141,25 +141,25 @@ def summarise(audit: Audit, listed: SourceList) -> Summary:
     )
 
 
-def _judge(found: Findings, pictures: int, rejected: int) -> str:
-    """Return the verdict; unreadable pictures are a number in it, because their limit is the packer's option."""
+def _describe_verdict(found: Findings, pictures: int, rejected: int) -> str:
+    """Return the verdict; unreadable pictures only add a number, because their limit is an option of `pack`."""
     faults = [
-        _tell(len(found.leaks), "set of equal pictures", "sets of equal pictures", "in several splits"),
-        _tell(len(found.conflicts), "set of equal pictures", "sets of equal pictures", "under several labels"),
-        _tell(len(found.torn), "group", "groups", "in several splits"),
+        _count_things(len(found.leaks), "set of equal pictures", "sets of equal pictures", "in several splits"),
+        _count_things(len(found.conflicts), "set of equal pictures", "sets of equal pictures", "with several labels"),
+        _count_things(len(found.torn), "group", "groups", "in several splits"),
     ]
     faults = [fault for fault in faults if fault]
-    counted = _tell(pictures, "picture", "pictures") or "0 pictures"
+    counted = _count_things(pictures, "picture", "pictures") or "0 pictures"
     if faults:
         verdict = f"Refused: among {counted} there are {', '.join(faults)}"
     else:
-        verdict = f"Clean: {counted}, no equal ones in two splits or under two labels, no group in two splits"
+        verdict = f"Clean: {counted}, no equal ones in two splits or with two labels, no group in two splits"
     if rejected:
         verdict += f"; {rejected:,} cannot be read ({rejected / pictures:.1%})"
     return f"{verdict}."
 
 
-def _tell(count: int, one: str, several: str, where: str = "") -> str:
+def _count_things(count: int, one: str, several: str, where: str = "") -> str:
     return f"{count:,} {one if count == 1 else several} {where}".rstrip() if count else ""
 
 
@@ -176,7 +176,7 @@ def _count_classes(audit: Audit, classes: Sequence[str]) -> dict[str, list[int]]
 
 
 def _imbalance(counts: list[int]) -> float | None:
-    """Return the largest class over the smallest; None where a class has no picture, or where there is no class.
+    """Return the largest class over the smallest; None if a class has no picture or there is no class.
 
     >>> _imbalance([30, 10]), _imbalance([3, 0])
     (3.0, None)
@@ -186,7 +186,7 @@ def _imbalance(counts: list[int]) -> float | None:
 
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:
-    """Return how often each value occurs, the most frequent first; rejected pictures have none."""
+    """Return how often each value occurs, the most frequent first; rejected pictures have no value."""
     return dict(Counter(value for value in column.to_pylist() if value).most_common())
 
 
@@ -197,7 +197,7 @@ def _find_misnamed(audit: Audit) -> list[tuple[str, str]]:
 
 
 def _show_pairs(audit: Audit) -> list[Shown]:
-    """Return up to MAX_SHOWN pairs, leaks before conflicts before copies; a leak that is a conflict too comes once."""
+    """Return up to MAX_SHOWN pairs: leaks, then conflicts, then copies; a leak that is also a conflict appears once."""
     found = audit.findings
     marks: dict[tuple[int, int], tuple[Cluster, list[str]]] = {}
     for what, clusters in (("leak", found.leaks), ("conflict", found.conflicts), ("duplicate", found.duplicates)):
@@ -235,13 +235,13 @@ def _draw_bars(facts: pa.Table) -> list[Bars]:
 
 
 def _bin(title: str, unit: str, values: npt.NDArray[np.float64]) -> Bars:
-    """Return a histogram, by logarithm where the values span a factor of four or more."""
+    """Return a histogram, logarithmic if the values span a factor of four or more."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return Bars(title=title, unit=unit, edges=[low, high], counts=[len(values)], logarithmic=False)
     logarithmic = high >= 4 * low
     edges = np.geomspace(low, high, _BINS + 1) if logarithmic else np.linspace(low, high, _BINS + 1)
-    edges[0], edges[-1] = low, high  # geomspace rounds, and the largest value would fall out
+    edges[0], edges[-1] = low, high  # geomspace rounds, which could exclude the largest value
     counts = np.histogram(values, edges)[0]
     return Bars(title=title, unit=unit, edges=edges.tolist(), counts=counts.tolist(), logarithmic=logarithmic)
 
@@ -250,7 +250,7 @@ def format_summary(summary: Summary) -> str:
     """Return the lines that `python -m shards audit` prints."""
     rows = {"pictures": f"{summary.pictures:,}, {summary.bytes / 1e6:,.1f} MB: {_list(summary.formats)}"}
     for split, count in summary.splits.items():
-        rows[split] = f"{count:,}{_tell_classes(summary, split)}"
+        rows[split] = f"{count:,}{_describe_classes(summary, split)}"
     rows |= {bars.title: f"{bars.edges[0]:,.0f} to {bars.edges[-1]:,.0f} {bars.unit}" for bars in summary.bars[:2]}
     rows["unreadable"] = f"{summary.num_rejected:,}{f' ({_list(summary.rejects)})' if summary.rejects else ''}"
     rows["misnamed"] = f"{summary.num_misnamed:,} with the ending of another format"
@@ -261,7 +261,7 @@ def format_summary(summary: Summary) -> str:
     return "\n".join([summary.verdict, *(f"{title:<11}{text}" for title, text in rows.items())])
 
 
-def _tell_classes(summary: Summary, split: str) -> str:
+def _describe_classes(summary: Summary, split: str) -> str:
     if not summary.classes:
         return ""
     ratio = summary.imbalance[split]

@@ -1,4 +1,4 @@
-"""`audit.parquet`: a row for every picture, rejected ones included."""
+"""`audit.parquet`: a row for every picture, including rejected ones."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ AUDIT_SCHEMA = pa.schema(
         ("finding", pa.string()),
     ]
 )
-"""The facts of a picture, and what they mean. split: empty where a picture is unreadable or left out by
---fraction (those that --drop-duplicates leaves out stand in quarantine.csv); cluster: equal for equal
-pictures, -1 for one that equals no other; finding: leak, conflict, duplicate, or empty. Thumbnails are kept so that
-`--update` can compare new pictures with old ones."""
+"""The facts of a picture, and what they mean. split: empty if a picture is unreadable or left out by --fraction (those
+that --drop-duplicates leaves out are in quarantine.csv); cluster: equal for equal pictures, -1 for one that equals no
+other; finding: leak, conflict, duplicate, or empty. Thumbnails are stored so that `--update` can compare new pictures
+with old ones."""
 
 _FORMAT_OF_ENDING = {
     "jpg": "jpeg", "jfif": "jpeg", "tif": "tiff", "jp2": "jpeg2000", "pgm": "ppm", "dcm": "dicom", "dic": "dicom",
@@ -69,13 +69,13 @@ def _row(audit: Audit, row: int, fact: dict[str, Any]) -> dict[str, Any]:
 
 
 def has_wrong_ending(name: str, kind: str | None) -> bool:
-    """Say whether a file's ending names another format than its content.
+    """Return whether a file's ending names a format other than its content.
 
     >>> has_wrong_ending("a/x.JPG", "png"), has_wrong_ending("a/x.JPG", "jpeg")
     (True, False)
     """
     ending = name.rpartition(".")[2].lower()
-    # Several pictures in one JPEG (MPO) are a JPEG to whoever reads the first.
+    # Several pictures in one JPEG (MPO) are a JPEG for readers of the first.
     if not kind or f".{ending}" not in ENDINGS:
         return False
     return _FORMAT_OF_ENDING.get(ending, ending) != kind.replace("mpo", "jpeg")

@@ -1,4 +1,4 @@
-"""What all commands share: their table, the console script, how they end, what they print while they work.
+"""What all commands share: their table, the console script, exit codes and errors, messages and progress.
 
 Imports `shards.errors` and `shards.files`.
 """

@@ -1,4 +1,4 @@
-"""Numbers that commands take: counts and shares."""
+"""Numbers as command-line arguments: counts and shares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shards.errors import UsageError
 
 
 def read_at_least(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at least so much, for argparse's `type`."""
+    """Return a reader of whole numbers that are at least `least`, for argparse's `type`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -23,7 +23,7 @@ read_count = read_at_least(1)
 
 
 def check_count(option: str, value: int | None, of: str) -> None:
-    """Refuse what is no number of things; None is fine.
+    """Refuse a count below 1; None is fine.
 
     >>> check_count("--workers", 0, of="threads")
     Traceback (most recent call last):
@@ -34,7 +34,7 @@ def check_count(option: str, value: int | None, of: str) -> None:
 
 
 def check_share(option: str, value: float | None) -> None:
-    """Refuse a share of none or of all; None is fine.
+    """Refuse a share outside the open interval (0, 1); None is fine.
 
     >>> check_share("--conformal", 90.0)
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
-"""How a command was called, and its name in what is printed: `shardline run`, or `python -m trainer.run`.
+"""How the current command was called, and its spelling in output: `shardline run` or `python -m trainer.run`.
 
-All texts of the project have the form of `python -m`, which is right wherever they are stored; what is printed by a
-process that was called as `shardline` is respelt here, at the end, so that no sentence needs to know.
+All texts of the project use the form `python -m`, which is right in stored files as well. A process that was called as
+`shardline` respells commands when it prints, so no message needs to know how it was called.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-_by_console = False  # not a context variable: what threads log is shown as well
+_by_console = False  # not a context variable: messages of other threads are printed, too
 
 
 @contextlib.contextmanager
 def called_by_console() -> Iterator[None]:
-    """Have what is printed while the block runs name commands as `shardline` has them."""
+    """Spell commands as `shardline COMMAND` in everything that is printed while the block runs."""
     global _by_console
     before, _by_console = _by_console, True
     try:
@@ -28,7 +28,7 @@ def called_by_console() -> Iterator[None]:
 
 
 def respell(text: str) -> str:
-    """Return a text that names commands as this process was called.
+    """Return `text` with its commands spelt as this process was called.
 
     >>> respell("`python -m trainer.models` lists them")
     '`python -m trainer.models` lists them'
@@ -44,13 +44,13 @@ def respell(text: str) -> str:
 
 @functools.cache
 def _read_names() -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return what finds commands in a text, and how each is spelt instead."""
-    from shards.cli.commands import COMMANDS, CONSOLE  # late: `python -m` does without
+    """Return the pattern that finds commands in a text, and the replacement for each command."""
+    from shards.cli.commands import COMMANDS, CONSOLE  # late import: `python -m` does not need it
 
     rows = [row for row in COMMANDS.values() if row.package]
     names = {row.module: f"{CONSOLE} {row.name}" for row in rows} | {row.package: CONSOLE for row in rows}
     spaced = sorted((re.escape(name).replace(r"\ ", r"\s+") for name in names), key=len, reverse=True)
-    # Without `python -m`, "shards pack" are English words unless they are quoted, and "trainer" is one always.
+    # Unquoted and without `python -m`, "shards pack" is plain English, and "trainer" always is.
     dotted = [name for name in spaced if r"\." in name]
     quoted = [name for name in spaced if r"\s" in name]
     return (
@@ -63,7 +63,7 @@ def _read_names() -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A command's parser: its help and its errors name commands as they were called."""
+    """A command's parser; help and errors spell commands as they were called."""
 
     def __init__(self, *, prog: str, **options: Any) -> None:
         super().__init__(prog=respell(prog), **options)
@@ -74,7 +74,7 @@ class CommandParser(argparse.ArgumentParser):
             each.description = respell(each.description or "") or None
         self.epilog = respell(self.epilog or "") or None
         for action in self._actions:
-            action.help = respell(action.help) if action.help else action.help  # None is a line, SUPPRESS is none
+            action.help = respell(action.help) if action.help else action.help  # None and "" are not SUPPRESS
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:

@@ -1,7 +1,7 @@
-"""All commands, a row each: `shardline`, the packages' own lists, completion and tests read them here.
+"""All commands, one row each, read by the console script, the packages' lists, completion and tests.
 
-A row names its command's `main(argv) -> exit code`, in a package above this one, too: it is imported when it is run.
-The module of that function has `build_parser()` as well, which reads `--help` and completion.
+A row names the command's `main(argv) -> exit code`, also in packages above this one: it is imported only to be run.
+The same module has `build_parser()`, for `--help` and completion.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class Command(Row):
 
     @property
     def package(self) -> str:
-        """Return the package that lists it; what is for the console script alone has none."""
+        """Return the package that lists the command; commands of the console script alone have none ("")."""
         return "" if self.builder.startswith("shards.cli.") else self.builder.partition(".")[0]
 
     @property
     def module(self) -> str:
-        """Return what names it behind `python -m`: trainer.run, or shards pack."""
+        """Return its name after `python -m`, for example "trainer.run" or "shards pack"."""
         place = self.builder.partition(":")[0]
         return place.removesuffix(".__main__").replace("shards.commands.", "shards ")
 
     @property
     def parser(self) -> str:
-        """Return package.module:function that builds its parser."""
+        """Return package.module:function for the function that builds its parser."""
         return f"{self.builder.partition(':')[0]}:build_parser"
 
 
@@ -40,21 +40,21 @@ COMMANDS = Table(
     Command("pack", "pictures -> audit -> dataset of tar shards", "shards.commands.pack:main"),
     Command("audit", "find bad files, duplicates, leaks, conflicts", "shards.commands.audit:main"),
     Command("index", "make a dataset of WebDataset tars, in place", "shards.commands.index:main"),
-    Command("stat", "what a dataset and its shards hold", "shards.commands.stat:main"),
+    Command("stat", "show what a dataset and its shards hold", "shards.commands.stat:main"),
     Command("verify", "hash every shard again and decode its pictures", "shards.commands.verify:main"),
     Command("run", "train by a recipe, evaluate, make a bundle", "trainer.run.__main__:main"),
-    Command("evaluate", "metrics of a bundle on labelled pictures", "trainer.evaluate.__main__:main"),
+    Command("evaluate", "compute metrics of a bundle on labelled pictures", "trainer.evaluate.__main__:main"),
     Command("predict", "label pictures that have no label", "trainer.predict.__main__:main"),
     Command("decide", "fit how a bundle's logits become decisions", "trainer.decide.__main__:main"),
-    Command("export", "a bundle as ONNX, torch-export or TorchScript", "trainer.export.__main__:main"),
+    Command("export", "write a bundle as ONNX, torch-export or TorchScript", "trainer.export.__main__:main"),
     Command("bench", "measure the back ends of a bundle", "trainer.bench.__main__:main"),
-    Command("bundle", "make a bundle of a foreign checkpoint", "trainer.bundle.__main__:main"),
+    Command("bundle", "make a bundle from a foreign checkpoint", "trainer.bundle.__main__:main"),
     Command("models", "list models, or the layers of one", "trainer.models.__main__:main"),
     Command("augment", "draw pictures before and after augmentation", "trainer.augment.__main__:main"),
-    Command("report", "write the report of a finished run anew", "trainer.report.__main__:main"),
+    Command("report", "rewrite the report of a finished run", "trainer.report.__main__:main"),
     Command("sweep", "run the trials of a space, keep the best bundle", "tune.run:main"),
     Command("compare", "do variants differ, seeds and pictures counted", "tune.compare.__main__:main"),
     Command("serve", "serve a bundle over HTTP", "cluster.serve.__main__:main"),
-    Command("client", "ask an endpoint about pictures", "cluster.client.__main__:main"),
-    Command("completion", "print the completion of bash, zsh or fish", "shards.cli.completion:main"),
+    Command("client", "send pictures to an endpoint", "cluster.client.__main__:main"),
+    Command("completion", "print the completion script for bash, zsh or fish", "shards.cli.completion:main"),
 )

@@ -1,11 +1,11 @@
-"""`shardline completion SHELL`: completion of commands, options and their choices, as a script without Python in it.
+"""`shardline completion SHELL`: print a script that completes commands, options and choices without starting Python.
 
   bash   shardline completion bash > ~/.local/share/bash-completion/completions/shardline
   zsh    shardline completion zsh > FOLDER/_shardline, in a FOLDER of $fpath
   fish   shardline completion fish > ~/.config/fish/completions/shardline.fish
 
-Each takes effect in the next shell. The script is made from the parsers of this version: print it anew after an update.
-Where neither an option nor a choice fits, file names are completed.
+It takes effect in the next shell. It knows the commands of this version: print it again after an update.
+Where no option or choice fits, file names are completed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[\w./+-]+")
 class Option:
     """An option of a command.
 
-    names: as typed. takes: whether a value follows. choices: values that it may have; none where they are free.
+    names: as typed. takes: whether a value follows. choices: allowed values, empty if any value is allowed.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Completed:
-    """A command as shells need it; choices: what may stand without an option."""
+    """A command as completion scripts need it; choices: allowed values of positional arguments."""
 
     name: str
     summary: str
@@ -48,7 +48,7 @@ class Completed:
 
     @property
     def words(self) -> str:
-        """Return the names of all options."""
+        """Return the names of all options, separated by spaces."""
         return " ".join(name for option in self.options for name in option.names)
 
 
@@ -67,7 +67,7 @@ def build_parser() -> CommandParser:
 
 
 def read_command(name: str) -> Completed:
-    """Return what a command takes, by its parser."""
+    """Return the options and choices of a command, read from its parser."""
     row = COMMANDS[name]
     parser: argparse.ArgumentParser = load_builder(row.parser)()
     named = [action for action in parser._actions if action.option_strings and action.help != argparse.SUPPRESS]
@@ -82,13 +82,13 @@ def read_command(name: str) -> Completed:
 
 
 def _list_choices(action: argparse.Action) -> tuple[str, ...]:
-    """Return choices that a shell need not quote; a metavar stands for what nobody wants listed, as all ports."""
+    """Return the choices that need no quoting in a shell; none if a metavar stands for them, as for port numbers."""
     choices = [] if action.metavar else [str(choice) for choice in action.choices or ()]
     return tuple(choice for choice in choices if _PLAIN.fullmatch(choice))
 
 
 def _shorten(text: str) -> str:
-    """Return a line of help for a list of options."""
+    """Return help shortened to one line."""
     return textwrap.shorten(re.split(r"[;(]", text.replace("%%", "%"))[0], 70, placeholder=" ...")
 
 
@@ -117,7 +117,7 @@ def write_bash(commands: list[Completed]) -> str:
 
 
 def write_zsh(commands: list[Completed]) -> str:
-    """Return a file for $fpath; read by `source`, it completes as well."""
+    """Return a file for $fpath, which also works with `source`."""
     valued = [f"  '{words}') {_offer(option.choices)}; return ;;" for words, option in _list_valued(commands)]
     return "\n".join(
         [
@@ -186,7 +186,7 @@ def _quote_fish(text: str) -> str:
 
 
 def _list_valued(commands: list[Completed]) -> list[tuple[str, Option]]:
-    """Return the words behind which a value comes, such as `bench --device`, and the option that takes it."""
+    """Return "COMMAND --OPTION" and the option, for each option that takes a value."""
     return [
         (f"{command.name} {name}", option)
         for command in commands

@@ -1,7 +1,7 @@
-"""How every command of the project ends: exit codes, one-sentence errors, Ctrl-C.
+"""How every command ends: exit codes, one-sentence errors, Ctrl-C.
 
-0 done, 1 a fault of ours (with a traceback), 2 the caller's mistake, 3 refused data or a failed check,
-130 interrupted and resumable, 141 nobody reads on what it prints (`| head`).
+0 done, 1 a bug in Shardline (with a traceback), 2 the caller's mistake, 3 refused data or a failed check,
+130 interrupted and resumable, 141 the reader of its output has closed the pipe (`| head`).
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ DONE, MISTAKE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 3, 130, 141
 
 
 def run_command(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Return the exit code of `main(argv)`; a foreseen error becomes one sentence on stderr, as does what is logged.
+    """Return the exit code of `main(argv)`; print messages and expected errors, one sentence each, on standard error.
 
-    SIGTERM is treated as Ctrl-C, so that `ray job stop` and `docker stop` leave a resumable state too.
+    SIGTERM is treated like Ctrl-C, so that `ray job stop` and `docker stop` also leave a resumable state.
     """
     signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
     try:
         with showing_messages():
             code = main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # here, where a reader that left is met, and not when Python ends
+        sys.stdout.flush()  # here, where a closed pipe is handled, not when Python exits
         return code
     except UsageError as err:
-        return _say(err, MISTAKE)
+        return _report(err, MISTAKE)
     except ShardError as err:
-        return _say(err, REFUSED)
+        return _report(err, REFUSED)
     except BrokenPipeError as err:
-        return UNREAD if _is_unread() else _say(err, MISTAKE)
+        return UNREAD if _is_unread() else _report(err, MISTAKE)
     except Interrupted as err:
-        return _say(err, INTERRUPTED)
+        return _report(err, INTERRUPTED)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+        return _report("interrupted; the same command resumes where this one stopped", INTERRUPTED)
     except Exception as err:
-        refused = explain_disk(err)  # safetensors and torch have errors of their own for it
+        refused = explain_disk(err)  # safetensors and torch raise error types of their own
         if refused is not None:
-            return _say(f"{refused}, and run the command again: it was stopped before its end", MISTAKE)
-        if isinstance(err, OSError):  # a missing permission, a vanished file: the outside world
-            return _say(f"{err.strerror or err}: {err.filename}" if err.filename else err, MISTAKE)
+            return _report(f"{refused}, and run the command again: it was stopped before its end", MISTAKE)
+        if isinstance(err, OSError):  # for example a missing permission or a vanished file
+            return _report(f"{err.strerror or err}: {err.filename}" if err.filename else err, MISTAKE)
         raise
 
 
 def _is_unread() -> bool:
-    """Say whether the reader of standard output has left; what is still to be written then goes nowhere."""
+    """Return whether standard output is a closed pipe; if so, redirect it to /dev/null."""
     waiting = select.poll()
     try:
         waiting.register(sys.stdout.fileno(), 0)
-    except OSError:  # not a file at all
+    except OSError:  # not a file descriptor
         return False
     if not waiting.poll(0):
         return False
@@ -68,10 +68,10 @@ def _raise_keyboard_interrupt(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _say(message: object, code: int) -> int:
+def _report(message: object, code: int) -> int:
     if code == INTERRUPTED:
         # Under `python -m`, CPython remembers a KeyboardInterrupt that passed through an exec or eval of text (a lazy
-        # import of pandas has some) and dies by SIGINT whatever the exit code. Running any text makes it forget.
+        # import of pandas has some) and dies by SIGINT whatever the exit code. Running any text clears that.
         exec("")
     message = respell(str(message))
     sys.stderr.write(f"\n{message}\n" if code == INTERRUPTED else f"error: {message}\n")

@@ -1,6 +1,6 @@
 """The console script `shardline COMMAND ...`, and the list of commands that each package prints.
 
-Imports nothing but how commands end: a command's module is imported when it is run.
+A command's module is imported only when the command runs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ TITLES = {
     "cluster": "endpoints",
     "": "shell",
 }
-"""Package -> what its commands are for, in the order of the work."""
+"""Package -> what its commands are for, in the order in which they are used."""
 
 _HELP = ("-h", "--help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that the words name and return its exit code; without words, list all commands."""
-    # A console script does not look for modules in the current folder. Neither may the processes that it starts.
+    """Run the command that `argv` names and return its exit code; without arguments, list all commands."""
+    # A console script does not search the current folder for modules. Neither may processes that it starts.
     os.environ["PYTHONSAFEPATH"] = "1"
     with called_by_console():
         return run_command(_run, argv)
@@ -41,20 +41,20 @@ def _run(argv: list[str]) -> int:
     print(
         f"usage: {CONSOLE} COMMAND ...\n\nFrom a folder of labelled pictures to a served classifier.\n\n"
         + "\n\n".join(groups)
-        + f"\n\n`{CONSOLE} COMMAND --help` lists what a command takes."
+        + f"\n\n`{CONSOLE} COMMAND --help` lists the options of a command."
     )
     return DONE
 
 
 def run_named(argv: list[str], rows: Mapping[str, Command], caller: str) -> int:
-    """Run the command that the first word names with the other words.
+    """Run the command named by the first word, with the remaining words as its arguments.
 
     Raises:
-        UsageError: None has that name.
+        UsageError: No command has that name.
     """
     name, *rest = argv
     if name not in rows:
-        from shards.cli.sentences import suggest  # late: a mistake alone needs it
+        from shards.cli.sentences import suggest  # late import: only a mistake needs it
 
         raise UsageError(f"there is no command '{name}'{suggest(name, rows, otherwise=f'; `{caller}` lists all')}")
     code: int = load_builder(rows[name].builder)(rest)
@@ -62,23 +62,23 @@ def run_named(argv: list[str], rows: Mapping[str, Command], caller: str) -> int:
 
 
 def run_package(package: str, argv: list[str]) -> int:
-    """Do what `python -m` and a package do: list the commands, and of `shards`, run one.
+    """List the commands of a package, for `python -m` with its name; `python -m shards COMMAND` also runs one.
 
     Raises:
-        UsageError: There are other words.
+        UsageError: A package other than `shards` got arguments.
     """
     rows = {row.name: row for row in list_rows(package)}
     runs = package == "shards"
     if not argv or argv[0] in _HELP:
         usage = f"usage: python -m shards {{{','.join(rows)}}} ...\n\n" if runs else ""
         shown = {f"python -m {row.module}": row for row in rows.values()}
-        print(f"{usage}{TITLES[package]}\n{_describe(shown)}\n\nEach takes --help.")
+        print(f"{usage}{TITLES[package]}\n{_describe(shown)}\n\n--help after any of them lists its options.")
         return DONE if argv or not runs else MISTAKE
     if runs:
         return run_named(argv, rows, "python -m shards")
     raise UsageError(
-        f"`python -m {package}` lists its commands and runs none, got '{argv[0]}'; "
-        f"`python -m {list_rows(package)[0].module} --help` is how one of them is called"
+        f"`python -m {package}` only lists its commands and takes no arguments, got '{argv[0]}'; run a command as "
+        f"`python -m {list_rows(package)[0].module} --help`"
     )
 
 

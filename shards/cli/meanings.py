@@ -1,7 +1,7 @@
-"""What the fields of an options class mean: the docstring under each field, read when somebody asks.
+"""What the fields of an options class mean: the docstring under each field, read on demand.
 
-pydantic has `use_attribute_docstrings` for it, which reads the source of every class whenever it is imported: the
-options of a recipe then take twice as long to import.
+pydantic's `use_attribute_docstrings` reads the source of every class on import, which doubles the import time of a
+recipe's options.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 
 def read_meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return field -> docstring in one line, those of base classes included; a field without one is left out.
+    """Return field -> docstring on one line, with those of base classes; fields without a docstring are left out.
 
     >>> from shards.pictures.decode import DecodeOptions
     >>> sorted(read_meanings(DecodeOptions)) == sorted(DecodeOptions.model_fields)

@@ -1,8 +1,8 @@
-"""What a program says while it works: the messages of our loggers, on standard error or handed on by another process.
+"""Messages of our loggers, printed on standard error or forwarded from other processes.
 
-Library code logs and configures nothing; commands show what is logged. INFO is for everybody who runs a command, DEBUG
-is detail. A logger whose name ends in `.progress` says what is of use for a minute; whatever else is logged at INFO or
-above is a note, which a run keeps and its report shows.
+Library code only logs; commands print what is logged. INFO is for every user of a command, DEBUG is detail. Loggers
+whose names end in `.progress` log what is of use for a minute; everything else at INFO or above is a note, which a run
+keeps and its report shows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_progress(record: logging.LogRecord) -> bool:
 
 
 def is_note(record: logging.LogRecord) -> bool:
-    """Return whether a message of ours is worth keeping."""
+    """Return whether a message is a note: ours, INFO or above, not progress."""
     return record.levelno >= logging.INFO and _is_ours(record) and not is_progress(record)
 
 
@@ -36,7 +36,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def write_line(text: str) -> None:
-    """Write a line to standard error at once, above a bar where one is drawn; a reader that has left is no error."""
+    """Write a line to standard error at once, above a progress bar if there is one; a closed pipe is no error."""
     text = respell(text)
     with contextlib.suppress(OSError, ValueError):
         if "tqdm" in sys.modules:  # without it there is no bar
@@ -49,7 +49,7 @@ def write_line(text: str) -> None:
 
 
 class _Shown(logging.Handler):
-    """Standard error as it is at the moment; of other libraries warnings alone."""
+    """Prints on the current standard error: our messages, and only warnings of other libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if (_is_ours(record) or record.levelno >= logging.WARNING) and not hasattr(record, "collected"):
@@ -62,13 +62,13 @@ class _Shown(logging.Handler):
             return f"warning: {record.getMessage()}"
         if record.levelno < logging.INFO:
             return f"{record.name}: {record.getMessage()}"
-        # Whoever looks at a log of yesterday, or at one that has stopped, wants to know when.
+        # Lines of progress have a time, for readers of old logs and of logs that have stopped.
         return f"{time.strftime('%H:%M:%S')} {record.getMessage()}" if is_progress(record) else record.getMessage()
 
 
 @contextlib.contextmanager
 def showing_messages() -> Iterator[None]:
-    """Show on standard error what is logged while the block runs, as a command does; `set_volume` says how much."""
+    """While the block runs, print logged messages on standard error, as commands do; `set_volume` sets the level."""
     handler, root = _Shown(NORMAL), logging.getLogger()
     with _levels(NORMAL):
         root.addHandler(handler)
@@ -80,9 +80,9 @@ def showing_messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def showing_messages_by_default() -> Iterator[None]:
-    """As `showing_messages`, unless this process has handlers or levels of its own: then those decide.
+    """Like `showing_messages`, unless this process has log handlers or levels of its own, which then stay in effect.
 
-    For what people call from a notebook; a command has its messages shown already.
+    For functions called from a notebook; a command already prints its messages.
     """
     if not logging.getLogger(PACKAGES[0]).hasHandlers():
         with showing_messages():
@@ -95,7 +95,7 @@ def showing_messages_by_default() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _levels(level: int, names: tuple[str, ...] | list[str] = PACKAGES) -> Iterator[None]:
-    """Have our loggers pass on messages from a level on while the block runs."""
+    """Set the level of our loggers while the block runs."""
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(level)
@@ -107,26 +107,26 @@ def _levels(level: int, names: tuple[str, ...] | list[str] = PACKAGES) -> Iterat
 
 
 def set_volume(level: int) -> None:
-    """Show messages from a level on, one of QUIET, NORMAL and VERBOSE; progress is shown at the last two."""
+    """Set the lowest level printed: QUIET, NORMAL or VERBOSE; progress is printed at NORMAL and VERBOSE."""
     for handler in _find_shown():
         handler.setLevel(level)
     for name in PACKAGES:
-        logging.getLogger(name).setLevel(min(level, NORMAL))  # what is not shown may still be kept
+        logging.getLogger(name).setLevel(min(level, NORMAL))  # what is not printed may still be kept
 
 
 def shows_progress() -> bool:
-    """Return whether this process shows messages, and not errors alone: where it does, a bar has its place."""
+    """Return whether this process prints messages and not only errors, so that it may draw progress bars."""
     return any(handler.level < QUIET for handler in _find_shown())
 
 
-def say(text: str) -> None:
-    """Write a line for whoever runs a command to standard error, such as a note on its result; nothing with -q."""
+def print_note(text: str) -> None:
+    """Write a line for the command's user, such as a note on its result, to standard error; nothing with -q."""
     if all(handler.level < QUIET for handler in _find_shown()):
         write_line(text)
 
 
 def read_level() -> int:
-    """Return the level from which on our loggers pass messages on, for a process that hands its own on to this one."""
+    """Return the level of our loggers, for other processes that forward their messages to this one."""
     return logging.getLogger(PACKAGES[1]).getEffectiveLevel()
 
 
@@ -135,11 +135,11 @@ def _find_shown() -> list[_Shown]:
 
 
 def add_volume(parser: argparse.ArgumentParser) -> None:
-    """Add -v and -q, which take effect as they are read."""
+    """Add -v and -q, which take effect while arguments are parsed."""
     group = parser.add_mutually_exclusive_group()
     options: dict[str, Any] = {"action": _Volume, "nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-    group.add_argument("-v", "--verbose", const=VERBOSE, help="show details as well", **options)
-    group.add_argument("-q", "--quiet", const=QUIET, help="show errors alone, no notes and no progress", **options)
+    group.add_argument("-v", "--verbose", const=VERBOSE, help="print details as well", **options)
+    group.add_argument("-q", "--quiet", const=QUIET, help="print only errors: no notes, no progress", **options)
 
 
 class _Volume(argparse.Action):
@@ -149,7 +149,7 @@ class _Volume(argparse.Action):
 
 @contextlib.contextmanager
 def collecting_notes() -> Iterator[list[str]]:
-    """Yield a list that takes the notes of the block, each once, in place of standard error."""
+    """Yield a list that collects the notes of the block, each once, instead of printing them."""
     collector = _Collector()
     with handled_by(collector):
         yield collector.notes
@@ -170,7 +170,7 @@ class _Collector(logging.Handler):
 
 @contextlib.contextmanager
 def handled_by(handler: logging.Handler) -> Iterator[None]:
-    """Give all our loggers one more handler while the block runs, asked before those of the root logger."""
+    """Add a handler to all our loggers while the block runs; it is called before the root logger's handlers."""
     for name in PACKAGES:
         logging.getLogger(name).addHandler(handler)
     try:
@@ -182,7 +182,7 @@ def handled_by(handler: logging.Handler) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handing_on(send: Callable[[str], None], level: int) -> Iterator[None]:
-    """Have messages of ours from a level on sent as lines of text, for `Replay` elsewhere, and shown nowhere here."""
+    """Send our messages from `level` up as lines of text, for `Replay` in another process, and print none here."""
     before = {name: logging.getLogger(name).propagate for name in PACKAGES}
     with _levels(level), handled_by(_Sender(send)):
         for name in PACKAGES:
@@ -200,12 +200,12 @@ class _Sender(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # a full disk is reported by who needs it
+        with contextlib.suppress(OSError):  # a full disk is reported by the code that needs it
             self._send(json.dumps({"name": record.name, "level": record.levelno, "message": record.getMessage()}))
 
 
 class Replay:
-    """Logs what other processes have handed on; a warning that several of them have is logged once."""
+    """Logs messages forwarded from other processes; a warning sent by several of them is logged once."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar in a terminal, a line a minute elsewhere."""
+"""Progress of a long command: a bar in a terminal or notebook, elsewhere a line a minute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from shards.cli.messages import shows_progress
 
 LINE_EVERY_S = 60.0
-"""Longest time without a line where there is no bar; a run keeps to it in a terminal as well."""
+"""Longest time between lines where there is no bar; a run also logs at this rate in a terminal."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,27 +20,29 @@ Clock = Callable[[], float]
 
 
 def draw_bar(**options: object) -> tqdm[None]:
-    """Return tqdm's bar, drawn in a terminal or a notebook, and not with --quiet; `disable` says if it is not."""
-    where = False if _is_notebook() else None  # None: where standard error is a terminal
+    """Return tqdm's bar, drawn in a terminal or a notebook unless --quiet is given; its `disable` is True if it is not
+    drawn.
+    """
+    where = False if _is_notebook() else None  # None: draw if standard error is a terminal
     return tqdm(disable=where if shows_progress() else True, leave=False, **options)  # type: ignore[call-overload]
 
 
 def _is_notebook() -> bool:
-    """Say whether this process is the kernel of a notebook, whose standard error is no terminal and shows bars."""
+    """Return whether this process is a notebook's kernel: its standard error is no terminal but shows bars."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and "IPKernelApp" in shell.config
 
 
 class Progress:
-    """How much of one stage is done, in pictures.
+    """Progress of one stage, counted in pictures.
 
     Args:
         stage: Its name.
-        total: Pictures of it; None where nobody knows.
-        done: Pictures that an earlier start has done.
+        total: Pictures in the stage; None if unknown.
+        done: Pictures done by an earlier start.
         every_s: Seconds between lines.
-        clock: Seconds.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -52,18 +54,18 @@ class Progress:
         clock: Clock = time.monotonic,
     ) -> None:
         self._stage, self._total, self._first, self._every_s, self._clock = stage, total, done, every_s, clock
-        self._began = self._said_at = clock()
+        self._began = self._logged_at = clock()
         self._bar = draw_bar(desc=stage, total=total, initial=done, unit="picture")
 
     def show(self, done: int, more: str = "") -> None:
-        """Say that `done` pictures are, and `more`: a few words."""
+        """Show that `done` pictures are done, followed by the words `more`."""
         if not self._bar.disable:
             self._bar.set_postfix_str(more, refresh=False)
             self._bar.update(done - self._bar.n)
             return
         now = self._clock()
-        if now - self._said_at >= self._every_s:
-            self._said_at = now
+        if now - self._logged_at >= self._every_s:
+            self._logged_at = now
             logger.info("%s", self._describe(done, more, now - self._began))
 
     def close(self) -> None:
@@ -79,7 +81,7 @@ class Progress:
 
 
 def describe_share(stage: str, done: int, total: int | None) -> str:
-    """Return how much of a stage is done.
+    """Return how much of a stage is done, in words.
 
     >>> describe_share("audit", 1200, 5000), describe_share("predict", 1200, None)
     ('audit: 1,200 of 5,000 pictures', 'predict: 1,200 pictures')
@@ -88,7 +90,7 @@ def describe_share(stage: str, done: int, total: int | None) -> str:
 
 
 def describe_duration(seconds: float) -> str:
-    """Return seconds as people read them.
+    """Return a duration in words.
 
     >>> describe_duration(4.2), describe_duration(100), describe_duration(9000), describe_duration(200_000)
     ('4 s', '1 min 40 s', '2 h 30 min', '2 d 7 h')

@@ -1,4 +1,4 @@
-"""Parts of sentences that many refusals share."""
+"""Phrases shared by many messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def find_near(word: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Return at most so many of the known words, the nearest first, that a mistyped one may mean; case does not count.
+    """Return at most `most` known words close to a mistyped `word`, the closest first; case is ignored.
 
     >>> find_near("Peek_lr ", ["name", "peak_lr"]), find_near("x", ["name"])
     (['peak_lr'], [])
@@ -19,7 +19,7 @@ def find_near(word: str, known: Iterable[str], most: int = 1) -> list[str]:
 
 
 def suggest(word: str, known: Iterable[str], before: str = "; ", otherwise: str = "", most: int = 1) -> str:
-    """Return the question whether a near word is meant, with `before` in front of it; `otherwise` where none is near.
+    """Return `before` and "did you mean ...?" for the known words closest to `word`, or `otherwise` if none is close.
 
     >>> suggest("bee", ["ants", "bees"]), suggest("wasp", ["ants", "bees"], otherwise="; give one of them")
     ("; did you mean 'bees'?", '; give one of them')
@@ -29,7 +29,7 @@ def suggest(word: str, known: Iterable[str], before: str = "; ", otherwise: str 
 
 
 def count_things(number: int, one: str, several: str = "") -> str:
-    """Return a number and what there are so many of, and what is said of them.
+    """Return a number with its noun, or its noun and verb, in singular or plural.
 
     >>> count_things(1, "path"), count_things(2_000, "path"), count_things(1, "link is", "links are")
     ('1 path', '2,000 paths', '1 link is')
@@ -38,7 +38,7 @@ def count_things(number: int, one: str, several: str = "") -> str:
 
 
 def join_some(names: Sequence[str], most: int = 10) -> str:
-    """Return names in a row, of many the first and how many there are more.
+    """Return names separated by commas; beyond `most`, only their number.
 
     >>> join_some(["ant", "bee"]), join_some(["ant", "bee", "wasp", "fly"], most=3)
     ('ant, bee', 'ant, bee, wasp and 1 more')

@@ -1,7 +1,7 @@
-"""Tables of what people add: rows by name, each with a builder that is named as text and imported when it is needed.
+"""Tables of extensible choices: named rows, each with a builder given as text and imported when it is used.
 
-A table lies with the options, which are read where no builder's library is wanted. `tests/test_architecture.py` lets a
-builder's text in a table, and there alone, name a later room; `tests/test_tables.py` holds rows and builders together.
+A table stands beside the options, which are read where the builders' libraries are not needed. Only in a table may a
+builder's text name a later room (`tests/test_architecture.py`); `tests/test_tables.py` checks rows against builders.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that can be chosen; a kind of things adds columns for what else differs."""
+    """One choice, such as an optimizer; subclasses add columns for what their kind needs."""
 
     name: str
-    """As people type it."""
+    """The name that users type."""
     summary: str
-    """A line for help, in words that go on from the name."""
+    """A line for help that continues the name."""
     builder: str
     """package.module:function that makes it; see `load_builder`."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -28,12 +28,12 @@ class Row:
 
     @property
     def uses(self) -> Mapping[str, Any]:
-        """Return the options that it uses with their defaults: those of the builder, and others that a kind adds."""
+        """Return the options that this choice uses, with defaults: the builder's, and any that a subclass adds."""
         return self.defaults
 
     @property
     def help(self) -> str:
-        """Return what help says of it, without the options."""
+        """Return its description in help, without options."""
         return self.summary
 
 
@@ -41,11 +41,11 @@ R = TypeVar("R", bound=Row)
 
 
 class Table(Mapping[str, R]):
-    """Rows by their names, in order.
+    """Rows by name, in order.
 
     Args:
-        plural: What they are, for sentences: optimizers.
-        rows: Of different names.
+        plural: The plural noun for messages, for example "optimizers".
+        rows: Rows with distinct names.
     """
 
     def __init__(self, plural: str, *rows: R) -> None:
@@ -63,10 +63,10 @@ class Table(Mapping[str, R]):
         return len(self._rows)
 
     def check(self, name: object, *also: str) -> str:
-        """Return the name if a row has it, or if it is one of `also`.
+        """Return `name` if a row has it or if it is one of `also`.
 
         Raises:
-            ValueError: None has; the message has all names, and a near one where there is one.
+            ValueError: The name is unknown; the message lists all names and suggests the closest.
 
         >>> Table("shapes", Row("disc", "round", "a:b"), Row("bar", "long", "a:c")).check("disk")
         Traceback (most recent call last):
@@ -75,14 +75,14 @@ class Table(Mapping[str, R]):
         names = [*also, *self._rows]
         if isinstance(name, str) and name in names:
             return name
-        from shards.cli.sentences import suggest  # late: a mistake alone needs it
+        from shards.cli.sentences import suggest  # late import: only a mistake needs it
 
         raise ValueError(f"the {self.plural} are {', '.join(names)}, got {name!r}{suggest(str(name), names)}")
 
 
 @functools.cache
 def load_builder(builder: str) -> Callable[..., Any]:
-    """Return the function or class that a text names, its module imported now.
+    """Import and return the function or class that `builder` names.
 
     >>> load_builder("shards.cli.table:Row").__name__
     'Row'

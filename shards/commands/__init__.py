@@ -1,1 +1,1 @@
-"""The command line of this package, a module for each command."""
+"""The package's command line, one module per command."""

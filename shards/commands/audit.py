@@ -1,4 +1,4 @@
-"""`python -m shards audit SRC`: what is wrong with the pictures, without packing them."""
+"""`python -m shards audit SRC`: find faults of pictures without packing them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shards.audit.findings import refuse_findings
 from shards.audit.publish import write_pages
 from shards.audit.summary import format_summary
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import (
     EDITED_HELP,
     STYLE,
@@ -43,7 +43,7 @@ def build_parser() -> CommandParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audit as `pack` would, write the pages, print the summary; what `pack` would refuse exits 3."""
+    """Audit like `pack`, write the files, print the summary; exit with 3 if `pack` would refuse."""
     request = read_request(arguments, SourceOptions)
     listed, options = request.settle_splits(request.find_sources(), request.read())
     storage = open_storage(arguments.out)
@@ -52,16 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
         edited = None
         if request.edited_copies:
-            from shards.audit.edited import find_edited_copies  # late: few ask for it
+            from shards.audit.edited import find_edited_copies  # late import: rarely used
 
             edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
         audit = audit_pictures(listed.sources, examined, options.split, edited)
         summary = write_pages(storage, audit, listed, str(arguments.src), options.store.decode)
         storage.delete(sorted(name for name in storage.sizes() if name.startswith(JOURNAL)))
     for note in [*listed.notes, *audit.notes]:
-        say(f"note: {note}")
+        print_note(f"note: {note}")
     print(summary.model_dump_json() if arguments.json else format_summary(summary))
-    say(f"see {arguments.out}/audit.html")
+    print_note(f"see {arguments.out}/audit.html")
     refuse_unknown_range(examined, options.store.decode)
     refuse_rejects(listed.sources, examined, options.max_reject_rate)
     refuse_findings(audit.findings, allow_leaks=False)
@@ -69,6 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_dataset(storage: Storage) -> None:
-    """Raise a UsageError when a dataset lies there, or will: it needs the `audit.parquet` that packing wrote."""
+    """Raise a UsageError for the folder of a dataset, finished or not: it needs packing's own `audit.parquet`."""
     if {MANIFEST_NAME, MARKER} & set(storage.sizes()):
         raise UsageError(f"{storage} holds a dataset, which keeps the audit it was packed with; give another --out")

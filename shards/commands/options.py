@@ -1,4 +1,6 @@
-"""What `pack` and `audit` take, from the command line or from Python, and what it becomes: sources, options, a pool."""
+"""Options of `pack` and `audit`, from the command line or from Python, and what they make: sources, pack options, a
+pool.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ _LIST_OPTIONS = ("columns", "base", "ending", "one_hot", "labels_as", "empty_lab
 
 
 def join_words(value: object) -> object:
-    """Return a mapping, a list or a number as an option of the command line spells it; all else as it is.
+    """Return a mapping, list or number as the command line spells it; other values unchanged.
 
     >>> join_words({"val": 0.1, "test": 0.1}), join_words((0, 4095)), join_words("none")
     ('val=0.1,test=0.1', '0,4095', 'none')
@@ -48,7 +50,7 @@ Words = Annotated[str, BeforeValidator(join_words)]
 
 
 class SourceOptions(Options):
-    """Which pictures there are, how they are decoded and split, and how the work is carried out.
+    """How pictures are found, decoded and split, and how the work is run.
 
     Fields are the long options of the command line, in their order.
     """
@@ -58,18 +60,18 @@ class SourceOptions(Options):
     unlabelled: bool = False
     """All pictures below `src`, without labels."""
     layout: str | None = None
-    """What the folders mean, from the top down: split/class, class/split, class/..., any/class, class/NAME; None: their
-    names tell."""
+    """What the folders mean, from the top down: split/class, class/split, class/..., any/class, class/NAME; None:
+    guessed from their names."""
     names: str | None = None
-    """Encoding of the names in an archive that does not state it, such as cp850; None: guess."""
+    """Encoding of names in an archive that does not declare it, for example cp850; None: guessed."""
     class_names: Path | None = None
     """File with display names: `0 NAME` lines, JSON or YAML."""
     alike: Literal["refuse", "join", "keep"] = "refuse"
-    """What to do with classes that look alike, such as Cat and cat, or 1 and 01."""
+    """What to do with classes that look alike, for example Cat and cat, or 1 and 01."""
     drop_empty_classes: bool = False
     """Leave out class folders without a readable picture."""
     group_regex: str | None = None
-    """Regular expression whose first group in a path names what stays in one split, such as a patient."""
+    """Regular expression; its first group in a path names what stays in one split, for example a patient."""
     columns: Words | None = None
     """Columns of a list by role: path=NAME,label=NAME; None: the usual names."""
     base: Path | None = None
@@ -79,15 +81,15 @@ class SourceOptions(Options):
     one_hot: Words | None = None
     """Columns of 0 and 1 of a list, one for each class."""
     labels_as: str | None = None
-    """What separates several labels of a list; `list` and `one` for cells of that form."""
+    """Separator of several labels in a list; `list` and `one` for cells of that form."""
     empty_labels: bool = False
     """Rows of a list without a label show none of the classes."""
     split: Words | None = None
-    """Shares of the splits that `src` lacks; None: val=0.1,test=0.1 where it has none. `none`: all train."""
+    """Shares of the splits that `src` lacks; None: val=0.1,test=0.1 if it has no splits. `none`: all train."""
     every: int | None = None
-    """Each Nth picture of a class goes to test, without randomness."""
+    """Every Nth picture of a class goes to test, without randomness."""
     merge_and_resplit: Words | None = None
-    """Splits of `src` to pool and split anew."""
+    """Splits of `src` to pool and split again."""
     fraction: float = 1.0
     """Share of train to use, stratified by class, in (0, 1]."""
     seed: int = 0
@@ -99,11 +101,11 @@ class SourceOptions(Options):
     background: Words = "255,255,255"
     """Colour under transparent pixels, R,G,B in 0..255."""
     frames: Literal["first", "refuse"] = "first"
-    """Of pictures with several frames: take the first, or refuse them."""
+    """For pictures of several frames: use the first, or refuse them."""
     max_pixels: int = 100_000_000
     """Pixels above which a picture is refused as a decompression bomb."""
     edited_copies: bool = False
-    """Look for mirrored, turned, cropped and bordered copies too; decodes every picture once more."""
+    """Also look for mirrored, turned, cropped and bordered copies; decodes every picture once more."""
     max_reject_rate: float = 0.01
     """Share of unreadable pictures above which the command is refused, in [0, 1]."""
     workers: int | None = None
@@ -112,7 +114,7 @@ class SourceOptions(Options):
     """local: processes of this machine. ray: the cluster of RAY_ADDRESS."""
 
     def find_sources(self) -> SourceList:
-        """Return the pictures; raises as `shards.sources.find.find_sources`."""
+        """Return the pictures; raises like `shards.sources.find.find_sources`."""
         return find_sources(
             self.src,
             unlabelled=self.unlabelled,
@@ -127,7 +129,7 @@ class SourceOptions(Options):
         )
 
     def settle_splits(self, listed: SourceList, options: PackOptions) -> tuple[SourceList, PackOptions]:
-        """Return the pictures, with notes, and the options by which splits are made that `split` names and they lack.
+        """Return the pictures, with notes, and the options, changed so that missing splits named in `split` are made.
 
         Raises:
             UsageError: As `make_missing`.
@@ -141,7 +143,7 @@ class SourceOptions(Options):
         """Return the options of packing, or of auditing as packing would.
 
         Raises:
-            UsageError: A value that an option does not take.
+            UsageError: A value that an option does not accept.
         """
         decode = _build(
             DecodeOptions,
@@ -162,19 +164,20 @@ class SourceOptions(Options):
         return _build(PackOptions, split=split, store=store, max_reject_rate=self.max_reject_rate, **self._more())
 
     def _store(self) -> dict[str, object]:
-        """Return what shapes the stored pictures beside their decoding."""
+        """Return options of the stored pictures besides their decoding."""
         return {}
 
     def _more(self) -> dict[str, object]:
-        """Return what shapes the dataset beside its pictures and splits."""
+        """Return options of the dataset besides its pictures and splits."""
         return {}
 
     @contextlib.contextmanager
     def open_pool(self) -> Iterator[Pool]:
-        """Yield the processes or the Ray tasks that are asked for.
+        """Yield the requested pool of processes or Ray tasks.
 
         Raises:
-            UsageError: No worker, or no Ray cluster.
+            UsageError: Fewer than one worker.
+            ConnectionError: No Ray cluster.
         """
         check_count("--workers", self.workers, of="processes or tasks")
         if self.on == "ray":
@@ -197,7 +200,7 @@ class SourceOptions(Options):
     def _read_range(self) -> tuple[float, ...] | None:
         if self.bits is not None:
             if self.range is not None:
-                raise UsageError("--bits and --range say the same thing in two ways; give one of them")
+                raise UsageError("--bits and --range set the same thing in two ways; give one of them")
             if not 1 <= self.bits <= 32:
                 raise UsageError(f"--bits is a number from 1 to 32, got {self.bits}")
             return 0.0, float(2**self.bits - 1)
@@ -205,27 +208,27 @@ class SourceOptions(Options):
 
 
 class PackRequest(SourceOptions):
-    """What `pack` takes beside the target."""
+    """Options of `pack`, without the target."""
 
     UNRECORDED: ClassVar = ("src", "update", "workers", "on")
-    """Places, and what changes no byte of a dataset."""
+    """Locations, and options that do not change a dataset's bytes."""
 
     shard_bytes: Words = "64MiB"
-    """Bytes of pictures in a shard, such as 64MiB; a tar has about 3 KiB more for each picture."""
+    """Bytes of pictures in a shard, for example 64MiB; a tar has about 3 KiB more for each picture."""
     max_side: int | None = None
-    """Pixels of the longer side to which larger pictures are shrunk; None: none is."""
+    """Longer side in pixels to which larger pictures are shrunk; None: no shrinking."""
     quality: int = 90
     """JPEG quality of shrunk pictures, 1 to 100."""
     positive: str | None = None
-    """Class that is looked for, whose sensitivity is reported; changes no sample. None: of two the second."""
+    """Class to be found, whose sensitivity is reported; changes no sample. None: the second of two classes."""
     update: bool = False
-    """Add new pictures to a finished dataset and leave its shards alone."""
+    """Add new pictures to a finished dataset without changing its shards."""
     audit: Literal["full", "none"] = "full"
-    """none: pack without decoding; unreadable pictures are then found in training."""
+    """none: pack without decoding; training then finds unreadable pictures."""
     allow_leaks: bool = False
-    """Pack although pictures leak between splits or labels conflict."""
+    """Pack even if pictures leak between splits or labels conflict."""
     drop_duplicates: bool = False
-    """Keep one of each set of equal pictures, none where their labels conflict."""
+    """Keep one of each set of equal pictures, none if their labels conflict."""
 
     def _store(self) -> dict[str, object]:
         return {"quality": self.quality, **({} if self.max_side is None else {"max_side": self.max_side})}
@@ -235,7 +238,7 @@ class PackRequest(SourceOptions):
         return {"shard_bytes": parse_size(self.shard_bytes)} | {name: getattr(self, name) for name in given}
 
     def spell(self) -> list[str]:
-        """Return the words of the options that are not at their defaults and that a dataset depends on."""
+        """Return the words of the non-default options that determine a dataset."""
         words: list[str] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -246,13 +249,13 @@ class PackRequest(SourceOptions):
                 words.append(option)
             else:
                 text = spell_path(value)
-                # A value that begins with a dash would be taken for an option.
+                # A separate value that begins with a dash would be parsed as an option.
                 words += [f"{option}={text}"] if text.startswith("-") else [option, text]
         return words
 
 
 def spell_path(path: object) -> str:
-    """Return a path, or any other word, as text that every file can hold: bytes that are no UTF-8 are escaped."""
+    """Return a path, or any other word, as valid UTF-8 text: other bytes are escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -264,7 +267,7 @@ def _build(model: type[Model], **values: Any) -> Model:
 
 
 def _spell(name: str) -> str:
-    """Return the option that gives a field, or one of its items."""
+    """Return the option that sets a field, or one of its items."""
     field = name.partition(".")[0]
     return f"--{ {'gray_range': 'range', 'merge': 'merge-and-resplit'}.get(field, field.replace('_', '-')) }"
 
@@ -276,5 +279,5 @@ def _read_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
         numbers = ()
     if len(numbers) != count:
         example = "0,4095" if count == 2 else "255,255,255"
-        raise UsageError(f"{option} takes {count} numbers such as {example}, got '{text}'")
+        raise UsageError(f"{option} takes {count} numbers, for example {example}, got '{text}'")
     return numbers

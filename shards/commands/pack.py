@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import (
     EDITED_HELP,
     POSITIVE_HELP,
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 def build_parser() -> CommandParser:
     parser = CommandParser(prog="python -m shards pack", formatter_class=STYLE)
     add_source_arguments(parser)
-    parser.add_argument("out", help="dataset to be made: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
+    parser.add_argument("out", help="dataset to make: a folder, s3://BUCKET/PATH or gs://BUCKET/PATH")
     group = parser.add_argument_group("shards")
     group.add_argument(
         "--shard-bytes", help="bytes of pictures in a shard; a tar has about 3 KiB more for each"
@@ -41,12 +41,16 @@ def build_parser() -> CommandParser:
     group.add_argument("--max-side", type=int, metavar="PIXELS", help="shrink larger pictures to this longer side")
     group.add_argument("--quality", type=int, help="JPEG quality of shrunk pictures")
     group.add_argument("--positive", metavar="CLASS", help=POSITIVE_HELP)
-    group.add_argument("--update", action="store_true", help="add new pictures to OUT; its shards are left alone")
+    group.add_argument("--update", action="store_true", help="add new pictures to OUT without changing its shards")
     group = parser.add_argument_group("audit")
     group.add_argument("--audit", choices=["full", "none"], help="none: pack without decoding")
     group.add_argument("--edited-copies", action="store_true", help=EDITED_HELP)
-    group.add_argument("--allow-leaks", action="store_true", help="pack although pictures leak or labels conflict")
-    group.add_argument("--drop-duplicates", action="store_true", help="keep one of equal pictures, none in conflict")
+    group.add_argument("--allow-leaks", action="store_true", help="pack even if pictures leak or labels conflict")
+    group.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="keep one of each set of equal pictures, none if their labels conflict",
+    )
     add_run_arguments(parser)
     set_defaults(parser, PackRequest)
     add_volume(parser)
@@ -70,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceList]:
-    """Pack, with a bar and with notes on standard error; return the manifest, and what was found.
+    """Pack, with progress and notes on standard error; return the manifest and the sources.
 
     Raises:
         UsageError, ShardError, OSError: As `find_sources` and `shards.packing.pack.pack`.
@@ -78,8 +82,8 @@ def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceLis
     listed, options = request.settle_splits(request.find_sources(), request.read())
     command = PackCommand(source=spell_path(request.src), options=request.spell())
     with request.open_pool() as pool, show_progress() as progress:
-        return pack(listed, out, options, Run(pool, progress, _say), request.update, command), listed
+        return pack(listed, out, options, Run(pool, progress, _print_note), request.update, command), listed
 
 
-def _say(sentence: str) -> None:
-    say(f"note: {sentence}")
+def _print_note(sentence: str) -> None:
+    print_note(f"note: {sentence}")

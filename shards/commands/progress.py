@@ -1,4 +1,4 @@
-"""A bar, or a line a minute, for each stage of packing: pictures, megabytes per second and the time left."""
+"""A progress bar, or a line a minute, for each stage of packing: pictures, megabytes per second and the time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shards.cli import progress
 
 @contextlib.contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Yield a function that shows on stderr how far each stage is."""
+    """Yield a function that shows the progress of each stage on stderr."""
     stages: dict[str, _Stage] = {}
 
     def show(stage: str, done: int, total: int, size: int) -> None:

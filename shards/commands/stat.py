@@ -17,7 +17,7 @@ from shards.dataset.manifest import Manifest
 from shards.dataset.positive import describe_default
 
 _LISTED, _NAMED = 50, 3
-"""Classes of which each has its number printed; of more, so many at either end are named."""
+"""With at most _LISTED classes, each has its count printed; with more, only _NAMED at either end."""
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 def build_parser() -> CommandParser:
     parser = CommandParser(prog="python -m shards stat", formatter_class=STYLE)
     parser.add_argument("dataset", help="folder or URI of the dataset")
-    parser.add_argument("--shards", action="store_true", help="a line for every shard")
+    parser.add_argument("--shards", action="store_true", help="print a line for every shard")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_volume(parser)
     return parser
@@ -60,14 +60,14 @@ def print_dataset(location: object, manifest: Manifest) -> None:
         size = f"{split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB"
         print(f"  {name:5}  {size}: {classes or 'unlabelled'}")
     if len(manifest.classes) > _LISTED:
-        print("  (`stat --json` prints what there is of each class)")
+        print("  (`stat --json` prints the count of each class)")
     positive = _describe_positive(manifest)
     if positive:
         print(f"  positive class: {positive}")
 
 
 def _describe_counts(names: Sequence[str], counts: Sequence[int]) -> str:
-    """Return how many samples each class has; of many classes what the range is, and which have fewest and most.
+    """Return the number of samples of each class; with many classes, the range, and the classes with fewest and most.
 
     >>> _describe_counts(["ant", "bee"], [3, 1])
     'ant 3, bee 1'
@@ -83,7 +83,7 @@ def _describe_counts(names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def _describe_positive(manifest: Manifest) -> str | None:
-    """Return which class is looked for; None where none is."""
+    """Return the positive class, None if there is none."""
     if manifest.positive or manifest.task != "single-label":
         return manifest.positive
     default = describe_default(manifest.classes)
@@ -91,7 +91,7 @@ def _describe_positive(manifest: Manifest) -> str | None:
 
 
 def summarise_mix(dataset: Dataset) -> dict[str, dict[str, list[float]]]:
-    """Return for each split and class the smallest and the largest share that a shard of it has."""
+    """Return for each split and class its smallest and largest share in a shard."""
     mix: dict[str, dict[str, list[float]]] = {}
     for name in dataset.manifest.splits:
         counts = dataset.split(name).class_counts
@@ -112,7 +112,7 @@ def _describe_ranges(classes: dict[str, list[float]]) -> str:
     if len(classes) > _LISTED:
         shown = sorted(classes, key=lambda label: classes[label][0] - classes[label][1])[:_NAMED]
     parts = ", ".join(f"{label} {classes[label][0]:.0%}..{classes[label][1]:.0%}" for label in shown)
-    return parts if len(shown) == len(classes) else f"furthest apart for {parts}"
+    return parts if len(shown) == len(classes) else f"largest differences: {parts}"
 
 
 def _print_shards(dataset: Dataset) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from shards.cli.calling import CommandParser
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import STYLE
 
 
@@ -25,8 +25,8 @@ def build_parser() -> CommandParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verify, and print what was looked at."""
-    from shards.dataset.verify import verify_dataset  # late: other commands do without
+    """Verify, and print what was checked."""
+    from shards.dataset.verify import verify_dataset  # late import: other commands do not need it
 
     done = verify_dataset(arguments.dataset, sample=arguments.sample, seed=arguments.seed)
     if arguments.json:
@@ -34,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{arguments.dataset}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, all as packed")
     for note in done.notes:
-        say(f"note: {note}")
+        print_note(f"note: {note}")
     return 0

@@ -1,4 +1,4 @@
 """A packed dataset: manifest and indexes, reading samples, reading ahead, verifying.
 
-Imports `storage`, `sources`, `order` and what lies below them.
+Imports `storage`, `sources`, `order` and the rooms below them.
 """

@@ -1,4 +1,4 @@
-"""Which pictures of a dataset an older decoding read otherwise, told without the files that they came from."""
+"""Which pictures of a dataset an older version decoded differently, found without the original files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shards.dataset.read import SampleReader
 from shards.pictures.decoding import (
     HEAD,
     VERSION,
-    describe_untold,
+    describe_unknown,
     describe_versions,
     is_changed,
     is_plain_png,
@@ -31,30 +31,30 @@ from shards.storage.storage import FolderStorage, open_readable
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Pictures that may come out otherwise than by the version with which the dataset was made.
+    """Pictures that may decode differently than with the version that made the dataset.
 
-    count: 0 where there is none. first: the first by name. stored: whether the shards hold what the old decoding
-    made of them; the tars of an indexed dataset hold the files themselves. untold: further ones that hardly are such,
-    and of which nothing that the dataset keeps says so.
+    count: their number. first: the first by name. stored: whether the shards contain the old decoder's result (packed
+    dataset) or the files themselves (indexed tars). uncertain: further pictures that are unlikely to differ, but
+    nothing in the dataset excludes it.
     """
 
     count: int
     first: str
     stored: bool
-    untold: int = 0
+    uncertain: int = 0
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """Names of pictures that may come out otherwise, and of those that hardly do, but of which nothing tells."""
+    """Names of pictures that may decode differently (likely), and of those that probably do not but may (uncertain)."""
 
     likely: frozenset[str] = frozenset()
-    untold: frozenset[str] = frozenset()
+    uncertain: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """What is known of a sample's file; of one that no audit read, no hash, and width and height are 0."""
+    """What is known of a sample's file; without an audit, the hash is '' and width and height are 0."""
 
     name: str
     kind: str | None
@@ -65,26 +65,26 @@ class _Picture:
 
 
 def find_affected(dataset: Dataset, version: int | None = None) -> Affected:
-    """Return the pictures that may come out otherwise than by `version`, None for that of the dataset."""
+    """Return the pictures that may decode differently than with `version`, None for the dataset's own."""
     return count_suspects(dataset, find_suspects(dataset, version))
 
 
 def count_suspects(dataset: Dataset, found: Suspects) -> Affected:
-    """Return the same without the names."""
-    return Affected(len(found.likely), min(found.likely, default=""), not is_indexed(dataset), len(found.untold))
+    """Return the counts of `found`."""
+    return Affected(len(found.likely), min(found.likely, default=""), not is_indexed(dataset), len(found.uncertain))
 
 
 def is_indexed(dataset: Dataset) -> bool:
-    """Say whether the dataset is one of tars that somebody else made, which hold the files themselves."""
+    """Return whether the dataset indexes foreign tars, which contain the original files."""
     return dataset.manifest.packing.plan.startswith(INDEXED)
 
 
 def find_suspects(dataset: Dataset, version: int | None = None) -> Suspects:
-    """Return the pictures that may come out otherwise than by `version`, None for that of the dataset.
+    """Return the pictures that may decode differently than with `version`, None for the dataset's own.
 
-    Format and mode are those of the audit, where the dataset lies in a folder and was audited; else names tell. Gray
-    PNG are looked at more closely, because hardly any is such: a pack that kept the file's bytes saw nothing odd in
-    them, and tars in a folder are opened.
+    Format and mode come from the audit, if the dataset is in a folder and was audited; otherwise names decide. Gray
+    PNGs are examined further, because few differ: where packing copied the file's bytes, nothing differs, and tars in a
+    folder are read.
     """
     version = dataset.manifest.decoding if version is None else version
     if version >= VERSION:
@@ -95,52 +95,56 @@ def find_suspects(dataset: Dataset, version: int | None = None) -> Suspects:
     if not rare:
         return Suspects(frozenset(likely))
     looked = _open_tars(dataset, rare, version) if is_indexed(dataset) else _compare_copies(dataset, rare)
-    return Suspects(looked.likely | likely, looked.untold)
+    return Suspects(looked.likely | likely, looked.uncertain)
 
 
 def describe_affected(dataset: Dataset, found: Affected) -> str:
-    """Return a sentence about a dataset of another decoding version, '' where it has this program's."""
+    """Return a sentence about a dataset with another decoding version, '' if it has this program's."""
     version = dataset.manifest.decoding
     if version == VERSION:
         return ""
-    said = describe_versions("the dataset", version)
-    return said if version > VERSION else f"{said}. {describe_found(found, version)}"
+    sentence = describe_versions("the dataset", version)
+    return sentence if version > VERSION else f"{sentence}. {describe_found(found, version)}"
 
 
 def describe_found(found: Affected, version: int) -> str:
-    """Return what of a dataset differs by an older version, and what to do."""
+    """Return which pictures of a dataset an older version decoded differently, and what to do."""
     if not found.count:
-        return describe_untold(found.untold) if found.untold else "It holds no such picture, so none of it differs"
+        return (
+            describe_unknown(found.uncertain)
+            if found.uncertain
+            else "It holds no such picture, so nothing in it differs"
+        )
     are = f"{found.count:,} of its pictures come" if found.count > 1 else "1 of its pictures comes"
     such = f"files of such formats (the first is {found.first})"
     if found.stored:
         return (
-            f"{are} from {such}, and the shards hold what version {version} made of them; nothing is damaged. To have "
-            "them as they are served, pack the files into a new folder and train on that"
+            f"{are} from {such}, and the shards contain what version {version} made of them; nothing is damaged. To "
+            "store them as they are decoded now, pack the files into a new folder and train on that"
         )
     return (
-        f"{are} in {such}, and training and evaluation see them otherwise than before; nothing is damaged. Train "
-        "again, and run `python -m shards index` once more to have the dataset say so"
+        f"{are} in {such}, and training and evaluation see them differently than before; nothing is damaged. Train "
+        "again, and run `python -m shards index` once more to record this version in the dataset"
     )
 
 
 def find_decoding(dataset: Dataset, trained_with: int = VERSION) -> int:
-    """Return the version of decoding by which a model of the dataset has seen pictures.
+    """Return the decoding version with which a model trained on the dataset has seen its pictures.
 
-    trained_with: That of the oldest program that trained it.
+    trained_with: The decoding version of the oldest program that trained the model.
     """
     seen = min(trained_with if is_indexed(dataset) else dataset.manifest.decoding, VERSION)
     return seen if find_affected(dataset, seen).count else VERSION
 
 
 def _list_pictures(dataset: Dataset) -> list[_Picture]:
-    """Return what every sample came from."""
+    """Return the file of every sample."""
     storage = open_readable(dataset.location)
     if isinstance(storage, FolderStorage) and dataset.manifest.audited.level != "none":
         try:
             columns = ["source", "format", "mode", "bytes_xxh3", "width", "height", "split"]
             table = pq.read_table(io.BytesIO(storage.read(AUDIT_TABLE)), columns=columns)
-        except (OSError, pa.ArrowException):  # it is for people, and may have been deleted
+        except (OSError, pa.ArrowException):  # the table is only for people and may have been deleted
             pass
         else:
             rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
@@ -149,13 +153,13 @@ def _list_pictures(dataset: Dataset) -> list[_Picture]:
 
 
 def _name_picture(dataset: Dataset, name: str, mode: str) -> _Picture:
-    """Return a picture that no audit read. The index has the mode of what is stored.
+    """Return a picture that was not audited; the index has the mode of the stored picture.
 
-    That of a gray PNG is gray as well, but for what is laid on a colour.
+    A gray PNG is also stored as gray, unless it was laid on a coloured background.
     """
     red, green, blue = dataset.manifest.packing.decode.background
-    tells = is_indexed(dataset) or red == green == blue
-    return _Picture(name, "png", mode) if tells and name.lower().endswith(".png") else _Picture(name, None, None)
+    shows = is_indexed(dataset) or red == green == blue
+    return _Picture(name, "png", mode) if shows and name.lower().endswith(".png") else _Picture(name, None, None)
 
 
 def _read_indexes(dataset: Dataset, columns: list[str]) -> Iterator[tuple[str, str]]:
@@ -172,15 +176,15 @@ def _compare_copies(dataset: Dataset, pictures: Sequence[_Picture]) -> Suspects:
     made = [each for each in audited if stored.get(each.name) != each.bytes_xxh3]
     likely = [each.name for each in made if fits(each.width, each.height, dataset.manifest.packing.max_side)]
     settled = {each.name for each in audited} - {each.name for each in made}
-    untold = {each.name for each in pictures} - settled - {*likely}
-    return Suspects(frozenset(likely), frozenset(untold))
+    uncertain = {each.name for each in pictures} - settled - {*likely}
+    return Suspects(frozenset(likely), frozenset(uncertain))
 
 
 def _open_tars(dataset: Dataset, pictures: Sequence[_Picture], version: int) -> Suspects:
-    """Return the suspects among pictures of an indexed dataset; one in a store is not fetched for this."""
+    """Return the suspects among pictures of an indexed dataset; tars in a store are not fetched for this."""
     names = {each.name for each in pictures}
     if not isinstance(open_readable(dataset.location), FolderStorage):
-        return Suspects(untold=frozenset(names))
+        return Suspects(uncertain=frozenset(names))
     likely, read = set(), set()
     for part in dataset.manifest.splits:
         split = dataset.split(part)
@@ -194,7 +198,7 @@ def _open_tars(dataset: Dataset, pictures: Sequence[_Picture], version: int) -> 
 
 
 def _find_changed(tar: Path, rows: Sequence[dict[str, Any]], version: int) -> set[str]:
-    """Return the names of changed pictures of a tar; only the heads of most are read."""
+    """Return the names of changed pictures in a tar; of most pictures only the first bytes are read."""
     with open(tar, "rb", buffering=0) as file:
         return {
             row["source"]

@@ -1,4 +1,4 @@
-"""What a stream of batches will read soon: shards are fetched before they are needed, and let go of afterwards."""
+"""Reading ahead of a stream of batches: shards are fetched before they are needed and released afterwards."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from shards.dataset.read import SampleReader
 from shards.order.plan import Refs
 
 _SAMPLES = 1 << 20
-"""To look ahead at most: their places are held in memory, 24 bytes each."""
+"""Limit of samples to look ahead: their positions take 24 bytes of memory each."""
 
 
 def look_ahead(batches: Iterable[Refs], reader: SampleReader, *, kept: int) -> Iterator[Refs]:
-    """Yield `batches`, telling the reader of the shards that they and the ones after them need, in order.
+    """Yield `batches`; announce to the reader the shards that they and later batches need, in order.
 
-    It looks as far ahead as the shards fill the reader's `ahead_bytes`; shards of the last `kept` batches, which may
-    still be read, are not let go of. For a reader of local shards it does nothing.
+    It looks ahead until the shards fill the reader's `ahead_bytes`. Shards of the last `kept` batches, which may still
+    be in use, are not released. For a reader of local shards it only passes the batches on.
     """
     if not reader.ahead_bytes:
         yield from batches
@@ -38,11 +38,11 @@ def look_ahead(batches: Iterable[Refs], reader: SampleReader, *, kept: int) -> I
 
 
 class _Horizon:
-    """The batches to come, and how many of those to come or just read need each shard, in the order of first need."""
+    """The next batches, and for each shard how many of them, or of those just read, need it, in order of first need."""
 
     def __init__(self, reader: SampleReader) -> None:
         self._reader = reader
-        self._uses: Counter[int] = Counter()  # keeps the order in which shards came
+        self._uses: Counter[int] = Counter()  # keeps shards in order of first need
         self._bytes = 0
         self._samples = 0
         self._changed = False
@@ -53,7 +53,7 @@ class _Horizon:
         return list(self._uses)
 
     def extend(self, coming: Iterator[Refs]) -> bool:
-        """Take batches until their shards fill what may be fetched ahead; return whether the shards changed."""
+        """Take batches until their shards fill the bytes to fetch ahead; return whether the set of shards changed."""
         while not self.batches or (self._bytes < self._reader.ahead_bytes and self._samples < _SAMPLES):
             refs = next(coming, None)
             if refs is None:
@@ -66,13 +66,13 @@ class _Horizon:
         return changed
 
     def take(self) -> Refs:
-        """Return the next batch, which is looked ahead to no longer."""
+        """Return the next batch and remove it from the batches to come."""
         refs = self.batches.popleft()
         self._samples -= len(refs)
         return refs
 
     def forget(self, refs: Refs) -> None:
-        """Take note that a batch was read."""
+        """Release a batch that has been read."""
         for shard in dict.fromkeys(refs.shards.tolist()):
             self._uses[shard] -= 1
             if not self._uses[shard]:

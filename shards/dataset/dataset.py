@@ -1,4 +1,4 @@
-"""An opened dataset: its classes and, per split, the shard table as arrays."""
+"""An open dataset: its classes and, for each split, the shard table as arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: shards in order; arrays have one entry per shard."""
+    """One split: its shards in order; arrays have one entry per shard."""
 
     location: str
     name: str
@@ -42,13 +42,14 @@ class Split:
     task: Task = "single-label"
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     max_side: int | None = None
-    """Pixels of the longer side to which larger pictures are shrunk."""
+    """Longer side in pixels to which larger pictures are shrunk."""
 
     def __len__(self) -> int:
         return self.num_samples
 
     def decode_picture(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Return uint8[H, W, 3], RGB, of an encoded picture, as training and evaluation see it before its geometry.
+        """Return an encoded picture as uint8[H, W, 3], RGB, as training and evaluation see it before resizing and
+        cropping.
 
         Raises:
             DecodeError: Not one complete picture.
@@ -68,67 +69,68 @@ class Split:
         transform: Transform | None = None,
         workers: int | None = None,
     ) -> Iterator[tuple[Any, npt.NDArray[Any]]]:
-        """Yield (images, labels) of each step of one epoch, in the order in which a run with that seed sees them.
+        """Yield (images, labels) for each step of an epoch, in the order in which a run with this seed sees them.
 
-        Every sample comes exactly once an epoch, on any number of ranks: rank r of R gets its part of the same global
-        batches, and `first_step` resumes an epoch in the middle. Give each epoch its number.
+        Every sample comes exactly once an epoch, on any number of ranks: rank r of R gets its slice of the same global
+        batches, and `first_step` resumes an epoch in the middle. Pass the number of each epoch as `epoch`.
 
         Args:
-            batch_size: Samples of a step over all ranks; the last step of an epoch has what is left.
+            batch_size: Samples of a step over all ranks; the last step of an epoch has the remainder.
             epoch: Counts from 0.
-            seed: Of the order.
-            rank: This process, from 0.
+            seed: Seed of the order.
+            rank: This process's rank, from 0.
             num_ranks: Processes that share each step.
-            first_step: Steps of the epoch that are left out.
+            first_step: Steps of the epoch to skip.
             shuffle: False gives the stored order.
-            transform: Makes uint8[H, W, 3], RGB, into an item of a batch, in threads; arrays or tensors of one shape
+            transform: Turns uint8[H, W, 3], RGB, into an item of a batch, in threads; arrays or tensors of one shape
                 are stacked. Without one, images are a list of uint8[H, W, 3].
             workers: Threads that read and decode; None means one for each CPU.
 
         Yields:
-            images, and labels int64[n], or float32[n, K] of 0 and 1 where a picture may have several.
+            images, and labels int64[n], or float32[n, K] of 0 and 1 if pictures may have several labels.
 
         Raises:
-            UsageError: A number that makes no sense, or transformed pictures of several shapes.
-            ShardError: A sample that cannot be read or decoded; none is left out or replaced.
+            UsageError: An argument out of range, or transformed pictures of different shapes.
+            ShardError: A sample that cannot be read or decoded; none is skipped or replaced.
         """
-        from shards.dataset.pictures import EpochOptions, iterate_batches  # late: training has a feed of its own
+        from shards.dataset.pictures import EpochOptions, iterate_batches  # late import: training has a feed of its own
 
         options = EpochOptions(batch_size, epoch, seed, rank, num_ranks, first_step, shuffle)
         return iterate_batches(self, options, transform, workers)
 
     def torch_dataset(self, transform: Transform | None = None) -> PictureDataset:
-        """Return the split by number, map style, for `torch.utils.data.DataLoader` and what is built on it.
+        """Return the split as a map-style dataset, for `torch.utils.data.DataLoader` and libraries built on it.
 
-        transform: As in `batches`; DataLoader's own collation makes batches of what it gives.
+        transform: As in `batches`; DataLoader's own collation makes the batches.
         """
         from shards.dataset.pictures import PictureDataset
 
         return PictureDataset(self, transform)
 
     def webdataset(self, shuffle: int = 0, seed: int = 0) -> WebDataset:
-        """Return a `webdataset.WebDataset` of the split's tars; remote ones are fetched into the cache first.
+        """Return a `webdataset.WebDataset` of the split's tars; remote tars are first fetched into the cache.
 
-        Its samples have, beside what the tar holds, `image` (uint8[H, W, 3], decoded as everywhere in Shardline) and
-        `label`: `.to_tuple("image", "label")`. Nodes and workers share the tars without loss or repetition. Its own
-        limits hold: whole tars are dealt out, so ranks may get different numbers of samples, and an epoch cannot be
-        resumed in the middle; `batches` has neither.
+        Besides what the tar contains, samples have `image` (uint8[H, W, 3], decoded as everywhere in Shardline) and
+        `label`:
+        `.to_tuple("image", "label")`. Nodes and workers share the tars without loss or repetition. webdataset's own
+        limits apply: whole tars are dealt out, so ranks may get different numbers of samples, and an epoch cannot be
+        resumed in the middle; `batches` has neither limit.
 
         Args:
-            shuffle: Samples held to shuffle from, and tars in random order, another one each time it is iterated over
-                (a DataLoader's workers count only with persistent_workers=True); 0: stored order.
-            seed: Of the shuffle.
+            shuffle: Size of the shuffle buffer in samples; tars come in random order, a new one for each iteration
+                (with a DataLoader's workers, only if persistent_workers=True). 0 gives the stored order.
+            seed: Seed of the shuffle.
 
         Raises:
-            ShardError: While it is read: a picture that is not the one that was packed, or cannot be decoded.
+            ShardError: During iteration: a picture differs from the packed one, or cannot be decoded.
         """
-        from shards.dataset.webdataset import open_webdataset  # late: few need the library
+        from shards.dataset.webdataset import open_webdataset  # late import: the library is rarely needed
 
         return open_webdataset(self, shuffle, seed)
 
     @property
     def where(self) -> str:
-        """The dataset's location as messages name it."""
+        """The dataset's location as in messages."""
         return shorten(self.location)
 
     @cached_property
@@ -138,7 +140,7 @@ class Split:
 
     @cached_property
     def first_ids(self) -> npt.NDArray[np.int64]:
-        """int64[num_shards]: sample id of each shard's first sample; ids run on inside a shard."""
+        """int64[num_shards]: sample id of each shard's first sample; ids are consecutive within a shard."""
         return self.table["first_id"].to_numpy()
 
     @cached_property
@@ -165,11 +167,11 @@ class Split:
         return self.table["bytes"].to_numpy()
 
     def wanted_shard(self, shard: int) -> Wanted:
-        """Return a shard's tar as the shard table vouches for it."""
+        """Return a shard's tar: name, sha256 and size by the shard table."""
         return Wanted(self.shard_names[shard], self._digests[0][shard], int(self.shard_bytes[shard]))
 
     def wanted_index(self, shard: int) -> Wanted:
-        """Return a shard's index as the shard table vouches for it."""
+        """Return a shard's index: name and sha256 by the shard table."""
         return Wanted(self._indexes[shard], self._digests[1][shard], None)
 
     @cached_property
@@ -184,10 +186,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Shards in a folder, an object store or on a web server that `dataset.json` vouches for."""
+    """A dataset in a folder, an object store or on a web server, described by its `dataset.json`."""
 
     location: str
-    """Absolute path, or URI."""
+    """Absolute path or URI."""
     manifest: Manifest
     table: pa.Table
     cache: CacheOptions = field(default_factory=CacheOptions)
@@ -198,11 +200,11 @@ class Dataset:
 
     @property
     def splits(self) -> list[str]:
-        """Names of its splits."""
+        """Names of the splits."""
         return list(self.manifest.splits)
 
     def __getitem__(self, name: str) -> Split:
-        """Return one split, as `split` does."""
+        """Return one split, like `split`."""
         return self.split(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -216,15 +218,15 @@ class Dataset:
         return self.manifest.fingerprint()
 
     def require_labels(self) -> Dataset:
-        """Return this dataset when somebody said what its pictures show.
+        """Return this dataset if it has labels.
 
         Raises:
             UsageError: It was packed without labels.
         """
         if self.manifest.task == "unlabelled":
             raise UsageError(
-                f"{shorten(self.location)} is unlabelled; training and evaluation need labels: pack it with them, or "
-                "ask trainer.predict about its pictures"
+                f"{shorten(self.location)} is unlabelled; training and evaluation need labels: pack it with them, "
+                "or use trainer.predict for its pictures"
             )
         return self
 
@@ -244,27 +246,27 @@ class Dataset:
 
     def _spell_remedy(self, name: str) -> str:
         if name not in ("train", "val", "test"):
-            return f"Name one of those, such as {next(iter(self.manifest.splits))}"
+            return f"Name one of those, for example {next(iter(self.manifest.splits))}"
         if self.manifest.task == "unlabelled":
-            return "Pack the pictures with their labels, which a split is for"
+            return "Pack the pictures with their labels, which splits are for"
         if "train" not in self.manifest.splits:
             return (
-                "It holds pictures to evaluate a model on alone; to train on them, pack them without --split test=1 as "
-                "class folders that lie in no folder of a split, or by a list without the column split"
+                "It holds only pictures to evaluate a model on; to train on them, pack them without --split test=1 "
+                "as class folders outside split folders, or by a list without the column split"
             )
         return "Pack its pictures again into a new folder with --split val=0.1,test=0.1, which makes the missing ones"
 
 
 def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dataset:
-    """Open a dataset by reading `dataset.json` and the shard table, nothing else.
+    """Open a dataset; only `dataset.json` and the shard table are read.
 
     Args:
         location: A folder, s3://, gs://, http:// or https://.
-        cache: Where and how the shards of a remote one are kept on this machine; None means the user's cache folder.
+        cache: Where and how shards of a remote dataset are cached on this machine; None means the user's cache folder.
 
     Raises:
-        UsageError: No dataset there.
-        ShardError: Another version, or the table is not the one that the manifest names.
+        UsageError: There is no dataset at `location`.
+        ShardError: Another version, or the table differs from the one in the manifest.
         OSError: The store cannot be reached.
     """
     cache = cache or CacheOptions()
@@ -273,13 +275,13 @@ def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dat
     try:
         encoded = fetch(storage, manifest.table, deadline_s=cache.deadline_s)
     except FileNotFoundError:
-        manifest = find_manifest(storage, cache.deadline_s)  # an update may have published another state a moment ago
+        manifest = find_manifest(storage, cache.deadline_s)  # an update may just have published another table
         encoded = _read_again(storage, manifest.table, cache.deadline_s)
     where = f"{storage}/{manifest.table}"
     table = parse_shards(encoded, where)
     if fingerprint_bytes(encoded) != manifest.table_sha256:
         raise ShardError(f"{where}: sha256 differs from dataset.json; the table changed after packing. Pack again")
-    # The whole URI: the address of the store may stand in its query, which messages leave out.
+    # The full URI: its query, which messages omit, may hold the store's address.
     return Dataset(str(storage) if isinstance(storage, FolderStorage) else str(location), manifest, table, cache)
 
 
@@ -291,5 +293,5 @@ def _read_again(storage: Readable, name: str, deadline_s: float) -> bytes:
 
 
 def shorten(location: str) -> str:
-    """Return a location as messages name it: without the query of a URI, which may hold keys."""
+    """Return a location for messages: without the query of a URI, which may contain keys."""
     return location.partition("?")[0].rstrip("/") if "://" in location else location

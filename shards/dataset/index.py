@@ -1,4 +1,4 @@
-"""The two tables of a dataset: the index of one shard, a row a sample, and the shard table, a row a shard."""
+"""The two tables of a dataset: the index of a shard, a row per sample, and the shard table, a row per shard."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ INDEX_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-"""offset and length: of the picture's bytes in the tar; label: -1 where a sample has none or several; labels: all of
-them; width, height, mode: of the stored picture; bytes_xxh3: of its bytes, which every reader compares; pixels_xxh3: of
-its decoded pixels, empty where no audit decoded it; group: empty where there is none."""
+"""offset and length: of the picture's bytes in the tar; label: -1 if a sample has none or several; labels: all of them;
+width, height, mode: of the stored picture; bytes_xxh3: of its bytes, which every reader compares; pixels_xxh3: of its
+decoded pixels, empty if it was not audited; group: empty if there is none."""
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -45,11 +45,11 @@ SHARD_SCHEMA = pa.schema(
         ("index_sha256", pa.string()),
     ]
 )
-"""name: path of the tar below the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
-sample of several labels counts once for each."""
+"""name: path of the tar in the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
+sample with several labels counts once for each."""
 
 INDEX_COLUMN = "index"
-"""A column more, where an update gave shards another index than `index_name` tells."""
+"""An additional column, if an update gave shards other index files than `index_name` returns."""
 
 
 def index_name(shard: str) -> str:
@@ -62,7 +62,7 @@ def index_name(shard: str) -> str:
 
 
 def name_update(shard: str, update: int) -> str:
-    """Return the name of the index that the nth update gives to a shard of before.
+    """Return the name of the index file that the nth update writes for an existing shard.
 
     >>> name_update("train/000000.tar", 2)
     'train/000000.index.2.parquet'
@@ -71,14 +71,14 @@ def name_update(shard: str, update: int) -> str:
 
 
 def build_shards(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return a shard table; `index` of a row may name its index, and `index_name` tells it where it does not."""
+    """Return a shard table; the index file of a row is in its `index`, or named by `index_name`."""
     named = [row | {INDEX_COLUMN: row.get(INDEX_COLUMN) or index_name(row["name"])} for row in rows]
     usual = all(row[INDEX_COLUMN] == index_name(row["name"]) for row in named)
     return build_table(named, SHARD_SCHEMA if usual else SHARD_SCHEMA.append(pa.field(INDEX_COLUMN, pa.string())))
 
 
 def parse_shards(data: bytes, where: object) -> pa.Table:
-    """Return the shard table that `data` holds, with the column `index` in any case.
+    """Return the shard table in `data`, always with the column `index`.
 
     Raises:
         ShardError: Damaged, or of another schema.
@@ -96,7 +96,7 @@ def build_table(
     schema: pa.Schema,
     facts: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """Return rows, or columns by name, as a table of the schema; `facts` go into the file's metadata."""
+    """Return rows, or columns by name, as a table of the schema; `facts` become the file's metadata."""
     schema = schema.with_metadata(dict(facts or {}))
     return pa.Table.from_pylist(content, schema) if isinstance(content, list) else pa.Table.from_pydict(content, schema)
 
@@ -125,7 +125,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def parse_table(data: bytes, where: object, *schemas: pa.Schema) -> pa.Table:
-    """Return the Parquet table of one of the given schemas that `data` holds.
+    """Return the Parquet table in `data`, which must have one of the schemas.
 
     Raises:
         ShardError: Damaged, or of another schema.
@@ -142,7 +142,7 @@ def parse_table(data: bytes, where: object, *schemas: pa.Schema) -> pa.Table:
 
 
 def read_facts(data: bytes) -> dict[str, str]:
-    """Return the metadata that `build_table` put into the bytes of a Parquet file.
+    """Return the metadata that `build_table` stored in a Parquet file.
 
     Raises:
         ShardError: Damaged.

@@ -1,4 +1,4 @@
-"""`dataset.json`: the page that makes a folder of shards a dataset."""
+"""`dataset.json`: the manifest that makes a folder of shards a dataset."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from shards.storage.storage import FolderStorage
 
 TABLE_NAME = "shards.parquet"
 AUDIT_TABLE = "audit.parquet"
-"""What the audit knew of every picture; a dataset is whole without it."""
+"""The audit's facts about every picture; a dataset is complete without this table."""
 INDEXED = "indexed-"
-"""With what the plan of a dataset begins whose tars somebody else made."""
+"""Prefix of the plan of a dataset that indexes foreign tars."""
 VERSION: Final = 3
 
 
 Task = Literal["single-label", "multi-label", "unlabelled"]
-"""What each picture of a dataset has: one of the classes, any number of them, or nobody said."""
+"""What each picture has: one class, any number of classes, or no labels."""
 
 
 class _Frozen(BaseModel):
@@ -43,25 +43,25 @@ class Packing(_Frozen):
     split: SplitOptions
     decode: DecodeOptions
     max_side: int | None = None
-    """Pixels of the longer side that larger pictures were shrunk to."""
+    """Longer side in pixels to which larger pictures were shrunk."""
     quality: int | None = None
-    """JPEG quality of shrunk pictures; None where nothing is shrunk."""
+    """JPEG quality of shrunk pictures; None if nothing is shrunk."""
     plan: str
-    """sha256 over these options and the identity of every sample: the same plan gives the same shards."""
+    """sha256 over these options and the identity of every sample: equal plans give equal shards."""
 
 
 class Audited(_Frozen):
-    """What the audit found among the packed pictures; all 0 and level none where nothing was audited."""
+    """What the audit found among the packed pictures; all 0 and level none without an audit."""
 
     level: Literal["full", "none"]
     duplicates: int = 0
-    """Pictures that are copies of another one in the same split."""
+    """Pictures that are copies of another in the same split."""
     leaks: int = 0
-    """Groups of equal pictures that lie in more than one split, allowed by --allow-leaks."""
+    """Groups of equal pictures in more than one split, allowed by --allow-leaks."""
     conflicts: int = 0
-    """Groups of equal pictures that have different labels, allowed by --allow-leaks."""
+    """Groups of equal pictures with different labels, allowed by --allow-leaks."""
     crossing_groups: int = 0
-    """Groups of the sources (patients, modules) that lie in more than one split, allowed by --allow-leaks."""
+    """Groups of the source (patients, modules) in more than one split, allowed by --allow-leaks."""
     dropped: int = 0
     """Pictures left out by --drop-duplicates."""
 
@@ -81,23 +81,25 @@ class Manifest(_Frozen):
     format: Literal["shardline-dataset"] = "shardline-dataset"
     version: Literal[3] = VERSION
     classes: list[str]
-    """Class names; a label is a position in this list, here, in every checkpoint and in every answer."""
+    """Class names; a label is a position in this list, also in checkpoints and answers."""
     display_names: list[str]
     task: Task = "single-label"
     positive: str | None = None
-    """Class that is looked for, whose sensitivity is told; None: nobody said. The dataset's identity is without it."""
+    """The class to be found, whose sensitivity is reported; None: unset. It is not part of the dataset's identity."""
     splits: dict[str, SplitSummary]
     packing: Packing
     audited: Audited
     table: str = TABLE_NAME
-    """Name of the shard table; each update writes a new one, so that the old dataset stays whole until the last."""
+    """Name of the shard table; each update writes a new one, so that the old dataset stays intact until the update is
+    published.
+    """
     table_sha256: str
-    """sha256 of the shard table, which in turn holds the sha256 of every shard and index."""
+    """sha256 of the shard table, which contains the sha256 of every shard and index."""
     quarantined: int
     updates: int = 0
-    """How often pictures were added, or weights and groups changed, by --update."""
+    """How many times --update added pictures or changed weights and groups."""
     decoding: int = 1
-    """Version of decoding by which its pictures were read, see `shards.pictures.decoding`."""
+    """Version of decoding that read its pictures, see `shards.pictures.decoding`."""
 
     @model_validator(mode="after")
     def _positive_is_a_class(self) -> Self:
@@ -105,19 +107,19 @@ class Manifest(_Frozen):
         return self
 
     def fingerprint(self) -> str:
-        """Return the identity of the dataset, byte for byte of its shards."""
-        # Without the version of decoding: where that changed what is stored, the shards' own hashes say so, and where
-        # it did not, the same pictures packed before and after are one dataset, on which a run may be resumed.
+        """Return the dataset's identity, which covers every byte of its shards."""
+        # Without the decoding version: if it changed what is stored, the shards' hashes differ; if not, the same
+        # pictures packed before and after are one dataset, on which a run may resume.
         return fingerprint_json(self.model_dump(mode="json", exclude={"positive", "decoding"}))
 
     def encode(self) -> bytes:
-        """Return the page as it is published: from then on the folder is a dataset."""
-        unsaid = {"positive"} if self.positive is None else set()  # earlier versions read what they know
+        """Return the bytes of `dataset.json`; publishing them makes the folder a dataset."""
+        unsaid = {"positive"} if self.positive is None else set()  # earlier versions do not know the field
         return (self.model_dump_json(indent=2, exclude=unsaid) + "\n").encode()
 
 
 def summarise_splits(rows: Sequence[Mapping[str, Any]]) -> dict[str, SplitSummary]:
-    """Return what each split holds, told by the rows of the shard table."""
+    """Return what each split holds, from the rows of the shard table."""
     return {split: _summarise([row for row in rows if row["split"] == split]) for split in _order_splits(rows)}
 
 
@@ -135,7 +137,7 @@ def _summarise(rows: Sequence[Mapping[str, Any]]) -> SplitSummary:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a dataset folder; raises as `find_manifest`."""
+    """Return the manifest of a dataset folder; raises like `find_manifest`."""
     return find_manifest(FolderStorage(folder))
 
 
@@ -143,8 +145,8 @@ def find_manifest(storage: Readable, deadline_s: float = 60.0) -> Manifest:
     """Return the manifest of the dataset in a storage, which must answer within the deadline.
 
     Raises:
-        UsageError: No dataset there.
-        ShardError: A dataset of another version, or a damaged page.
+        UsageError: There is no dataset.
+        ShardError: A dataset of another version, or a damaged manifest.
     """
     try:
         data = fetch(storage, MANIFEST_NAME, deadline_s=deadline_s)
@@ -156,9 +158,9 @@ def find_manifest(storage: Readable, deadline_s: float = 60.0) -> Manifest:
 
 
 def parse_manifest(data: bytes, where: object) -> Manifest:
-    """Return the manifest that `dataset.json` holds.
+    """Return the manifest from the bytes of `dataset.json`.
 
     Raises:
-        ShardError: A dataset of another version, or a damaged page.
+        ShardError: A dataset of another version, or a damaged manifest.
     """
     return parse_page(data, where, Manifest, "pack the pictures again")

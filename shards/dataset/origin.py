@@ -1,4 +1,4 @@
-"""`origin.json`: by which commands a dataset was packed. It is for people; the dataset's identity is without it."""
+"""`origin.json`: the commands that packed a dataset. It is for people and not part of the dataset's identity."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ORIGIN_NAME = "origin.json"
 
 
 class PackCommand(BaseModel):
-    """One call of `python -m shards pack`, without the dataset's name and without what changes no byte of it."""
+    """One call of `python -m shards pack`, without the dataset's name and options that do not change the result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    """As it was given: where it is relative, to the folder in which the command ran."""
+    """As given; a relative path is relative to the folder in which the command ran."""
     options: list[str]
-    """Words of the command line; those that have their defaults are left out."""
+    """Words of the command line; defaults are omitted."""
     update: int = 0
-    """0: the dataset was made; n: its nth update."""
+    """0: the command that made the dataset; n: its nth update."""
 
 
 class Origin(BaseModel):
@@ -37,24 +37,24 @@ class Origin(BaseModel):
     format: Literal["shardline-origin"] = "shardline-origin"
     version: Literal[1] = 1
     commands: list[PackCommand] = []
-    """In the order in which they ran; what was packed by a program, or before there were such files, is missing."""
+    """In the order in which they ran; missing for programs' calls and for datasets older than this file."""
 
 
-_REMEDY = "delete it: nothing but reports reads it"
+_REMEDY = "delete it: only reports read it"
 
 
 def find_commands(storage: Storage) -> tuple[PackCommand, ...]:
-    """Return the commands recorded with a dataset that is being written; nothing where no whole record is there."""
+    """Return the commands recorded with a dataset that is being written; none if there is no valid record."""
     try:
         return tuple(parse_page(storage.read(ORIGIN_NAME), f"{storage}/{ORIGIN_NAME}", Origin, _REMEDY).commands)
-    except (FileNotFoundError, ShardError):  # a damaged one is worth no dataset
+    except (FileNotFoundError, ShardError):  # a damaged record must not make the dataset unusable
         return ()
 
 
 def record_command(storage: Storage, update: int, command: PackCommand | None) -> None:
-    """Record what makes a dataset, or its nth update, before that is published; None where no command did.
+    """Record the command that makes a dataset, or its nth update, before that is published; None if no command did.
 
-    Whatever an earlier run recorded of this update or later ones, which were never published, is dropped.
+    Records of this or later updates by an earlier run are dropped: those updates were never published.
     """
     commands = [each for each in find_commands(storage) if each.update < update]
     commands += [command.model_copy(update={"update": update})] if command else []
@@ -66,7 +66,7 @@ def record_command(storage: Storage, update: int, command: PackCommand | None) -
 
 
 def read_origin(storage: Readable, deadline_s: float = 10.0) -> Origin:
-    """Return what is recorded of a dataset; nothing where that cannot be read."""
+    """Return a dataset's recorded commands; none if they cannot be read."""
     with contextlib.suppress(OSError, ShardError):
         return parse_page(fetch(storage, ORIGIN_NAME, deadline_s=deadline_s), ORIGIN_NAME, Origin, _REMEDY)
     return Origin()

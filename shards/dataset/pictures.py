@@ -1,4 +1,4 @@
-"""Pictures and labels of a split for anybody's training loop: in the exact order of an epoch, or by number."""
+"""Pictures and labels of a split for any training loop: in the exact order of an epoch, or by index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shards.workers.openmp import count_cpus
 
 Pixels = npt.NDArray[np.uint8]
 Transform = Callable[[Pixels], Any]
-"""uint8[H, W, 3], RGB -> what becomes an item of a batch."""
+"""uint8[H, W, 3], RGB -> an item of a batch."""
 Picture = tuple[Any, Any]
 
 _BATCHES_AHEAD = 2
@@ -28,9 +28,9 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class EpochOptions:
-    """Which batches: those of one epoch and one rank.
+    """The batches of one epoch and one rank.
 
-    batch_size: samples of a step over all ranks. first_step: how many steps are left out, to resume an epoch.
+    batch_size: samples of a step over all ranks. first_step: steps to skip, to resume an epoch.
     shuffle: False gives stored order, as for evaluation. lanes, window_bytes: as `stream` in a recipe.
     """
 
@@ -50,7 +50,7 @@ class EpochOptions:
             if getattr(self, name) < number:
                 raise UsageError(f"{name} must be at least {number}, got {getattr(self, name)}")
         if not 0 <= self.rank < self.num_ranks:
-            raise UsageError(f"rank {self.rank} is none of {self.num_ranks} ranks, which count from 0")
+            raise UsageError(f"rank {self.rank} is not one of the {self.num_ranks} ranks, which count from 0")
 
 
 def iterate_batches(
@@ -97,18 +97,19 @@ def _gather(futures: Sequence[Future[Picture]], load: _Load) -> tuple[Any, npt.N
 
 
 def stack(items: list[Any]) -> Any:
-    """Return tensors or arrays of one shape as one with a first dimension for them; all else as the list it is.
+    """Stack tensors or arrays of one shape along a new first dimension; return other items as a list.
 
     Raises:
-        UsageError: Of several shapes.
+        UsageError: The shapes differ.
     """
     if not items or not hasattr(items[0], "shape"):
         return items
     shapes = sorted({tuple(item.shape) for item in items})
     if len(shapes) > 1:
         raise UsageError(
-            f"transform gives pictures of {len(shapes)} shapes, such as {shapes[0]} and {shapes[-1]}, which make no "
-            "batch; have it resize them to one, or return a list or a dictionary in place of an array"
+            f"transform returns pictures of {len(shapes)} shapes, such as {shapes[0]} and {shapes[-1]}, which "
+            "cannot be stacked into a batch; have it resize them to one shape, or return a list or a dictionary "
+            "instead of an array"
         )
     if isinstance(items[0], np.ndarray):
         return np.stack(items)
@@ -119,7 +120,7 @@ def stack(items: list[Any]) -> Any:
 
 @dataclass(frozen=True)
 class _Load:
-    """Reads one sample and makes a picture with its label of it; can be pickled where the transform can."""
+    """Reads a sample and returns its picture and label; picklable if the transform is."""
 
     split: Split
     transform: Transform | None
@@ -128,10 +129,10 @@ class _Load:
         return self.open(reader.read_one(shard, row))
 
     def open(self, sample: Sample) -> Picture:
-        """Return the transformed pixels and the label: a number, or float32[K] of 0 and 1 where there may be several.
+        """Return the transformed pixels and the label: a number, or float32[K] of 0 and 1 if there may be several.
 
         Raises:
-            ShardError: A sample that cannot be decoded, which is named.
+            ShardError: The sample cannot be decoded; the message names it.
         """
         try:
             pixels = self.split.decode_picture(sample.data)
@@ -147,17 +148,17 @@ class _Load:
         return row
 
     def stack_labels(self, labels: list[Any]) -> npt.NDArray[Any]:
-        """Return int64[n], or float32[n, K]; of no samples as well."""
+        """Return int64[n], or float32[n, K], also for n = 0."""
         if self.split.task == "multi-label":
             return np.stack(labels) if labels else np.zeros((0, self.split.num_classes), np.float32)
         return np.array(labels, np.int64)
 
 
 class PictureDataset:
-    """A split by number, map style: what `torch.utils.data.DataLoader`, with any sampler, asks of a dataset.
+    """A split as a map-style dataset, for `torch.utils.data.DataLoader` with any sampler.
 
-    Item `i` is (picture, label) of the i-th sample in stored order. It can be pickled, so that workers may be spawned,
-    and each of them opens the shards anew.
+    Item `i` is (picture, label) of the i-th sample in stored order. It is picklable for spawned workers, each of which
+    opens the shards itself.
     """
 
     def __init__(self, split: Split, transform: Transform | None = None) -> None:
@@ -170,7 +171,7 @@ class PictureDataset:
         return self.split.num_samples
 
     def __getitem__(self, number: int) -> Picture:
-        """Return one picture and its label; raises ShardError where it cannot be read or decoded."""
+        """Return a picture and its label; raises ShardError if it cannot be read or decoded."""
         if not -len(self) <= number < len(self):
             raise IndexError(f"{self.split.where}:{self.split.name} has {len(self):,} samples, no sample {number}")
         number %= len(self)

@@ -1,15 +1,15 @@
-"""The class that is looked for where each picture is of one class: what may be named, and which it is by default."""
+"""The positive class of a single-label task: which class may be chosen, and the default."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _LISTED = 20
-"""Classes that a sentence names; of more there are too many to read."""
+"""The most class names that a message lists."""
 
 
 def default_positive(classes: Sequence[str]) -> str | None:
-    """Return the class that is positive where nothing names one: the second of two. Of any other number, none is.
+    """Return the positive class if none is set: the second of two classes, else None.
 
     >>> default_positive(["DEFECTIVE", "NORMAL"])
     'NORMAL'
@@ -20,7 +20,7 @@ def default_positive(classes: Sequence[str]) -> str | None:
 def find_misfit(
     positive: str, classes: Sequence[str], display_names: Sequence[str] = (), task: str = "single-label"
 ) -> str | None:
-    """Return why `positive` cannot be the positive class, as the end of a sentence that begins with it; None: it can.
+    """Return why `positive` cannot be the positive class, as the end of a sentence that begins with it; None if it can.
 
     >>> find_misfit("defective", ["DEFECTIVE", "NORMAL"])
     "is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'?"
@@ -28,21 +28,21 @@ def find_misfit(
     True
     """
     if task == "unlabelled":
-        return "names a class, and these pictures have no labels"
+        return "names a class, but these pictures have no labels"
     if task == "multi-label":
         return (
-            "names one class alone, and these pictures have any number of labels, so that each class is a question of "
-            "its own; the metrics of each class are there anyway"
+            "names one class, but these pictures have any number of labels, so that each class is a question of "
+            "its own; the metrics include each class anyway"
         )
     if positive in classes:
         return None
-    from shards.cli.sentences import join_some  # late: a replica needs it for no request
+    from shards.cli.sentences import join_some  # late import: serving never needs it
 
     return f"is none of the classes {join_some(classes, _LISTED)}{_suggest(positive, classes, display_names)}"
 
 
 def check_positive(positive: str | None, classes: Sequence[str], display_names: Sequence[str], task: str) -> None:
-    """Refuse a stored positive class that its own file does not have; None is none.
+    """Refuse a stored positive class that does not fit its file's classes; None is fine.
 
     Raises:
         ValueError: The class cannot be positive there.
@@ -53,7 +53,7 @@ def check_positive(positive: str | None, classes: Sequence[str], display_names: 
 
 
 def describe_default(classes: Sequence[str]) -> str | None:
-    """Return in words which class is positive because nothing names one; None where none is.
+    """Return in words the default positive class; None if there is none.
 
     >>> describe_default(["DEFECTIVE", "NORMAL"])
     'NORMAL, the second of two classes, as nothing names one'
@@ -63,7 +63,7 @@ def describe_default(classes: Sequence[str]) -> str | None:
 
 
 def _suggest(positive: str, classes: Sequence[str], display_names: Sequence[str]) -> str:
-    from shards.cli.sentences import suggest  # late: a replica needs it for no request
+    from shards.cli.sentences import suggest  # late import: serving never needs it
 
     called = [name for name, shown in zip(classes, display_names, strict=False) if shown == positive]
     if len(called) == 1:

@@ -1,4 +1,4 @@
-"""Samples out of tars by byte offset: no unpacking, no sequential pass."""
+"""Samples read from tars by byte offset: no unpacking, no sequential pass."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ _SHARDS_KEPT = 256
 class Sample:
     """One encoded sample of a shard.
 
-    label: -1 where the sample has none or several. pixels_xxh3: of the decoded picture, empty where no audit decoded
-    it. source: the file it came from. offset: of the bytes in the tar. labels: all of them, as class numbers.
+    label: -1 if the sample has none or several. pixels_xxh3: of the decoded picture, empty if it was not audited.
+    source:
+    the file it came from. offset: of the bytes in the tar. labels: all of them, as class numbers.
     """
 
     sample_id: int
@@ -46,7 +47,7 @@ class Sample:
 
     @property
     def audited(self) -> bool:
-        """Whether the bytes were decoded when they were packed, and so are one whole picture."""
+        """Whether the bytes were decoded during packing, and so are one complete picture."""
         return bool(self.pixels_xxh3)
 
     @property
@@ -56,7 +57,7 @@ class Sample:
 
 
 class SampleReader(Closing):
-    """Reads samples of a split, byte for byte as they were packed; safe to share between threads.
+    """Reads samples of a split, byte for byte as they were packed; thread-safe.
 
     Keeps at most 256 shards open.
     """
@@ -69,23 +70,23 @@ class SampleReader(Closing):
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[SampleReader], tuple[Split]]:
-        """Pickle the split alone: a spawned worker opens shards of its own."""
+        """Pickle only the split: a spawned worker opens shards itself."""
         return SampleReader, (self._split,)
 
     @property
     def ahead_bytes(self) -> int:
-        """Bytes of shards that are worth announcing before they are read; 0 for shards of this machine."""
+        """Bytes of shards to announce before they are read; 0 for local shards."""
         return 0 if self._local else self._split.cache.limit_bytes // (2 * self._split.cache.sharers)
 
     def shard_bytes(self, shard: int) -> int:
-        """Return the bytes of a shard's tar."""
+        """Return the size of a shard's tar in bytes."""
         return int(self._split.shard_bytes[shard])
 
     def announce(self, shards: Sequence[int]) -> None:
-        """Fetch these shards ahead, in this order, and let go of all others."""
+        """Fetch these shards ahead, in this order, and release all others."""
         with self._lock:
             for shard in [shard for shard in self._open if shard not in shards]:
-                del self._open[shard]  # closed when the last thread that reads it lets go
+                del self._open[shard]  # closed when the last thread has read from it
             missing = [shard for shard in shards if shard not in self._open]
         wanted = [(self._split.wanted_index(shard), self._split.wanted_shard(shard)) for shard in missing]
         self._access.prefetch([file for pair in wanted for file in pair])
@@ -100,16 +101,16 @@ class SampleReader(Closing):
         return [self.read_one(shard, row) for row in rows.tolist()]
 
     def read_one(self, shard: int, row: int) -> Sample:
-        """Return one sample; raises as `read`."""
+        """Return one sample; raises like `read`."""
         return self._shard(shard).read_row(row)
 
     def read_column(self, name: str) -> npt.NDArray[Any]:
-        """Return one column of the index of all shards, in stored order; raises as `read`."""
+        """Return one column of the index of all shards, in stored order; raises like `read`."""
         chunks = self.read_columns([name])[name].chunks
         return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in chunks])
 
     def read_columns(self, names: list[str], shards: Sequence[int] | None = None) -> pa.Table:
-        """Return columns of the index of these shards, None for all, in stored order; raises as `read`."""
+        """Return columns of the index of these shards, None for all, in stored order; raises like `read`."""
         chosen = range(len(self._split.counts)) if shards is None else shards
         wanted = [self._split.wanted_index(shard) for shard in chosen]
         tables = []
@@ -122,7 +123,7 @@ class SampleReader(Closing):
         return pa.concat_tables(tables)
 
     def counts(self) -> CacheCounts:
-        """Return what the cache did so far; zeros for shards of this machine."""
+        """Return the cache's counts so far; zeros for local shards."""
         return self._access.counts()
 
     def close(self) -> None:
@@ -139,7 +140,7 @@ class SampleReader(Closing):
                 if len(self._open) > _SHARDS_KEPT:
                     self._open.popitem(last=False)
             self._open.move_to_end(shard)
-        if mine:  # outside the lock: a shard that must be fetched first holds up its own readers alone
+        if mine:  # outside the lock: a shard that must be fetched delays only its own readers
             try:
                 opening.set_result(_OpenShard(self._split, shard, self))
             except BaseException as err:
@@ -157,7 +158,7 @@ class _OpenShard:
             index: pa.Table = read_table(lease.path, INDEX_SCHEMA)
         if len(index) != split.counts[shard]:
             raise ShardError(
-                f"{split.where}/{wanted.name} has {len(index):,} rows, the shard table says "
+                f"{split.where}/{wanted.name} has {len(index):,} rows, but the shard table has "
                 f"{split.counts[shard]:,}; restore it from a backup or pack again"
             )
         self._ids, self._offsets, self._lengths, self._labels, self._weights = (

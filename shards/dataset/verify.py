@@ -1,4 +1,4 @@
-"""Is a dataset still what was packed?"""
+"""Check that a dataset is still what was packed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from shards.storage.storage import FolderStorage, open_readable
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at and found as it was packed.
+    """What was checked and found unchanged.
 
-    notes: what else its user should know, as that a later version of decoding reads some of its pictures otherwise.
+    notes: what else the user should know, for example that this program decodes some pictures differently.
     """
 
     shards: int
@@ -39,7 +39,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class _Aged:
-    """A picture that comes out otherwise by a later version of decoding. refusal: why it is refused, if it is."""
+    """A picture that a later version decodes differently. refusal: why it is refused; '' if it is not."""
 
     where: str
     refusal: str = ""
@@ -49,7 +49,8 @@ class _Aged:
 class _Seen:
     """What reading the pictures has shown.
 
-    aged: those that come out otherwise. odd, plain: names of all whose bytes are such that they may, and of the rest.
+    aged: pictures that decode differently. odd: names of all pictures whose bytes may decode differently; plain: the
+    rest.
     """
 
     aged: list[_Aged] = field(default_factory=list)
@@ -58,13 +59,13 @@ class _Seen:
 
 
 def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int = 0) -> Verified:
-    """Hash every shard and index again, and decode pictures: all of them, or `sample` drawn at random by `seed`.
+    """Hash every shard and index again, and decode pictures: all, or `sample` of them, drawn at random by `seed`.
 
-    A picture that this program decodes otherwise than the one that packed it is no damage: it is counted in a note.
+    A picture that this program decodes differently than the one that packed it is not damaged: a note counts it.
 
     Raises:
         UsageError: A sample of less than one picture.
-        ShardError: A shard, index or picture that is not what was packed.
+        ShardError: A shard, index or picture differs from what was packed.
     """
     check_count("--sample", sample, of="pictures")
     dataset = open_dataset(location)
@@ -86,12 +87,12 @@ def verify_dataset(location: str | Path, *, sample: int | None = None, seed: int
 
 def _describe_age(dataset: Dataset, seen: _Seen) -> tuple[str, ...]:
     found, aged = find_suspects(dataset), seen.aged
-    if is_indexed(dataset):  # the bytes that were read are those of the files
-        found = Suspects(found.likely - seen.plain | seen.odd, found.untold - seen.plain - seen.odd)
+    if is_indexed(dataset):  # an indexed dataset's shards contain the files' own bytes
+        found = Suspects(found.likely - seen.plain | seen.odd, found.uncertain - seen.plain - seen.odd)
     notes = [describe_affected(dataset, count_suspects(dataset, found))]
     if aged:
-        are = count_things(len(aged), "picture of the shards comes", "pictures of the shards come")
-        notes.append(f"{are} out otherwise by now, unharmed as their bytes are (the first is {aged[0].where})")
+        are = count_things(len(aged), "picture of the shards decodes", "pictures of the shards decode")
+        notes.append(f"{are} differently now, although the bytes are intact (the first is {aged[0].where})")
     refused = [each for each in aged if each.refusal]
     if refused:
         stops = count_things(len(refused), "of them is", "of them are")
@@ -110,7 +111,7 @@ def _draw(dataset: Dataset, sample: int | None, seed: int) -> npt.NDArray[np.int
 def _verify_pictures(
     reader: SampleReader, shard: int, rows: npt.NDArray[np.int64], manifest: Manifest, seen: _Seen
 ) -> None:
-    """Decode pictures, and note what they show."""
+    """Decode pictures and record in `seen` what they show."""
     for row in rows.tolist():
         sample = reader.read_one(shard, row)
         expected = is_changed(sample.data, manifest.decoding)
@@ -123,10 +124,11 @@ def _verify_pictures(
             seen.aged.append(_Aged(sample.where, str(err)))
             continue
         if sample.audited and found != sample.pixels_xxh3 and not expected:
-            # The reader has compared the bytes, so the picture is whole.
+            # The reader has compared the bytes, so the picture is intact.
             raise ShardError(
-                f"{sample.where}: the pixels differ from those that were packed, and the bytes do not, so another "
-                f"decoder was at work (here Pillow {PIL.__version__}); install the one that packed it, or pack again"
+                f"{sample.where}: the pixels differ from those that were packed although the bytes are the same, so "
+                f"another decoder was used (here Pillow {PIL.__version__}); install the one that packed it, or pack "
+                "again"
             )
         if expected and found != sample.pixels_xxh3:
             seen.aged.append(_Aged(sample.where))

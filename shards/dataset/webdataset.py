@@ -1,4 +1,4 @@
-"""The shards of a split as a `webdataset.WebDataset`, for pipelines that are built on it."""
+"""The shards of a split as a `webdataset.WebDataset`, for pipelines built on that library."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def open_webdataset(split: Split, shuffle: int, seed: int) -> webdataset.WebData
         nodesplitter=webdataset.split_by_node,
         workersplitter=webdataset.split_by_worker,
         rename_files=_escape,
-        empty_check=False,  # of more workers than shards some have none
+        empty_check=False,  # some workers have none if there are more workers than shards
     )
     known = _Known(split, {path: shard for shard, path in enumerate(paths)})
     dataset = dataset.compose(known)
     if shuffle:
         dataset = dataset.compose(webdataset.detshuffle(shuffle, initial=shuffle, seed=seed))
-    # Not as an attribute: workers that are spawned get a copy of the pipeline, and locks cannot be copied.
+    # Not as an attribute: spawned workers get a copy of the pipeline, and locks cannot be copied.
     weakref.finalize(dataset, _let_go, access, leases)
     return dataset
 
@@ -49,7 +49,7 @@ def _let_go(access: Any, leases: list[Any]) -> None:
 
 
 def _escape(name: str) -> str:
-    """Return a member's name with no dot but the one of its ending: webdataset ends keys at the first one.
+    """Escape all dots in a member's name except that of its ending: webdataset ends keys at the first dot.
 
     >>> _escape("a/patient.1.png"), _unescape("a/patient%2E1")
     ('a/patient%2E1.png', 'a/patient.1')
@@ -63,14 +63,14 @@ def _unescape(key: str) -> str:
 
 
 class _Known:
-    """A stage of the pipeline, by what the index knows of the samples of each tar; can be pickled."""
+    """A pipeline stage that adds what the index knows about each tar's samples; picklable."""
 
     def __init__(self, split: Split, shards: dict[str, int]) -> None:
         self._split, self._shards = split, shards
         self._open: tuple[str, dict[str, Row]] = ("", {})
 
     def __call__(self, source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the samples that the dataset has, completed: of foreign tars it may have left some out."""
+        """Yield the samples in the dataset, with image and label added; other samples of foreign tars are skipped."""
         for sample in source:
             key = _unescape(sample["__key__"])
             row = self._rows(sample["__url__"]).get(key)
@@ -81,7 +81,7 @@ class _Known:
         """Return the sample with `image` uint8[H, W, 3], decoded as everywhere in the project, and `label`.
 
         Raises:
-            ShardError: The picture is not the one that was packed, or cannot be decoded.
+            ShardError: The picture differs from the packed one, or cannot be decoded.
         """
         where = f"{sample['__url__']} key {sample['__key__']}"
         data = next((each for each in sample.values() if _is_of(each, row)), None)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic publishing, versioned JSON, fingerprints, sizes.
+"""Atomic publishing of files and folders, versioned JSON, fingerprints, sizes.
 
-Imports `shards.errors` alone.
+Imports only `shards.errors`.
 """

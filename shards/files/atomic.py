@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process at a time may change."""
+"""Files and folders that are published whole or not at all, and a lock for folders."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from shards.files.disk import naming_disk
 from shards.files.temporary import holding, name_aside, name_temporary, remove_leftovers
 
 _HERE, _EXCHANGE = -100, 2
-"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2), which Python has no name for."""
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2), for which Python has no constants."""
 _UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 _PIECES = 1 << 16
-"""Of JSON that are written at once; a number is one."""
+"""Pieces of JSON per write; each number is a piece."""
 
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that takes the place of `path` when the block ends without an error.
+    """Yield a binary file that replaces `path` when the block ends without an error.
 
-    It is fsynced before the rename, so that a power cut leaves the old content or the new one.
+    It is fsynced before the rename, so a power cut leaves either the old content or the new.
 
     Raises:
-        DiskError: The disk does not take it.
+        DiskError: The disk refuses the data.
     """
     temporary = name_temporary(path)
     try:
@@ -45,22 +45,22 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # not there; and what cannot be removed is not what ended the block
+        with contextlib.suppress(OSError):  # renamed; or not removable, which must not hide the block's own error
             temporary.unlink()
 
 
 @contextlib.contextmanager
 def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Path]:
-    """Yield an empty folder beside `path` for what is made on the way to it; it is gone after the block.
+    """Yield an empty folder beside `path` for intermediate files; it is removed after the block.
 
-    What dead processes left of earlier ones is removed first.
+    Leftovers of dead processes are removed first.
 
     Args:
-        path: What is made.
-        needed: What will be written, in words, for the error of a disk that does not take it.
+        path: What is being made.
+        needed: What will be written, in words, for the error message of a full disk.
 
     Raises:
-        DiskError: The disk does not take what the block writes.
+        DiskError: The disk refuses what the block writes.
     """
     temporary = name_temporary(path)
     remove_leftovers(path)
@@ -79,18 +79,19 @@ def open_temporary_folder(path: Path, needed: str | None = None) -> Iterator[Pat
 
 @contextlib.contextmanager
 def replace_folder(path: Path, needed: str | None = None, *, replaces: bool = True) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without an error.
+    """Yield an empty folder that replaces `path` when the block ends without an error.
 
-    At every moment `path` is the old folder or the new one, whole, however the process ends. Where the file system
-    cannot exchange two names (NFS), it is neither between two renames, and the next one to write puts the old back.
+    However the process ends, `path` is either the whole old folder or the whole new one. On file systems that cannot
+    exchange two names (NFS), `path` is briefly missing between two renames; after a crash there, the next writer
+    restores the old folder.
 
     Args:
-        path: Its name from then on.
+        path: The folder's final name.
         needed: See `open_temporary_folder`.
-        replaces: Whether a folder that is there goes; else it is an error.
+        replaces: Whether to replace an existing folder; if False, an existing folder is an error.
 
     Raises:
-        DiskError: The disk does not take what the block writes.
+        DiskError: The disk refuses what the block writes.
     """
     with open_temporary_folder(path, needed) as temporary:
         yield temporary
@@ -102,7 +103,7 @@ def replace_folder(path: Path, needed: str | None = None, *, replaces: bool = Tr
 
 
 def _sync_files(folder: Path) -> None:
-    """Return once all files are on the disk; a full one, of a network above all, may say so only then."""
+    """Fsync all files: a full disk, above all a network disk, may report its error only then."""
     for each in folder.rglob("*"):
         if each.is_file():
             with open(each, "rb") as file:
@@ -110,7 +111,7 @@ def _sync_files(folder: Path) -> None:
 
 
 def _swap(new: Path, old: Path) -> None:
-    """Give a folder the name of another, which then has the name of a temporary, or is gone."""
+    """Give `new` the name of `old`; afterwards `old` has the temporary name or is removed."""
     if exchange_names(new, old):
         return
     aside = name_aside(old)
@@ -120,10 +121,10 @@ def _swap(new: Path, old: Path) -> None:
 
 
 def exchange_names(one: Path, other: Path) -> bool:
-    """Let two paths change places; False, and nothing is done, where the system or the file system cannot.
+    """Exchange two paths; return False, with nothing changed, where the system or the file system cannot.
 
     Raises:
-        OSError: One is not there, or must not be renamed.
+        OSError: A path does not exist or must not be renamed.
     """
     if _renameat2 is None:
         return False
@@ -136,7 +137,7 @@ def exchange_names(one: Path, other: Path) -> bool:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add UTF-8 text at the end of a file; raises DiskError where the disk does not take it all."""
+    """Append UTF-8 text to a file; raises DiskError if the disk refuses any of it."""
     with naming_disk(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
 
@@ -148,10 +149,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; NaN and infinity are refused, because other readers refuse them."""
+    """Write indented JSON atomically. NaN and infinity are refused, because other JSON readers reject them."""
     pieces = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False).iterencode(value)
     with write_atomically(path) as file:
-        # Not at once: a confusion matrix of ten thousand classes is a hundred million numbers, and a piece each.
+        # In batches: a confusion matrix of ten thousand classes has a hundred million numbers, each a piece of its own.
         while batch := "".join(itertools.islice(pieces, _PIECES)):
             file.write(batch.encode())
         file.write(b"\n")
@@ -159,17 +160,17 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, refusal: str | None = None) -> Iterator[None]:
-    """Hold the only right to change a folder; the kernel frees what a killed process held.
+    """Hold an exclusive lock on a folder; the kernel releases it if the process is killed.
 
-    The folder itself is locked: a lock file would have to be removed, and its removal races with the next. On a disk
-    that machines share, those of one machine alone exclude each other.
+    The folder itself is locked: removing a lock file would race with the next process that locks. On a disk shared by
+    several machines, the lock excludes only processes of the same machine.
 
     Args:
-        folder: Whoever changes it must take the lock.
-        refusal: What to say where another process holds it; None waits for that one.
+        folder: Every process that changes it must take this lock.
+        refusal: The error message if another process holds the lock; None waits for it instead.
 
     Raises:
-        UsageError: Another process holds it.
+        UsageError: Another process holds the lock.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""What holds files, threads or connections, and gives them back at the end of a block."""
+"""A base class for objects that hold files, threads or connections and release them at the end of a block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closing:
-    """Its `with` block ends by `close`."""
+    """A context manager that calls `close` on exit."""
 
     def __enter__(self) -> Self:
         return self
@@ -15,5 +15,5 @@ class Closing:
         self.close()
 
     def close(self) -> None:
-        """Give back what is held; may be called twice."""
+        """Release what is held; may be called twice."""
         raise NotImplementedError

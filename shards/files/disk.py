@@ -1,4 +1,4 @@
-"""What a disk refuses to take, recognised whatever library was writing, as one sentence with the remedy."""
+"""Disk errors, recognised whichever library was writing, as one sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from shards.files.sizes import format_size
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
-"""The words of Rust, which safetensors is written in, and of Python in the text that Ray makes of an error."""
+"""How errors of the operating system appear in messages of Rust (safetensors) and of Python, once Ray has made them
+text.
+"""
 _ELSEWHERE = "name a folder on another disk"
 MOVE_TEMPORARIES = "set TMPDIR to a folder on another disk"
 
 
 class DiskError(OSError):
-    """A disk that does not take what is written to it.
+    """A disk that refuses what is written to it.
 
-    fact: what it refuses, with the values; remedy: what helps; elsewhere: what helps as well, where anything does.
+    fact: what it refuses, with the values; remedy: what helps; elsewhere: an alternative remedy, if there is one.
     """
 
     def __init__(self, code: int, fact: str, remedy: str, elsewhere: str = "", path: str | None = None) -> None:
@@ -40,14 +42,14 @@ class DiskError(OSError):
 def naming_disk(
     path: Path, needed: str | None = None, elsewhere: str = _ELSEWHERE, temporary: Path | None = None
 ) -> Iterator[None]:
-    """Raise what the disk of `path` refuses while the block runs as a DiskError that names its folder.
+    """Turn disk errors of the block into a DiskError that names the folder of `path`.
 
     Args:
         path: What is written.
-        needed: Its size in words, where known; else it is more than what `temporary` has.
-        elsewhere: How to take another disk.
-        temporary: File or folder in which it is written, still there when the block ends and then removed: its bytes
-            count as free.
+        needed: Its size in words, if known; otherwise it is reported as more than `temporary` holds.
+        elsewhere: The remedy of using another disk, in words.
+        temporary: The file or folder being written. It still exists when the block fails and is removed afterwards, so
+            its bytes count as free.
     """
     try:
         yield
@@ -67,14 +69,14 @@ def explain_disk(
     elsewhere: str = _ELSEWHERE,
     given_back: int = 0,
 ) -> DiskError | None:
-    """Return what a disk refused, None where the error is about something else.
+    """Return the disk error behind `err`, or None if `err` is about something else.
 
     Args:
-        err: Of whatever library; causes are looked through as well.
-        path: What was written, where the error itself names nothing.
-        needed: Its size in words, where known.
-        elsewhere: How to take another disk.
-        given_back: Bytes that will be free in a moment.
+        err: An error of any library; its causes are searched as well.
+        path: What was written, for errors that name no file.
+        needed: Its size in words, if known.
+        elsewhere: The remedy of using another disk, in words.
+        given_back: Bytes that are about to be freed.
 
     >>> str(explain_disk(RuntimeError("I/O error: Read-only file system (os error 30)")))
     'a disk is read-only; mount it so that it can be written, or name a folder on another disk'
@@ -96,7 +98,7 @@ def explain_disk(
     if found.errno == errno.EROFS:
         fact, remedy = f"{where} is read-only", "mount it so that it can be written"
     elif found.errno == errno.EIO:
-        fact, remedy = f"{where} fails ({os.strerror(errno.EIO)})", "look into the system's log"
+        fact, remedy = f"{where} fails ({os.strerror(errno.EIO)})", "see the system's log"
     elif found.errno == errno.EDQUOT:
         fact, remedy = f"your quota on {where} is used up{_enclose(needs)}", "free some of it, have it raised"
     else:
@@ -108,7 +110,7 @@ def explain_disk(
 
 
 def _find(err: BaseException | None) -> OSError | None:
-    """Return the error of the system that is or caused `err`, where it is one of a disk."""
+    """Return the system's disk error that is or caused `err`."""
     seen: set[int] = set()
     while err is not None and id(err) not in seen:
         seen.add(id(err))
@@ -122,7 +124,7 @@ def _find(err: BaseException | None) -> OSError | None:
 
 
 def _read_code(text: str) -> int | None:
-    """Return the number of the disk's error that a library's text has."""
+    """Return the number of the disk error that a library's message contains."""
     for match in _NUMBERED.finditer(text):
         if int(match[1] or match[2]) in _CODES:
             return int(match[1] or match[2])
@@ -130,7 +132,7 @@ def _read_code(text: str) -> int | None:
 
 
 def _find_folder(path: Path) -> Path:
-    """Return a folder, or the nearest above a path."""
+    """Return `path` if it is a folder, else its nearest existing parent."""
     there = path.absolute()
     while not there.is_dir() and there != there.parent:
         there = there.parent
@@ -151,7 +153,7 @@ def _describe_full(folder: Path, where: str, needs: str, given_back: int) -> str
 
 
 def _describe_limit(where: str, needs: str, elsewhere: str) -> tuple[str, str, str]:
-    """Return fact, remedy and `elsewhere` for a file that may not be as large as it must."""
+    """Return fact, remedy and `elsewhere` for a file that exceeds a size limit."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{where} takes no file of that size{_enclose(needs)}", "make the file smaller", elsewhere
@@ -160,10 +162,10 @@ def _describe_limit(where: str, needs: str, elsewhere: str) -> tuple[str, str, s
 
 
 def _enclose(*words: str) -> str:
-    """Return what there is of `words` in parentheses.
+    """Return the non-empty words in parentheses.
 
     >>> _enclose("1 free", ""), _enclose("")
     (' (1 free)', '')
     """
-    said = ", ".join(filter(None, words))
-    return f" ({said})" if said else ""
+    listed = ", ".join(filter(None, words))
+    return f" ({listed})" if listed else ""

@@ -1,4 +1,4 @@
-"""Identity of whatever crosses a package border: sha256 of canonical JSON."""
+"""Identity of everything that crosses a package border: sha256 of canonical JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fingerprint_bytes(data: bytes) -> str:
 
 
 def hash_bytes(data: bytes) -> str:
-    """Return the xxh3-128 (32 hex digits) of bytes: against damage, not forgery, at a tenth of what sha256 costs."""
+    """Return the xxh3-128 (32 hex digits) of bytes: detects damage, not forgery, at a tenth of the cost of sha256."""
     return xxhash.xxh3_128_hexdigest(data)
 
 

@@ -1,9 +1,9 @@
-"""Names under which files and folders are written before they are published, and what dead processes left of them.
+"""Temporary names of files and folders before they are published, and removal of those that dead processes left.
 
-A temporary is `NAME.partial-HOST-PID`, a folder that made way for a new one `NAME.aside-HOST-PID`: on a disk that
-machines share, process ids of one mean nothing on another. Who writes one holds its lock (flock), which the kernel
-frees however the process ends: in a container that starts anew, the process that left something often had the very id
-of the one that finds it.
+A temporary is `NAME.partial-HOST-PID`; an old folder that made way for a new one is `NAME.aside-HOST-PID`. The host is
+there because process ids mean nothing on another machine that shares the disk. Each writer holds a lock (flock) on its
+temporary, which the kernel releases however the process ends: the process id alone does not do, because in a restarted
+container the new process often has the id of the one that died.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pathlib import Path
 TEMPORARY, _ASIDE = ".partial", ".aside"
 _NAME = re.compile(r"(.+)(\.partial|\.aside)-(?:([0-9a-f]{8})-)?(\d+)", re.DOTALL)
 _IDLE_S = 3600.0
-"""A writer on another machine that has not touched what it writes for so long is dead, or as good as dead."""
+"""A writer on another machine that has not touched its file for so long counts as dead."""
 
 
 def name_temporary(path: Path) -> Path:
-    """Return where this process writes what becomes `path`."""
+    """Return the name under which this process writes `path` before it is published."""
     return path.with_name(f"{path.name}{TEMPORARY}-{_name_host()}-{os.getpid()}")
 
 
 def name_aside(path: Path) -> Path:
-    """Return where this process puts the folder `path` until its successor has that name."""
+    """Return the name under which this process keeps the folder `path` until its replacement is in place."""
     return path.with_name(f"{path.name}{_ASIDE}-{_name_host()}-{os.getpid()}")
 
 
 def is_leftover(name: str) -> bool:
-    """Say whether a name is that of a temporary, which a process writes, or was killed before it could remove.
+    """Return whether a name is that of a temporary, in use or left by a killed process.
 
     >>> is_leftover("0.tar.partial-0123abcd-7"), is_leftover("0.tar.partial-7"), is_leftover("0.tar.partial")
     (True, True, False)
@@ -45,7 +45,7 @@ def is_leftover(name: str) -> bool:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what dead processes left beside `path` of earlier ways to write it; what they put aside is put back."""
+    """Remove temporaries of `path` left by dead processes; restore a folder that they had set aside."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for other in list(path.parent.iterdir()):
             match = _NAME.fullmatch(other.name)
@@ -54,7 +54,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what dead processes left anywhere below `folder`; what they put aside is put back."""
+    """Remove temporaries left by dead processes anywhere below `folder`; restore folders that they had set aside."""
     for parent, folders, files in os.walk(folder):
         left = {name: match for name in [*folders, *files] if (match := _NAME.fullmatch(name))}
         folders[:] = [name for name in folders if name not in left]
@@ -64,7 +64,7 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def holding(handle: int) -> Iterator[None]:
-    """Say by the lock of an open temporary that its writer lives, where the file system has locks."""
+    """Lock an open temporary, to show that its writer is alive; without effect where the file system has no locks."""
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield
@@ -84,16 +84,16 @@ def _remove_dead(path: Path, match: re.Match[str]) -> None:
 
 
 def _is_living(path: Path, host: str | None, pid: int) -> bool:
-    """Say whether the process that writes a temporary may still do so.
+    """Return whether the process that writes a temporary may still be alive.
 
     Raises:
-        FileNotFoundError: It is gone.
+        FileNotFoundError: The temporary no longer exists.
     """
     if _is_locked(path):
         return True
     if host in (None, _name_host()) and (pid == os.getpid() or not Path(f"/proc/{pid}").exists()):
         return False
-    # A name without a host is from before names had one: the process that has the id is taken for its writer.
+    # A name without a host was made by an older version: a live process with that id counts as its writer.
     return host is None or time.time() - _read_touched(path) < _IDLE_S
 
 
@@ -111,11 +111,11 @@ def _is_locked(path: Path) -> bool:
 
 
 def _read_touched(path: Path) -> float:
-    """Return when a file, or the newest file of a folder, was last written, in seconds of the clock."""
+    """Return when a file, or the newest file of a folder, was last written, in seconds since the epoch."""
     inside = path.rglob("*") if path.is_dir() else ()
     return max(each.stat().st_mtime for each in [path, *inside])
 
 
 def _name_host() -> str:
-    """Return 8 hexadecimal digits that stand for this machine."""
+    """Return 8 hexadecimal digits that identify this machine."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""The versioned JSON pages that make a folder a dataset, a bundle, ..."""
+"""The versioned JSON files that describe a folder: the manifest of a dataset, the metadata of a bundle, ..."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Page = TypeVar("Page", bound=BaseModel)
 
 
 def read_page(path: Path, kind: type[Page], remedy: str) -> Page:
-    """Return the page at `path`; raises as `parse_page`."""
+    """Return the content of the file at `path`; raises like `parse_page`."""
     return parse_page(path.read_bytes(), path, kind, remedy)
 
 
 def parse_page(data: bytes, where: object, kind: type[Page], remedy: str) -> Page:
-    """Return the page, of a model whose field `version` has the one version that this program reads.
+    """Return the parsed metadata; `kind` has a field `version` whose default is the only version that can be read.
 
     Raises:
-        ShardError: Another version, with both named, or a damaged page; `remedy` says what to do.
+        ShardError: The version differs (the message names both) or the file is damaged; `remedy` is the sentence's
+        remedy.
     """
     try:
         content = json.loads(data)
@@ -38,5 +39,5 @@ def parse_page(data: bytes, where: object, kind: type[Page], remedy: str) -> Pag
 
 
 def _explain(err: ValueError) -> str:
-    """Return what is wrong, in a line: of a page that can be read the first field that does not fit."""
+    """Return what is wrong, in one line: the parse error, or the first field that does not fit."""
     return explain_invalid(err) if isinstance(err, ValidationError) else str(err).splitlines()[0]

@@ -1,4 +1,4 @@
-"""An epoch's order: a pure function of seed, epoch and shard table.
+"""The order of an epoch: a pure function of seed, epoch and shard table.
 
-Imports neither `storage` nor `sources`: it is arithmetic.
+Imports neither `storage` nor `sources`: it only computes.
 """

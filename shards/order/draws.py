@@ -1,8 +1,8 @@
-"""How often an epoch shows each sample: a class-balanced order, one by weights, a stratified part of the data.
+"""How often an epoch shows each sample: class-balanced, by weights, or only a stratified fraction of the data.
 
-The expected number of draws of each sample is exactly proportional to its weight, and the number itself is that
-number rounded down or up: systematic sampling, one random offset for all. Whatever order, an epoch has a fixed
-number of draws, so that a position in samples seen means the same in every epoch.
+The expected number of draws of a sample is exactly proportional to its weight; the actual number is that, rounded down
+or up (systematic sampling with one random offset). In every order, an epoch has a fixed number of draws, so that a
+position in samples seen means the same in every epoch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ Labels = npt.NDArray[np.int32] | Sequence[tuple[int, ...]]
 Weights = npt.NDArray[np.float32]
 Repeats = npt.NDArray[np.uint32]
 
-_CHUNK = 1 << 20  # what is worked on in float64 at a time
+_CHUNK = 1 << 20  # samples processed in float64 at a time
 
 
 @dataclass(frozen=True)
 class DrawOptions:
     """Which samples an epoch shows, and how often.
 
-    order: plain: each once. balanced: each class equally often, to the draw; of several labels a sample there is no
-    such order. weighted: by the dataset's weights.
-    fraction: share of each class that takes part, the same in every epoch; a smaller one is part of a larger one.
+    order: plain: each once. balanced: each class equally often, exactly; not for samples with several labels. weighted:
+    by the dataset's weights.
+    fraction: share of each class that is shown, the same samples in every epoch; a smaller fraction is a subset of a
+    larger.
     version: of the random streams, see shards.order.purposes.
     """
 
@@ -42,20 +43,20 @@ class DrawOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Each sample once: neither labels nor weights are asked for."""
+        """Whether each sample is shown once, so that neither labels nor weights are needed."""
         return self.order == "plain" and self.fraction == 1.0
 
 
 def count_draws(
     options: DrawOptions, epoch: int, labels: Callable[[], Labels], weights: Callable[[], Weights]
 ) -> Repeats | None:
-    """Return uint32[N], how often each sample comes in this epoch, in stored order; None where each comes once.
+    """Return uint32[N], how often this epoch shows each sample, in stored order; None if each is shown once.
 
     Args:
         options: Which samples, and how often.
-        epoch: Whole passes so far.
-        labels: Gives int32[N], one label a sample, or N tuples of labels; called where it is needed.
-        weights: Gives float32[N], at least 0; called where it is needed.
+        epoch: The epoch's number, from 0.
+        labels: Returns int32[N], one label a sample, or N tuples of labels; called only if needed.
+        weights: Returns float32[N], at least 0; called only if needed.
 
     Raises:
         UsageError: Weights that are negative, not finite, or all 0.
@@ -78,7 +79,7 @@ def count_draws(
 
 
 def count_classes(options: DrawOptions, labels: Labels, num_classes: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Return the samples of each class that take part, int64[num_classes], and how many take part in all.
+    """Return the number of shown samples of each class, int64[num_classes], and their total.
 
     >>> count_classes(DrawOptions(seed=0, fraction=0.5), np.array([0] * 8 + [2] * 2, dtype=np.int32), 3)
     (array([4, 0, 1]), 5)
@@ -104,7 +105,7 @@ def _draw_weighted(weights: Weights, by_class: list[npt.NDArray[np.int64]], rng:
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights[members].sum() > 0):
         raise UsageError(
             "stream.order=weighted draws samples by their weights, which must be finite, at least 0 and not all 0; "
-            "mend the weight column of the pictures' table and pack again, or take stream.order=plain"
+            "correct the weight column of the pictures' table and pack again, or set stream.order=plain"
         )
     repeats, draws = np.zeros(len(weights), dtype=np.uint32), float(len(members))
     members = members[weights[members] > 0]
@@ -120,7 +121,8 @@ def _draw(
     offset: float,
     repeats: Repeats,
 ) -> None:
-    """Give the draws `offset + k` (k whole) that fall between the bounds to the members, proportional to weights.
+    """Distribute the draws `offset + k` (integer k) between the bounds over the members, in proportion to their
+    weights.
 
     Source: W. G. Madow (1949), On the theory of systematic sampling, II.
     """
@@ -134,7 +136,7 @@ def _draw(
         before = float(ends[-1])
         ranks = np.ceil(start + ends * ((stop - start) / total) - offset).astype(np.int64)
         if first + _CHUNK >= len(members):
-            ranks[-1] = np.ceil(stop - offset)  # the sum of many is not exactly their total
+            ranks[-1] = np.ceil(stop - offset)  # rounding: the cumulative sum may differ from the total
         np.minimum(ranks, int(np.ceil(stop - offset)), out=ranks)
         repeats[chunk] = np.diff(ranks, prepend=done)
         done = int(ranks[-1])
@@ -146,7 +148,7 @@ def _sum(weights: Weights, members: npt.NDArray[np.int64]) -> float:
 
 
 def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]:
-    """Return the samples that take part, by class; those of several labels, which are of several, all together."""
+    """Return the shown samples by class; if samples have several labels, as a single group."""
     if not isinstance(labels, np.ndarray):
         assert options.order != "balanced"  # trainer.recipes.misfit refuses it
         seed = int(np.random.SeedSequence(_key_of(options)).generate_state(1)[0])
@@ -159,7 +161,7 @@ def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]
 
 
 def _key_of(options: DrawOptions, *number: int) -> tuple[int, ...]:
-    """Return what seeds the choice of the samples of a class, or of all."""
+    """Return the seed for choosing samples of a class, or of all."""
     if options.version == BEFORE_VERSIONS:
         return (options.seed, int(Purpose.FRACTION), *number)
     return make_key(Purpose.FRACTION, options.seed, 0, *number)
@@ -172,7 +174,7 @@ def _group(labels: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
 
 
 def _keep(members: npt.NDArray[np.int64], fraction: float, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Return a random part of a class, at least one sample; the parts of growing fractions grow around each other."""
+    """Return a random fraction of a class, at least one sample; a larger fraction contains the smaller ones."""
     wanted = max(1, round(len(members) * fraction))
     tickets = np.random.default_rng(key).integers(0, 1 << 63, len(members))
     return np.sort(members[np.argsort(tickets, kind="stable")[:wanted]])

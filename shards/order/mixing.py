@@ -1,7 +1,7 @@
-"""How well an order mixes: how often two samples of one shard, or of one class, meet, against a full shuffle.
+"""How well an order mixes: how often two samples of one shard, or of one class, meet, relative to a full shuffle.
 
-1 is a full shuffle. What lies in one shard was put there by a seeded permutation, so that meeting often is no harm in
-itself; it is the same pairs meeting in every epoch that a figure far above 1 tells of.
+1 means a full shuffle. A shard's samples were put there by a seeded permutation, so meeting often is harmless in
+itself; a figure far above 1 means that the same pairs meet in every epoch.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from shards.order.plan import EpochPlan, Ints
 
 
 def measure_clustering(batches: Iterable[Ints], counts: Ints) -> float:
-    """Return the figure of given batches.
+    """Return how often samples of one shard share a batch, relative to a full shuffle.
 
     Args:
-        batches: For each batch the shard of each of its samples, int64[B].
+        batches: For each batch, the shard of each of its samples, int64[B].
         counts: int64[num_shards], samples of each shard.
     """
     pairs, expected, total = 0, 0.0, int(counts.sum())
@@ -29,13 +29,13 @@ def measure_clustering(batches: Iterable[Ints], counts: Ints) -> float:
 
 
 def measure_sorting(class_counts: Ints, counts: Ints) -> float:
-    """Return how far shards are sorted by class: 0 where they are fair mixes, 1 where all samples of one are alike.
+    """Return how far shards are sorted by class: 0 for well-mixed shards, 1 if each shard has a single class.
 
-    It is how much likelier two samples of one shard share a class than two of any, as a share of what is possible:
-    about 0, above or below, for samples that were shuffled before shards were cut.
+    It is how much likelier two samples of one shard share a class than any two samples, relative to the possible
+    maximum: about 0, above or below, if samples were shuffled before they were cut into shards.
 
     Args:
-        class_counts: int64[num_shards, K], samples of each class; of several labels one counts in several classes.
+        class_counts: int64[num_shards, K], samples of each class; a sample with several labels counts for each.
         counts: int64[num_shards], samples.
 
     >>> fair, pure = np.array([[5, 5], [5, 5]]), np.array([[10, 0], [0, 10]])
@@ -50,11 +50,11 @@ def measure_sorting(class_counts: Ints, counts: Ints) -> float:
 
 
 def bound_clustering(plan: EpochPlan) -> float:
-    """Return a number that the expected figure of a plan does not pass.
+    """Return an upper bound of the expected `measure_clustering` of a plan.
 
-    A lane gives at most t = ceil(B / lanes) samples of a batch, and its window of M samples is a random permutation:
-    two samples of the window share a batch with probability (t - 1) / (M - 1) at most, two of different lanes with
-    t / M.
+    A lane gives at most t = ceil(B / lanes) samples to a batch, and its window of M samples is a random permutation:
+    two samples of the window share a batch with probability at most (t - 1) / (M - 1), two of different lanes with at
+    most t / M.
     """
     takes = -(-plan.batch_size_global // plan.num_lanes)
     pairs, total = 0.0, plan.num_samples

@@ -1,10 +1,10 @@
-"""The order of an epoch: a pure function of (seed, epoch, shard table, lanes, window), numpy alone.
+"""The order of an epoch: a pure function of (seed, epoch, shard table, lanes, window), with numpy only.
 
-Shards are permuted, and the row of their samples is cut into lanes of equal length; inside a lane, samples are
-shuffled within windows of shards; each global batch lays its share of every lane side by side. Ranks and loader
-workers are no arguments of the order, so it is the same for any number of them; a rank takes a contiguous slice of
-each batch, which is a run of lanes, and works out these lanes alone. What is held is the shard table and the windows
-that a step touches, never an entry a sample (but for orders that repeat samples: see shards.order.draws).
+Shards are permuted, and the sequence of their samples is cut into lanes of equal length. Within a lane, samples are
+shuffled in windows of several shards. Each global batch concatenates its share of every lane. The order does not
+depend on ranks or loader workers: a rank takes a contiguous slice of each batch, and computes only the lanes in that
+slice. Memory holds the shard table and the windows that a step touches, never an entry per sample (except in orders
+that repeat samples, see shards.order.draws).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from shards.order.purposes import Purpose, make_key
 
 Ints = npt.NDArray[np.int64]
 
-_WINDOWS_KEPT = 3  # the one that is read, the one after it, and one that a late worker still asks for
+_WINDOWS_KEPT = 3  # the current window, the next one, and the previous one for a late worker
 
 
 @dataclass(frozen=True)
 class Refs:
-    """Samples by place: shards, rows (position inside the shard) and copies, int64[n] each.
+    """Samples by position: shards, rows (position inside the shard) and copies, int64[n] each.
 
-    copies: how often the epoch has shown the sample already, 0 wherever an order repeats none.
+    copies: how often the epoch has already shown the sample; 0 in orders without repetition.
     """
 
     shards: Ints
@@ -43,7 +43,7 @@ class Refs:
 
 
 def concat_refs(parts: list[Refs]) -> Refs:
-    """Return the samples of all parts, in order."""
+    """Return the concatenated samples of all parts."""
     empty = np.empty(0, dtype=np.int64)
     return Refs(
         np.concatenate([empty, *(part.shards for part in parts)]),
@@ -54,12 +54,12 @@ def concat_refs(parts: list[Refs]) -> Refs:
 
 @dataclass(frozen=True)
 class OrderOptions:
-    """What decides an order beside the shard table and the epoch.
+    """What determines an order besides the shard table and the epoch.
 
-    batch_size_global: samples of a step over all ranks; the last step of an epoch takes what is left.
-    lanes: independent sequences that each batch draws from; a multiple of the nodes keeps each node to its share of
-        the data, where it also divides batch_size_global.
-    window_bytes: bytes of the shards of one lane that are shuffled together; at least one shard.
+    batch_size_global: samples of a step over all ranks; the last step of an epoch has the remainder.
+    lanes: independent sequences that each batch draws from. A multiple of the number of nodes that also divides
+        batch_size_global keeps each node to its share of the data.
+    window_bytes: bytes of a lane's shards that are shuffled together; at least one shard.
     redeal: deal shards to lanes anew each epoch; otherwise each lane keeps its shards, in another order.
     """
 
@@ -72,9 +72,9 @@ class OrderOptions:
 
 @dataclass(frozen=True)
 class ShardSizes:
-    """What a plan must know of the shards: counts and bytes, int64[num_shards].
+    """What a plan needs to know about the shards: counts and bytes, int64[num_shards].
 
-    repeats: how often each sample comes in an epoch, in stored order, uint32[sum(counts)]; None means once.
+    repeats: how often an epoch shows each sample, in stored order, uint32[sum(counts)]; None means once.
     """
 
     counts: Ints
@@ -83,12 +83,12 @@ class ShardSizes:
 
     @cached_property
     def starts(self) -> Ints:
-        """int64[num_shards]: stored samples before each shard."""
+        """int64[num_shards]: number of samples stored before each shard."""
         return np.cumsum(self.counts) - self.counts
 
     @cached_property
     def draws(self) -> Ints:
-        """int64[num_shards]: how often an epoch draws from each shard."""
+        """int64[num_shards]: number of draws from each shard in an epoch."""
         if self.repeats is None:
             return self.counts
         drawn = np.zeros_like(self.counts)
@@ -98,7 +98,7 @@ class ShardSizes:
         return drawn
 
     def place(self, shard: int) -> Refs:
-        """Return the samples of one shard as often as an epoch draws them, in stored order."""
+        """Return the samples of one shard, each as often as an epoch draws it, in stored order."""
         count = int(self.counts[shard])
         rows = np.arange(count, dtype=np.int64)
         if self.repeats is None:
@@ -110,14 +110,14 @@ class ShardSizes:
 
 
 class EpochPlan:
-    """The global batches of one epoch; `step(s)` costs the same wherever s stands."""
+    """The global batches of one epoch; `step(s)` costs the same for every s."""
 
     def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
         self.batch_size_global = options.batch_size_global
         self.num_samples = int(sizes.draws.sum())
         self._lanes = _Lanes(sizes, options, epoch)
-        # The reversed bits of its number say which seat of a round a lane has: any run of seats, and so also a batch
-        # smaller than the number of lanes, takes its lanes from all over the batch, and every rank from its own lanes.
+        # A lane's place in each round is its number with its bits reversed. Any run of places, so also a batch smaller
+        # than the number of lanes, then takes its lanes from all over, and every rank takes its own lanes.
         self._seats = _reverse_bits(options.lanes)
         self._opened: dict[int, _Lane] = {}
 
@@ -130,20 +130,20 @@ class EpochPlan:
         return self._lanes.number
 
     def windows(self) -> Iterator[Ints]:
-        """Yield the windows of all lanes: int64[n, 3], the parts of shards (shard, start, stop) shuffled together."""
+        """Yield the windows of all lanes: int64[n, 3], the ranges of shards (shard, start, stop) shuffled together."""
         for number in range(self.num_lanes):
             yield from self._lanes.open(number, self._share(self.num_samples)).windows
 
     def step_size(self, step: int) -> int:
-        """Return the samples of the global batch of one step."""
+        """Return the number of samples in the global batch of a step."""
         return max(0, min(self.batch_size_global, self.num_samples - step * self.batch_size_global))
 
     def step(self, step: int) -> Refs:
-        """Return the global batch of one step, lanes side by side."""
+        """Return the global batch of a step: the shares of all lanes, concatenated."""
         return self.slice(step, 0, 1)
 
     def slice(self, step: int, rank: int, num_ranks: int) -> Refs:
-        """Return the part of a global batch that belongs to a rank; lanes of other ranks are not worked out."""
+        """Return a rank's slice of a global batch; lanes of other ranks are not computed."""
         start = step * self.batch_size_global
         first, last = self._share(start), self._share(start + self.step_size(step))
         ends = np.cumsum(last - first)
@@ -159,12 +159,12 @@ class EpochPlan:
         return concat_refs(parts)
 
     def slices(self, first_step: int, rank: int, num_ranks: int) -> Iterator[Refs]:
-        """Yield a rank's parts of all steps from `first_step` on."""
+        """Yield a rank's slices of all steps from `first_step` on."""
         for step in range(first_step, self.num_steps):
             yield self.slice(step, rank, num_ranks)
 
     def _share(self, position: int) -> Ints:
-        """Return int64[lanes]: how many of the first `position` samples of the epoch each lane gives."""
+        """Return int64[lanes]: how many of the first `position` samples of the epoch come from each lane."""
         lanes = self._lanes.number
         share: Ints = (position - self._seats + lanes - 1) // lanes
         return share
@@ -184,7 +184,7 @@ def sequential_refs(counts: Ints, start: int, stop: int) -> Refs:
 
 
 def slice_rank(size: int, rank: int, num_ranks: int) -> slice:
-    """Return the contiguous part of a global batch that belongs to a rank; sizes differ by at most one.
+    """Return the contiguous slice of a global batch for a rank; sizes differ by at most one.
 
     >>> [slice_rank(5, rank, 3) for rank in range(3)]
     [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
@@ -193,7 +193,7 @@ def slice_rank(size: int, rank: int, num_ranks: int) -> slice:
 
 
 def _reverse_bits(number: int) -> Ints:
-    """Return int64[number], a permutation: the rank of each index by its bits, lowest first (van der Corput).
+    """Return int64[number], a permutation: the rank of each index when its bits are reversed (van der Corput).
 
     >>> _reverse_bits(8).tolist()
     [0, 4, 2, 6, 1, 5, 3, 7]
@@ -205,20 +205,20 @@ def _reverse_bits(number: int) -> Ints:
 
 
 class _Lanes:
-    """The dealt shards of one epoch and where each lane begins in the row of their samples."""
+    """The shards of one epoch in dealt order, and where each lane begins in the sequence of their samples."""
 
     def __init__(self, sizes: ShardSizes, options: OrderOptions, epoch: int) -> None:
         self.number = options.lanes
         self._sizes = sizes
         self._options = options
         self._epoch = epoch
-        # (seed, epoch), not seed + epoch: the sum makes epoch 1 of seed 0 repeat epoch 0 of seed 1.
+        # (seed, epoch), not seed + epoch: with the sum, epoch 1 of seed 0 would repeat epoch 0 of seed 1.
         self._deal_key = (options.seed, epoch if options.redeal else 0)
         self._dealt = np.random.default_rng(make_key(Purpose.DEAL, *self._deal_key)).permutation(len(sizes.draws))
         self._ends = np.cumsum(sizes.draws[self._dealt])
 
     def open(self, number: int, lengths: Ints) -> _Lane:
-        """Return one lane; `lengths` are the samples of all of them."""
+        """Return one lane; `lengths` are the numbers of samples of all lanes."""
         stop = int(lengths[: number + 1].sum())
         start = stop - int(lengths[number])
         first = int(np.searchsorted(self._ends, start, side="right"))
@@ -227,15 +227,15 @@ class _Lanes:
         ends = self._ends[first:last]
         begins = ends - self._sizes.draws[shards]
         pieces = np.stack([shards, np.maximum(start, begins) - begins, np.minimum(stop, ends) - begins], axis=1)
-        pieces = pieces[pieces[:, 2] > pieces[:, 1]]  # shards without samples lie anywhere
+        pieces = pieces[pieces[:, 2] > pieces[:, 1]]  # shards without samples have no place
         key = (self._options.seed, self._epoch)
         order = np.random.default_rng(make_key(Purpose.LANE, *key, number)).permutation(len(pieces))
-        # Lanes change windows in turns, not all at once: downloads come evenly.
+        # Lanes start new windows in turn, not all at once, so that downloads are spread evenly.
         ahead = self._options.window_bytes * number // self.number
         return _Lane(self, pieces[order], make_key(Purpose.WINDOW, *key, number), self._options.window_bytes, ahead)
 
     def place(self, shard: int, start: int, stop: int) -> Refs:
-        """Return draws start..stop-1 of a shard. Of one that two lanes share, each has a random part."""
+        """Return draws start..stop-1 of a shard. If two lanes share the shard, each gets a random part of it."""
         drawn = self._sizes.place(shard)
         if stop - start == len(drawn):
             return drawn

@@ -1,4 +1,4 @@
-"""A finished dataset whose pictures an older decoding has read: may new ones join it, and what is said."""
+"""A finished dataset that an older version decoded: whether new pictures may join it, and the note for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shards.packing.update import Base
 from shards.pictures.decode import DecodeOptions, inspect
 from shards.pictures.decoding import (
     VERSION,
-    describe_untold,
+    describe_unknown,
     describe_versions,
     is_changed,
     is_rare,
@@ -29,58 +29,58 @@ from shards.storage.storage import Storage
 
 @dataclass(frozen=True)
 class Age:
-    """decoding: the version of the dataset once new pictures have joined, that of its oldest ones where they differ.
-    note: what the user should know, '' where there is nothing."""
+    """decoding: the dataset's version after an update; the older one if old pictures decode differently now. note: what
+    the user should know, '' if nothing."""
 
     decoding: int
     note: str = ""
 
 
 def check_age(base: Base, listed: SourceList, options: DecodeOptions, *, adds: bool) -> Age:
-    """Return how old the decoding of a dataset is before it is updated.
+    """Return the age of a dataset's decoding before an update.
 
-    Pictures that may come out otherwise are read again, where they are still in the source.
+    Pictures that may decode differently are read again if they are still in the source.
 
     Args:
         listed: The source, old pictures included.
         adds: Whether there are new pictures.
 
     Raises:
-        UsageError: Old ones come out otherwise by now, and new ones would join them.
+        UsageError: Old pictures decode differently now, and new ones would join them.
     """
     manifest = base.manifest
     if manifest is None or manifest.decoding == VERSION:
         return Age(VERSION)
-    said = describe_versions("the dataset", manifest.decoding)
+    sentence = describe_versions("the dataset", manifest.decoding)
     if manifest.decoding > VERSION:
-        return Age(manifest.decoding, said)
+        return Age(manifest.decoding, sentence)
     rows = _find_suspects(base, manifest.decoding)
     if not rows:
-        return Age(VERSION, f"{said}. It holds no such picture, so old and new ones are read alike")
+        return Age(VERSION, f"{sentence}. It holds no such picture, so old and new ones are decoded alike")
     again = _read_again(base, listed, options, rows)
     differing, unknown = again.differing, again.unknown
     if differing and adds:
         raise UsageError(
-            f"{said}. {_count(differing)} otherwise by now, so that old and new pictures would differ; "
-            "nothing is damaged: pack all of them into a new folder"
+            f"{sentence}. {_count(differing)} differently now, so that old and new pictures would differ; nothing is "
+            "damaged: pack all of them into a new folder"
         )
     if differing:
-        advice = "nothing is damaged: to have all of them as they are served, pack them into a new folder"
-        return Age(manifest.decoding, f"{said}. {_count(differing)} otherwise by now; {advice}")
+        advice = "nothing is damaged: to store all of them as they are decoded now, pack them into a new folder"
+        return Age(manifest.decoding, f"{sentence}. {_count(differing)} differently now; {advice}")
     if unknown:
         some = f"{len(unknown):,} of its pictures (the first is {min(unknown)})"
-        more = f"whether {some} are such, only their files would tell"
-        advice = "New ones are read as they are served; to have all of them read alike, pack them into a new folder"
-        return Age(manifest.decoding, f"{said}; {more}. {advice}")
-    if again.untold:
-        return Age(manifest.decoding, f"{said}. {describe_untold(again.untold)}")
+        more = f"whether {some} are such is unknown without their files"
+        advice = "New ones are decoded by this version; to have all of them decoded alike, pack them into a new folder"
+        return Age(manifest.decoding, f"{sentence}; {more}. {advice}")
+    if again.uncertain:
+        return Age(manifest.decoding, f"{sentence}. {describe_unknown(again.uncertain)}")
     if not again.such:
-        return Age(VERSION, f"{said}. It holds no such picture, so old and new ones are read alike")
-    return Age(VERSION, f"{said}. All {again.such:,} pictures that might be such come out as they were packed")
+        return Age(VERSION, f"{sentence}. It holds no such picture, so old and new ones are decoded alike")
+    return Age(VERSION, f"{sentence}. All {again.such:,} pictures that might be such decode as when they were packed")
 
 
 def compare_age(manifest: Manifest, storage: Storage, chosen: Selection) -> list[str]:
-    """Return a note where the pictures of a finished dataset, packed again, would have other pixels than it holds."""
+    """Return a note if the pictures of a finished dataset, packed again, would have other pixels than those in it."""
     if manifest.decoding >= VERSION or chosen.pixels_xxh3 is None:
         return []
     try:
@@ -93,15 +93,16 @@ def compare_age(manifest: Manifest, storage: Storage, chosen: Selection) -> list
     if not differing:
         return []
     return [
-        f"{describe_versions('the dataset', manifest.decoding)}. {_count(differing)} otherwise by now, and the dataset "
-        "stays as it is; nothing is damaged: pack them into a new folder to have them as they are served"
+        f"{describe_versions('the dataset', manifest.decoding)}. {_count(differing)} differently now, and the "
+        "dataset stays as it is; nothing is damaged: pack them into a new folder to store them as they are decoded "
+        "now"
     ]
 
 
 def _find_suspects(base: Base, version: int) -> list[int]:
-    """Return the rows of old pictures that may come out otherwise.
+    """Return the rows of old pictures that may decode differently.
 
-    A gray PNG whose own bytes a pack has kept is none of them: it saw nothing odd in them.
+    Not a gray PNG whose own bytes were packed: packing found nothing unusual in it.
     """
     names = [source.name for source in base.sources]
     kinds: Sequence[str | None] = [None] * len(names)
@@ -116,15 +117,15 @@ def _find_suspects(base: Base, version: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Again:
-    """What the files of suspects said.
+    """What reading the suspects' files showed.
 
-    differing: names of those that come out otherwise. unknown: names of those of which nobody can say.
-    untold: how many more there are of those that hardly are such. such: how many might have been and are not.
+    differing: names of pictures that decode differently. unknown: names of pictures whose decoding is unknown.
+    uncertain: number of further pictures that are unlikely to differ. such: number that might have differed but do not.
     """
 
     differing: list[str]
     unknown: list[str]
-    untold: int
+    uncertain: int
     such: int
 
 
@@ -145,9 +146,9 @@ def _read_again(base: Base, listed: SourceList, options: DecodeOptions, rows: Se
             if _hash(data, options) != base.examined.facts["pixels_xxh3"][before[source.name]].as_py():
                 differing.append(source.name)
     left = [name for name in before if name not in settled and name not in plain]
-    untold = {name for name in left if name in rare - odd and not _has_full_size(base, before[name])}
-    unknown = [name for name in left if name not in untold]
-    return _Again(differing, unknown, len(untold), len(before) - len(rare & plain))
+    uncertain = {name for name in left if name in rare - odd and not _has_full_size(base, before[name])}
+    unknown = [name for name in left if name not in uncertain]
+    return _Again(differing, unknown, len(uncertain), len(before) - len(rare & plain))
 
 
 def _is_rare(base: Base, row: int, version: int) -> bool:
@@ -156,7 +157,7 @@ def _is_rare(base: Base, row: int, version: int) -> bool:
 
 
 def _has_full_size(base: Base, row: int) -> bool:
-    """Say whether the shards hold a picture in its full size; where it is encoded anew, there was something odd."""
+    """Return whether the shards hold a picture in its full size; if it was re-encoded, it was unusual."""
     assert base.manifest is not None
     if base.examined is None:
         return False
@@ -173,5 +174,5 @@ def _hash(data: bytes, options: DecodeOptions) -> str:
 
 def _count(names: Sequence[str]) -> str:
     if len(names) == 1:
-        return f"1 picture ({names[0]}) comes out"
-    return f"{len(names):,} pictures (the first is {min(names)}) come out"
+        return f"1 picture ({names[0]}) decodes"
+    return f"{len(names):,} pictures (the first is {min(names)}) decode"

@@ -1,4 +1,4 @@
-"""Whether a target is ours to write: empty, an unfinished dataset, or a finished one to be updated."""
+"""Whether a target may be written: empty, an unfinished dataset, or a finished one to be updated."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WORK = ".packing/"
 MARKER = WORK + "plan.json"
 QUARANTINE = "quarantine.csv"
 PAGES = (TABLE_NAME, PAGE_NAME, QUARANTINE)
-"""What an audit leaves even where it refuses the pictures, for people to look at."""
+"""Files that an audit writes even if it refuses the pictures."""
 _SHARDS = re.compile(r"((?:train|val|test|all)/\d{6,})\.(?:tar|index(?:\.(\d+))?\.parquet)")
 _TABLES = re.compile(r"shards(\.\d+)?\.parquet")
 
 
 def refuse_foreign(storage: Storage, sizes: dict[str, int]) -> None:
-    """Raise a UsageError when the target holds what no pack of ours has put there."""
+    """Raise a UsageError if the target holds files that `pack` did not write."""
     ours = MANIFEST_NAME in sizes or any(name.startswith(WORK) for name in sizes)
     foreign = [name for name in sizes if name not in PAGES and not is_leftover(name)]
     if foreign and not ours:
@@ -32,31 +32,31 @@ def refuse_foreign(storage: Storage, sizes: dict[str, int]) -> None:
 
 
 def claim_target(storage: Storage, plan: str, published: set[str], updates: int = 0) -> dict[str, int]:
-    """Make the target ours and return the sizes of its files.
+    """Mark the target as ours and return the sizes of its files.
 
-    Shards of the same plan stay, those of another unfinished plan go; so do the temporary files of a killed run.
+    Shards of the same plan stay; shards of another unfinished plan and temporary files of a killed run are removed.
 
     Args:
-        plan: Identity of what is to be written, the stamps of the files included.
-        published: Names of shards that belong to a finished dataset and stay in any case.
-        updates: How often that was updated.
+        plan: Identity of what is to be written, including the stamps of the files.
+        published: Names of shards of a finished dataset, which always stay.
+        updates: The number of updates of that dataset.
     """
     sizes = storage.sizes()
     doomed = {name for name in sizes if is_leftover(name)}
     if _read_plan(storage) != plan:
         doomed |= _find_unpublished(sizes, published, updates)
     storage.delete(sorted(doomed))
-    # After them: a run killed in between finds the old marker, and removes the rest.
+    # After the removals: a run killed in between finds the old marker and removes the rest.
     storage.write(MARKER, json.dumps({"plan": plan}).encode())
     return {name: size for name, size in sizes.items() if name not in doomed}
 
 
 def release_target(storage: Storage, manifest: Manifest, published: Collection[str]) -> None:
-    """Remove what a finished dataset does not need, such as the shards of an update that was stopped and given up.
+    """Remove files that a finished dataset does not need, for example shards of an abandoned update.
 
     Args:
-        manifest: Of the dataset. The shard tables of its former states go; their indexes stay, because a run that
-            opened it then reads them when it comes to their shards.
+        manifest: Of the dataset. Shard tables of its former states are removed. Their indexes stay, because a run that
+            opened a former state reads an index when it reaches its shard.
         published: Names of its shards, without an ending.
     """
     sizes = storage.sizes()

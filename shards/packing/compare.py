@@ -1,4 +1,4 @@
-"""What a source says of the pictures that a dataset has already: nothing new, new weights and groups, or a conflict."""
+"""Comparison of a source with a dataset's pictures: nothing new, new weights and groups, or a conflict."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from shards.sources.split_words import read_splits
 NAMED = 5
 """Pictures that a message names."""
 _Both = Sequence[tuple[Source, int]]
-"""Pictures as the source gives them, and which of the dataset's each is."""
+"""Pictures in the source, each with its row in the dataset."""
 
 
 def compare_sources(base: Base, listed: SourceList, options: PackOptions, repack: Repack) -> tuple[SourceList, Base]:
-    """Return the pictures that the dataset does not have yet, and its own with weights and groups as they are now.
+    """Return the pictures that are not in the dataset, and the dataset's own with their present weights and groups.
 
     Raises:
         UsageError: A class that the dataset does not have, or another kind of labels.
-        ShardError: A picture of the dataset with another split, label or content, or groups that its splits tear.
+        ShardError: A picture of the dataset with another split, label or content, or groups that its splits divide.
     """
     if base.manifest is None:
         return listed, base
@@ -58,7 +58,7 @@ def _refuse_other_task(manifest: Manifest, listed: SourceList) -> None:
     unlabelled = not listed.classes
     if unlabelled != (manifest.task == "unlabelled") or (listed.multi_label and manifest.task == "single-label"):
         given = "unlabelled" if unlabelled else "multi-label" if listed.multi_label else "labelled"
-        raise UsageError(f"the new pictures are {given} and the dataset is {manifest.task}; pack into a new folder")
+        raise UsageError(f"the new pictures are {given} but the dataset is {manifest.task}; pack into a new folder")
 
 
 def _refuse_new_class(manifest: Manifest, listed: SourceList, remedy: str) -> None:
@@ -67,7 +67,7 @@ def _refuse_new_class(manifest: Manifest, listed: SourceList, remedy: str) -> No
         return
     before = ""
     if len(read_splits(manifest.classes, affixes=True)) == len(manifest.classes):
-        before = ", or give --layout class/... where the folders of these names were taken for classes"
+        before = ", or give --layout class/... if folders of these names were taken for classes"
     raise UsageError(
         f"class '{unknown[0]}' is new, and an update keeps the classes as they are ({join_some(manifest.classes)}), "
         f"because labels are positions in that list; {remedy}{before}"
@@ -75,12 +75,12 @@ def _refuse_new_class(manifest: Manifest, listed: SourceList, remedy: str) -> No
 
 
 def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> None:
-    """Raise when pictures have another split or label now.
+    """Raise if pictures have another split or label now.
 
-    merged: Splits that were pooled and dealt out anew when the dataset was packed, so that what the source gives is
-        not what was packed. Those that an update asks for say nothing of old pictures: it deals out new ones alone.
+    merged: Splits that were pooled and resplit when the dataset was packed, so that the source's splits are not those
+        packed. An update's own merge does not matter here: it resplits only new pictures.
     """
-    told: list[str] = []
+    changed: list[str] = []
     for source, row in both:
         packed = base.sources[row]
         facts = []
@@ -89,20 +89,20 @@ def _refuse_moved(base: Base, both: _Both, merged: set[str], remedy: str) -> Non
         if set(source.labels) != set(packed.labels):
             facts.append(f"label {' and '.join(packed.labels)}, now {' and '.join(source.labels)}")
         if facts:
-            told.append(f"{source.name} ({'; '.join(facts)})")
-    if told:
-        more = f", and {len(told) - NAMED:,} more" if len(told) > NAMED else ""
+            changed.append(f"{source.name} ({'; '.join(facts)})")
+    if changed:
+        more = f", and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
         raise ShardError(
-            f"{_count(told)} another split or label now: {', '.join(told[:NAMED])}{more}; an update leaves packed "
-            f"pictures where they are, so nothing was changed. To have it as it is now, {remedy}"
+            f"{_count(changed)} another split or label now: {', '.join(changed[:NAMED])}{more}; an update does not "
+            f"move packed pictures, so nothing was changed. To use the new splits and labels, {remedy}"
         )
 
 
 def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -> tuple[dict[int, Source], list[str]]:
-    """Return the dataset's pictures whose weight or group is another one now, by row, and sentences about them.
+    """Return the dataset's pictures with a new weight or group, by row, and notes about them.
 
     Raises:
-        ShardError: The dataset has groups, and the source gives none at all.
+        ShardError: The dataset has groups, but the source gives none.
     """
     weighed = "weight" in listed.gives or any(source.weight != 1 for source in listed.sources)
     grouped = "group" in listed.gives or any(source.group for source in listed.sources)
@@ -110,7 +110,7 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
     weights, groups, kept = [], [], 0
     for source, row in both:
         packed = base.sources[row]
-        if np.float32(source.weight) != np.float32(packed.weight):  # as the index holds it
+        if np.float32(source.weight) != np.float32(packed.weight):  # as the index stores it
             if weighed:
                 weights.append(f"{source.name}: {packed.weight:g}, now {source.weight:g}")
                 changes[row] = replace(packed, weight=source.weight)
@@ -119,33 +119,33 @@ def _collect_changes(base: Base, listed: SourceList, both: _Both, remedy: str) -
         if source.group != packed.group:
             if not grouped:
                 raise ShardError(
-                    f"{source.name} was packed as of group '{packed.group}' and the source gives no groups now, so "
-                    "what belongs together could be torn apart; give the groups as they were given then, or without "
-                    f"them {remedy}"
+                    f"{source.name} was packed with group '{packed.group}' but the source gives no groups now, so "
+                    "pictures of one group could get into different splits; give the groups as before, or, to do "
+                    f"without them, {remedy}"
                 )
             groups.append(f"{source.name}: '{packed.group}', now '{source.group}'")
             changes[row] = replace(changes.get(row, packed), group=source.group)
     notes = [
-        f"{_count(told)} another {what} now ({told[0]}{', ...' if len(told) > 1 else ''}); "
-        "its indexes have it from now on, the JSON in its tars keeps the old one, and a run under way reads the old "
-        "indexes to its end, but is not resumed on the new ones"
-        for what, told in (("weight", weights), ("group", groups))
-        if told
+        f"{_count(changed)} another {what} now ({changed[0]}{', ...' if len(changed) > 1 else ''}); the indexes have "
+        "the new one from now on, the JSON in the tars keeps the old one, and a running training reads the old indexes "
+        "to its end, but cannot resume with the new ones"
+        for what, changed in (("weight", weights), ("group", groups))
+        if changed
     ]
     if kept:
         notes.append(
-            f"the source gives no weights, so {kept:,} pictures of the dataset keep theirs; write a column of ones "
-            "to take them away"
+            f"the source gives no weights, so {kept:,} pictures of the dataset keep theirs; give a column of ones "
+            "to remove them"
         )
     return changes, notes
 
 
-def _count(told: Sequence[str]) -> str:
-    return count_things(len(told), "picture of the dataset has", "pictures of the dataset have")
+def _count(changed: Sequence[str]) -> str:
+    return count_things(len(changed), "picture of the dataset has", "pictures of the dataset have")
 
 
 def _refuse_torn(before: Base, after: Base, remedy: str) -> None:
-    """Raise when a group that a picture is in from now on lies in several splits, and did not before."""
+    """Raise if the new group of a picture lies in several splits now, and did not before."""
     touched = {after.sources[row].group for row in after.changed} - {""}
     if not touched:
         return
@@ -155,14 +155,14 @@ def _refuse_torn(before: Base, after: Base, remedy: str) -> None:
         examples = ", ".join(f"{name} in {split}" for split, name in sorted(new[torn[0]].items()))
         more = f" (and {len(torn) - 1:,} more groups)" if len(torn) > 1 else ""
         raise ShardError(
-            f"group '{torn[0]}' lies in several splits as the groups are now ({examples}){more}, and an update leaves "
-            "packed pictures where they are, so results on val and test would be too good; correct the groups, give "
-            f"--allow-leaks to have it so, or {remedy}"
+            f"group '{torn[0]}' lies in several splits with the present groups ({examples}){more}, and an update "
+            "does not move packed pictures, so results on val and test would be too good; correct the groups, give "
+            f"--allow-leaks to accept this, or {remedy}"
         )
 
 
 def _find_splits(base: Base, groups: set[str]) -> dict[str, dict[str, str]]:
-    """Return by group the splits in which it lies, each with a picture."""
+    """Return for each group its splits, each with the name of a picture."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for source in base.sources:
         if source.group in groups and source.split:
@@ -177,8 +177,8 @@ def _refuse_other_content(base: Base, store: Store, both: _Both) -> None:
     for source, data in store.read_in_order(source for source, _ in both):
         if hash_bytes(data) != base.hashes[rows[source.name]]:
             raise ShardError(
-                f"{source.name} is not the picture that was packed under this name; "
-                "an update adds pictures only: give it another name, or pack into a new folder"
+                f"{source.name} is not the picture that was packed under this name; an update only adds pictures: "
+                "give it another name, or pack into a new folder"
             )
 
 
@@ -195,5 +195,5 @@ def _describe_display_names(manifest: Manifest, listed: SourceList) -> list[str]
     names = dict(zip(manifest.classes, manifest.display_names, strict=True))
     shown = zip(listed.classes, listed.display_names or listed.classes, strict=True)
     if any(name not in (label, names[label]) for label, name in shown):
-        return ["the classes keep the display names with which they were packed"]
+        return ["the classes keep the display names that they were packed with"]
     return []

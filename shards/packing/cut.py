@@ -1,4 +1,4 @@
-"""Which samples go into which shard: a seeded permutation of each split, cut where the bytes are full."""
+"""Which samples go into which shard: a seeded permutation of each split, cut at a number of bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard to be written: its samples as positions in the list of sources; ids run on from first_id."""
+    """One shard to write: its samples as positions in the list of sources; ids are consecutive from first_id."""
 
     split: str
     name: str
@@ -26,7 +26,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Start:
-    """Where numbering begins: 0 for a new dataset, after the last of all for an update."""
+    """Where numbering begins: 0 for a new dataset, after the last numbers for an update."""
 
     sample_id: int = 0
     shards: Mapping[str, int] | None = None
@@ -36,13 +36,13 @@ class Start:
 def plan_shards(
     sizes: Sequence[int], splits: Sequence[str], *, seed: int, shard_bytes: int, start: Start = Start()
 ) -> list[ShardPlan]:
-    """Return the shards of every split; a picture of the split '' is in none.
+    """Return the shards of every split; a picture with split '' is in none.
 
     Args:
-        sizes: Stored bytes of each picture, as far as they are known before it is stored.
+        sizes: Stored bytes of each picture, as far as known before it is stored.
         splits: Split of each picture.
         seed: Seed of the permutation.
-        shard_bytes: Bytes of pictures that a shard holds at most; one larger picture has a shard of its own.
+        shard_bytes: Most bytes of pictures in a shard; a larger picture gets a shard of its own.
         start: First numbers.
     """
     lengths, names = np.asarray(sizes, dtype=np.int64), np.asarray(splits)
@@ -73,12 +73,12 @@ def _cut(members: Ints, sizes: Ints, shard_bytes: int) -> Iterator[Ints]:
 def refuse_lost_classes(
     plan: list[ShardPlan], sources: Sequence[Source], classes: list[str], *, trains: bool = True
 ) -> None:
-    """Raise a ShardError when a class has nothing in train; the unreadable pictures may be all that it had.
+    """Raise a ShardError if a class has no picture in train, for example because all of them are unreadable.
 
-    trains: Whether the dataset is to be trained on, not to evaluate on alone.
+    trains: Whether the dataset is for training, not only for evaluation.
     """
     if not plan:
-        raise ShardError("no picture is left to be packed: every one is unreadable or left out; repair them")
+        raise ShardError("no picture is left to pack: all are unreadable or left out; repair them")
     if not trains:
         return
     train = (member for shard in plan if shard.split == "train" for member in shard.members.tolist())

@@ -1,4 +1,4 @@
-"""What is stored of a picture: its own bytes, or its pixels encoded anew."""
+"""What is stored of a picture: its own bytes, or its re-encoded pixels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from shards.sources.model import Source
 # 2 % larger than Pillow's own level 6, at half the CPU time; level 1 is 6 to 14 % larger again. Measured 2026-11-24 on
 # 40 pictures of ELPV and three photographs.
 _PNG_LEVEL = 4
-# Shrinking has put detail into every pixel: 4:2:0 costs a third more error (RMSE 3.7, not 2.7, at quality 90) to save
-# a fifth of the bytes, and stains are told apart by colour.
+# Shrinking has put detail into every pixel: 4:2:0 has a third more error (RMSE 3.7, not 2.7, at quality 90) to save a
+# fifth of the bytes, and colour distinguishes stains.
 _SUBSAMPLING = "4:4:4"
 
 
 class StoreOptions(BaseModel):
-    """What the stored bytes depend on beside the picture; recorded in the dataset."""
+    """What the stored bytes depend on besides the picture; recorded in the dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,8 +38,8 @@ class StoreOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What goes into the tar. ending: jpg, png or webp, without a dot. width, height: pixels of `data`, upright.
-    mode: Pillow's mode of `data`."""
+    """What goes into the tar. ending: jpg, png or webp, without a dot. width, height: pixels of `data`, upright. mode:
+    Pillow's mode of `data`."""
 
     data: bytes
     ending: str
@@ -51,19 +51,19 @@ class Stored:
 def store_picture(
     data: bytes, options: StoreOptions, pixels: npt.NDArray[np.uint8] | None = None, facts: Probe | None = None
 ) -> Stored:
-    """Return what is stored of an encoded picture; the same bytes each time.
+    """Return what is stored of an encoded picture; always the same bytes.
 
-    A plain picture (see `probe`) that is not larger than `max_side` passes untouched and undecoded. Any other is
-    decoded: not larger, it becomes a lossless PNG of just these pixels; larger, it is shrunk and becomes a JPEG.
+    A plain picture (see `probe`) no larger than `max_side` is stored unchanged, without decoding. Others are decoded: a
+    picture no larger than `max_side` becomes a lossless PNG of its pixels; a larger one is shrunk and becomes a JPEG.
 
     Args:
         data: The picture's bytes.
         options: Of the dataset.
-        pixels: uint8[H, W, 3], what `decode(data, options.decode)` gave, where that was done already.
-        facts: What `probe(data, options.decode.max_pixels)` gave, likewise.
+        pixels: uint8[H, W, 3], the result of `decode(data, options.decode)`, if already known.
+        facts: The result of `probe(data, options.decode.max_pixels)`, if already known.
 
     Raises:
-        DecodeError: The picture had to be decoded and cannot be.
+        DecodeError: The picture must be decoded but cannot be.
     """
     facts = facts or probe(data, options.decode.max_pixels)
     if facts is not None and fits(facts.width, facts.height, options.max_side):
@@ -72,7 +72,7 @@ def store_picture(
 
 
 def store_pixels(pixels: npt.NDArray[np.uint8], options: StoreOptions) -> Stored:
-    """Return decoded pixels uint8[H, W, 3] as a lossless PNG, or shrunk as a JPEG; gray where all channels agree."""
+    """Return decoded pixels uint8[H, W, 3] as a lossless PNG, or shrunk as a JPEG; gray if all channels are equal."""
     image = Image.fromarray(pixels[:, :, 0] if _is_gray(pixels) else pixels)
     file = io.BytesIO()
     if options.max_side is None or fits(image.width, image.height, options.max_side):
@@ -84,8 +84,8 @@ def store_pixels(pixels: npt.NDArray[np.uint8], options: StoreOptions) -> Stored
 
 
 def refuse_undecodable(source: Source, err: DecodeError) -> ShardError:
-    """Return the refusal of a picture that nobody has audited."""
-    return ShardError(f"{source.name}: {err}; the audit would have put it in quarantine: pack without --audit none")
+    """Return the error for an undecodable picture that was not audited."""
+    return ShardError(f"{source.name}: {err}; the audit would have put it into quarantine: pack without --audit none")
 
 
 def _is_gray(pixels: npt.NDArray[np.uint8]) -> bool:

@@ -1,4 +1,4 @@
-"""How many bytes pictures will have in their shards, before they are stored."""
+"""Estimated bytes of pictures in their shards, before they are stored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SAMPLE = 32
 
 
 def estimate_sizes(store: Store, sources: Sequence[Source], options: StoreOptions) -> list[int]:
-    """Return the bytes of each picture; where pictures are shrunk, those of 32 of them, evenly spread, tell the ratio.
+    """Return the bytes of each picture; if pictures are shrunk, scaled by the ratio of 32 evenly spread ones.
 
-    Without it a folder of large photographs would make tens of thousands of tiny shards. The same pictures give the
-    same estimate, so the shards stay the same.
+    Without the ratio, a folder of large photographs would become tens of thousands of tiny shards. The same pictures
+    give the same estimate, and so the same shards.
 
     Raises:
         ShardError: One of the 32 cannot be decoded.

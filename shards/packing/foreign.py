@@ -1,4 +1,4 @@
-"""WebDataset tars of somebody else become a dataset where they lie: an index beside each, the table, the manifest."""
+"""Foreign WebDataset tars become a dataset in place: an index beside each, the shard table, the manifest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from shards.splits.splits import SplitOptions
 from shards.storage.storage import FolderStorage
 
 PURE = 0.9
-"""Share of its largest class from which a shard counts as one of a single class."""
+"""Share of its largest class from which a shard counts as a single-class shard."""
 
 
 def index_foreign(
@@ -48,18 +48,18 @@ def index_foreign(
     positive: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Manifest, list[str]]:
-    """Make a dataset of a folder of WebDataset tars, in place; return its manifest and what the user should know.
+    """Make a folder of WebDataset tars a dataset, in place; return its manifest and notes for the user.
 
-    The tars are not touched. A tar whose name tells no split is train. `dataset.json` is written last.
+    The tars are not changed. A tar whose name has no split is train. `dataset.json` is written last.
 
     Args:
         folder: Folder of tars, see `list_tars`.
         class_names: File of display names.
-        positive: Class that is looked for; None: as it was, or nobody says.
+        positive: The positive class; None keeps that of an earlier index, if any.
         progress: Called after each tar.
 
     Raises:
-        UsageError: No tars, a folder that holds a dataset already, or a positive class that the tars have not.
+        UsageError: No tars, a folder with a packed dataset, or a positive class that the tars do not have.
         ShardError: A damaged tar, or a picture without a label.
         OSError: The folder cannot be written.
     """
@@ -75,7 +75,7 @@ def index_foreign(
         positive = before.positive
     storage = FolderStorage(folder)
     with storage.locked():
-        storage.delete([MANIFEST_NAME])  # while indexes change there is no dataset
+        storage.delete([MANIFEST_NAME])  # there is no dataset while indexes change
         shards = _deal(listed.sources)
         rows, unreadable = _write_indexes(storage, shards, listed, progress)
         manifest = seal(storage, rows, _draft(rows, listed, positive))
@@ -92,14 +92,14 @@ class _Shard:
 
 
 def _read_index(folder: Path) -> Manifest | None:
-    """Return the manifest of a folder that was indexed before; raises UsageError as `index_foreign`."""
+    """Return the manifest of a folder that was indexed before; raises UsageError like `index_foreign`."""
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}; give the folder of the tars")
     if not (folder / MANIFEST_NAME).is_file():
         return None
     manifest = read_manifest(folder)
     if not manifest.packing.plan.startswith(INDEXED):
-        raise UsageError(f"{folder} is a dataset already, packed with its own index; nothing is to be done")
+        raise UsageError(f"{folder} is already a packed dataset with its own index; there is nothing to do")
     return manifest
 
 
@@ -115,7 +115,7 @@ def _deal(sources: Sequence[Source]) -> list[_Shard]:
 def _write_indexes(
     storage: FolderStorage, shards: Sequence[_Shard], listed: SourceList, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the shard table's rows, and a sentence where pictures cannot be opened."""
+    """Return the shard table's rows, and a note if pictures cannot be opened."""
     labels = {label: number for number, label in enumerate(listed.classes)}
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
@@ -156,14 +156,14 @@ def _describe(source: Source, sample_id: int, labels: dict[str, int], data: byte
 
 
 def _measure(data: bytes) -> tuple[int, int, str]:
-    """Return width, height and mode of an encoded picture as it is stored; zeros where it cannot be opened."""
+    """Return width, height and mode of an encoded picture as stored; zeros if it cannot be opened."""
     facts = probe(data)
     if facts is not None:
         return facts.width, facts.height, facts.mode
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.width, image.height, image.mode
-    except Exception:  # Pillow raises nearly every kind on hostile bytes
+    except Exception:  # Pillow raises nearly every error type on hostile bytes
         return 0, 0, ""
 
 
@@ -210,20 +210,20 @@ def _draft(rows: list[dict[str, Any]], listed: SourceList, positive: str | None)
 def _describe_splits(listed: SourceList) -> list[str]:
     if any(source.split for source in listed.sources):
         return []
-    return ["no tar names a split, so all pictures are train; put val or test into the names of those kept back"]
+    return ["no tar names a split, so all pictures are train; put val or test into the names of those to hold out"]
 
 
 def _describe_mix(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a warning when shards hold one class each: a batch out of few shards is then no fair sample."""
+    """Return a warning if shards hold one class each: a batch from few shards is then not a fair sample."""
     shares = [max(row["class_counts"]) / sum(row["class_counts"]) for row in rows]
     largest = {row["class_counts"].index(max(row["class_counts"])) for row in rows}
     median = statistics.median(shares)
-    if median < PURE or len(largest) == 1:  # one class that is nearly all of the set fills well mixed shards, too
+    if median < PURE or len(largest) == 1:  # well-mixed shards look the same if one class dominates the set
         return []
     return [
-        f"the shards hold one class each (half of them have {median:.0%} or more of a single class), so batches that "
-        f"draw from few shards see few classes, and training suffers; `python -m shards pack {folder} OUT` puts the "
-        "samples in a seeded permutation"
+        f"the shards hold one class each (half of them have {median:.0%} or more of a single class), so batches "
+        f"that draw from few shards see few classes, and training suffers; `python -m shards pack {folder} OUT` "
+        "shuffles the samples by a seeded permutation"
     ]
 
 

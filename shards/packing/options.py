@@ -1,4 +1,4 @@
-"""What shapes a dataset; whoever packs the same pictures with the same options gets the same bytes."""
+"""Options that determine a dataset: the same pictures and options give the same bytes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from shards.splits.splits import SplitOptions
 
 
 class PackOptions(BaseModel):
-    """What a user can choose about packing."""
+    """Options of packing that a user can set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: SplitOptions = SplitOptions()
-    """How pictures without a split get one; its seed is also that of the order inside the shards."""
+    """How pictures without a split get one; its seed also sets the order inside the shards."""
     shard_bytes: int = Field(default=64 << 20, gt=0)
     """Picture bytes after which a shard is closed."""
     store: StoreOptions = StoreOptions()
     """How pictures are decoded, and what is stored of them."""
     audit: Literal["full", "none"] = "full"
-    """none: nothing is decoded, and an unreadable picture may be found by training only."""
+    """none: nothing is decoded, and only training may find an unreadable picture."""
     allow_leaks: bool = False
-    """Pack although equal pictures or groups lie in several splits, or have several labels."""
+    """Pack even if equal pictures or groups lie in several splits, or equal pictures have several labels."""
     edited_copies: bool = False
-    """Look for mirrored, turned, cropped and bordered copies, too; they count as equal pictures."""
+    """Also look for mirrored, turned, cropped and bordered copies; they count as equal pictures."""
     drop_duplicates: bool = False
-    """Keep one of each set of equal pictures, and none where their labels differ."""
+    """Keep one of each set of equal pictures, none if their labels differ."""
     positive: str | None = None
-    """Class that is looked for, for whoever tells sensitivity and specificity; None: as it was, or nobody says."""
+    """The positive class, for sensitivity and specificity; None: unchanged, or unset."""
     max_reject_rate: float = Field(default=0.01, ge=0, le=1)
     """Share of unreadable pictures above which nothing is packed."""

@@ -1,4 +1,4 @@
-"""Pictures to a dataset: select what goes in, cut it into shards, write them, publish."""
+"""Pictures to a dataset: select them, cut them into shards, write the shards, publish."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from shards.workers.pools import InlinePool, Pool
 
 @dataclass(frozen=True)
 class Run:
-    """How a pack is carried out; none of it changes a byte of the result.
+    """How packing is run; none of it changes the result.
 
     pool: where pictures are decoded and shards written. progress: called as work is done.
-    say: takes what the user should know, a sentence at a time.
+    report: called with each note for the user, one sentence.
     """
 
     pool: Pool = field(default_factory=InlinePool)
     progress: Progress = lambda *_: None
-    say: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
 
 
 def pack(
@@ -60,14 +60,14 @@ def pack(
 ) -> Manifest:
     """Write a dataset and return its manifest.
 
-    The same pictures and options give byte-identical shards. A run that was stopped goes on from its finished
-    shards; `dataset.json` appears last. Unreadable pictures go to `quarantine.csv` and nowhere else.
+    The same pictures and options give byte-identical shards. A stopped run resumes from its finished shards;
+    `dataset.json` is written last. Unreadable pictures are only listed in `quarantine.csv`.
 
     Args:
         target: Folder, s3:// or gs:// of the dataset.
-        update: Add the pictures that a finished dataset does not have, and take the weights and groups of the others
-            as they are now; its shards are left alone.
-        command: What asks for it, to be recorded beside the dataset.
+        update: Add the pictures that a finished dataset does not have, and take over the present weights and groups of
+            the others; its shards are not changed.
+        command: The command that called this, to be recorded with the dataset.
 
     Raises:
         UsageError: The target holds something else.
@@ -79,7 +79,7 @@ def pack(
         refuse_misfit(options.positive, listed)
     with storage.locked():
         sizes = storage.sizes()
-        refuse_foreign(storage, sizes)  # before the pictures are decoded, which may take hours
+        refuse_foreign(storage, sizes)  # before decoding the pictures, which may take hours
         if MANIFEST_NAME in sizes and not update:
             return _compare(listed, storage, options, run, command)
         if not update:
@@ -91,7 +91,7 @@ def pack(
         new, grown = compare_sources(base, listed, options, repack)
         aged = check_age(base, listed, options.store.decode, adds=bool(new.sources))
         if aged.note:
-            run.say(aged.note)
+            run.report(aged.note)
         return _grow(new, grown, storage, options, run, command, aged.decoding)
 
 
@@ -107,13 +107,13 @@ def _grow(
     if base.manifest and not listed.sources and not base.changed:
         return _add_nothing(base.manifest, base.rows, storage, listed.notes, options, run)
     chosen, plan = _plan(listed, base, storage, options, run)
-    if base.manifest and not plan and not base.changed:  # pictures that were left out before, or cannot be read
+    if base.manifest and not plan and not base.changed:  # the new pictures were left out before, or are unreadable
         return _add_nothing(base.manifest, base.rows, storage, [], options, run)
     identity = _identify(plan, chosen, listed.classes, options)
     if base.changed:
         changed = [base.sources[row] for row in sorted(base.changed)]
         identity = fingerprint_json([identity, [[each.name, each.weight, each.group] for each in changed]])
-    # Shards that a killed run wrote with another decoding are written again.
+    # Shards written by a killed run with another decoding version are rewritten.
     stamps = fingerprint_json([identity, DECODING, [source.stamp for source in chosen.sources]])
     sizes = claim_target(storage, stamps, name_shards(base.rows), base.manifest.updates if base.manifest else 0)
     labels = {name: number for number, name in enumerate(listed.classes)}
@@ -121,11 +121,11 @@ def _grow(
     rows = list(_write(setting, plan, chosen, sizes, run))
     warning = compare_mix(base, rows)
     if warning:
-        run.say(warning)
+        run.report(warning)
     draft = _draft(listed, base, chosen, identity, options).model_copy(update={"decoding": decoding})
     old = base.rows
     if base.changed:
-        from shards.packing.reindex import reindex  # late: few updates change what is packed
+        from shards.packing.reindex import reindex  # late import: few updates change packed pictures
 
         old = reindex(storage, base)
     record_command(storage, draft.updates, command)
@@ -140,19 +140,19 @@ def _add_nothing(
     options: PackOptions,
     run: Run,
 ) -> Manifest:
-    release_target(storage, manifest, name_shards(rows))  # an update may have been killed after it published
+    release_target(storage, manifest, name_shards(rows))  # an update may have been killed after publishing
     for note in notes:
-        run.say(note)
-    run.say("nothing to add: the dataset holds every picture of the source that can be packed")
-    return name_positive(manifest, options.positive, storage, run.say)
+        run.report(note)
+    run.report("nothing to add: the dataset holds every picture of the source that can be packed")
+    return name_positive(manifest, options.positive, storage, run.report)
 
 
 def _compare(
     listed: SourceList, storage: Storage, options: PackOptions, run: Run, command: PackCommand | None
 ) -> Manifest:
-    """Return the manifest of a finished dataset when it is what would be packed now.
+    """Return the manifest of a finished dataset if packing now would give the same dataset.
 
-    It is not touched, but for another positive class.
+    Only its positive class may be changed.
     """
     manifest = parse_manifest(storage.read(MANIFEST_NAME), f"{storage}/{MANIFEST_NAME}")
     with tempfile.TemporaryDirectory(prefix="shardline-") as scratch, _moving_temporaries():
@@ -165,17 +165,17 @@ def _compare(
             f"add new pictures to it with --update, name another folder, or delete it first{older and f' ({older})'}"
         )
     for note in compare_age(manifest, storage, chosen):
-        run.say(note)
+        run.report(note)
     rows = read_rows(storage, manifest)
-    release_target(storage, manifest, name_shards(rows))  # a run may have been killed after it published
+    release_target(storage, manifest, name_shards(rows))  # a run may have been killed after publishing
     if options.positive not in (None, manifest.positive):
         record_command(storage, manifest.updates, command)
-    return name_positive(manifest, options.positive, storage, run.say)
+    return name_positive(manifest, options.positive, storage, run.report)
 
 
 @contextlib.contextmanager
 def _moving_temporaries() -> Iterator[None]:
-    """Say of a disk that refuses what is written while the block runs that it is the one of temporary files."""
+    """Make disk errors in the block advise to move the temporary files."""
     try:
         yield
     except DiskError as err:
@@ -190,7 +190,7 @@ def _plan(
     else:
         chosen = select_audited(listed, base, options, run.pool, storage, run.progress)
     for note in [*listed.notes, *chosen.notes]:
-        run.say(note)
+        run.report(note)
     plan = plan_shards(
         estimate_sizes(listed.store, chosen.sources, options.store),
         chosen.splits,
@@ -207,7 +207,7 @@ def _plan(
 def _write(
     setting: Setting, plan: list[ShardPlan], chosen: Selection, sizes: dict[str, int], run: Run
 ) -> Iterator[dict[str, Any]]:
-    """Yield the shard table's rows, finished shards first; the others are written."""
+    """Yield the shard table's rows: first those of finished shards, then of shards written now."""
     total, done = sum(len(shard.members) for shard in plan), 0
     missing: list[ShardPlan] = []
     for shard in plan:
@@ -241,7 +241,9 @@ def _job(shard: ShardPlan, chosen: Selection, data: list[bytes] | None) -> Shard
 
 
 def _identify(plan: list[ShardPlan], chosen: Selection, classes: list[str], options: PackOptions) -> str:
-    """Return the sha256 of all that the shards depend on; of the pictures' bytes as far as somebody has read them."""
+    """Return the sha256 of everything that determines the shards; pictures' bytes are covered if the audit read
+    them.
+    """
     shape = options.model_dump(mode="json", include={"shard_bytes", "store", "audit"})
     digest = hashlib.sha256(fingerprint_json([VERSION, shape, options.split.seed, classes]).encode())
     for shard in plan:

@@ -1,4 +1,4 @@
-"""Which class of a dataset is looked for, as a command line says it."""
+"""Checking and storing a dataset's positive class as given on a command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def refuse_misfit(positive: str | None, of: Manifest | SourceList) -> None:
     """Refuse a positive class that the pictures do not have.
 
     Raises:
-        UsageError: It is none of the classes, or the pictures have not one label each.
+        UsageError: It is not one of the classes, or pictures do not have exactly one label.
     """
     misfit = positive and find_misfit(positive, of.classes, of.display_names or (), of.task)
     if misfit:
@@ -25,12 +25,12 @@ def refuse_misfit(positive: str | None, of: Manifest | SourceList) -> None:
 
 
 def name_positive(
-    manifest: Manifest, positive: str | None, storage: Storage, say: Callable[[str], None] = lambda _: None
+    manifest: Manifest, positive: str | None, storage: Storage, report: Callable[[str], None] = lambda _: None
 ) -> Manifest:
-    """Return the manifest of a finished dataset with this positive class, stored; None leaves it as it is."""
+    """Store the positive class of a finished dataset and return its manifest; None changes nothing."""
     if positive in (None, manifest.positive):
         return manifest
     named = manifest.model_copy(update={"positive": positive})
     storage.write(MANIFEST_NAME, named.encode())
-    say(f"the positive class is {positive} from now on, it was {manifest.positive or 'not said'}; nothing else changed")
+    report(f"the positive class is {positive} from now on, it was {manifest.positive or 'unset'}; nothing else changed")
     return named

@@ -1,4 +1,4 @@
-"""Which pictures may be stored untouched, told from their header alone, some 10 us each."""
+"""Which pictures may be stored unchanged, decided from their headers in about 10 us each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PNG_CHUNK = Struct(">I4s").unpack_from
 _PNG_HEADER = Struct(">IIBBBBB").unpack_from
 _WEBP_CHUNK = Struct("<4sI").unpack_from
 
-_FRAMES = frozenset((0xC0, 0xC1, 0xC2))  # arithmetic and lossless JPEG are legal, and few readers know them
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2))  # arithmetic and lossless JPEG are legal, but few readers support them
 _OTHER_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _COLOUR_IDS = (b"\x01\x02\x03", b"\x00\x01\x02", b"RGB")
 _PNG_MODES = {(0, 1): "1", (0, 2): "L", (0, 4): "L", (0, 8): "L", (2, 8): "RGB"} | {
@@ -26,10 +26,10 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Header facts of a picture that may be stored untouched.
+    """Header facts of a picture that may be stored unchanged.
 
-    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as
-    `shards.pictures.decode.Picture` has it, one of L, RGB, P and 1.
+    format: jpeg, png or webp. ending: jpg, png or webp. width, height: pixels. mode: as in
+    `shards.pictures.decode.Picture`, one of L, RGB, P and 1.
     """
 
     format: str
@@ -40,12 +40,12 @@ class Probe:
 
 
 def probe(data: bytes, max_pixels: int = DecodeOptions().max_pixels) -> Probe | None:
-    """Return the header facts when every reader sees the same pixels in `data`; None when that takes a decode.
+    """Return the header facts if every reader sees the same pixels in `data`; None if that is unknown without decoding.
 
-    Plain is an upright 8-bit JPEG, PNG or WebP of one frame, gray or RGB (palette and 1-bit PNG too), without
-    transparency, of at most `max_pixels`, whose end is there. None says nothing bad: a picture that decode turns,
-    composites, scales or refuses is among these, and so is one whose header is merely unusual. Pixels are not looked
-    at, so a damaged picture with a whole header passes.
+    A plain picture is an upright 8-bit JPEG, PNG or WebP of one frame, gray or RGB (also palette and 1-bit PNG),
+    without transparency, of at most `max_pixels`, with its end present. None does not mean a bad picture: it includes
+    those that decoding rotates, composites, scales or refuses, and those with merely unusual headers. Pixels are not
+    read, so a damaged picture with an intact header passes.
 
     >>> probe(b"no picture") is None
     True
@@ -69,7 +69,7 @@ def _probe_jpeg(data: bytes) -> Probe | None:
         if start != 0xFF or not 0xC0 <= marker <= 0xFE or length < 2:
             return None
         if marker == 0xDA:
-            # Entropy-coded bytes hold no end marker, so without one behind them the file was cut.
+            # Entropy-coded bytes contain no end marker, so if none follows, the file was truncated.
             return frame if data.rfind(b"\xff\xd9", at + 2 + length) >= 0 else None
         if marker == 0xE1:
             segment = data[at + 4 : at + 2 + length]
@@ -98,7 +98,7 @@ def _probe_jpeg(data: bytes) -> Probe | None:
 
 
 def _read_jpeg_frame(data: bytes, at: int, familiar: bool) -> Probe | None:
-    """Return the facts of the frame header at `at`; `familiar` says that JFIF or Adobe told the colour space."""
+    """Return the facts of the frame header at `at`; `familiar`: JFIF or Adobe markers declare the colour space."""
     if at + 19 > len(data):
         return None
     bits, height, width, components = _JPEG_FRAME(data, at + 4)
@@ -119,7 +119,7 @@ def _probe_png(data: bytes) -> Probe | None:
     if mode is None or packing or filtering or interlace > 1:
         return None
     at, last, palette = 33, len(data) - 12, False
-    while at <= last:  # to the end: transparency and EXIF count behind the pixels, too
+    while at <= last:  # to the end: transparency and EXIF may follow the pixels
         length, kind = _PNG_CHUNK(data, at)
         if kind == b"IEND":
             return Probe("png", "png", width, height, mode) if palette or mode != "P" else None
@@ -132,7 +132,7 @@ def _probe_png(data: bytes) -> Probe | None:
 
 
 def _chunk_is_harmless(kind: bytes, data: bytes, at: int, length: int) -> bool:
-    """Say whether a chunk of a PNG neither turns the picture nor makes it transparent nor moves it."""
+    """Return whether a chunk of a PNG does not rotate, animate or make the picture transparent."""
     if kind in (b"tRNS", b"acTL", b"IHDR"):
         return False
     if kind == b"eXIf":
@@ -189,13 +189,13 @@ def _read_vp8l(body: bytes) -> tuple[int, int] | None:
     if len(body) < 5 or body[0] != 0x2F:
         return None
     bits = int.from_bytes(body[1:5], "little")
-    if bits >> 28:  # alpha, or a version of the format that is not out yet
+    if bits >> 28:  # alpha, or a later version of the format
         return None
     return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
 
 
 def _exif_is_upright(block: bytes) -> bool:
-    """Say whether EXIF was understood and turns nothing; an orientation outside 1..8 turns nothing."""
+    """Return whether EXIF was understood and does not rotate; orientations outside 1..8 do not."""
     if block.startswith(b"II*\x00"):
         order, wanted, short = "little", b"\x12\x01", b"\x03\x00\x01\x00\x00\x00"
     elif block.startswith(b"MM\x00*"):

@@ -1,4 +1,4 @@
-"""The shard table, the quarantine, and last of all `dataset.json`: from then on there is a dataset."""
+"""The shard table, the quarantine list, and last `dataset.json`, which makes the folder a dataset."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from shards.storage.storage import Storage
 
 
 def publish(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
-    """Seal the dataset of `rows`, then remove what only an unfinished one needs."""
+    """Seal the dataset of `rows`, then remove what only an unfinished dataset needs."""
     manifest = seal(storage, rows, draft)
     release_target(storage, manifest, name_shards(rows))
     return manifest
 
 
 def seal(storage: Storage, rows: list[dict[str, Any]], draft: Manifest) -> Manifest:
-    """Write the table of `rows`, then the manifest: `draft` with its table, digests and summaries filled in."""
+    """Write the table of `rows`, then the manifest: `draft` completed with table, digests and summaries."""
     rows = sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["name"]))
     table = encode_table(build_shards(rows))
     name = TABLE_NAME if draft.updates == 0 else f"shards.{draft.updates}.parquet"
@@ -45,7 +45,7 @@ def name_shards(rows: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def write_quarantine(storage: Storage, rejected: Iterable[tuple[str, str]]) -> None:
-    """Write `quarantine.csv`: path and reason of every picture that is in no shard because of what it is."""
+    """Write `quarantine.csv`: path and reason of every picture that is left out for a fault."""
     text = io.StringIO()
     csv.writer(text).writerows([("path", "reason"), *rejected])
     storage.write(QUARANTINE, text.getvalue().encode())

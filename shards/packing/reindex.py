@@ -1,4 +1,4 @@
-"""Weights and groups of packed pictures written anew: indexes beside the old ones, which may be being read."""
+"""New weights and groups of packed pictures, in indexes beside the old ones, which may be in use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from shards.storage.storage import Storage
 
 
 def reindex(storage: Storage, base: Base) -> list[dict[str, Any]]:
-    """Write new indexes of the shards with changed pictures; return the rows of the shard table that name them.
+    """Write new indexes for shards with changed pictures; return the rows of the shard table that name them.
 
-    The indexes of before are what the published table names until the next one is published.
+    The published table names the old indexes until the next table is published.
     """
     if base.manifest is None or not base.changed:
         return base.rows

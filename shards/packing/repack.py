@@ -1,4 +1,4 @@
-"""The command that packs a dataset's pictures anew, for what an update does not change."""
+"""The command that packs a dataset's pictures again, as the remedy for changes that an update cannot make."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from shards.storage.storage import FolderStorage, Storage
 
 @dataclass(frozen=True)
 class Repack:
-    """What is known of how a dataset was packed.
+    """How a dataset was packed, as far as known.
 
-    recorded: The commands that made it. asked: The command that updates it now, None where a program does.
+    recorded: The commands that made it. asked: The command that updates it now, None if a program does.
     """
 
     storage: Storage
@@ -23,9 +23,9 @@ class Repack:
     asked: PackCommand | None = None
 
     def spell(self, complete: bool) -> str:
-        """Return the remedy for a message: what to run, in full where that is known.
+        """Return the remedy for a message: what to run, with the full command if known.
 
-        complete: Whether what is packed now has all pictures of the dataset.
+        complete: Whether the present source has all pictures of the dataset.
         """
         asked = self.asked
         if asked is None or not (complete or self._knows_all()):
@@ -43,10 +43,13 @@ class Repack:
         others = [each for each in order if each != asked.source]
         if not others:
             return f"pack what the source holds now into a new folder: `{lines[0]}`"
-        return f"make {', '.join(others)} say the same where it names them, and pack anew: `{' && '.join(lines)}`"
+        return (
+            f"make {', '.join(others)} give the same where they list these pictures, and pack again: "
+            f"`{' && '.join(lines)}`"
+        )
 
     def spell_whole(self, complete: bool) -> str:
-        """Return the remedy where pictures of several sources must be packed at once, and no update can add the rest.
+        """Return the remedy if pictures of several sources must be packed at once, because no update can add the rest.
 
         complete: As for `spell`.
         """
@@ -55,11 +58,11 @@ class Repack:
         options = _join([*(words for each in self.recorded[:1] for words in each.options), *self.asked.options])
         return (
             "the source lacks pictures of the dataset: put all of them, old and new, into one list or folder, here "
-            f"ALL, and pack that into a new folder: `{self._spell('ALL', options)}`"
+            f"called ALL, and pack that into a new folder: `{self._spell('ALL', options)}`"
         )
 
     def _knows_all(self) -> bool:
-        """Say whether the command that made the dataset is recorded, not only updates of it."""
+        """Return whether the command that made the dataset is recorded, not only its updates."""
         return any(each.update == 0 for each in self.recorded)
 
     def _spell(self, source: str, options: Iterable[str]) -> str:
@@ -74,7 +77,7 @@ class Repack:
 
 
 def _join(words: Iterable[str]) -> list[str]:
-    """Return the words of options, of each option those that were given last.
+    """Return the words of all options; of a repeated option, only the last.
 
     >>> _join(["--split", "none", "--allow-leaks", "--seed", "1", "--split", "val=0.2", "--range=-5,3"])
     ['--split', 'val=0.2', '--allow-leaks', '--seed', '1', '--range=-5,3']

@@ -1,4 +1,4 @@
-"""Which pictures of a source a dataset has already: by name, by the file that a name leads to, or by its bytes."""
+"""Which pictures of a source a dataset already has: by name, by the file behind a name, or by bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shards.sources.model import Source, Store
 
 
 def match_sources(old: Sequence[Source], new: Sequence[Source], roots: Iterable[Path], root: Path | None) -> list[int]:
-    """Return for each new picture which of the old ones it is, -1 for none.
+    """Return for each new picture its row among the old ones, -1 for none.
 
-    A picture is an old one when it has its name; else when both names lead to one file, however they are spelt. Links
-    to folders are followed; a link to a file is a picture of its own, as when it is packed first.
+    A new picture is an old one if it has the same name, or if both names lead to one file, however they are spelt.
+    Links to folders are followed; a link to a file is a picture of its own, as in a first pack.
 
     Args:
-        roots: Folders or archives below which the names of the old ones may lie.
-        root: That of the new ones, None where they are no files.
+        roots: Folders or archives that the names of the old pictures may be relative to.
+        root: That of the new pictures, None if they are not files.
     """
     rows = {source.name: row for row, source in enumerate(old)}
     matched = [rows.get(source.name, -1) for source in new]
@@ -41,12 +41,12 @@ def match_sources(old: Sequence[Source], new: Sequence[Source], roots: Iterable[
 def match_moved(
     old: Sequence[Source], hashes: Sequence[str], new: Sequence[Source], matched: Sequence[int], store: Store
 ) -> list[int]:
-    """Return `matched` with the old pictures that lie in another folder now: of one file name and byte for byte equal.
+    """Return `matched` with old pictures that are in another folder now: same file name and same bytes.
 
     Args:
-        hashes: Of the bytes of the old ones.
-        matched: Which of the old ones each new picture is, -1 for none.
-        store: Of the new ones; only those are read that may be meant.
+        hashes: Of the bytes of the old pictures.
+        matched: The old row of each new picture, -1 for none.
+        store: Of the new pictures; only possible matches are read.
     """
     lost: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     for row in sorted(set(range(len(old))).difference(matched)):
@@ -63,10 +63,11 @@ def _describe(source: Source) -> tuple[str, int]:
 
 
 def list_roots(commands: Iterable[PackCommand]) -> list[Path]:
-    """Return below which folders or archives the names of packed pictures lie, as far as these are there still."""
+    """Return the folders or archives that names of packed pictures are relative to, as far as they still exist."""
     roots: list[Path] = []
     for command in commands:
-        # Names of an archive lie in it; those of a list or of a tar of samples beside it, or below the list's base.
+        # Names in an archive are relative to it; those of a list or of a tar of samples, to its folder or the list's
+        # base.
         source, words = Path(command.source), command.options
         roots += [source] if source.is_dir() else [source.parent, source]
         roots += [Path(words[place + 1]) for place, word in enumerate(words) if word == "--base"]
@@ -74,7 +75,7 @@ def list_roots(commands: Iterable[PackCommand]) -> list[Path]:
 
 
 class _Places:
-    """Absolute names without links to folders; each folder is looked up once."""
+    """Absolute names with links to folders resolved; each folder is resolved once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}

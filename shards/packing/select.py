@@ -1,4 +1,4 @@
-"""Which pictures go into a dataset, and into which split: the audit's verdict and the user's options joined."""
+"""Which pictures go into a dataset, and into which split, by the audit and the user's options."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from shards.workers.pools import Pool
 
 @dataclass(frozen=True)
 class Selection:
-    """The pictures to be packed; all sequences have one entry for each.
+    """The pictures to pack; all sequences have one entry per picture.
 
-    bytes_xxh3, pixels_xxh3: None where nothing was audited.
+    bytes_xxh3, pixels_xxh3: None without an audit.
     """
 
     sources: list[Source]
@@ -39,7 +39,7 @@ class Selection:
 
 
 def select_unaudited(listed: SourceList, base: Base, options: PackOptions) -> Selection:
-    """Return all pictures with their splits; nobody has looked at them.
+    """Return all pictures with their splits, without an audit.
 
     Raises:
         UsageError: Edited copies are to be looked for.
@@ -65,23 +65,23 @@ def select_unaudited(listed: SourceList, base: Base, options: PackOptions) -> Se
 def select_audited(
     listed: SourceList, base: Base, options: PackOptions, pool: Pool, storage: Storage, progress: Progress
 ) -> Selection:
-    """Audit the pictures together with those of `base`, write the audit's pages, and return those to be packed.
+    """Audit the pictures together with those of `base`, write the audit's files, and return the pictures to pack.
 
     Raises:
-        UsageError: Edited copies are to be looked for among pictures of which some are packed already.
-        ShardError: Too many are unreadable, deep gray of unknown range, leaks or conflicts.
+        UsageError: Edited copies are to be looked for, but some pictures are packed already.
+        ShardError: Too many unreadable pictures, deep gray of unknown range, leaks or conflicts.
     """
     if options.edited_copies and base.sources:
         raise UsageError(
-            f"{storage} keeps no blocks of its {len(base.sources):,} pictures, so edited copies of them would not be "
-            "found; leave out --edited-copies, or pack all pictures anew with it into another OUT"
+            f"{storage} keeps no blocks of its {len(base.sources):,} pictures, so edited copies of them would not "
+            "be found; leave out --edited-copies, or pack all pictures again with it into another OUT"
         )
     examined = base.joined(examine_sources(listed, options.store.decode, pool, storage, progress))
     refuse_unknown_range(examined, options.store.decode)
     sources, split = keep_published(base, listed, options.split)
     edited = None
     if options.edited_copies:
-        from shards.audit.edited import find_edited_copies  # late: few ask for it
+        from shards.audit.edited import find_edited_copies  # late import: rarely used
 
         edited = find_edited_copies(listed, examined, options.store.decode, pool, progress)
     audit = audit_pictures(sources, examined, split, edited)

@@ -1,4 +1,4 @@
-"""Plain WebDataset tars, byte for byte the same for the same samples."""
+"""Plain WebDataset tars; the same samples give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import BinaryIO
 BLOCK = 512
 RECORD = 20 * BLOCK
 _ZEROS = bytes(RECORD)
-_AT_ONCE = 1 << 20  # bytes of one write: a call for every picture costs a third more
+_AT_ONCE = 1 << 20  # bytes per write: a call for every picture costs a third more
 
 
 def _blank_header() -> bytes:
-    """Return the header of an empty file without a name: owner, mode and time are constants on every machine."""
+    """Return the header of an empty file without a name: owner, mode and time are the same on every machine."""
     header = tarfile.TarInfo("")
     header.mode = 0o644
     return header.tobuf(tarfile.USTAR_FORMAT)
 
 
-# A header by tarfile costs 25 us, a third of all work on a picture of 60 KB; only name, size and sum ever differ.
+# A header made by tarfile costs 25 us, a third of all work on a picture of 60 KB; only name, size and checksum vary.
 _BLANK = _blank_header()
 _NAME_BYTES, _SIZE_AT, _SUM_AT = 100, slice(124, 135), slice(148, 156)
 _MIDDLE, _TAIL = _BLANK[_NAME_BYTES : _SIZE_AT.start], _BLANK[_SUM_AT.stop :]
@@ -44,7 +44,7 @@ def build_header(name: bytes, size: int) -> bytes:
 
 
 class TarWriter:
-    """Writes samples, each a run of files with one key, and hashes what it writes."""
+    """Writes samples, each a series of files with one key, and hashes everything written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -54,7 +54,7 @@ class TarWriter:
         self.size = 0
 
     def add(self, key: str, files: dict[str, bytes]) -> int:
-        """Write `KEY.ENDING` for each ending; return the offset of the first one's bytes in the tar."""
+        """Write `KEY.ENDING` for each ending; return the offset of the first file's bytes in the tar."""
         parts: list[bytes] = []
         for ending, data in files.items():
             parts += (build_header(f"{key}.{ending}".encode(), len(data)), data, _ZEROS[: -len(data) % BLOCK])
@@ -63,7 +63,7 @@ class TarWriter:
         return offset
 
     def finish(self) -> str:
-        """Write the end of the archive; return the sha256 of the whole."""
+        """Write the end of the archive; return the sha256 of the whole tar."""
         self._write([_ZEROS[: 2 * BLOCK]])
         self._write([_ZEROS[: -self.size % RECORD]])
         self._flush()

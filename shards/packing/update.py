@@ -1,4 +1,4 @@
-"""What `--update` builds on: a finished dataset, whose shards are left alone."""
+"""The finished dataset that `--update` extends; its shards are not changed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from shards.splits.splits import SplitOptions
 from shards.storage.storage import Storage
 
 MIX_WARNING = 0.1
-"""Share of samples that would have to change class for the new shards to have the mix of the old ones."""
+"""Share of samples that would have to change class for the new shards to have the old ones' mix."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The pictures that a dataset holds already; without a manifest, none.
+    """The pictures already in a dataset; none without a manifest.
 
-    rows: of the shard table. sources: each with its split, in the order of the shards, as they were packed or, where
-    the row is one of `changed`, with weight and group as they are now.
-    hashes: xxh3-128 of their bytes, as the audit read them, or where nothing was audited as they are stored.
-    examined: what the audit knew of them; None where they were not audited.
-    made: rows of those, where that is known, of which the shards hold other bytes than the file had.
+    rows: of the shard table. sources: each with its split, in the order of the shards, as they were packed; rows in
+    `changed` have their present weight and group.
+    hashes: xxh3-128 of the file bytes that the audit read, or without an audit of the stored bytes.
+    examined: the audit's facts; None without an audit.
+    made: rows whose shards hold other bytes than their file had, as far as known.
     """
 
     manifest: Manifest | None = None
@@ -48,21 +48,21 @@ class Base:
     changed: frozenset[int] = frozenset()
 
     def with_changes(self, changes: Mapping[int, Source]) -> Base:
-        """Return the same with other weights or groups of some pictures, by row."""
+        """Return a copy with other weights or groups for some pictures, by row."""
         if not changes:
             return self
         sources = [changes.get(row, source) for row, source in enumerate(self.sources)]
         return replace(self, sources=sources, changed=frozenset(changes))
 
     def start(self) -> Start:
-        """Return the numbers after the last ones."""
+        """Return the numbers after the last ones in use."""
         if self.manifest is None:
             return Start()
         shards = Counter(row["split"] for row in self.rows)
         return Start(sum(row["count"] for row in self.rows), shards, self.manifest.updates + 1)
 
     def joined(self, examined: Examined) -> Examined:
-        """Return the facts of the old pictures and of new ones, in this order."""
+        """Return the facts of the old pictures followed by those of new ones."""
         if self.examined is None:
             return examined
         both = [self.examined, examined]
@@ -72,10 +72,10 @@ class Base:
 
 
 def read_base(storage: Storage, options: PackOptions) -> Base:
-    """Return what a finished dataset holds.
+    """Return the content of a finished dataset.
 
     Raises:
-        UsageError: There is none, or one that was packed with other options.
+        UsageError: There is none, or it was packed with other options.
         ShardError: It is damaged.
     """
     try:
@@ -93,7 +93,7 @@ def read_rows(storage: Storage, manifest: Manifest) -> list[dict[str, Any]]:
     """Return the rows of the shard table.
 
     Raises:
-        ShardError: It is missing, or not the one that the manifest names.
+        ShardError: It is missing, or differs from the one that the manifest names.
     """
     try:
         table = storage.read(manifest.table)
@@ -110,8 +110,8 @@ def read_rows(storage: Storage, manifest: Manifest) -> list[dict[str, Any]]:
 def _refuse_other_options(manifest: Manifest, options: PackOptions) -> None:
     if manifest.packing.plan.startswith(INDEXED):
         raise UsageError(
-            "the dataset was indexed, not packed, and an update would not know how its shards are numbered; "
-            "pack the tars and the new pictures into a new folder"
+            "the dataset was indexed, not packed, so an update cannot know how its shards are numbered; pack the "
+            "tars and the new pictures into a new folder"
         )
     store = options.store
     quality = store.quality if store.max_side else None
@@ -120,9 +120,9 @@ def _refuse_other_options(manifest: Manifest, options: PackOptions) -> None:
     if asked != [packed.decode, packed.max_side, packed.quality, manifest.audited.level]:
         shrunk = f"max_side {packed.max_side}, quality {packed.quality}"
         said = f"--audit {manifest.audited.level}, {shrunk}, {packed.decode}"
-        raise UsageError(f"the dataset was packed with other options ({said}); update it with the same ones")
+        raise UsageError(f"the dataset was packed with other options ({said}); update it with the same options")
     if options.split.fraction < 1:
-        raise UsageError("--fraction and --update do not go together: the pictures left out would all be added")
+        raise UsageError("--fraction and --update do not go together: all pictures that were left out would be added")
 
 
 def _read_sources(storage: Storage, row: dict[str, Any], classes: list[str]) -> list[tuple[Source, str]]:
@@ -150,7 +150,7 @@ def _read_sources(storage: Storage, row: dict[str, Any], classes: list[str]) -> 
 
 
 def _with_facts(base: Base, storage: Storage) -> Base:
-    """Return the base with what the audit knew; sizes are those of the source files, not of what was stored."""
+    """Return the base with the audit's facts; sizes are those of the source files, not of the stored pictures."""
     try:
         table = pq.read_table(io.BytesIO(storage.read(AUDIT_TABLE)))
     except (OSError, pa.ArrowException) as err:
@@ -178,9 +178,9 @@ def _with_facts(base: Base, storage: Storage) -> Base:
 
 
 def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple[list[Source], SplitOptions]:
-    """Return the old and the new pictures, and the options that deal out the new ones.
+    """Return the old and the new pictures, and the options that split the new ones.
 
-    Merged splits are dealt out anew among the new pictures only: those of the dataset stay where they are.
+    Merged splits are resplit only among new pictures: those of the dataset stay where they are.
     """
     if base.manifest is None or not split.merge:
         return [*base.sources, *listed.sources], split
@@ -190,7 +190,7 @@ def keep_published(base: Base, listed: SourceList, split: SplitOptions) -> tuple
 
 
 def compare_mix(base: Base, rows: list[dict[str, Any]]) -> str | None:
-    """Return a warning when the new shards' classes are mixed otherwise than the old ones'."""
+    """Return a warning if the new shards have another mix of classes than the old ones."""
     if not base.rows or not rows:
         return None
     old, new = (np.sum([row["class_counts"] for row in part], axis=0, dtype=float) for part in (base.rows, rows))
@@ -200,7 +200,7 @@ def compare_mix(base: Base, rows: list[dict[str, Any]]) -> str | None:
     if distance <= MIX_WARNING:
         return None
     return (
-        f"the classes of the new shards are mixed otherwise than those of the old ones ({distance:.0%} of the samples "
-        "would have to change class): batches that draw from few shards will feel it; pack everything into a new "
-        "folder for an even mix"
+        f"the new shards have another mix of classes than the old ones ({distance:.0%} of the samples would have to "
+        "change class), which affects batches that draw from few shards; pack everything into a new folder for an "
+        "even mix"
     )

@@ -1,4 +1,4 @@
-"""Shards in a storage: each tar appears whole, and its index after it."""
+"""Writing shards to a storage: each tar is published whole, and its index after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _quote = json.encoder.encode_basestring
 
 @dataclass(frozen=True)
 class Setting:
-    """What all shards of a dataset share."""
+    """What all shards of a dataset have in common."""
 
     storage: Storage
     store: Store
@@ -32,15 +32,17 @@ class Setting:
     labels: dict[str, int]
     """Class number by class name."""
     plan: str
-    """Identity of the plan; it stands in every index, so that a shard of another plan is never taken for ours."""
+    """Identity of the plan; stored in every index, so that a shard of another plan is never taken for one of this
+    plan.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """One shard to be written.
+    """One shard to write.
 
-    bytes_xxh3, pixels_xxh3: what the audit found for each source; None where nothing was audited.
-    data: bytes of each source, where its process cannot read them itself.
+    bytes_xxh3, pixels_xxh3: the audit's hashes of each source; None without an audit.
+    data: bytes of each source, if the writing process cannot read them itself.
     """
 
     split: str
@@ -56,7 +58,7 @@ def write_shard(setting: Setting, job: ShardJob) -> dict[str, Any]:
     """Write one shard and its index; return its row of the shard table.
 
     Raises:
-        ShardError: A picture that is not what the audit saw, or that cannot be decoded.
+        ShardError: A picture has changed since the audit, or cannot be decoded.
         OSError: The target cannot be written.
     """
     rows = _Rows()
@@ -72,16 +74,17 @@ def write_shard(setting: Setting, job: ShardJob) -> dict[str, Any]:
 
 
 def find_written(setting: Setting, job: ShardJob, sizes: dict[str, int]) -> dict[str, Any] | None:
-    """Return the row of a shard that an earlier run of this plan finished, None where there is none.
+    """Return the row of a shard that an earlier run of this plan finished, None if there is none.
 
-    The index is written after its tar, so an index of this plan beside a tar of its size is a finished shard.
+    The index is written after its tar, so an index of this plan beside a tar of the recorded size means a finished
+    shard.
     """
     if job.name not in sizes or index_name(job.name) not in sizes:
         return None
     index = setting.storage.read(index_name(job.name))
     try:
         facts = read_facts(index)
-    except ShardError:  # cut by a power failure
+    except ShardError:  # truncated by a power failure
         return None
     if facts.get("plan") != setting.plan or facts.get("bytes") != str(sizes[job.name]):
         return None
@@ -143,8 +146,8 @@ def _add_sample(setting: Setting, job: ShardJob, number: int, source: Source, wr
 
 
 def _facts(source: Source) -> str:
-    """Return the JSON beside a picture: source and weight, label or labels, and group, where it has them."""
-    # By hand: json.dumps costs a tenth of all work on a picture of 60 KB.
+    """Return the JSON beside a picture: source and weight, label or labels, and group, as far as it has them."""
+    # Written directly: json.dumps takes a tenth of all work on a picture of 60 KB.
     group = f'"group": {_quote(source.group)}, ' if source.group else ""
     names = ", ".join(map(_quote, source.labels))
     labels = f'"labels": [{names}], ' if len(source.labels) > 1 else f'"label": {names}, ' if source.labels else ""
@@ -152,7 +155,7 @@ def _facts(source: Source) -> str:
 
 
 def _store(setting: Setting, job: ShardJob, number: int, source: Source) -> tuple[Stored, str]:
-    """Return what is stored of a source, and the hash of its pixels where the audit decoded them."""
+    """Return what is stored of a source, and the hash of its pixels if it was audited."""
     data = _read(setting, job, number, source)
     try:
         stored = store_picture(data, setting.options)
@@ -160,7 +163,7 @@ def _store(setting: Setting, job: ShardJob, number: int, source: Source) -> tupl
             if stored.data is not data:
                 _refuse_guessed_range(data, setting.options)
             return stored, ""
-        # A shrunk picture has other pixels than those that were audited.
+        # A shrunk picture has other pixels than the audited one.
         shrunk = setting.options.max_side is not None and stored.data is not data
         return stored, inspect(stored.data).pixels_xxh3 if shrunk else job.pixels_xxh3[number]
     except DecodeError as err:
@@ -184,6 +187,6 @@ def _read(setting: Setting, job: ShardJob, number: int, source: Source) -> bytes
 
 
 def _refuse_guessed_range(data: bytes, options: StoreOptions) -> None:
-    """Raise when nothing but an audit could tell which values of deep gray are black and white."""
+    """Raise if only an audit could determine which values of deep gray are black and white."""
     if options.decode.gray_range is None and inspect(data, options.decode).peak > 0:
         raise DecodeError("deep gray of unknown range: give --bits or --range")

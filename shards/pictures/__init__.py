@@ -1,4 +1,4 @@
-"""Bytes to pixels: the one decoder, deep and medical formats, shrinking.
+"""Bytes to pixels: the only decoder, deep and medical formats, shrinking.
 
-Imports `shards.errors` alone.
+Imports only `shards.errors`.
 """

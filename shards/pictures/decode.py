@@ -1,6 +1,6 @@
-"""The one decoder: picture bytes -> uint8[H, W, 3], for audit, evaluation, prediction and serving alike.
+"""The only decoder: picture bytes -> uint8[H, W, 3], for audit, evaluation, prediction and serving.
 
-What reads a rare format is imported where such a picture is met: most programs never meet one.
+Readers of rare formats are imported on demand: most programs never need one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from shards.pictures.deep import Deep, flatten, read_deep
 from shards.pictures.flat import fill_range, to_rgb
 from shards.pictures.signature import find_heif, is_dicom, is_jpeg2000, is_tiff, refuse_bomb
 
-# Pillow's own bomb guard is process-wide and warns before it raises; DecodeOptions.max_pixels takes its place.
+# Pillow's own limit is process-wide and warns before it raises; DecodeOptions.max_pixels replaces it.
 Image.MAX_IMAGE_PIXELS = None
 
-# Pillow knows more formats, and some are programs: it hands PostScript to Ghostscript. Strangers send us pictures.
+# Pillow knows more formats, and some are programs: it passes PostScript to Ghostscript. Our pictures are untrusted.
 _FORMATS = (
     "JPEG",
     "PNG",
@@ -40,11 +40,11 @@ _FORMATS = (
 )
 _FILLING = 128
 _LEFT_OVER = bytes(range(1, 255)) * 8
-"""Bytes that are no marker; as entropy-coded data they are noise."""
+"""Bytes that contain no JPEG marker; decoded as entropy-coded data they give noise."""
 
 
 class DecodeOptions(BaseModel):
-    """What decoding depends on beside the bytes; recorded in the dataset and in the bundle."""
+    """What decoding depends on besides the bytes; recorded in the dataset and in the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,18 +56,18 @@ class DecodeOptions(BaseModel):
     max_pixels: int = Field(default=100_000_000, gt=0)
     """Width times height above which a picture is refused before it is unpacked."""
     frames: Literal["first", "refuse"] = "first"
-    """Of several frames or pages, take the first, or refuse the file."""
+    """Of a file with several frames or pages, use the first, or refuse the file."""
 
     @field_validator("gray_range")
     @classmethod
     def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not (value[0] < value[1] and np.isfinite(value).all()):
-            raise ValueError("the two values must be finite and ascend")
+            raise ValueError("the two values must be finite and ascending")
         return value
 
 
 class Picture(BaseModel):
-    """Facts of one decoded picture, as the audit records them."""
+    """Facts of a decoded picture, as the audit records them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,13 +78,13 @@ class Picture(BaseModel):
     width: int
     height: int
     peak: float
-    """Largest value of a deep picture before scaling, where nothing but its bits says what is white; 0 for others."""
+    """Largest value before scaling of a deep picture whose white is known only from its bits; 0 for others."""
     white: float = 0.0
     """The value that becomes white in such a picture: 65535, 4095, ..."""
     hidden: bool = False
-    """Whether every pixel is wholly transparent, so that nothing but the background is seen."""
+    """Whether every pixel is fully transparent, so that only the background is visible."""
     frames: int = 1
-    """Frames or pages; previews, smaller versions and masks beside a picture do not count."""
+    """Frames or pages; previews, smaller versions and masks are not counted."""
     pixels_xxh3: str
     """xxh3-128 (32 hex digits) of the decoded pixels, shape included."""
 
@@ -92,12 +92,12 @@ class Picture(BaseModel):
 def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray[np.uint8]:
     """Return uint8[H, W, 3], RGB, upright.
 
-    EXIF orientation is applied; deep gray and colour are scaled by their range and never clipped by a mode
-    conversion; CMYK goes through its embedded profile; transparency is laid on `options.background`; of several
-    frames the first is taken, or the file refused. tests/data/README.md has the promise for each odd kind.
+    EXIF orientation is applied. Deep gray and colour are scaled by their range and never clipped by a mode conversion.
+    CMYK is converted by its embedded profile. Transparent pixels are laid on `options.background`. A file of several
+    frames gives its first frame or is refused. tests/data/README.md has the result for each unusual kind.
 
-    A JPEG that was cut and then closed with an end marker is refused like one that was cut; of a progressive one, whose
-    last passes only sharpen, this is not seen.
+    A truncated JPEG is refused even if an end marker was appended, except a progressive one, whose last passes only
+    sharpen the picture.
 
     Raises:
         DecodeError: Not a complete picture, over the pixel limit, or deep values of unknown range; `kind` says which.
@@ -107,7 +107,7 @@ def decode(data: bytes, options: DecodeOptions = DecodeOptions()) -> npt.NDArray
 
 
 def examine(data: bytes, options: DecodeOptions = DecodeOptions()) -> tuple[Picture, npt.NDArray[np.uint8]]:
-    """Decode once and return the facts that the index and the audit keep, and the pixels as `decode` gives them.
+    """Decode once; return the facts that the index and the audit keep, and the pixels as from `decode`.
 
     Raises:
         DecodeError: As `decode`.
@@ -129,7 +129,7 @@ def examine(data: bytes, options: DecodeOptions = DecodeOptions()) -> tuple[Pict
 
 
 def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
-    """Return the facts of `examine` alone.
+    """Return only the facts of `examine`.
 
     Raises:
         DecodeError: As `decode`.
@@ -138,7 +138,7 @@ def inspect(data: bytes, options: DecodeOptions = DecodeOptions()) -> Picture:
 
 
 def hash_pixels(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return xxh3-128 (32 hex digits) of the shape and the bytes of `pixels`."""
+    """Return the xxh3-128 (32 hex digits) of the shape and bytes of `pixels`."""
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -157,13 +157,15 @@ class _Unpacked:
 
 @contextlib.contextmanager
 def _refusing(data: bytes) -> Iterator[None]:
-    """Make one kind of all that Pillow raises on hostile bytes: OSError, SyntaxError, struct.error, KeyError, ..."""
+    """Turn everything that Pillow raises on hostile bytes (OSError, SyntaxError, struct.error, KeyError, ...) into
+    DecodeError.
+    """
     try:
         yield
     except DecodeError:
         raise
     except Exception as err:
-        from shards.pictures.unread import explain_unread  # late: most pictures are read
+        from shards.pictures.unread import explain_unread  # late import: most pictures can be read
 
         raise explain_unread(data, err) from err
 
@@ -191,7 +193,7 @@ def _unpack_dicom(data: bytes, options: DecodeOptions) -> _Unpacked:
 
 
 def _unpack_by_pillow(data: bytes, pages: int | None, options: DecodeOptions) -> _Unpacked:
-    """Return what Pillow opens; pages: those of a TIFF that are pictures."""
+    """Decode with Pillow; pages: how many pages of a TIFF are pictures."""
     image = _open(data, options)
     kind, mode = (image.format or "unknown").lower(), image.mode
     frames = _count_frames(image, pages, options)
@@ -208,7 +210,7 @@ def _unpack_by_pillow(data: bytes, pages: int | None, options: DecodeOptions) ->
 
 
 def _unpack_odd(deep: Deep, orientation: int, frames: int, options: DecodeOptions) -> _Unpacked:
-    """Return a TIFF that Pillow did not read."""
+    """Return the picture of a TIFF that Pillow cannot read."""
     _refuse_frames(frames, options)
     flat = flatten(deep, options.gray_range)
     flat.getexif()[ExifTags.Base.Orientation] = orientation
@@ -219,7 +221,7 @@ def _unpack_odd(deep: Deep, orientation: int, frames: int, options: DecodeOption
 
 
 def _open(data: bytes, options: DecodeOptions) -> Image.Image:
-    """Return the picture, opened and within the pixel limit, but not loaded."""
+    """Return the picture, opened and checked against the pixel limit, but not loaded."""
     refuse_bomb(*_read_webp_size(data), options.max_pixels)
     if find_heif(data) == "heic":
         from shards.pictures.heic import open_heic
@@ -236,14 +238,14 @@ def _open(data: bytes, options: DecodeOptions) -> Image.Image:
 
 
 def _read_webp_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) of the canvas of an extended WebP, for which Pillow takes memory as it opens; else 0."""
+    """Return (width, height) of an extended WebP's canvas, whose memory Pillow allocates on opening; else (0, 0)."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X" or len(data) < 30:
         return 0, 0
     return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
 
 
 def _count_frames(image: Image.Image, pages: int | None, options: DecodeOptions) -> int:
-    """Return the frames of `image`, whose further ones are not unpacked; pages: those of a TIFF that are pictures."""
+    """Return the number of frames in `image` without decoding them; pages: how many pages of a TIFF are pictures."""
     if image.format == "MPO":
         return 1
     try:
@@ -251,7 +253,7 @@ def _count_frames(image: Image.Image, pages: int | None, options: DecodeOptions)
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
         if options.frames == "refuse":
             raise
-        frames = 1  # what comes after the first one is damaged, and not asked for
+        frames = 1  # only the frames after the first are damaged, and they are not used
         image.seek(0)
     _refuse_frames(frames, options)
     return frames
@@ -260,17 +262,17 @@ def _count_frames(image: Image.Image, pages: int | None, options: DecodeOptions)
 def _refuse_frames(frames: int, options: DecodeOptions) -> None:
     if frames > 1 and options.frames == "refuse":
         raise DecodeError(
-            f"the picture has {frames} frames, and one is asked for; keep the one that counts, or take the first of "
-            "each with --frames first",
+            f"the picture has {frames} frames, but only one is allowed; keep the one that counts, or use the first "
+            "of each with --frames first",
             kind="frames",
         )
 
 
 def _refuse_filling(image: Image.Image, data: bytes) -> None:
-    """Raise a DecodeError when a JPEG ends before its last block, end marker or not.
+    """Raise a DecodeError for a JPEG that ends before its last block, with or without an end marker.
 
-    libjpeg fills what is missing with gray 128 and warns, and Pillow drops the warning. A picture may end in just this
-    gray, so bytes are put before its end marker: to a whole picture they are left over, in a cut one they are decoded.
+    libjpeg fills missing blocks with gray 128 and warns, but Pillow drops the warning. A picture may also end in this
+    gray, so bytes are inserted before the end marker: a complete picture ignores them, a truncated one decodes them.
     """
     corner = (max(0, image.width - 8), max(0, image.height - 8), image.width, image.height)
     if image.format not in ("JPEG", "MPO") or set(image.crop(corner).tobytes()) != {_FILLING}:
@@ -279,6 +281,6 @@ def _refuse_filling(image: Image.Image, data: bytes) -> None:
     other = Image.open(io.BytesIO(data[:end] + _LEFT_OVER + data[end:]), formats=("JPEG",))
     if other.convert(image.mode).tobytes() != image.tobytes():
         raise DecodeError(
-            f"the picture was cut and closed with an end marker ({len(data):,} bytes): its last part would be gray",
+            f"the picture is truncated, but closed with an end marker ({len(data):,} bytes): its end would be gray",
             kind="truncated",
         )

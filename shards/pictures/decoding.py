@@ -1,4 +1,4 @@
-"""Versions of decoding: which pictures come out otherwise than before, and how that is said."""
+"""Versions of decoding: which pictures decode differently from earlier versions, and how messages describe them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Final
 from shards.pictures.signature import is_dicom, is_jpeg2000, is_tiff
 
 VERSION: Final = 3
-"""Raise it, with a line in CHANGES, when the decoder gives other pixels of some picture, or refuses another."""
+"""Increase it, with a line in CHANGES, whenever the decoder gives other pixels for some picture, or refuses others."""
 
 HEAD: Final = 26
-"""Bytes up to those that say how many bits a PNG has, and whether it is gray."""
+"""Bytes up to and including a PNG's bit depth and colour type."""
 _PNG = b"\x89PNG"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What came out otherwise from a version on.
+    """What decodes differently since a version.
 
-    what: the pictures, as a sentence names them. is_such: whether the bytes of a picture are one of them.
-    modes: where only format and mode of a picture are known, by format those that may be one; empty allows every mode.
-    endings: where only its name is known, those that may be one.
-    rare: formats of everyday of which hardly any picture is one, so that none counts as one without a closer look.
+    what: the affected pictures, as in a sentence. is_such: whether a picture with these bytes is affected.
+    modes: format -> modes that may be affected, where only format and mode are known; empty means every mode.
+    endings: file names that may be affected, where only the name is known.
+    rare: common formats in which affected pictures are so rare that none counts as affected unless its bytes are read.
     """
 
     version: int
@@ -36,17 +36,17 @@ class Change:
 
 
 def list_changes(version: int) -> list[Change]:
-    """Return what has changed since a version, oldest first."""
+    """Return what has changed since `version`, oldest first."""
     return [change for change in CHANGES if change.version > version]
 
 
 def is_changed(data: bytes, version: int) -> bool:
-    """Say whether the bytes are of a picture that may come out otherwise than by `version`."""
+    """Return whether a picture may decode differently than with `version`."""
     return any(change.is_such(data) for change in list_changes(version))
 
 
 def may_be_changed(name: str, kind: str | None, mode: str | None, version: int) -> bool:
-    """Say the same of a picture of which only its name is known, and format and mode where somebody recorded them.
+    """Return the same for a picture known only by its name and, if recorded, its format and mode.
 
     >>> may_be_changed("a/x.jp2", None, None, 1), may_be_changed("a/x.jpg", None, None, 1)
     (True, False)
@@ -65,7 +65,7 @@ def _concerns(change: Change, name: str, kind: str | None) -> bool:
 
 
 def is_rare(name: str, kind: str | None, version: int) -> bool:
-    """Say of a picture that may be changed whether others of its format hardly ever are, so that it takes a look.
+    """Return whether changed pictures are rare in the format of this one, so that its bytes must be read to know.
 
     >>> is_rare("a/x", "png", 1), is_rare("a/x.PNG", None, 1), is_rare("a/x.jp2", None, 1)
     (True, True, False)
@@ -75,34 +75,39 @@ def is_rare(name: str, kind: str | None, version: int) -> bool:
 
 
 def is_plain_png(head: bytes) -> bool:
-    """Say whether the first HEAD bytes of a picture are of a PNG that is read as ever: neither 2 nor 4 bits of gray."""
+    """Return whether the first HEAD bytes belong to a PNG that all versions decode alike: not 2- or 4-bit gray."""
     return head[:4] == _PNG and head[24:26] not in (b"\x02\x00", b"\x04\x00")
 
 
-def describe_untold(count: int) -> str:
-    """Return a clause about a dataset in which `count` pictures are of a rare kind or not, which nothing tells."""
+def describe_unknown(count: int) -> str:
+    """Return a clause for a dataset with `count` pictures that may be of a rare changed kind, which only their bytes
+    show.
+    """
     if count == 1:
-        return "It holds no such picture, unless 1 gray PNG is one, which only its file would tell"
-    return f"It holds no such picture, unless one of {count:,} gray PNG is one, which only their files would tell"
+        return "It holds no such picture, unless its 1 gray PNG is one, which only the file shows"
+    return f"It holds no such picture, unless some of its {count:,} gray PNGs are, which only the files show"
 
 
 def describe_versions(what: str, version: int) -> str:
-    """Return a clause about `what` that has a version which is not this program's, with what changed since.
+    """Return a clause about `what`, whose decoding version differs from this program's, with what has changed since.
 
     >>> describe_versions("the bundle", 9)[:60]
     'the bundle has decoding version 9, and this program knows no'
     """
     if version > VERSION:
         return (
-            f"{what} has decoding version {version}, and this program knows no later one than {VERSION}, so some "
-            "pictures may come out otherwise; install the program that made it, or a later one"
+            f"{what} has decoding version {version}, and this program knows no version later than {VERSION}, so "
+            "some pictures may decode differently; install the program that made it, or a later one"
         )
-    told = "; ".join(change.what for change in list_changes(version))
-    return f"{what} has decoding version {version}; version {VERSION}, which this program has, reads otherwise: {told}"
+    differences = "; ".join(change.what for change in list_changes(version))
+    return (
+        f"{what} has decoding version {version}; this program has version {VERSION}, which reads some pictures "
+        f"differently: {differences}"
+    )
 
 
 def _is_odd_jpeg2000(data: bytes) -> bool:
-    from shards.pictures.jpeg2000 import read_header  # late, as in decode
+    from shards.pictures.jpeg2000 import read_header  # late import, as in decode
 
     return is_jpeg2000(data) and any(channel.bits != 8 for channel in read_header(data).channels)
 
@@ -115,17 +120,17 @@ def _is_deep_netpbm(data: bytes) -> bool:
 
 
 def _is_odd_tiff(data: bytes) -> bool:
-    from shards.pictures.tiff_pages import read_pages  # late, as in decode
+    from shards.pictures.tiff_pages import read_pages  # late import, as in decode
 
     pages = read_pages(data) if is_tiff(data) else []
     if not pages:
         return False
 
-    def tell(tag: int) -> int:
+    def read_tag(tag: int) -> int:
         return pages[0].tags.get(tag, (1,))[0]
 
-    bits, kind = tell(258), tell(339)  # 1 is unsigned, 2 signed, 3 float
-    planes, inks = tell(284) == 2 and tell(277) > 1, tell(262) == 5
+    bits, kind = read_tag(258), read_tag(339)  # 1 is unsigned, 2 signed, 3 float
+    planes, inks = read_tag(284) == 2 and read_tag(277) > 1, read_tag(262) == 5
     return (bits == 8 and kind == 2) or (bits == 32 and kind == 1) or (bits == 16 and (planes or inks))
 
 
@@ -136,20 +141,20 @@ def _is_shallow_png(data: bytes) -> bool:
 def _is_such(data: bytes) -> bool:
     try:
         odd = _is_odd_jpeg2000(data) or _is_odd_tiff(data)
-    except Exception:  # a damaged header: Pillow raises nearly every kind
+    except Exception:  # a damaged header: Pillow raises nearly every error type
         return False
     return odd or _is_deep_netpbm(data) or _is_shallow_png(data) or (is_dicom(data) and b"\xff\x4f\xff\x51" in data)
 
 
 def _is_preview_first(data: bytes) -> bool:
-    from shards.pictures.tiff_pages import pick_page  # late, as in decode
+    from shards.pictures.tiff_pages import pick_page  # late import, as in decode
 
     return pick_page(data)[0] is not data
 
 
 def _is_foreign_tiff(data: bytes) -> bool:
-    """Say whether a TIFF is big-endian, compressed, and of one channel with signed or 32-bit numbers."""
-    from shards.pictures.tiff_pages import read_pages  # late, as in decode
+    """Return whether a TIFF is big-endian, compressed, and of one channel with signed or 32-bit numbers."""
+    from shards.pictures.tiff_pages import read_pages  # late import, as in decode
 
     pages = read_pages(data) if data.startswith(b"MM\x00*") and is_tiff(data) else []
     if not pages:
@@ -159,13 +164,13 @@ def _is_foreign_tiff(data: bytes) -> bool:
 
 
 def _is_bmp_without_alpha(data: bytes) -> bool:
-    """Say whether a BMP says that it has alpha (its 32 bits come with masks), and every fourth byte is 0."""
+    """Return whether a BMP declares alpha (32 bits with masks) although every fourth byte is 0."""
     masked = data[:2] == b"BM" and data[28:30] == b"\x20\x00" and data[30:34] != bytes(4)
     return masked and not data[int.from_bytes(data[10:14], "little") + 3 :: 4].strip(b"\x00")
 
 
 def _is_dicom_without_window(data: bytes) -> bool:
-    """Say whether a DICOM file has no window, whose tag is (0028,1050) in either order of bytes."""
+    """Return whether a DICOM file has no window, whose tag is (0028,1050) in either byte order."""
     return is_dicom(data) and b"\x28\x00\x50\x10" not in data and b"\x00\x28\x10\x50" not in data
 
 
@@ -183,7 +188,7 @@ CHANGES: Final = (
         _is_such,
         {
             "jpeg2000": frozenset(),
-            # As version 1 recorded them, and as later ones do.
+            # Modes as version 1 recorded them, and as later versions do.
             "ppm": frozenset({"I", "RGB", "RGB;16"}),
             "tiff": frozenset({"L", "I", "CMYK", "CMYK;16", "RGB;16", "RGBA;16"}),
             "png": frozenset({"L"}),

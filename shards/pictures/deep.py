@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: read whole, then scaled by their true range."""
+"""Pictures of more than 8 bits a channel: read in full, then scaled by their true range."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from PIL import Image
 from shards.errors import DecodeError
 
 Range = tuple[float, float]
-"""Values that become 0 and 255."""
+"""The values that become 0 and 255."""
 
 _GRAY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # TIFF
 _APART, _SIGNED = 2, 2
-"""Values of these tags: a plane for each channel, and whole numbers with a sign."""
+"""Values of these tags: a plane for each channel, and signed integers."""
 
-# Pillow keeps 8 of the 16 bits of a colour: these raw modes take the high bytes, and their partners of the other byte
-# order, on the same data, the low ones. libtiff hands out the machine's own order (N), which is little on all we know.
+# Pillow keeps 8 of the 16 bits of a colour: these raw modes read the high bytes, and their partners of the other byte
+# order, on the same data, the low ones. libtiff returns the machine's own order (N), little-endian on every machine
+# that we know.
 _OTHER_BYTES = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBA", "RGBX", "CMYK")
@@ -33,14 +34,14 @@ _OTHER_BYTES = {
 class Deep:
     """The values of a picture of more than 8 bits a channel, or of signed ones, before scaling.
 
-    values: [H, W] of gray, or [H, W, C] of colour or with alpha, which goes from 0 to 65535. mode: L, LA, RGB, RGBA or
-    CMYK, what it is once it is scaled. told: the range that the file itself tells, None where it tells none below 16
-    bits. inverted: whether 0 is white. clear: the one level or colour that is transparent.
+    values: [H, W] for gray, or [H, W, C] for colour or with alpha; alpha is 0..65535. mode: the mode after scaling: L,
+    LA, RGB, RGBA or CMYK. declared: the range that the file declares; None if it declares none below 16 bits. inverted:
+    whether 0 is white. clear: the gray level or colour that is transparent.
     """
 
     values: npt.NDArray[Any]
     mode: str = "L"
-    told: Range | None = None
+    declared: Range | None = None
     inverted: bool = False
     clear: int | tuple[int, ...] | None = None
 
@@ -50,27 +51,27 @@ class Deep:
 
     @property
     def colours(self) -> npt.NDArray[Any]:
-        """The values without their alpha."""
+        """The values without alpha."""
         return self.values[:, :, :-1] if self.has_alpha else self.values
 
     @property
     def white(self) -> float:
-        """The value that becomes white, where nothing but the number of bits says so, else 0."""
-        low, high = self.told or (0.0, 65535.0)
+        """The value that becomes white, if it follows only from the number of bits; else 0."""
+        low, high = self.declared or (0.0, 65535.0)
         by_bits = low == 0 and (high + 1).is_integer() and int(high + 1).bit_count() == 1
         return high if by_bits and self.mode != "CMYK" else 0.0
 
     @property
     def peak(self) -> float:
-        """The largest value, alpha left out, where nothing but the number of bits says what is white, else 0."""
+        """The largest value, without alpha, if white follows only from the number of bits; else 0."""
         return float(self.colours.max()) if self.white else 0.0
 
 
 def read_deep(image: Image.Image, data: bytes) -> Deep | None:
-    """Return the values of a picture of more than 8 bits a channel; None for all others.
+    """Return the values of a picture of more than 8 bits a channel, or signed; None for others.
 
     Args:
-        image: Opened from `data`; loaded afterwards where it is gray, or 8-bit.
+        image: Opened from `data`; afterwards loaded if it is gray or 8-bit.
         data: The picture's bytes.
 
     Raises:
@@ -79,7 +80,7 @@ def read_deep(image: Image.Image, data: bytes) -> Deep | None:
     deep = _read_values(image, data)
     if deep is None:
         return None
-    # White is zero: Pillow minds that at 8 bits only. A level of a PNG is in its own 16 bits.
+    # Pillow honours "white is zero" only at 8 bits. A PNG's transparent level uses its own 16 bits.
     return replace(deep, inverted=_tiff_tag(image, _PHOTOMETRIC, 1) == 0, clear=image.info.get("transparency"))
 
 
@@ -92,42 +93,42 @@ def _read_values(image: Image.Image, data: bytes) -> Deep | None:
     bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))[0]
     if image.mode in _GRAY:
         values = np.asarray(image)
-        # Pillow has no 32 bits without a sign: from 2,147,483,648 on its numbers are negative.
+        # Pillow has no unsigned 32-bit mode: values from 2,147,483,648 up are negative.
         unsigned = rawmode == "I;32N"
-        told = (0.0, 2.0**bits - 1) if image.mode == "I;16" and 8 < bits < 16 else None
-        return Deep(values.view(np.uint32) if unsigned else values, told=told)
+        declared = (0.0, 2.0**bits - 1) if image.mode == "I;16" and 8 < bits < 16 else None
+        return Deep(values.view(np.uint32) if unsigned else values, declared=declared)
     if image.mode == "L" and _tiff_tag(image, _SAMPLE_FORMAT, (1,))[0] == _SIGNED:
         return Deep(np.asarray(image).view(np.int8))
     if rawmode == "LA;16B":
-        pixels = _load_as(data, "RGBA").view(">u2")  # the four bytes of a pixel, as they lie
+        pixels = _load_as(data, "RGBA").view(">u2")  # the four bytes of a pixel, in file order
         return Deep(pixels.astype(np.uint16), "LA")
     apart = bits > 8 and _tiff_tag(image, _PLANES, 1) == _APART
     if rawmode in _OTHER_BYTES and not apart:
         low, high = _load_as(data, _OTHER_BYTES[rawmode]), np.asarray(image)
-        told = (0.0, 65535.0) if image.mode == "CMYK" else None  # inks, which no scale of light measures
-        return Deep(high.astype(np.uint16) << 8 | low, image.mode, told)
+        declared = (0.0, 65535.0) if image.mode == "CMYK" else None  # inks are not scaled by a range of light
+        return Deep(high.astype(np.uint16) << 8 | low, image.mode, declared)
     if bits > 8:
         raise DecodeError(
-            f"the picture is a TIFF of {image.mode} with {bits} bits a channel in a layout "
-            f"(Pillow's {rawmode!r}{', a plane for each channel' if apart else ''}) that is read wrongly; store it "
-            "with its channels interleaved and its alpha not premultiplied"
+            f"the picture is a TIFF of {image.mode} with {bits} bits a channel in a layout (Pillow's "
+            f"{rawmode!r}{', a plane for each channel' if apart else ''}) that is read wrongly; store it with its "
+            "channels interleaved and its alpha not premultiplied"
         )
     return None
 
 
 def _read_netpbm(image: Image.Image, data: bytes) -> Deep | None:
-    from shards.pictures.netpbm import find_peak, read_values  # late, as in decode
+    from shards.pictures.netpbm import find_peak, read_values  # late import, as in decode
 
     white = find_peak(image)
     if white is None:
         return None
-    told = (0.0, float(white)) if white < 65535 else None
-    return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", told)
+    declared = (0.0, float(white)) if white < 65535 else None
+    return Deep(read_values(image, data, white), "RGB" if image.mode == "RGB" else "L", declared)
 
 
 def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
-    """Return gray of 9 to 16 bits, which Pillow lays at the top of 16, and signed gray from 0 on; None for 8 bits."""
-    from shards.pictures.jpeg2000 import read_header, refuse_lossy  # late, as in decode
+    """Return gray of 9 to 16 bits, which Pillow shifts to the top of 16, signed if it is; None for up to 8 bits."""
+    from shards.pictures.jpeg2000 import read_header, refuse_lossy  # late import, as in decode
 
     header = read_header(data)
     refuse_lossy(header)
@@ -136,12 +137,12 @@ def _read_jpeg2000(image: Image.Image, data: bytes) -> Deep | None:
         return None
     values = np.asarray(image) >> (16 - bits)
     low = -float(1 << bits - 1) if signed else 0.0
-    told = (low, low + 2.0**bits - 1) if bits < 16 else None
-    return Deep(values.astype(np.int32) + int(low) if signed else values, told=told)
+    declared = (low, low + 2.0**bits - 1) if bits < 16 else None
+    return Deep(values.astype(np.int32) + int(low) if signed else values, declared=declared)
 
 
 def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
-    """Return the 8-bit L, LA, RGB, RGBA or CMYK picture of deep values.
+    """Return deep values as an 8-bit picture: L, LA, RGB, RGBA or CMYK.
 
     Raises:
         DecodeError: As `scale`.
@@ -149,7 +150,7 @@ def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
     if deep.mode == "CMYK":
         inks = scale(deep.values, None)
         return Image.merge("CMYK", [Image.fromarray(inks[:, :, ink]) for ink in range(4)])
-    flat = scale(deep.colours, gray_range or deep.told)
+    flat = scale(deep.colours, gray_range or deep.declared)
     flat = 255 - flat if deep.inverted else flat
     if deep.has_alpha:
         alpha = scale(deep.values[:, :, -1], (0.0, 65535.0))
@@ -161,9 +162,9 @@ def flatten(deep: Deep, gray_range: Range | None) -> Image.Image:
 
 
 def scale(values: npt.NDArray[Any], gray_range: Range | None) -> npt.NDArray[np.uint8]:
-    """Return uint8 of the same shape: the ends of `gray_range` become 0 and 255, what lies outside is clipped.
+    """Return uint8 of the same shape: the ends of `gray_range` become 0 and 255, values outside are clipped.
 
-    None means 0..65535, and then nothing may lie outside.
+    None means 0..65535, and values outside are an error.
 
     Raises:
         DecodeError: NaN or infinity among the values, or no range for values that need one (floats, signed bytes).
@@ -178,8 +179,8 @@ def scale(values: npt.NDArray[Any], gray_range: Range | None) -> npt.NDArray[np.
     if gray_range is None and (guessed or numbers.min() < low or numbers.max() > high):
         raise DecodeError(
             f"the picture is {values.dtype} {'gray' if values.ndim == 2 else 'colour'} with values "
-            f"{numbers.min():g}..{numbers.max():g}, "
-            "whose true range the file does not tell; give it with --range LO,HI",
+            f"{numbers.min():g}..{numbers.max():g}, whose true range the file does not declare; give it with "
+            "--range LO,HI",
             kind="range",
         )
     return _scale_floats(numbers, low, high)
@@ -199,7 +200,7 @@ def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
 
 
 def _load_as(data: bytes, rawmode: str) -> npt.NDArray[np.uint8]:
-    """Return the picture's pixels unpacked by another raw mode of Pillow."""
+    """Return the picture's pixels, read by another raw mode of Pillow."""
     image: Any = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
     image.tile = [
         tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)

@@ -1,4 +1,4 @@
-"""DICOM files to 8-bit pixels: the one door to pydicom, which is the extra `dicom`."""
+"""DICOM files to 8-bit pixels; the only module that uses pydicom (the extra `dicom`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.pictures.jpeg2000 import read_header
 from shards.pictures.signature import DICOM_BYTES, is_dicom, is_jpeg2000, refuse_bomb
 
 DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])
-"""Those that say DICOM; many of its files have none, or a number of their own."""
+"""Endings that mean DICOM; many DICOM files have no ending or a number instead."""
 _INSTALL = "pip install 'shardline[dicom]'"
 _DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 
@@ -28,9 +28,9 @@ _Mapped = tuple[npt.NDArray[np.uint8], float, float]
 
 @dataclass(frozen=True, slots=True)
 class DicomPicture:
-    """One frame. pixels: uint8[H, W, 3]. mode: its photometric interpretation, as MONOCHROME2. frames: of the file.
-    peak, white: largest stored value, and the largest that the bits stored could hold, where nothing but these bits
-    says which values count; else 0."""
+    """One frame. pixels: uint8[H, W, 3]. mode: its photometric interpretation, for example MONOCHROME2. frames:
+    frames in the file. peak, white: the largest stored value, and the largest that the stored bits can hold, if the
+    range of values follows only from these bits; else 0."""
 
     pixels: npt.NDArray[np.uint8]
     mode: str
@@ -40,17 +40,17 @@ class DicomPicture:
 
 
 def read_dicom(data: bytes, gray_range: Range | None, max_pixels: int, single: bool) -> DicomPicture:
-    """Return the first frame, in gray mapped to black..white by a range, a window or the stored bits.
+    """Return the first frame; gray is mapped to black..white by a range, a window or the stored bits.
 
-    Gray goes through the modality table or rescale first. Then `gray_range`, in those units (Hounsfield for CT), wins;
-    else the file's own window, the first of several; else its VOI table; else the whole range of the bits stored.
-    MONOCHROME1 is inverted, YBR and palette become RGB.
+    Gray first passes the modality table or rescale. Then the first of these applies: `gray_range`, in rescaled units
+    (Hounsfield for CT); the file's first window; its VOI table; the whole range of the stored bits.
+    MONOCHROME1 is inverted; YBR and palette become RGB.
 
     Args:
         data: The file's bytes.
         gray_range: Values that become 0 and 255.
-        max_pixels: Rows times columns above which the file is refused before its pixels are touched.
-        single: Refuse more than one frame.
+        max_pixels: Rows times columns above which the file is refused before its pixels are read.
+        single: Refuse files of more than one frame.
 
     Raises:
         DecodeError: No pydicom, no picture in the file, or one that cannot be decoded; `kind` says which.
@@ -69,7 +69,7 @@ def read_dicom(data: bytes, gray_range: Range | None, max_pixels: int, single: b
         return DicomPicture(colours, photometric, frames, 0.0, 0.0)
     except DecodeError:
         raise
-    except Exception as err:  # pydicom raises nearly every kind on hostile bytes
+    except Exception as err:  # pydicom raises nearly every error type on hostile bytes
         cut = isinstance(err, EOFError) or "less than expected" in str(err)
         raise DecodeError(
             f"the DICOM file cannot be decoded ({len(data):,} bytes{': truncated' if cut else ''}: {err})",
@@ -78,7 +78,7 @@ def read_dicom(data: bytes, gray_range: Range | None, max_pixels: int, single: b
 
 
 def read_patient(path: Path) -> str:
-    """Return the PatientID of a DICOM file, '' where it has none; pixels are not read.
+    """Return the PatientID of a DICOM file, '' if it has none; pixels are not read.
 
     Raises:
         DecodeError: Not a DICOM file, or no pydicom.
@@ -87,18 +87,18 @@ def read_patient(path: Path) -> str:
     pydicom = _import_pydicom()
     with open(path, "rb") as file:
         try:
-            bare = is_dicom(file.read(DICOM_BYTES))  # without a preamble it has to be told so
+            bare = is_dicom(file.read(DICOM_BYTES))  # pydicom reads a file without a preamble only with force
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=bare, specific_tags=["PatientID"])
             return str(dataset.get("PatientID") or "")
         except OSError:
             raise
         except Exception as err:
-            raise DecodeError(f"{path.name} is no DICOM file whose PatientID can be read: {err}") from err
+            raise DecodeError(f"{path.name} is not a DICOM file whose PatientID can be read: {err}") from err
 
 
 def _parse(data: bytes) -> Any:
-    """Return the data set, with the transfer syntax, which a file without a preamble leaves to be read off it."""
+    """Return the data set; a missing transfer syntax (no preamble) is inferred from its encoding."""
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -114,22 +114,22 @@ def _import_pydicom() -> Any:
     try:
         import pydicom
     except ImportError as err:
-        raise DecodeError(f"the picture is a DICOM file, and pydicom is not installed: {_INSTALL}") from err
-    # Values that break the rules of their type are everyday, and a warning for each would bury all else.
+        raise DecodeError(f"the picture is a DICOM file, but pydicom is not installed: {_INSTALL}") from err
+    # Values that break the rules of their type are common; a warning for each would bury all others.
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     return pydicom
 
 
 def _check_header(dataset: Any, max_pixels: int, single: bool) -> int:
-    """Return the number of frames."""
+    """Check the header against the limits; return the number of frames."""
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DecodeError(f"the DICOM file holds no picture ({dataset.get('Modality') or 'no modality'})")
     refuse_bomb(int(dataset.Columns), int(dataset.Rows), max_pixels)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1 and single:
         raise DecodeError(
-            f"the DICOM file has {frames} frames, and one is asked for; keep the one that counts, or take the first of "
-            "each with --frames first",
+            f"the DICOM file has {frames} frames, but only one is allowed; keep the one that counts, or use the "
+            "first of each with --frames first",
             kind="frames",
         )
     return frames
@@ -143,9 +143,9 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
         _refuse_undecodable(syntax)
-        # A picture inside may be larger than Rows and Columns tell.
+        # The encapsulated picture may be larger than Rows and Columns.
         frame = io.BytesIO(get_frame(dataset.PixelData, 0, number_of_frames=frames))
-        # Not any format: the runs of an RLE frame may begin as a bitmap or an icon does.
+        # Only these formats: an RLE frame may begin like a bitmap or an icon.
         with contextlib.suppress(UnidentifiedImageError), Image.open(frame, formats=("JPEG", "JPEG2000")) as image:
             refuse_bomb(image.width, image.height, max_pixels)
         _refuse_more_bits(frame.getvalue(), int(dataset.BitsStored))
@@ -158,25 +158,25 @@ def _read_first_frame(dataset: Any, frames: int, max_pixels: int) -> npt.NDArray
         ) from err
     if values.shape[:2] != (dataset.Rows, dataset.Columns):
         raise DecodeError(
-            f"the DICOM file tells {dataset.Columns} x {dataset.Rows} pixels and holds an array of {values.shape}"
+            f"the DICOM file declares {dataset.Columns} x {dataset.Rows} pixels but holds an array of {values.shape}"
         )
     return values
 
 
 def _refuse_more_bits(frame: bytes, bits: int) -> None:
-    """Refuse a frame whose values do not fit into the bits that the file says are stored: they would wrap."""
+    """Refuse a frame whose values need more bits than BitsStored: they would wrap."""
     most = max(channel.bits for channel in read_header(frame).channels) if is_jpeg2000(frame) else bits
     if most > bits:
         raise DecodeError(
-            f"the DICOM file says that {bits} bits are stored and its JPEG 2000 frame has {most}, so white would come "
-            "out as any gray; set BitsAllocated, BitsStored and HighBit to what the frame has"
+            f"the DICOM file declares {bits} stored bits but its JPEG 2000 frame has {most}, so white would become "
+            "an arbitrary gray; set BitsAllocated, BitsStored and HighBit to those of the frame"
         )
 
 
 def _refuse_undecodable(syntax: Any) -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
-    with contextlib.suppress(NotImplementedError):  # a syntax that pydicom has never heard of
+    with contextlib.suppress(NotImplementedError):  # a syntax unknown to pydicom
         if get_decoder(syntax).is_available:
             return
     raise DecodeError(
@@ -185,7 +185,7 @@ def _refuse_undecodable(syntax: Any) -> None:
 
 
 def _map_gray(stored: npt.NDArray[Any], dataset: Any, gray_range: Range | None) -> _Mapped:
-    """Return uint8[H, W], and peak and white, see DicomPicture."""
+    """Return uint8[H, W], and peak and white as in DicomPicture."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
     table = dataset.get("ModalityLUTSequence")
@@ -202,21 +202,21 @@ def _map_gray(stored: npt.NDArray[Any], dataset: Any, gray_range: Range | None) 
     if table:
         return scale(values.astype(np.float64), (0, 2.0 ** int(table[0].LUTDescriptor[2]) - 1)), 0.0, 0.0
     if stored.dtype.kind == "f":
-        return scale(values, None), 0.0, 0.0  # refused: nothing tells the range
+        return scale(values, None), 0.0, 0.0  # always refused: the range is unknown
     return _map_stored_range(stored, dataset, slope, intercept)
 
 
 def _map_stored_range(stored: npt.NDArray[Any], dataset: Any, slope: float, intercept: float) -> _Mapped:
-    """Return the same where only the bits stored tell which values may occur."""
+    """Return the same as `_map_gray` if the range of values follows only from the stored bits."""
     bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     plain = not signed and 8 < bits <= 16 and (slope, intercept) == (1.0, 0.0)
     top_unused = bits > 8 and low / 2 <= stored.min() and stored.max() <= high / 2
-    if top_unused and not plain:  # plain ones are judged by the peak of the whole set
+    if top_unused and not plain:  # plain ones are checked by the peak of the whole dataset
         ends = sorted(float(value) * slope + intercept for value in (stored.min(), stored.max()))
         raise DecodeError(
-            f"the DICOM file stores {bits} bits, uses values {ends[0]:g}..{ends[1]:g} only, and has no window, so it "
-            "would come out flat; give --range LO,HI",
+            f"the DICOM file stores {bits} bits, uses only values {ends[0]:g}..{ends[1]:g}, and has no window, so "
+            "it would come out flat; give --range LO,HI",
             kind="range",
         )
     low, high = sorted(end * slope + intercept for end in (low, high))
@@ -225,7 +225,7 @@ def _map_stored_range(stored: npt.NDArray[Any], dataset: Any, slope: float, inte
 
 
 def _find_macro(dataset: Any, name: str) -> Any:
-    """Return where the file keeps the attributes of `name`: in it, or in the first frame's functional groups."""
+    """Return the group that holds the attributes of `name`: the first frame's functional group, or the file itself."""
     for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
         found = dataset[groups][0].get(name) if dataset.get(groups) else None
         if found:
@@ -239,7 +239,7 @@ def _read_rescale(dataset: Any) -> tuple[float, float]:
     slope, intercept = macro.get("RescaleSlope"), macro.get("RescaleIntercept")
     slope, intercept = (1.0 if slope is None else float(slope)), float(intercept or 0.0)
     if slope == 0 or not np.isfinite((slope, intercept)).all():
-        raise DecodeError(f"the DICOM file rescales by {slope:g} and {intercept:g}, which maps nothing", kind="range")
+        raise DecodeError(f"the DICOM file rescales by {slope:g} and {intercept:g}, which maps no values", kind="range")
     return slope, intercept
 
 

@@ -1,4 +1,4 @@
-"""The window of a DICOM file: which of its values are shown from black to white."""
+"""The window of a DICOM file: which of its values are shown between black and white."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shards.pictures.deep import scale
 
 
 def read_window(macro: Any) -> tuple[float, float, str] | None:
-    """Return (centre, width, function) of the first window among attributes of DICOM, None where there is none.
+    """Return (centre, width, function) of the first window among DICOM attributes, None if there is none.
 
     Raises:
-        DecodeError: A window that shows nothing; `kind` is range.
+        DecodeError: The window shows nothing; `kind` is range.
     """
     centre, width = (_first(macro.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
@@ -40,7 +40,7 @@ def apply_window(values: npt.NDArray[Any], centre: float, width: float, function
     """Return uint8 of the same shape.
 
     Raises:
-        DecodeError: A function that the standard does not have; `kind` is range.
+        DecodeError: The function is not in the standard; `kind` is range.
 
     Source: DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3.
     """
@@ -50,9 +50,7 @@ def apply_window(values: npt.NDArray[Any], centre: float, width: float, function
     if function == "LINEAR_EXACT":
         return scale(values, (centre - width / 2, centre + width / 2))
     if function != "LINEAR":
-        raise DecodeError(
-            f"the DICOM file's window function {function!r} is not known; give --range LO,HI", kind="range"
-        )
+        raise DecodeError(f"the DICOM file's window function {function!r} is unknown; give --range LO,HI", kind="range")
     if width == 1:
         return np.where(values > centre - 0.5, np.uint8(255), np.uint8(0))
     return scale(values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2))

@@ -1,5 +1,4 @@
-"""Pictures of 8 bits and fewer, of any mode, to RGB: stretched, turned upright, laid on a colour where they are
-transparent, inks to light."""
+"""8-bit and shallower pictures of any mode to RGB: stretched to 0..255, upright, transparency and CMYK converted."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ _TURNS = {
 
 
 def fill_range(image: Image.Image, data: bytes) -> Image.Image:
-    """Return a loaded 8-bit picture with what has fewer bits stretched over 0..255; the same one where all have 8.
+    """Return a loaded 8-bit picture with channels of fewer bits stretched to 0..255; the same picture if all have 8.
 
-    JPEG 2000: Pillow lays the bits at the top, so that the white of one bit is 128, and an index of a palette too
-    large. PNG: it stretches grays of 2 and 4 bits, and not the one of them that is transparent.
+    JPEG 2000: Pillow shifts values to the top bits, which makes 1-bit white 128 and palette indices too large. PNG:
+    Pillow stretches grays of 2 and 4 bits, but not the gray that is marked as transparent.
     """
     if image.format == "JPEG2000":
         return _fill_jpeg2000(image, data)
@@ -39,7 +38,7 @@ def fill_range(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _fill_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
-    from shards.pictures.jpeg2000 import read_header  # late, as in decode
+    from shards.pictures.jpeg2000 import read_header  # late import, as in decode
 
     header = read_header(data)
     if all(channel.bits == 8 for channel in header.channels):
@@ -55,8 +54,8 @@ def _fill_jpeg2000(image: Image.Image, data: bytes) -> Image.Image:
 def to_rgb(
     image: Image.Image, original: Image.Image, background: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.uint8], bool]:
-    """Return uint8[H, W, 3] of a loaded 8-bit picture, turned as the EXIF of `original` says, and whether nothing of it
-    is seen: each of its pixels is wholly transparent, so that all is `background`.
+    """Return uint8[H, W, 3] of a loaded 8-bit picture, rotated by the EXIF of `original`, and whether it is hidden:
+    every pixel is fully transparent, so that the result is all `background`.
 
     Raises:
         DecodeError: An embedded CMYK profile that cannot be used.
@@ -69,20 +68,20 @@ def to_rgb(
         upright = Image.alpha_composite(canvas, layer)
     elif upright.mode == "CMYK":
         upright = _convert_cmyk(upright, original.info.get("icc_profile"))
-    # np.array, not asarray: the result is writable, and torch warns about buffers that are not.
+    # np.array, not asarray: the result must be writable, or torch warns.
     return np.array(upright.convert("RGB")), hidden
 
 
 def _drop_empty_alpha(image: Image.Image) -> Image.Image:
-    """Return a BMP whose fourth byte is 0 throughout without it: programs that write none say all the same that it is
-    alpha, and other readers show such a picture opaque."""
+    """Remove the alpha of a BMP if it is 0 throughout: programs that write no alpha still declare it, and other readers
+    show such a picture as opaque."""
     empty = image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
     return image.convert("RGB") if empty else image
 
 
 def _turn_upright(image: Image.Image, original: Image.Image) -> Image.Image:
-    """Return the picture as the EXIF orientation of `original` says; EXIF that cannot be read says nothing."""
-    # ImageOps.exif_transpose also writes the rest of the EXIF anew, and raises where that is malformed.
+    """Return the picture rotated by the EXIF orientation of `original`; unreadable EXIF is ignored."""
+    # ImageOps.exif_transpose also rewrites the rest of the EXIF, and raises if that is malformed.
     try:
         turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:

@@ -1,6 +1,6 @@
-"""JPEG 2000 headers: the bits of each channel, by which Pillow's pixels become true values, or the picture is refused.
+"""JPEG 2000 headers: the bits of each channel, needed to correct Pillow's pixels or to refuse the picture.
 
-Pillow lays gray at the top of 8 or 16 bits, and rounds colour of more bits to 8 in a way that turns white into black.
+Pillow shifts gray to the top of 8 or 16 bits, and rounds deeper colour to 8 bits in a way that turns white into black.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _BOX = Struct(">I4s").unpack_from
 _SYCC = 18
 _MOST = 16
-"""Bits of gray; Pillow rounds those of more, so that white becomes black there too."""
+"""Most bits of gray that Pillow reads correctly; above, rounding turns white into black as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """bits: 1..38. signed: whether the values of these bits begin below zero."""
+    """bits: 1..38. signed: whether the values are signed."""
 
     bits: int
     signed: bool
@@ -29,9 +29,8 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """channels: as the codestream, which a decoder obeys, tells them; boxes around it may tell others. palette: bits of
-    its columns, empty where there is none. luma: whether the boxes tell luminance and chroma. start: of the
-    codestream."""
+    """channels: from the codestream, which decoders obey; the boxes around it may differ. palette: bits of its columns,
+    empty if there is none. luma: whether the boxes declare luminance and chroma. start: offset of the codestream."""
 
     channels: tuple[Channel, ...]
     palette: tuple[int, ...]
@@ -40,27 +39,28 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Return what the header of a JPEG 2000 tells.
+    """Return the header of a JPEG 2000.
 
     Raises:
-        DecodeError: There is no whole header; `kind` is truncated.
+        DecodeError: The header is incomplete; `kind` is truncated.
     """
     try:
         start, palette, luma = (0, (), False) if data.startswith(_CODESTREAM) else _read_boxes(data)
         count = unpack_from(">H", data, start + 40)[0]
-        told = unpack_from(f">{3 * count}B", data, start + 42)[::3]
+        declared = unpack_from(f">{3 * count}B", data, start + 42)[::3]
     except (error, IndexError) as err:
         raise DecodeError(
-            f"the picture cannot be decoded ({len(data):,} bytes: truncated; its JPEG 2000 header is not whole)",
+            f"the picture cannot be decoded ({len(data):,} bytes: truncated; its JPEG 2000 header is incomplete)",
             kind="truncated",
         ) from err
-    return Header(tuple(Channel((bits & 0x7F) + 1, bits > 0x7F) for bits in told), palette, luma, start)
+    return Header(tuple(Channel((bits & 0x7F) + 1, bits > 0x7F) for bits in declared), palette, luma, start)
 
 
 def pick_codestream(data: bytes) -> bytes:
-    """Return the bytes by which Pillow reads gray right: without the boxes, whose bits it would believe.
+    """Return bytes from which Pillow reads gray correctly: the codestream without its boxes, whose bits Pillow would
+    trust.
 
-    It takes 9 bits for 8 there, and white becomes black. Colour and palettes need their boxes.
+    With boxes, Pillow treats 9 bits as 8, and white becomes black. Colour and palettes need their boxes.
     """
     if not is_jpeg2000(data):
         return data
@@ -69,27 +69,27 @@ def pick_codestream(data: bytes) -> bytes:
 
 
 def refuse_lossy(header: Header) -> None:
-    """Raise a DecodeError for channels of which Pillow's pixels do not tell all bits."""
+    """Raise a DecodeError for channels whose bits Pillow does not keep."""
     bits = [channel.bits for channel in header.channels]
     if header.palette and set(header.palette) != {8}:
         raise DecodeError(
-            f"the picture is a JPEG 2000 whose palette has {max(header.palette)} bits a colour, and only 8 are read "
-            "right; convert it to PNG"
+            f"the picture is a JPEG 2000 whose palette has {max(header.palette)} bits a colour, but only 8 are read "
+            "correctly; convert it to PNG"
         )
     if len(bits) > 1 and max(bits) > 8:
         raise DecodeError(
-            f"the picture is a JPEG 2000 of {len(bits)} channels with {_list(bits)} bits, of which 8 would be kept and "
-            "white would become black; convert it to a 16-bit PNG or TIFF"
+            f"the picture is a JPEG 2000 of {len(bits)} channels with {_list(bits)} bits, of which only 8 would be "
+            "kept and white would become black; convert it to a 16-bit PNG or TIFF"
         )
     if max(bits) > _MOST:
         raise DecodeError(
-            f"the picture is a JPEG 2000 of gray with {max(bits)} bits, of which {_MOST} would be kept and white would "
-            "become black; convert it to a 32-bit TIFF and give --range LO,HI"
+            f"the picture is a JPEG 2000 of gray with {max(bits)} bits, of which only {_MOST} would be kept and "
+            "white would become black; convert it to a 32-bit TIFF and give --range LO,HI"
         )
     if header.luma and min(bits) < 8:
         raise DecodeError(
-            f"the picture is a JPEG 2000 of luminance and chroma with {_list(bits)} bits, and only 8 are read right; "
-            "convert it to PNG"
+            f"the picture is a JPEG 2000 of luminance and chroma with {_list(bits)} bits, but only 8 are read "
+            "correctly; convert it to PNG"
         )
 
 
@@ -113,7 +113,7 @@ def _read_boxes(data: bytes) -> tuple[int, tuple[int, ...], bool]:
 
 
 def _walk(data: bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of each box, and where its content begins and ends."""
+    """Yield the kind of each box, and the start and end of its content."""
     while begin + 8 <= end:
         length, kind = _BOX(data, begin)
         start = begin + 8

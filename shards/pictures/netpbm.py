@@ -1,4 +1,4 @@
-"""PGM and PPM of more than 8 bits: their values as they stand in the file; Pillow would scale them first."""
+"""PGM and PPM of more than 8 bits: their values as stored in the file; Pillow would scale them first."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def find_peak(image: Image.Image) -> int | None:
-    """Return the value of white, 256..65535, of an opened and not yet loaded PGM or PPM; None up to 8 bits."""
+    """Return the value of white, 256..65535, of a PGM or PPM that is opened but not loaded; None for up to 8 bits."""
     if image.mode not in ("I", "RGB"):
         return None
     args: Any = image.tile[0].args  # type: ignore[attr-defined]
-    if args == "I;16B":  # Pillow reads this one in one piece, and does not repeat what the header told
+    if args == "I;16B":  # Pillow reads this mode in one piece and does not keep the header's value
         return 65535
     return int(args[1]) if isinstance(args, tuple) and args[1] > 255 else None
 
 
 def read_values(image: Image.Image, data: bytes, peak: int) -> npt.NDArray[np.uint16]:
-    """Return uint16[H, W] of gray or uint16[H, W, 3], 0..peak, of an opened and not yet loaded picture.
+    """Return the values of a picture that is opened but not loaded: uint16[H, W] for gray or uint16[H, W, 3], 0..peak.
 
     Raises:
-        DecodeError: Fewer values than the header tells, or in a text what is no number of 0..peak.
+        DecodeError: Fewer values than the header declares, or a text file with something other than numbers of 0..peak.
     """
     shape = (image.height, image.width, 3) if image.mode == "RGB" else (image.height, image.width)
     count = math.prod(shape)
@@ -50,5 +50,5 @@ def _read_text(body: bytes, count: int, peak: int) -> npt.NDArray[np.uint16]:
     words = _COMMENT.sub(b"", body).split(maxsplit=count)[:count]
     for word in words:
         if not (word.isdigit() and len(word) <= 10 and int(word) <= peak):
-            raise DecodeError(f"the picture says that its white is {peak} and holds {word[:10].decode('latin-1')!r}")
+            raise DecodeError(f"the picture declares {peak} as white but holds {word[:10].decode('latin-1')!r}")
     return np.array([int(word) for word in words], dtype=np.uint16)

@@ -1,5 +1,5 @@
-"""What is known of a picture before its pixels are: the format that its bytes begin as, whatever the name of their file
-(DICOM without a preamble, TIFF, JPEG 2000, HEIC), and whether it is too large to be read."""
+"""What is known of a picture before it is decoded: its format by its first bytes, whatever the file name (DICOM without
+a preamble, TIFF, JPEG 2000, HEIC), and whether it is too large."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final, Literal
 from shards.errors import DecodeError
 
 DICOM_BYTES: Final = 2180
-"""Bytes that tell a DICOM file from all else."""
+"""Bytes needed to recognise a DICOM file."""
 _HEIC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
 _PLAIN = frozenset([b"mif1", b"msf1"])
-"""Still pictures and sequences of any codec; most are of the one that HEIC has."""
+"""Still pictures and sequences of any codec; most use the codec of HEIC."""
 _AVIF = frozenset([b"avif", b"avis"])
 _VALUE_KINDS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -23,7 +23,7 @@ _TAG, _LENGTH, _SHORT = Struct("<HH").unpack_from, Struct("<I").unpack_from, Str
 
 
 def is_dicom(data: bytes) -> bool:
-    """Say whether the bytes begin as a DICOM file does: DICM behind 128 bytes of anything, or data elements at once.
+    """Return whether the bytes begin like a DICOM file: DICM after any 128 bytes, or data elements from the start.
 
     >>> is_dicom(bytes(128) + b"DICM"), is_dicom(b"DICM"), is_dicom(b"\\x08\\x00\\x05\\x00CS\\n\\x00ISO_IR 100")
     (True, False, True)
@@ -32,9 +32,9 @@ def is_dicom(data: bytes) -> bool:
 
 
 def _begins_with_elements(data: bytes) -> bool:
-    """Say whether two elements of DICOM follow each other at the very beginning, as files without a preamble have them.
+    """Return whether the bytes begin with two consecutive DICOM elements, as files without a preamble do.
 
-    Their groups are 2 or 8 and their tags ascend; of a file that is cut behind the first one, one is enough.
+    Their groups are 2 or 8 and their tags ascend; if the file ends after the first element, one is enough.
     """
     at, before = 0, (0, -1)
     for _ in range(2):
@@ -53,7 +53,7 @@ def _begins_with_elements(data: bytes) -> bool:
 
 
 def _measure_element(data: bytes, at: int) -> int | None:
-    """Return the bytes of an element with its head; None where it is none, or of no length that the first ones have."""
+    """Return the bytes of an element with its head; None if it is none, or too long for one of the first."""
     kind = data[at + 4 : at + 6]
     if kind in _LONG_KINDS:
         if len(data) < at + 12:
@@ -67,12 +67,12 @@ def _measure_element(data: bytes, at: int) -> int | None:
 
 
 def is_tiff(data: bytes) -> bool:
-    """Say whether the bytes begin as a TIFF does, or a BigTIFF, and are no DICOM file with that in its preamble."""
+    """Return whether the bytes begin like a TIFF or BigTIFF and are not a DICOM file with that in its preamble."""
     return data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+") and not is_dicom(data)
 
 
 def is_jpeg2000(data: bytes) -> bool:
-    """Say whether the bytes begin as a JPEG 2000 does, bare (.j2k) or in a file (.jp2).
+    """Return whether the bytes begin like a JPEG 2000, bare (.j2k) or in a file (.jp2).
 
     >>> is_jpeg2000(b"\\xff\\x4f\\xff\\x51..."), is_jpeg2000(b"\\xff\\xd8\\xff\\xe0")
     (True, False)
@@ -81,7 +81,7 @@ def is_jpeg2000(data: bytes) -> bool:
 
 
 def find_heif(data: bytes) -> Literal["heic", "avif"] | None:
-    """Return which of the two an ISO media file holds, None for all else.
+    """Return whether an ISO media file is heic or avif, None for everything else.
 
     >>> find_heif(b"\\x00\\x00\\x00\\x1cftypmif1\\x00\\x00\\x00\\x00mif1heic")
     'heic'
@@ -98,10 +98,10 @@ def find_heif(data: bytes) -> Literal["heic", "avif"] | None:
 
 
 def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of more pixels than are read.
+    """Refuse a picture of more than `max_pixels` pixels.
 
     Raises:
-        DecodeError: It is one.
+        DecodeError: The picture is too large.
     """
     if width * height > max_pixels:
         raise DecodeError(

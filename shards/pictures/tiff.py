@@ -1,4 +1,4 @@
-"""TIFF: the pixels of layouts that Pillow does not know or reads wrongly; its pages are found by tiff_pages."""
+"""TIFF layouts that Pillow does not know or misreads, read to pixels; `tiff_pages` finds the pages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _OFFSETS, _ORIENTATION, _SAMPLES, _ROWS, _SIZES, _PLANES, _PREDICTOR = 273, 274,
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES, _EXTRA, _FORMAT = 322, 323, 324, 325, 338, 339
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _COLOURS = {0: (1, "L"), 1: (1, "L"), 2: (3, "RGB"), 5: (4, "CMYK")}
-"""By photometric interpretation: channels without alpha, and Pillow's mode for them."""
+"""By photometric interpretation: channels without alpha, and Pillow's mode."""
 _WIDE = {(_FLOAT, bits) for bits in (16, 32, 64)} | {(kind, bits) for kind in (_UNSIGNED, _SIGNED) for bits in (32, 64)}
 _UNPACKED: Final = frozenset([1, 5, 8, 32773, 32946, 34925, 50000])
-"""Compressions of bytes as such: none, LZW, deflate, PackBits, LZMA, Zstandard."""
+"""Compressions that work on plain bytes: none, LZW, deflate, PackBits, LZMA, Zstandard."""
 _BLOCK = 1 << 22
-"""Bits that are spread over bytes at a time."""
+"""Bits that are unpacked to bytes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How the values lie. channels: those that are kept; samples: those that are stored for each pixel."""
+    """How the values are stored. channels: channels that are kept; samples: samples stored for each pixel."""
 
     width: int
     height: int
@@ -44,20 +44,20 @@ class _Layout:
 
     @property
     def stored(self) -> np.dtype[Any]:
-        """The type of a value in the file; of 9 to 15 bits, of one that was unpacked."""
+        """The type of a value in the file; for 9 to 15 bits, of the unpacked value."""
         letter = {_UNSIGNED: "u", _SIGNED: "i", _FLOAT: "f"}[self.kind]
         return np.dtype(f"{self.order}{letter}{max(8, 1 << (self.bits - 1).bit_length()) // 8}")
 
 
 def read_odd_tiff(data: bytes, max_pixels: int) -> tuple[Deep, int] | None:
-    """Return the values of the first page, and its orientation, where Pillow does not read them; None for all others.
+    """Return the values and the orientation of the first page if Pillow cannot read it; None for all other files.
 
-    These are planes and gray with alpha of 16 bits, 9 to 15 bits, 64-bit and half floats, colour of floats, of signed
-    or of more than 16 bits; and of the big-endian ones those of more than 8 bits in a BigTIFF, which it does not open,
-    and signed and 32-bit gray, whose bytes it takes in the wrong order where they are compressed.
+    These are 16-bit planes and gray with alpha, 9 to 15 bits, 64-bit and half floats, and colour of floats, signed or
+    more than 16 bits. Big-endian ones also: more than 8 bits in a BigTIFF, which Pillow does not open, and compressed
+    signed or 32-bit gray, whose bytes Pillow swaps.
 
     Raises:
-        DecodeError: One of these in a form that is not read either, cut short, or over the pixel limit.
+        DecodeError: Such a page in an unsupported form, truncated, or over the pixel limit.
     """
     if not is_tiff(data):
         return None
@@ -73,7 +73,7 @@ def read_odd_tiff(data: bytes, max_pixels: int) -> tuple[Deep, int] | None:
 
 
 def _find_layout(page: Page) -> _Layout | None:
-    """Return the layout of a page that this module is for."""
+    """Return the layout of a page if this module is to read it, else None."""
     tags = page.tags
     photometric = tags.get(_PHOTOMETRIC, (1,))[0]
     samples = tags.get(_SAMPLES, (1,))[0]
@@ -109,7 +109,7 @@ def _refuse_unread(tags: Tags, layout: _Layout) -> None:
     compression, predictor = tags.get(_COMPRESSION, (1,))[0], tags.get(_PREDICTOR, (1,))[0]
     what = ""
     if layout.channels > _COLOURS[tags.get(_PHOTOMETRIC, (1,))[0]][0] and tags[_EXTRA][0] == 1:
-        what = "alpha that is premultiplied"
+        what = "premultiplied alpha"
     elif compression not in _UNPACKED:
         what = f"compression {compression}"
     elif tags.get(_FILL_ORDER, (1,))[0] != 1:
@@ -117,24 +117,26 @@ def _refuse_unread(tags: Tags, layout: _Layout) -> None:
     elif predictor not in ((1,) if layout.bits % 8 else (1, 2, 3) if layout.kind == _FLOAT else (1, 2)):
         what = f"predictor {predictor}"
     elif layout.channels >= 4 and tags[_PHOTOMETRIC][0] == 5 and (layout.bits, layout.kind) != (16, _UNSIGNED):
-        what = "inks of other than 8 or 16 bits"
+        what = "CMYK of other than 8 or 16 bits"
     if what:
         kinds = {_UNSIGNED: "unsigned", _SIGNED: "signed", _FLOAT: "float"}
         raise DecodeError(
             f"the picture is a TIFF of {layout.samples} channel{'s' * (layout.samples > 1)} of {layout.bits} "
-            f"{kinds[layout.kind]} bits with {what}, which is not read; store it uncompressed, as gray or RGB of 16 "
-            "bits"
+            f"{kinds[layout.kind]} bits with {what}, which is not supported; store it uncompressed, as gray or RGB "
+            "of 16 bits"
         )
 
 
 def _read_values(data: bytes, tags: Tags, layout: _Layout) -> npt.NDArray[Any]:
-    """Return [H, W, C] of what is stored, as numbers of this machine."""
+    """Return the stored values, [H, W, C], in native byte order."""
     tiled = _TILE_OFFSETS in tags
     across, down = layout.width, min(tags.get(_ROWS, (layout.height,))[0], layout.height)
     if tiled:
         across, down = tags[_TILE_WIDTH][0], tags[_TILE_HEIGHT][0]
     if not (0 < across <= 2 * layout.width + 4096 and 0 < down <= 2 * layout.height + 4096):
-        raise DecodeError(f"the picture is a TIFF whose parts of {across:,} x {down:,} pixels do not fit into it")
+        raise DecodeError(
+            f"the picture is a TIFF whose tiles or strips of {across:,} x {down:,} pixels do not fit into it"
+        )
     offsets, sizes = tags[_TILE_OFFSETS if tiled else _OFFSETS], tags[_TILE_SIZES if tiled else _SIZES]
     columns, rows = -(-layout.width // across), -(-layout.height // down)
     planes = layout.channels if layout.apart else 1
@@ -165,7 +167,7 @@ def _cut(data: bytes) -> DecodeError:
 
 
 def _unpack(packed: bytes, tags: Tags, layout: _Layout, width: int, height: int) -> npt.NDArray[Any] | None:
-    """Return [height, width, samples] of a strip or tile, None where it holds less."""
+    """Return [height, width, samples] of a strip or tile, None if it is truncated."""
     samples = 1 if layout.apart else layout.samples
     across = -(-width * samples * layout.bits // 8)
     compression = tags.get(_COMPRESSION, (1,))[0]
@@ -175,13 +177,13 @@ def _unpack(packed: bytes, tags: Tags, layout: _Layout, width: int, height: int)
     rows = np.frombuffer(flat, np.uint8, across * height).reshape(height, across)
     if layout.bits % 8:
         return _spread(rows, width * samples, layout.bits).reshape(height, width, samples)
-    if tags.get(_PREDICTOR, (1,))[0] == 3:  # differences of bytes, the first bytes of all numbers first
+    if tags.get(_PREDICTOR, (1,))[0] == 3:  # byte-wise differences; the first bytes of all numbers come first
         each = layout.bits // 8
         summed = rows.reshape(height, -1, samples).cumsum(axis=1, dtype=np.uint8).reshape(height, each, -1)
         numbers = np.ascontiguousarray(summed.swapaxes(1, 2)).view(layout.stored.newbyteorder(">"))
         return numbers.reshape(height, width, samples)
     numbers = rows.view(layout.stored).reshape(height, width, samples)
-    if tags.get(_PREDICTOR, (1,))[0] == 2:  # differences, which wrap as whole numbers do
+    if tags.get(_PREDICTOR, (1,))[0] == 2:  # differences, which wrap like integers
         whole = np.dtype(f"{layout.order}u{layout.bits // 8}")
         summed = numbers.view(whole).cumsum(axis=1, dtype=whole.newbyteorder("="))
         return summed.view(layout.stored.newbyteorder("="))
@@ -189,7 +191,7 @@ def _unpack(packed: bytes, tags: Tags, layout: _Layout, width: int, height: int)
 
 
 def _decompress(packed: bytes, compression: int, across: int, height: int) -> bytes:
-    """Return the bytes of a strip or tile: libtiff unpacks them as a gray picture whose rows they are."""
+    """Return the bytes of a strip or tile, unpacked by libtiff as a gray picture with the same rows."""
     entries = {256: across, 257: height, 258: 8, 259: compression, 262: 1, 277: 1, 278: height, 279: len(packed)}
     start = 8 + 2 + 12 * (len(entries) + 1) + 4
     entries[273] = start
@@ -199,7 +201,7 @@ def _decompress(packed: bytes, compression: int, across: int, height: int) -> by
 
 
 def _spread(rows: npt.NDArray[np.uint8], count: int, bits: int) -> npt.NDArray[np.uint16]:
-    """Return uint16[rows, count] of numbers of 9 to 15 bits, of which each row begins at a byte."""
+    """Return uint16[rows, count] from packed numbers of 9 to 15 bits; each row begins on a byte."""
     weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
     spread = np.empty((len(rows), count), np.uint16)
     step = max(1, _BLOCK // max(1, rows.shape[1] * 8))
@@ -213,17 +215,17 @@ def _make_deep(values: npt.NDArray[Any], tags: Tags, layout: _Layout) -> Deep:
     photometric = tags.get(_PHOTOMETRIC, (1,))[0]
     colours, mode = _COLOURS[photometric]
     few = layout.kind == _UNSIGNED and layout.bits < 16
-    told = (0.0, 65535.0) if mode == "CMYK" else (0.0, 2.0**layout.bits - 1) if few else None
+    declared = (0.0, 65535.0) if mode == "CMYK" else (0.0, 2.0**layout.bits - 1) if few else None
     if layout.channels == 1:
-        return Deep(values[:, :, 0], mode, told, inverted=photometric == 0)
+        return Deep(values[:, :, 0], mode, declared, inverted=photometric == 0)
     if layout.channels > colours:
         values = _scale_alpha(values, layout)
         mode += "A"
-    return Deep(values, mode, told, inverted=photometric == 0)
+    return Deep(values, mode, declared, inverted=photometric == 0)
 
 
 def _scale_alpha(values: npt.NDArray[Any], layout: _Layout) -> npt.NDArray[Any]:
-    """Return the values with their alpha on 0..65535, as `Deep` has it."""
+    """Return the values with alpha scaled to 0..65535, as `Deep` expects."""
     opaque = {_FLOAT: 1.0, _UNSIGNED: 2.0**layout.bits - 1, _SIGNED: 2.0 ** (layout.bits - 1) - 1}[layout.kind]
     if opaque == 65535:
         return values

@@ -1,4 +1,4 @@
-"""The pages of a TIFF by their tags, and which of them is the picture: some files begin with a small preview of it."""
+"""The pages of a TIFF by their tags, and which page is the picture: some files begin with a small preview of it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from shards.pictures.signature import is_tiff
 
 Tags = dict[int, tuple[int, ...]]
 _KINDS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""Letters of `struct` for the types whose values are whole numbers."""
+"""`struct` letters of the integer types."""
 _SUB_PAGES, _PAGE_KIND, _OLD_KIND = 330, 254, 255
 _MOST = 10_000
-"""Pages that are looked at; a chain that bites its own tail has no end."""
+"""Limit of pages read; a circular chain has no end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """start: offset of its directory. tags: those that hold whole numbers. order: of bytes, < or >. big: of BigTIFF."""
+    """start: offset of its directory. tags: those with integer values. order: byte order, < or >. big: whether it is
+    BigTIFF.
+    """
 
     start: int
     tags: Tags
@@ -32,7 +34,7 @@ class Page:
 
 
 def read_pages(data: bytes, most: int = 1) -> list[Page]:
-    """Return the first pages of a TIFF, fewer where the file ends or is damaged before."""
+    """Return the first pages of a TIFF, fewer if the file ends or is damaged earlier."""
     pages: list[Page] = []
     try:
         for page in _walk(data):
@@ -40,15 +42,15 @@ def read_pages(data: bytes, most: int = 1) -> list[Page]:
             if len(pages) == most:
                 break
     except (struct.error, IndexError, OverflowError):
-        pass  # what is there counts; whoever reads the pixels refuses the rest
+        pass  # keep the pages read so far; reading the pixels refuses the rest
     return pages
 
 
 def pick_page(data: bytes) -> tuple[bytes, int | None]:
-    """Return a TIFF that begins with its picture, and how many pages are pictures; None where it is no TIFF.
+    """Return a TIFF that begins with its picture, and the number of pages that are pictures; None if it is not a TIFF.
 
-    A preview before the picture, and smaller versions and masks beside it, are none. The picture may lie below the
-    preview. Of previews alone the first is taken.
+    Previews, smaller versions and masks are not counted. The picture may be a sub-page of the preview. If there are
+    only previews, the first is used.
     """
     if not is_tiff(data):
         return data, None
@@ -70,7 +72,7 @@ def _walk(data: bytes) -> Iterator[Page]:
 
 
 def _read(data: bytes, start: int, order: str, big: bool) -> tuple[Page, int]:
-    """Return a page, and where the next one lies, 0 where it is the last."""
+    """Return a page, and the offset of the next one, 0 if it is the last."""
     count_form, entry, offset = ("Q", "HHQ", "Q") if big else ("H", "HHI", "I")
     width = struct.calcsize(f"{order}{offset}")
     count = struct.unpack_from(f"{order}{count_form}", data, start)[0]
@@ -92,7 +94,7 @@ def _read(data: bytes, start: int, order: str, big: bool) -> tuple[Page, int]:
 
 
 def _read_below(data: bytes, page: Page) -> list[Page]:
-    """Return the pictures among the pages below a page."""
+    """Return the pictures among a page's sub-pages."""
     try:
         below = [_read(data, start, page.order, page.big)[0] for start in page.tags.get(_SUB_PAGES, ())[:_MOST]]
     except (struct.error, IndexError, OverflowError):
@@ -101,6 +103,6 @@ def _read_below(data: bytes, page: Page) -> list[Page]:
 
 
 def _begin_with(data: bytes, page: Page) -> bytes:
-    """Return the file with another page for its first."""
+    """Return the file with `page` as its first page."""
     form, place = (f"{page.order}Q", 8) if page.big else (f"{page.order}I", 4)
     return data[:place] + struct.pack(form, page.start) + data[place + struct.calcsize(form) :]

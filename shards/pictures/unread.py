@@ -1,4 +1,4 @@
-"""What is said of bytes that cannot be decoded."""
+"""Error messages for bytes that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SENSOR = "(photometric 32803)"
 
 
 def explain_unread(data: bytes, err: Exception) -> DecodeError:
-    """Return the error that tells people why bytes cannot be decoded, from what a library raised."""
+    """Return the error that explains why bytes cannot be decoded, from what a library raised."""
     reason = name_unread(data) if isinstance(err, UnidentifiedImageError) else " ".join(str(err).split())
     size = f"{len(data):,} bytes"
     if "runcated" in reason or _lacks_end(data):
@@ -23,7 +23,7 @@ def explain_unread(data: bytes, err: Exception) -> DecodeError:
 
 
 def _lacks_end(data: bytes) -> bool:
-    """Say whether the end of a picture that was refused is missing, as far as its format tells."""
+    """Return whether the end of an undecodable picture is missing, as far as its format shows."""
     if data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")) or data[4:8] == b"jP  ":  # JPEG, JPEG 2000
         return b"\xff\xd9" not in data
     if data.startswith(b"\x89PNG"):
@@ -31,8 +31,8 @@ def _lacks_end(data: bytes) -> bool:
     if data.startswith(b"GIF8"):
         return not data.rstrip(b"\x00").endswith(b";")
     if data.startswith((b"RIFF", b"BM")):
-        told = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
-        return told > len(data)
+        declared = int.from_bytes(data[4:8], "little") + 8 if data[:1] == b"R" else int.from_bytes(data[2:6], "little")
+        return declared > len(data)
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") + 2 > len(data)
     return False
@@ -49,15 +49,15 @@ def name_unread(data: bytes) -> str:
     if data.startswith(b"\xff\xd8\xff"):
         bits = _find_jpeg_bits(data)
         if bits not in (None, 8):
-            return f"a JPEG of {bits} bits a channel, and only 8 are read; convert it to a 16-bit PNG"
+            return f"a JPEG of {bits} bits a channel, but only 8 are supported; convert it to a 16-bit PNG"
     if is_tiff(data):
         layout = _describe_tiff(data)
         if layout.endswith(_SENSOR):
             return f"a TIFF of {layout}, which is a camera's raw sensor data; develop it to PNG or JPEG"
         if data[:4] == b"MM\x00+":
-            return f"a BigTIFF of {layout} in big-endian order, which is not read; store it as a plain TIFF"
+            return f"a BigTIFF of {layout} in big-endian order, which is not supported; store it as a plain TIFF"
         if layout:
-            return f"a TIFF of {layout}, which is not read; convert it to gray or RGB of 8 or 16 bits"
+            return f"a TIFF of {layout}, which is not supported; convert it to gray or RGB of 8 or 16 bits"
     kind = find_heif(data)
     if kind == "avif":
         return (
@@ -79,7 +79,7 @@ def _find_jpeg_bits(data: bytes) -> int | None:
 
 
 def _describe_tiff(data: bytes) -> str:
-    from shards.pictures.tiff_pages import pick_page, read_pages  # late, as in decode
+    from shards.pictures.tiff_pages import pick_page, read_pages  # late import, as in decode
 
     pages = read_pages(pick_page(data)[0])
     if not pages:

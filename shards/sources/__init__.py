@@ -1,1 +1,1 @@
-"""Which pictures there are: folders, archives, lists, foreign tars; all become one SourceList."""
+"""Where pictures come from: folders, archives, lists, foreign tars; each becomes a SourceList."""

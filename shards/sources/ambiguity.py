@@ -1,4 +1,4 @@
-"""Class folders that all hold the same folders: splits or classes of their own, or masks beside pictures."""
+"""Class folders with the same subfolders: these may be splits, the actual classes, or masks beside pictures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _SHOWN = 3
 
 
 def refuse_same_inside(where: Path, pattern: Pattern, inside: Mapping[str, Collection[str]]) -> None:
-    """Raise where what lies in the class folders may mean something.
+    """Raise if subfolders of the class folders may have a meaning.
 
     Args:
-        where: What the message calls the whole.
-        pattern: How the folders are read so far.
-        inside: By class, the names of the folders right below it, `` for pictures that lie in the class itself.
+        where: The source, for the error message.
+        pattern: The meaning of the folders so far.
+        inside: Class -> names of the folders directly in it, `` for pictures directly in the class.
 
     Raises:
-        UsageError: All classes hold the same two or more folders, one holds splits, or one holds masks beside
-            pictures. The sentence has an option for each reading.
+        UsageError: All classes have the same two or more subfolders, or one has splits, or one has masks beside
+            pictures. The message has an option for each reading.
     """
-    if len(inside) < 2:  # no classes yet: a folder around the real one
+    if len(inside) < 2:  # no classes yet: a folder around the actual ones
         return
     folders = {label: {name for name in names if name} for label, names in inside.items()}
     masked = [label for label, names in folders.items() if len(inside[label]) > 1 and _name_masks(names)]
@@ -41,8 +41,8 @@ def refuse_same_inside(where: Path, pattern: Pattern, inside: Mapping[str, Colle
     readings = _spell_readings(pattern, sorted(inside), names, bool(split), any("" in inside[each] for each in labels))
     count = "all classes hold" if len(common) > 1 else f"the class '{labels[0]}' holds"
     raise UsageError(
-        f"{where}: {count} the {'same ' if len(common) > 1 else ''}subfolders {_list(names)}, so it is not clear what "
-        f"these are: {readings}"
+        f"{where}: {count} the {'same ' if len(common) > 1 else ''}subfolders {_list(names)}, whose meaning is "
+        f"unclear: {readings}"
     )
 
 
@@ -59,20 +59,20 @@ def _spell_readings(
     pattern: Pattern, labels: Collection[str], names: Collection[str], splits: bool, direct: bool
 ) -> str:
     path, classes = "/".join(pattern.words), _list(labels)
-    whole = f"--layout {path}/... for the classes {classes} with all that lies in them"
+    whole = f"--layout {path}/... for the classes {classes} with everything below them"
     if splits:
         return f"give --layout {path}/split for the classes {classes} in the splits {_list(names)}, or {whole}"
     masks = _name_masks(names)
     ordered = [name for name in names if name not in masks] + masks
     taken = "--layout " + shlex.quote(f"{path}/." if direct else f"{path}/{ordered[0]}")
-    each = "only what lies right in them" if direct else f"only what lies in '{ordered[0]}'"
+    each = "only the pictures directly in them" if direct else f"only the pictures in '{ordered[0]}'"
     one = f"{taken} for the classes {classes} with {each}"
     if masks:
         return f"give {one}, or {whole}"
     above = path.replace("class", "any")
     return (
-        f"give --layout {above}/class for the classes {_list(names)}, {whole}, or {one}; folders that are splits are "
-        "named train, val and test"
+        f"give --layout {above}/class for the classes {_list(names)}, {whole}, or {one}; folders that are splits "
+        "must be named train, val and test"
     )
 
 

@@ -24,9 +24,9 @@ from shards.sources.zips import Listed, ZipStore, list_zip
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that has been passed over, and what hands out its files.
+    """A scanned archive, with the store that reads its files.
 
-    holds_samples: it is a tar whose pictures have their labels beside them.
+    holds_samples: whether it is a tar with labels beside its pictures.
     """
 
     path: Path
@@ -43,14 +43,14 @@ def list_archive(
     incomplete: bool = False,
     encoding: str | None = None,
 ) -> SourceList:
-    """Return the pictures in an archive; folders in it mean what they mean on disk, one around all of them nothing.
+    """Return the pictures in an archive; folders mean what they mean on disk, but one around all of them is ignored.
 
-    An uncompressed tar whose pictures have their labels beside them is a WebDataset shard, unless the user says what
-    its folders mean. encoding: as for `scan_archive`.
+    An uncompressed tar with labels beside its pictures is a WebDataset shard, unless the user gives the meaning of its
+    folders. encoding: as for `scan_archive`.
 
     Raises:
         UsageError: As `lay_out` and `scan_archive`.
-        ShardError: A damaged or encrypted archive, or two pictures of one name.
+        ShardError: A damaged or encrypted archive, or two pictures with one name.
     """
     archive = scan_archive(path, encoding)
     if archive.holds_samples and pattern is None:
@@ -59,15 +59,15 @@ def list_archive(
 
 
 def scan_archive(path: Path, encoding: str | None = None) -> Archive:
-    """Return what an archive holds.
+    """Return the content of an archive.
 
     Args:
         path: Its name ends in one of ARCHIVE_ENDINGS.
-        encoding: Of names that the archive does not say it of; None: guess.
+        encoding: Encoding of names for which the archive declares none; None: guess.
 
     Raises:
-        UsageError: Names that are none in this encoding.
-        ShardError: Damaged, encrypted, or cut short.
+        UsageError: A name that is invalid in this encoding.
+        ShardError: Damaged, encrypted, or truncated.
     """
     if path.name.lower().endswith(".zip"):
         return Archive(path, list_zip(path, encoding), ZipStore(path))
@@ -78,7 +78,7 @@ def scan_archive(path: Path, encoding: str | None = None) -> Archive:
         tar.drain()
     samples = plain and holds_samples(member.name for member in members if member.plain)
     members, notes = _decode(path, members, encoding)
-    # Any change of the archive may be a change of any picture in it.
+    # Any change of the archive may change any picture in it.
     stamp = path.stat().st_mtime_ns
     entries = [
         Entry(member.name, member.size, stamp, member.offset, member.picture) for member in members if member.plain
@@ -133,19 +133,19 @@ def describe_patients(path: Path) -> str:
 
 
 def _look_into(tar: PassedTar, member: Member) -> Member:
-    """Return a member that was yielded last, marked where it is a DICOM file whose name does not say so."""
+    """Return the member yielded last, marked if it is a DICOM file without a telling name."""
     if member.plain and may_be_dicom(member.name) and is_dicom(tar.read_head(member, DICOM_BYTES)):
         return replace(member, picture=True)
     return member
 
 
 def _decode(path: Path, members: list[Member], encoding: str | None) -> tuple[list[Member], list[str]]:
-    """Return the members with their names as text, where the tar holds names that are not UTF-8."""
+    """Decode the members' names, if the tar has names that are not UTF-8."""
     names, notes = [member.name for member in members], list[str]()
     raw = [name.encode("utf-8", "surrogateescape") for name in names]
     if not all(map(str.isprintable, names)) and not _are_utf8(raw):
         names, notes = decode_names(path, raw, "latin-1", encoding)
-    names = use_slashes(names, [False] * len(names))  # a tar does not say on what system it was written
+    names = use_slashes(names, [False] * len(names))  # a tar does not record the operating system
     return [replace(member, name=name) for member, name in zip(members, names, strict=True)], notes
 
 
@@ -158,19 +158,19 @@ def _are_utf8(raw: list[bytes]) -> bool:
 
 
 def refuse_doubles(path: Path, names: Iterable[str]) -> None:
-    """Raise a ShardError when two pictures of an archive have one name."""
+    """Raise a ShardError if two pictures of an archive have the same name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise ShardError(
-                f"{path} holds '{name}' twice, so which one is meant is not known; "
-                "write the archive again from the folder"
+                f"{path} holds '{name}' twice, so it is unknown which one is meant; write the archive again from "
+                "the folder"
             )
         seen.add(name)
 
 
 def describe_links(path: Path, links: list[str]) -> list[str]:
-    """Return a sentence on the links of an archive that may be pictures, where there are such."""
+    """Return a note about links in an archive that may be pictures, if there are any."""
     pictures = sorted(name for name in links if read_ending(name) in ENDINGS)
     if not pictures:
         return []

@@ -1,4 +1,4 @@
-"""File names that archives store in the encoding of the machine that wrote them."""
+"""File names in archives, stored in the encoding of the machine that wrote them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from shards.errors import UsageError
 
 _GUESSES = ("utf-8", "gbk")
-"""In the order in which they are tried: text in gbk is almost never valid utf-8 by chance."""
+"""In the order tried: text in gbk is almost never valid utf-8 by chance."""
 _EXAMPLES = "cp850, cp437, gbk, shift_jis"
 
 
 def check_encoding(name: str) -> str:
-    """Return the name of an encoding of text.
+    """Return the canonical name of a text encoding.
 
     Raises:
-        UsageError: Python knows none of this name.
+        UsageError: Python has no such encoding.
 
     >>> check_encoding("CP850")
     'cp850'
@@ -26,23 +26,23 @@ def check_encoding(name: str) -> str:
         codec = codecs.lookup(name)
         b"a".decode(name)  # some codecs turn bytes into bytes
     except (LookupError, ValueError) as err:
-        raise UsageError(f"--names: no encoding of text is called '{name}'; there are {_EXAMPLES} and others") from err
+        raise UsageError(f"--names: there is no text encoding '{name}'; there are {_EXAMPLES} and others") from err
     return codec.name
 
 
 def decode_names(
     path: Path, raw: Sequence[bytes], fallback: str, encoding: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return names of an archive as text, all in the one encoding that fits them, and a note where it was guessed.
+    """Decode names of an archive, all with the one encoding that fits, and return a note if it was guessed.
 
     Args:
         path: The archive, for the note.
-        raw: Names that the archive does not say the encoding of.
-        fallback: Encoding that can read any bytes.
-        encoding: What the user says that they are in, which is not doubted.
+        raw: Names for which the archive declares no encoding.
+        fallback: An encoding that can decode any bytes.
+        encoding: The user's choice, which is always used.
 
     Raises:
-        UsageError: A name that cannot be read in the encoding that the user says.
+        UsageError: A name that is invalid in the user's encoding.
 
     >>> decode_names(Path("a.zip"), ["正常/1.jpg".encode("gbk")], "cp437")[0]
     ['正常/1.jpg']
@@ -62,10 +62,10 @@ def decode_names(
             continue
         example = next(text for text, name in zip(names, raw, strict=True) if not name.isascii())
         return names, [
-            f"{path} does not say how its names are encoded; they were read as {guess}, which is a guess: '{example}'. "
-            f"If that is wrong, pack with --names and the encoding ({_EXAMPLES})"
+            f"{path} does not declare how its names are encoded; they were read as {guess}, which is a guess: "
+            f"'{example}'. If that is wrong, pack with --names and the encoding ({_EXAMPLES})"
         ]
-    raise AssertionError(f"{fallback} reads any bytes")
+    raise AssertionError(f"{fallback} decodes any bytes")
 
 
 def _decode(path: Path, name: bytes, encoding: str) -> str:
@@ -73,13 +73,14 @@ def _decode(path: Path, name: bytes, encoding: str) -> str:
         return name.decode(encoding)
     except UnicodeDecodeError as err:
         raise UsageError(
-            f"--names {encoding}: {path} has the name {name!r}, which is none in {encoding}; give another encoding, or "
-            "leave --names out to have it guessed"
+            f"--names {encoding}: {path} has the name {name!r}, which is invalid in {encoding}; give another "
+            "encoding, or leave --names out to have it guessed"
         ) from err
 
 
 def _look_chinese(names: Iterable[str]) -> bool:
-    """Say whether most letters beyond ASCII are of the common ones; a western letter takes the one behind it along.
+    """Return whether most non-ASCII letters are common Chinese ones; a western letter misread as gbk absorbs the next
+    one.
 
     >>> _look_chinese(["图片"]), _look_chinese(["Käfer".encode("cp850").decode("gbk")])
     (True, False)
@@ -98,13 +99,13 @@ def _is_common(letter: str) -> bool:
 
 
 def use_slashes(names: Sequence[str], windows: Sequence[bool]) -> list[str]:
-    r"""Return names with `/`, where a program wrote them against the rules with backslashes.
+    r"""Return names with `/` where a program wrongly wrote backslashes.
 
-    No file of Windows has a backslash in its name. Elsewhere it may, and is one in a name that has `/` as well.
+    File names on Windows contain no backslash. Elsewhere they may; in a name that also has `/`, a backslash is kept.
 
     Args:
         names: Of files and folders.
-        windows: Whether each was written on Windows, as far as the archive says.
+        windows: Whether each was written on Windows, as far as the archive declares.
 
     >>> use_slashes(["a\\1.jpg", "b/c\\d.jpg", "b/c\\d.jpg"], [False, False, True])
     ['a/1.jpg', 'b/c\\d.jpg', 'b/c/d.jpg']

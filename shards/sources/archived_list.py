@@ -1,4 +1,4 @@
-"""A list in an archive, as `pictures.zip/labels.csv`, whose pictures lie in the archive as well."""
+"""A list in an archive, given as `pictures.zip/labels.csv`, whose pictures are in the same archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shards.sources.table import read_table
 
 @dataclass(frozen=True)
 class ArchiveFiles:
-    """The files of an archive by name, as seen from one of its folders, '' for the outermost."""
+    """The files of an archive by name, relative to one of its folders, '' for the top."""
 
     path: Path
     store: Store
@@ -42,7 +42,7 @@ class ArchiveFiles:
         return posixpath.normpath(posixpath.join(self.folder, name))
 
     def list_nearby(self) -> Iterator[ArchiveFiles]:
-        """Yield the same files as seen from each folder, this one first."""
+        """Yield the same files relative to each folder, this one first."""
         yield self
         for folder in sorted({posixpath.dirname(name) for name in self.entries}):
             yield replace(self, folder=folder)
@@ -60,16 +60,16 @@ def read_archived_list(
     incomplete: bool = False,
     encoding: str | None = None,
 ) -> SourceList:
-    """Return the pictures of a list in an archive, whose paths are relative to its folder there.
+    """Return the pictures of a list in an archive; its paths are relative to the list's folder there.
 
     Args:
-        path: Of the archive and, behind a slash, the list's name in it.
-        unlabelled, form, settled, incomplete: As for `read_list`; the base folder of the form is one of the archive.
+        path: The archive's path, a slash, and the list's name in it.
+        unlabelled, form, settled, incomplete: As for `read_list`; the base folder of the form is one in the archive.
         encoding: As for `scan_archive`.
 
     Raises:
         UsageError: As `read_list` and `scan_archive`, or no such list.
-        ShardError: A damaged archive, or a picture or the list that is there twice.
+        ShardError: A damaged archive, or one with two files of the list's or a picture's name.
     """
     place, form = next(each for each in path.parents if each.is_file()), form or ListForm()
     archive = scan_archive(place, encoding)
@@ -91,7 +91,7 @@ def read_archived_list(
 
 
 def _find_base(place: Path, usual: str, form: ListForm) -> str:
-    """Return the folder of the archive that paths are relative to; --base names it with the archive or without."""
+    """Return the archive's folder that paths are relative to; --base may name it with or without the archive."""
     if form.base is None:
         return usual
     inside = form.base.relative_to(place) if form.base.is_relative_to(place) else form.base

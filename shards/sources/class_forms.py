@@ -1,4 +1,4 @@
-"""What names have in common that look alike, and the other forms that one path may have."""
+"""A common form for names that look alike, and alternative spellings of a path."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 
 
 def fold_class(name: str) -> str:
-    """Return what two names that look alike have in common: without regard to Unicode's form, case, characters that are
-    not seen and blanks around it, and as a number where it is one.
+    """Return a form that is equal for names that look alike: it ignores Unicode form, case, invisible characters and
+    outer blanks, and compares numbers by value.
 
     >>> [fold_class(name) for name in ("Cat\\u200b ", "cat", "01", "1.0", "l")]
     ['cat', 'cat', '1', '1', 'l']
@@ -22,7 +22,8 @@ def fold_class(name: str) -> str:
 
 
 def list_forms(path: str) -> list[str]:
-    """Return a path as it stands, then with accents composed as most systems write them, then apart as macOS did.
+    """Return a path unchanged, then with composed accents (as on most systems), then with decomposed ones (as on
+    macOS).
 
     >>> [len(form) for form in list_forms("caf\\u00e9")], list_forms("cafe")
     ([4, 5], ['cafe'])

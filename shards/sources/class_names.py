@@ -1,4 +1,4 @@
-"""What people read for each class: `0` -> `正常肺部`."""
+"""Display names of classes: `0` -> `正常肺部`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shards.errors import UsageError
 from shards.sources.table import read_text
 
 _SEPARATORS = ("\t", ",", None)
-"""In the order in which they are tried; None is any run of spaces."""
-_FORMS = "lines such as `0 NAME`, `0,NAME` or `0<tab>NAME`, or a JSON or YAML mapping"
+"""In the order tried; None is any run of spaces."""
+_FORMS = "lines like `0 NAME`, `0,NAME` or `0<tab>NAME`, or a JSON or YAML mapping"
 
 
 def name_classes(path: Path, classes: Sequence[str]) -> list[str]:
-    """Return the display name of each of `classes`.
+    """Return the display name of each class.
 
     Raises:
         UsageError: As `read_class_names`, a class without a name, or a name without a class.
@@ -37,14 +37,15 @@ def name_classes(path: Path, classes: Sequence[str]) -> list[str]:
 
 
 def read_class_names(path: Path, classes: Collection[str] = ()) -> dict[str, str]:
-    """Return display names by class, as a file gives them.
+    """Return display names by class from a file.
 
     Args:
-        path: UTF-8 lines of class and name, split by a tab, a comma or spaces; or a mapping in .json, .yaml or .yml.
-        classes: The classes there are; they settle which separator the lines use.
+        path: UTF-8 lines of class and name, separated by a tab, a comma or spaces; or a mapping in .json, .yaml or
+        .yml.
+        classes: The known classes; they decide which separator the lines use.
 
     Raises:
-        UsageError: No such file, not of these forms, a class named twice, or an empty name.
+        UsageError: No such file, another form, a class named twice, or an empty name.
     """
     if not path.is_file():
         raise UsageError(f"--class-names: no such file: {path}; give {_FORMS}")
@@ -74,18 +75,18 @@ def _read_mapping(path: Path, text: str) -> Iterable[tuple[str, str]]:
 
 
 class _Pairs(list[tuple[Any, Any]]):
-    """A JSON object with its doubles."""
+    """A JSON object with its repeated keys."""
 
 
 def _parse_json(text: str) -> list[tuple[Any, Any]] | None:
-    """Return the pairs of a mapping with its doubles, None for anything else."""
+    """Return the pairs of a mapping, including repeated keys; None for anything else."""
     found = json.loads(text, object_pairs_hook=_Pairs)
     return found if isinstance(found, _Pairs) else None
 
 
 def _parse_yaml(text: str) -> list[tuple[Any, Any]] | None:
-    """Return the same of YAML."""
-    # Composed, not loaded: values stay as they are spelt, where loading makes False of a class called `no`.
+    """Return the same for YAML."""
+    # Composed, not loaded: values stay as spelt, while loading turns a class called `no` into False.
     node = yaml.compose(text, yaml.BaseLoader)
     return [(key.value, value.value) for key, value in node.value] if isinstance(node, yaml.MappingNode) else None
 
@@ -98,6 +99,6 @@ def _read_lines(path: Path, text: str, classes: Collection[str]) -> Iterable[tup
         odd = next((line for line in lines if len(line.split(None, 1)) < 2), lines[0] if lines else "")
         raise UsageError(f"{path}: '{odd}' is not a class and its name; give {_FORMS}")
     stripped = [[(label.strip(), name.strip()) for label, name in reading] for reading in whole]
-    # `n01440764 tench, Tinca tinca` could be split at the comma as well; the classes know better.
+    # `n01440764 tench, Tinca tinca` could also be split at the comma; the known classes decide.
     fitting = (reading for reading in stripped if {label for label, _ in reading} == set(classes))
     return next(fitting, stripped[0])

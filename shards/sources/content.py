@@ -1,4 +1,4 @@
-"""Files whose names do not say that they are pictures: DICOM without an ending, or with the end of a number for one."""
+"""Pictures whose names do not show it: DICOM files without an ending, or with part of a number as ending."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _OTHERS = frozenset({
     ".cls", ".csv", ".gz", ".htm", ".html", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf",
     ".pt", ".pth", ".py", ".tar", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip", ".zst",
 })  # fmt: skip
-"""Endings of files that lie beside pictures and are not opened to see what they are."""
+"""Endings of files beside pictures that are not opened to check their content."""
 
 
 def may_be_dicom(name: str) -> bool:
-    """Say whether a look into a file of this name is worth it.
+    """Return whether a file of this name should be opened to check its content.
 
     >>> [name for name in ("IM-0001", "1.2.840.7", "a.jpg", "notes.txt", "a.dcm") if may_be_dicom(name)]
     ['IM-0001', '1.2.840.7']
@@ -23,7 +23,7 @@ def may_be_dicom(name: str) -> bool:
 
 
 def is_picture(name: str, path: str) -> bool:
-    """Say whether a file is a picture by its name or, where that says nothing, a DICOM file by its first bytes."""
+    """Return whether a file is a picture by its name or, if the name does not show it, DICOM by its first bytes."""
     if not may_be_dicom(name):
         return read_ending(name) in ENDINGS
     try:

@@ -1,4 +1,4 @@
-"""What the name of a file says it is: a picture, an archive, a list, or nothing of ours."""
+"""What a file name means: a picture, an archive, a list, or a file to ignore."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNREAD = frozenset({
     ".lif", ".mha", ".mrxs", ".nd2", ".ndpi", ".nef", ".nii", ".nrrd", ".orf", ".psd", ".raf", ".raw", ".rw2",
     ".svg", ".svs", ".tga", ".vsi", ".xcf",
 })  # fmt: skip
-"""Endings of pictures in formats that are not read."""
+"""Endings of picture formats that are not supported."""
 ARCHIVE_ENDINGS = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
@@ -20,17 +20,17 @@ IGNORED = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "dicomdir", "__macosx", "@eadir", "@tmp", "@recycle",
     "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found", "found.000", "system volume information",
 })  # fmt: skip
-"""Files and folders that operating systems, network drives and DICOM discs leave beside pictures, in lower case."""
+"""Files and folders that operating systems, network drives and DICOM discs put beside pictures, in lower case."""
 SIDECAR = "samples.csv"
 
 
 def is_ignored(part: str) -> bool:
-    """Say whether a file or folder of this name is hidden, or the mark of an operating system."""
+    """Return whether a file or folder of this name is hidden or made by an operating system."""
     return (part.startswith(".") and part not in (".", "..")) or part.lower() in IGNORED
 
 
 def read_ending(name: str) -> str:
-    """Return the ending of a file name in lower case with its dot; `` where there is none.
+    """Return the ending of a file name in lower case with its dot; `` if there is none.
 
     >>> read_ending("a.b/patient.1.JPEG"), read_ending("a.b/LICENSE")
     ('.jpeg', '')

@@ -1,4 +1,4 @@
-"""The one door to pictures: whatever a path is, it becomes a SourceList."""
+"""The only way to pictures: a path of any kind becomes a SourceList."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def find_sources(
     incomplete: bool = False,
     names: str | None = None,
 ) -> SourceList:
-    """Return the pictures that `src` holds, whatever it is.
+    """Return the pictures in `src`, of whatever kind it is.
 
     Args:
         src: Of one of PACKED_KINDS.
         unlabelled: Take all pictures, without labels, as split `all`.
-        layout: What the folders of a folder or an archive mean, see `parse_pattern`; None: their names tell.
+        layout: The meaning of folders in a folder or archive, see `parse_pattern`; None: guessed from their names.
         class_names: File of display names, see `read_class_names`.
         group_regex: See `group_by_regex`.
-        form: What the user says about a list, see `ListForm`.
+        form: The user's description of a list, see `ListForm`.
         alike, drop_empty: See `settle_classes`.
-        incomplete: The classes are those of a bundle: any of them may be missing, in train as well. A source that gives
-            splits and none of them is train is taken for such without a word.
-        names: Encoding of the names in an archive that does not say it; None: guess.
+        incomplete: The classes are those of a bundle: any may be missing, in train as well. Sources with splits but no
+            train are always read this way.
+        names: Encoding of names for which an archive declares none; None: guess.
 
     Raises:
-        UsageError: Nothing there that can be packed, or an option that does not fit it.
+        UsageError: Nothing that can be packed, or an option that does not fit it.
         ShardError: A damaged archive or shard.
         OSError: A folder that cannot be listed.
     """
     pattern = parse_pattern(layout) if layout is not None else None
     if pattern and unlabelled:
-        raise UsageError("--layout says which folders are classes, and --unlabelled takes none; give one of them")
+        raise UsageError("--layout sets which folders are classes, but --unlabelled uses no classes; give one of them")
     load = _choose_loader(src, pattern, form, names)
     how = How(
         unlabelled,
@@ -66,11 +66,11 @@ def find_sources(
     listed = settle_classes(src, listed, alike, drop_empty, one_is_enough=incomplete or external)
     if external and not incomplete:
         splits = " and ".join(sorted({source.split or "" for source in listed.sources}))
-        note = f"{src} gives {splits} without train: a model can be evaluated on the dataset, and none trained on it"
+        note = f"{src} gives {splits} without train: the dataset can be used to evaluate a model, but not to train one"
         listed = replace(listed, notes=[*listed.notes, note])
     if class_names is not None:
         if unlabelled:
-            raise UsageError("--class-names names classes, and --unlabelled leaves none; give one of them")
+            raise UsageError("--class-names names classes, but --unlabelled uses no classes; give one of them")
         listed = replace(listed, display_names=name_classes(class_names, listed.classes))
     return group_by_regex(listed, group_regex) if group_regex else listed
 
@@ -78,7 +78,7 @@ def find_sources(
 def _choose_loader(
     src: Path, pattern: Pattern | None, form: ListForm | None, names: str | None
 ) -> Callable[[Path, How], SourceList]:
-    """Return what lists the pictures of a path, once the options fit what it is."""
+    """Return the function that lists a path's pictures, after checking options against its kind."""
     kind = find_kind(str(src))
     if not src.exists() and (kind is None or not kind.in_archive):
         raise UsageError(f"no such folder: {src}; give a folder that holds one subfolder of pictures per class")
@@ -86,9 +86,11 @@ def _choose_loader(
         endings = ", ".join(ending for kind in reversed(PACKED_KINDS) for ending in kind.endings)
         raise UsageError(f"{src} is neither a folder nor a file that can be packed ({endings})")
     if pattern is not None and kind.no_layout:
-        raise UsageError(f"--layout says what folders of pictures mean, and {src} is {kind.no_layout}; leave it out")
+        raise UsageError(f"--layout sets what folders of pictures mean, but {src} is {kind.no_layout}; leave it out")
     if form is not None and not kind.is_list and (option := form.name_given()):
-        raise UsageError(f"{option} says how a list is read, and {src} is none; give a .csv, or drop the option")
+        raise UsageError(f"{option} sets how a list is read, but {src} is not a list; give a .csv, or drop the option")
     if names is not None and not kind.in_archive:
-        raise UsageError(f"--names says how the names in an archive are encoded, and {src} is none; leave it out")
+        raise UsageError(
+            f"--names sets how the names in an archive are encoded, but {src} is not an archive; leave it out"
+        )
     return kind.load

@@ -23,8 +23,8 @@ from shards.sources.walk import Identity, identify, is_folder
 
 @dataclass
 class Scan:
-    """The visible files below a folder, and its folders. unusable: pictures by name, and links that may be folders,
-    behind which nothing is, with the reason."""
+    """The visible files and folders below a folder. unusable: names of pictures, and of links that may be folders,
+    behind which there is no file, with the reason."""
 
     entries: list[Entry] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -34,20 +34,21 @@ class Scan:
 def list_folder(
     root: Path, scan: Scan, *, unlabelled: bool = False, pattern: Pattern | None = None, incomplete: bool = False
 ) -> SourceList:
-    """Return the pictures that a scan of `root` found, sorted by name, so that any machine lists them alike.
+    """Return the pictures found by a scan of `root`, sorted by name, so that every machine lists them in the same
+    order.
 
-    A file `samples.csv` in `root` with columns path and weight, group or both gives single pictures a weight in the
-    loss and a group. The group of a DICOM file is its PatientID.
+    A file `samples.csv` in `root` with columns path and weight, group or both sets the loss weight and group of single
+    pictures. The group of a DICOM file is its PatientID.
 
     Raises:
-        UsageError: As `lay_out`, or a wrong `samples.csv`.
+        UsageError: As `lay_out`, or an invalid `samples.csv`.
     """
     layout = lay_out(
         root, scan.entries, unlabelled=unlabelled, pattern=pattern, folders=scan.folders, incomplete=incomplete
     )
     store = FolderStore(root)
-    sources, told = apply_sidecar(root, group_patients(store, layout.sources))
-    notes = layout.notes + told + _describe_unusable(scan)
+    sources, more = apply_sidecar(root, group_patients(store, layout.sources))
+    notes = layout.notes + more + _describe_unusable(scan)
     return SourceList(
         sources,
         layout.classes,
@@ -65,12 +66,12 @@ def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None
     """Return the visible files below `root`; symbolic links are followed.
 
     Args:
-        unlabelled: No folder means anything.
-        pattern: What the folders mean, where the user says it.
+        unlabelled: Folders have no meaning.
+        pattern: The meaning of folders, if the user gives it.
 
     Raises:
         UsageError: No such folder, or a name that is not UTF-8.
-        OSError: A folder that cannot be listed: what lies in it would be missed without a word.
+        OSError: A folder that cannot be listed: its pictures would be missed silently.
     """
     if not root.is_dir():
         raise UsageError(f"no such folder: {root}; give a folder that holds one subfolder of pictures per class")
@@ -95,9 +96,9 @@ def scan_folder(root: Path, *, unlabelled: bool = False, pattern: Pattern | None
 
 
 class _Walk:
-    """Visits visible files. In each scope (a class folder) a real folder is visited once, by whatever links.
+    """Visits visible files. In each scope (a class folder), a real folder is visited once despite several links.
 
-    A link back to a folder above is not followed: it would bring the pictures of all other classes in.
+    A link back to a folder above is not followed: it would bring in the pictures of all other classes.
     """
 
     def __init__(self, root: Path, take: Callable[[str, os.DirEntry[str]], None], enter: Callable[[str], None]) -> None:
@@ -106,7 +107,7 @@ class _Walk:
         self._above: set[Identity] = {identify(os.fspath(folder)) for folder in above}
 
     def walk_root(self, levels: int | None) -> None:
-        """Visit all. A folder so many levels down is a scope; None: a class folder is, as names of splits tell."""
+        """Visit all files. Folders `levels` down are scopes; None: class folders are, found by names of splits."""
         tops = self._visit("", self._root)
         splits = read_splits([name for name, _ in tops], affixes=True)
         for name, folder in tops:
@@ -131,7 +132,7 @@ class _Walk:
             self._walk(inner, path, seen)
 
     def _visit(self, prefix: str, folder: str) -> list[tuple[str, str]]:
-        """Take the files of one folder and return name and path of its subfolders in order."""
+        """Take the files of one folder; return names and paths of its subfolders in order."""
         folders = []
         with os.scandir(folder) as listing:
             for found in listing:
@@ -161,22 +162,24 @@ def _describe_unusable(scan: Scan) -> list[str]:
     name, reason = scan.unusable[0]
     names = count_things(len(scan.unusable), "name is", "names are")
     return [
-        f"{names} left out, because there is no file behind ('{name}': {reason}); "
-        "restore what the links point to, or remove them"
+        f"{names} left out, because they lead to no file ('{name}': {reason}); restore what the links point to, or "
+        "remove them"
     ]
 
 
 def group_patients(store: FolderStore, sources: list[Source]) -> list[Source]:
-    """Return the sources with the PatientID of each DICOM file as its group, where it has none yet.
+    """Return the sources with the PatientID of each DICOM file as its group, unless it already has one.
 
     Raises:
-        UsageError: There are DICOM files, and the library that reads them is not installed.
+        UsageError: There are DICOM files, but the library that reads them is not installed.
     """
     return [_group_patient(store, source) if is_dicom_name(source.name) else source for source in sources]
 
 
 def is_dicom_name(name: str) -> bool:
-    """Say whether a picture of this name is DICOM: its ending says so, or says nothing, so that its content did."""
+    """Return whether a picture is DICOM by its name: a DICOM ending, or none of a picture, so that its content
+    decided.
+    """
     ending = read_ending(name)
     return ending in DICOM_ENDINGS or ending not in ENDINGS
 
@@ -188,7 +191,7 @@ def _group_patient(store: FolderStore, source: Source) -> Source:
         return source
     try:
         return replace(source, group=read_patient(store.root / source.name))
-    except (ShardError, OSError):  # no DICOM, whatever its ending says: the audit will name it
+    except (ShardError, OSError):  # not DICOM despite its ending: the audit will report it
         return source
 
 

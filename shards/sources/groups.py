@@ -1,4 +1,4 @@
-"""What must not be torn apart by a split, told by the names of the pictures."""
+"""Groups that a split must keep together, found in picture names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from shards.sources.model import Source, SourceList
 
 
 def group_by_regex(listed: SourceList, pattern: str) -> SourceList:
-    """Return the list with the group that `pattern` finds in each name: its first capture group, or the whole match.
+    """Return the list with groups found by `pattern` in each name: its first capture group, or the whole match.
 
-    A picture in which nothing is found keeps the group that it had.
+    A picture whose name does not match keeps its group.
 
     Raises:
-        UsageError: Not a regular expression, or one that finds nothing in any name.
+        UsageError: Not a regular expression, or one that matches no name.
     """
     try:
         compiled = re.compile(pattern)
@@ -37,7 +37,7 @@ def group_by_regex(listed: SourceList, pattern: str) -> SourceList:
         )
     replaced = sum(bool(group and source.group) for source, group in zip(listed.sources, found, strict=True))
     if replaced:
-        notes.append(f"--group-regex takes the place of {replaced:,} groups that the source gives")
+        notes.append(f"--group-regex replaces {replaced:,} groups that the source gives")
     return replace(listed, sources=sources, notes=notes, gives=listed.gives | {"group"})
 
 

@@ -1,4 +1,4 @@
-"""The names of columns as people spell them: blanks and case aside, slips of the keyboard, other words of the field."""
+"""Column names as people spell them: with blanks and other case, typing errors, or synonyms."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import unicodedata
 from collections.abc import Sequence
 
 ROLES = ("path", "label", "split", "group", "weight")
-"""What a column can be to `pack`, which is also its name."""
+"""The roles of columns for `pack`, which are also their standard names."""
 
 _WIDTHLESS = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\u2800\u3164\ufeff\uffa0"
 )
-"""Signs that nobody sees and that `str.strip` leaves: joiners, marks of direction or of a file's beginning, fillers."""
+"""Invisible characters that `str.strip` keeps: joiners, direction marks, byte order marks, fillers."""
 _SPACES = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""What `str.strip` takes."""
+"""Characters that `str.strip` removes."""
 BLANKS = _WIDTHLESS + _SPACES
-"""What `trim` takes."""
+"""Characters that `trim` removes."""
 _UNSEEN = str.maketrans("", "", _WIDTHLESS)
 
 _OTHER_WORDS = {
@@ -43,11 +43,11 @@ _OTHER_WORDS = {
     "weight": "sampleweight imageweight exampleweight instanceweight lossweight",
 }
 _NO_SLIPS = frozenset({"height"})
-"""One letter away from `weight`, and a word of its own in tables of pictures."""
+"""One letter away from `weight`, but a common column of picture tables."""
 
 
 def trim(text: str) -> str:
-    """Return text without blanks at its ends: all those of Unicode, and signs without width.
+    """Return text without Unicode blanks and zero-width characters at its ends.
 
     >>> trim("\\ufeff label\\u00a0"), trim("\\u200btrain ")
     ('label', 'train')
@@ -56,7 +56,7 @@ def trim(text: str) -> str:
 
 
 def clean(name: str) -> str:
-    """Return a name as one sees it.
+    """Return a name as it looks: trimmed, without invisible characters.
 
     >>> clean(" la\\u200bbel")
     'label'
@@ -65,7 +65,7 @@ def clean(name: str) -> str:
 
 
 def fold(name: str) -> str:
-    """Return what names that differ in blanks, case and width have in common.
+    """Return a form that is equal for names that differ only in blanks, case and width.
 
     >>> fold(" Label"), fold("\uff30\uff41\uff54\uff48")
     ('label', 'path')
@@ -74,7 +74,7 @@ def fold(name: str) -> str:
 
 
 def find_column(names: Sequence[str], wanted: str) -> list[int]:
-    """Return the positions of the name that is wanted: spelt like that, else as one sees it, else folded.
+    """Return the positions of the wanted name: with the same spelling, else the same look, else the same folded form.
 
     >>> find_column(["Label", "label"], "label"), find_column([" label", "Label"], "label")
     ([1], [0])
@@ -87,7 +87,7 @@ def find_column(names: Sequence[str], wanted: str) -> list[int]:
 
 
 def rank_near(name: str, role: str) -> int | None:
-    """Return how near a name is to that of a role: 0 a slip or a plural, 1 and more another word; None not at all.
+    """Return how close a name is to a role: 0 for a typing error or a plural, 1 and more for a synonym; else None.
 
     >>> [rank_near(name, "split") for name in ("spilt", "Splits", "subset", "my_split", "site")]
     [0, 0, 1, 0, None]
@@ -103,7 +103,7 @@ def rank_near(name: str, role: str) -> int | None:
 
 
 def _is_slip(key: str, role: str) -> bool:
-    """Say whether a word is the role but for one letter that is missing, too many, another, or swapped.
+    """Return whether a word is the role, or differs by one letter: missing, extra, replaced, or two swapped.
 
     >>> [_is_slip(key, "label") for key in ("label", "lable", "labell", "lael", "lavel", "level", "table")]
     [True, True, True, True, True, False, False]

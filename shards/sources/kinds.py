@@ -1,6 +1,6 @@
-"""What a path may be: a row for each kind of source. Help, refusals and tests read the table.
+"""The kinds of source, one row each. Help, error messages and tests read the table.
 
-A path is of the first kind, from the top of the table, that recognises it.
+A path is of the first kind, from the top, that recognises it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shards.sources.walk import walk_files, walk_pictures
 
 @dataclass(frozen=True)
 class How:
-    """How a source is to be read, see `find_sources`; settled: roles of a list that another option fills. names: the
+    """How to read a source, see `find_sources`; settled: roles of a list's columns that another option fills; names:
     encoding of the names in an archive."""
 
     unlabelled: bool = False
@@ -40,28 +40,28 @@ class Kind:
 
     name: str
     summary: str
-    """What it is, for help and refusals: "a .zip"."""
+    """What it is, for help and error messages: "a .zip"."""
     recognises: Callable[[str], bool]
-    """Says whether a path is of this kind; rows above have said no."""
+    """Returns whether a path is of this kind, given that no kind above recognises it."""
     load: Callable[[Path, How], SourceList] | None = None
-    """Lists its pictures; None: it has no labels to be packed by, and `trainer.predict` alone reads it."""
+    """Lists its pictures; None: it has no labels, so that only `trainer.predict` reads it."""
     endings: tuple[str, ...] = ()
-    """Of files of this kind."""
+    """Endings of its files."""
     no_layout: str = ""
-    """Why --layout says nothing of it: what it is instead of folders that mean something."""
+    """For kinds without meaningful folders, to which --layout does not apply: what the kind is instead."""
     is_list: bool = False
-    """Its pictures lie elsewhere, and a ListForm says how it is read."""
+    """Its pictures are elsewhere, and a ListForm sets how it is read."""
     in_archive: bool = False
-    """Its files have the names that an archive gives them, of which `How.names` says the encoding."""
+    """Its names come from an archive; `How.names` is their encoding."""
 
 
 def find_kind(path: str) -> Kind | None:
-    """Return what a path is, None for what is not there and for a file of no kind."""
+    """Return the kind of a path, None for a missing path or a file of no kind."""
     return next((kind for kind in KINDS if kind.recognises(path)), None)
 
 
 def name_kind(name: str) -> Kind | None:
-    """Return the kind of file that a name says, wherever the file lies.
+    """Return the kind that a file name indicates, wherever the file is.
 
     >>> name_kind("s3://bucket/a.TAR.gz").name, name_kind("a.csv").is_list, name_kind("a.rar")
     ('archive', True, None)
@@ -70,12 +70,12 @@ def name_kind(name: str) -> Kind | None:
 
 
 def describe(kinds: Sequence[Kind]) -> str:
-    """Return what kinds there are in words, the most general one, which is asked last, first."""
+    """Return the kinds in words, the most general, which is last in the table, first."""
     return "; ".join(kind.summary for kind in reversed(kinds))
 
 
 def _load_folder(src: Path, how: How) -> SourceList:
-    from shards.sources.folder import list_folder, scan_folder  # late, here and below: pyarrow and codecs
+    from shards.sources.folder import list_folder, scan_folder  # late imports, here and below: pyarrow and codecs
     from shards.sources.table import find_lists
 
     scan = scan_folder(src, unlabelled=how.unlabelled, pattern=how.pattern)
@@ -127,7 +127,7 @@ def _load_archived_list(src: Path, how: How) -> SourceList:
 
 
 def _is_archived_list(path: str) -> bool:
-    """Say whether a path goes through the file of an archive to a list; no file is there, so nothing else takes it."""
+    """Return whether a path leads through an archive file to a list; since no such file exists, no other kind fits."""
     if not path.lower().endswith(LIST_ENDINGS) or os.path.exists(path):
         return False
     folders = (str(folder) for folder in Path(path).parents)
@@ -156,21 +156,23 @@ def _is_file(endings: tuple[str, ...], path: str) -> bool:
 
 
 _PICTURES = tuple(sorted(ENDINGS))
-_TARS = "a folder of tars, in which each picture has its label beside it"
+_TARS = "a folder of tars with a label beside each picture"
 
 KINDS = (
     Kind("uri", "s3:// or gs:// of a packed dataset or of plain pictures, http(s):// of a packed dataset or of one "
-         "picture", is_uri),
+                "picture", is_uri),
     Kind("glob", "a glob in quotes", _is_glob),
-    Kind("list", "a .csv, .tsv or .parquet list with a column path, for labels label", partial(_is_file, LIST_ENDINGS),
-         _load_list, LIST_ENDINGS, no_layout="a list, whose columns say class and split", is_list=True),
+    Kind("list", (
+        "a .csv, .tsv or .parquet list with a column path, and for labels a column label"
+    ), partial(_is_file, LIST_ENDINGS),
+         _load_list, LIST_ENDINGS, no_layout="a list, whose columns give class and split", is_list=True),
     Kind("archived list", "archive.zip/list.csv for a list in an archive", _is_archived_list, _load_archived_list,
-         no_layout="a list, whose columns say class and split", is_list=True, in_archive=True),
+         no_layout="a list, whose columns give class and split", is_list=True, in_archive=True),
     Kind("archive", "a .zip or .tar(.gz/.bz2/.xz/.zst) of such a folder, or a WebDataset tar",
          partial(_is_file, ARCHIVE_ENDINGS), _load_archive, ARCHIVE_ENDINGS, in_archive=True),
     Kind("dataset", "a packed dataset", _is_split_or_dataset, _load_tars, no_layout=_TARS),
     Kind("tars", "a folder of WebDataset tars", _holds_tars_alone, _load_tars, no_layout=_TARS),
-    Kind("folder", "a folder of pictures, for labels in class folders or in train/val/test above those",
+    Kind("folder", "a folder of pictures; for labels, in class folders, which may be inside train, val and test",
          os.path.isdir, _load_folder),
     Kind("picture", "a picture", partial(_is_file, _PICTURES), endings=_PICTURES),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Labels as lists write them: one a cell, several between separators, `['cat', 'dog']`, or columns of 0 and 1."""
+"""Labels in the cells of a list: one per cell, several with separators, `['cat', 'dog']`, or columns of 0 and 1."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _Labels = tuple[str, ...]
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _TRUTHS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _FLAGS = frozenset({"true", "false", "-1", "-1.", "-1.0", "0.", "1.", *"01", "0.0", "1.0"})
-"""What stands in a vector of 0 and 1: truth values as well, and -1 for what nobody is sure of."""
+"""Values in a vector of 0 and 1, including truth values, and -1 for uncertain."""
 _PERHAPS = (",", "/", "+", "&", " ")
-"""May separate labels, and stands in the names of many classes as well."""
+"""May separate labels, but also occur in the names of many classes."""
 
 
 def read_label_cells(path: Path, numbers: Sequence[int], cells: Sequence[str], form: str | None) -> list[_Labels]:
     """Return the labels of each row, none for an empty cell; form: see `ListForm.labels`.
 
     Raises:
-        UsageError: A row that is not of the form or, without one, of two forms.
+        UsageError: A row that does not have the form or, without a form, may have two.
     """
     if form is None:
         _refuse_ambiguous(path, numbers, cells)
@@ -45,37 +45,38 @@ def read_label_cells(path: Path, numbers: Sequence[int], cells: Sequence[str], f
 
 
 def find_empty(path: Path, numbers: Sequence[int], labels: Sequence[_Labels], *, allowed: bool, one_hot: bool) -> int:
-    """Return how many rows have no label: pictures of none of the classes, where pictures have several or none.
+    """Return how many rows have no label: pictures of none of the classes, if pictures may have several labels or none.
 
     Args:
         path: The list.
-        numbers: Of its rows.
-        labels: Of each.
-        allowed: Take them, though no row has several labels.
-        one_hot: Whether columns of 0 and 1 say the labels.
+        numbers: Row numbers.
+        labels: Labels of each row.
+        allowed: Accept them even if no row has several labels.
+        one_hot: Whether labels come from columns of 0 and 1.
 
     Raises:
-        UsageError: There are some, and each other row has one label, so that they may have been forgotten.
+        UsageError: Some rows have no label and all others have one, so that labels may have been forgotten.
     """
     empty = [number for number, each in zip(numbers, labels, strict=True) if not each]
     if len(empty) == len(labels):
-        raise UsageError(f"{path} has no label in any row; write them, or give --unlabelled")
+        raise UsageError(f"{path} has no label in any row; add labels, or give --unlabelled")
     if not empty or allowed or any(len(each) > 1 for each in labels):
         return len(empty)
     raise UsageError(
-        f"{path} row {empty[0]} has {'a 1 in none of the columns of --one-hot' if one_hot else 'no label'}, and no row "
-        "has several; write one, drop the row, give --empty-labels where it shows none of the classes, or --unlabelled "
-        "to take labels from none"
+        f"{path} row {empty[0]} has {'a 1 in none of the columns of --one-hot' if one_hot else 'no label'}, and no "
+        "row has several; add one, drop the row, give --empty-labels if it shows none of the classes, or "
+        "--unlabelled to use no labels"
     )
 
 
 def refuse_vectors(path: Path, numbers: Sequence[int], cells: Iterable[str]) -> None:
-    """Raise a UsageError where all cells are vectors of 0 and 1 of one length, two or more: no lists of labels.
+    """Raise a UsageError if all cells are vectors of 0 and 1 of one length (two or more), which are not lists of
+    labels.
 
     Args:
         path: The list.
-        numbers: Of its rows.
-        cells: The column as text, of which no more is read than is needed; empty cells do not count.
+        numbers: Row numbers.
+        cells: The column as text, read only as far as needed; empty cells are ignored.
     """
     first: tuple[int, str] | None = None
     lengths: set[int] = set()
@@ -89,13 +90,13 @@ def refuse_vectors(path: Path, numbers: Sequence[int], cells: Iterable[str]) -> 
     if first:
         raise UsageError(
             f"{path} row {first[0]}: '{first[1]}' is a vector of 0 and 1, as are the labels of all rows; write a "
-            "column of 0 and 1 for each class and name these with --one-hot NAME,NAME, or give "
-            f"--labels-as {ONE} to take each vector as a class of this name"
+            f"column of 0 and 1 for each class and name these with --one-hot NAME,NAME, or give --labels-as {ONE} "
+            "to use each vector as a class name"
         )
 
 
 def _measure_vector(cell: str) -> int:
-    """Return how many values a vector of 0 and 1 has, 0 where a cell is none.
+    """Return the length of a vector of 0 and 1, 0 if the cell is not one.
 
     >>> [_measure_vector(cell) for cell in ("[1 0]", "1;0;0", "[true]", "['0', '1']", "[0, 2]", "cat")]
     [2, 3, 1, 0, 0, 0]
@@ -106,7 +107,7 @@ def _measure_vector(cell: str) -> int:
 
 
 def find_unseen(classes: Iterable[str], labels: Iterable[_Labels]) -> list[str]:
-    """Return which classes no picture has."""
+    """Return the classes without pictures."""
     left = dict.fromkeys(classes)
     for each in labels:
         for label in each:
@@ -117,7 +118,7 @@ def find_unseen(classes: Iterable[str], labels: Iterable[_Labels]) -> list[str]:
 
 
 def read_one_hot(path: Path, numbers: Sequence[int], columns: Mapping[str, Sequence[str]]) -> list[_Labels]:
-    """Return as labels of each row the classes whose columns hold a 1, none for a row of zeros.
+    """Return as labels of each row the classes whose columns have a 1, none for a row of zeros.
 
     Raises:
         UsageError: A value that is neither 0 nor 1.
@@ -147,17 +148,17 @@ def _split_at(separator: str) -> Callable[[str], _Labels]:
 
 
 def _read_list(cell: str) -> _Labels:
-    """Return the items of a list as Python, JSON or NumPy write it.
+    """Return the items of a list in Python, JSON or NumPy notation.
 
     >>> _read_list("['it', \\"dog's\\"]"), _read_list('["a, b"]'), _read_list("['a' 'b']"), _read_list("[a b, 3]")
     (('it', "dog's"), ('a, b',), ('a', 'b'), ('a b', '3'))
 
     Raises:
-        ValueError: It is none, or an item stands in it twice, as 0 does in a vector of zeros and ones.
+        ValueError: Not a list, or an item occurs twice, like 0 in a vector of zeros and ones.
     """
     inside = _strip_brackets(cell) if trim(cell) else ""
     if inside is None:
-        raise ValueError("is no list such as ['cat', 'dog'], which --labels-as list says that every label is")
+        raise ValueError("is not a list like ['cat', 'dog'], which --labels-as list requires")
     if "'" in inside or '"' in inside:
         if re.sub(r"[\s,]", "", _QUOTED.sub("", inside)):
             raise ValueError("cannot be read as a list; put each of its labels into quotes")
@@ -167,7 +168,7 @@ def _read_list(cell: str) -> _Labels:
     else:
         items = [trim(part) for part in inside.split(",")]
     if len(set(items)) < len(items):
-        raise ValueError("holds a label twice; if it is a vector of 0 and 1, give columns of these to --one-hot")
+        raise ValueError("has a label twice; if it is a vector of 0 and 1, give columns of these to --one-hot")
     return tuple(item for item in items if item)
 
 
@@ -177,11 +178,11 @@ def _strip_brackets(cell: str) -> str | None:
 
 
 def _refuse_ambiguous(path: Path, numbers: Sequence[int], cells: Sequence[str]) -> None:
-    """Raise a UsageError where a cell is one class as it stands, and may well be meant as several."""
+    """Raise a UsageError if a cell is read as one class but may well mean several."""
     known = {cell: _split_at(SEPARATOR)(cell) for cell in cells}
     whole = {label for labels in known.values() for label in labels}
     listed = Counter(part for label in whole if "," in label for part in _split_at(",")(label))
-    # Of what commas separate it is enough that each comes in two different cells: tags seldom stand alone.
+    # Parts between commas need only occur in two different cells: tags seldom stand alone.
     tags = {part for part, count in listed.items() if count > 1}
     forms = {cell: _find_form(cell, labels, whole, tags) for cell, labels in known.items()}
     for number, cell in zip(numbers, cells, strict=True):
@@ -193,7 +194,7 @@ def _refuse_ambiguous(path: Path, numbers: Sequence[int], cells: Sequence[str]) 
 
 
 def _find_form(cell: str, labels: _Labels, whole: set[str], tags: set[str]) -> str | None:
-    """Return as what a cell could be read as several: a list, or parts that are classes in other rows."""
+    """Return the form by which a cell could be several labels: a list, or parts that are classes in other rows."""
     inside = _strip_brackets(cell)
     if inside is not None and (trim(cell)[0] == "[" or "'" in inside or '"' in inside):
         return LISTS

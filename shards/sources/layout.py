@@ -1,4 +1,4 @@
-"""What the names of files say: which are pictures, in which class and which split. No file is touched."""
+"""Pictures, classes and splits by file names alone; no file is opened."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from shards.sources.split_words import is_split_word
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a folder or an archive: its name with `/`; size, stamp and offset as in `Source`.
+    """One file of a folder or archive: its name with `/`; size, stamp and offset as in `Source`.
 
-    picture: whether it is one by its content, whatever its name says.
+    picture: whether it is a picture by its content, whatever its name.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """Pictures in the order of their names, sorted classes, files left out by ending, and sentences for the user.
+    """Pictures sorted by name, sorted classes, files left out by ending, and notes for the user.
 
-    lost: what lies in the class folders without a picture that is read, by their names.
+    lost: name of a class folder without a readable picture -> what is in it.
     """
 
     sources: list[Source]
@@ -55,23 +55,23 @@ def lay_out(
     folders: Iterable[str] = (),
     incomplete: bool = False,
 ) -> Layout:
-    """Return the pictures among `entries` with class and split by their folders.
+    """Return the pictures among `entries`, with class and split by their folders.
 
-    Folders whose names are words for splits are splits; all others are classes, and what lies below a class belongs
-    to it. Pictures that lie in no class folder are left out with a note.
+    Folders named like splits are splits; all others are classes, and everything below a class belongs to it. Pictures
+    outside class folders are left out with a note.
 
     Args:
-        where: What error messages call the whole.
-        entries: Files in any order; hidden ones may be among them.
+        where: The source, for error messages.
+        entries: Files in any order, hidden ones included.
         unlabelled: Take every picture, without a label, as split `all`.
-        wrapped: A folder that holds all class or split folders is passed over, as archives have one.
-        pattern: What the folders mean, where the user says it.
-        folders: Names of folders, as far as they are known; empty ones may be among them.
+        wrapped: Ignore a folder around all class or split folders, as archives have.
+        pattern: The meaning of folders, if the user gives it.
+        folders: Names of folders, as far as known, empty ones included.
         incomplete: Classes may be missing, see `find_sources`.
 
     Raises:
-        UsageError: No pictures, one class only, splits beside classes, classes that differ between splits, or folders
-            that may mean several things.
+        UsageError: No pictures, only one class, splits beside classes, classes that differ between splits, or folders
+            with several possible meanings.
     """
     read = _Folders(where, pattern)
     for entry in entries:
@@ -93,7 +93,7 @@ def lay_out(
 
 
 class _Folders:
-    """Files by the folder that they lie in, since a folder's class and split are worked out once."""
+    """Files by folder; the class and split of a folder are determined once."""
 
     def __init__(self, where: Path, pattern: Pattern | None) -> None:
         self._where, self._pattern = where, pattern
@@ -138,40 +138,40 @@ class _Folders:
         return sources
 
     def _read(self, folders: list[Parts], wrapped: bool) -> int:
-        """Read what the folders with pictures mean; return how many above them mean nothing."""
+        """Determine the meaning of the folders with pictures; return how many levels above them are ignored."""
         deepest = _count_wrappers(folders) if wrapped else 0
         if self._pattern is None:
             self._reading = read_freely(self._where, [parts[deepest:] for parts in folders])
             return deepest
-        for depth in range(deepest, -1, -1):  # the pattern may name a folder around all, or may not
+        for depth in range(deepest, -1, -1):  # the pattern may or may not include a folder around all others
             inner = [parts[depth:] for parts in folders]
             self._reading = read_as(inner, self._pattern)
             if any(map(self._reading.place, inner)):
                 return depth
         raise UsageError(
-            f"{self._where} has no picture in folders as --layout {self._pattern} says"
+            f"{self._where} has no picture in folders that fit --layout {self._pattern}"
             + (f" (the first of {len(folders):,} folders is '{'/'.join(min(folders))}')" if folders else "")
-            + "; correct it, or leave it out to have the folders read by their names"
+            + "; correct it, or leave it out to use the folders' names"
         )
 
     def refuse_wrapper(self, top: str) -> None:
-        """Raise when the one class folder holds several, as unpacked archives do."""
+        """Raise if the only class folder contains several folders, as unpacked archives do."""
         inside = {parts[1] for folder in self._pictures if (parts := self._parts[folder]) and len(parts) > 1}
         if len(inside) > 1:
             raise UsageError(
-                f"{self._where} has one class only, '{top}'; if the folders in it are the classes or splits "
+                f"{self._where} has only one class, '{top}'; if the folders in it are the classes or splits "
                 f"({', '.join(sorted(inside)[:3])}), give {self._where / top}"
             )
 
     def count_others(self) -> dict[str, int]:
-        """Return how many files of each other ending lie where pictures are taken from."""
+        """Return the number of other files by ending, in folders from which pictures are taken."""
         total: Counter[str] = Counter()
         for folder in self._classed:
             total += self._others.get(folder, Counter())
         return dict(sorted(total.items()))
 
     def find_lost(self, folders: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
-        """Return what lies in class folders that are empty, or hold pictures of formats that are not read alone."""
+        """Return the content of class folders that are empty or have only pictures of unsupported formats."""
         inside: dict[str, Counter[str]] = {}
         for folder in {*folders, *self._parts}:
             parts = _read_parts(folder)
@@ -186,7 +186,7 @@ class _Folders:
         }
 
     def describe(self) -> list[str]:
-        """Return how the folders were read where that needs explanation, and what was left out."""
+        """Return notes on unusual readings of folders, and on pictures left out."""
         if not self._loose:
             return self._reading.notes
         lie = count_things(len(self._loose), "picture lies", "pictures lie")
@@ -201,7 +201,7 @@ class _Folders:
         return [*self._reading.notes, loose]
 
     def spell_way_out(self) -> str:
-        """Return what to do where folders were taken for splits that may be classes."""
+        """Return a remedy if folders read as splits may be classes."""
         if not self._reading.guessed:
             return ""
         names = ", ".join(f"'{name}'" for name in sorted(self._reading.splits))
@@ -210,7 +210,7 @@ class _Folders:
     def explain_nothing(self) -> str:
         loose = ""
         if self._loose:
-            loose = f"; {len(self._loose):,} lie in none, such as '{min(self._loose)}'"
+            loose = f"; {len(self._loose):,} are outside class folders, for example '{min(self._loose)}'"
         return (
             f"{self._where} holds no pictures in class folders (looked for {', '.join(sorted(ENDINGS))}){loose}; "
             "put the pictures of each class into a subfolder named after it"
@@ -219,13 +219,13 @@ class _Folders:
 
 
 def _read_parts(folder: str) -> Parts | None:
-    """Return the folders on the way to a file, None where one of them is ignored."""
+    """Return the folders on the way to a file, None if one of them is ignored."""
     parts = tuple(part for part in folder.split("/") if part not in ("", "."))
     return None if any(is_ignored(part) for part in parts) else parts
 
 
 def _count_wrappers(folders: Sequence[Parts]) -> int:
-    """Return how many folders all pictures share above their split or class folders; loose pictures do not count."""
+    """Return the number of folders around all split or class folders; pictures outside them do not count."""
     inside, depth = [parts for parts in folders if parts], 0
     while inside and len({parts[0] for parts in inside}) == 1:
         if is_split_word(inside[0][0]) or all(len(parts) == 1 for parts in inside):
@@ -240,34 +240,38 @@ def _make(entry: Entry, labels: tuple[str, ...], split: str | None) -> Source:
 
 
 def check_classes(where: Path, sources: Sequence[Source], classes: Sequence[str], way_out: str = "") -> None:
-    """Raise a UsageError unless there are two classes or more, and all of them in train where splits are given.
+    """Raise a UsageError unless there are two or more classes, all of them in train if splits are given.
 
-    Where splits are given without train, the pictures are to evaluate a model on: it knows its classes.
+    Splits without train are for evaluating a model, which knows its own classes.
 
-    way_out: Another remedy, to be added to each message.
+    way_out: Another remedy to add to each message.
     """
     if not any(source.split in (None, "train") for source in sources):
         return
     if len(classes) == 1:
-        alone = "" if any(source.split for source in sources) else " (to evaluate one on these alone: --split test=1)"
+        alone = (
+            ""
+            if any(source.split for source in sources)
+            else (" (if they are only to evaluate a model on: --split test=1)")
+        )
         raise UsageError(
-            f"{where} has one class only, '{classes[0]}'; a classifier needs two or more classes{alone}{way_out}"
+            f"{where} has only one class, '{classes[0]}'; a classifier needs two or more classes{alone}{way_out}"
         )
     trained = {label for source in sources if source.split in (None, "train") for label in source.labels}
-    # Those that look like one in train are for `settle_classes`, which joins or refuses them.
+    # Classes that look like one in train are joined or refused by `settle_classes`.
     known = {fold_class(label) for label in trained}
     unseen = sorted(label for label in set(classes) - trained if fold_class(label) not in known)
     if unseen:
         raise UsageError(
-            f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, "
-            f"or correct its name{way_out}"
+            f"class '{unseen[0]}' has no pictures in train, so it cannot be learnt; move pictures of it there, or "
+            f"correct its name{way_out}"
         )
 
 
 def sort_sources(
     where: Path, sources: list[Source], unlabelled: bool, incomplete: bool = False
 ) -> tuple[list[str], bool]:
-    """Sort sources whose labels stand beside them by name; return their classes, and whether one has several labels.
+    """Sort sources with labels beside them by name; return their classes, and whether any has several labels.
 
     Raises:
         UsageError: As `check_classes`, unless they are unlabelled or classes may be missing.
@@ -280,7 +284,7 @@ def sort_sources(
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
-    """Return class names sorted, as numbers where all are: class 10 of somebody's numbering stays behind class 9.
+    """Return class names sorted, numerically if all are numbers: class 10 comes after class 9.
 
     >>> sort_labels(["10", "9", "0"]), sort_labels(["10", "9", "cat"])
     (['0', '9', '10'], ['10', '9', 'cat'])

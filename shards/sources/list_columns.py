@@ -1,4 +1,4 @@
-"""Which columns of a list are path, label, split, group and weight; what is nearly one of them is refused."""
+"""The columns of a list by role: path, label, split, group and weight; near misses are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shards.sources.table import Table
 
 @dataclass(frozen=True)
 class Choice:
-    """places: of the column of each role. one_hot: of the column of each class. notes: sentences for the user."""
+    """places: column of each role. one_hot: column of each class. notes: notes for the user."""
 
     places: Mapping[str, int]
     one_hot: Mapping[str, int]
@@ -26,17 +26,17 @@ class Choice:
 def choose_columns(
     where: object, table: Table, form: ListForm, needed: Sequence[str], settled: Collection[str] = ()
 ) -> Choice:
-    """Return which columns of a table are which, compared without blanks, case and width.
+    """Return the roles of a table's columns; names are compared without blanks, case and width.
 
     Args:
-        where: What error messages call the table.
+        where: The table, for error messages.
         table: The list.
-        form: What the user says, and the roles to look for.
+        form: The user's description of the list, with the roles to look for.
         needed: Roles that must have a column.
-        settled: Roles that something else gives, so that another word for one is no column that was forgotten.
+        settled: Roles that are filled by other means, so that a synonym of one is not reported as forgotten.
 
     Raises:
-        UsageError: A column that is needed and not there, there twice, or nearly there: the sentence has the option.
+        UsageError: A needed column is missing, there twice, or misspelt; the message has the option to give.
     """
     names = table.columns
     given = _find_given(where, names, form)
@@ -78,9 +78,9 @@ def _find_spelt(where: object, names: Sequence[str], form: ListForm, taken: Coll
             continue
         found = [place for place, name in enumerate(names) if fold(name) == role and place not in taken]
         if len(found) > 1:
-            told = [names[place] for place in found if len(find_column(names, names[place])) == 1]
-            or_say = f", or say which with {form.spell({role: told[0]})}" if told else ""
-            raise UsageError(f"{where} has {_show_doubles(names, found)}; keep one of them{or_say}")
+            unique = [names[place] for place in found if len(find_column(names, names[place])) == 1]
+            or_choose = f", or choose one with {form.spell({role: unique[0]})}" if unique else ""
+            raise UsageError(f"{where} has {_show_doubles(names, found)}; keep one of them{or_choose}")
         if found:
             places[role] = found[0]
     return places
@@ -95,7 +95,7 @@ def _refuse_shared(form: ListForm, uses: Iterable[tuple[str, int]]) -> None:
 
 
 def _find_near(table: Table, sought: Sequence[str], free: Sequence[int]) -> dict[str, int]:
-    """Return for each role that is sought the free column that is most likely meant, if any could be."""
+    """Return for each missing role the free column that is most likely meant, if any could be."""
     near: dict[str, int] = {}
     for role in sought:
         left = [place for place in free if place not in near.values() and can_be_named(table.columns, place)]
@@ -123,12 +123,12 @@ def _show_doubles(names: Sequence[str], found: Sequence[int]) -> str:
 def describe_spelt(
     where: object, names: Sequence[str], places: Mapping[str, int], given: Collection[str] = ()
 ) -> list[str]:
-    """Return a note on columns whose names are not those of their roles, but for those that the user has given."""
+    """Return a note on columns with unusual spellings of their roles, except those that the user named."""
     odd = [
         f"{names[place]!r} as {role}" for role, place in places.items() if role not in given and names[place] != role
     ]
-    return [f"{where}: columns are taken in spite of blanks or case: {', '.join(odd)}"] if odd else []
+    return [f"{where}: columns are used despite blanks or case: {', '.join(odd)}"] if odd else []
 
 
 def _describe_free(where: object, names: Sequence[str], free: Sequence[int]) -> list[str]:
-    return [f"{where}: columns that are not used: {show_names([names[place] for place in free])}"] if free else []
+    return [f"{where}: unused columns: {show_names([names[place] for place in free])}"] if free else []

@@ -1,4 +1,4 @@
-"""Where the pictures of a list lie, and how a cell of it names one."""
+"""Locating the files of a list from its cells."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _FOLDERS_LOOKED_INTO = 200
 
 
 class Files(Protocol):
-    """Files that a list may name, by paths relative to a folder of them."""
+    """Files that a list may name, by paths relative to a folder."""
 
     @property
     def root(self) -> Path:
-        """The folder to which paths are relative, as --base names it."""
+        """The folder that paths are relative to, as --base names it."""
         ...
 
     @property
     def whole(self) -> Path:
-        """That below which the names of sources lie."""
+        """The folder or archive that names of sources are relative to."""
         ...
 
     @property
     def store(self) -> Store: ...
 
     def find(self, name: str) -> Entry | None:
-        """Return the file of this name, None where there is none."""
+        """Return the file of this name, None if there is none."""
         ...
 
     def locate(self, name: str) -> str:
-        """Return what the names of one file have in common."""
+        """Return a form that is equal for all names of one file."""
         ...
 
     def list_nearby(self) -> Iterator[Self]:
-        """Yield the same files as seen from this folder and those around it."""
+        """Yield the same files relative to this folder and those around it."""
         ...
 
     def group(self, sources: list[Source]) -> list[Source]:
-        """Return the sources with the PatientID of each DICOM file as its group, where those can be read."""
+        """Return the sources with the PatientID of each DICOM file as its group, if it can be read."""
         ...
 
 
@@ -108,8 +108,8 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def find_file(files: Files, cell: str, ending: str) -> Entry | None:
-    """Return the file that a cell names: as it stands, without blanks around it, else with its backslashes turned; each
-    also with accents composed or apart, as its file's system may write them."""
+    """Return the file that a cell names: as written, without outer blanks, or with backslashes turned; each also with
+    composed or decomposed accents, as the file's system may write them."""
     texts = dict.fromkeys((cell, trim(cell), trim(cell).replace("\\", "/")))
     for text in dict.fromkeys(form for each in texts for form in list_forms(each)):
         if text and (found := files.find(add_ending(text, ending))):
@@ -118,21 +118,21 @@ def find_file(files: Files, cell: str, ending: str) -> Entry | None:
 
 
 def add_ending(name: str, ending: str) -> str:
-    """Return a name that ends in an ending."""
+    """Return a name with an ending, added unless it is there."""
     return name if not ending or name.lower().endswith(ending.lower()) else name + ending
 
 
 def suggest_place(files: Files, name: str, form: ListForm) -> str:
-    """Return the options by which the file of a row is found nearby, where there are such: after a semicolon."""
+    """Return `; ` and the options with which a row's file would be found, if it is nearby."""
     endings: Sequence[str] = [form.ending]
     if not form.ending:
         endings = ["", *sorted(ENDINGS)] if read_ending(name) not in ENDINGS else [""]
     if not name or os.path.isabs(name):
-        return "; --base DIR names another folder"
+        return "; --base DIR sets another folder"
     for nearby in files.list_nearby():
         for ending in endings:
             if file := find_file(nearby, name, ending):
                 base = [] if nearby.root == files.root else ["--base", str(nearby.root)]
                 words = [*base, *(["--ending", ending] if ending and not form.ending else [])]
                 return f"; give {shlex.join(words)} for '{nearby.whole / file.name}'"
-    return ", or to what --base DIR names"
+    return ", or to the folder that --base DIR sets"

@@ -1,4 +1,4 @@
-"""What a user says about a list that does not follow our names: columns, base folder, file ending, form of labels."""
+"""A user's description of a list that does not follow our names: columns, base folder, file ending, form of labels."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from shards.errors import UsageError
 from shards.sources.headings import ROLES, clean, fold
 
 ONE, LISTS = "one", "list"
-"""Forms of labels beside a separator: each cell one label, whatever is in it; each cell `['cat', 'dog']`."""
+"""Forms of labels besides a separator: each cell is one label, whatever is in it; each cell is `['cat', 'dog']`."""
 
 
 @dataclass(frozen=True)
 class ListForm:
-    """How a list is to be read.
+    """How to read a list.
 
-    columns: for a role the name of its column, `` where it has none; other roles are columns of that name.
-    base: folder of relative paths, None that of the list. ending: what paths lack, such as `.jpg`.
-    one_hot: columns of 0 and 1, one for each class, in the place of a column of labels.
-    labels: ONE, LISTS, or what separates several labels; None is `;` where no cell could mean something else.
-    empty: rows without a label are pictures of none of the classes, though no row has several labels.
-    roles: what is looked for; nothing else is missed. option: by which the user names columns.
+    columns: role -> name of its column, `` if it has none; other roles are columns of that name.
+    base: folder of relative paths; None: the list's. ending: suffix that paths lack, for example `.jpg`.
+    one_hot: columns of 0 and 1, one per class, instead of a column of labels.
+    labels: ONE, LISTS, or the separator of several labels; None is `;` if no cell could mean something else.
+    empty: rows without a label are pictures of none of the classes, even if no row has several labels.
+    roles: roles to look for. option: the option with which the user names columns.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class ListForm:
     option: str = "--columns"
 
     def name_given(self) -> str | None:
-        """Return an option that was given and that lists alone have."""
+        """Return a given option that applies only to lists."""
         options = {
             self.option: self.columns,
             "--base": self.base,
@@ -52,7 +52,7 @@ class ListForm:
         return next((option for option, value in options.items() if value), None)
 
     def spell(self, columns: Mapping[str, str]) -> str:
-        """Return the option that names these columns beside those that are named already.
+        """Return the option that names these columns in addition to those already named.
 
         >>> ListForm(columns={"path": "file"}).spell({"split": "data set", "group": ""})
         "--columns 'path=file,split=data set,group='"
@@ -72,10 +72,10 @@ def parse_form(
     empty_labels: bool = False,
     roles: tuple[str, ...] = ROLES,
 ) -> ListForm:
-    """Return the form that options say, each as it stands on a command line; None: it is not given.
+    """Return the form for options, spelt as on a command line; None: not given.
 
     Raises:
-        UsageError: A value that an option does not take.
+        UsageError: A value that an option does not accept.
     """
     return ListForm(
         columns=parse_columns(option, columns, roles) if columns is not None else {},
@@ -90,13 +90,13 @@ def parse_form(
 
 
 def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[str, str]:
-    """Return the name of a column by role.
+    """Return column names by role.
 
     >>> parse_columns("--columns", 'path=file, "label=a,b",split=')
     {'path': 'file', 'label': 'a,b', 'split': ''}
 
     Raises:
-        UsageError: Not of the form ROLE=NAME, or a role that there is not or that is named twice.
+        UsageError: Not of the form ROLE=NAME, or an unknown or repeated role.
     """
     columns: dict[str, str] = {}
     for word in _split_words(option, text):
@@ -107,7 +107,7 @@ def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[
             near = find_near(role, roles)
             meant = turned if fold(name) in roles else f"{near[0]}={name}" if near and equals else ""
             hint = f"did you mean {option} {shlex.quote(meant)}?" if meant else ""
-            hint = hint or f"write {roles[0]}=NAME with the name of the column behind the equals sign"
+            hint = hint or f"write {roles[0]}=NAME with the name of the column after the equals sign"
             raise UsageError(f"{option}: '{word}' names no column of {', '.join(roles)}; {hint}")
         if role in columns:
             raise UsageError(f"{option} names {role} twice; keep one of them")
@@ -116,19 +116,20 @@ def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[
 
 
 def parse_words(option: str, text: str) -> list[str]:
-    """Return words between commas, in quotes where they hold one; raises UsageError where there are none, or one twice.
+    """Return words separated by commas, quoted if they contain one; raises UsageError if there are none or one is
+    repeated.
 
     >>> parse_words("--one-hot", 'MEL, NV,"a, b"')
     ['MEL', 'NV', 'a, b']
     """
     words = _split_words(option, text)
     if not all(map(clean, words)) or len(set(words)) < len(words):
-        raise UsageError(f"{option} takes names between commas, each once, got '{text}'")
+        raise UsageError(f"{option} takes names separated by commas, each once, got '{text}'")
     return words
 
 
 def parse_ending(text: str) -> str:
-    """Return the ending of files with its dot.
+    """Return a file ending with its dot.
 
     >>> parse_ending("jpg"), parse_ending(".nii.png"), parse_ending("_left.jpg")
     ('.jpg', '.nii.png', '_left.jpg')
@@ -137,7 +138,7 @@ def parse_ending(text: str) -> str:
         UsageError: Empty, or more than an ending.
     """
     if not text or "/" in text:
-        raise UsageError(f"--ending is what the names of files end in, such as .jpg, got '{text}'")
+        raise UsageError(f"--ending is the ending of file names, for example .jpg, got '{text}'")
     return f".{text}" if text.isalnum() else text
 
 
@@ -145,12 +146,14 @@ def parse_labels(text: str) -> str:
     """Return the form of labels.
 
     Raises:
-        UsageError: Neither a form nor something that can separate labels.
+        UsageError: Neither a form nor a possible separator.
     """
     if text in (ONE, LISTS) or (text and not re.search(r"\w", text)):
         return text
     hint = suggest(text, (ONE, LISTS), otherwise="; give one of these")
-    raise UsageError(f"--labels-as is {ONE}, {LISTS} or what separates several labels, such as '|', got '{text}'{hint}")
+    raise UsageError(
+        f"--labels-as is {ONE}, {LISTS} or the separator of several labels, for example '|', got '{text}'{hint}"
+    )
 
 
 def join_words(words: Iterable[str], delimiter: str = ",") -> str:

@@ -28,7 +28,7 @@ from shards.sources.split_words import describe_splits, read_splits
 from shards.sources.table import Table, read_table
 
 _LABELLED = ("label", "split")
-"""Roles that pictures without labels do not have."""
+"""Roles that do not apply to unlabelled pictures."""
 
 
 def read_list(
@@ -39,20 +39,20 @@ def read_list(
     settled: Collection[str] = (),
     incomplete: bool = False,
 ) -> SourceList:
-    """Return the pictures of a list; paths are absolute or relative to its folder, or to the base folder of the form.
+    """Return the pictures of a list; paths are absolute or relative to its folder, or to the form's base folder.
 
-    Several labels of one picture are separated by `;`, or as the form says. Labels that are all whole numbers are
-    sorted as numbers.
+    Several labels of a picture are separated by `;`, or as the form sets. Labels that are all integers are sorted
+    numerically.
 
     Args:
         path: The list.
-        unlabelled: Take no labels and no splits from it.
-        form: What the user says about columns, base folder, file ending and labels.
+        unlabelled: Use no labels and no splits.
+        form: The user's description of columns, base folder, file ending and labels.
         settled: See `choose_columns`.
         incomplete: Classes may be missing, see `find_sources`.
 
     Raises:
-        UsageError: A list, row or value that is none, a file that is missing or stands there twice.
+        UsageError: An invalid list, row or value, or a file that is missing or listed twice.
         ShardError: A damaged Parquet file.
     """
     form = form or ListForm()
@@ -62,7 +62,7 @@ def read_list(
 
 
 def list_known(form: ListForm) -> set[str]:
-    """Return the names of columns that are looked for."""
+    """Return the column names to look for."""
     return {*form.roles, *form.columns.values(), *form.one_hot}
 
 
@@ -76,9 +76,9 @@ def list_rows(
     settled: Collection[str] = (),
     incomplete: bool = False,
 ) -> SourceList:
-    """Return the pictures of a list that has been read, wherever they lie; as `read_list`.
+    """Return the pictures of a list that has been read, wherever they are; like `read_list`.
 
-    path: What messages call the list.
+    path: The list, for messages.
     """
     if unlabelled:
         form = _drop_labels(form)
@@ -93,7 +93,7 @@ def list_rows(
         Source(file.name, label, split, file.size, file.stamp, file.offset, weight=weight, group=group)
         for file, label, split, group, weight in zip(files, labels, splits, groups, weights, strict=True)
     ]
-    # An empty list says as well as two labels do that a picture may have any number of them.
+    # Like a row with two labels, a row without a label shows that a picture may have any number of them.
     empty = 0 if unlabelled else _count_empty(path, table, chosen, form, labels)
     classes, several = sort_sources(path, sources, unlabelled, incomplete)
     several = several or empty > 0
@@ -106,17 +106,17 @@ def list_rows(
 
 
 def _drop_labels(form: ListForm) -> ListForm:
-    """Return the form without what unlabelled pictures do not have."""
+    """Return the form without options that do not apply to unlabelled pictures."""
     named = next((f"{form.option} {role}=" for role in _LABELLED if form.columns.get(role)), "")
     options = {"--one-hot": form.one_hot, "--labels-as": form.labels, "--empty-labels": form.empty}
     named = named or next((option for option, value in options.items() if value), "")
     if named:
-        raise UsageError(f"{named} says where labels or splits are, and --unlabelled takes none; give one of them")
+        raise UsageError(f"{named} sets where labels or splits are, but --unlabelled uses none; give one of them")
     return replace(form, roles=tuple(role for role in form.roles if role not in _LABELLED))
 
 
 def _read_column(table: Table, chosen: Choice, role: str, *kinds: str) -> list[str]:
-    """Return the values of a role, empty where it has no column."""
+    """Return the values of a role's column, empty if it has none."""
     if role not in chosen.places:
         return [""] * len(table.numbers)
     return [trim(value) for value in table.read(chosen.places[role], kinds)]
@@ -139,8 +139,8 @@ def _find_files(
         where = place.locate(file.name)
         if where in seen:
             raise UsageError(
-                f"{path} row {number} names '{file.name}' as row {seen[where]} does; keep one of them, with several "
-                f"labels separated by '{SEPARATOR}'"
+                f"{path} row {number} names '{file.name}', as row {seen[where]} does; keep one of them, with "
+                f"several labels separated by '{SEPARATOR}'"
             )
         seen[where] = number
         found.append(file)
@@ -176,7 +176,7 @@ def _read_labels(path: Path, table: Table, chosen: Choice, form: ListForm) -> li
 
 
 def _count_empty(path: Path, table: Table, chosen: Choice, form: ListForm, labels: Sequence[tuple[str, ...]]) -> int:
-    """Return how many rows have no label; raises UsageError where one may have been forgotten."""
+    """Return how many rows have no label; raises UsageError if labels may have been forgotten."""
     lists = not chosen.one_hot and (form.labels == LISTS or table.is_list(chosen.places["label"]))
     return find_empty(path, table.numbers, labels, allowed=form.empty or lists, one_hot=bool(chosen.one_hot))
 
@@ -187,23 +187,23 @@ def _describe_empty(path: Path, count: int) -> list[str]:
 
 
 def _describe_unseen(path: Path, classes: Sequence[str]) -> list[str]:
-    so = "it is no class" if len(classes) == 1 else "they are no classes"
+    so = "it is not a class" if len(classes) == 1 else "they are not classes"
     return [f"{path}: no picture has a 1 in {join_names(classes)}, so {so}"] if classes else []
 
 
 def _read_splits(path: Path, table: Table, chosen: Choice, form: ListForm) -> tuple[list[str], dict[str, str]]:
-    """Return the split column's cells, and the split by cell: none where the column is empty or there is none."""
+    """Return the split column's cells, and the split of each value; empty if the column is empty or missing."""
     cells = _read_column(table, chosen, "split")
     if not any(cells):
         return cells, {}
     splits = read_splits(cells, affixes=True)
     for number, cell in zip(table.numbers, cells, strict=True):
         if not cell:
-            raise UsageError(f"{path} row {number} has no split and other rows do; fill the column, or leave it out")
+            raise UsageError(f"{path} row {number} has no split but other rows do; fill the column, or leave it out")
         if cell not in splits:
             raise UsageError(
                 f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test: correct it, or "
-                f"give {form.spell({'split': ''})} to take no splits from it"
+                f"give {form.spell({'split': ''})} to use no splits"
             )
     return cells, splits
 

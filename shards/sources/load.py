@@ -1,4 +1,4 @@
-"""Bytes of groups of sources: by the groups themselves where the store allows it, else in whole passes."""
+"""Reading the bytes of many sources: each by itself if the store allows it, else in whole passes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from shards.sources.model import Source, Store
 
 PASS_BYTES = 256 << 20
-"""Bytes held in memory in one pass over a store that can only be read in order."""
+"""Bytes held in memory during one pass over a store that can only be read in order."""
 CHUNK_BYTES = 32 << 20
-"""Bytes of one chunk of such a store: several are on their way to the workers at once."""
+"""Bytes of one chunk of such a store; several chunks are on their way to workers at once."""
 
 Sources = Sequence[Source]
 
 
 def load_groups(store: Store, groups: Iterable[Sources]) -> Iterator[list[bytes] | None]:
-    """Yield for each group the bytes of its sources; None where whoever needs them reads them alone.
+    """Yield for each group the bytes of its sources; None if the consumer can read them itself.
 
-    A compressed archive is passed over once for every 256 MiB of groups.
+    A compressed archive is read once for every 256 MiB of groups.
     """
     if store.random_access:
         yield from (None for _ in groups)
@@ -29,7 +29,7 @@ def load_groups(store: Store, groups: Iterable[Sources]) -> Iterator[list[bytes]
 
 
 def load_chunks(store: Store, sources: Sources, size: int) -> Iterator[tuple[Sources, list[bytes] | None]]:
-    """Yield all sources in chunks of `size`; in one pass, in the order of storage, where the store wants that."""
+    """Yield all sources in chunks of `size`; if the store requires it, in one pass in stored order."""
     if store.random_access:
         yield from ((sources[i : i + size], None) for i in range(0, len(sources), size))
         return

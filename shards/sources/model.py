@@ -1,4 +1,4 @@
-"""What every kind of source comes down to: a list of pictures with labels, and a store that hands out their bytes."""
+"""The common form of all sources: a list of pictures with labels, and a store that reads their bytes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Literal, Protocol
 MANIFEST_NAME = "dataset.json"
 """The file that makes a folder a dataset."""
 SPLITS = ("train", "val", "test", "all")
-"""`all` holds unlabelled pictures, and nothing else does."""
+"""`all` is for unlabelled pictures only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """One picture that is not read yet.
 
-    name: unique, with `/`: its path below the source folder, in the archive, or as its list spells it.
+    name: unique, with `/`: its path below the source folder, in the archive, or as spelt in its list.
     labels: class names; one, none (unlabelled) or several (multi-label).
-    split: train, val or test; None where the source gives none.
+    split: train, val or test; None if the source gives none.
     size: encoded bytes.
-    stamp: whatever changes when the file does (mtime in ns, CRC); only compared for equality, never published.
+    stamp: a value that changes with the file (mtime in ns, CRC); only compared for equality, never published.
     offset: where its bytes begin in a container that is read by position, else 0.
-    weight: in the loss. group: what must not be torn apart by a split, `` for none.
+    weight: in the loss. group: pictures of one group stay in one split; `` for none.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Source:
 
 
 class Store(Protocol):
-    """Hands out the encoded bytes of sources. It is pickled to worker processes, so it opens its files late."""
+    """Reads the encoded bytes of sources. It is pickled to worker processes, so it opens its files on demand."""
 
     @property
     def random_access(self) -> bool:
-        """False where only `read_in_order` is affordable: in a compressed tar every pass costs the whole archive."""
+        """False if only `read_in_order` is affordable: every pass over a compressed tar reads the whole archive."""
         ...
 
     def read(self, source: Source) -> bytes:
@@ -50,24 +50,24 @@ class Store(Protocol):
 
         Raises:
             OSError: The file is gone or cannot be read; the message or filename names it.
-            ShardError: The container is damaged, or the picture is not of `source.size` any more.
+            ShardError: The container is damaged, or the picture no longer has `source.size` bytes.
         """
         ...
 
     def read_in_order(self, sources: Iterable[Source]) -> Iterator[tuple[Source, bytes]]:
-        """Yield each of `sources` with its bytes, in the order of storage, in one pass; raises as `read`."""
+        """Yield each of `sources` with its bytes, in stored order, in one pass; raises like `read`."""
         ...
 
 
 @dataclass(frozen=True)
 class SourceList:
-    """All pictures in the order of their names.
+    """All pictures, sorted by name.
 
-    classes: sorted class names; empty when unlabelled. display_names: what people read, one for each class.
-    root: the folder or archive below which the names lie.
-    gives: which of weight and group the source says of every picture, if only by leaving it empty.
-    left_out: files that are not pictures, counted by ending. lost: what lies in the class folders without a picture
-    that is read, by their names. notes: what the user should know, a sentence each.
+    classes: sorted class names; empty if unlabelled. display_names: names for people, one per class.
+    root: the folder or archive that names are relative to.
+    gives: which of weight and group the source gives for every picture, even if empty.
+    left_out: number of files that are not pictures, by ending. lost: name of a class folder without a readable picture
+    -> what is in it. notes: notes for the user, a sentence each.
     """
 
     sources: list[Source]
@@ -83,20 +83,20 @@ class SourceList:
 
     @property
     def task(self) -> Literal["single-label", "multi-label", "unlabelled"]:
-        """What each picture has: one of the classes, any number of them, or nobody said."""
+        """What each picture has: one class, any number of classes, or no labels."""
         if self.multi_label:
             return "multi-label"
         return "single-label" if self.classes else "unlabelled"
 
     @property
     def may_train(self) -> bool:
-        """Whether any picture is in train, or may come there."""
+        """Whether any picture is in train, or may be put there."""
         return any(source.split in (None, "train") for source in self.sources)
 
 
 @dataclass(frozen=True)
 class FolderStore:
-    """Pictures that are files; `name` may be absolute or climb out of `root`, as a list may spell it."""
+    """Pictures that are files; `name` may be absolute or lead out of `root`, as spelt in a list."""
 
     root: Path
     random_access: bool = True
@@ -106,7 +106,7 @@ class FolderStore:
         handle = os.open(name if name[0] == "/" else f"{self.root}/{name}", os.O_RDONLY)
         try:
             data = os.read(handle, source.size + 1)
-            if len(data) != source.size:  # it has changed since it was listed, or came in parts
+            if len(data) != source.size:  # it has changed since it was listed, or the read was partial
                 while more := os.read(handle, 1 << 20):
                     data += more
             return data

@@ -1,4 +1,4 @@
-"""What the user says the folders above pictures mean: `--layout split/class`."""
+"""The user's description of the folders above pictures: `--layout split/class`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from shards.errors import UsageError
 Place = tuple[str, str | None]
 """Class and split of a picture; None where the source gives no split."""
 _FORM = (
-    "it is made of the words split, class and any (a folder that means nothing) or the names of folders, from the top "
-    "down, with class once and split at most once; it may end in /... (whatever lies below) or /. (nothing below)"
+    "it is made of the words split, class and any (a folder without a meaning) or the names of folders, from the "
+    "top down, with class once and split at most once; it may end in /... (everything below) or /. (nothing below)"
 )
 
 
@@ -19,7 +19,7 @@ _FORM = (
 class Pattern:
     """A word for each level of folders.
 
-    exact: pictures in folders below the last level are left out. given: how the user spells it.
+    exact: leave out pictures in folders below the last level. given: as the user spelt it.
     """
 
     words: tuple[str, ...]
@@ -32,22 +32,22 @@ class Pattern:
         return "/".join(self.words) + ("/." if self.exact else "" if "split" in self.words else "/...")
 
     def fits(self, parts: Sequence[str]) -> bool:
-        """Say whether a folder lies where the pattern looks; what the split's folder is called does not matter."""
+        """Return whether a folder fits the pattern; a split folder may have any name."""
         if len(parts) < len(self.words) or (self.exact and len(parts) > len(self.words)):
             return False
         pairs = zip(self.words, parts, strict=False)
         return all(word in ("split", "class", "any") or word.casefold() == part.casefold() for word, part in pairs)
 
     def name_split(self, parts: Sequence[str]) -> str | None:
-        """Return the name of the folder that says the split of one that fits; None where none does."""
+        """Return the name of the split folder above a folder that fits, None if the pattern has no split."""
         return parts[self.words.index("split")] if "split" in self.words else None
 
     def place(self, parts: Sequence[str], splits: Mapping[str, str]) -> Place | None:
-        """Return class and split of a folder, None for one in which no pictures are taken.
+        """Return class and split of a folder, None if its pictures are left out.
 
         Args:
             parts: The folders on the way to it.
-            splits: Split by the name of the folder that says it.
+            splits: Split by name of the split folder.
 
         >>> parse_pattern("split/class").place(("VALID", "cat", "2019"), {"VALID": "val"})
         ('cat', 'val')
@@ -63,7 +63,7 @@ class Pattern:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Return the pattern that `--layout` spells.
+    """Return the pattern from a value of `--layout`.
 
     >>> parse_pattern("class/...")
     Pattern(words=('class',), exact=False)
@@ -75,5 +75,7 @@ def parse_pattern(text: str) -> Pattern:
     end = words[-1] if words[-1] in ("...", ".") else ""
     words = words[:-1] if end else words
     if words.count("class") != 1 or words.count("split") > 1 or {"", ".", "..", "..."} & set(words):
-        raise UsageError(f"--layout says what the folders mean, such as split/class or class/split; {_FORM}: '{text}'")
+        raise UsageError(
+            f"--layout sets what the folders mean, for example split/class or class/split; {_FORM}: '{text}'"
+        )
     return Pattern(tuple(words), end == ".", text)

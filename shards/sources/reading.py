@@ -1,4 +1,4 @@
-"""What the folders above pictures mean: as they are said to, or as their names and what lies in them show."""
+"""The meaning of folders above pictures: as the user gives it, or by their names and content."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NAMED = 3
 class Reading:
     """A meaning for every folder of a tree.
 
-    splits: by the name of the folder that says it.
-    doubled: folders of a split that hold nothing but one of the same name, as unpacked archives do.
-    guessed: whether names were read as splits that could as well be classes.
+    splits: split by name of the split folder.
+    doubled: split folders that contain only one folder of the same name, as unpacked archives do.
+    guessed: whether names read as splits could also be classes.
     """
 
     pattern: Pattern
@@ -34,11 +34,11 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
     def place(self, parts: Parts) -> Place | None:
-        """Return class and split of a folder, None for one in which no pictures are taken."""
+        """Return class and split of a folder, None if its pictures are left out."""
         return self.pattern.place(self._shorten(parts), self.splits)
 
     def list_inside(self, parts: Parts) -> Parts:
-        """Return the folders between the last one that means something and the pictures."""
+        """Return the folders between the last meaningful one and the pictures."""
         return self._shorten(parts)[len(self.pattern.words) :]
 
     def _shorten(self, parts: Parts) -> Parts:
@@ -46,10 +46,10 @@ class Reading:
 
 
 def read_as(folders: Collection[Parts], pattern: Pattern) -> Reading:
-    """Return what the folders with pictures mean when they are as the pattern says.
+    """Return the meaning of folders according to the pattern.
 
-    Under split/class a doubled folder counts once, as it does unasked; a pattern that has a word for it is taken as it
-    is.
+    With split/class, a doubled folder counts once, as it does without --layout; a pattern with a word for
+    the doubled folder (split/any/class) is applied as written.
     """
     doubled = _find_doubled(folders) if pattern.words[:2] == ("split", "class") else frozenset()
     draft = Reading(pattern, {}, doubled)
@@ -60,17 +60,17 @@ def read_as(folders: Collection[Parts], pattern: Pattern) -> Reading:
 
 
 def read_freely(where: Path, folders: Collection[Parts]) -> Reading:
-    """Return what the folders with pictures mean by themselves: splits above classes, or classes.
+    """Return the meaning of folders by themselves: splits above classes, or classes.
 
     Raises:
-        UsageError: They may mean this or that; the sentence has an option for each.
+        UsageError: They have several possible meanings; the message has an option for each.
     """
     tops: dict[str, bool] = {}
     for parts in folders:
         if parts:
             tops[parts[0]] = tops.get(parts[0], False) or len(parts) > 1
     splits = _choose_splits(where, tops)
-    # A folder whose pictures all lie loose in it is a split nevertheless: its pictures are named as left out.
+    # A folder with pictures directly in it can still be a split: its pictures are then reported as left out.
     doubled = _find_doubled([parts for parts in folders if parts and parts[0] in splits])
     guessed = not all(map(is_usual, splits))
     pattern = SPLITS if splits else CLASSES
@@ -80,7 +80,7 @@ def read_freely(where: Path, folders: Collection[Parts]) -> Reading:
 
 
 def _list_inside(reading: Reading, folders: Collection[Parts]) -> dict[str, set[str]]:
-    """Return by class the names of the folders right below it, `` for pictures that lie in the class itself."""
+    """Return by class the names of the folders directly in it, `` for pictures directly in the class."""
     inside: dict[str, set[str]] = {}
     for parts in folders:
         place = reading.place(parts)
@@ -90,7 +90,7 @@ def _list_inside(reading: Reading, folders: Collection[Parts]) -> dict[str, set[
 
 
 def _find_doubled(folders: Collection[Parts]) -> frozenset[str]:
-    """Return the top folders all of whose pictures lie in one folder that means the same split."""
+    """Return the top folders whose pictures are all in one subfolder that means the same split."""
     inside: dict[str, set[str]] = {}
     for parts in folders:
         if parts:
@@ -105,9 +105,9 @@ def _agree(top: str, inner: str) -> bool:
 
 
 def _choose_splits(where: Path, tops: Mapping[str, bool]) -> dict[str, str]:
-    """Return the split of each top folder; nothing where these are classes.
+    """Return the split of each top folder; empty if they are classes.
 
-    tops: Whether there are folders with pictures in it.
+    tops: Top folder -> whether it contains folders with pictures.
     """
     splits = read_splits(sorted(tops), affixes=True)
     usual = [name for name in splits if is_usual(name)]
@@ -116,26 +116,26 @@ def _choose_splits(where: Path, tops: Mapping[str, bool]) -> dict[str, str]:
         _refuse_mixture(where, tops, splits, others)
         return {}
     if not usual and "train" not in splits.values():
-        return {}  # without train nothing is split: these are words that classes have as well
+        return {}  # without train there are no splits: these words are also names of classes
     if not all(map(is_split_word, splits)):
         _refuse_doubles(where, splits)
     if len(usual) < len(splits) and not any(tops.values()):
         raise UsageError(
             f"{where}: the folders {_quote(splits)} read as splits, but there are no class folders in them; put the "
             f"pictures of each class into a subfolder named after it, or give --layout {CLASSES} if they are the "
-            "classes, or --unlabelled to take the pictures without labels"
+            "classes, or --unlabelled to use the pictures without labels"
         )
     return splits
 
 
 def _refuse_mixture(where: Path, tops: Mapping[str, bool], splits: Mapping[str, str], others: Sequence[str]) -> None:
-    """Raise where some of the top folders are splits; one such word alone may be in the name of a class."""
+    """Raise if only some of the top folders are splits; a single such word may also be part of a class name."""
     usual = any(map(is_usual, splits))
     word = any(is_split_word(name) and tops[name] for name in splits)
     deep = {split for name, split in splits.items() if tops[name]}
     if not (usual or word or ("train" in deep and len(deep) > 1)):
         return
-    split = f"give --layout {SPLITS} to take the splits alone and leave {_quote(others)} out, or" if deep else "give"
+    split = f"give --layout {SPLITS} to use only the splits and leave {_quote(others)} out, or" if deep else "give"
     raise UsageError(
         f"{where} mixes split folders with '{others[0]}'; either every subfolder is a split (train, val, test) or "
         f"every subfolder is a class, and {_quote(splits)} read as splits: {split} --layout {CLASSES} if all are "
@@ -144,13 +144,14 @@ def _refuse_mixture(where: Path, tops: Mapping[str, bool], splits: Mapping[str, 
 
 
 def _refuse_doubles(where: Path, splits: Mapping[str, str]) -> None:
-    """Raise where two folders mean one split and the name of one of them says more than that."""
+    """Raise if two folders mean the same split and one of their names contains more than that."""
     for split in dict.fromkeys(splits.values()):
         names = [name for name in splits if splits[name] == split]
         if len(names) > 1 and not all(map(is_split_word, names)):
             raise UsageError(
-                f"{where}: the folders {_quote(names)} all read as {split}, so it is not clear which pictures that is; "
-                f"keep one folder for each of train, val and test, or give --layout {CLASSES} if they are the classes"
+                f"{where}: the folders {_quote(names)} all read as {split}, so it is unclear which pictures belong "
+                f"to it; keep one folder for each of train, val and test, or give --layout {CLASSES} if they are "
+                "the classes"
             )
 
 

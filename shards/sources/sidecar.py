@@ -1,4 +1,4 @@
-"""`samples.csv` beside the class folders: weight and group of single pictures."""
+"""`samples.csv` beside the class folders: weights and groups of single pictures."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _COLUMNS = ("path", "weight", "group")
 
 
 def apply_sidecar(root: Path, sources: list[Source]) -> tuple[list[Source], list[str]]:
-    """Return the sources with weights and groups of `samples.csv` in `root`, and notes; where it is not, as they were.
+    """Return the sources with the weights and groups of `samples.csv` in `root`, and notes; unchanged if there is no
+    such file.
 
     Raises:
-        UsageError: Other columns, a value that is none, a picture that there is not, or two rows for one.
+        UsageError: Other columns, an invalid value, an unknown picture, or two rows for one.
     """
     path = root / SIDECAR
     if not path.is_file():
@@ -56,7 +57,7 @@ def _read_rows(root: Path, table: Table, places: Mapping[str, int], known: set[s
 
 
 def read_columns(root: Path) -> frozenset[str]:
-    """Return the columns of `samples.csv` in `root`, none where there is no such file."""
+    """Return the columns of `samples.csv` in `root`, none if there is no such file."""
     path = root / SIDECAR
     if not path.is_file():
         return frozenset()

@@ -1,4 +1,4 @@
-"""Which columns of a list may say the split, by their names and by their values, where none is called so."""
+"""Columns of a list that may hold the split, by name and by values, if no column is named split."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from shards.sources.headings import fold, rank_near, trim
 from shards.sources.split_words import is_split_word, read_splits
 
 FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"})
-"""What a column of truth values holds."""
+"""Values of a column of truth values."""
 _FEW = 12
-"""Different values at most of a column that is taken for one of splits by these alone."""
+"""Most different values of a column that counts as a split column by its values alone."""
 _FLAG = re.compile(
     "(is|in|for|use|used|usefor|usedfor|usedin)?(train|training|val|valid|validation|dev|eval|test|testing|holdout)+"
     "(set|data|flag|mask|split|subset)?"
 )
 _ANYTHING = frozenset({"mode", "purpose", "stage", "usedfor", "role"})
-"""Names of columns that hold splits, or something else: their values decide."""
+"""Names of columns that may hold splits or something else: their values decide."""
 
 Rank = tuple[int, int]
 
 
 def rank_split(name: str, scan: Callable[[], Iterable[str]]) -> Rank | None:
-    """Return how likely it is that a column says the split, lowest first; None where nothing hints at it.
+    """Return how likely a column holds the split, the lowest is likeliest; None if nothing suggests it.
 
     Args:
         name: Of the column.
@@ -43,7 +43,7 @@ def rank_split(name: str, scan: Callable[[], Iterable[str]]) -> Rank | None:
 
 
 def find_wrong(values: Iterable[str]) -> str | None:
-    """Return the first value that is no split, None where all are; empty ones do not count.
+    """Return the first value that is not a split, None if all are; empty values are ignored.
 
     >>> find_wrong(["Training", "", "PublicTest"]), find_wrong(["train", "1"])
     (None, '1')
@@ -59,7 +59,7 @@ def find_wrong(values: Iterable[str]) -> str | None:
 
 
 def are_flags(values: Iterable[str]) -> bool:
-    """Say whether values are truth values, one of them at least; empty ones do not count."""
+    """Return whether all values are truth values, at least one; empty values are ignored."""
     known: set[str] = set()
     for value in map(trim, values):
         known |= {value.casefold()} - {""}
@@ -69,7 +69,7 @@ def are_flags(values: Iterable[str]) -> bool:
 
 
 def _list_few(values: Iterable[str]) -> list[str]:
-    """Return the different values of a column; none where they are many."""
+    """Return the different values of a column; none if there are many."""
     seen: dict[str, None] = {}
     for value in map(trim, values):
         if value:
@@ -80,9 +80,9 @@ def _list_few(values: Iterable[str]) -> list[str]:
 
 
 def _hold_splits(values: list[str]) -> bool:
-    """Say whether values are splits, two or more, whatever their column is called.
+    """Return whether values are two or more splits, whatever the column's name.
 
-    Words for splits need no more beside them; names that begin or end so need a train, and must not be files.
+    Words for splits are enough by themselves; names that begin or end with one need a train, and must not be files.
     """
     words = set(read_splits(filter(is_split_word, values)).values())
     if len(words) > 1 and ("train" in words or all(map(is_split_word, values))):

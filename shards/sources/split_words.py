@@ -1,4 +1,4 @@
-"""The words by which names of folders, of tars and in lists mean a split."""
+"""Words in names of folders, names of tars and cells of lists that mean a split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 _EVALUATION = "evaluation"
-"""What is evaluated on: val, but test in sets whose val is named as such (training, validation, evaluation)."""
+"""The split for evaluation: val, but test in datasets with another val (training, validation, evaluation)."""
 _USUAL = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _WORDS = _USUAL | {
     "training": "train",
@@ -22,7 +22,7 @@ _BETWEEN = re.compile(r"[\W\d_]+")
 
 
 def is_split_word(name: str) -> bool:
-    """Say whether a name as a whole is a word for a split.
+    """Return whether a whole name is a word for a split.
 
     >>> is_split_word("Training"), is_split_word("train_set")
     (True, False)
@@ -31,20 +31,20 @@ def is_split_word(name: str) -> bool:
 
 
 def is_usual(name: str) -> bool:
-    """Say whether a name is train, val (valid, validation) or test in any case, which need no explanation."""
+    """Return whether a name is train, val (valid, validation) or test in any case, which needs no note."""
     return name.lower() in _USUAL
 
 
 def read_splits(names: Iterable[str], *, affixes: bool = False) -> dict[str, str]:
-    """Return the split of each of the names that is a word for one; the others are missing.
+    """Return the split of each name that means one; other names are missing.
 
-    The names are read together, since `eval` (evaluation) is val beside train alone, test beside another val, and
-    neither where val and test are both there.
+    The names are read together: `eval` (evaluation) is val beside train only, test beside another val, and nothing if
+    both val and test exist.
 
     Args:
-        names: Of the folders beside each other, or all values of a column.
-        affixes: Read names as well that begin or end with such a word, set off by anything but letters, or by a
-            capital, or by `set` or `data`. A name with words for two splits means none.
+        names: Of folders beside each other, or all values of a column.
+        affixes: Also read names that begin or end with such a word, set off by a non-letter, a capital, or `set` or
+            `data`. A name with words for two splits means none.
 
     >>> read_splits(["Training", "validation", "evaluation", "cat"])
     {'Training': 'train', 'validation': 'val', 'evaluation': 'test'}
@@ -69,11 +69,11 @@ def _find_affix(name: str) -> str | None:
 
 
 def describe_splits(splits: Mapping[str, str], what: str) -> list[str]:
-    """Return a sentence where names are read as splits that need explanation, or several as one.
+    """Return a note if names of splits are unusual, or several names mean one split.
 
     Args:
         splits: Split by name.
-        what: What the names are, `the names of folders`.
+        what: What the names are, for example `the names of folders`.
 
     >>> describe_splits({"Training": "train", "test": "test"}, "the names of folders")
     ["the names of folders are read as splits: 'Training' as train, 'test' as test"]

@@ -1,4 +1,4 @@
-"""A table on disk, CSV or Parquet, as columns of text with the numbers of its rows; what they mean is for others."""
+"""A CSV or Parquet table as columns of text with row numbers; other modules interpret them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from shards.sources.headings import ROLES, fold
 
 _DELIMITERS = ("\t", ",", ";")
 _BAR = "|"
-"""Separates values where nothing else does: it stands between labels as well."""
+"""Used as delimiter only if there is no other: it also separates labels."""
 _BATCH_ROWS = 1024
 
 
 class Table(Protocol):
-    """columns: names as they are written. numbers: of each row, as programs show them. delimiter: between values."""
+    """columns: names as written. numbers: row numbers, as programs show them. delimiter: between values."""
 
     @property
     def delimiter(self) -> str: ...
@@ -35,20 +35,22 @@ class Table(Protocol):
     def numbers(self) -> Sequence[int]: ...
 
     def read(self, place: int, kinds: Collection[str] = ()) -> list[str]:
-        """Return a column, `` where there is no value; kinds: `whole`, `number`, `truth`, `list` (of text or whole
-        numbers), `vector` (of other numbers or truth values), if not text alone.
+        """Return a column, `` for missing values; kinds: types accepted besides text: `whole`, `number`, `truth`,
+        `list` (of text or integers), `vector` (of other numbers or truth values).
 
         Raises:
-            UsageError: A column of another kind.
+            UsageError: A column of another type.
         """
         ...
 
     def is_list(self, place: int) -> bool:
-        """Say whether each value of a column is a list of text."""
+        """Return whether each value of a column is a list of text."""
         ...
 
     def scan(self, place: int) -> Iterable[str]:
-        """Return a column of text, numbers or truth values, or lists of such, from its beginning; nothing of others."""
+        """Return a column of text, numbers, truth values or lists of these, from its beginning; nothing for other
+        types.
+        """
         ...
 
 
@@ -56,9 +58,9 @@ def read_table(path: Path, known: Collection[str] = ROLES, data: bytes | None = 
     """Return a table whose file ends in one of LIST_ENDINGS.
 
     Args:
-        path: A CSV in UTF-8, its values between commas, tabs, semicolons or bars; or a Parquet file.
-        known: Names of columns that are looked for; they settle what is between the values where several things are.
-        data: The file's bytes, where it lies in an archive.
+        path: A CSV in UTF-8, with commas, tabs, semicolons or bars between values; or a Parquet file.
+        known: Names of columns to look for; they decide between several possible delimiters.
+        data: The file's bytes, if it is in an archive.
 
     Raises:
         UsageError: Not a CSV.
@@ -70,7 +72,7 @@ def read_table(path: Path, known: Collection[str] = ROLES, data: bytes | None = 
 
 
 def read_text(path: Path, data: bytes | None = None) -> str:
-    """Return a UTF-8 file, or its bytes where they are given, as text without its byte order mark.
+    """Return a UTF-8 file, or its bytes if given, as text without a byte order mark.
 
     Raises:
         UsageError: Not UTF-8.
@@ -82,7 +84,7 @@ def read_text(path: Path, data: bytes | None = None) -> str:
 
 
 def find_delimiter(header: str, known: Collection[str] = ROLES) -> str:
-    """Return what stands between the values of a CSV by its first line: that which leaves most known names.
+    """Return the delimiter of a CSV by its first line: the one that gives most known names.
 
     >>> [find_delimiter(header) for header in ("path;label, if any;split", "path, label", "path|label", "path,a|b")]
     [';', ',', '|', ',']
@@ -97,7 +99,7 @@ def find_delimiter(header: str, known: Collection[str] = ROLES) -> str:
 
 
 def find_lists(names: Iterable[str]) -> list[str]:
-    """Return which files of a folder or an archive lie beside its class folders and are lists; `samples.csv` is none.
+    """Return the lists beside the class folders of a folder or archive, by file names; `samples.csv` is not a list.
 
     >>> find_lists(["in/train.csv", "in/a/1.jpg", "in/a/boxes.csv"]), find_lists(["samples.csv", "b.tsv", "a/x.csv"])
     (['in/train.csv'], ['b.tsv'])
@@ -131,7 +133,7 @@ def _read_csv(path: Path, text: str, known: Collection[str]) -> Table:
     columns: list[str] = []
     numbers: list[int] = []
     rows: list[list[str]] = []
-    # A blank behind the separator is none of the value's, and hides its quotes.
+    # A blank after the separator does not belong to the value, and would hide its quotes.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         for row in reader:
@@ -143,18 +145,18 @@ def _read_csv(path: Path, text: str, known: Collection[str]) -> Table:
             if len(row) != len(columns):
                 raise UsageError(
                     f"{path} row {reader.line_num} has {'more' if len(row) > len(columns) else 'fewer'} values than "
-                    f"the {len(columns)} columns; put a value that holds the separator into quotes"
+                    f"the {len(columns)} columns; put a value that contains the separator into quotes"
                 )
             numbers.append(reader.line_num)
             rows.append(row)
     except csv.Error as err:
         last = numbers[-1] if numbers else min(len(columns), 1)
-        raise UsageError(f"{path} cannot be read behind row {last} ({err}); save it again as CSV") from err
+        raise UsageError(f"{path} cannot be read after row {last} ({err}); save it again as CSV") from err
     return _CsvTable(delimiter, columns, numbers, rows)
 
 
 def _show_blanks(columns: list[str], header: str, delimiter: str) -> list[str]:
-    """Return the names of columns with the blanks before them, which the reader has dropped."""
+    """Return column names with their leading blanks, which the reader has dropped."""
     written = header.split(delimiter)
     same = len(written) == len(columns) and all(a.strip() == b.strip() for a, b in zip(written, columns, strict=True))
     return written if same else columns
@@ -193,14 +195,14 @@ class _ParquetTable:
         name = self.columns[place]
         try:
             for batch in self._file.iter_batches(rows, columns=[name]):
-                # A name with a dot asks for what lies in a column of several, so more may come than was asked for.
+                # A name with a dot also selects inner columns of a nested one, so more than one column may come.
                 values = batch.column(batch.schema.get_field_index(name)).to_pylist()
                 yield from ("" if value is None else str(value) for value in values)
         except pa.ArrowException as err:
             raise self._explain(err) from err
 
     def _explain(self, err: pa.ArrowException) -> ShardError:
-        return ShardError(f"{self._path} is damaged or no Parquet file ({err}); fetch or write it again")
+        return ShardError(f"{self._path} is damaged or not a Parquet file ({err}); fetch or write it again")
 
 
 def _name_kind(kind: pa.DataType) -> str:

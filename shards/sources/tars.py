@@ -1,4 +1,4 @@
-"""Pictures in tars: listed by one pass over the headers, read by byte offset, or in one pass where compressed."""
+"""Pictures in tars: listed in one pass over the headers, read by byte offset, or in one pass if compressed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _END = bytes(BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a tar. offset: where its bytes begin in the uncompressed tar. plain: a file, no link. picture: by
-    its content, whatever its name says."""
+    """One entry of a tar. offset: where its bytes begin in the uncompressed tar. plain: a regular file, not a link.
+    picture: a picture by its content, whatever its name."""
 
     name: str
     size: int
@@ -40,7 +40,7 @@ class Member:
 
 
 class PassedTar:
-    """One pass over a tar: members in the order of storage, and the bytes of the member that was yielded last."""
+    """One pass over a tar: its members in stored order, and the bytes of the member yielded last."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, _Forward(file)
@@ -49,24 +49,24 @@ class PassedTar:
         """Yield all members.
 
         Raises:
-            ShardError: Damaged or cut short.
+            ShardError: Damaged or truncated.
         """
         with refusing(self._path):
-            # A file, not a stream, to tarfile: its own streams hide how the archive ends.
+            # As a file, not a stream: tarfile's own streams hide how the archive ends.
             with tarfile.open(fileobj=cast("IO[bytes]", self._file), mode="r:") as tar:
                 while (found := tar.next()) is not None:
                     cast("Any", tar).members.clear()  # tarfile would keep every header
                     plain = found.isreg() and not found.issparse()
                     yield Member(found.name.removeprefix("./"), found.size, found.offset_data, plain, found.isdir())
-            # tarfile takes a header that it cannot read for the end.
+            # tarfile treats an unreadable header as the end.
             if self._file.last != _END:
                 raise ShardError(
-                    f"{self._path} breaks off at byte {self._file.tell():,} without the mark that ends a tar; "
-                    "fetch or write it again"
+                    f"{self._path} breaks off at byte {self._file.tell():,} without the mark that ends a tar; fetch "
+                    "or write it again"
                 )
 
     def read(self, member: Member) -> bytes:
-        """Return the bytes of the member that was yielded last; raises as iteration."""
+        """Return the bytes of the member yielded last; raises like iteration."""
         with refusing(self._path):
             self._file.seek(member.offset)
             data = self._file.read(member.size)
@@ -75,20 +75,20 @@ class PassedTar:
             return data
 
     def read_head(self, member: Member, size: int) -> bytes:
-        """Return the first bytes of the member that was yielded last; raises as iteration."""
+        """Return the first bytes of the member yielded last; raises like iteration."""
         with refusing(self._path):
             self._file.seek(member.offset)
             return self._file.read(min(size, member.size))
 
     def drain(self) -> None:
-        """Read to the end, where compressed files keep their checksums; raises as iteration."""
+        """Read to the end, where compressed files have their checksums; raises like iteration."""
         with refusing(self._path):
             while self._file.read(_SKIP):
                 pass
 
 
 class _Forward:
-    """A file that only ever goes forward, as `tarfile` uses it; `last` is what was read last."""
+    """A file read only forward, as `tarfile` does; `last` is the result of the last read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._at, self.last = file, 0, b""
@@ -114,7 +114,7 @@ class _Forward:
 
 
 def open_tar(path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """Return the uncompressed bytes of a tar, by the ending of its name."""
+    """Return the uncompressed bytes of a tar; the ending of its name gives the compression."""
     name = path.name.lower()
     if name.endswith((".gz", ".tgz")):
         return cast("contextlib.AbstractContextManager[IO[bytes]]", gzip.open(path, "rb"))
@@ -129,17 +129,19 @@ def open_tar(path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
 
 @contextlib.contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Make one kind of all that a damaged archive raises."""
+    """Turn everything that a damaged archive raises into ShardError."""
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError, pa.ArrowException) as err:
         if isinstance(err, OSError) and err.filename:
             raise
-        raise ShardError(f"{path} is damaged or not what its ending says ({err}); fetch or write it again") from err
+        raise ShardError(
+            f"{path} is damaged or not what its ending indicates ({err}); fetch or write it again"
+        ) from err
 
 
 class LateFile:
-    """A file that is opened when it is first read, in whatever process that is; threads may share it."""
+    """A file that is opened on first read, in whichever process that is; thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
@@ -153,7 +155,7 @@ class LateFile:
             self._file.close()
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from `offset`, fewer where the file ends."""
+        """Return `size` bytes from `offset`, fewer if the file ends."""
         with self._lock:
             if self._file is None:
                 self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115, lives as long as this object
@@ -161,7 +163,7 @@ class LateFile:
 
 
 def read_exactly(path: Path, file: LateFile, source: Source) -> bytes:
-    """Return the bytes of a picture that is stored as it is.
+    """Return the bytes of an uncompressed picture.
 
     Raises:
         ShardError: The file ends before them.
@@ -169,8 +171,8 @@ def read_exactly(path: Path, file: LateFile, source: Source) -> bytes:
     data = file.read(source.size, source.offset)
     if len(data) != source.size:
         raise ShardError(
-            f"{path} ends inside {source.name} ({len(data):,} of {source.size:,} bytes at {source.offset:,}); "
-            "it was cut after it was listed: fetch or write it again"
+            f"{path} ends inside {source.name} ({len(data):,} of {source.size:,} bytes at {source.offset:,}); it "
+            "was truncated after it was listed: fetch or write it again"
         )
     return data
 
@@ -192,7 +194,7 @@ class TarStore:
 
 
 class StreamStore:
-    """Pictures in one compressed tar; each pass unpacks it from its beginning."""
+    """Pictures in one compressed tar; each pass decompresses it from its beginning."""
 
     random_access = False
 
@@ -219,4 +221,6 @@ class StreamStore:
                 if not wanted:
                     return
         name = min(source.name for source in wanted.values())
-        raise ShardError(f"{self._path} does not hold {name} as it was listed; it changed since. Run the command again")
+        raise ShardError(
+            f"{self._path} does not hold {name} as it was listed; it has changed since. Run the command again"
+        )

@@ -1,4 +1,4 @@
-"""The files below a folder as a stream, in the order of their names."""
+"""The files below a folder as a stream, sorted by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shards.sources.content import is_picture
 from shards.sources.endings import is_ignored, read_ending
 
 Identity = tuple[int, int]
-"""What two links to one folder have in common."""
+"""Device and inode, equal for all links to a folder."""
 Takes = Callable[[str, str], bool]
 """Name and path of a file -> whether it is yielded."""
 
@@ -21,9 +21,9 @@ def walk_pictures(root: str) -> Iterator[str]:
 
 
 def walk_files(root: str, endings: Collection[str]) -> Iterator[str]:
-    """Yield the files with such endings below a folder, sorted, holding one folder's names at a time.
+    """Yield the files with these endings below a folder, sorted, holding the names of one folder at a time.
 
-    As in `scan_folder`, links are followed and a real folder is visited once. A link to nowhere is yielded as well.
+    As in `scan_folder`, links are followed and a real folder is visited once. Broken links are yielded as well.
 
     Raises:
         OSError: A folder that cannot be listed.
@@ -32,7 +32,7 @@ def walk_files(root: str, endings: Collection[str]) -> Iterator[str]:
 
 
 def is_folder(found: os.DirEntry[str]) -> bool:
-    """Say whether a name is one of a folder, links followed; a link that leads round to itself is none."""
+    """Return whether an entry is a folder, following links; a circular link is not."""
     try:
         return found.is_dir()
     except OSError:

@@ -1,4 +1,4 @@
-"""WebDataset tars of any origin: samples are runs of files with one key, a picture and what says its label."""
+"""WebDataset tars of any origin: a sample is a series of files with one key, a picture and files with its label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.sources.split_words import describe_splits, is_usual, read_splits
 from shards.sources.tars import LateFile, Member, PassedTar, open_tar, read_exactly
 
 _LABEL_ENDINGS = (".json", ".cls", ".txt")
-"""In the order of what they tell: only JSON can hold several labels, a group and a weight."""
+"""In order of preference: only JSON can hold several labels, a group and a weight."""
 _LABEL_BYTES = 1 << 20
 _TARS_KEPT = 256
 _TAR = re.compile(r".*?\.tar(?=/)", re.IGNORECASE | re.DOTALL)
@@ -27,7 +27,7 @@ _TAR = re.compile(r".*?\.tar(?=/)", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True)
 class _Facts:
-    """What stands beside a picture."""
+    """Labels, group and weight from the files beside a picture."""
 
     labels: tuple[str, ...] = ()
     group: str = ""
@@ -35,9 +35,9 @@ class _Facts:
 
 
 def holds_samples(names: Iterable[str]) -> bool:
-    """Say whether a tar is a WebDataset shard: pictures have their labels beside them, under the same key.
+    """Return whether a tar is a WebDataset shard: labels are beside pictures, with the same key.
 
-    Text beside pictures in class folders may as well be captions or boxes, so there a `.cls` is asked for.
+    Text beside pictures in class folders may be captions or boxes, so a `.cls` file is required there.
     """
     files = {split_key(name) for name in names if not _is_hidden(name)}
     pictures = [key for key, ending in files if ending in ENDINGS]
@@ -52,7 +52,7 @@ def find_tars(names: Iterable[str]) -> list[str]:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Return key and ending of a member; the key goes up to the last dot, so that dotted names stay apart.
+    """Return key and ending of a member; the key extends to the last dot, so that names with dots stay distinct.
 
     >>> split_key("a/patient.1.JPEG")
     ('a/patient.1', '.jpeg')
@@ -64,16 +64,16 @@ def split_key(name: str) -> tuple[str, str]:
 def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False, incomplete: bool = False) -> SourceList:
     """Return the pictures of WebDataset tars; their names are `TAR/KEY.ENDING`.
 
-    A tar's split is told by a folder above it or by a word of its file name, as in `imagenet-val-0001.tar`. Classes
-    that are numbers are sorted as such. Group and weight are taken from JSON where it has them.
+    A tar's split comes from a folder above it or a word of its file name, as in `imagenet-val-0001.tar`. Classes that
+    are numbers are sorted numerically. Group and weight come from JSON, if it has them.
 
     Args:
         root: Folder of the tars.
         tars: Their names below it.
 
     Raises:
-        UsageError: Tars of which some name a split and some do not, or as `check_classes`.
-        ShardError: A damaged tar, a picture without a label, or two of one name.
+        UsageError: Only some of the tars name a split, or as `check_classes`.
+        ShardError: A damaged tar, a picture without a label, or two pictures with one name.
     """
     nested = next((tar for tar in tars if ".tar/" in tar.lower()), None)
     if nested:
@@ -89,7 +89,7 @@ def list_tars(root: Path, tars: Sequence[str], *, unlabelled: bool = False, inco
 
 
 def _read_splits(root: Path, tars: Sequence[str], unlabelled: bool) -> tuple[dict[str, str | None], list[str]]:
-    """Return the split of each tar, and how its name was read where that needs explanation."""
+    """Return the split of each tar, and a note if names are unusual."""
     if unlabelled:
         return dict.fromkeys(tars, "all"), []
     words = name_splits(tars)
@@ -98,15 +98,15 @@ def _read_splits(root: Path, tars: Sequence[str], unlabelled: bool) -> tuple[dic
     if found and None in splits.values():
         odd = next(tar for tar, split in splits.items() if split is None)
         raise UsageError(
-            f"{root}: '{odd}' names no split and other tars do; put train, val or test into the name or folder of all"
+            f"{root}: '{odd}' names no split but other tars do; put train, val or test into the name or folder of all"
         )
     return splits, describe_splits(found, "the names of tars")
 
 
 def name_splits(tars: Sequence[str]) -> dict[str, str | None]:
-    """Return what in the folders or the name of each tar says its split, None where nothing does.
+    """Return the word in the folders or name of each tar that gives its split, None if there is none.
 
-    Words other than train, val (valid, validation) and test may be in any name, so they count where all tars have
+    Words other than train, val (valid, validation) and test occur in many names, so they count only if all tars have
     one and some of them are train.
 
     >>> name_splits(["validation/0.tar", "imagenet-val-0001.tar", "trainers-0.tar"])
@@ -122,7 +122,7 @@ def name_splits(tars: Sequence[str]) -> dict[str, str | None]:
 
 
 def list_tar(root: Path, tar: str, split: str | None, *, unlabelled: bool = False) -> list[Source]:
-    """Return the pictures of one tar in the order in which they lie there; raises ShardError as `list_tars`."""
+    """Return the pictures of one tar in stored order; raises ShardError like `list_tars`."""
     path = root / tar
     facts: dict[str, dict[str, _Facts]] = {}
     pictures: dict[str, Member] = {}
@@ -176,14 +176,14 @@ def _parse(path: Path, name: str, data: bytes) -> _Facts:
             return _Facts((label,) if label else ())
         return _read_page(json.loads(text))
     except ValueError as err:
-        raise ShardError(f"{path}: '{name}' does not say a label ({err}); write the shard again") from err
+        raise ShardError(f"{path}: '{name}' gives no label ({err}); write the shard again") from err
 
 
 def _read_page(page: Any) -> _Facts:
-    """Return what a JSON page tells; a page of other things has no labels.
+    """Return the labels, group and weight in a JSON file beside a picture; no labels if it has other content.
 
     Raises:
-        ValueError: A label, group or weight of a kind that none can be.
+        ValueError: A label, group or weight of an invalid type.
     """
     if not isinstance(page, dict):
         return _Facts()
@@ -191,7 +191,7 @@ def _read_page(page: Any) -> _Facts:
     if not isinstance(labels, list) or any(
         isinstance(label, bool) or not isinstance(label, str | int) for label in labels
     ):
-        raise ValueError(f"a label is text or a whole number, got {labels!r}")
+        raise ValueError(f"a label is text or an integer, got {labels!r}")
     group, weight = page.get("group", ""), page.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise ValueError(f"a weight is a number above 0, got {weight!r}")
@@ -225,17 +225,17 @@ class TarFolderStore:
             if tar not in self._files:
                 self._files[tar] = LateFile(self._root / tar)
                 if len(self._files) > _TARS_KEPT:
-                    self._files.popitem(last=False)  # closed when the last thread that reads it lets go
+                    self._files.popitem(last=False)  # closed when the last thread has read from it
             self._files.move_to_end(tar)
             return self._files[tar]
 
 
 def name_tar(source: Source) -> str:
-    """Return which tar a picture of `list_tars` lies in.
+    """Return the tar of a picture listed by `list_tars`.
 
     >>> name_tar(Source("train/0.tar/a/1.jpg", (), None, 0))
     'train/0.tar'
     """
     match = _TAR.match(source.name)
-    assert match is not None  # list_tar named it
+    assert match is not None  # list_tar made the name
     return match.group()

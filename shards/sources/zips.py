@@ -1,4 +1,4 @@
-"""Pictures in a zip, unpacked one at a time from where they lie."""
+"""Pictures in a zip, decompressed one at a time by offset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WINDOWS = 0
 
 @dataclass(frozen=True)
 class Listed:
-    """What an archive holds: its files, links and folders by name, and sentences for the user."""
+    """The content of an archive: its files, links and folders by name, and notes for the user."""
 
     entries: list[Entry]
     links: list[str]
@@ -38,22 +38,24 @@ class Listed:
 
 
 def list_zip(path: Path, encoding: str | None = None) -> Listed:
-    """Return the files of a zip by the offset of their local header, with CRC as stamp.
+    """Return the files of a zip, with the offsets of their local headers, and CRCs as stamps.
 
     Args:
         path: The archive.
-        encoding: Of names that the zip does not say it of; None: guess.
+        encoding: Encoding of names for which the zip declares none; None: guess.
 
     Raises:
-        UsageError: Names that are none in this encoding.
-        ShardError: Damaged, encrypted, or packed by a method that only the program knows that did it.
+        UsageError: A name that is invalid in this encoding.
+        ShardError: Damaged, encrypted, or compressed by an unsupported method.
     """
     try:
         with zipfile.ZipFile(path) as file:
             infos = file.infolist()
             odd = {info.header_offset for info in infos if may_be_dicom(info.filename) and _begins_as_dicom(file, info)}
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as err:
-        raise ShardError(f"{path} is damaged or not what its ending says ({err}); fetch or write it again") from err
+        raise ShardError(
+            f"{path} is damaged or not what its ending indicates ({err}); fetch or write it again"
+        ) from err
     names, notes = _decode_names(path, infos, encoding)
     found = Listed([], [], [], notes)
     for info, name in zip(infos, names, strict=True):
@@ -71,7 +73,7 @@ def list_zip(path: Path, encoding: str | None = None) -> Listed:
 
 def _begins_as_dicom(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return False  # it is refused by name
+        return False  # refused later, by name
     try:
         with file.open(info) as opened:
             return is_dicom(opened.read(DICOM_BYTES))
@@ -84,13 +86,13 @@ def _refuse_unreadable(path: Path, info: zipfile.ZipInfo, name: str) -> None:
         raise ShardError(f"{path}: '{name}' is encrypted; unpack the archive with its password and pack the folder")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ShardError(
-            f"{path}: '{name}' is compressed by method {info.compress_type}, and only 0 (stored) and 8 (deflate) are "
-            "read; unpack the archive and pack the folder"
+            f"{path}: '{name}' is compressed by method {info.compress_type}, but only 0 (stored) and 8 (deflate) "
+            "are supported; unpack the archive and pack the folder"
         )
 
 
 def _decode_names(path: Path, infos: list[zipfile.ZipInfo], encoding: str | None) -> tuple[list[str], list[str]]:
-    """Return the names: as marked UTF-8, as the field beside them says, else in an encoding that fits them all."""
+    """Return the names: marked as UTF-8, from the Unicode field beside them, or in an encoding that fits all others."""
     known = {number: _read_known_name(info) for number, info in enumerate(infos)}
     unknown = [number for number, name in known.items() if name is None]
     raw = [infos[number].orig_filename.encode("cp437") for number in unknown]
@@ -109,14 +111,14 @@ def _read_known_name(info: zipfile.ZipInfo) -> str | None:
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + size], extra[4 + size :]
-        # The sum ties the field to the name: tools that rename files leave it behind.
+        # The checksum ties the field to the name: tools that rename files leave an outdated field.
         if kind == _UNICODE_PATH and len(field) > 5 and field[1:5] == struct.pack("<I", zlib.crc32(raw)):
             return field[5:].decode("utf-8", "replace")
     return None
 
 
 class ZipStore:
-    """Pictures in a zip. It needs no directory of the zip, which takes a second to read for 1e5 files."""
+    """Pictures in a zip. Does not need the zip's directory, which takes a second to read for 1e5 files."""
 
     random_access = True
 
@@ -141,12 +143,12 @@ class ZipStore:
             self._file.read(_LOCAL_HEADER.size, source.offset)
         )
         if signature != b"PK\x03\x04":
-            raise EOFError("no file begins where the archive's directory says")
+            raise EOFError("no file begins where the archive's directory points to")
         at = source.offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
         return self._file.read(source.size, at) if method == zipfile.ZIP_STORED else self._inflate(at, source.size)
 
     def _inflate(self, at: int, size: int) -> bytes:
-        """Return what is packed from `at` on, at most one byte more than `size`: a bomb is not unpacked."""
+        """Decompress from `at` on, at most one byte more than `size`, so that a bomb is not unpacked."""
         unpacker, parts, left = zlib.decompressobj(-zlib.MAX_WBITS), [], size + 1
         while not unpacker.eof and left > 0:
             packed = self._file.read(min(_CHUNK, left + 64), at)

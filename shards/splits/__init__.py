@@ -1,4 +1,4 @@
-"""Who is in which split: stratified, by group, by order; equal pictures stay together.
+"""Assignment of pictures to splits: stratified, by group, by order; equal pictures stay together.
 
-Imports `shards.errors` alone.
+Imports only `shards.errors`.
 """

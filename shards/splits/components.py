@@ -1,4 +1,4 @@
-"""Pictures that must not be torn apart, and a random split that keeps them together and its classes in proportion."""
+"""Pictures that must stay in one split, and a random split that keeps them together and classes in proportion."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from shards.splits.strata import share_out
 
 Ints = npt.NDArray[np.int64]
 Counts = list[tuple[int, int]]
-"""Class number and count, for each class that a component holds."""
+"""Class number and count, for each class in a component."""
 
 _STREAM = 2
 """Third entry of the seed: the streams of `split_stratified` have none, those of the fraction have 1."""
 _ROUNDS, _TRIES = 10, 10_000
-"""Rounds, and exchanges tried in each; bounded by counts, never by a clock: every machine finds the same split."""
+"""Rounds, and exchanges tried in each. Limits are counts, never times, so that every machine finds the same split."""
 _LEAST = 1e-12
-"""Gain below which two errors are equal but for rounding."""
+"""Smaller gains are only rounding errors."""
 
 
 def join_components(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> Ints:
     """Return int64[n]: the number of each picture's component.
 
     Args:
-        groups: Pictures of the same group are joined; the group '' joins nobody.
-        ties: Pairs of positions that are joined.
+        groups: Pictures of the same group are joined; the group '' joins nothing.
+        ties: Pairs of positions to join.
 
     >>> join_components(["p1", "", "p1", "", ""], [(1, 2)]).tolist()
     [0, 0, 0, 1, 2]
     """
-    from scipy.sparse import coo_array  # late: whoever opens a dataset imports this module, packing alone needs it
+    from scipy.sparse import coo_array  # late import: opening a dataset needs this module, but not scipy
     from scipy.sparse.csgraph import connected_components
 
     first: dict[str, int] = {}
@@ -46,9 +46,10 @@ def join_components(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> I
 
 @dataclass(frozen=True)
 class Deal:
-    """A split of components. splits: a name for each picture. counts, targets: int64[splits, classes] in pictures.
+    """A split of components. splits: a split name for each picture. counts, targets: int64[splits, classes] in
+    pictures.
 
-    names: of the rows, train first. classes: of the columns.
+    names: names of the rows, train first. classes: names of the columns.
     """
 
     splits: list[str]
@@ -61,13 +62,13 @@ class Deal:
 def deal_components(
     labels: Sequence[tuple[str, ...]], components: Ints, shares: Mapping[str, float], seed: int
 ) -> Deal:
-    """Return a random split that tears no component apart and meets the share of every class as well as it can.
+    """Return a random split that keeps components whole and meets each class's shares as closely as possible.
 
-    A picture of several labels counts for each of them, which is what iterative stratification does; strata of equal
-    label sets would leave each of the many rare sets to chance. Every class has a picture in train.
+    A picture with several labels counts for each of them, as in iterative stratification; strata of equal label sets
+    would leave each of the many rare sets to chance. Every class has a picture in train.
 
-    Source: Sechidis et al., On the Stratification of Multi-Label Data, 2011, for the order, hardest first; then
-    moves and swaps while they bring the counts closer to the targets.
+    Source: Sechidis et al., On the Stratification of Multi-Label Data, 2011, for the order (hardest first); then moves
+    and swaps while they bring the counts closer to the targets.
     """
     table = _Table(labels, components, shares)
     rng = np.random.default_rng((seed, 0, _STREAM))
@@ -82,7 +83,7 @@ def deal_components(
 
 
 class _Table:
-    """What is to be dealt: class counts of every component, and how many of each class every split should get."""
+    """Input of the split: class counts of every component, and target counts of each class for every split."""
 
     def __init__(self, labels: Sequence[tuple[str, ...]], components: Ints, shares: Mapping[str, float]) -> None:
         self.names = ["train", *shares]
@@ -90,7 +91,7 @@ class _Table:
         number = {name: place for place, name in enumerate(self.classes)}
         rows = np.array([row for row, names in enumerate(labels) for _ in names or ("",)], dtype=np.int64)
         columns = np.array([number[name] for names in labels for name in names or ("",)], dtype=np.int64)
-        if len(rows) > len(labels):  # one more column counts pictures, so that splits keep their size too
+        if len(rows) > len(labels):  # an extra column counts pictures, so that splits keep their sizes too
             rows = np.concatenate([rows, np.arange(len(labels))])
             columns = np.concatenate([columns, np.full(len(labels), len(self.classes))])
         width = int(columns.max(initial=-1)) + 1
@@ -105,7 +106,7 @@ class _Table:
 
 
 def _aim(totals: Ints, shares: Mapping[str, float]) -> Ints:
-    """Return int64[splits, classes], train first: the counts of a split picture by picture."""
+    """Return int64[splits, classes], train first: the counts of a split that ignores components."""
     taken = [share_out(total, shares) for total in totals.tolist()]
     parts = np.array([list(part.values()) for part in taken], dtype=np.int64).reshape(len(totals), len(shares)).T
     aimed: Ints = np.concatenate([(totals - parts.sum(axis=0))[None], parts])
@@ -113,22 +114,22 @@ def _aim(totals: Ints, shares: Mapping[str, float]) -> Ints:
 
 
 class _Dealer:
-    """Puts components into splits; `counts` follows. The error is the squared deviation of every class's shares."""
+    """Assigns components to splits and keeps `counts`. Its error is the squared deviation of every class's shares."""
 
     def __init__(self, table: _Table, rng: np.random.Generator) -> None:
         self._rng = rng
         self._members = table.members
         self._targets: list[list[int]] = table.targets.tolist()
-        # In shares of the class, not in pictures: else a frequent class would drown the rare ones.
+        # Weighted by shares of the class, not pictures: otherwise frequent classes would outweigh rare ones.
         self._weights: list[float] = (1.0 / np.maximum(table.totals, 1) ** 2.0).tolist()
         self.counts: list[list[int]] = np.zeros_like(table.targets).tolist()
         self.split_of = [0] * len(table.members)
 
     def place_all(self) -> None:
-        """Put every component somewhere, those that are hardest to place first."""
+        """Assign every component to a split, the hardest to place first."""
         weights = self._weights
         sizes = np.array([sum(n * n * weights[column] for column, n in member) for member in self._members])
-        # Sizes within a factor of two count as equal: the exact order would be nearly the same for every seed.
+        # Sizes within a factor of two count as equal: an exact order would be nearly the same for every seed.
         order = self._rng.permutation(len(sizes))
         order = order[np.argsort(-np.frexp(sizes[order])[1], kind="stable")]
         draws = self._rng.random(len(order)).tolist()
@@ -137,9 +138,9 @@ class _Dealer:
             self._put(component, split, 1)
 
     def _choose(self, member: Counts, draw: float) -> int:
-        """Return a split at random by the room it has, or the one of least error where the component fits nowhere.
+        """Return a random split, weighted by remaining room, or the split of least error if the component fits nowhere.
 
-        Always the one of least error would put the largest patients into train and leave only small ones to test on.
+        Always choosing the least error would put the largest patients into train and leave only small ones for test.
         """
         rooms = [self._room(member, split) for split in range(len(self.counts))]
         mark = draw * sum(rooms)
@@ -160,7 +161,7 @@ class _Dealer:
         return room
 
     def _cost(self, member: Counts, split: int) -> float:
-        """Return by how much the error grows when the component comes into the split."""
+        """Return how much the error grows if the component joins the split."""
         counts, targets, weights = self.counts[split], self._targets[split], self._weights
         return sum(n * (2 * (counts[column] - targets[column]) + n) * weights[column] for column, n in member)
 
@@ -175,15 +176,15 @@ class _Dealer:
         self._put(component, split, 1)
 
     def fill_train(self) -> None:
-        """Give train a component of every class that it has none of, the one that costs least."""
+        """For each class missing from train, move its cheapest component there."""
         for column in [column for column, count in enumerate(self.counts[0]) if count == 0]:
-            if self.counts[0][column]:  # came with another class
+            if self.counts[0][column]:  # arrived with another class
                 continue
             holders = [row for row, member in enumerate(self._members) if any(column == held for held, _ in member)]
             self._move(min(holders, key=lambda row: self._cost(self._members[row], 0)), 0)
 
     def refine(self) -> None:
-        """Move components, or swap two, while that lowers the error."""
+        """Move components, or swap two, as long as that lowers the error."""
         for _ in range(_ROUNDS):
             if self.counts == self._targets or not self._exchange():
                 return
@@ -208,7 +209,7 @@ class _Dealer:
         return made
 
     def _pays(self, change: Counts, source: int, target: int) -> bool:
-        """Say whether the error shrinks when `change` goes from one split to another, and train keeps every class."""
+        """Return whether moving `change` between two splits lowers the error and leaves every class in train."""
         back = [(column, -n) for column, n in change]
         if self._cost(change, target) + self._cost(back, source) > -_LEAST:
             return False

@@ -1,4 +1,4 @@
-"""What `--split` asks for where a source has splits already: those that it lacks are made out of train."""
+"""`--split` for sources that already have splits: missing ones are taken from train."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _ORDER = ("train", "val", "test")
 
 
 def make_missing(options: SplitOptions, given: Collection[str | None]) -> tuple[SplitOptions, list[str]]:
-    """Return options by which shares that were asked for are made where the source lacks them, and notes.
+    """Return options that make the requested but missing splits, and notes.
 
-    A missing split is made as if it had been merged with train; splits that are given stay as they are.
+    A missing split is made as if it had been merged with train; given splits stay as they are.
 
     Args:
-        options: With the shares that the user asked for.
-        given: Splits that the source gives, None for pictures that have none.
+        options: With the shares that the user requested.
+        given: Splits that the source gives, None for pictures without one.
 
     Raises:
-        UsageError: Everything is asked for test, and the source gives pictures to train on.
+        UsageError: All pictures are to be test, but the source gives pictures to train on.
 
     >>> options, notes = make_missing(SplitOptions(shares={"val": 0.2}), ["train", "test"])
     >>> options.merge, options.shares, notes
@@ -51,7 +51,7 @@ def make_missing(options: SplitOptions, given: Collection[str | None]) -> tuple[
 def _refuse_training(there: list[str]) -> None:
     if "train" in there:
         raise UsageError(
-            f"--split test=1 is for pictures to evaluate on alone, and the source gives {_join(there)}; leave it out "
+            f"--split test=1 is only for pictures to evaluate on, but the source gives {_join(there)}; leave it out "
             "to keep those, or add --merge-and-resplit train,val,test to put all pictures into test"
         )
 
@@ -60,7 +60,7 @@ def _advise(there: list[str], idle: Collection[str], missing: Collection[str]) -
     if "train" not in there or missing:
         return ""
     merged = ",".join(name for name in there if name == "train" or name in idle)
-    return f" (--merge-and-resplit {merged} deals them out anew)"
+    return f" (--merge-and-resplit {merged} splits them again)"
 
 
 def _join(names: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which picture goes into which split: as given, at random by class, by order, or anew."""
+"""Which picture goes into which split: as given, at random by class, by order, or resplit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shards.splits.components import Deal, deal_components, join_components
 from shards.splits.strata import choose_fraction, list_strata, share_out
 
 SKEW_NOTED = 0.02
-"""Deviation of a class's share in a split that is worth a sentence."""
+"""Deviation of a class's share in a split above which a note is written."""
 ONLY_TEST = {"test": 1.0}
-"""Shares by which nothing is left to train on, as pictures to evaluate a trained model on have them."""
+"""Shares that leave nothing to train on, for pictures to evaluate a trained model on."""
 Labels = Sequence[tuple[str, ...]]
 
 
@@ -30,13 +30,14 @@ class SplitOptions(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Seed of the split, of the fraction, and of the order inside the shards."""
     shares: dict[str, float] = {"val": 0.1, "test": 0.1}
-    """Share of val and of test in each class, (0, 1); what they leave is train. {"test": 1} alone: nothing is train."""
+    """Share of val and of test in each class, (0, 1); the rest is train. {"test": 1} alone puts everything into test.
+    """
     every: int | None = Field(default=None, ge=2)
-    """Each Nth picture of a class goes to test, without randomness; takes the place of `shares`."""
+    """Every Nth picture of a class goes to test, without randomness; replaces `shares`."""
     fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of train that is used, of each class; a smaller one is part of a larger one of the same seed."""
+    """Share of each class of train that is used; with the same seed, a smaller fraction is a subset of a larger one."""
     merge: tuple[str, ...] = ()
-    """Given splits that are pooled and dealt out anew by `shares`; the others stay."""
+    """Given splits that are pooled and split again by `shares`; other splits stay."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,25 +51,25 @@ class SplitOptions(BaseModel):
         if not self.is_only_test:
             _check_shares(self.shares)
         if self.every and self.shares:
-            raise ValueError("each Nth picture and shares exclude each other; give --every or --split")
+            raise ValueError("every Nth picture and shares exclude each other; give --every or --split")
         if self.merge:
             _check_merge(self.merge)
             if self.every:
-                raise ValueError("merged splits are dealt out by shares; give --split instead of --every")
+                raise ValueError("merged splits are split by shares; give --split instead of --every")
         return self
 
     @property
     def is_only_test(self) -> bool:
-        """Whether all pictures without a split are to evaluate on."""
+        """Whether all pictures without a split go to test."""
         return self.shares == ONLY_TEST
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A split for each picture, `` for one that the fraction leaves out.
+    """A split for each picture, `` for pictures that the fraction leaves out.
 
     notes: what the user should know, a sentence each.
-    skew: largest deviation of a class's share in a split from the share asked for, 0..1, beyond mere rounding.
+    skew: largest deviation of a class's share in a split from the requested share, 0..1, beyond mere rounding.
     """
 
     splits: list[str]
@@ -77,7 +78,7 @@ class Assignment:
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Return split shares from `val=0.1,test=0.1`; `none` gives no shares (all is train), `test=1` all is test.
+    """Return split shares from `val=0.1,test=0.1`; `none` gives no shares (all train), `test=1` makes all test.
 
     >>> parse_shares("val=0.1,test=0.2")
     {'val': 0.1, 'test': 0.2}
@@ -98,8 +99,8 @@ def parse_shares(text: str) -> dict[str, float]:
             return dict(ONLY_TEST)
         if name not in ("val", "test") or not 0 < share < 1:
             raise UsageError(
-                f"--split is of the form val=0.1,test=0.1 with shares in (0, 1), got '{part}' in '{text}'; "
-                "none takes all for train, test=1 all for test"
+                f"--split is of the form val=0.1,test=0.1 with shares in (0, 1), got '{part}' in '{text}'; none "
+                "puts all into train, test=1 all into test"
             )
         shares[name] = share
     if sum(shares.values()) >= 1:
@@ -108,7 +109,7 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def parse_merge(text: str) -> tuple[str, ...]:
-    """Return the splits to be merged from `train,val`.
+    """Return the splits to merge from `train,val`.
 
     >>> parse_merge("train,val")
     ('train', 'val')
@@ -127,30 +128,30 @@ def parse_merge(text: str) -> tuple[str, ...]:
 def _check_shares(shares: Mapping[str, float]) -> None:
     wrong = [f"{name}={share:g}" for name, share in shares.items() if name not in ("val", "test") or not 0 < share < 1]
     if wrong:
-        raise ValueError(f"shares are of val and test and in (0, 1), not {wrong[0]}")
+        raise ValueError(f"only val and test have shares, in (0, 1), not {wrong[0]}")
     if sum(shares.values()) >= 1:
         raise ValueError(f"the shares sum to {sum(shares.values()):g} and leave nothing to train on")
 
 
 def _check_merge(names: tuple[str, ...]) -> None:
     if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= {"train", "val", "test"}:
-        raise ValueError("name two or three different ones of train, val and test")
+        raise ValueError("name two or three of train, val and test, each once")
     if "train" not in names:
-        raise ValueError("without train among them nothing would be left to train on; name it too")
+        raise ValueError("without train among them, nothing would be left to train on; name it too")
 
 
 def split_stratified(labels: Sequence[str], shares: Mapping[str, float], seed: int) -> list[str]:
-    """Return a split name for each sample; of each class every split gets its share, rounded.
+    """Return a split name for each sample; each split gets its share of every class, rounded.
 
-    A class with two or more samples keeps at least one in train and puts at least one into each split
-    while there are enough.
+    A class of two or more samples keeps at least one in train and puts at least one into each split while there are
+    enough.
 
     >>> split_stratified(["a"] * 10 + ["b"] * 10, {"val": 0.2}, seed=0).count("val")
     4
     """
     splits = ["train"] * len(labels)
     for number, (_, members) in enumerate(list_strata(labels)):
-        # (seed, number), not seed + number: sums of neighbouring seeds repeat each other's draws.
+        # (seed, number), not seed + number: sums of neighbouring seeds would repeat each other's draws.
         order = np.random.default_rng((seed, number)).permutation(members)
         taken = 0
         for name, count in share_out(len(order), shares).items():
@@ -167,18 +168,18 @@ def assign_splits(
     ties: Sequence[tuple[int, int]],
     options: SplitOptions,
 ) -> Assignment:
-    """Return a split for every picture; one that is given stays, unless it is merged.
+    """Return a split for every picture; a given split stays unless it is merged.
 
-    A picture without a split follows the pictures of its group, and those it is tied to, into their given split.
+    A picture without a split joins the given split of its group, or of pictures it is tied to.
 
     Args:
-        given: Split of each picture, None where it has none.
+        given: Split of each picture, None if it has none.
         labels: Class names of each picture.
-        groups: What must stay together, '' for none.
-        ties: Pairs of positions of equal pictures, which stay together too.
+        groups: Pictures of a group stay together; '' for none.
+        ties: Pairs of positions of equal pictures, which also stay together.
 
     Raises:
-        UsageError: Options that these pictures do not allow.
+        UsageError: Options that do not fit these pictures.
     """
     if options.merge:
         _refuse_merge(given, options)
@@ -196,29 +197,29 @@ def assign_splits(
 
 def _refuse_merge(given: Sequence[str | None], options: SplitOptions) -> None:
     there, merge = set(given) - {None}, ",".join(options.merge)
-    if "train" not in there:  # val or test may be missing: they are then made out of train
+    if "train" not in there:  # val or test may be missing: they are then taken from train
         found = ", ".join(sorted(name for name in there if name)) or "none"
         raise UsageError(
-            f"--merge-and-resplit {merge}: the source gives no split 'train' (it gives {found}); "
-            "use --split alone where it has none"
+            f"--merge-and-resplit {merge}: the source gives no split 'train' (it gives {found}); use only --split "
+            "for such a source"
         )
     unshared = [name for name in options.merge if name != "train" and name not in options.shares]
     if unshared and not options.is_only_test:
         raise UsageError(
-            f"--merge-and-resplit {merge}: --split says no share for {unshared[0]}, which would stay empty; "
-            f"add {unshared[0]}=0.1 to it"
+            f"--merge-and-resplit {merge}: --split has no share for {unshared[0]}, which would stay empty; add "
+            f"{unshared[0]}=0.1 to it"
         )
 
 
 def _deal_by_order(splits: list[str], labels: Labels, groups: Sequence[str], every: int) -> Assignment:
-    """Fill the empty places of `splits`; pictures of several labels count within their set of labels."""
+    """Fill the empty entries of `splits`; pictures with several labels count within their set of labels."""
     free = [row for row, split in enumerate(splits) if not split]
     if not free:
         return Assignment(splits, ["the source gives every picture a split, so --every changed nothing"])
     torn = [group for group, count in Counter(groups[row] for row in free).items() if group and count > 1]
     if torn:
         raise UsageError(
-            f"--every goes by order and would tear groups apart ('{torn[0]}' has several pictures); use --split"
+            f"--every goes by order and would split groups ('{torn[0]}' has several pictures); use --split"
         )
     for _, members in list_strata(labels[row] for row in free):
         for place, member in enumerate(members, start=1):
@@ -253,7 +254,7 @@ def _deal_at_random(
 
 
 def _follow(splits: list[str], components: npt.NDArray[np.int64]) -> None:
-    """Put pictures without a split where most of their component are; a component torn apart already stays so."""
+    """Assign pictures without a split to the split of most of their component; components already split stay so."""
     held: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for component, split in zip(components.tolist(), splits, strict=True):
         if split:
@@ -266,10 +267,10 @@ def _follow(splits: list[str], components: npt.NDArray[np.int64]) -> None:
 
 
 def _measure_skew(deal: Deal, shares: Mapping[str, float], together: bool) -> tuple[float, list[str]]:
-    """Return the largest deviation from a split picture by picture, and a sentence when it is worth one."""
+    """Return the largest deviation from a split that ignores components, and a note if it is large."""
     totals = deal.counts.sum(axis=0)
     off = np.abs(deal.counts - deal.targets) / totals
-    off = np.roll(off, -1, axis=0)  # train comes last: where two deviate alike, what is measured on is named
+    off = np.roll(off, -1, axis=0)  # train comes last: of equal deviations, one in an evaluated split is reported
     place, column = np.unravel_index(np.argmax(off), off.shape)
     row = (int(place) + 1) % len(off)
     skew = float(off[place, column])
@@ -278,11 +279,11 @@ def _measure_skew(deal: Deal, shares: Mapping[str, float], together: bool) -> tu
     name, label, got = deal.names[row], deal.classes[column] or "the unlabelled", deal.counts[row, column]
     cause, part = "groups" if together else "sets of labels", _percent(got / totals[column])
     fact = (
-        f"allow {name} only {part} of {label}"
+        f"allow only {part} of {label} in {name}"
         if got < deal.targets[row, column]
         else f"put {part} of {label} into {name}"
     )
-    return skew, [f"the {cause} {fact} where {_percent(shares.get(name, 1 - sum(shares.values())))} were asked"]
+    return skew, [f"the {cause} {fact} where {_percent(shares.get(name, 1 - sum(shares.values())))} were requested"]
 
 
 def _percent(share: float) -> str:
@@ -290,7 +291,7 @@ def _percent(share: float) -> str:
 
 
 def _thin_train(dealt: Assignment, labels: Labels, options: SplitOptions) -> Assignment:
-    """Leave a fraction of train only: val and test stay whole, so the points of a learning curve can be compared."""
+    """Keep only a fraction of train; val and test stay whole, so that points of a learning curve are comparable."""
     train = [row for row, split in enumerate(dealt.splits) if split == "train"]
     chosen = choose_fraction([labels[row] for row in train], options.fraction, options.seed)
     splits = list(dealt.splits)

@@ -1,4 +1,4 @@
-"""The pictures of one class: how many of them each split gets, and which of them a fraction keeps."""
+"""Strata of pictures by label: how many each split gets, and which a fraction keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STREAM = 1
 
 
 def list_strata(labels: Iterable[Any]) -> list[tuple[Any, list[int]]]:
-    """Return each label, in ascending order, with the positions where it stands.
+    """Return each label, in ascending order, with the positions where it occurs.
 
     >>> list_strata(["b", "a", "b"])
     [('a', [1]), ('b', [0, 2])]
@@ -26,7 +26,7 @@ def list_strata(labels: Iterable[Any]) -> list[tuple[Any, list[int]]]:
 
 
 def share_out(count: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Return how many of `count` pictures of a class each split gets; what is left is train's.
+    """Return how many of `count` pictures of a class each split gets; train gets the rest.
 
     A class of two or more keeps at least one in train and gives at least one to each split while there are enough.
 
@@ -42,8 +42,8 @@ def share_out(count: int, shares: Mapping[str, float]) -> dict[str, int]:
 def choose_fraction(labels: Sequence[tuple[Any, ...]], fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Return bool[n]: a random fraction of the pictures of each class, at least one of each.
 
-    Every picture has a rank in (0, 1) among those of its labels, and those below `fraction` are chosen; so with the
-    same seed a smaller fraction is part of a larger one.
+    Every picture has a rank in (0, 1) within its labels; ranks below `fraction` are chosen. With the same seed, a
+    smaller fraction is therefore a subset of a larger one.
 
     >>> choose_fraction([("a",)] * 10 + [("b",)], 0.2, seed=0).sum()
     np.int64(3)
@@ -62,7 +62,7 @@ def _rank_in_strata(labels: Sequence[tuple[Any, ...]], seed: int) -> npt.NDArray
     several = any(len(names) > 1 for names in labels)
     for number, (_, members) in enumerate(list_strata(labels)):
         rng = np.random.default_rng((seed, number, _STREAM))
-        # Half a step rounds a class to the nearest; of many small sets of labels all would be rounded alike.
+        # Half a step rounds to the nearest count; with many small sets of labels, all would round the same way.
         step = rng.random() if several else 0.5
         ranks[members] = (rng.permutation(len(members)) + step) / len(members)
     return ranks

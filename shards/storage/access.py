@@ -1,4 +1,4 @@
-"""The files of a dataset as files of this machine: where they lie, or fetched into a cache that a node shares."""
+"""A dataset's files as local files: read in place, or fetched into a cache that a node's processes share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How files of a remote dataset are kept on this machine; a local dataset is read where it lies.
+    """How files of a remote dataset are cached on this machine; a local dataset is read in place.
 
     folder: shared by all processes of a node, on a disk of its own.
-    limit_bytes: what the folder may hold.
-    deadline_s: seconds within which one file must arrive, retries included.
-    sharers: processes that read through this cache at the same time; each looks ahead by its share of half of it.
+    limit_bytes: the most that the folder may hold.
+    deadline_s: seconds within which a file must arrive, retries included.
+    sharers: processes that read through this cache at the same time; each looks ahead by its share of half the cache.
     """
 
     folder: Path = field(default_factory=default_cache)
@@ -37,19 +37,19 @@ class CacheOptions:
 
 
 class Access(Protocol):
-    """Gives a dataset's files as paths."""
+    """Provides a dataset's files as paths."""
 
     def lease(self, wanted: Wanted) -> Lease:
         """Return the file once it is here; it stays until the lease is closed.
 
         Raises:
-            ShardError: It is missing, or not what the dataset's tables vouch for.
-            OSError: It cannot be had within the deadline, or the disk is full.
+            ShardError: It is missing, or differs from the dataset's tables.
+            OSError: It did not arrive within the deadline, or the disk is full.
         """
         ...
 
     def prefetch(self, wanted: Sequence[Wanted]) -> None:
-        """Fetch these files in the background, in order, instead of what was asked before and not begun."""
+        """Fetch these files in the background, in order; earlier requests that have not begun are dropped."""
         ...
 
     def counts(self) -> CacheCounts: ...
@@ -77,7 +77,7 @@ class FolderAccess:
 
 
 def open_access(location: str, options: CacheOptions) -> Access:
-    """Return how the files of the dataset at `location`, a path or URI, are had."""
+    """Return access to the files of the dataset at `location`, a path or URI."""
     storage = open_readable(location)
     if isinstance(storage, FolderStorage):
         return FolderAccess(storage.root)

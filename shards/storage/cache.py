@@ -1,4 +1,4 @@
-"""A dataset's files on a disk of this machine: fetched once per node, checked, and kept within a limit."""
+"""A dataset's files on a local disk: fetched once per node, checked, and kept within a size limit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from shards.storage.download import download, measure
 from shards.storage.folder import CacheFolder, Entry, NoRoomError, is_full, touch
 from shards.storage.readable import Readable
 
-_POLL_S = (0.01, 0.2)  # how often a file that others are fetching is looked for: at first, at last
+_POLL_S = (0.01, 0.2)  # first and longest pause between checks for a file that another process is fetching
 _ENDING_S = 5.0
-_CROWDED_S = 2.0  # so long everything must be in use before a needed file is refused
+_CROWDED_S = 2.0  # how long everything must be in use before a needed file is refused
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file as the dataset's tables vouch for it. size: in bytes, None where no table says it."""
+    """A file as the dataset's tables describe it. size: in bytes, None if no table has it."""
 
     name: str
     sha256: str
@@ -37,21 +37,23 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        """Return its name in a cache: the same for every dataset that holds this file.
+        """Return its name in a cache, the same for every dataset that contains this file.
 
         Raises:
-            ShardError: The digest is none.
+            ShardError: `sha256` is not a digest.
         """
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ShardError(f"{self.name}: '{self.sha256}' is no sha256; the dataset's tables are damaged. Pack again")
+            raise ShardError(
+                f"{self.name}: '{self.sha256}' is not a sha256; the dataset's tables are damaged. Pack again"
+            )
         suffix = PurePosixPath(self.name).suffix
         return self.sha256 + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", suffix) else "")
 
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """What one process's cache did. hits: leases whose file was there; wait_s: time that all leases took;
-    refetched: downloads of what this process had before, a sign of a limit that is too small."""
+    """Counts of one process's cache. hits: leases whose file was there; wait_s: total time of all leases; refetched:
+    downloads of files that this process had before, a sign that the limit is too small."""
 
     hits: int = 0
     misses: int = 0
@@ -61,7 +63,7 @@ class CacheCounts:
 
 
 class Lease(Closing):
-    """A file that stays where it is until it is let go."""
+    """A file that is not evicted until the lease is closed."""
 
     def __init__(self, path: Path, lock: BinaryIO | None = None) -> None:
         self.path = path
@@ -75,9 +77,9 @@ class Lease(Closing):
 
 
 class ShardCache(Closing):
-    """Files of `readable` in a folder that all processes of this machine may share; safe between threads.
+    """Files of `readable` in a folder that all processes of this machine may share; thread-safe.
 
-    deadline_s: within which one file must be here. threads: how many files are prefetched at the same time.
+    deadline_s: seconds within which a file must arrive. threads: how many files are prefetched at a time.
     """
 
     def __init__(
@@ -86,24 +88,24 @@ class ShardCache(Closing):
         self._readable, self._deadline_s = readable, deadline_s
         self._folder = CacheFolder(folder, limit_bytes)
         self._closed = threading.Event()
-        self._wake = threading.Condition()  # guards what follows
+        self._wake = threading.Condition()  # guards the attributes below
         self._queue: deque[Wanted] = deque()
         self._counts = CacheCounts()
         self._had: set[str] = set()
         self._num_threads = threads
         self._threads: list[threading.Thread] = []
-        atexit.register(self.close)  # daemon threads would be cut off, and leave what they had begun
+        atexit.register(self.close)  # daemon threads would be killed and leave partial files
 
     def lease(self, wanted: Wanted) -> Lease:
         """Return the file once it is here and checked.
 
         Raises:
-            ShardError: Its content is not what the dataset says.
+            ShardError: Its content differs from the dataset's tables.
             FileNotFoundError: The store has no such file.
-            TimeoutError: It did not come within the deadline.
-            UsageError: It does not fit beside what is in use (NoRoomError).
+            TimeoutError: It did not arrive within the deadline.
+            UsageError: There is no room beside the files in use (NoRoomError).
             InterruptedError: The cache was closed.
-            OSError: Access denied, or the disk is full.
+            OSError: Access was denied, or the disk is full.
         """
         start = time.monotonic()
         with self._wake, contextlib.suppress(ValueError):
@@ -120,9 +122,9 @@ class ShardCache(Closing):
         return Lease(self._folder.root / wanted.key, file)
 
     def prefetch(self, wanted: Sequence[Wanted]) -> None:
-        """Return at once; fetch these files, in order, instead of what was asked before and not begun.
+        """Fetch these files in the background, in order; earlier requests that have not begun are dropped.
 
-        Nothing is raised here: what fails is tried again, and raised, when it is leased.
+        Nothing is raised here: a failed file is fetched again, and the error raised, when it is leased.
         """
         with self._wake:
             self._queue = deque(wanted)
@@ -136,7 +138,7 @@ class ShardCache(Closing):
             return self._counts
 
     def close(self) -> None:
-        """End the threads and give up what they are fetching; leases stay."""
+        """End the threads and cancel their downloads; leases stay valid."""
         with self._wake:
             self._closed.set()
             self._queue.clear()
@@ -162,7 +164,7 @@ class ShardCache(Closing):
                 _log.debug("%s/%s was not prefetched: %s", self._readable, wanted and wanted.name, err)
 
     def _bring(self, wanted: Wanted) -> None:
-        """Fetch a file that is wanted soon, unless it is here, others do, or it has no room."""
+        """Prefetch a file, unless it is here, is being fetched, or has no room."""
         file = self._folder.hold(wanted.key, wanted.size, awaited=True)
         if file is None:
             until = time.monotonic() + self._deadline_s
@@ -174,7 +176,7 @@ class ShardCache(Closing):
             file.close()
 
     def _obtain(self, wanted: Wanted, until: float) -> BinaryIO:
-        """Return a file that is not here yet, locked: fetched by this thread, or by whoever began it."""
+        """Return a missing file, locked: fetched by this thread, or by whichever process has begun it."""
         entry = self._entry(wanted, until)
         pause_s, longest_s = _POLL_S
         crowded = time.monotonic() + _CROWDED_S
@@ -182,7 +184,7 @@ class ShardCache(Closing):
             try:
                 file = self._folder.claim(entry, needed=True)
             except NoRoomError:
-                # What is in use for a moment only, just prefetched or just looked at, leaves by itself.
+                # Files that are in use only for a moment, just prefetched or just checked, become free by themselves.
                 if entry.size > self._folder.limit_bytes or time.monotonic() > crowded:
                     raise
                 file = None
@@ -211,7 +213,7 @@ class ShardCache(Closing):
         return Entry(wanted.key, size)
 
     def _fill(self, wanted: Wanted, entry: Entry, file: BinaryIO, until: float, *, awaited: bool) -> None:
-        """Download into a claimed file and publish it; whatever stops this leaves no partial file."""
+        """Download into a claimed file and publish it; on any error, no partial file is left."""
         with self._discarding(entry, file):
             received = download(
                 self._readable,
@@ -223,7 +225,7 @@ class ShardCache(Closing):
                 until=until,
                 cancelled=self._closed,
             )
-            # Before others see it: who has read the file finds its bytes counted.
+            # Before others see the file, so that its readers find its bytes counted.
             with self._wake:
                 again = wanted.key in self._had
                 self._had.add(wanted.key)

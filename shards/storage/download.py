@@ -1,4 +1,4 @@
-"""One file out of a store, whole and checked: every interruption is resumed until a deadline for the whole file."""
+"""Downloads of single files, complete and checked; interruptions are resumed until a deadline for the whole file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import BinaryIO, TypeVar
 from shards.errors import ShardError
 from shards.storage.readable import ObjectChangedError, Readable, one_line
 
-_CHUNK_BYTES = 8 << 20  # one request of an object store; /work/shared/docs/components.md: as fast as one long request
+_CHUNK_BYTES = 8 << 20  # one request of an object store: as fast as one long request, as measured
 _LEAST_BYTES = 256 << 10
-_STALL_S = 30.0  # a chunk that takes longer is asked for again, and a smaller one
+_STALL_S = 30.0  # a chunk that takes longer is requested again, at a smaller size
 _BACKOFF_S = (0.1, 5.0)  # first and longest
-_POLL_S = 0.1  # how fast a cancelled download and an abandoned thread end
+_POLL_S = 0.1  # how soon a cancelled download and an abandoned thread end
 
-_jitter = random.Random()  # its own: training seeds the module's
+_jitter = random.Random()  # separate: training seeds the module's
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -38,18 +38,18 @@ def download(
     until: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> int:
-    """Write a file of `readable` to `file`, which may hold the beginning of it, and return how many bytes came.
+    """Download a file to `file`, which may already hold its beginning; return the number of bytes received.
 
     Args:
-        sha256: Digest that the content must have; None where nobody vouches for it.
-        size: Bytes that it must have, where known.
+        sha256: Digest that the content must have; None if unknown.
+        size: Size in bytes that it must have, if known.
         deadline_s: Seconds for the whole file.
-        until: When they are over, on the monotonic clock; counted from now where it is not given.
+        until: End of these seconds on the monotonic clock; by default counted from now.
         cancelled: Set by another thread to end the download.
 
     Raises:
-        ShardError: The content is not what `sha256` and `size` say, also when fetched once more.
-        TimeoutError: The file did not come in time.
+        ShardError: The content differs from `sha256` and `size`, also after a second download.
+        TimeoutError: The file did not arrive in time.
         InterruptedError: Cancelled.
         OSError: It is missing, access is denied, or `file` cannot be written.
     """
@@ -57,21 +57,21 @@ def download(
     task.hash_beginning()
     digest = task.run()
     if digest is None or sha256 not in (None, digest):
-        _log.warning("%s: its content is not what the dataset says; it is fetched once more", task.where)
+        _log.warning("%s: its content differs from the dataset's tables; it is fetched once more", task.where)
         task.start_over()
         digest = task.run()
     if digest is None:
-        raise ShardError(f"{task.where} changed twice while it was being read; wait until nobody writes there")
+        raise ShardError(f"{task.where} changed twice while it was being read; wait until it is no longer written to")
     if sha256 not in (None, digest):
         raise ShardError(
-            f"{task.where}: sha256 is {digest}, the dataset says {sha256}, also after a second download; "
-            "the file changed after packing. Pack again, or restore it from a backup"
+            f"{task.where}: sha256 is {digest}, but the dataset's tables have {sha256}, also after a second "
+            "download; the file changed after packing. Pack again, or restore it from a backup"
         )
     return task.received
 
 
 def fetch(readable: Readable, name: str, *, deadline_s: float, sha256: str | None = None) -> bytes:
-    """Return the content of a file that fits in memory; raises as `download`."""
+    """Return the content of a file that fits in memory; raises like `download`."""
     file = io.BytesIO()
     download(readable, name, file, sha256=sha256, size=None, deadline_s=deadline_s)
     return file.getvalue()
@@ -85,13 +85,13 @@ def measure(
     until: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> int:
-    """Return a file's size in bytes; arguments and errors as those of `download`."""
+    """Return a file's size in bytes; arguments and errors as for `download`."""
     task = _Download(readable, name, io.BytesIO(), None, deadline_s, until, cancelled or threading.Event())
     return task.measure()
 
 
 class _Download:
-    """A download under way: `offset` bytes are written and hashed."""
+    """A download in progress: `offset` bytes are written and hashed."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class _Download:
         self._cause = ""
 
     def hash_beginning(self) -> None:
-        """Take what the file already holds for the beginning; the digest tells when it is not."""
+        """Use the file's present content as the beginning; the final digest shows whether it was."""
         self._file.seek(0)
         while data := self._file.read(_CHUNK_BYTES):
             self._hash.update(data)
@@ -126,7 +126,7 @@ class _Download:
         self._offset, self._hash = 0, hashlib.sha256()
 
     def run(self) -> str | None:
-        """Return the sha256 of the whole file once it is written; None when it changed meanwhile."""
+        """Return the sha256 of the whole file once it is written, None if the remote file changed meanwhile."""
         try:
             self._insist(self._follow)
         except ObjectChangedError:
@@ -134,11 +134,11 @@ class _Download:
         return self._hash.hexdigest()
 
     def measure(self) -> int:
-        """Return the size that the store says."""
+        """Return the size that the store reports."""
         return self._insist(self._begin)
 
     def _insist(self, act: Callable[[_Source], _T]) -> _T:
-        """Return what `act` makes of a connection, and connect again until it does or the time is over."""
+        """Return the result of `act` on a connection; reconnect until it succeeds or time is up."""
         failures, chunk = 0, _CHUNK_BYTES
         while True:
             before = self._offset
@@ -150,23 +150,23 @@ class _Download:
             finally:
                 source.stop()
             failures = 1 if self._offset > before else failures + 1
-            chunk = max(_LEAST_BYTES, chunk // 2)  # a smaller piece may pass where a larger one was cut each time
+            chunk = max(_LEAST_BYTES, chunk // 2)  # may get through where a larger one was cut off each time
             _log.debug("%s at byte %s: %s", self.where, f"{self._offset:,}", self._cause)
             self._back_off(failures)
 
     def _begin(self, source: _Source) -> int:
-        """Return the file's size, the first that a connection brings."""
+        """Return the file's size, which each connection sends first."""
         size = self._next(source)
         assert isinstance(size, int)
         if self._size not in (None, size):
             raise ShardError(
-                f"{self.where} has {size:,} bytes, the dataset says {self._size:,}; "
-                "the file changed after packing. Pack again, or restore it from a backup"
+                f"{self.where} has {size:,} bytes, but the dataset's tables have {self._size:,}; the file changed "
+                "after packing. Pack again, or restore it from a backup"
             )
         return size
 
     def _follow(self, source: _Source) -> None:
-        """Write what a connection brings, up to the end of the file."""
+        """Write what a connection sends, up to the end of the file."""
         size = self._begin(source)
         if self._offset > size:
             raise ObjectChangedError(self.where)
@@ -186,7 +186,7 @@ class _Download:
                 return source.take(_POLL_S)
 
     def _check(self) -> None:
-        """Raise when there is no more time, or nobody wants the file any more."""
+        """Raise if time is up or the download was cancelled."""
         if self._cancelled.is_set():
             raise InterruptedError(f"{self.where}: the download was cancelled")
         if time.monotonic() > self._until:
@@ -199,7 +199,7 @@ class _Download:
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:  # a raw file may take less than it is given
+        while left:  # a raw file may write fewer bytes than given
             left = left[self._file.write(left) :]
         self._hash.update(data)
         self._offset += len(data)
@@ -213,7 +213,7 @@ class _Download:
 
 
 class _Failed(Exception):  # noqa: N818, never leaves this module
-    """A connection that ended before its time; the store may still answer the next."""
+    """A connection that broke; the next one may still succeed."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(str(cause))
@@ -221,9 +221,10 @@ class _Failed(Exception):  # noqa: N818, never leaves this module
 
 
 class _Source:
-    """One connection, read ahead of its taker by a daemon thread.
+    """One connection, read ahead by a daemon thread.
 
-    The calls into pyarrow and httpx may hang longer than a deadline; a thread can be left behind and dies with them.
+    Calls into pyarrow and httpx may hang longer than a deadline; a daemon thread can be abandoned and ends with the
+    process.
     """
 
     def __init__(self, readable: Readable, name: str, offset: int, chunk: int) -> None:
@@ -236,9 +237,9 @@ class _Source:
         """Return the file's size first, then its content piece by piece.
 
         Raises:
-            queue.Empty: Nothing came in time.
+            queue.Empty: Nothing arrived in time.
             _Failed: The connection broke.
-            OSError: What another connection cannot heal.
+            OSError: An error that reconnecting cannot cure.
         """
         item = self._queue.get(timeout=timeout_s)
         if not isinstance(item, Exception):

@@ -1,9 +1,9 @@
-"""The folder of a cache that all processes of a node share: what is in it, who holds it, and what must leave.
+"""The folder of a cache that all processes of a node share: its files, who uses them, and which are evicted.
 
-Every file is locked (flock) by those who use it, so that the kernel frees what a killed process held: LOCK_SH on a
-finished file while it is leased, LOCK_EX on a partial one while it is downloaded. Files appear, take a lock, change
-their name and vanish only under the lock of the folder itself, which is held for milliseconds: a lock that somebody
-got is thus a lock on the file that has the name.
+Every file in use is locked (flock), so that the kernel releases the locks of a killed process: LOCK_SH on a finished
+file while it is leased, LOCK_EX on a partial file while it is downloaded. Files are created, locked, renamed and
+removed only under the lock of the folder itself, which is held for milliseconds: a lock is therefore always on the
+file that currently has the name.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from shards.files.atomic import lock_folder
 from shards.files.disk import DiskError
 
 _NAME = re.compile(r"([0-9a-f]{64}(?:\.[A-Za-z0-9]{1,16})?)(?:\.(\d+)\.partial)?")
-_NEVER_USED = 0  # access time of a file that was prefetched and not leased so far
-_SPARED_S = 900.0  # so long a prefetch leaves alone what another one brought and nobody has leased yet
+_NEVER_USED = 0  # access time of a file that was prefetched but never leased
+_SPARED_S = 900.0  # how long a prefetch spares other prefetched files that were not leased yet
 
 
 class NoRoomError(UsageError):
-    """The cache's limit is too small for what is in use at the same time."""
+    """The cache's limit is too small for the files in use at the same time."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file by its content: `key` is its digest, with the suffix that its name had."""
+    """A file identified by content: `key` is its digest with the suffix of its name."""
 
     key: str
     size: int
@@ -45,36 +45,37 @@ class Entry:
 class _Kept:
     path: Path
     size: int
-    """Bytes on disk; of a partial file, those that it will have."""
+    """Bytes on disk; for a partial file, its final size."""
     used: float
-    """When it was leased or brought last, in seconds of the clock."""
+    """When it was last leased or fetched, in seconds since the epoch."""
     awaited: bool
-    """Whether it was prefetched and not leased so far."""
+    """Whether it was prefetched but not leased yet."""
     partial: bool
 
 
 class CacheFolder:
-    """A folder with at most `limit_bytes` of files; other files in it are neither counted nor touched."""
+    """A folder with at most `limit_bytes` of cached files; other files in it are neither counted nor touched."""
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
         self.root, self.limit_bytes = root, limit_bytes
         root.mkdir(parents=True, exist_ok=True)
 
     def hold(self, key: str, size: int | None, *, awaited: bool = False) -> BinaryIO | None:
-        """Return a finished file, locked against eviction until it is closed; None when it is not here.
+        """Return a finished file, locked against eviction until it is closed; None if it is not here.
 
-        awaited: It is not used yet, only wanted soon.
+        awaited: whether it is only prefetched, not used yet.
         """
         with lock_folder(self.root):
             return self._hold(key, size, awaited)
 
     def claim(self, entry: Entry, *, needed: bool) -> BinaryIO | None:
-        """Return the partial file of `entry`, room made and locked, for the caller to fill; None to ask again later.
+        """Make room and return the partial file of `entry`, locked, for the caller to fill; None means to ask again
+        later.
 
-        None: it is here by now, somebody else is filling it, or what others are filling has the room.
+        None: the file has arrived, another process is filling it, or files being filled take up the room.
 
         Raises:
-            NoRoomError: Everything that could leave is in use; of a file that is not needed yet, all that is awaited.
+            NoRoomError: All files that could leave are in use; if `entry` is only prefetched, or themselves prefetched.
         """
         with lock_folder(self.root):
             if (self.root / entry.key).exists():
@@ -89,8 +90,8 @@ class CacheFolder:
             return None
 
     def publish(self, entry: Entry, file: BinaryIO, *, awaited: bool) -> None:
-        """Give a filled partial file its name; `file` then holds it against eviction."""
-        os.fsync(file.fileno())  # a file is trusted by its name ever after, also after a power cut
+        """Give a filled partial file its final name; `file` then locks it against eviction."""
+        os.fsync(file.fileno())  # from now on the file is trusted by its name, also after a power cut
         with lock_folder(self.root):
             os.rename(self._partial(entry), self.root / entry.key)
             _lock(file, fcntl.LOCK_SH)
@@ -103,7 +104,7 @@ class CacheFolder:
             file.close()
 
     def full_disk(self, err: OSError, entry: Entry) -> DiskError:
-        """Return the error for a disk without room, with what is free on it."""
+        """Return the error for a full disk, with its free bytes."""
         free = shutil.disk_usage(self.root).free
         return DiskError(
             err.errno or 0,
@@ -132,7 +133,9 @@ class CacheFolder:
         return file
 
     def _make_room(self, entry: Entry, needed: bool) -> bool:
-        """Remove what must leave for `entry`, the longest unused first; False when others' downloads have the room."""
+        """Remove files to make room for `entry`, the longest unused first; False if files being filled take up the
+        room.
+        """
         if entry.size > self.limit_bytes:
             raise NoRoomError(
                 f"a file of {entry.size:,} bytes does not fit into the cache {self.root}, whose limit is "
@@ -173,19 +176,21 @@ class CacheFolder:
 
 
 def touch(file: BinaryIO, *, awaited: bool = False) -> None:
-    """Note in a file's times that it is used now, or wanted soon."""
+    """Record in a file's times that it is used now, or (`awaited`) only prefetched."""
     now = time.time_ns()
-    with contextlib.suppress(PermissionError):  # a file of another user: it ages from when it came
+    with contextlib.suppress(PermissionError):  # a file of another user: its age counts from its download
         os.utime(file.fileno(), ns=(_NEVER_USED if awaited else now, now))
 
 
 def is_full(err: OSError) -> bool:
-    """Say whether a write failed for want of room."""
+    """Return whether a write failed because the disk is full."""
     return err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _rank(file: _Kept) -> tuple[bool, bool, float]:
-    """Return the order of leaving: the dead, then the longest unused; of those awaited, the last that was asked for."""
+    """Return the order of eviction: abandoned partial files, then the longest unused; prefetched ones last, latest
+    first.
+    """
     return not file.partial, file.awaited, -file.used if file.awaited else file.used
 
 
@@ -194,11 +199,11 @@ def _is_spared(file: _Kept) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Say whether nobody uses a file. The folder is locked: nobody begins to meanwhile."""
+    """Return whether no process uses a file. The folder is locked, so none can start to."""
     try:
         with open(path, "rb", buffering=0) as file:
             return _lock(file, fcntl.LOCK_EX)
-    except FileNotFoundError:  # somebody cleans up here who knows no locks
+    except FileNotFoundError:  # removed by a program that ignores our locks
         return True
 
 

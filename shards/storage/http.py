@@ -17,12 +17,12 @@ from shards.errors import UsageError
 from shards.storage.readable import ObjectChangedError, denied, one_line
 
 _TIMEOUT_S = 10.0  # to connect, and between two packets
-_HEALING = {408, 425, 429}  # and all from 500 on
+_HEALING = {408, 425, 429}  # temporary errors, as are all from 500 up
 
 
 @dataclass(frozen=True)
 class HttpReadable:
-    """The files below a URL. Its query, which may be a signature, goes with every request and into no message."""
+    """The files below a URL. Its query, which may be a signature, is sent with every request but never shown."""
 
     url: str
 
@@ -54,20 +54,20 @@ class HttpReadable:
 
 @functools.cache
 def _client(_process: int) -> httpx.Client:
-    """Return this process's client: one pool of connections, safe to share between threads."""
+    """Return this process's client: one connection pool, which threads can share."""
     logging.getLogger("httpx").addFilter(_hide_query)
     return httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True)
 
 
 def _hide_query(record: logging.LogRecord) -> bool:
-    """Take the query, which may be a signature, out of the line that httpx logs for each request."""
+    """Remove the query, which may be a signature, from the line that httpx logs for each request."""
     if isinstance(record.args, tuple):
         record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
     return True
 
 
 class HttpFile:
-    """A file that is being received from `offset` on; a read elsewhere asks anew from there."""
+    """A file that is being received from `offset` on; reading elsewhere sends a new request from there."""
 
     def __init__(self, client: httpx.Client, url: str, where: str) -> None:
         self._client, self._url, self._where = client, url, where
@@ -95,7 +95,7 @@ class HttpFile:
                 content += self._receive(length - len(content))
         except ConnectionError:
             self.close()
-            if not content:  # what came before the cut counts: the next read goes on behind it
+            if not content:  # bytes before the cut count: the next read resumes after them
                 raise
         self._offset += len(content)
         if self._offset == self.size:
@@ -120,9 +120,9 @@ class HttpFile:
         return part
 
     def _ask(self, offset: int) -> None:
-        """Ask for everything from `offset` on, and check that it is still the same file."""
+        """Request everything from `offset` on, and check that the file has not changed."""
         self.close()
-        # A compressed answer would have other offsets than the file.
+        # A compressed response would have other offsets than the file.
         headers = {"Range": f"bytes={offset}-", "Accept-Encoding": "identity"}
         try:
             response = self._client.send(self._client.build_request("GET", self._url, headers=headers), stream=True)
@@ -130,7 +130,7 @@ class HttpFile:
             raise TimeoutError(f"{self._where}: {one_line(err)}") from err
         except (httpx.HTTPError, httpx.InvalidURL) as err:
             if "CERTIFICATE_VERIFY_FAILED" in str(err) or isinstance(err, httpx.InvalidURL | httpx.UnsupportedProtocol):
-                raise UsageError(f"{self._where} cannot be asked ({one_line(err)}); check the URL") from err
+                raise UsageError(f"{self._where} cannot be requested ({one_line(err)}); check the URL") from err
             raise ConnectionError(f"{self._where}: {one_line(err)}") from err
         self._response, self._body = response, response.iter_raw()
         try:
@@ -152,13 +152,13 @@ class HttpFile:
 
 
 def _describe(response: httpx.Response, offset: int, where: str) -> tuple[int, tuple[int, str]]:
-    """Return at which offset an answer begins, and what tells versions of the file apart: its size and tag.
+    """Return the offset at which a response begins, and the file's version: its size and tag.
 
-    The tag is compared by us, in every answer: not every server heeds If-Match, and none may for a weak tag.
+    We compare the tag ourselves in every response: not every server heeds If-Match, and none may for a weak tag.
     """
     tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise UsageError(f"{where} is served compressed, and ranges of it cannot be read; serve it as it is")
+        raise UsageError(f"{where} is served compressed, so ranges of it cannot be read; serve it uncompressed")
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
     if response.status_code == 206 and span and span[1] == str(offset):
         return offset, (int(span[2]), tag)
@@ -170,18 +170,18 @@ def _describe(response: httpx.Response, offset: int, where: str) -> tuple[int, t
 
 
 def _refusal(response: httpx.Response, where: str) -> Exception:
-    """Return the error for an answer that is not the file."""
+    """Return the error for a response that is not the file."""
     status = response.status_code
-    said = f"HTTP {status} {response.reason_phrase}".strip()
+    status_line = f"HTTP {status} {response.reason_phrase}".strip()
     if status in (404, 410):
         return FileNotFoundError(errno.ENOENT, "no such object", where)
     if status in (401, 403, 407):
-        return denied(where, said)
+        return denied(where, status_line)
     if status in _HEALING or status >= 500:
-        return ConnectionError(f"{where}: {said}")
+        return ConnectionError(f"{where}: {status_line}")
     if status in (200, 206):
         return UsageError(
-            f"{where}: the server does not say which bytes it sends ({said} without a length or a range); "
+            f"{where}: the server does not declare which bytes it sends ({status_line} without a length or a range); "
             "use a server that answers Range requests"
         )
-    return UsageError(f"{where}: the server refuses the request ({said}); check the URL")
+    return UsageError(f"{where}: the server refuses the request ({status_line}); check the URL")

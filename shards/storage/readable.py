@@ -1,4 +1,4 @@
-"""What a dataset's files are read through, wherever they lie; and what a store's refusals are called."""
+"""How a dataset's files are read from any store, and how a store's errors are named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 
 from shards.errors import UsageError
 
-# pyarrow raises a bare OSError for each of these; the words are those of the S3 and GCS libraries in it.
+# pyarrow raises a bare OSError for each of these; the words are those of its S3 and GCS libraries.
 _DENIED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|MISSING_AUTHENTICATION_TOKEN"
     r"|UNRECOGNIZED_CLIENT|PERMISSION_DENIED|UNAUTHENTICATED|HTTP status(?: code:)? 40[13]\b"
@@ -23,7 +23,7 @@ _MISDIRECTED = re.compile(r"HTTP status(?: code:)? (30[0-9]|400)\b|INVALID_ARGUM
 
 
 class ObjectChangedError(OSError):
-    """A file took another content while it was being read; its parts must not be mixed."""
+    """A file changed while it was being read; its old and new bytes must not be mixed."""
 
 
 class RangeFile(Protocol):
@@ -31,15 +31,15 @@ class RangeFile(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
+        """Size of the whole file in bytes."""
         ...
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes from `offset`, at least one unless the file ends there.
 
         Raises:
-            ObjectChangedError: The file is no longer the one that was opened.
-            OSError: The store did not answer, or not in full.
+            ObjectChangedError: The file has changed since it was opened.
+            OSError: The store did not answer, or not completely.
         """
         ...
 
@@ -47,18 +47,18 @@ class RangeFile(Protocol):
 
 
 class Readable(Protocol):
-    """A place from which files are read; pickled to the processes that read."""
+    """A location from which files are read; it is pickled to reading processes."""
 
     def __str__(self) -> str:
-        """Return the location without anything secret in it."""
+        """Return the location without secrets."""
         ...
 
     def read(self, name: str) -> bytes:
-        """Return a file's content; raises as `open`."""
+        """Return a file's content; raises like `open`."""
         ...
 
     def size(self, name: str) -> int:
-        """Return a file's size in bytes; raises as `open`."""
+        """Return a file's size in bytes; raises like `open`."""
         ...
 
     def open(self, name: str) -> RangeFile:
@@ -66,8 +66,8 @@ class Readable(Protocol):
 
         Raises:
             FileNotFoundError: No such file.
-            PermissionError: The store refuses these keys.
-            UsageError: The store refuses the request as such: another region, a wrong endpoint.
+            PermissionError: The store refuses the keys.
+            UsageError: The store refuses the request itself: wrong region or endpoint.
             OSError: The store cannot be reached.
         """
         ...
@@ -94,10 +94,10 @@ class ArrowFile:
 
 
 class ArrowStream:
-    """A `RangeFile` that reads a file of pyarrow from its start on, and skips to where it is asked to go on.
+    """A `RangeFile` that reads a pyarrow file as a stream from its start and skips to the requested offset.
 
-    For gs://: whatever is asked of pyarrow's random access file there first opens a download, and holds the
-    interpreter's lock (GIL) meanwhile, so that a stall would stop every thread of the process.
+    For gs://: there, every call on pyarrow's random-access file first opens a download while holding the interpreter's
+    lock (GIL), so that a stall would stop every thread of the process.
     """
 
     def __init__(self, filesystem: pafs.FileSystem, path: str, where: str) -> None:
@@ -136,14 +136,14 @@ class ArrowStream:
 
 @contextlib.contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Raise what a store refuses by its kind, with the whole URI; what may heal stays the OSError that it is."""
+    """Raise a store's errors as the matching exception with the full URI; temporary ones stay plain OSError."""
     try:
         yield
     except FileNotFoundError as err:
         raise FileNotFoundError(errno.ENOENT, "no such object", where) from err
     except OSError as err:
         if isinstance(err, PermissionError) and err.filename:
-            raise  # this has named it already, further in
+            raise  # an inner call has added the name
         if _DENIED.search(str(err)):
             raise denied(where, one_line(err)) from err
         if _MISDIRECTED.search(str(err)):
@@ -151,13 +151,13 @@ def naming(where: str) -> Iterator[None]:
                 f"{where}: the store refuses the request ({one_line(err)}); check region, endpoint and bucket"
             ) from err
         raise
-    except pa.ArrowException as err:  # a range behind the end of a file that has shrunk, for one
+    except pa.ArrowException as err:  # for example a range behind the end of a file that has shrunk
         raise ConnectionError(f"{where}: {one_line(err)}") from err
 
 
 def denied(where: str, cause: str) -> PermissionError:
-    """Return the error for keys that a store does not take."""
-    remedy = "check the keys in the environment, or sign the URL anew where it is a signed one"
+    """Return the error for keys that a store refuses."""
+    remedy = "check the keys in the environment, or sign the URL again if it is a signed one"
     return PermissionError(errno.EACCES, f"the store denies access ({cause}); {remedy}", where)
 
 

@@ -1,6 +1,6 @@
-"""Where a dataset lies: a folder on disk, or a prefix in an object store (s3://, gs://); to be read also http(s)://.
+"""Where a dataset is stored: a folder, or a prefix in an object store (s3://, gs://); for reading, also http(s)://.
 
-What is written is published whole or not at all, under a name with `/` below the dataset.
+Files are published whole or not at all. Their names are relative to the dataset, with `/`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from shards.storage.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.storage.readable import Readable as Readable
 
 _COPY_BYTES = 8 << 20
-_ELSEWHERE = f"{MOVE_TEMPORARIES}, where what goes to a store is written first"
+_ELSEWHERE = f"{MOVE_TEMPORARIES}, where uploads to a store are written first"
 _ATTEMPTS = 10  # pyarrow's own 3 give up after a 2 s outage of the store
-_READ_ATTEMPTS = 3  # a download goes on by itself where a read gave up
-_READ_RETRY_S = 5  # the same for gs://, which counts seconds; its own 15 minutes outlive every deadline
+_READ_ATTEMPTS = 3  # a failed read is resumed by the download
+_READ_RETRY_S = 5  # the same for gs://, in seconds; its default of 15 minutes exceeds every deadline
 
 
 class Storage(Protocol):
-    """A place for files; pickled to the processes that write."""
+    """A location for files; it is pickled to writing processes."""
 
     def sizes(self) -> dict[str, int]:
-        """Return every file's size in bytes by its name; empty when there is nothing."""
+        """Return the size in bytes of every file by name; empty if there are none."""
         ...
 
     def read(self, name: str) -> bytes:
         """Return a file's content.
 
         Raises:
-            OSError: It is not there or cannot be read.
+            OSError: It does not exist or cannot be read.
         """
         ...
 
@@ -55,23 +55,23 @@ class Storage(Protocol):
         ...
 
     def delete(self, names: list[str]) -> None:
-        """Remove files, those that are not there included."""
+        """Remove files; missing ones are ignored."""
         ...
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep a second writer of this machine out while the block runs.
+        """Lock out other writers of this machine while the block runs.
 
         Raises:
-            UsageError: Somebody else is writing here.
+            UsageError: Another process is writing here.
         """
         ...
 
 
 def open_storage(target: str | Path) -> Storage:
-    """Return the storage that a path or URI names; nothing is created yet.
+    """Return the storage at a path or URI; nothing is created yet.
 
     Raises:
-        UsageError: A file, a URI of a scheme that is not s3 or gs, or one that the library cannot read.
+        UsageError: A file, a URI whose scheme is neither s3 nor gs, or one that the library cannot parse.
     """
     text = str(target)
     scheme, separator, _ = text.partition("://")
@@ -85,10 +85,10 @@ def open_storage(target: str | Path) -> Storage:
 
 
 def open_readable(location: str | Path) -> Readable:
-    """Return what reads the files of a folder, s3://, gs://, http:// or https:// location; nothing is asked yet.
+    """Return a reader for a folder or an s3://, gs://, http:// or https:// location; no request is sent yet.
 
     Raises:
-        UsageError: A URI of another scheme, or one that the library cannot read.
+        UsageError: A URI of another scheme, or one that the library cannot parse.
     """
     text = str(location)
     scheme, separator, rest = text.partition("://")
@@ -97,23 +97,25 @@ def open_readable(location: str | Path) -> Readable:
     if scheme in ("http", "https"):
         if not rest.partition("/")[0]:
             raise UsageError(f"{text} names no host; write http://HOST/PATH")
-        from shards.storage.http import HttpReadable  # here: httpx takes 0.1 s to import
+        from shards.storage.http import HttpReadable  # late import: httpx takes 0.1 s
 
         return HttpReadable(text)
     if scheme not in ("s3", "gs", "gcs"):
-        raise UsageError(f"{text}: {scheme}:// is not read; name a path of this machine, s3://, gs:// or http(s)://")
+        raise UsageError(
+            f"{text}: {scheme}:// is not supported; name a path of this machine, s3://, gs:// or http(s)://"
+        )
     if scheme != "s3" and "retry_limit_seconds=" not in text:
         text += f"{'&' if '?' in text else '?'}retry_limit_seconds={_READ_RETRY_S}"
     return _open_objects(text, _READ_ATTEMPTS)
 
 
 def _open_objects(uri: str, attempts: int) -> ObjectStorage:
-    """Return the prefix that a URI names; an S3 request is tried `attempts` times."""
+    """Return the prefix that a URI names; S3 requests are tried up to `attempts` times."""
     encoded = _encode(uri)
     try:
         found, root = pafs.FileSystem.from_uri(encoded)
     except (pa.ArrowException, ValueError) as err:
-        raise UsageError(f"{uri} is no location in an object store ({err})") from err
+        raise UsageError(f"{uri} is not a location in an object store ({err})") from err
     if isinstance(found, pafs.S3FileSystem):
         retry = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
         found = pafs.S3FileSystem(**_s3_options(encoded), retry_strategy=retry)
@@ -122,7 +124,7 @@ def _open_objects(uri: str, attempts: int) -> ObjectStorage:
 
 
 def _encode(uri: str) -> str:
-    """Return a URI in which what a name may hold and a URI may not is percent-encoded; what is so already stays.
+    """Percent-encode characters that names may contain but URIs may not; existing escapes stay.
 
     >>> _encode("s3://bucket/肺 1#2/a%20b?region=eu-west-1")
     's3://bucket/%E8%82%BA%201%232/a%20b?region=eu-west-1'
@@ -135,7 +137,7 @@ def _encode(uri: str) -> str:
 
 
 def _s3_options(uri: str) -> dict[str, Any]:
-    """Return what the URI's query says (endpoint_override, scheme, region); keys come from the environment."""
+    """Return the S3 options in the URI's query (endpoint_override, scheme, region); keys come from the environment."""
     from urllib.parse import parse_qsl, urlsplit
 
     query = dict(parse_qsl(urlsplit(uri).query))
@@ -193,16 +195,16 @@ class FolderStorage:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
-        said = f"another process is packing into {self.root}; wait for it, or name another folder"
-        with lock_folder(self.root, said):
+        refusal = f"another process is packing into {self.root}; wait for it, or name another folder"
+        with lock_folder(self.root, refusal):
             yield
 
 
 @dataclass(frozen=True)
 class ObjectStorage:
-    """A prefix of an object store; an object appears when its upload is complete, never half.
+    """A prefix of an object store; an object appears only when its upload is complete.
 
-    No compression anywhere: left to itself, pyarrow packs and unpacks what is named .gz or .bz2.
+    Compression is off everywhere: by default, pyarrow compresses files named .gz or .bz2.
     """
 
     filesystem: pafs.FileSystem
@@ -241,7 +243,7 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        # Written to disk first: closing an upload publishes what was sent so far, also after an error.
+        # Written to disk first: closing an upload publishes what was sent so far, even after an error.
         with tempfile.TemporaryFile(prefix="shardline-") as spool:
             with naming_disk(Path(tempfile.gettempdir(), "upload"), elsewhere=_ELSEWHERE):
                 yield spool

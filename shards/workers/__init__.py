@@ -1,4 +1,4 @@
-"""Many tasks over processes or Ray tasks, and how threads wait.
+"""Many tasks over processes or Ray tasks, and how OpenMP threads wait.
 
-Imports `shards.errors` alone. Ray enters the package here and nowhere else.
+Imports only `shards.errors`. The only room of the package that uses Ray.
 """

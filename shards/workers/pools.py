@@ -1,4 +1,4 @@
-"""Many tasks over several processes of this machine, results in the order of the tasks."""
+"""Many tasks over several processes of this machine; results come in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INTERRUPTS: Final = {signal.SIGINT, signal.SIGTERM}
 
 
 class Pool(Protocol):
-    """Runs a picklable function over tasks, a bounded number of them at a time."""
+    """Runs a picklable function over tasks, a bounded number at a time."""
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield the results in the order of the tasks; the first exception of a task is raised here."""
@@ -33,7 +33,7 @@ class Pool(Protocol):
 
 
 class InlinePool:
-    """This process alone: nothing to start, nothing to pickle."""
+    """Runs tasks in this process: nothing to start or pickle."""
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         return map(function, tasks)
@@ -43,7 +43,7 @@ class ProcessPool:
     """Worker processes of this machine. They end with this process, even when it is killed."""
 
     def __init__(self, workers: int) -> None:
-        # forkserver: a fork of this process would copy the threads' locks of pyarrow and of the progress bar.
+        # forkserver: a forked child would inherit locks held by threads of pyarrow and of the progress bar.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["shards.packing.write", "shards.audit.examine"])
         self._workers = workers
@@ -62,19 +62,19 @@ class ProcessPool:
                 yield waiting.popleft().result()
         except BrokenProcessPool as err:
             raise UsageError(
-                "a worker process was killed, most likely because memory ran out; "
-                "give fewer --workers or smaller --shard-bytes, and run the command again: it goes on from here"
+                "a worker process was killed, most likely because memory ran out; give fewer --workers or smaller "
+                "--shard-bytes, and run the command again: it resumes from here"
             ) from err
 
     def close(self) -> None:
-        """Return when all workers have ended by themselves; every task must be done."""
+        """Wait until all workers have ended; every task must be done."""
         self._executor.shutdown()
 
     def kill(self) -> None:
-        """End the workers at once: a task may take minutes, and leaves nothing half-written.
+        """Kill the workers at once. Tasks may take minutes and leave nothing half-written when killed.
 
-        To cancel what waits and let the rest finish hangs now and then under Python 3.11: a worker is left without
-        the message that ends it.
+        Cancelling the queue and waiting for running tasks sometimes hangs under Python 3.11: a worker never gets the
+        message to end.
         """
         for process in set(multiprocessing.active_children()) - self._others:
             process.kill()
@@ -83,7 +83,7 @@ class ProcessPool:
 
 @contextlib.contextmanager
 def open_pool(workers: int) -> Iterator[Pool]:
-    """Yield a pool of this machine; one worker is this process itself."""
+    """Yield a pool on this machine; with one worker, tasks run in this process."""
     if workers == 1:
         yield InlinePool()
         return
@@ -98,10 +98,10 @@ def open_pool(workers: int) -> Iterator[Pool]:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Have processes that are started in the block leave this one's main module alone.
+    """Keep processes that are started in the block from running this process's main module.
 
-    Python has them run it again, for functions that it may define. Ours need none of it, and it may be somebody's
-    script, which would pack and train once more in each of them, or standard input, which nobody can read twice.
+    Python would run it again in each of them, for functions defined there. Our functions never are; and the main module
+    may be a user's script, which would pack and train again in each process, or standard input, which cannot be reread.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -113,11 +113,11 @@ def without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Put off Ctrl-C: a submit that it cuts short leaves a worker half started, and nobody could end it any more.
+    """Delay Ctrl-C: interrupting a submit would leave a worker half started, which could not be ended afterwards.
 
-    The mask is for processes that are started meanwhile. It does not hold the signal off: any other thread takes it,
-    a progress bar's or pyarrow's, and Python runs its handler in the main thread all the same. Other threads are not
-    interrupted.
+    The signal mask is for processes started in the block. It does not delay the signal in this process: another thread
+    (a progress bar's or pyarrow's) receives it, and Python still runs the handler in the main thread. Hence the
+    handlers are replaced as well. Threads other than the main one are not interrupted.
     """
     came: list[int] = []
     handlers = _put_off(came) if threading.current_thread() is threading.main_thread() else {}
@@ -133,7 +133,7 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _put_off(came: list[int]) -> dict[signal.Signals, Any]:
-    """Let interrupts do no more than stand in `came`; return the handlers that they had, but for those of C code."""
+    """Make interrupts only append to `came`; return the replaced handlers, without those installed by C code."""
     handlers = {number: signal.getsignal(number) for number in _INTERRUPTS}
     known = {number: handler for number, handler in handlers.items() if handler is not None}
     for number in known:
@@ -142,15 +142,15 @@ def _put_off(came: list[int]) -> dict[signal.Signals, Any]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it is gone: a worker would wait for tasks for ever."""
+    """Ignore Ctrl-C, which the parent handles, and end with the parent instead of waiting for tasks forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a worker inherits what was blocked while it started
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a worker inherits the mask of the moment it started
     end_with_parent()
 
 
 def end_with_parent() -> None:
-    """End this process, of Python's multiprocessing, as soon as the one that started it is gone, even by SIGKILL."""
+    """End this process, started by Python's multiprocessing, as soon as its parent is gone, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

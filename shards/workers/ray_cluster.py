@@ -1,6 +1,6 @@
-"""One Ray cluster for this process: the one that RAY_ADDRESS names, or a new one on this machine.
+"""This process's Ray cluster: the one named by RAY_ADDRESS, or a new one on this machine.
 
-Packing, training, sweeps and serving all come to their cluster by this door.
+Packing, training, sweeps and serving all connect through this module.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
 
-# Ray reads these once, when it is imported: whoever imports ray imports this module first.
+# Ray reads these once, when it is imported: modules that import ray import this one first.
 for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Otherwise Ray runs `uv run` again for each of its workers when this process was started by it.
+    # Otherwise Ray runs `uv run` again for each worker if this process was started by it.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # Ray will stop hiding GPUs from actors that ask for none; it warns until one of the two is chosen.
+    # Ray will stop hiding GPUs from actors that request none; it warns until either behaviour is chosen.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # On a busy machine Serve's proxy takes longer to start than the 5 s after which it is killed and started anew, and
-    # a replica longer to answer than the 0.1 s after which a warning is printed.
+    # On a busy machine, Serve's proxy takes longer than the default 5 s to start, after which it is killed and
+    # restarted, and a replica takes longer than the default 0.1 s to answer, after which a warning is printed.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
 }.items():
@@ -28,19 +28,19 @@ for _name, _value in {
 
 
 def read_address() -> str | None:
-    """Return the address of the cluster to join, None where one is to be started here."""
+    """Return the address of the cluster to join, None to start one here."""
     address = os.environ.get("RAY_ADDRESS", "")
     return None if address in ("", "local") else address
 
 
 def join_or_start(**options: Any) -> bool:
-    """Connect this process to Ray and return True when a cluster was started here, which then ends with it.
+    """Connect this process to Ray; return True if a cluster was started here, which then ends with this process.
 
     Args:
-        options: For `ray.init`; num_cpus counts only where a cluster is started.
+        options: For `ray.init`; num_cpus applies only if a cluster is started.
 
     Raises:
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        ConnectionError: The cluster named by RAY_ADDRESS does not answer.
     """
     import ray
 
@@ -50,7 +50,7 @@ def join_or_start(**options: Any) -> bool:
     if address is None:
         _connect(address="local", include_dashboard=False, **options)
         return True
-    options.pop("num_cpus", None)  # a running cluster has what it has
+    options.pop("num_cpus", None)  # a running cluster has a fixed number of CPUs
     try:
         _require_listener(address)
         _connect(address=address, **options)
@@ -67,18 +67,18 @@ def _connect(**options: Any) -> None:
     if os.environ.get("PYTHONSAFEPATH") and not options["address"].startswith("ray://"):
         from shards.workers.ray_private import make_safe_job
 
-        # As `shardline` has it for all processes that it starts. Ray looks in the current folder first of all.
+        # `shardline` sets it for all processes that it starts, but Ray would search the current folder first.
         options["job_config"] = make_safe_job()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(logging_level="error", **options)
     finally:
-        # Ray's own handler ends the process at once with exit code 15, and nothing is tidied up.
+        # Ray's own handler ends the process at once with exit code 15, without cleaning up.
         signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _require_listener(address: str) -> None:
-    """Return when somebody listens at HOST:PORT; else `ray.init` of 2.60 tries on for over ten minutes."""
+    """Check that something listens at HOST:PORT; otherwise `ray.init` of 2.60 retries for over ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()

@@ -18,11 +18,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 MAX_RETRIES = 3
-"""Of a task whose node or process was lost; a task that raises is not run again."""
+"""Retries of a task whose node or process was lost; a task that raises is not retried."""
 
 
 class RayPool:
-    """Runs a bounded number of one-CPU tasks at a time; sources and target must be seen by every node."""
+    """Runs a bounded number of one-CPU tasks at a time; every node must see the sources and the target."""
 
     def __init__(self, tasks_at_a_time: int) -> None:
         self._limit = tasks_at_a_time
@@ -48,7 +48,7 @@ def open_ray_pool(workers: int | None) -> Iterator[RayPool]:
     """Yield a pool; None means as many tasks at a time as the cluster has CPUs.
 
     Raises:
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        ConnectionError: The cluster named by RAY_ADDRESS does not answer.
     """
     started = join_or_start(log_to_driver=False)
     try:
@@ -67,9 +67,9 @@ def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as err:
-        raise err.cause from None  # our sentence, without Ray's traceback around it
+        raise err.cause from None  # our error, without Ray's traceback around it
     except WorkerCrashedError as err:
         raise UsageError(
-            f"a Ray task was lost {MAX_RETRIES + 1} times, most likely because memory ran out; "
-            "give fewer --workers or smaller --shard-bytes, and run the command again: it goes on from here"
+            f"a Ray task was lost {MAX_RETRIES + 1} times, most likely because memory ran out; give fewer --workers "
+            "or smaller --shard-bytes, and run the command again: it resumes from here"
         ) from err

@@ -1,4 +1,4 @@
-"""What is used of Ray that Ray does not promise to keep: all of it, so that a new version of Ray is met in one place.
+"""All uses of Ray's private interfaces, so that a new version of Ray needs changes in one place only.
 
 Each function imports what it needs: a replica that serves must not load Ray Train.
 """
@@ -18,23 +18,23 @@ _REQUEST_TIMEOUT_S = 5.0
 
 
 def make_safe_job() -> Any:
-    """Return settings of a job whose workers do not look for modules in the folder where its command was started."""
+    """Return job settings whose workers do not search the folder of the command for modules."""
     from ray.job_config import JobConfig
 
     class SafeJob(JobConfig):
         def _runtime_env_has_working_dir(self) -> bool:
-            return True  # asked for nothing but whether workers look there
+            return True  # Ray uses it only to decide whether workers search that folder
 
     return SafeJob()
 
 
 def put_text(key: str, text: str) -> None:
-    """Keep a text in the cluster's own store; any process of the cluster reads it."""
+    """Keep a text in the cluster's key-value store, readable by every process of the cluster."""
     _internal_kv_put(key, text.encode(), namespace=_NAMESPACE)
 
 
 def read_text(key: str) -> str | None:
-    """Return what `put_text` keeps there, None where it is nothing."""
+    """Return the text that `put_text` stored under `key`, None if there is none."""
     found: bytes | None = _internal_kv_get(key, namespace=_NAMESPACE)
     return None if found is None else found.decode()
 
@@ -44,17 +44,17 @@ def remove_text(key: str) -> None:
 
 
 def list_texts(prefix: str) -> list[str]:
-    """Return the keys that begin so, sorted."""
+    """Return the keys with this prefix, sorted."""
     return sorted(key.decode() for key in _internal_kv_list(prefix, namespace=_NAMESPACE))
 
 
 def recount_nodes() -> None:
-    """Have Ray list its nodes anew, which it otherwise does every 20 s; elastic ranks are started by that list."""
+    """Make Ray list its nodes now and not only every 20 s; elastic ranks are started by that list."""
     ray.get(_coordinator().get_reserved_resources.remote("shardline", recompute=True), timeout=_REQUEST_TIMEOUT_S)
 
 
 def cancel_reservation(run_id: str) -> None:
-    """Have Ray forget what an attempt of Ray Train reserved, which it otherwise keeps for 3 minutes."""
+    """Release what an attempt of Ray Train reserved, which Ray otherwise keeps for 3 minutes."""
     ray.get(_coordinator().cancel_request.remote(f"train-{run_id}"), timeout=_REQUEST_TIMEOUT_S)
 
 
@@ -65,7 +65,7 @@ def _coordinator() -> Any:
 
 
 def remove_group(name: str) -> None:
-    """Remove the placement group of that id, in hexadecimal digits, wherever it was made."""
+    """Remove the placement group with this id (hexadecimal digits), wherever it was made."""
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -73,9 +73,9 @@ def remove_group(name: str) -> None:
 
 
 def read_preemption_notice() -> Any:
-    """Return Ray Train's notice that a node of this run will be taken away, None where there is none.
+    """Return Ray Train's notice that a node of this run will be taken away, None if there is none.
 
-    `ray.train.get_preemption_info` is a barrier over all ranks; this is what it would hand out.
+    `ray.train.get_preemption_info` returns the same, but is a barrier over all ranks.
     """
     from ray.train.v2._internal.execution.context import get_train_context
 
@@ -83,10 +83,10 @@ def read_preemption_notice() -> Any:
 
 
 def build_trainer(is_final: Callable[[Exception], bool], *arguments: Any, **options: Any) -> Any:
-    """Return a TorchTrainer that starts no ranks again after an error that is final; else Ray Train's policy decides.
+    """Return a TorchTrainer that does not restart ranks after a final error; otherwise Ray Train's policy decides.
 
     Args:
-        is_final: Asked by Ray Train's controller, in a process of its own.
+        is_final: Returns whether an error is final; called by Ray Train's controller, in another process.
         arguments: Of the TorchTrainer, as are the options.
     """
     from ray.train.torch import TorchTrainer
@@ -100,7 +100,7 @@ def build_trainer(is_final: Callable[[Exception], bool], *arguments: Any, **opti
 
     class Trainer(TorchTrainer):
         def _initialize_and_run_controller(self, **options: Any) -> Any:
-            # The only way in for a policy of one's own.
+            # There is no public way to set a failure policy.
             options["failure_policy"] = Policy(self.run_config.failure_config)
             return super()._initialize_and_run_controller(**options)
 
@@ -108,15 +108,15 @@ def build_trainer(is_final: Callable[[Exception], bool], *arguments: Any, **opti
 
 
 def unwrap_failure(failure: Exception) -> Exception:
-    """Return what a worker failed of: Ray Train wraps what the worker raised, and a death that its polling met."""
+    """Return the cause of a worker's failure, unwrapped from Ray Train's errors for exceptions and for lost workers."""
     unwrapped: Exception = getattr(failure, "health_check_failure", getattr(failure, "_base_exc", failure))
     return unwrapped
 
 
 def read_serve_port() -> int | None:
-    """Return the port that this cluster's Ray Serve listens on, None where it does not run.
+    """Return the port that this cluster's Ray Serve listens on, None if Serve is not running.
 
-    Shown nowhere else without the dashboard.
+    Without the dashboard, Ray shows it nowhere else.
     """
     from ray.serve.context import _get_global_client
 

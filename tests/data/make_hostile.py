@@ -439,7 +439,7 @@ HOSTILE = [
         "16-bit RGB, whose white Pillow makes black",
         lambda: jpeg2000.jp2(jpeg2000.codestream([jpeg2000.ramp(16)] * 3, [16] * 3), 3, 16, jpeg2000.RGB),
         None,
-        "JPEG 2000 of 3 channels with 16 bits, of which 8 would be kept",
+        "JPEG 2000 of 3 channels with 16 bits, of which only 8 would be kept",
     ),
     Hostile(
         "mixed.jp2",
@@ -453,7 +453,7 @@ HOSTILE = [
         "20-bit gray",
         lambda: jpeg2000.codestream([jpeg2000.ramp(16) + 2**19 - 2**15], [20]),
         None,
-        "JPEG 2000 of gray with 20 bits, of which 16 would be kept",
+        "JPEG 2000 of gray with 20 bits, of which only 16 would be kept",
     ),
     Hostile(
         "palette_16.jp2",
@@ -553,7 +553,11 @@ HOSTILE = [
     Hostile("no_alpha.bmp", "a BMP whose alpha is 0 throughout", lambda: bmp_32(rgb_pixels(), 0), _AS_STORED),
     Hostile("plain.avif", "AVIF", lambda: encode(rgb(), "AVIF"), _AS_STORED),
     Hostile(
-        "twelve.jpg", "a JPEG of 12 bits", twelve_bit_jpeg, None, "a JPEG of 12 bits a channel, and only 8 are read"
+        "twelve.jpg",
+        "a JPEG of 12 bits",
+        twelve_bit_jpeg,
+        None,
+        "a JPEG of 12 bits a channel, but only 8 are supported",
     ),
     Hostile(
         "two_bit_clear.png",
@@ -575,7 +579,7 @@ HOSTILE = [
         "two thirds of a JPEG, closed with an end marker, which libjpeg fills with gray",
         lambda: closed(encode(rgb(), "JPEG")),
         None,
-        "cut and closed with an end marker",
+        "truncated, but closed with an end marker",
         "truncated",
     ),
     Hostile(

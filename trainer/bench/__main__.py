@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from shards.cli.arguments import read_count
 from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from trainer.bench.options import BenchOptions
 from trainer.contract.model.names import BACKENDS, BackendName
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
     done = bench(options)
     print(done.page.model_dump_json() if as_json else draw_table(done.page), flush=True)
-    say(f"files   {done.folder}")
+    print_note(f"files   {done.folder}")
     return 0
 
 

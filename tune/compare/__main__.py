@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from shards.cli.calling import CommandParser
 from shards.cli.ending import DONE, run_command
-from shards.cli.messages import add_volume, say
+from shards.cli.messages import add_volume, print_note
 from shards.errors import UsageError
 from tune.compare.options import CompareOptions
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     result = compare(read_variants(options.variant), options.baseline or next(iter(options.variant)), options.metric)
     print(result.model_dump_json() if arguments.json else describe(result))
     if result.single_seeds:
-        say(
+        print_note(
             f"note: {' and '.join(result.single_seeds)} with a single run: intervals hold for other pictures, and do "
             "not include how lucky the seed was; train more seeds"
         )
