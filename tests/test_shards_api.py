@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import shards
@@ -288,3 +292,27 @@ def test_remote_split_is_read_by_webdataset_through_the_cache(s3: str, pictures:
     there = shards.pack(pictures, s3.format(path=f"api/{tmp_path.name}"), workers=1)["val"]
     here = shards.pack(pictures, tmp_path / "d", workers=1)["val"]
     assert as_pairs([zip(*there.webdataset().to_tuple("image", "label"), strict=True)]) == read_all(here)
+
+
+# notebooks
+
+
+def test_dataset_is_shown_as_a_table_and_a_split_by_pictures_with_their_classes(tmp_path: Path) -> None:
+    for name in ("<cat>", "dog"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "p" / name / f"{number}.png").write_bytes(picture(number + 100 * (name == "dog")))
+    data = shards.pack(tmp_path / "p", tmp_path / "d", split={"val": 0.2}, workers=1)
+    table = data._repr_html_()
+    assert "<tr><td>&lt;cat&gt;</td><td>8</td><td>2</td></tr>" in table
+    assert "<tr><td>samples</td><td>16</td><td>4</td></tr>" in table
+    shown = data["train"]._repr_html_()
+    assert shown.count("<img ") == 12
+    assert "<cat>" not in shown
+    names = [
+        "&lt;cat&gt;" if label == 0 else "dog" for _, label in map(data["val"].torch_dataset().__getitem__, range(4))
+    ]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", data["val"]._repr_html_()) == names
+    encoded = re.findall(r"base64,([^\"]+)", data["val"]._repr_html_())[0]
+    first = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    assert (first == data["val"].torch_dataset()[0][0]).all()

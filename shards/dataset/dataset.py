@@ -44,8 +44,22 @@ class Split:
     max_side: int | None = None
     """Longer side in pixels to which larger pictures are shrunk."""
 
+    classes: tuple[str, ...] = ()
+    """Names of the classes, as people see them."""
+
     def __len__(self) -> int:
         return self.num_samples
+
+    def _repr_html_(self) -> str:
+        from shards.dataset.display import draw_split  # late: notebooks alone
+
+        return draw_split(self)
+
+    def find_sample(self, number: int) -> tuple[int, int]:
+        """Return the shard of a sample, and its row there, by its number in stored order."""
+        ends = np.cumsum(self.counts)
+        shard = int(np.searchsorted(ends, number, side="right"))
+        return shard, number - int(ends[shard] - self.counts[shard])
 
     def decode_picture(self, data: bytes) -> npt.NDArray[np.uint8]:
         """Return an encoded picture as uint8[H, W, 3], RGB, as training and evaluation see it before resizing and
@@ -210,6 +224,11 @@ class Dataset:
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)
 
+    def _repr_html_(self) -> str:
+        from shards.dataset.display import draw_dataset
+
+        return draw_dataset(self)
+
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {each.samples:,}" for name, each in self.manifest.splits.items())
         return f"{shorten(self.location)}: {len(self.classes)} classes, {sizes}"
@@ -242,7 +261,8 @@ class Dataset:
                 f"{self._spell_remedy(name)}"
             )
         table, packing = self.table.filter(pc.field("split") == name), self.manifest.packing
-        return Split(self.location, name, table, self.cache, self.manifest.task, packing.decode, packing.max_side)
+        task, shown = self.manifest.task, tuple(self.manifest.display_names)
+        return Split(self.location, name, table, self.cache, task, packing.decode, packing.max_side, shown)
 
     def _spell_remedy(self, name: str) -> str:
         if name not in ("train", "val", "test"):

@@ -41,9 +41,13 @@ def draw_split(split: Split) -> str:
     Raises:
         ShardError: One that cannot be read or decoded.
     """
-    chosen = np.unique(np.linspace(0, split.num_samples - 1, _SHOWN).astype(int)) if split.num_samples else []
+    chosen = (
+        np.unique(np.linspace(0, split.num_samples - 1, _SHOWN).astype(int)) if split.num_samples else np.empty(0, int)
+    )
     with SampleReader(split) as reader:
-        figures = "".join(_draw_picture(split, reader.read_one(*split.find_sample(number))) for number in chosen)
+        figures = "".join(
+            _draw_picture(split, reader.read_one(*split.find_sample(number))) for number in chosen.tolist()
+        )
     return f"<div>{escape(split.name)}: {split.num_samples:,} samples</div><div>{figures}</div>"
 
 

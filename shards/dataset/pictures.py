@@ -165,7 +165,6 @@ class PictureDataset:
         self.split = split
         self._load = _Load(split, transform)
         self._reader = SampleReader(split)
-        self._ends = np.cumsum(split.counts)
 
     def __len__(self) -> int:
         return self.split.num_samples
@@ -174,7 +173,5 @@ class PictureDataset:
         """Return a picture and its label; raises ShardError if it cannot be read or decoded."""
         if not -len(self) <= number < len(self):
             raise IndexError(f"{self.split.where}:{self.split.name} has {len(self):,} samples, no sample {number}")
-        number %= len(self)
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        row = number - int(self._ends[shard]) + int(self.split.counts[shard])
+        shard, row = self.split.find_sample(number % len(self))
         return self._load(self._reader, shard, row)
