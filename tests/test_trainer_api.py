@@ -217,8 +217,8 @@ def test_gray_array_is_repeated(bundle: trainer.Bundle) -> None:
 @pytest.mark.parametrize(
     ("picture", "sentence"),
     [
-        (3, "a int is no picture; give a path, the bytes of a file, a PIL picture, or an array"),
-        (np.zeros((4, 4, 3)), r"an array float64\[4, 4, 3\] is no picture; give uint8\[H, W, 3\] in RGB"),
+        (3, "a int is not a picture; give a path, the bytes of a file, a PIL picture, or an array"),
+        (np.zeros((4, 4, 3)), r"an array float64\[4, 4, 3\] is not a picture; give uint8\[H, W, 3\] in RGB"),
         (np.zeros((3, 4, 4), np.uint8), r"an array uint8\[3, 4, 4\] is no picture"),
         (np.zeros((0, 4, 3), np.uint8), r"an array uint8\[0, 4, 3\] is no picture"),
     ],

@@ -269,7 +269,7 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_good, ["--classes", "a,b,c", "--preprocess", "stretch:0"], 2, "both of 1 to 9999 pixels, got 'stretch:0'"),
     (save_good, ["--classes", "a,b,c", "--normalise", "half", "--mean", "0", "--std", "1"], 2, "and instead of --nor"),
     (save_gray, ["--classes", "a,b,c"], 3, "pictures of one channel, give --channels 1 --backbone-channels 1"),
-    (save_boundless, ["--classes", "a,b,c"], 3, "the model answers a probe with numbers that are not finite"),
+    (save_boundless, ["--classes", "a,b,c"], 3, "the model gives logits that are not finite for a probe"),
     (save_single, ["--classes", "a,b", "--task", "multi-label"], 3, "left out fc.weight (shape [1, 1024], the model"),
     (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' is no name among several labels"),
     (save_good, [], 2, "nobody knows the classes of"),

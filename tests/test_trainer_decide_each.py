@@ -444,7 +444,7 @@ def test_point_of_a_class_that_is_none_makes_a_page_invalid(bundle: Path, multi_
     decide(bundle, multi_path, "--point", "max-f1", "--positive", "disc")
     text = (bundle / "bundle.json").read_text(encoding="utf-8")
     (bundle / "bundle.json").write_text(text.replace('"positive": "disc"', '"positive": "ring"'), encoding="utf-8")
-    with pytest.raises(ShardError, match="the decision is about ring, which is none of the classes"):
+    with pytest.raises(ShardError, match="the decision is about ring, which is not one of the classes"):
         read_bundle_page(bundle)
 
 

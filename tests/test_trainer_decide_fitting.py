@@ -446,10 +446,10 @@ def test_a_recall_that_is_not_sure_says_so_and_names_the_rule_that_is() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("precision>=0.9 with 95 %", "a confidence goes with recall alone; leave it out, or ask for recall>=0.98"),
-        ("recall>=0.9 with 0.95 %", "a confidence lies from 50 % to below 100 %, got 0.95 %; 95 % is usual"),
-        ("recall>=0.9 with 100 %", "a confidence lies from 50 % to below 100 %, got 100 %; 95 % is usual"),
-        ("recall>=1 with 95 %", "no number of pictures is sure of a recall of 1; ask for 0.99, or less"),
+        ("precision>=0.9 with 95 %", "only recall takes a confidence; leave it out, or use recall>=0.98"),
+        ("recall>=0.9 with 0.95 %", "a confidence is at least 50 % and below 100 %, got 0.95 %; use 95 %"),
+        ("recall>=0.9 with 100 %", "a confidence is at least 50 % and below 100 %, got 100 %; use 95 %"),
+        ("recall>=1 with 95 %", "no number of pictures can guarantee a recall of 1; use 0.99 or less"),
     ],
 )
 def test_a_confidence_that_means_nothing_is_refused(text: str, sentence: str) -> None:

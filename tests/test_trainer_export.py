@@ -286,7 +286,7 @@ def test_a_decision_changed_after_an_export_is_said_with_the_command_that_export
     fit = [str(folder), str(dataset_path), "--no-temperature", "--abstain-below", "0.5"]
     for command in (fit, [str(folder), "--show"]):
         trainer_decide.main(command)
-        note = f"note: {folder}/exports/model.onnx and its program answer by another decision than the bundle now has"
+        note = f"note: {folder}/exports/model.onnx and its program use another decision than the bundle now has"
         told = capsys.readouterr().out
         assert note in told
     remedy = next(line for line in told.splitlines() if line.startswith(note)).partition("trainer.export ")[2]

@@ -194,7 +194,7 @@ def test_rank_that_is_killed_ends_the_run_with_a_sentence(dataset_path: Path, tm
     os.kill(ranks[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "was ended from outside (SIGKILL)" in errors
+    assert "was killed (SIGKILL)" in errors
     assert "Traceback" not in errors
     assert are_gone(ranks)
 
