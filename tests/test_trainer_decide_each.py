@@ -404,7 +404,7 @@ def test_decision_of_several_labels_is_stored_used_checked_and_reset(bundle: Pat
     assert set(checked["classes"]) == set(page.classes)
     assert checked["classes"]["disc"]["recall"]["count"] == 32
     assert decide(bundle, multi_path, "--check").startswith("labels       all right for ")
-    assert decide(bundle, "--reset").startswith("decision     every class from its own probability 0.5 on")
+    assert decide(bundle, "--reset").startswith("decision     every class whose own probability is at least 0.5")
     assert read_bundle_page(bundle) == before
 
 

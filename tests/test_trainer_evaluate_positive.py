@@ -382,8 +382,8 @@ def test_class_that_the_data_lack_is_refused_and_null_takes_that_of_the_dataset(
     with pytest.raises(UsageError) as caught:
         refuse_misfit(*open_named(cells, "Defective"))
     assert str(caught.value) == (
-        f"positive=Defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'? ({cells}); name a "
-        "class that it has, or give positive=null, which takes what the dataset says: NORMAL, the second of two "
+        f"positive=Defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'? ({cells}); name one "
+        "of its classes, or set positive=null, which uses the dataset's: NORMAL, the second of two "
         "classes, as nothing names one"
     )
     for remedy in ("DEFECTIVE", "null"):
@@ -402,7 +402,7 @@ def test_class_may_be_called_as_a_number_or_a_truth(text: str, name: str) -> Non
 
 def test_truth_without_quotes_is_refused_with_a_way_that_works() -> None:
     with pytest.raises(
-        UsageError, match=r"positive: a text is wanted, YAML reads False; quote it, on a command line as"
+        UsageError, match=r"positive: expected text, but YAML reads False; quote it, on a command line as"
     ):
         load_recipe("smoke", ["data=x", "positive=no"])
 

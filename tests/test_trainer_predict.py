@@ -286,10 +286,10 @@ def test_list_may_hold_urls_beside_paths_and_those_that_are_gone_are_unreadable(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("plain", "is no packed dataset (it has no dataset.json), and what else a web server has cannot be listed"),
-        ("plain:test", "is no packed dataset (it has no dataset.json); drop the split"),
-        ("plain/test.zip", "archives are read from disk alone; fetch it first"),
-        ("plain/list.csv", "lists are read from disk alone; fetch it first"),
+        ("plain", "is not a packed dataset (it has no dataset.json), and a web server's files cannot be listed"),
+        ("plain:test", "is not a packed dataset (it has no dataset.json); remove the split"),
+        ("plain/test.zip", "archives can only be read from disk; download it first"),
+        ("plain/list.csv", "lists can only be read from disk; download it first"),
     ],
 )
 def test_what_a_web_server_cannot_give_is_refused_in_a_sentence(
@@ -318,7 +318,7 @@ def test_list_of_names_alone_is_answered_by_the_options_that_its_refusals_give(
     code, _, err = predict(small_path, pictures / "test", *place)
     assert (code, err) == (
         2,
-        "error: --base says how a .csv or .parquet list is read, and there is none; drop the option\n",
+        "error: --base applies to .csv and .parquet lists, and none is given; remove the option\n",
     )
 
 
@@ -339,7 +339,7 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
     ("path", "sentence"),
     [
         ("PICTURES/nothing.png", "no such picture or folder: "),
-        ("PICTURES/*.bmp", "holds pictures (looked for "),
+        ("PICTURES/*.bmp", "no pictures match "),
         ("EMPTY", "no pictures in "),
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),

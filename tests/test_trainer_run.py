@@ -215,7 +215,7 @@ def test_other_recipe_in_the_folder_of_a_run_is_refused_and_the_difference_named
 ) -> None:
     command, _, folder = finished
     assert refusal(*command, "workers=5", "seed=3") == (
-        f"{folder} holds a run of another recipe (seed was 0, now 3); choose another name=, or delete that folder"
+        f"{folder} has a run with another recipe (seed was 0, now 3); choose another name=, or delete that folder"
     )
 
 

@@ -213,7 +213,7 @@ def test_plan_of_a_finished_run_leaves_nothing_to_do(finished: list[str]) -> Non
 def test_other_recipe_in_the_folder_of_a_run_is_refused_as_by_the_run(finished: list[str]) -> None:
     done = dry_run(*finished, "seed=3")
     assert (done.code, done.out) == (2, "")
-    assert "holds a run of another recipe (seed was 0, now 3); choose another name=, or delete that folder" in done.err
+    assert "has a run with another recipe (seed was 0, now 3); choose another name=, or delete that folder" in done.err
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_range_of_ranks_without_ray_is_refused() -> None:
 
 @pytest.mark.parametrize("value", ["0", "0..2", "3..2", "2...4", "two", "1.5", "true", "-1"])
 def test_num_ranks_that_is_no_number_and_no_range_is_refused(value: str) -> None:
-    with pytest.raises(UsageError, match=r"^num_ranks: a number of processes, at least 1, or a range of it such as"):
+    with pytest.raises(UsageError, match=r"^num_ranks: must be a number of processes, at least 1, or a range such as"):
         load_recipe("smoke", ["data=x", f"num_ranks={value}"])
 
 
