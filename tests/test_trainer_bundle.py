@@ -205,7 +205,7 @@ def test_head_behind_dropout_in_a_sequential_is_taken_and_told(
     torch.save(tensors, tmp_path / "w.pt")
     bundle = Bundle.load(make_bundle(tmp_path / "w.pt", tmp_path / "bundle"))
     assert torch.equal(bundle.model.backbone.fc.weight, theirs.fc.weight)  # type: ignore[union-attr,arg-type]
-    assert "fc.1.weight taken for fc.weight" in capsys.readouterr().out
+    assert "fc.1.weight used as fc.weight" in capsys.readouterr().out
 
 
 def test_published_weights_bring_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

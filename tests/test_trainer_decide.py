@@ -341,7 +341,8 @@ def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_
     assert by_group.fitted.groups == 18
     assert "180 pictures of val in 18 groups (intervals are of groups)" in told
     assert (
-        "note: intervals of 18 groups are too narrow: about 84 of 100 hold the truth, not 95; take at least 100" in told
+        "note: intervals of 18 groups are too narrow: about 84 of 100 contain the truth, not 95; use at least 100"
+        in told
     )
     checked = json.loads(decide(bundle, f"{tmp_path / 'grouped'}:val", "--check", "--json"))
     assert checked["groups"] == 18

@@ -190,9 +190,9 @@ def test_answer_of_nothing_has_the_probability_of_the_most_probable_class() -> N
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"rule": "argmax", "points": [make_point("a", 0.5)]}, "by the rule argmax has no points"),
-        ({"rule": "each", "point": make_point("a", 0.5)}, "by the rule each has no point"),
-        ({"rule": "each", "abstain_below": 0.5}, "by the rule each has no abstain_below"),
+        ({"rule": "argmax", "points": [make_point("a", 0.5)]}, "with the rule argmax must not have points"),
+        ({"rule": "each", "point": make_point("a", 0.5)}, "with the rule each must not have point"),
+        ({"rule": "each", "abstain_below": 0.5}, "with the rule each must not have abstain_below"),
         ({"rule": "each", "points": [make_point("a", 0.5), make_point("a", 0.6)]}, "a class has two operating points"),
         ({"rule": "each", "points": []}, "at least 1 item"),
     ],
@@ -204,7 +204,7 @@ def test_decision_that_contradicts_its_rule_is_invalid(fields: dict[str, Any], r
 
 def test_sets_belong_to_one_label() -> None:
     sets = ConformalSets(score="lac", level=0.9, thresholds=[0.5], mean_size=1.0, samples=9)
-    with pytest.raises(ValidationError, match="by the rule each has no conformal"):
+    with pytest.raises(ValidationError, match="with the rule each must not have conformal"):
         Decision(rule="each", conformal=sets)
 
 
@@ -362,8 +362,8 @@ def test_positive_class_without_a_threshold_says_nothing(saved: tuple[Path, Ints
     code, _, err = run(trainer_evaluate.main, "--rows", rows, "--out", tmp_path / "x", "--positive", "b")
     assert code == 2
     assert err == (
-        "error: --positive b alone says nothing where a picture has several labels: the metrics of each class are "
-        "there anyway; give it a --threshold\n"
+        "error: --positive b alone has no effect with several labels per picture: the metrics of each class are "
+        "reported anyway; add --threshold\n"
     )
     with pytest.raises(UsageError, match="--threshold is a probability"):
         find_rule(MANY_LABELS, CLASSES, None, 1.5)
@@ -462,7 +462,7 @@ def test_what_is_for_one_label_is_refused(bundle: Path, multi_path: Path, option
 def test_dataset_of_the_other_kind_is_refused(bundle: Path, dataset_path: Path) -> None:
     code, _, err = run(trainer_decide.main, bundle, dataset_path)
     assert code == 2
-    assert "the bundle is multi-label, the dataset single-label; their labels do not compare" in err
+    assert "the bundle is multi-label, but the dataset is single-label; labels cannot be compared" in err
 
 
 def test_bundle_with_points_is_loaded_and_answers_alike(bundle: Path, multi_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_exports_leave_the_bundles_identity_alone(exported_path: Path, tmp_path:
             "transparency is composited over RGB (1, 2, 3)",
         ),
         (PreprocessSpec(size=8, decode=DecodeOptions(frames="refuse")), "reject several frames or pages"),
-        (PreprocessSpec(size=8, decode=DecodeOptions(max_pixels=5000)), "of more than 5,000 pixels"),
+        (PreprocessSpec(size=8, decode=DecodeOptions(max_pixels=5000)), "with more than 5,000 pixels"),
     ],
 )
 def test_every_choice_of_preprocessing_is_in_the_words(spec: PreprocessSpec, words: str) -> None:

@@ -258,7 +258,7 @@ def test_snapshot_of_another_dataset_is_refused_and_both_are_named(straight: Rec
     with pytest.raises(UsageError) as caught:
         train_quietly(recipe.model_copy(update={"data": str(other)}))
     assert str(caught.value) == (
-        f"the snapshot belongs to dataset {ours}, the recipe's data is {theirs}; its position means nothing there. "
+        f"the snapshot belongs to dataset {ours}, but the recipe's data is {theirs}; its position is not valid there. "
         "Choose another name=, or delete the run's folder"
     )
 
@@ -281,7 +281,7 @@ def test_snapshot_of_another_recipe_is_refused_and_both_are_named(straight: Reci
     with pytest.raises(UsageError) as caught:
         train_quietly(other)
     assert str(caught.value) == (
-        f"the snapshot belongs to recipe {recipe.fingerprint()[:12]}, this one is {other.fingerprint()[:12]}; "
+        f"the snapshot belongs to recipe {recipe.fingerprint()[:12]}, but this one is {other.fingerprint()[:12]}; "
         "choose another name=, or delete the run's folder"
     )
 

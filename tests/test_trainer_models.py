@@ -322,7 +322,7 @@ def test_vit_is_built_for_the_size_of_the_recipe() -> None:
     ("name", "sentence"),
     [
         ("timm/resnet50.nothing", "timm has no weights 'nothing' of resnet50; it has "),
-        ("timm/xception", "timm calls xception legacy_xception now; write model=timm/legacy_xception"),
+        ("timm/xception", "timm has renamed xception to legacy_xception; write model=timm/legacy_xception"),
         ("convnext-tinny", "no model 'convnext-tinny': did you mean 'convnext-tiny' or "),
     ],
 )

@@ -417,10 +417,10 @@ def test_bundle_and_dataset_of_different_kinds_are_not_compared(
 ) -> None:
     out = ("--out", tmp_path / "out")
     assert refusal(trainer_evaluate.main, trained / "bundle", dataset_path, *out) == (
-        "the bundle is multi-label, the dataset single-label; their labels do not compare, so nothing was evaluated; "
-        "take a dataset of the bundle's kind"
+        "the bundle is multi-label, but the dataset is single-label; labels cannot be compared, so nothing was "
+        "evaluated; use a dataset of the bundle's kind"
     )
-    assert "the bundle is single-label, the dataset multi-label" in refusal(
+    assert "the bundle is single-label, but the dataset is multi-label" in refusal(
         trainer_evaluate.main, bundle_path, multi_path, *out
     )
     assert not (tmp_path / "out").exists()

@@ -144,8 +144,8 @@ SENTENCES = {
     ),
     "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a share is at most 1, got [0.5, 2]",
     "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the smallest value comes first and must be above 0, got [2, 1]",
-    "workers=-1": "workers: a number of threads, 0 or more, or auto, got -1",
-    "workers=many": "workers: a number of threads, 0 or more, or auto, got 'many'",
+    "workers=-1": "workers: must be a number of threads, 0 or more, or auto, got -1",
+    "workers=many": "workers: must be a number of threads, 0 or more, or auto, got 'many'",
     "stream.window_bytes=9 miles": (
         "stream.window_bytes: a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB, got '9 miles'"
     ),
@@ -178,8 +178,8 @@ def test_recipe_without_data_says_how_to_give_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weights", ["balanced", "effective"])
 def test_classes_are_balanced_by_the_order_or_by_the_loss_and_not_by_both(weights: str) -> None:
     assert refusal("stream.order=balanced", f"loss.class_weights={weights}") == (
-        f"stream.order=balanced shows each class equally often, and loss.class_weights={weights} would weigh rare "
-        "classes up once more; leave out one of them"
+        f"stream.order=balanced shows each class equally often, and loss.class_weights={weights} would weight rare "
+        "classes a second time; leave out one of them"
     )
     load("stream.order=balanced", "loss.class_weights=[1, 3, 1]")
 
@@ -204,7 +204,7 @@ def test_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_empty_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
-    with pytest.raises(UsageError, match=rf"^{tmp_path}/empty\.yaml holds no options; "):
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/empty\.yaml has no options; "):
         load_recipe(str(tmp_path / "empty.yaml"))
 
 

@@ -218,7 +218,9 @@ def test_pickle_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "was-here"
     torch.save({"weight": Malice(trace)}, path)
     model = make_classifier(3, "none", "shufflenet_v2_x0_5")
-    with pytest.raises(ShardError, match=rf"^{path} holds no state dict .* it holds a dict of weight; save the model"):
+    with pytest.raises(
+        ShardError, match=rf"^{path} holds no state dict .* it has a dict of weight; save only the model"
+    ):
         load_weights(model.backbone, model.spec, str(path))
     assert not trace.exists()
     pickle.loads(pickle.dumps(Malice(trace)))
@@ -241,7 +243,7 @@ def test_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}/run.pth holds no state dict (names to tensors), not under any of state_dict, model_state_dict, "
         "model_state, model, module, net, network, weights, params either; it has a dict of epoch, best; "
-        "save the model's alone: torch.save(model.state_dict(), NEW)"
+        "save only the model: torch.save(model.state_dict(), NEW)"
     )
 
 
@@ -317,7 +319,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(
     broken = shuffle["fc.bias"].clone()
     broken[1] = value
     torch.save(shuffle | {"fc.bias": broken}, tmp_path / "w.pth")
-    with pytest.raises(ShardError, match=r"w\.pth has values that are not finite in fc\.bias; its training went"):
+    with pytest.raises(ShardError, match=r"w\.pth has values that are not finite in fc\.bias; its training diverged"):
         load_shuffle(str(tmp_path / "w.pth"))
 
 
@@ -340,7 +342,7 @@ def test_efficientnet_pytorch_is_refused_for_another_padding(tmp_path: Path) -> 
     """Names and shapes are the same; the answers would not be."""
     torch.save({"state_dict": {"net._conv_stem.weight": torch.zeros(32, 3, 3, 3)}}, tmp_path / "w.pth")
     model = make_classifier(3, "none", "timm/efficientnet_lite0")
-    with pytest.raises(UsageError, match=r"which pads as TensorFlow does, .* set model=timm/tf_efficientnet_lite0"):
+    with pytest.raises(UsageError, match=r"which pads as TensorFlow does; .* set model=timm/tf_efficientnet_lite0"):
         load_weights(model.backbone, model.spec, str(tmp_path / "w.pth"))
 
 

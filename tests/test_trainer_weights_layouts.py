@@ -150,9 +150,9 @@ def test_network_that_no_map_knows_is_refused_by_its_name(names: list[str], what
 
 
 def test_plain_networks_tensors_are_refused_for_one_that_computes_otherwise() -> None:
-    with pytest.raises(UsageError, match="of a plain ViT, and timm/beit_base_patch16_224 computes differently"):
+    with pytest.raises(UsageError, match="of a plain ViT, but timm/beit_base_patch16_224 computes differently"):
         match(dict(HfViT(**SHAPE).state_dict()), make_timm_vit(), "timm/beit_base_patch16_224")
-    with pytest.raises(UsageError, match="of a plain ResNet, and timm/resnet50d computes differently"):
+    with pytest.raises(UsageError, match="of a plain ResNet, but timm/resnet50d computes differently"):
         match(dict(HfResNet([1], [64], False, 3).state_dict()), make_resnet(), "timm/resnet50d")
 
 
@@ -323,7 +323,7 @@ def test_folder_says_what_its_model_expects_of_a_picture(
     [
         (
             {"model_type": "swin"},
-            "holds a model of type 'swin' with names from transformers; only those of vit",
+            "has a model of type 'swin' with names from transformers; only those of vit",
         ),
         ({"model_type": "resnet", "downsample_in_bottleneck": True}, "has downsample_in_bottleneck True: no model of"),
         ({"model_type": "vit", "hidden_act": "quick_gelu"}, "has hidden_act quick_gelu: no model of timm or torchvis"),
