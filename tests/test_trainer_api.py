@@ -92,7 +92,7 @@ def test_finished_run_is_only_opened(finished: tuple[trainer.Recipe, trainer.Run
 
 
 def test_folder_without_a_finished_run_is_refused(finished: tuple[trainer.Recipe, trainer.Run], tmp_path: Path) -> None:
-    with pytest.raises(shards.UsageError, match=r"is no run \(it has no recipe\.yaml\); name a folder such as"):
+    with pytest.raises(shards.UsageError, match=r"is not a run \(it has no recipe\.yaml\); name a folder such as"):
         trainer.Run(tmp_path)
     shutil.copy(finished[1].folder / "recipe.yaml", tmp_path)
     with pytest.raises(shards.UsageError, match=r"is not finished; `trainer\.train` with its recipe resumes it"):
@@ -274,5 +274,5 @@ def test_bundle_is_exported(bundle_path: Path, tmp_path: Path) -> None:
 
 def test_bundle_that_was_never_saved_has_no_folder_to_work_on(bundle: trainer.Bundle, tmp_path: Path) -> None:
     made = trainer.Bundle(bundle.page, bundle.model, bundle.device)
-    with pytest.raises(shards.UsageError, match="made in memory and has no folder; save it, and load it from there"):
+    with pytest.raises(shards.UsageError, match="exists only in memory; save it, and load it from the folder"):
         trainer.export_bundle(made, "torchscript")

@@ -160,7 +160,7 @@ def test_task_is_that_of_the_dataset_that_is_named(
     said = [str(tmp_path / "w.pt"), "--model", NAME, "--classes", "blue,green,red", "--out", str(tmp_path / "bundle")]
     assert run_command(main, [*said, "--task", "multi-label", "--dataset", str(dataset_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: --task is multi-label, {dataset_path} is single-label; name the task of its labels\n"
+        f"error: --task is multi-label, {dataset_path} is single-label; use the task of its labels\n"
     )
 
 
@@ -271,13 +271,13 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_gray, ["--classes", "a,b,c"], 3, "pictures of one channel, give --channels 1 --backbone-channels 1"),
     (save_boundless, ["--classes", "a,b,c"], 3, "the model gives logits that are not finite for a probe"),
     (save_single, ["--classes", "a,b", "--task", "multi-label"], 3, "left out fc.weight (shape [1, 1024], the model"),
-    (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' is no name among several labels"),
+    (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' contains ';', which separates"),
     (save_good, [], 2, " are unknown; give --classes a,b or a file"),
     (save_good, ["--classes", "a,b,c", "--preprocess", "crop:64:72"], 2, "--preprocess is stretch:SIZE, "),
-    (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std belong together"),
+    (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std must be given together"),
     (save_good, ["--classes", "a,b,c", "--mean", "123,117,104", "--std", "1"], 2, "--mean is 3 numbers on the scale 0"),
     (save_good, ["--classes", "a,b,c", "--std", "0", "--mean", "0"], 2, "--std divides and must be above 0, got 0"),
-    (save_good, ["--classes", "a,b,c", "--backbone-channels", "1"], 2, "--backbone-channels 1 takes gray pictures"),
+    (save_good, ["--classes", "a,b,c", "--backbone-channels", "1"], 2, "--backbone-channels 1 needs gray pictures"),
 ]  # fmt: skip
 
 
@@ -321,7 +321,7 @@ def test_auxiliary_heads_that_are_not_there_are_told(
     options = ["--model", name, "--classes", "a,b,c", "--preprocess", f"stretch:{size}"]
     for out in ("one", "two"):
         assert run_command(main, [str(tmp_path / "w.pt"), *options, "--out", str(tmp_path / out)]) == 0
-    assert "auxiliary heads, which only training uses, are not in it" in capsys.readouterr().out
+    assert "auxiliary heads, which only training uses, are missing from it" in capsys.readouterr().out
     assert read_bundle_page(tmp_path / "one") == read_bundle_page(tmp_path / "two")
 
 
@@ -345,7 +345,7 @@ def test_of_a_bundle_all_is_taken_over_that_is_not_said(
         ["Blue", "Green", "Red"],
     )
     assert second.origin == f"bundle first, sha256 {first.weights_sha256}"
-    assert "the bundle's decision stays behind" in capsys.readouterr().out
+    assert "the bundle's decision is not copied" in capsys.readouterr().out
 
 
 def test_of_a_bundle_what_is_said_counts(theirs: nn.Module, dataset_path: Path, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_size_that_only_training_refuses_is_taken(tmp_path: Path) -> None:
 def test_file_does_not_say_its_model(theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     assert run_command(main, [str(tmp_path / "w.pt"), "--classes", "a,b,c"]) == 2
-    assert "w.pt is no bundle, which would know its model; give --model" in capsys.readouterr().err
+    assert "w.pt is not a bundle, so its model is unknown; give --model" in capsys.readouterr().err
 
 
 def test_folder_that_is_there_is_left_alone(

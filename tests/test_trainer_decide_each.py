@@ -103,7 +103,7 @@ def test_answers_without_a_mistake_leave_the_temperature_open() -> None:
 
 
 def test_logits_that_say_the_opposite_are_refused() -> None:
-    with pytest.raises(ShardError, match=r"the logits say nothing of the labels of these 30 pictures"):
+    with pytest.raises(ShardError, match=r"the logits carry no information about the labels of these 30 pictures"):
         fit_temperature_each(-EXACT[0], EXACT[1])
 
 
@@ -141,8 +141,10 @@ def test_class_that_no_picture_has_keeps_its_threshold_and_is_named() -> None:
     decision = fit(LOGITS, labels, point=parse_rule("max-f1"))
     assert [point.positive for point in decision.points or []] == ["a"]
     assert decision.fitted is not None
-    assert "b: val has no pictures of it, or no others, so its threshold stays as it is" in decision.fitted.notes
-    with pytest.raises(ShardError, match=r"^val has no pictures of b, or no others, among 8; an operating point needs"):
+    assert "b: val has no pictures with it, or none without, so its threshold is unchanged" in decision.fitted.notes
+    with pytest.raises(
+        ShardError, match=r"^val has no pictures with b, or none without, of 8; an operating point needs"
+    ):
         fit(LOGITS, labels, point=parse_rule("max-f1"), positive="b")
 
 
@@ -454,8 +456,8 @@ def test_what_is_for_one_label_is_refused(bundle: Path, multi_path: Path, option
     code, _, err = run(trainer_decide.main, bundle, multi_path, *option)
     assert (code, read_bundle_page(bundle)) == (2, before)
     assert err == (
-        f"error: {option[0]} is for pictures of one label each, and this bundle gives any number; what there is for "
-        "those: --temperature, --point, --ood\n"
+        f"error: {option[0]} is for one label per picture, but this bundle gives any number; use "
+        "--temperature, --point or --ood\n"
     )
 
 

@@ -596,7 +596,7 @@ def test_unreadable_picture_is_named_and_the_others_are_labelled(
     assert run(trainer_predict.main, bundle_path, tmp_path, "--strict")[0] == 3
     assert [row["path"] for row in csv.DictReader(io.StringIO(printed))] == sorted(str(tmp_path / p.name) for p in good)
     assert err.startswith(f"{tmp_path}/cut.jpg: ")
-    assert err.endswith("1 of 3 pictures could not be read; the others are done\n")
+    assert err.endswith("1 of 3 pictures could not be read; all others are done\n")
 
 
 def test_missing_picture_is_refused(bundle_path: Path, tmp_path: Path) -> None:

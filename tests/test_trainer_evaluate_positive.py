@@ -248,7 +248,7 @@ def test_sentence_counts_what_the_rule_in_force_says(said: Path, tmp_path: Path,
     assert 0 < found < there
     assert 0 < wrong < others
     assert f"        {spell(tmp_path, positive, other)}\n" in told
-    assert f"positive class: {positive}, as --positive says\n" in told
+    assert f"positive class: {positive}, set by --positive\n" in told
     assert find_unnamed(told, positive) == []
 
 
@@ -277,7 +277,7 @@ def test_report_card_and_console_name_the_class_of_every_figure(said: Path) -> N
     sentence = sentence.replace("normal", "NORMAL")
     for text in (page, card):
         assert f"{sentence}." in text
-        assert "Positive class: DEFECTIVE, as the recipe says." in text
+        assert "Positive class: DEFECTIVE, set by the recipe." in text
         for name in ("sensitivity", "specificity", "AUROC", "sensitivity at specificity 95"):
             assert f"{name} (DEFECTIVE)" in text
         assert find_unnamed(text, "DEFECTIVE") == []
@@ -334,7 +334,7 @@ def test_finished_run_is_counted_anew_for_another_class(plain: Path, said: Path,
         trainer_run.main, "smoke", f"data={data}", f"storage.root={folder.parent}", "name=run", "epochs=2",
         "optim.peak_lr=0.01", "track.wandb=disabled", "launch=local", "positive=DEFECTIVE",
     )  # fmt: skip
-    (command,) = re.findall(r"with NORMAL as positive class; `(.*?)` counts anew", told)
+    (command,) = re.findall(r"with NORMAL as positive class; `(.*?)` updates it", told)
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "trainer.report"]
     before = read_bundle_page(folder / "bundle").fingerprint()
@@ -360,7 +360,7 @@ def test_decision_is_about_the_stored_class_unless_another_is_named(cells: Path,
     point = ("--point", "recall>=0.6")
     code, _, err = run(trainer_decide.main, bundle, cells, *point)
     assert code == 2
-    assert err.endswith("this bundle names none; give --positive with it, one of DEFECTIVE, NORMAL\n")
+    assert err.endswith("this bundle has no positive one; add --positive, one of DEFECTIVE, NORMAL\n")
     told = done(trainer_decide.main, bundle, data, *point)
     assert "decision     NORMAL from probability" in told
     store_positive(bundle, "DEFECTIVE")

@@ -221,7 +221,7 @@ def test_ctrl_c_in_an_epoch_exits_130_and_the_same_command_ends_with_the_same_we
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == (
-        f"interrupted; the state is saved in {run_dir(recipe)}, and the same command goes on from it"
+        f"interrupted; the state is saved in {run_dir(recipe)}, and the same command resumes from it"
     )
     assert last_snapshot(recipe) % NUM_SAMPLES > 0
     assert run_command(main, [written]) == 0

@@ -331,7 +331,7 @@ def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_thi
         again.send_signal(signal.SIGINT)
         _, errors = again.communicate(timeout=100)
         assert again.returncode == 130, errors
-        assert f"the state is saved in {RunFolder.of(recipe)}, and the same command goes on from it" in errors
+        assert f"the state is saved in {RunFolder.of(recipe)}, and the same command resumes from it" in errors
 
 
 def run_on_nodes(ranks: Ranks, recipe: Recipe, work: Path, nodes: list[str], stop: bool) -> Outcome:

@@ -156,7 +156,7 @@ def test_range_of_ranks_without_ray_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         choose_launch(recipe)
     assert str(caught.value) == (
-        "num_ranks=2..8 follows what a Ray cluster has, and launch=local uses none; give one number, or launch=ray"
+        "num_ranks=2..8 adapts to a Ray cluster, but launch=local uses none; give one number, or launch=ray"
     )
 
 
