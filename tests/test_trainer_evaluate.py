@@ -342,7 +342,7 @@ def test_columns_of_somebody_elses_table_are_found_in_spite_of_blanks_and_case(
     result = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "Site")
     assert (result["interval"]["by"], result["interval"]["units"]) == ("group", 40)
     assert {row["value"]: row["samples"] for row in result["slices"]["Site"]} == {"a": 60, "b": 60}
-    assert result["notes"]["columns"].startswith("columns are taken in spite of blanks or case: ")
+    assert result["notes"]["columns"].startswith("columns were renamed because of spaces or case: ")
 
 
 def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: Path) -> None:
@@ -484,7 +484,7 @@ def test_external_set_that_lacks_classes_is_evaluated_by_their_names(
     code, printed, err = run(trainer_evaluate.main, bundle_path, tmp_path / "set", "--out", tmp_path / "out")
     assert code == 0, err
     missing = [name for name in CLASSES if name not in kept]
-    assert (f"note: no picture is of {', '.join(missing)}, which the bundle knows" in printed) == bool(missing)
+    assert (f"note: no picture is of {', '.join(missing)}, which the bundle has" in printed) == bool(missing)
     rows = pq.read_table(tmp_path / "out/predictions.parquet").to_pylist()
     assert len(rows) == 8 * len(kept)
     for row in rows:
@@ -531,7 +531,7 @@ def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
         pack(listed, tmp_path / f"{name}-set", PackOptions(audit="none"))
         told = refusal(trainer_evaluate.main, bundle_path, tmp_path / f"{name}-set", "--out", tmp_path / "out")
         apart = "-set keeps the classes Red and red apart, but the bundle only has red"
-        assert (apart if name == "Red" else "-set has a class 'pink', which the bundle does not know") in told
+        assert (apart if name == "Red" else "-set has a class 'pink', which the bundle does not have") in told
     # The remedies: one class of both, and the pictures of the other left out.
     pack(find_sources(tmp_path / "Red", alike="join", incomplete=True), tmp_path / "joined", PackOptions(audit="none"))
     assert run(trainer_evaluate.main, bundle_path, tmp_path / "joined", "--out", tmp_path / "out")[0] == 0

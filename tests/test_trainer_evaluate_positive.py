@@ -257,7 +257,7 @@ def test_sentence_of_few_pictures_and_of_more_classes() -> None:
         return describe_found({"positive": "a", "per_class": dict.fromkeys(names), "confusion": confusion})
 
     assert tell([[1, 0], [1, 0]]) == "of 1 a picture 1 was found; of 1 b picture 1 was wrongly called a"
-    assert tell([[0, 0], [0, 2]]) == "no a pictures are among them; of 2 b pictures 0 were wrongly called a"
+    assert tell([[0, 0], [0, 2]]) == "there are no a pictures; of 2 b pictures 0 were wrongly called a"
     assert tell([[5, 1, 0], [2, 9, 0], [1, 0, 9]], "abc") == (
         "of 6 a pictures 5 were found; of 21 other pictures 3 were wrongly called a"
     )
@@ -316,7 +316,7 @@ def test_default_is_stated_in_words(plain: Path, cells: Path, tmp_path: Path) ->
     for text in texts:
         assert default in html.unescape(text)
     plan = _describe_positive(make_recipe(cells, tmp_path), open_dataset(cells))
-    assert plan == "NORMAL, the second of two classes, as nothing names one; positive=CLASS names another"
+    assert plan == "NORMAL, the second of two classes, as nothing names one; positive=CLASS chooses another"
 
 
 def test_finished_run_is_counted_anew_for_another_class(plain: Path, said: Path, tmp_path: Path) -> None:

@@ -289,15 +289,15 @@ def list_users(option: str) -> str:
 REFUSED = {
     "loss.focal_gamma=1": (
         "loss: cross_entropy does not use focal_gamma, got focal_gamma=1; leave it out (null), "
-        f"or take {list_users('focal_gamma')}"
+        f"or use {list_users('focal_gamma')}"
     ),
     "loss={name: focal, label_smoothing: 0.1}": (
         "loss: focal does not use label_smoothing, got label_smoothing=0.1; leave it out (null), "
-        f"or take {list_users('label_smoothing')}"
+        f"or use {list_users('label_smoothing')}"
     ),
     "loss.teacher_share=0.9": (
         "loss: loss without teacher does not use teacher_share, got teacher_share=0.9; leave it out (null), "
-        "or take teacher"
+        "or use teacher"
     ),
     "loss.effective_beta=0.9": (
         "loss: none does not use effective_beta, got effective_beta=0.9; leave it out (null), or use effective"
@@ -483,7 +483,7 @@ def test_teacher_that_reads_other_values_is_refused(teacher_path: Path) -> None:
     options = LossOptions.model_validate({"teacher": str(teacher_path)})
     other = PreprocessSpec(size=SIZE, decode=DecodeOptions(gray_range=(0, 4095)))
     with pytest.raises(
-        UsageError, match=r"gray_range=None .* gray_range=\(0\.0, 4095\.0\) .* teacher of this dataset$"
+        UsageError, match=r"gray_range=None .* gray_range=\(0\.0, 4095\.0\) .* teacher trained on this dataset$"
     ):
         load_distillation(options, "single-label", CLASSES, other, "cpu")
 

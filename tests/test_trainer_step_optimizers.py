@@ -553,7 +553,7 @@ REFUSED = {
     ),
     "optim.lookahead_steps=5": (
         "optim: adamw does not use lookahead_steps, got lookahead_steps=5; leave it out (null), "
-        f"or take {list_users('lookahead_steps')}"
+        f"or use {list_users('lookahead_steps')}"
     ),
     "optim.betas=[0.9, 1]": "optim.betas: each beta must be at least 0 and below 1, got [0.9, 1]",
     "optim.layer_decay=1.5": "optim.layer_decay: input should be less than or equal to 1, got 1.5",

@@ -199,8 +199,8 @@ REFUSED = {
     "schedule=step-20-2": "schedule: step multiplies by gamma, which must be below 1, got 2",
     "schedule=multi-60,30-0.1": "schedule: milestones must be ascending epochs above 0, got [60.0, 30.0]",
     "schedule={name: multistep, milestones: []}": "schedule: milestones must be ascending epochs above 0, got []",
-    "schedule.name=multistep": "schedule: multistep needs milestones, which is not set; give it a value",
-    "schedule.name=natural_exp": "schedule: natural_exp needs gamma, which is not set; give it a value",
+    "schedule.name=multistep": "schedule: multistep needs milestones, got none; give it a value",
+    "schedule.name=natural_exp": "schedule: natural_exp needs gamma, got none; give it a value",
     "schedule.power=2": (
         f"schedule: cosine does not use power, got power=2; leave it out (null), or use {list_users('power')}"
     ),
@@ -208,7 +208,7 @@ REFUSED = {
         f"schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), or use {list_users('gamma')}"
     ),
     "schedule={warmup_frac: 0.2, warmup_epochs: 2}": (
-        "schedule: the warm-up is set twice, warmup_frac=0.2 and warmup_epochs=2; set one of them to null"
+        "schedule: the warm-up is set twice, got warmup_frac=0.2 and warmup_epochs=2; set one of them to null"
     ),
 }
 

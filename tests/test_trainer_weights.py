@@ -189,8 +189,8 @@ def test_installed_weights_are_refused_for_another_model() -> None:
     with pytest.raises(UsageError) as caught:
         load_weights(model.backbone, model.spec, LITE0)
     assert str(caught.value) == (
-        "the weights efficientnet-lite0 are those of timm/tf_efficientnet_lite0, "
-        "the recipe's model is shufflenet_v2_x0_5"
+        "the weights efficientnet-lite0 belong to timm/tf_efficientnet_lite0, "
+        "but the recipe's model is shufflenet_v2_x0_5"
     )
 
 

@@ -79,7 +79,7 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], str, st
     "transformers' ResNet of bottlenecks": (
         lambda: HfResNet([2, 1, 1, 1], [256, 512, 1024, 2048], True, 3), functools.partial(make_resnet, "bottleneck"),
         "resnet50", "names mapped from transformers' ResNet"),
-    "mmpretrain's ResNet": (make_mm_resnet, make_resnet, "resnet18", "head.fc.weight taken for fc.weight"),
+    "mmpretrain's ResNet": (make_mm_resnet, make_resnet, "resnet18", "head.fc.weight used as fc.weight"),
     "mmpretrain's ViT": (lambda: MmpretrainViT(**SHAPE), make_timm_vit, "timm/vit_tiny_patch16_224",
                          "names mapped from mmpretrain's ViT"),
     "Lightning's feature_extractor": (lambda: LightningTransfer(make_resnet(), 512, 3), make_resnet, "resnet18",

@@ -261,13 +261,13 @@ def test_model_of_a_run_is_refused_another_network_s_checkpoint(tmp_path: Path) 
     recipe = make_recipe(save(BATCH_NORM, tmp_path / "w.pth"), tmp_path)
     with pytest.raises(ShardError) as caught:
         build_model(recipe, 3)
-    assert str(caught.value).startswith(f"{tmp_path}/w.pth has running statistics of BatchNorm that {GROUP_NORM} has")
+    assert str(caught.value).startswith(f"{tmp_path}/w.pth has running statistics of BatchNorm that {GROUP_NORM} lacks")
     assert str(caught.value).endswith("; give the model= that it belongs to, or insist with allow_leftovers=true")
 
 
 def test_checkpoint_of_gray_pictures_is_refused_with_the_options_for_it(tmp_path: Path) -> None:
     torch.save(dict(build_backbone(GROUP_NORM, 3, in_channels=1).state_dict()), tmp_path / "gray.pth")
-    with pytest.raises(ShardError, match=r"give preprocess\.channels=1 preprocess\.gray_backbone=true, or insist with"):
+    with pytest.raises(ShardError, match=r"set preprocess\.channels=1 preprocess\.gray_backbone=true, or insist with"):
         build_model(make_recipe(tmp_path / "gray.pth", tmp_path), 3)
     gray = ("preprocess.channels=1", "preprocess.gray_backbone=true")
     assert build_model(make_recipe(tmp_path / "gray.pth", tmp_path, *gray), 3).spec.in_channels == 1

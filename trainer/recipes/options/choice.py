@@ -54,7 +54,7 @@ def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]
                 )
         elif given is None:
             if uses[choice][option] is REQUIRED:
-                raise ValueError(f"{choice} needs {option}, which is not set; give it a value")
+                raise ValueError(f"{choice} needs {option}, got none; give it a value")
             filled[option] = uses[choice][option]
     return filled
 

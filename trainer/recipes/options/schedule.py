@@ -157,7 +157,7 @@ def _settle_warmup(values: dict[str, Any], name: object) -> dict[str, Any]:
         return values | {"warmup_frac": usual if epochs is None else 0.0}
     if epochs is not None and share != 0:
         raise ValueError(
-            f"the warm-up is set twice, warmup_frac={share} and warmup_epochs={epochs}; set one of them to null"
+            f"the warm-up is set twice, got warmup_frac={share} and warmup_epochs={epochs}; set one of them to null"
         )
     return values
 
