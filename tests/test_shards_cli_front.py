@@ -154,8 +154,11 @@ def test_refusals_name_commands_as_they_were_called(
 def test_a_command_without_its_arguments_says_how_to_call_it_by_that_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run") == call_module("run") == 2
     shown = capsys.readouterr().out
-    assert "  shardline run smoke data=FOLDER epochs=2     FOLDER is what `shardline pack` made" in shown
-    assert "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made" in shown
+    assert "  shardline run smoke data=FOLDER epochs=2     FOLDER is the output of `shardline pack`" in shown
+    assert (
+        "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is the output of `python -m shards pack`"
+        in shown
+    )
 
 
 def test_notes_name_commands_as_they_were_called(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_finished_run_is_only_opened(finished: tuple[trainer.Recipe, trainer.Run
 
 
 def test_folder_without_a_finished_run_is_refused(finished: tuple[trainer.Recipe, trainer.Run], tmp_path: Path) -> None:
-    with pytest.raises(shards.UsageError, match=r"is no run \(it has no recipe\.yaml\); name a folder such as"):
+    with pytest.raises(shards.UsageError, match=r"is not a run \(it has no recipe\.yaml\); name a folder such as"):
         trainer.Run(tmp_path)
     shutil.copy(finished[1].folder / "recipe.yaml", tmp_path)
     with pytest.raises(shards.UsageError, match=r"is not finished; `trainer\.train` with its recipe resumes it"):
@@ -217,8 +217,8 @@ def test_gray_array_is_repeated(bundle: trainer.Bundle) -> None:
 @pytest.mark.parametrize(
     ("picture", "sentence"),
     [
-        (3, "a int is no picture; give a path, the bytes of a file, a PIL picture, or an array"),
-        (np.zeros((4, 4, 3)), r"an array float64\[4, 4, 3\] is no picture; give uint8\[H, W, 3\] in RGB"),
+        (3, "a int is not a picture; give a path, the bytes of a file, a PIL picture, or an array"),
+        (np.zeros((4, 4, 3)), r"an array float64\[4, 4, 3\] is not a picture; give uint8\[H, W, 3\] in RGB"),
         (np.zeros((3, 4, 4), np.uint8), r"an array uint8\[3, 4, 4\] is no picture"),
         (np.zeros((0, 4, 3), np.uint8), r"an array uint8\[0, 4, 3\] is no picture"),
     ],
@@ -274,5 +274,5 @@ def test_bundle_is_exported(bundle_path: Path, tmp_path: Path) -> None:
 
 def test_bundle_that_was_never_saved_has_no_folder_to_work_on(bundle: trainer.Bundle, tmp_path: Path) -> None:
     made = trainer.Bundle(bundle.page, bundle.model, bundle.device)
-    with pytest.raises(shards.UsageError, match="made in memory and has no folder; save it, and load it from there"):
+    with pytest.raises(shards.UsageError, match="exists only in memory; save it, and load it from the folder"):
         trainer.export_bundle(made, "torchscript")

@@ -135,9 +135,9 @@ def test_the_tutorials_numbers_stand_beside_those_of_their_model(page: dict[str,
     [
         (
             ["--backend", "onnx", "--choose"],
-            "--choose compares with eager, which serving falls back on; name it in --backend",
+            "--choose needs eager, the fallback of serving, for comparison; add it to --backend",
         ),
-        (["--device", "cuda", "--choose"], "--choose is for CPUs: on a GPU eager computes; leave out --device"),
+        (["--device", "cuda", "--choose"], "--choose is for CPUs, serving uses eager on a GPU; remove --device"),
         (["--seconds", "0"], "--seconds must be above 0, got 0"),
         (["--threads", "0"], "--threads is a number of threads and must be at least 1, got 0"),
     ],

@@ -160,7 +160,7 @@ def test_task_is_that_of_the_dataset_that_is_named(
     said = [str(tmp_path / "w.pt"), "--model", NAME, "--classes", "blue,green,red", "--out", str(tmp_path / "bundle")]
     assert run_command(main, [*said, "--task", "multi-label", "--dataset", str(dataset_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: --task is multi-label, {dataset_path} is single-label; name the task of its labels\n"
+        f"error: --task is multi-label, {dataset_path} is single-label; use the task of its labels\n"
     )
 
 
@@ -205,7 +205,7 @@ def test_head_behind_dropout_in_a_sequential_is_taken_and_told(
     torch.save(tensors, tmp_path / "w.pt")
     bundle = Bundle.load(make_bundle(tmp_path / "w.pt", tmp_path / "bundle"))
     assert torch.equal(bundle.model.backbone.fc.weight, theirs.fc.weight)  # type: ignore[union-attr,arg-type]
-    assert "fc.1.weight taken for fc.weight" in capsys.readouterr().out
+    assert "fc.1.weight used as fc.weight" in capsys.readouterr().out
 
 
 def test_published_weights_bring_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,20 +264,20 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
      "fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2])"),
     (save_without_head, ["--classes", "a,b,c"], 3, "does not fill shufflenet_v2_x0_5 with 3 classes: nothing for fc."),
     (save_good, ["--classes", "a,b,a"], 2, "--classes has the name 'a' twice"),
-    (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, said as a,b or"),
-    (save_good, ["--classes", "a,b\nb,c"], 2, "--classes has 'b\\nb', with a sign that cannot be printed; take it out"),
+    (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, given as a,b or"),
+    (save_good, ["--classes", "a,b\nb,c"], 2, "with a character that cannot be printed; remove it"),
     (save_good, ["--classes", "a,b,c", "--preprocess", "stretch:0"], 2, "both of 1 to 9999 pixels, got 'stretch:0'"),
     (save_good, ["--classes", "a,b,c", "--normalise", "half", "--mean", "0", "--std", "1"], 2, "and instead of --nor"),
     (save_gray, ["--classes", "a,b,c"], 3, "pictures of one channel, give --channels 1 --backbone-channels 1"),
-    (save_boundless, ["--classes", "a,b,c"], 3, "the model answers a probe with numbers that are not finite"),
+    (save_boundless, ["--classes", "a,b,c"], 3, "the model gives logits that are not finite for a probe"),
     (save_single, ["--classes", "a,b", "--task", "multi-label"], 3, "left out fc.weight (shape [1, 1024], the model"),
-    (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' is no name among several labels"),
-    (save_good, [], 2, "nobody knows the classes of"),
+    (save_good, ["--classes", "a,b;c,d", "--task", "multi-label"], 2, "'b;c' contains ';', which separates"),
+    (save_good, [], 2, " are unknown; give --classes a,b or a file"),
     (save_good, ["--classes", "a,b,c", "--preprocess", "crop:64:72"], 2, "--preprocess is stretch:SIZE, "),
-    (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std belong together"),
+    (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std must be given together"),
     (save_good, ["--classes", "a,b,c", "--mean", "123,117,104", "--std", "1"], 2, "--mean is 3 numbers on the scale 0"),
     (save_good, ["--classes", "a,b,c", "--std", "0", "--mean", "0"], 2, "--std divides and must be above 0, got 0"),
-    (save_good, ["--classes", "a,b,c", "--backbone-channels", "1"], 2, "--backbone-channels 1 takes gray pictures"),
+    (save_good, ["--classes", "a,b,c", "--backbone-channels", "1"], 2, "--backbone-channels 1 needs gray pictures"),
 ]  # fmt: skip
 
 
@@ -321,7 +321,7 @@ def test_auxiliary_heads_that_are_not_there_are_told(
     options = ["--model", name, "--classes", "a,b,c", "--preprocess", f"stretch:{size}"]
     for out in ("one", "two"):
         assert run_command(main, [str(tmp_path / "w.pt"), *options, "--out", str(tmp_path / out)]) == 0
-    assert "auxiliary heads, which only training uses, are not in it" in capsys.readouterr().out
+    assert "auxiliary heads, which only training uses, are missing from it" in capsys.readouterr().out
     assert read_bundle_page(tmp_path / "one") == read_bundle_page(tmp_path / "two")
 
 
@@ -345,7 +345,7 @@ def test_of_a_bundle_all_is_taken_over_that_is_not_said(
         ["Blue", "Green", "Red"],
     )
     assert second.origin == f"bundle first, sha256 {first.weights_sha256}"
-    assert "the bundle's decision stays behind" in capsys.readouterr().out
+    assert "the bundle's decision is not copied" in capsys.readouterr().out
 
 
 def test_of_a_bundle_what_is_said_counts(theirs: nn.Module, dataset_path: Path, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_size_that_only_training_refuses_is_taken(tmp_path: Path) -> None:
 def test_file_does_not_say_its_model(theirs: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(theirs.state_dict(), tmp_path / "w.pt")
     assert run_command(main, [str(tmp_path / "w.pt"), "--classes", "a,b,c"]) == 2
-    assert "w.pt is no bundle, which would know its model; give --model" in capsys.readouterr().err
+    assert "w.pt is not a bundle, so its model is unknown; give --model" in capsys.readouterr().err
 
 
 def test_folder_that_is_there_is_left_alone(

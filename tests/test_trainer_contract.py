@@ -316,7 +316,7 @@ def test_other_geometry_than_that_of_the_probes_is_refused(bundle: Path) -> None
 def test_other_size_than_that_of_the_probes_is_refused(bundle: Path) -> None:
     edit_page(bundle, lambda content: content["preprocess"].update(size=32))
     assert refusal(bundle) == (
-        "the bundle has 8 probes and says that they become [3, 32, 32], recorded are 8 of [3, 64, 64]; "
+        "the bundle has 8 probes that become [3, 32, 32], but 8 are recorded with shape [3, 64, 64]; "
         "restore the bundle from a backup"
     )
 
@@ -331,7 +331,7 @@ def test_page_with_another_normalisation_than_the_weights_is_refused(bundle: Pat
     ("names", "sentence"),
     [
         (lambda names: [*names, "more"], " outputs, there are "),
-        (lambda names: [names[0]] * len(names), "two classes have one name"),
+        (lambda names: [names[0]] * len(names), "two classes have the same name"),
     ],
 )
 def test_page_whose_classes_are_not_the_outputs_is_refused(
@@ -388,9 +388,7 @@ def test_probe_that_decodes_otherwise_by_now_is_no_damage(
 
 def test_missing_probe_is_refused(bundle: Path) -> None:
     (bundle / "probes" / "003.bin").unlink()
-    assert refusal(bundle).startswith(
-        "the bundle has 7 probes and says that they become [3, 64, 64], recorded are 8 of "
-    )
+    assert refusal(bundle).startswith("the bundle has 7 probes that become [3, 64, 64], but 8 are recorded with shape ")
 
 
 def test_other_weights_than_those_of_the_probes_are_refused(bundle: Path) -> None:

@@ -161,12 +161,12 @@ def test_the_cost_of_exact_probabilities_is_least_at_the_threshold_of_bayes(fn: 
         (
             "precision>=0.95",
             "no threshold on DEFECTIVE reaches precision 0.95: the best is 0.6667, with recall 1.0000; "
-            "ask for less, or train a better model",
+            "lower the value, or train a better model",
         ),
         (
             "sens@spec=0.9",
             "no threshold on DEFECTIVE reaches specificity 0.9: the best is 0.5000, with recall 0.5000; "
-            "ask for less, or train a better model",
+            "lower the value, or train a better model",
         ),
     ],
 )
@@ -345,7 +345,7 @@ def test_a_set_lists_the_most_probable_class_first() -> None:
 
 
 def test_a_decision_that_needs_a_score_does_not_answer_without() -> None:
-    with pytest.raises(ValueError, match=r"use Bundle\.compute, which gives it"):
+    with pytest.raises(ValueError, match=r"use Bundle\.compute, which returns it"):
         answer(torch.tensor([0.0, 2.0, 1.0]), CLASSES, Decision(ood=OOD, fitted=FITTED))
 
 
@@ -390,8 +390,8 @@ def test_sets_by_class_need_enough_pictures_of_each_and_the_remedies_work() -> N
     with pytest.raises(ShardError) as caught:
         fit_sets_by_class(probabilities, labels, 0.9, "lac", ["easy", "hard"])
     assert str(caught.value) == (
-        "sets by class need 9 pictures of each class for a level of 0.9, and of those that they are fitted to there "
-        f"are hard {few}; lower the level, fit on a larger part, or leave out --conformal-by class"
+        "sets by class need 9 pictures of each class for a level of 0.9, but the split has hard "
+        f"{few}; lower the level, fit on a larger split, or leave out --conformal-by class"
     )
     assert fit_sets_by_class(probabilities, labels, 0.75, "lac", ["easy", "hard"]).class_samples == [40 - few, few]
     assert fit_sets(probabilities, labels, 0.9, "lac", None).class_samples is None

@@ -284,7 +284,8 @@ def test_sets_by_class_are_told_checked_and_predicted(bundle: Path, data: Path, 
     for name in CLASSES:
         assert f"             of {name} new pictures {low:.3f} to {high:.3f} in 95 of 100 fits to 60 pictures" in told
     assert (
-        "note: the set's promise holds for each class, on average over pictures like those of val, not for each" in told
+        "note: the sets' guarantee holds for each class, on average over pictures like those of val, not for each"
+        in told
     )
     checked = json.loads(decide(bundle, f"{data}:val", "--check", "--json"))["covered_by_class"]
     said = predict(bundle, gray_pictures / "val")
@@ -318,7 +319,7 @@ def test_a_check_counts_what_predict_says(decided: Path, data: Path, gray_pictur
     assert checked["samples"] == len(said) == 120
     assert {name: checked[name]["value"] for name in expected} == pytest.approx(expected)
     assert all(checked[name]["low"] <= value <= checked[name]["high"] for name, value in expected.items())
-    assert checked["notes"] == ["the weights were fitted to these pictures; the numbers flatter them"]
+    assert checked["notes"] == ["the weights were fitted to these pictures, so the numbers are too good"]
 
 
 def test_a_check_of_the_part_that_was_fitted_to_says_so_and_agrees_with_the_fit(decided: Path, data: Path) -> None:
@@ -341,7 +342,8 @@ def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_
     assert by_group.fitted.groups == 18
     assert "180 pictures of val in 18 groups (intervals are of groups)" in told
     assert (
-        "note: intervals of 18 groups are too narrow: about 84 of 100 hold the truth, not 95; take at least 100" in told
+        "note: intervals of 18 groups are too narrow: about 84 of 100 contain the truth, not 95; use at least 100"
+        in told
     )
     checked = json.loads(decide(bundle, f"{tmp_path / 'grouped'}:val", "--check", "--json"))
     assert checked["groups"] == 18
@@ -435,33 +437,33 @@ def test_an_old_page_keeps_its_fingerprint_and_its_answers(made: Path, tmp_path:
 
 def test_fitting_on_train_or_test_is_told(bundle: Path, data: Path) -> None:
     assert "\nnote: fitted on train, the pictures that the weights were fitted to" in decide(bundle, f"{data}:train")
-    assert "\nnote: fitted on test: what test says of this bundle" in decide(bundle, f"{data}:test", "--no-temperature")
+    assert "\nnote: fitted on test: later results on test will be" in decide(bundle, f"{data}:test", "--no-temperature")
     assert "note:" not in decide(bundle, data)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("BUNDLE", "name the dataset and its part, such as data/elpv-shards:val"),
-        ("BUNDLE --check", "name the dataset and its part, such as data/elpv-shards:val"),
-        ("BUNDLE DATA --check", "has no decision to check; fit one first, or ask trainer.evaluate"),
-        ("BUNDLE DATA --check --ood 0.9", "--check goes without --ood; leave one of the two out"),
-        ("BUNDLE DATA --point max-f1", "this bundle names none; give --positive with it, one of dark, light, medium"),
-        ("BUNDLE DATA --positive dark", "--positive says nothing alone; give --point 'recall>=0.98' with it"),
+        ("BUNDLE", "name the dataset and its split, such as data/elpv-shards:val"),
+        ("BUNDLE --check", "name the dataset and its split, such as data/elpv-shards:val"),
+        ("BUNDLE DATA --check", "has no decision to check; fit one first, or use trainer.evaluate"),
+        ("BUNDLE DATA --check --ood 0.9", "--check cannot be combined with --ood; remove one of the two"),
+        ("BUNDLE DATA --point max-f1", "this bundle has no positive one; add --positive, one of dark, light, medium"),
+        ("BUNDLE DATA --positive dark", "--positive has no effect alone; add --point 'recall>=0.98'"),
         ("BUNDLE DATA --point max-f1 --positive red", "--positive red is none of the classes dark, light, medium"),
         ("BUNDLE DATA --conformal 90", "--conformal lies between 0 and 1, got 90; 0.9 means 90 %"),
-        ("BUNDLE DATA --conformal-by class", "--conformal-by says nothing alone; give --conformal 0.9 with it"),
-        ("BUNDLE DATA --ood-fit same", "--ood-fit says nothing alone; give --ood 0.95 with it"),
+        ("BUNDLE DATA --conformal-by class", "--conformal-by has no effect alone; add --conformal 0.9"),
+        ("BUNDLE DATA --ood-fit same", "--ood-fit has no effect alone; add --ood 0.95"),
         (
             "BUNDLE DATA --train-prior dark=1",
-            "--train-prior says nothing alone; give --deploy-prior CLASS=SHARE with it",
+            "--train-prior has no effect alone; add --deploy-prior CLASS=SHARE",
         ),
         ("BUNDLE DATA --deploy-prior red=0.1", "got 'red=0.1'; correct the name"),
         ("BUNDLE DATA --workers 0", "--workers is a number of threads and must be at least 1, got 0"),
         ("BUNDLE DATA --out BUNDLE", "exists; choose another --out, or delete it first"),
-        ("BUNDLE --show --reset", "--show goes without --reset; leave one of the two out"),
-        ("BUNDLE DATA --reset", "--reset goes without DATA; leave one of the two out"),
-        ("BUNDLE --show --no-temperature", "--show goes without --temperature; leave one of the two out"),
+        ("BUNDLE --show --reset", "--show cannot be combined with --reset; remove one of the two"),
+        ("BUNDLE DATA --reset", "--reset cannot be combined with DATA; remove one of the two"),
+        ("BUNDLE --show --no-temperature", "--show cannot be combined with --temperature; remove one of the two"),
         ("gone DATA", "gone does not exist; a finished run keeps its bundle in runs/NAME/bundle"),
         ("BUNDLE DATA:dev", "a dataset has the splits train, val and test, got 'dev'"),
     ],
@@ -478,8 +480,8 @@ def test_unlabelled_pictures_are_refused(made: Path, gray_pictures: Path, tmp_pa
 
 def test_a_dataset_of_other_classes_is_refused(made: Path, dataset_path: Path) -> None:
     assert refusal(2, made, dataset_path) == (
-        "the bundle knows the classes dark, light, medium, the dataset has blue, green, red; "
-        "labels would not mean the same, so nothing was decided"
+        "the bundle has the classes dark, light, medium, but the dataset has blue, green, red; "
+        "labels would differ in meaning, so nothing was decided"
     )
 
 

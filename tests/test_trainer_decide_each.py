@@ -103,7 +103,7 @@ def test_answers_without_a_mistake_leave_the_temperature_open() -> None:
 
 
 def test_logits_that_say_the_opposite_are_refused() -> None:
-    with pytest.raises(ShardError, match=r"the logits say nothing of the labels of these 30 pictures"):
+    with pytest.raises(ShardError, match=r"the logits carry no information about the labels of these 30 pictures"):
         fit_temperature_each(-EXACT[0], EXACT[1])
 
 
@@ -141,8 +141,10 @@ def test_class_that_no_picture_has_keeps_its_threshold_and_is_named() -> None:
     decision = fit(LOGITS, labels, point=parse_rule("max-f1"))
     assert [point.positive for point in decision.points or []] == ["a"]
     assert decision.fitted is not None
-    assert "b: val has no pictures of it, or no others, so its threshold stays as it is" in decision.fitted.notes
-    with pytest.raises(ShardError, match=r"^val has no pictures of b, or no others, among 8; an operating point needs"):
+    assert "b: val has no pictures with it, or none without, so its threshold is unchanged" in decision.fitted.notes
+    with pytest.raises(
+        ShardError, match=r"^val has no pictures with b, or none without, of 8; an operating point needs"
+    ):
         fit(LOGITS, labels, point=parse_rule("max-f1"), positive="b")
 
 
@@ -190,9 +192,9 @@ def test_answer_of_nothing_has_the_probability_of_the_most_probable_class() -> N
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"rule": "argmax", "points": [make_point("a", 0.5)]}, "by the rule argmax has no points"),
-        ({"rule": "each", "point": make_point("a", 0.5)}, "by the rule each has no point"),
-        ({"rule": "each", "abstain_below": 0.5}, "by the rule each has no abstain_below"),
+        ({"rule": "argmax", "points": [make_point("a", 0.5)]}, "with the rule argmax must not have points"),
+        ({"rule": "each", "point": make_point("a", 0.5)}, "with the rule each must not have point"),
+        ({"rule": "each", "abstain_below": 0.5}, "with the rule each must not have abstain_below"),
         ({"rule": "each", "points": [make_point("a", 0.5), make_point("a", 0.6)]}, "a class has two operating points"),
         ({"rule": "each", "points": []}, "at least 1 item"),
     ],
@@ -204,7 +206,7 @@ def test_decision_that_contradicts_its_rule_is_invalid(fields: dict[str, Any], r
 
 def test_sets_belong_to_one_label() -> None:
     sets = ConformalSets(score="lac", level=0.9, thresholds=[0.5], mean_size=1.0, samples=9)
-    with pytest.raises(ValidationError, match="by the rule each has no conformal"):
+    with pytest.raises(ValidationError, match="with the rule each must not have conformal"):
         Decision(rule="each", conformal=sets)
 
 
@@ -362,8 +364,8 @@ def test_positive_class_without_a_threshold_says_nothing(saved: tuple[Path, Ints
     code, _, err = run(trainer_evaluate.main, "--rows", rows, "--out", tmp_path / "x", "--positive", "b")
     assert code == 2
     assert err == (
-        "error: --positive b alone says nothing where a picture has several labels: the metrics of each class are "
-        "there anyway; give it a --threshold\n"
+        "error: --positive b alone has no effect with several labels per picture: the metrics of each class are "
+        "reported anyway; add --threshold\n"
     )
     with pytest.raises(UsageError, match="--threshold is a probability"):
         find_rule(MANY_LABELS, CLASSES, None, 1.5)
@@ -404,7 +406,7 @@ def test_decision_of_several_labels_is_stored_used_checked_and_reset(bundle: Pat
     assert set(checked["classes"]) == set(page.classes)
     assert checked["classes"]["disc"]["recall"]["count"] == 32
     assert decide(bundle, multi_path, "--check").startswith("labels       all right for ")
-    assert decide(bundle, "--reset").startswith("decision     every class from its own probability 0.5 on")
+    assert decide(bundle, "--reset").startswith("decision     every class whose own probability is at least 0.5")
     assert read_bundle_page(bundle) == before
 
 
@@ -444,7 +446,7 @@ def test_point_of_a_class_that_is_none_makes_a_page_invalid(bundle: Path, multi_
     decide(bundle, multi_path, "--point", "max-f1", "--positive", "disc")
     text = (bundle / "bundle.json").read_text(encoding="utf-8")
     (bundle / "bundle.json").write_text(text.replace('"positive": "disc"', '"positive": "ring"'), encoding="utf-8")
-    with pytest.raises(ShardError, match="the decision is about ring, which is none of the classes"):
+    with pytest.raises(ShardError, match="the decision is about ring, which is not one of the classes"):
         read_bundle_page(bundle)
 
 
@@ -454,15 +456,15 @@ def test_what_is_for_one_label_is_refused(bundle: Path, multi_path: Path, option
     code, _, err = run(trainer_decide.main, bundle, multi_path, *option)
     assert (code, read_bundle_page(bundle)) == (2, before)
     assert err == (
-        f"error: {option[0]} is for pictures of one label each, and this bundle gives any number; what there is for "
-        "those: --temperature, --point, --ood\n"
+        f"error: {option[0]} is for one label per picture, but this bundle gives any number; use "
+        "--temperature, --point or --ood\n"
     )
 
 
 def test_dataset_of_the_other_kind_is_refused(bundle: Path, dataset_path: Path) -> None:
     code, _, err = run(trainer_decide.main, bundle, dataset_path)
     assert code == 2
-    assert "the bundle is multi-label, the dataset single-label; their labels do not compare" in err
+    assert "the bundle is multi-label, but the dataset is single-label; labels cannot be compared" in err
 
 
 def test_bundle_with_points_is_loaded_and_answers_alike(bundle: Path, multi_path: Path) -> None:

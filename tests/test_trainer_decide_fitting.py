@@ -75,7 +75,7 @@ def test_logits_without_a_mistake_leave_the_temperature_open() -> None:
 
 @pytest.mark.parametrize("logits", [-TWO[0], np.zeros_like(TWO[0])], ids=["worse than chance", "all equal"])
 def test_logits_that_say_nothing_are_refused(logits: Floats32) -> None:
-    with pytest.raises(ShardError, match=r"the logits say nothing of the labels of these 50 pictures"):
+    with pytest.raises(ShardError, match=r"the logits carry no information about the labels of these 50 pictures"):
         fit_temperature(logits, TWO[1])
 
 
@@ -115,7 +115,7 @@ def test_the_length_of_features_does_not_change_their_score() -> None:
     ("points", "labels", "sentence"),
     [
         (np.zeros((9, 2)), [0, 1, 2] * 3, "the features of these pictures do not vary"),
-        (np.eye(3), [0, 1, 2], "3 pictures of 3 classes do not give a covariance"),
+        (np.eye(3), [0, 1, 2], "3 pictures of 3 classes do not determine a covariance"),
     ],
 )
 def test_features_that_give_no_covariance_are_refused(
@@ -248,7 +248,7 @@ def test_temperature_and_sets_are_fitted_to_different_halves() -> None:
     plain = decide(wish, make_seen(logits, labels))
     assert plain.fitted
     assert plain.fitted.notes[0].startswith(
-        "the set's promise holds on average over pictures like those of val, not for"
+        "the sets' guarantee holds on average over pictures like those of val, not for"
     )
     second_spoilt = decide(wish, make_seen(logits, np.where(first, labels, (labels + 1) % 3)))
     assert second_spoilt.temperature == plain.temperature
@@ -333,7 +333,7 @@ def test_a_model_that_learned_other_class_shares_than_train_has_is_told(balanced
     learned = logits + np.float32(balanced) * np.log([1 / 27, 1 / 13]).astype(np.float32)
     fitted = decide(Wish(temperature=False, priors=priors), make_seen(learned, labels)).fitted
     assert fitted
-    sentence = "the model gives b 0.47 on average where its share is 0.33: it seems to have learned other class shares"
+    sentence = "the model gives b 0.47 on average, but its share is 0.33: it seems to have learned other class shares"
     assert [note.startswith(sentence) for note in fitted.notes] == [True] * balanced
 
 
@@ -342,7 +342,7 @@ def test_a_model_that_learned_other_class_shares_than_train_has_is_told(balanced
     [
         ("val", None),
         ("train", "fitted on train, the pictures that the weights"),
-        ("test", "fitted on test: what test says"),
+        ("test", "fitted on test: later results"),
     ],
 )
 def test_a_part_that_is_not_for_fitting_is_named_in_the_decision(part: str, words: str | None) -> None:
@@ -358,7 +358,7 @@ def test_a_part_that_is_not_for_fitting_is_named_in_the_decision(part: str, word
         (
             Wish(priors=PriorShift(train=[0.2, 0.2, 0.6], deploy=[0.4, 0.4, 0.2])),
             TWO[1],
-            "val has no pictures of c, so nothing is known",
+            "val has no pictures of c, so the effect",
         ),
         (Wish(temperature=False, level=0.99), TWO[1], "50 pictures are too few for a level of 0.99: 99 are needed"),
     ],
@@ -431,9 +431,7 @@ def test_a_recall_that_is_not_sure_says_so_and_names_the_rule_that_is() -> None:
     assert plain.fitted
     (note,) = plain.fitted.notes
     remedy = note.partition("--point '")[2].partition("'")[0]
-    assert note.startswith(
-        "recall 0.9 is reached on the pictures that the threshold was chosen on; on new ones about half"
-    )
+    assert note.startswith("recall 0.9 is reached on the pictures used to choose the threshold; on new ones about half")
     sure = decide(Wish(point=parse_rule(remedy), positive="b"), make_seen(logits, labels))
     assert sure.fitted
     assert plain.point
@@ -446,10 +444,10 @@ def test_a_recall_that_is_not_sure_says_so_and_names_the_rule_that_is() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("precision>=0.9 with 95 %", "a confidence goes with recall alone; leave it out, or ask for recall>=0.98"),
-        ("recall>=0.9 with 0.95 %", "a confidence lies from 50 % to below 100 %, got 0.95 %; 95 % is usual"),
-        ("recall>=0.9 with 100 %", "a confidence lies from 50 % to below 100 %, got 100 %; 95 % is usual"),
-        ("recall>=1 with 95 %", "no number of pictures is sure of a recall of 1; ask for 0.99, or less"),
+        ("precision>=0.9 with 95 %", "only recall takes a confidence; leave it out, or use recall>=0.98"),
+        ("recall>=0.9 with 0.95 %", "a confidence is at least 50 % and below 100 %, got 0.95 %; use 95 %"),
+        ("recall>=0.9 with 100 %", "a confidence is at least 50 % and below 100 %, got 100 %; use 95 %"),
+        ("recall>=1 with 95 %", "no number of pictures can guarantee a recall of 1; use 0.99 or less"),
     ],
 )
 def test_a_confidence_that_means_nothing_is_refused(text: str, sentence: str) -> None:

@@ -83,7 +83,9 @@ def test_program_of_an_export_gives_the_same_score(bundle_path: Path, dataset_pa
     assert [program.score(row) for row in features.numpy()] == pytest.approx(scores, rel=1e-4)
 
 
-@pytest.mark.parametrize(("points", "sentence"), [(np.ones((1, 4)), "no directions"), (np.ones((9, 4)), "not vary")])
+@pytest.mark.parametrize(
+    ("points", "sentence"), [(np.ones((1, 4)), "no main directions"), (np.ones((9, 4)), "not vary")]
+)
 def test_residual_needs_pictures_that_differ(points: np.ndarray, sentence: str) -> None:
     with pytest.raises(ShardError, match=sentence):
         fit_residual(points.astype(np.float32))

@@ -161,7 +161,7 @@ def test_evaluation_on_the_training_part_says_so(bundle_path: Path, dataset_path
     page = json.loads((folder / "bundle.json").read_text())
     page["dataset"] = open_dataset(dataset_path).fingerprint()
     (folder / "bundle.json").write_text(json.dumps(page))
-    warning = "these are the pictures that the weights were fitted to; the numbers flatter them"
+    warning = "the weights were fitted to these pictures, so the numbers are too good"
     told = [
         run(trainer_evaluate.main, folder, f"{dataset_path}:{part}", "--out", tmp_path / part)[1].count(warning)
         for part in ("train", "val")
@@ -254,7 +254,7 @@ def test_rows_with_a_label_that_is_no_class_are_refused(saved: Saved, tmp_path: 
     names = pa.array(["sick"] * len(table))
     pq.write_table(table.set_column(table.column_names.index("label"), "label", names), tmp_path / "edited.parquet")
     told = refusal(trainer_evaluate.main, "--rows", tmp_path / "edited.parquet", "--out", tmp_path / "out")
-    assert "edited.parquet holds no rows of an evaluation (120 rows have labels that are no classes)" in told
+    assert "edited.parquet has no rows of an evaluation (120 rows have labels that are no classes)" in told
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -267,7 +267,7 @@ def test_outputs_that_are_not_finite_are_refused_with_the_picture_and_leave_no_f
     labels = np.arange(30) % 3 if task == "single-label" else np.tile([0, 1, 1], (30, 1))
     known = pa.table({"sample_id": np.arange(30), "path": [f"{number}.png" for number in range(30)]})
     facts = {} if task == "single-label" else {"task": task}
-    with pytest.raises(ShardError, match=r"not finite numbers for 2 pictures of 30 \(the first is 7\.png\)"):
+    with pytest.raises(ShardError, match=r"not finite for 2 pictures of 30 \(the first is 7\.png\)"):
         write_evaluation(tmp_path / "out", Predictions([*CLASSES], [*CLASSES], labels, logits, known, facts))
     assert not (tmp_path / "out").exists()
 
@@ -342,21 +342,22 @@ def test_columns_of_somebody_elses_table_are_found_in_spite_of_blanks_and_case(
     result = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "Site")
     assert (result["interval"]["by"], result["interval"]["units"]) == ("group", 40)
     assert {row["value"]: row["samples"] for row in result["slices"]["Site"]} == {"a": 60, "b": 60}
-    assert result["notes"]["columns"].startswith("columns are taken in spite of blanks or case: ")
+    assert result["notes"]["columns"].startswith("columns were renamed because of spaces or case: ")
 
 
 def test_column_that_may_be_meant_as_groups_is_told_of(saved: Saved, tmp_path: Path) -> None:
     rows = [f"{n},p{n % 40}" for n in range(120)]
     (tmp_path / "sites.csv").write_text("\n".join(["sample_id,patient_id", *rows]))
     notes = judge_rows(saved, tmp_path / "out", "--columns", tmp_path / "sites.csv", "--by", "patient_id")["notes"]
-    assert notes["columns"] == "'patient_id' is not read as group; name it so for intervals of whole groups"
+    assert notes["columns"] == "'patient_id' is not used as group; rename it to group for intervals by group"
 
 
 def test_table_whose_key_has_another_name_is_refused_with_the_likely_one(saved: Saved, tmp_path: Path) -> None:
     (tmp_path / "sites.csv").write_text("site,filename\na,1.png\n")
     told = refusal(trainer_evaluate.main, "--rows", saved.path, "--columns", tmp_path / "sites.csv")
     assert (
-        "sites.csv has the columns site, filename; it needs sample_id or path; if 'filename' is the path, name" in told
+        "sites.csv has the columns site, filename; it needs sample_id or path; if 'filename' is the path, rename"
+        in told
     )
 
 
@@ -396,33 +397,36 @@ def test_column_of_many_values_ends_in_one_slice_of_the_others() -> None:
     [
         (
             ["--rows", "gone.parquet"],
-            "gone.parquet does not exist; an evaluation leaves its rows in",
+            "gone.parquet does not exist; an evaluation writes its rows to",
         ),
-        (["--rows", "SITES"], "sites.csv holds no rows of an evaluation ("),
-        (["--rows", "ROWS", "BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or"),
-        (["BUNDLE"], "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone"),
+        (["--rows", "SITES"], "sites.csv has no rows of an evaluation ("),
+        (["--rows", "ROWS", "BUNDLE"], "name a bundle and a split, such as runs/demo/bundle data/elpv-shards:test, or"),
+        (["BUNDLE"], "name a bundle and a split, such as runs/demo/bundle data/elpv-shards:test, or only --rows"),
         (["--rows", "ROWS", "--by", "age"], "--by age: the samples have the columns group, width; give others with"),
         (["--rows", "ROWS", "--positive", "ILL"], "--positive ILL is none of the classes NORMAL, SICK"),
         (["--rows", "ROWS", "--threshold", "30"], "--threshold is a probability and must be in 0..1, got 30"),
         (["--rows", "ROWS", "--columns", "TWICE"], "twice.csv has 1 samples twice, for example sample_id 3"),
-        (["--rows", "ROWS", "--columns", "ALONE"], "alone.csv has the column path alone, so there is nothing to slice"),
-        (["--rows", "ROWS", "--columns", "TAKEN"], "taken.csv has the column label, which an evaluation fills itself"),
+        (["--rows", "ROWS", "--columns", "ALONE"], "alone.csv has only the column path, so there is nothing to slice"),
+        (["--rows", "ROWS", "--columns", "TAKEN"], "taken.csv has the column label, which an evaluation writes itself"),
         (
             ["--rows", "ROWS", "--columns", "KEYLESS"],
             "keyless.csv has the columns site, age; it needs",
         ),
         (
             ["--rows", "ROWS", "--columns", "STRANGE"],
-            "none of the 120 samples is in --columns by its path",
+            "none of the 120 samples has its path in --columns",
         ),
-        (["--rows", "ROWS", "--out", "HERE"], "is the folder of --rows, whose files would be lost; name another one"),
+        (
+            ["--rows", "ROWS", "--out", "HERE"],
+            "is the folder of --rows, whose files would be overwritten; choose another one",
+        ),
         (
             ["BUNDLE", "DATA:val", "--by", "age"],
             "--by age: the samples have the columns group, width, height, mode",
         ),
         (
             ["BUNDLE", "DATA:val", "--threshold", "0.5"],
-            "--threshold 0.5 is for the probability of one class",
+            "--threshold 0.5 applies to one class",
         ),
     ],
 )
@@ -480,7 +484,7 @@ def test_external_set_that_lacks_classes_is_evaluated_by_their_names(
     code, printed, err = run(trainer_evaluate.main, bundle_path, tmp_path / "set", "--out", tmp_path / "out")
     assert code == 0, err
     missing = [name for name in CLASSES if name not in kept]
-    assert (f"note: no picture is of {', '.join(missing)}, which the bundle knows" in printed) == bool(missing)
+    assert (f"note: no picture is of {', '.join(missing)}, which the bundle has" in printed) == bool(missing)
     rows = pq.read_table(tmp_path / "out/predictions.parquet").to_pylist()
     assert len(rows) == 8 * len(kept)
     for row in rows:
@@ -498,7 +502,7 @@ def test_class_that_is_spelt_otherwise_is_named(bundle_path: Path, pictures: Pat
     shutil.copytree(pictures / "test/red", tmp_path / "new/test/Red")
     pack(find_sources(tmp_path / "new"), tmp_path / "set", PackOptions(positive="Red"))
     _, printed, _ = run(trainer_evaluate.main, bundle_path, tmp_path / "set", "--out", tmp_path / "out")
-    assert f"note: {tmp_path}/set: the class 'Red' is taken for the bundle's 'red'" in printed
+    assert f"note: {tmp_path}/set: the class 'Red' is matched to the bundle's 'red'" in printed
     assert json.loads((tmp_path / "out/metrics.json").read_bytes())["positive"] == "red"
 
 
@@ -526,8 +530,8 @@ def test_class_that_the_bundle_does_not_know_is_refused_and_so_are_two_for_one(
         listed = find_sources(tmp_path / name, alike="keep")
         pack(listed, tmp_path / f"{name}-set", PackOptions(audit="none"))
         told = refusal(trainer_evaluate.main, bundle_path, tmp_path / f"{name}-set", "--out", tmp_path / "out")
-        apart = "-set keeps the classes Red and red apart, and the bundle knows red alone"
-        assert (apart if name == "Red" else "-set has a class 'pink', which the bundle does not know") in told
+        apart = "-set keeps the classes Red and red apart, but the bundle only has red"
+        assert (apart if name == "Red" else "-set has a class 'pink', which the bundle does not have") in told
     # The remedies: one class of both, and the pictures of the other left out.
     pack(find_sources(tmp_path / "Red", alike="join", incomplete=True), tmp_path / "joined", PackOptions(audit="none"))
     assert run(trainer_evaluate.main, bundle_path, tmp_path / "joined", "--out", tmp_path / "out")[0] == 0
@@ -592,7 +596,7 @@ def test_unreadable_picture_is_named_and_the_others_are_labelled(
     assert run(trainer_predict.main, bundle_path, tmp_path, "--strict")[0] == 3
     assert [row["path"] for row in csv.DictReader(io.StringIO(printed))] == sorted(str(tmp_path / p.name) for p in good)
     assert err.startswith(f"{tmp_path}/cut.jpg: ")
-    assert err.endswith("1 of 3 pictures could not be read; the others are done\n")
+    assert err.endswith("1 of 3 pictures could not be read; all others are done\n")
 
 
 def test_missing_picture_is_refused(bundle_path: Path, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_result_below_or_around_the_baseline_is_said_to_be() -> None:
 
     said = "always answering a would have accuracy 0.7000"
     assert told(0.9, 0.8, 1.0) == said
-    assert told(0.75, 0.6, 0.9) == f"{said}, which lies in the interval: the model may have learnt no more"
-    assert told(0.4, 0.3, 0.5) == f"{said}, which is better: the model is worse than none"
+    assert told(0.75, 0.6, 0.9) == f"{said}, which lies in the interval: the model may be no better"
+    assert told(0.4, 0.3, 0.5) == f"{said}, which is better: the model is worse than no model"
 
 
 def test_pairs_that_are_confused_most_come_first_with_their_share() -> None:

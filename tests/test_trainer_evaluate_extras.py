@@ -100,8 +100,8 @@ def test_picture_that_vanished_from_the_shards_is_left_out_and_the_others_stay(
     with without(sorted((data / "test").glob("*.tar"))[1:]):
         page = write_report(open_run(folder)).read_text()
     assert 0 < count_pictures(page) < whole
-    assert "pictures cannot be read any more and are left out (" in page
-    assert "pictures cannot be read any more and are left out (" in caplog.text
+    assert "pictures can no longer be read and are left out (" in page
+    assert "pictures can no longer be read and are left out (" in caplog.text
 
 
 def test_figure_that_cannot_be_written_is_left_out_and_the_others_stay(

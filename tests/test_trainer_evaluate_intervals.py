@@ -152,7 +152,7 @@ def test_few_groups_are_told() -> None:
     answers = make_answers(40, 2)
     notes = bound(answers, [str(number % 4) for number in range(40)])["interval"]["notes"]
     assert notes["groups"] == (
-        "intervals of 4 groups are too narrow: fewer than 84 of 100 hold the truth, not 95; take at least 100 groups"
+        "intervals of 4 groups are too narrow: fewer than 84 of 100 contain the truth, not 95; use at least 100 groups"
     )
 
 
@@ -161,7 +161,7 @@ def test_few_groups_are_told() -> None:
 )
 def test_note_on_few_groups_says_how_many_intervals_hold_the_truth(number: int, held: str) -> None:
     (note,) = describe_few(Units("group", np.arange(number), number))
-    assert f"intervals of {number} groups are too narrow: {held} of 100 hold the truth" in note
+    assert f"intervals of {number} groups are too narrow: {held} of 100 contain the truth" in note
     assert describe_few(Units("group", np.arange(100), 100)) == []  # as many as the note names
     assert describe_few(Units("sample", np.arange(number), number)) == []
 

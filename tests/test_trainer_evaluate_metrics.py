@@ -152,7 +152,7 @@ def test_below_the_threshold_the_best_of_the_other_classes_is_predicted() -> Non
         ("ab", None, math.nan, "--threshold is a probability and must be in 0..1, got nan"),
         (
             "abc", None, 0.5,
-            "--threshold 0.5 is for the probability of one class, and there are 3; name it with --positive CLASS",
+            "--threshold 0.5 applies to one class, but there are 3; name it with --positive CLASS",
         ),
     ],
 )  # fmt: skip

@@ -248,7 +248,7 @@ def test_sentence_counts_what_the_rule_in_force_says(said: Path, tmp_path: Path,
     assert 0 < found < there
     assert 0 < wrong < others
     assert f"        {spell(tmp_path, positive, other)}\n" in told
-    assert f"positive class: {positive}, as --positive says\n" in told
+    assert f"positive class: {positive}, set by --positive\n" in told
     assert find_unnamed(told, positive) == []
 
 
@@ -257,7 +257,7 @@ def test_sentence_of_few_pictures_and_of_more_classes() -> None:
         return describe_found({"positive": "a", "per_class": dict.fromkeys(names), "confusion": confusion})
 
     assert tell([[1, 0], [1, 0]]) == "of 1 a picture 1 was found; of 1 b picture 1 was wrongly called a"
-    assert tell([[0, 0], [0, 2]]) == "no a pictures are among them; of 2 b pictures 0 were wrongly called a"
+    assert tell([[0, 0], [0, 2]]) == "there are no a pictures; of 2 b pictures 0 were wrongly called a"
     assert tell([[5, 1, 0], [2, 9, 0], [1, 0, 9]], "abc") == (
         "of 6 a pictures 5 were found; of 21 other pictures 3 were wrongly called a"
     )
@@ -277,7 +277,7 @@ def test_report_card_and_console_name_the_class_of_every_figure(said: Path) -> N
     sentence = sentence.replace("normal", "NORMAL")
     for text in (page, card):
         assert f"{sentence}." in text
-        assert "Positive class: DEFECTIVE, as the recipe says." in text
+        assert "Positive class: DEFECTIVE, set by the recipe." in text
         for name in ("sensitivity", "specificity", "AUROC", "sensitivity at specificity 95"):
             assert f"{name} (DEFECTIVE)" in text
         assert find_unnamed(text, "DEFECTIVE") == []
@@ -316,7 +316,7 @@ def test_default_is_stated_in_words(plain: Path, cells: Path, tmp_path: Path) ->
     for text in texts:
         assert default in html.unescape(text)
     plan = _describe_positive(make_recipe(cells, tmp_path), open_dataset(cells))
-    assert plan == "NORMAL, the second of two classes, as nothing names one; positive=CLASS names another"
+    assert plan == "NORMAL, the second of two classes, as nothing names one; positive=CLASS chooses another"
 
 
 def test_finished_run_is_counted_anew_for_another_class(plain: Path, said: Path, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_finished_run_is_counted_anew_for_another_class(plain: Path, said: Path,
         trainer_run.main, "smoke", f"data={data}", f"storage.root={folder.parent}", "name=run", "epochs=2",
         "optim.peak_lr=0.01", "track.wandb=disabled", "launch=local", "positive=DEFECTIVE",
     )  # fmt: skip
-    (command,) = re.findall(r"with NORMAL as positive class; `(.*?)` counts anew", told)
+    (command,) = re.findall(r"with NORMAL as positive class; `(.*?)` updates it", told)
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "trainer.report"]
     before = read_bundle_page(folder / "bundle").fingerprint()
@@ -360,7 +360,7 @@ def test_decision_is_about_the_stored_class_unless_another_is_named(cells: Path,
     point = ("--point", "recall>=0.6")
     code, _, err = run(trainer_decide.main, bundle, cells, *point)
     assert code == 2
-    assert err.endswith("this bundle names none; give --positive with it, one of DEFECTIVE, NORMAL\n")
+    assert err.endswith("this bundle has no positive one; add --positive, one of DEFECTIVE, NORMAL\n")
     told = done(trainer_decide.main, bundle, data, *point)
     assert "decision     NORMAL from probability" in told
     store_positive(bundle, "DEFECTIVE")
@@ -382,8 +382,8 @@ def test_class_that_the_data_lack_is_refused_and_null_takes_that_of_the_dataset(
     with pytest.raises(UsageError) as caught:
         refuse_misfit(*open_named(cells, "Defective"))
     assert str(caught.value) == (
-        f"positive=Defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'? ({cells}); name a "
-        "class that it has, or give positive=null, which takes what the dataset says: NORMAL, the second of two "
+        f"positive=Defective is none of the classes DEFECTIVE, NORMAL; did you mean 'DEFECTIVE'? ({cells}); name one "
+        "of its classes, or set positive=null, which uses the dataset's: NORMAL, the second of two "
         "classes, as nothing names one"
     )
     for remedy in ("DEFECTIVE", "null"):
@@ -402,7 +402,7 @@ def test_class_may_be_called_as_a_number_or_a_truth(text: str, name: str) -> Non
 
 def test_truth_without_quotes_is_refused_with_a_way_that_works() -> None:
     with pytest.raises(
-        UsageError, match=r"positive: a text is wanted, YAML reads False; quote it, on a command line as"
+        UsageError, match=r"positive: expected text, but YAML reads False; quote it, on a command line as"
     ):
         load_recipe("smoke", ["data=x", "positive=no"])
 

@@ -137,20 +137,20 @@ def test_a_folder_that_lacks_classes_is_evaluated_and_says_so(
     result = json.loads((tmp_path / "out" / "metrics.json").read_bytes())
     assert (code, result["samples"], sum(map(sum, result["confusion"]))) == (0, 8, 8)
     assert [sum(row) for row in result["confusion"]] == [0, 0, 8]
-    assert "no picture is of blue, green, which the bundle knows" in printed
+    assert "no picture is of blue, green, which the bundle has" in printed
 
 
 def test_class_spelt_otherwise_is_taken_with_a_sentence(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures / "test" / "red", tmp_path / "new" / "Red ")
     done = judge(bundle_path, tmp_path / "new", tmp_path / "out")
     assert done.metrics["per_class"]["red"]["support"] == 8
-    assert f"{tmp_path / 'new'}: the class 'Red ' is taken for the bundle's 'red'" in done.metrics["source_notes"]
+    assert f"{tmp_path / 'new'}: the class 'Red ' is matched to the bundle's 'red'" in done.metrics["source_notes"]
 
 
 def test_unknown_class_is_refused_with_what_helps(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures / "test", tmp_path / "new")
     (tmp_path / "new" / "red").rename(tmp_path / "new" / "pink")
-    with pytest.raises(UsageError, match=r"has a class 'pink', which the bundle does not know; it knows blue, gr"):
+    with pytest.raises(UsageError, match=r"has a class 'pink', which the bundle does not have; it has blue, gr"):
         judge(bundle_path, tmp_path / "new", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     shutil.rmtree(tmp_path / "new" / "pink")  # leave its pictures out, as the sentence says
@@ -170,7 +170,7 @@ def test_unreadable_pictures_are_counted_and_named(
     assert (code, result["samples"]) == (0, 24)
     assert (result["unreadable"]["pictures"], result["unreadable"]["of"]) == (2, 26)
     said = (
-        f"in none of the figures (as wrong answers: accuracy {result['accuracy'] * 24 / 26:.4f}); unreadable.csv names"
+        f"left out of all metrics (as wrong answers: accuracy {result['accuracy'] * 24 / 26:.4f}); unreadable.csv names"
     )
     assert f"2 of 26 pictures could not be read and are {said} them, first " in printed
     with open(tmp_path / "out" / "unreadable.csv", newline="", encoding="utf-8") as file:
@@ -201,7 +201,7 @@ def test_several_splits_without_test_and_without_a_name_are_refused_with_each(
     shutil.copytree(pictures, tmp_path / "new", ignore=shutil.ignore_patterns("test"))
     pack(find_sources(tmp_path / "new"), tmp_path / "set", PackOptions())
     for data in (tmp_path / "new", tmp_path / "set"):
-        with pytest.raises(UsageError, match="and which of the others is meant is not said; give") as refused:
+        with pytest.raises(UsageError, match="and several others; give") as refused:
             judge(bundle_path, data, tmp_path / "out")
         ways = str(refused.value).rpartition("give ")[2].split(" or ")
         assert [judge(bundle_path, way, tmp_path / "out").metrics["samples"] for way in ways] == [72, 24]
@@ -229,7 +229,7 @@ def test_one_class_a_folder_does_not_say_all_labels(several_run: Path, tmp_path:
     for name in ("bar", "disc"):
         (tmp_path / "new" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "new" / name / "a.png")
-    with pytest.raises(UsageError, match="a folder does not say which of the others a picture has"):
+    with pytest.raises(UsageError, match="a folder does not show the other labels of a picture"):
         judge(several_run / "bundle", tmp_path / "new", tmp_path / "out")
 
 
@@ -248,10 +248,10 @@ def test_options_of_lists_and_folders_are_those_of_packing(bundle_path: Path, pi
     ("data", "options", "sentence"),
     [
         ("PICTURES", {"base": Path("x")}, "--base sets how a list is read, but"),
-        ("DATA", {"layout": "class"}, "--layout says how pictures are read, and"),
-        ("PICTURES:val", {"columns": "NUMBERED"}, "pictures that are not packed have none; name them by path"),
+        ("DATA", {"layout": "class"}, "--layout is only for unpacked pictures, but"),
+        ("PICTURES:val", {"columns": "NUMBERED"}, "unpacked pictures have none; use the column path"),
         ("PICTURES/val:test", {}, "has no split 'test'; it has none: give"),
-        ("LOOSE", {}, "here labels are needed, and trainer.predict takes pictures without them"),
+        ("LOOSE", {}, "evaluation needs labels, use trainer.predict for pictures without"),
     ],
 )
 def test_mistake_is_one_sentence(

@@ -235,7 +235,7 @@ def test_parity_on_validation_pictures_is_told(
     ("more", "code", "sentence"),
     [
         (["--data", "nowhere"], 2, "no such picture or folder: nowhere"),
-        (["--data", "nowhere:val"], 2, "nowhere is no dataset (it has no dataset.json), so it has no part val"),
+        (["--data", "nowhere:val"], 2, "nowhere is not a dataset (it has no dataset.json), so it has no split val"),
         (["--samples", "0"], 2, "--samples is a number of pictures and must be at least 1, got 0"),
         (["--tolerance", "2"], 2, "--tolerance is a difference of probabilities, in [0, 1], got 2.0"),
     ],
@@ -286,7 +286,7 @@ def test_a_decision_changed_after_an_export_is_said_with_the_command_that_export
     fit = [str(folder), str(dataset_path), "--no-temperature", "--abstain-below", "0.5"]
     for command in (fit, [str(folder), "--show"]):
         trainer_decide.main(command)
-        note = f"note: {folder}/exports/model.onnx and its program answer by another decision than the bundle now has"
+        note = f"note: {folder}/exports/model.onnx and its program use another decision than the bundle now has"
         told = capsys.readouterr().out
         assert note in told
     remedy = next(line for line in told.splitlines() if line.startswith(note)).partition("trainer.export ")[2]
@@ -310,14 +310,17 @@ def test_exports_leave_the_bundles_identity_alone(exported_path: Path, tmp_path:
             PreprocessSpec(size=8, channels=1),
             "0.2989 R + 0.587 G + 0.114 B, 32-bit floats, rounded down",
         ),
-        (PreprocessSpec(size=8, interpolation="bicubic"), "the cubic of a = -0.5"),
+        (PreprocessSpec(size=8, interpolation="bicubic"), "the cubic with a = -0.5"),
         (PreprocessSpec(size=8, policy="crop", resize=9, rounding="down"), "longer one in proportion, rounded down"),
         (PreprocessSpec(size=8, max_side=512), "longer side is above 512 pixels: each side times 512 / longer side"),
         (PreprocessSpec(size=8, max_side=512), "as Pillow's resize(..., LANCZOS, reducing_gap=2.0)"),
         (PreprocessSpec(size=8, decode=DecodeOptions(gray_range=(0, 4095))), "LO..HI is 0..4095"),
-        (PreprocessSpec(size=8, decode=DecodeOptions(background=(1, 2, 3))), "transparency laid over RGB (1, 2, 3)"),
-        (PreprocessSpec(size=8, decode=DecodeOptions(frames="refuse")), "refuse a file of several frames or pages"),
-        (PreprocessSpec(size=8, decode=DecodeOptions(max_pixels=5000)), "of more than 5,000 pixels"),
+        (
+            PreprocessSpec(size=8, decode=DecodeOptions(background=(1, 2, 3))),
+            "transparency is composited over RGB (1, 2, 3)",
+        ),
+        (PreprocessSpec(size=8, decode=DecodeOptions(frames="refuse")), "reject several frames or pages"),
+        (PreprocessSpec(size=8, decode=DecodeOptions(max_pixels=5000)), "with more than 5,000 pixels"),
     ],
 )
 def test_every_choice_of_preprocessing_is_in_the_words(spec: PreprocessSpec, words: str) -> None:
@@ -566,7 +569,7 @@ def test_what_the_program_cannot_do_is_a_sentence(
     with open(export, "ab") as file:
         file.write(b"x")
     assert program.main([str(files[0])]) == 2
-    assert "model.onnx is not the file that its page names" in capsys.readouterr().err
+    assert "model.onnx is not the file that the metadata names" in capsys.readouterr().err
     page_path(export).unlink()
     assert program.main([str(files[0])]) == 2
     assert "the export beside this program cannot be opened" in capsys.readouterr().err

@@ -435,9 +435,9 @@ def test_one_lane_of_sorted_shards_is_refused_and_each_remedy_helps(sorted_path:
         count_same(sorted_path, *options)
     size = int(open_dataset(sorted_path).split("train").shard_bytes.sum())
     assert str(caught.value) == (
-        f"augment.cutmix pairs pictures of different lanes where shards are sorted by class, as those of {sorted_path} "
-        f"are, and stream.lanes=1 has one; set stream.lanes=8, set stream.window_bytes={size}, which shuffles all, or "
-        "pack the pictures again, which mixes the shards"
+        f"augment.cutmix pairs pictures of different lanes if shards are sorted by class, like those of {sorted_path}, "
+        f"but stream.lanes=1 has only one; set stream.lanes=8, set stream.window_bytes={size}, which shuffles "
+        "everything, or pack the pictures again, which mixes the shards"
     )
     assert count_same(sorted_path, *options, "stream.lanes=8") < 0.25
     assert count_same(sorted_path, *options, f"stream.window_bytes={size}") < 0.4

@@ -41,10 +41,10 @@ REFUSALS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "torchvision", [{"op": "RandomRotaton", "degrees": 3}]),
     "augment.pipeline: torchvision has no operation 'Zzz'; see its documentation for their names": (
         "auto", [{"op": "Zzz"}]),
-    "augment.pipeline: torchvision has no operation 'HorizontalFlip'; albumentations has: set "
-    "augment.backend=albumentations, where its parameters may be other ones": ("auto", [{"op": "HorizontalFlip"}]),
-    "augment.pipeline: albumentations has no operation 'RandomRotation'; torchvision has: set "
-    "augment.backend=torchvision, where its parameters may be other ones": (
+    "augment.pipeline: torchvision has no operation 'HorizontalFlip'; albumentations has it: set "
+    "augment.backend=albumentations, where its parameters may differ": ("auto", [{"op": "HorizontalFlip"}]),
+    "augment.pipeline: albumentations has no operation 'RandomRotation'; torchvision has it: set "
+    "augment.backend=torchvision, where its parameters may differ": (
         "albumentations", [{"op": "RandomRotation", "degrees": 3}]),
     "augment.pipeline: RandomRotation has no parameter 'degreez': did you mean 'degrees'?; it takes degrees, "
     "interpolation, expand, center, fill": ("torchvision", [{"op": "RandomRotation", "degreez": 3}]),
@@ -59,18 +59,18 @@ REFUSALS: dict[str, tuple[str, list[dict[str, Any]]]] = {
         "torchvision", [{"op": "RandomRotation", "degrees": 3, "interpolation": "cubic"}]),
     "augment.pipeline: Rotate's border_mode is one of constant, replicate, reflect, wrap, reflect_101, got 'mirror'": (
         "albumentations", [{"op": "Rotate", "border_mode": "mirror"}]),
-    "augment.pipeline: MixUp cannot stand in a pipeline: it mixes a batch; set augment.mixup": (
+    "augment.pipeline: MixUp cannot be used in a pipeline: it mixes a batch; set augment.mixup": (
         "torchvision", [{"op": "MixUp"}]),
-    "augment.pipeline: Normalize cannot stand in a pipeline: pictures stay uint8[H, W, C], and the model normalises "
+    "augment.pipeline: Normalize cannot be used in a pipeline: pictures must stay uint8[H, W, C]; the model normalises "
     "them": ("albumentations", [{"op": "Normalize"}]),
     "augment.pipeline: RandomCrop makes the model's input (3, 16, 16) instead of (3, 32, 32); add `when: before`, "
-    "which applies it to the decoded picture, or give it the input's size": (
+    "which applies it to the decoded picture, or set its size to the input's": (
         "torchvision", [{"op": "RandomCrop", "size": 16}]),
     "augment.pipeline: Grayscale makes a picture of (1, 32, 32) out of (3, 32, 32); channels must stay": (
         "torchvision", [{"op": "Grayscale"}]),
     "augment.pipeline: FDA cannot change a picture of (3, 32, 32) (FDA requires ['fda_metadata'] missing keys: "
     "{'fda_metadata'})": ("albumentations", [{"op": "FDA"}]),
-    "augment.pipeline: RandomApply holds RandomInvert; only the outer one says `when`": (
+    "augment.pipeline: RandomApply contains RandomInvert with `when`; only the outer operation takes `when`": (
         "torchvision", [{"op": "RandomApply", "transforms": [{"op": "RandomInvert", "when": "before"}]}]),
     "augment.pipeline: albumentations has no operation 'Blurr': did you mean 'Blur'?": (
         "albumentations", [{"op": "OneOf", "transforms": [{"op": "Blur"}, {"op": "Blurr"}]}]),
@@ -111,11 +111,11 @@ def test_crop_that_cannot_fit_is_refused() -> None:
     [
         (
             ["augment.pipeline=[{op: RandomInvert}]"],
-            "augment: a policy or a pipeline; policy=none leaves the pipeline, got policy=flip and one",
+            "augment: a policy and a pipeline exclude each other, got policy=flip and a pipeline; set policy=none",
         ),
         (
             ["augment.policy=augmix", "augment.backend=albumentations"],
-            "augment: the policy augmix is there for torchvision alone; leave backend out, got albumentations",
+            "augment: the policy augmix exists only for torchvision, got backend albumentations; leave backend out",
         ),
         (
             ["augment.pipeline=[{op: RandomInvert, when: late}]"],
@@ -212,8 +212,8 @@ def test_failure_on_a_picture_names_operation_sample_and_shape(image: Tensor) ->
     with pytest.raises(UsageError) as caught:
         change(image, SampleKey(0, 2, 7))
     assert str(caught.value) == (
-        "augment.pipeline: RandomCrop failed on sample 7 in epoch 3, a picture of (3, 24, 24); leave out what does not "
-        "fit every picture (Required crop size (30, 30) is larger than input image size (24, 24).)"
+        "augment.pipeline: RandomCrop failed on sample 7 in epoch 3, with shape (3, 24, 24); remove operations that do "
+        "not fit every picture (Required crop size (30, 30) is larger than input image size (24, 24).)"
     )
 
 
@@ -241,7 +241,7 @@ def test_operation_that_draws_where_no_generator_reaches_is_refused(library: Lib
     arguments = {"p": 1} if library is ALBUMENTATIONS else {}
     change = library.seed(lambda: [operation(**arguments)], Purpose.BEFORE)
     with pytest.raises(
-        ValueError, match="so that a sample's pixels would depend on the others; take another operation"
+        ValueError, match="so that a sample's pixels would depend on other samples; use another operation"
     ):
         probe_input(change, 3, 32, library.disturb)
 

@@ -263,7 +263,7 @@ def test_picture_that_changed_after_packing_ends_the_epoch_before_it_is_decoded(
     ],
 )
 def test_what_changes_pixels_on_the_cpu_is_refused(options: list[str], chosen: str) -> None:
-    with pytest.raises(UsageError, match=rf"stream.decode=device makes pictures on the GPU, and {chosen}"):
+    with pytest.raises(UsageError, match=rf"stream.decode=device decodes on the GPU, but {chosen}"):
         make_recipe("somewhere", *options, "stream.decode=device")
     make_recipe("somewhere", *options)
 

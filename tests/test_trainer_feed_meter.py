@@ -31,7 +31,7 @@ def make_readings(side: int = 500, **seconds: float) -> Readings:
             make_readings(augment=9, decode=8),
             0.5,
             2,
-            "waits 50% for data: augmentation bound; add workers or take a lighter augment.policy",
+            "waits 50% for data: augmentation bound; add workers or use a lighter augment.policy",
         ),
         (
             make_readings(read=9, decode=8),
@@ -43,14 +43,14 @@ def make_readings(side: int = 500, **seconds: float) -> Readings:
             make_readings(fetch=9, decode=8),
             0.5,
             2,
-            "waits 50% for data: download bound; raise storage.cache_bytes so that more is fetched ahead, or bring "
-            "the dataset nearer",
+            "waits 50% for data: download bound; raise storage.cache_bytes so that more is prefetched, or move "
+            "the dataset closer",
         ),
         (  # of one thread, beside two that took 9 seconds each
             make_readings(device=10, decode=18),
             0.5,
             2,
-            "waits 50% for data: device decode bound; take stream.decode=faithful, which decodes on the CPUs",
+            "waits 50% for data: device decode bound; use stream.decode=faithful, which decodes on the CPUs",
         ),
         (make_readings(device=8, decode=18), 0.5, 2, "waits 50% for data: decode bound; add workers"),
     ],
@@ -68,14 +68,14 @@ def test_verdict_names_what_is_waited_for_and_what_would_help(
         (
             make_readings(decode=9),
             0.07,
-            "spends 7% of its time on making batches, between the steps on the same CPUs, most of it on decode; to "
+            "spends 7% of its time making batches between the steps on the same CPUs, mostly for decode; to "
             "shorten it give the rank more CPUs",
         ),
         (
             make_readings(augment=9, decode=8),
             0.5,
-            "spends 50% of its time on making batches, between the steps on the same CPUs, most of it on augmentation; "
-            "to shorten it give the rank more CPUs or take a lighter augment.policy",
+            "spends 50% of its time making batches between the steps on the same CPUs, mostly for augmentation; "
+            "to shorten it give the rank more CPUs or use a lighter augment.policy",
         ),
         (make_readings(read=9, decode=8), 0.5, "waits 50% for data: disk bound; copy the dataset to a faster disk"),
     ],

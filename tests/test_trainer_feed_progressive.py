@@ -61,9 +61,9 @@ def test_a_run_that_grows_is_evaluated_and_served_at_full_size(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["image_size=16"], "start_size is 16 and image_size 16"),
-        (["epochs=2"], "to_epoch is 2 and the run's last epoch 1"),
-        (["model=vit_b_16"], "vit_b_16 is built for one size, 32"),
+        (["image_size=16"], "start_size is 16 and image_size is 16"),
+        (["epochs=2"], "to_epoch is 2 and the run's last epoch is 1"),
+        (["model=vit_b_16"], "vit_b_16 has a fixed input size, 32"),
     ],
 )
 def test_what_cannot_grow_is_refused(dataset_path: Path, options: list[str], words: str) -> None:

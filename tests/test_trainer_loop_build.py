@@ -35,7 +35,7 @@ def run(data: Path, root: Path, *options: str) -> int:
 
 
 RANDOM = "they stay random"
-OR_LOAD = ", or give weights= that have them"
+OR_LOAD = ", or give weights= that include them"
 FROZEN = [
     # options, tensors that the file lacks (None: weights=none), what the sentence advises
     (("freeze=[backbone]",), None, "train them (freeze=[])"),
@@ -80,8 +80,7 @@ def test_run_that_began_with_frozen_random_layers_resumes_and_warns(
     recipe = make_recipe(dataset_path, *fixed)
     begin_as_before(recipe)
     assert run(dataset_path, tmp_path, "--dry-run", "freeze=[conv_stem]") == 0
-    assert (
-        f"note: freeze=[conv_stem] keeps layers as they were loaded, and weights=none loads nothing: {RANDOM}. The "
-        in (capsys.readouterr().out)
+    assert f"note: freeze=[conv_stem] keeps layers as loaded, but weights=none loads nothing: {RANDOM}. The " in (
+        capsys.readouterr().out
     )
     assert train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None) == "finished"

@@ -79,7 +79,7 @@ def test_run_that_began_when_a_policy_was_another_one_says_so(
     recipe = make_recipe(dataset_path, tmp_path, f"augment.policy={policy}", "limit_samples=18")
     said = describe_streams(recipe, 1)
     assert said is not None
-    assert said.startswith(f"the run began when augment.policy={policy} turned, scaled and moved pictures between")
+    assert said.startswith(f"the run started when augment.policy={policy} rotated, scaled and shifted pictures")
     begin_as_before(recipe)
     finish(recipe)
     assert [record.levelno for record in caplog.records if record.getMessage() == said] == [logging.WARNING]

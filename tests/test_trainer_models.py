@@ -309,7 +309,7 @@ def test_size_that_a_model_cannot_take_is_refused_with_its_own(name: str, size: 
     with pytest.raises(UsageError) as caught:
         check_size(ModelSpec(name=name, num_classes=2, image_size=fixed), size)
     assert str(caught.value).startswith(sentence)
-    assert f"its own size is {own_size(name)}, take that" in str(caught.value)
+    assert f"use its own size, {own_size(name)}" in str(caught.value)
 
 
 def test_vit_is_built_for_the_size_of_the_recipe() -> None:
@@ -322,7 +322,7 @@ def test_vit_is_built_for_the_size_of_the_recipe() -> None:
     ("name", "sentence"),
     [
         ("timm/resnet50.nothing", "timm has no weights 'nothing' of resnet50; it has "),
-        ("timm/xception", "timm calls xception legacy_xception now; write model=timm/legacy_xception"),
+        ("timm/xception", "timm has renamed xception to legacy_xception; write model=timm/legacy_xception"),
         ("convnext-tinny", "no model 'convnext-tinny': did you mean 'convnext-tiny' or "),
     ],
 )

@@ -348,15 +348,14 @@ def refusal(main: Callable[[list[str]], int], *arguments: str | Path) -> str:
 
 
 REFUSED = {
-    ("loss.name=cross_entropy",): "loss.name=cross_entropy takes one label a picture; set loss.name=bce",
-    ("loss.name=focal",): "loss.name=focal takes one label a picture; set loss.name=bce",
+    ("loss.name=cross_entropy",): "loss.name=cross_entropy needs one label each; set loss.name=bce",
+    ("loss.name=focal",): "loss.name=focal needs one label each; set loss.name=bce",
     ("loss.name=bce", "loss.class_weights=effective"): (
-        "loss.class_weights=effective weighs pictures by their one class; take balanced, or give a number for each "
-        "class"
+        "loss.class_weights=effective needs one class per picture; use balanced, or give a number for each class"
     ),
     ("loss.name=bce", "stream.order=balanced"): (
-        "stream.order=balanced shows each class equally often, which pictures of several classes cannot be; take plain "
-        "or weighted, and loss.class_weights=balanced for rare classes"
+        "stream.order=balanced shows each class equally often, which several labels per picture do not allow; use "
+        "plain or weighted, and loss.class_weights=balanced for rare classes"
     ),
 }
 
@@ -409,7 +408,7 @@ def test_loop_itself_refuses_what_a_command_would(multi_path: Path, tmp_path: Pa
     """A trial of a sweep comes to it without one; torch would take the ones and zeros for shares of one label."""
     recipe = resolve_recipe(load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "stop.metric=map"]))
     run_dir(recipe).mkdir()
-    with pytest.raises(UsageError, match=r"takes one label a picture; set loss\.name=bce$"):
+    with pytest.raises(UsageError, match=r"needs one label each; set loss\.name=bce$"):
         train(recipe, RunFolder.of(recipe), single_rank(), lambda _: None)
 
 
@@ -418,10 +417,10 @@ def test_bundle_and_dataset_of_different_kinds_are_not_compared(
 ) -> None:
     out = ("--out", tmp_path / "out")
     assert refusal(trainer_evaluate.main, trained / "bundle", dataset_path, *out) == (
-        "the bundle is multi-label, the dataset single-label; their labels do not compare, so nothing was evaluated; "
-        "take a dataset of the bundle's kind"
+        "the bundle is multi-label, but the dataset is single-label; labels cannot be compared, so nothing was "
+        "evaluated; use a dataset of the bundle's kind"
     )
-    assert "the bundle is single-label, the dataset multi-label" in refusal(
+    assert "the bundle is single-label, but the dataset is multi-label" in refusal(
         trainer_evaluate.main, bundle_path, multi_path, *out
     )
     assert not (tmp_path / "out").exists()

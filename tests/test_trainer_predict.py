@@ -286,10 +286,10 @@ def test_list_may_hold_urls_beside_paths_and_those_that_are_gone_are_unreadable(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("plain", "is no packed dataset (it has no dataset.json), and what else a web server has cannot be listed"),
-        ("plain:test", "is no packed dataset (it has no dataset.json); drop the split"),
-        ("plain/test.zip", "archives are read from disk alone; fetch it first"),
-        ("plain/list.csv", "lists are read from disk alone; fetch it first"),
+        ("plain", "is not a packed dataset (it has no dataset.json), and a web server's files cannot be listed"),
+        ("plain:test", "is not a packed dataset (it has no dataset.json); remove the split"),
+        ("plain/test.zip", "archives can only be read from disk; download it first"),
+        ("plain/list.csv", "lists can only be read from disk; download it first"),
     ],
 )
 def test_what_a_web_server_cannot_give_is_refused_in_a_sentence(
@@ -318,7 +318,7 @@ def test_list_of_names_alone_is_answered_by_the_options_that_its_refusals_give(
     code, _, err = predict(small_path, pictures / "test", *place)
     assert (code, err) == (
         2,
-        "error: --base says how a .csv or .parquet list is read, and there is none; drop the option\n",
+        "error: --base applies to .csv and .parquet lists, and none is given; remove the option\n",
     )
 
 
@@ -339,7 +339,7 @@ def test_pictures_come_in_the_order_of_their_names_with_links_followed_once(tmp_
     ("path", "sentence"),
     [
         ("PICTURES/nothing.png", "no such picture or folder: "),
-        ("PICTURES/*.bmp", "holds pictures (looked for "),
+        ("PICTURES/*.bmp", "no pictures match "),
         ("EMPTY", "no pictures in "),
         ("DATASET:all", "has no split 'all'; it has train, val, test"),
         ("PICTURES:test", "is not a dataset"),
@@ -361,7 +361,7 @@ def test_what_holds_no_pictures_is_refused_in_a_sentence(
 def test_no_path_is_refused(small_path: Path) -> None:
     assert predict(small_path)[::2] == (
         2,
-        "error: no PATH; name pictures, or what holds pictures, or give --list FILE\n",
+        "error: no PATH given; name pictures or sources of pictures, or use --list FILE\n",
     )
 
 
@@ -522,12 +522,12 @@ def test_unreadable_pictures_are_listed_and_the_rest_is_done(small_path: Path, p
     assert [Path(row["path"]).name for row in listed] == ["cut.jpg", "gone.png", "text.png"]
     assert listed[1]["reason"] == "no such file or directory"
     assert all(f"{row['path']}: {row['reason']}\n" in err for row in listed)
-    assert err.endswith("3 of 11 pictures could not be read; the others are done\n")
+    assert err.endswith("3 of 11 pictures could not be read; all others are done\n")
     assert predict(small_path, folder, "--out", out, "--strict")[0] == 3
     assert len(read_csv(out)) == 8
     for row in listed:
         Path(row["path"]).unlink()
-    said = f"{out} is there already; its answers are replaced when all new ones are there\n"
+    said = f"{out} exists; its answers are replaced once all new ones are complete\n"
     assert predict(small_path, folder, "--out", out, "--strict")[::2] == (0, said)
     assert not (tmp_path / "a.csv.unreadable.csv").exists()
 
@@ -586,7 +586,7 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
     assert "the same command resumes where this one stopped" in err
     os.truncate(name_partial(out), name_partial(out).stat().st_size - 9)  # killed in the middle of its 15th row
     code, _, err = predict(*arguments, out)
-    assert (code, err) == (0, "10 pictures are done already; going on from there\n")  # what is computed together stays
+    assert (code, err) == (0, "10 pictures are already done; resuming from there\n")  # what is computed together stays
     assert out.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
     assert not name_partial(out).exists()
 
@@ -611,7 +611,7 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(
     assert 19 <= done < 720
     code, _, err = predict(*arguments, out)
     assert code == 0
-    assert err.startswith(f"{done - done % 2:,} pictures are done already; going on from there\n")
+    assert err.startswith(f"{done - done % 2:,} pictures are already done; resuming from there\n")
     assert predict(*arguments, tmp_path / "whole.csv")[0] == 0
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(read_csv(out)) == 720
@@ -643,7 +643,7 @@ def test_another_question_is_refused_where_answers_are_half_done(
     }.items():
         code, _, err = predict(*stopped[:position], value, *stopped[position + 1 :])
         assert code == 2
-        assert f"holds answers of a command with another {name}; run that one again" in err
+        assert f"has answers of a command with another {name}; run that one again" in err
     assert predict(*stopped)[0] == 0
 
 
@@ -658,7 +658,7 @@ def test_other_pictures_than_before_are_refused(stopped: list[object], tmp_path:
     first.with_name("aaa.jpg").rename(first)
     code, _, err = predict(*stopped)
     assert code == 2
-    assert "as number 9, and there are no more pictures" in err
+    assert "as number 9, but there are fewer pictures now" in err
 
 
 def test_answers_to_pictures_that_have_gone_are_not_kept(stopped: list[object], tmp_path: Path) -> None:
@@ -684,7 +684,7 @@ def test_a_file_of_somebody_else_is_not_overwritten(small_path: Path, pictures: 
     name_partial(tmp_path / "a.csv").write_text("mine\n")
     code, _, err = predict(small_path, pictures, "--out", tmp_path / "a.csv")
     assert code == 2
-    assert "is not what an earlier predict left" in err
+    assert "was not written by trainer.predict" in err
     assert name_partial(tmp_path / "a.csv").read_text() == "mine\n"
 
 
@@ -777,10 +777,10 @@ def test_answers_that_are_there_already_are_said_to_be_replaced(
     small_path: Path, pictures: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.csv"
-    assert "is there already" not in predict(small_path, pictures / "test" / "red", "--out", out)[2]
+    assert "its answers are replaced" not in predict(small_path, pictures / "test" / "red", "--out", out)[2]
     code, _, err = predict(small_path, pictures / "test" / "blue", "--out", out)
     assert code == 0
-    assert f"{out} is there already; its answers are replaced" in err
+    assert f"{out} exists; its answers are replaced" in err
     assert all(row["path"].split("/")[-2] == "blue" for row in read_csv(out))
 
 
@@ -791,5 +791,5 @@ def test_answers_do_not_replace_the_list_that_is_asked_about(small_path: Path, p
     for asked in ([mine], ["--list", mine]):
         code, _, err = predict(small_path, *asked, "--out", tmp_path / "." / "a.csv")
         assert (code, mine.read_bytes()) == (2, before)
-        assert "is what is asked about, and would be lost; name another file" in err
+        assert "is a source and would be overwritten; choose another file" in err
     assert predict(small_path, mine, "--out", tmp_path / "b.csv")[0] == 0

@@ -173,11 +173,11 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     code, sentence = run("digits", tmp_path / "mine")
     assert (code, sentence) == (
         2,
-        f"error: {tmp_path}/mine exists and nothing was written; name another place, or delete it\n",
+        f"error: {tmp_path}/mine exists and nothing was written; choose another path, or delete it\n",
     )
 
 
 def test_real_digits_have_one_size(tmp_path: Path) -> None:
     code, sentence = run("digits_sklearn", tmp_path / "digits", "--size", 28)
     assert code == 2
-    assert sentence.startswith("error: digits_sklearn are 8x8 pixels in a folder as they are; ")
+    assert sentence.startswith("error: digits_sklearn are 8x8 pixels and written as a folder; ")

@@ -142,19 +142,19 @@ SENTENCES = {
     "augment.policy=ligth": (
         f"augment.policy: the policies are {', '.join(POLICIES)}, got 'ligth'; did you mean 'light'?"
     ),
-    "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a part is at most the whole, 1, got [0.5, 2]",
-    "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the least comes first and is above 0, got [2, 1]",
-    "workers=-1": "workers: a number of threads, 0 or more, or auto, got -1",
-    "workers=many": "workers: a number of threads, 0 or more, or auto, got 'many'",
+    "augment.crop_scale=[0.5, 2]": "augment.crop_scale: a share is at most 1, got [0.5, 2]",
+    "augment.crop_ratio=[2, 1]": "augment.crop_ratio: the smallest value comes first and must be above 0, got [2, 1]",
+    "workers=-1": "workers: must be a number of threads, 0 or more, or auto, got -1",
+    "workers=many": "workers: must be a number of threads, 0 or more, or auto, got 'many'",
     "stream.window_bytes=9 miles": (
         "stream.window_bytes: a size is a number with KiB, MiB, GiB, KB, MB or GB, for example 64MiB, got '9 miles'"
     ),
-    "name=a/b": "name: a run's name is a folder name without slashes, got 'a/b'",
-    "name=..": "name: a run's name is a folder name without slashes, got '..'",
-    "epochs": "an option is written name=value, for example epochs=5, got 'epochs'",
-    "=5": "an option is written name=value, for example epochs=5, got '=5'",
+    "name=a/b": "name: a run's name must be a folder name without slashes, got 'a/b'",
+    "name=..": "name: a run's name must be a folder name without slashes, got '..'",
+    "epochs": "an option has the form name=value, for example epochs=5, got 'epochs'",
+    "=5": "an option has the form name=value, for example epochs=5, got '=5'",
     "epochs.first=5": "'epochs' in 'epochs.first=5' is an option, not a group of options",
-    "freeze_epochs=1": "freeze_epochs=1 releases what is frozen, and freeze names nothing; give freeze=[backbone], or "
+    "freeze_epochs=1": "freeze_epochs=1 unfreezes layers, but freeze names none; set freeze=[backbone], or "
     "leave freeze_epochs out",
     "augment.crop_scale=[0.5]": "augment.crop_scale: too few numbers, got [0.5]; give all of them",
     "seed=9223372036854775808": "seed: input should be less than 9223372036854775808, got 9223372036854775808",
@@ -172,21 +172,21 @@ def test_recipe_without_data_says_how_to_give_it(tmp_path: Path) -> None:
     path.write_text("model: resnet18\n")
     with pytest.raises(UsageError) as caught:
         load_recipe(str(path))
-    assert str(caught.value) == "the recipe does not say 'data'; write it into the file or give data=VALUE"
+    assert str(caught.value) == "the recipe has no 'data'; add it to the file or give data=VALUE"
 
 
 @pytest.mark.parametrize("weights", ["balanced", "effective"])
 def test_classes_are_balanced_by_the_order_or_by_the_loss_and_not_by_both(weights: str) -> None:
     assert refusal("stream.order=balanced", f"loss.class_weights={weights}") == (
-        f"stream.order=balanced shows each class equally often, and loss.class_weights={weights} would weigh rare "
-        "classes up once more; leave out one of them"
+        f"stream.order=balanced shows each class equally often, and loss.class_weights={weights} would weight rare "
+        "classes a second time; leave out one of them"
     )
     load("stream.order=balanced", "loss.class_weights=[1, 3, 1]")
 
 
 def test_word_that_yaml_takes_for_another_value_is_refused_with_the_way_to_write_it() -> None:
     said = refusal("name=on")
-    assert said == "name: a text is wanted, YAML reads True; quote it, on a command line as name='\"...\"'"
+    assert said == "name: expected text, but YAML reads True; quote it, on a command line as name='\"...\"'"
     assert load_recipe("smoke", ['name="on"']).name == "on"
 
 
@@ -204,7 +204,7 @@ def test_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_empty_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
-    with pytest.raises(UsageError, match=rf"^{tmp_path}/empty\.yaml holds no options; "):
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/empty\.yaml has no options; "):
         load_recipe(str(tmp_path / "empty.yaml"))
 
 

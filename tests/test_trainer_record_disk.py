@@ -105,7 +105,7 @@ def test_disk_that_fills_ends_the_run_with_where_it_stands_and_with_room_the_sam
     assert re.fullmatch(
         rf"the disk of {run_dir(recipe)}/snapshots is full \(\d+\.\d KiB free, more than 1\.2 MiB needed\); the run "
         rf"stopped after {2 * NUM_SAMPLES} samples, its last snapshot is at {NUM_SAMPLES}\. Free some room there, or "
-        rf"move {run_dir(recipe)} to another disk and set storage\.root to the folder that it is in: the same command "
+        rf"move {run_dir(recipe)} to another disk and set storage\.root to its new parent folder: the same command "
         "then resumes from that snapshot",
         sentence,
     )

@@ -193,7 +193,7 @@ def test_run_of_another_recipe_in_the_store_is_refused_with_the_first_difference
     with pytest.raises(UsageError) as caught:
         launch(other)
     assert str(caught.value) == (
-        f"{RunFolder.of(killed)} holds a run of another recipe (seed was 0, now 7); "
+        f"{RunFolder.of(killed)} has a run with another recipe (seed was 0, now 7); "
         "choose another name=, or delete that folder"
     )
 
@@ -258,7 +258,7 @@ def test_standing_of_a_run_is_looked_up_in_its_store_and_nothing_is_left_there(
         == look_up(recipe, RunFolder.of(recipe))
         == Standing(samples_seen=2, is_finished=False)
     )
-    with pytest.raises(UsageError, match=r"/standing/run holds a run of another recipe \(seed was 0, now 3\); choose"):
+    with pytest.raises(UsageError, match=r"/standing/run has a run with another recipe \(seed was 0, now 3\); choose"):
         look_up(elsewhere.model_copy(update={"seed": 3}), RunFolder.of(elsewhere))
     store_of(recipe).write("result.json", b"{}")
     assert look_up(elsewhere, RunFolder.of(elsewhere)) == Standing(samples_seen=2, is_finished=True)
@@ -319,7 +319,9 @@ def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_thi
         own.kill()
         _, errors = process.communicate(timeout=100)
         assert (process.returncode, "Traceback" in errors) == (2, False), errors
-        assert f"its state is saved on this machine in {run_dir(recipe)}, and the same command goes on" in errors
+        assert (
+            f"its state is saved on this machine in {run_dir(recipe)}, and the same command resumes from it" in errors
+        )
         assert "error: s3://shards/away/run" in errors
         local = max(int(path.name) for path in (run_dir(recipe) / "snapshots").iterdir())
         own.start()
@@ -329,7 +331,7 @@ def test_store_that_stays_away_ends_the_run_with_a_sentence_and_its_state_on_thi
         again.send_signal(signal.SIGINT)
         _, errors = again.communicate(timeout=100)
         assert again.returncode == 130, errors
-        assert f"the state is saved in {RunFolder.of(recipe)}, and the same command goes on from it" in errors
+        assert f"the state is saved in {RunFolder.of(recipe)}, and the same command resumes from it" in errors
 
 
 def run_on_nodes(ranks: Ranks, recipe: Recipe, work: Path, nodes: list[str], stop: bool) -> Outcome:

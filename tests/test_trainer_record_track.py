@@ -365,7 +365,7 @@ def test_what_a_server_that_is_away_does_not_get_is_kept_to_be_sent(
     assert [row["epoch"] for row in history(records)] == [1, 2]
     refused, kept = (message for message in caplog.messages if "W&B" in message)
     assert refused.startswith("W&B does not record this run: ")
-    assert f"kept in {run_dir(recipe) / 'wandb'}; `wandb sync`" in kept
+    assert f"stored in {run_dir(recipe) / 'wandb'}; send it with `wandb sync`" in kept
 
 
 @pytest.mark.parametrize("place", ["wandb", "wandb-id"])
@@ -423,7 +423,7 @@ def test_death_of_wandb_in_the_middle_does_not_stop_the_run(when: str, dataset_p
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout) == (0, "killed\nfinished\n"), done.stderr
     (told,) = [line for line in done.stderr.splitlines() if "W&B" in line or "Traceback" in line]
-    assert told.startswith("W&B failed and lacks a part of this run: "), done.stderr
+    assert told.startswith("W&B failed and has an incomplete record of this run: "), done.stderr
 
 
 def test_disabled_tracking_leaves_no_trace(dataset_path: Path, tmp_path: Path) -> None:

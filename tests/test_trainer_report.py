@@ -149,7 +149,7 @@ def test_page_written_anew_is_that_of_the_run(named_run: Path) -> None:
 
 
 def test_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
-    assert "is no folder of a finished run (it has no result.json)" in refusal(str(tmp_path))
+    assert "is not a finished run (it has no result.json)" in refusal(str(tmp_path))
 
 
 def test_other_dataset_is_refused(named_run: Path, dataset_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_licence_of_weights_is_that_of_their_library() -> None:
         return find_licence(load_recipe("smoke", ["data=x", *options]))
 
     assert licence().startswith("none needed")
-    assert licence("model=timm/resnet50", "weights=pretrained") == "apache-2.0, as timm states it"
-    assert licence("weights=s3://bucket/w.pth").startswith("not known here")
+    assert licence("model=timm/resnet50", "weights=pretrained") == "apache-2.0, according to timm"
+    assert licence("weights=s3://bucket/w.pth").startswith("unknown")
 
 
 def make_predictions(labels: list[int], logits: list[list[float]]) -> Predictions:
@@ -344,7 +344,7 @@ def test_size_and_latency_are_those_of_the_bundle(named_run: Path) -> None:
     parameters = sum(each.numel() for each in run.bundle.model.parameters())
     assert f"{parameters / 1e6:.2f} M parameters, " in section
     assert re.search(r"<td>\d+\.\d ms for one picture, \d+\.\d ms for each of a batch of 16 \(medians", section)
-    assert list_costs(run)["latency"] == f"not measured; `python -m trainer.bench {named_run / 'bundle'}` does"
+    assert list_costs(run)["latency"] == f"not measured; use `python -m trainer.bench {named_run / 'bundle'}`"
 
 
 def test_latency_that_was_not_measured_is_not_in_the_environment(named_run: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_run_from_random_weights_says_so_and_what_always_one_answer_would_have(
 ) -> None:
     words = [word for word in finished[0] if word != "--json"]
     lines = run(*words).out.splitlines()
-    assert f"loaded  data {dataset_path}; no weights, timm/test_efficientnet_gn began from random numbers" in lines
+    assert f"loaded  data {dataset_path}; no weights, timm/test_efficientnet_gn started from random numbers" in lines
     assert lines.count("  always answering blue would have accuracy 0.3333") == 2  # test and val, 8 of each class
 
 
@@ -204,7 +204,9 @@ def test_finished_run_whose_data_were_packed_anew_says_that_its_figures_are_of_t
     shutil.rmtree(data)
     pack(find_sources(pictures), data, PackOptions(shard_bytes=20_000))
     told = run(*command).out
-    assert f"note: {data} has changed since (packed anew or updated), and the figures below are of the pictures" in told
+    assert (
+        f"note: {data} has changed since (packed again or updated), and the metrics below are for the pictures" in told
+    )
     remedy = told.partition("`python -m trainer.evaluate ")[2].partition("`")[0].split(" ")
     done = evaluate(EvaluateOptions(bundle=remedy[0], data=remedy[1], out=tmp_path / "now"))
     assert done.metrics["dataset"] == open_dataset(data).fingerprint()
@@ -215,14 +217,14 @@ def test_other_recipe_in_the_folder_of_a_run_is_refused_and_the_difference_named
 ) -> None:
     command, _, folder = finished
     assert refusal(*command, "workers=5", "seed=3") == (
-        f"{folder} holds a run of another recipe (seed was 0, now 3); choose another name=, or delete that folder"
+        f"{folder} has a run with another recipe (seed was 0, now 3); choose another name=, or delete that folder"
     )
 
 
 def test_command_without_a_recipe_says_what_it_needs_and_lists_the_recipes() -> None:
     done = run()
     assert done.code == 2
-    assert done.out.startswith("name a recipe, a YAML file or one of those below, and what to change in it:\n")
+    assert done.out.startswith("name a recipe, a YAML file or one of those below, and changes to it:\n")
     names = [line.split()[0] for line in done.out.splitlines() if line[:2] == "  " and line[2:3].strip()]
     assert [name for name in names if name != "python"] == sorted(path.stem for path in RECIPES.glob("*.yaml"))
 

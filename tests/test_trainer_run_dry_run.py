@@ -113,8 +113,8 @@ def test_plan_says_that_nothing_is_gained_by_decoding_on_a_device_that_is_the_cp
     found = plan(*options(dataset_path, tmp_path / "runs", "stream.decode=device", "augment.policy=none"))
     assert planned[0]["notes"] == []
     assert found["notes"] == [
-        "stream.decode=device: torch sees no GPU here, so that one thread of each rank decodes on the CPU; "
-        "stream.decode=faithful takes all loader threads"
+        "stream.decode=device: torch finds no GPU here, so one thread per rank decodes on the CPU; "
+        "stream.decode=faithful uses all loader threads"
     ]
 
 
@@ -136,7 +136,7 @@ def test_text_says_the_same_and_ends_with_the_verdict(
 ) -> None:
     done = dry_run(*options(dataset_path, tmp_path / "runs", "batch_size_global=13"))
     assert done.code == 0, done.err
-    assert "steps     6 an epoch, 12 in all, 0 done\n" in done.out
+    assert "steps     6 per epoch, 12 in total, 0 done\n" in done.out
     assert "batch     13 over all ranks, 13 per rank\n" in done.out
     assert "an estimate from 3 steps of " in done.out
     assert done.out.endswith("\nall checks passed; nothing was written\n")
@@ -213,7 +213,7 @@ def test_plan_of_a_finished_run_leaves_nothing_to_do(finished: list[str]) -> Non
 def test_other_recipe_in_the_folder_of_a_run_is_refused_as_by_the_run(finished: list[str]) -> None:
     done = dry_run(*finished, "seed=3")
     assert (done.code, done.out) == (2, "")
-    assert "holds a run of another recipe (seed was 0, now 3); choose another name=, or delete that folder" in done.err
+    assert "has a run with another recipe (seed was 0, now 3); choose another name=, or delete that folder" in done.err
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_second_command_for_a_run_that_is_under_way_is_refused_and_the_run_unhar
     process = start(dataset_path, tmp_path, "twice", 1, "float32")
     wait_for_position(process, tmp_path / "twice/ledger", 2 * BATCH)
     assert run_command(main, list_words(dataset_path, tmp_path, "twice", 1, "float32")) == 2
-    assert f"error: another command is at work in {tmp_path}/twice; wait for it" in capfd.readouterr().err
+    assert f"error: another command is using {tmp_path}/twice; wait for it" in capfd.readouterr().err
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -194,7 +194,7 @@ def test_rank_that_is_killed_ends_the_run_with_a_sentence(dataset_path: Path, tm
     os.kill(ranks[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "was ended from outside (SIGKILL)" in errors
+    assert "was killed (SIGKILL)" in errors
     assert "Traceback" not in errors
     assert are_gone(ranks)
 

@@ -114,7 +114,7 @@ def test_run_whose_schedule_ends_with_it_is_continued_from_its_bundle(dataset_pa
     code, _, err = run(*options, "name=run", "epochs=2")
     assert (code, err) == (
         2,
-        f"error: {tmp_path}/run holds a run of 1 epochs whose schedule, cosine, ends with them, so 2 would be another "
+        f"error: {tmp_path}/run has a run of 1 epochs whose schedule, cosine, depends on them, so 2 would be another "
         f"run; train on from its best weights under another name, with name=NEW weights={tmp_path}/run/bundle\n",
     )
     code, out, err = run(*options, "epochs=2", *err.strip().rpartition(" with ")[2].split(), "--dry-run")

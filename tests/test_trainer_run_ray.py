@@ -156,13 +156,13 @@ def test_range_of_ranks_without_ray_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         choose_launch(recipe)
     assert str(caught.value) == (
-        "num_ranks=2..8 follows what a Ray cluster has, and launch=local uses none; give one number, or launch=ray"
+        "num_ranks=2..8 adapts to a Ray cluster, but launch=local uses none; give one number, or launch=ray"
     )
 
 
 @pytest.mark.parametrize("value", ["0", "0..2", "3..2", "2...4", "two", "1.5", "true", "-1"])
 def test_num_ranks_that_is_no_number_and_no_range_is_refused(value: str) -> None:
-    with pytest.raises(UsageError, match=r"^num_ranks: a number of processes, at least 1, or a range of it such as"):
+    with pytest.raises(UsageError, match=r"^num_ranks: must be a number of processes, at least 1, or a range such as"):
         load_recipe("smoke", ["data=x", f"num_ranks={value}"])
 
 

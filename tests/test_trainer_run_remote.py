@@ -300,7 +300,7 @@ def test_ctrl_c_leaves_no_process_no_partial_file_and_a_run_that_goes_on(store: 
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130, errors
-    assert "goes on from it" in errors
+    assert "resumes from it" in errors
     assert wait_for_end(process.pid)
     assert not list(tmp_path.rglob("*.partial*"))
     assert not shared & set(os.listdir("/dev/shm"))

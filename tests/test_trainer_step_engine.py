@@ -201,7 +201,7 @@ def test_unknown_prefix_is_refused_with_the_names_that_exist() -> None:
 def test_freezing_all_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         make_engine("freeze=[backbone, classifier]")
-    assert str(caught.value) == "freeze leaves nothing to train; [backbone] freezes all but the head"
+    assert str(caught.value) == "freeze leaves nothing to train; [backbone] freezes all except the head"
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
@@ -266,7 +266,7 @@ def test_batch_norm_over_several_ranks_is_named_with_what_would_not_depend_on_th
     )
     sentence = describe_local_norms(batch_norm, 2)
     assert sentence is not None
-    assert "the weights depend on num_ranks=2. A model with GroupNorm" in sentence
+    assert "the weights depend on num_ranks=2. To avoid it, use a model with GroupNorm" in sentence
     assert describe_local_norms(batch_norm, 1) is None
     assert describe_local_norms(group_norm, 2) is None
 
@@ -322,7 +322,7 @@ def test_guard_names_step_and_samples_and_saves_their_pictures(tmp_path: Path) -
     guard.watch(41, batch, engine.step(batch, 6.0, 1.0, 41).losses)
     assert guard.is_bad()
     path = tmp_path / "nonfinite/step-000000041-rank-0001.safetensors"
-    assert guard.save() == f"step 41: the loss of 1 of 6 samples is not a finite number (ids 2; {path})"
+    assert guard.save() == f"step 41: the loss of 1 of 6 samples is not finite (ids 2; {path})"
     saved = load_file(path)
     assert saved["ids"].tolist() == [2]
     assert torch.equal(saved["images"], batch.images[2:3])
@@ -402,5 +402,5 @@ def test_process_wide_settings_are_those_of_the_recipe() -> None:
 
 
 def test_sync_batch_norm_is_refused_on_a_cpu() -> None:
-    with pytest.raises(UsageError, match=r"step\.sync_batch_norm needs CUDA, this rank computes on a CPU"):
+    with pytest.raises(UsageError, match=r"step\.sync_batch_norm needs CUDA, but this rank uses a CPU"):
         make_engine("step.sync_batch_norm=true")

@@ -134,7 +134,7 @@ def test_class_of_all_or_no_pictures_has_no_balanced_weight(count: int, told: st
     with pytest.raises(UsageError) as caught:
         build_multi_label_loss(options, np.array([10, count, 20]), 200, CLASSES)
     assert str(caught.value) == (
-        f"class 'bees' has {told} samples in the training part, so that loss.class_weights=balanced has no weight for "
+        f"class 'bees' has {told} samples in the training split, so that loss.class_weights=balanced has no weight for "
         "it; give a number for each class"
     )
 
@@ -259,13 +259,13 @@ def test_weights_that_do_not_fit_the_classes_are_refused() -> None:
         "loss.class_weights has 2 numbers for 3 classes; give one for each of ants, bees, wasps, in this order"
     )
     assert refusal(class_weights={"bee": 2}) == (
-        "loss.class_weights names 'bee', which is no class of the dataset; did you mean 'bees'?"
+        "loss.class_weights names 'bee', which is not a class of the dataset; did you mean 'bees'?"
     )
     assert refusal(class_weights={"ants": 0, "bees": 0, "wasps": 0}) == (
-        "loss.class_weights is 0 for every class, so that nothing is learnt; give one of them a weight"
+        "loss.class_weights is 0 for every class, so that nothing is learned; set the weight of at least one class"
     )
     assert refusal(class_weights={"x": 2}) == (
-        "loss.class_weights names 'x', which is no class of the dataset; they are ants, bees, wasps"
+        "loss.class_weights names 'x', which is not a class of the dataset; they are ants, bees, wasps"
     )
     assert refusal(name="focal", focal_alpha=0.25) == (
         "loss.focal_alpha has 2 numbers for 3 classes; give one for each of ants, bees, wasps, in this order"
@@ -276,7 +276,7 @@ def test_weights_that_do_not_fit_the_classes_are_refused() -> None:
 @pytest.mark.parametrize("how", ["balanced", "effective"])
 def test_class_without_samples_has_no_weight_by_their_number(how: str) -> None:
     assert refusal(counts=[3, 0, 2], class_weights=how) == (
-        f"class 'bees' has 0 samples in the training part, so that loss.class_weights={how} has no weight for it; "
+        f"class 'bees' has 0 samples in the training split, so that loss.class_weights={how} has no weight for it; "
         "give a number for each class"
     )
     assert build(counts=[3, 0, 2], class_weights=[1, 2, 3]).weigh(LABELS[:2]).tolist() == [1, 2]
@@ -289,28 +289,26 @@ def list_users(option: str) -> str:
 REFUSED = {
     "loss.focal_gamma=1": (
         "loss: cross_entropy does not use focal_gamma, got focal_gamma=1; leave it out (null), "
-        f"or take {list_users('focal_gamma')}"
+        f"or use {list_users('focal_gamma')}"
     ),
     "loss={name: focal, label_smoothing: 0.1}": (
         "loss: focal does not use label_smoothing, got label_smoothing=0.1; leave it out (null), "
-        f"or take {list_users('label_smoothing')}"
+        f"or use {list_users('label_smoothing')}"
     ),
     "loss.teacher_share=0.9": (
         "loss: loss without teacher does not use teacher_share, got teacher_share=0.9; leave it out (null), "
-        "or take teacher"
+        "or use teacher"
     ),
     "loss.effective_beta=0.9": (
-        "loss: none does not use effective_beta, got effective_beta=0.9; leave it out (null), or take effective"
+        "loss: none does not use effective_beta, got effective_beta=0.9; leave it out (null), or use effective"
     ),
     "loss.class_weights=balance": (
-        "loss.class_weights: the weights are none, balanced, effective, a list, or a number by class, got 'balance'"
+        "loss.class_weights: class weights must be none, balanced, effective, a list, or class: number, got 'balance'"
     ),
-    "loss.class_weights=[1, -2]": (
-        "loss.class_weights: weights are numbers of at least 0, not all of them 0, got [1, -2]"
-    ),
-    "loss.class_weights=[0, 0]": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got [0, 0]",
-    "loss.class_weights=3": "loss.class_weights: weights are numbers of at least 0, not all of them 0, got 3",
-    "loss={name: focal, focal_alpha: 2}": "loss.focal_alpha: one number for two classes is above 0 and below 1, got 2",
+    "loss.class_weights=[1, -2]": ("loss.class_weights: weights must be numbers of at least 0, not all 0, got [1, -2]"),
+    "loss.class_weights=[0, 0]": "loss.class_weights: weights must be numbers of at least 0, not all 0, got [0, 0]",
+    "loss.class_weights=3": "loss.class_weights: weights must be numbers of at least 0, not all 0, got 3",
+    "loss={name: focal, focal_alpha: 2}": "loss.focal_alpha: a number for two classes must be in (0, 1), got 2",
     "loss.name=hinge": f"loss.name: the losses are {', '.join(LOSSES)}, got 'hinge'",
     "loss.name=fokal": f"loss.name: the losses are {', '.join(LOSSES)}, got 'fokal'; did you mean 'focal'?",
 }
@@ -465,15 +463,19 @@ def test_teacher_of_other_classes_is_refused(teacher_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_distillation(options, "single-label", ["ants", "wasps", "bees"], STUDENT, "cpu")
     assert str(caught.value) == (
-        f"the teacher {teacher_path} answers for 3 classes (ants, bees, wasps), the dataset has 3 classes "
-        "(ants, wasps, bees); take a teacher that was trained on these classes, in this order"
+        f"the teacher {teacher_path} has 3 classes (ants, bees, wasps), but the dataset has 3 classes "
+        "(ants, wasps, bees); use a teacher that was trained on these classes, in this order"
     )
 
 
 def test_teacher_of_another_number_of_labels_is_refused(teacher_path: Path, several_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"several is multi-label, the dataset single-label, so that its answers are"):
+    with pytest.raises(
+        UsageError, match=r"several is multi-label, but the dataset is single-label, so its answers can"
+    ):
         load(several_path)
-    with pytest.raises(UsageError, match=r"bundle is single-label, the dataset multi-label, .* trained on this datase"):
+    with pytest.raises(
+        UsageError, match=r"bundle is single-label, but the dataset is multi-label, .* trained on this datase"
+    ):
         load(teacher_path, "multi-label")
 
 
@@ -481,7 +483,7 @@ def test_teacher_that_reads_other_values_is_refused(teacher_path: Path) -> None:
     options = LossOptions.model_validate({"teacher": str(teacher_path)})
     other = PreprocessSpec(size=SIZE, decode=DecodeOptions(gray_range=(0, 4095)))
     with pytest.raises(
-        UsageError, match=r"gray_range=None .* gray_range=\(0\.0, 4095\.0\) .* teacher of this dataset$"
+        UsageError, match=r"gray_range=None .* gray_range=\(0\.0, 4095\.0\) .* teacher trained on this dataset$"
     ):
         load_distillation(options, "single-label", CLASSES, other, "cpu")
 

@@ -77,8 +77,8 @@ def test_run_with_weights_says_in_dry_run_and_log_that_its_norms_keep_their_stat
     weights = save_weights(tmp_path / "w.pth", MODEL)
     options = [f"weights={weights}", "batch_size_global=4", "step.accumulate=4", f"storage.root={tmp_path}"]
     note = (
-        f"every microbatch has one picture (batches of 4, each in 4 microbatches), so that every BatchNorm of {MODEL} "
-        "stays in evaluation and keeps the statistics that it began with"
+        f"every microbatch has one picture (batches of 4, each in 4 microbatches), so every BatchNorm of {MODEL} "
+        "stays in evaluation mode and keeps its initial statistics"
     )
     recipe = make_recipe(dataset_path, *options)
     assert note in plan_run(recipe).notes

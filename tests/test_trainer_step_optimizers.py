@@ -519,7 +519,7 @@ def test_release_gives_gradient_back_and_names_the_frozen_norms_until_then() -> 
 def test_freezing_what_does_not_exist_or_all_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^freeze: no parameter of timm/test_efficientnet_gn begins with 'block'; it"):
         apply_freeze(make_model(), ["block"], frozen=True)
-    with pytest.raises(UsageError, match=r"^freeze leaves nothing to train; \[backbone\] freezes all but the head$"):
+    with pytest.raises(UsageError, match=r"^freeze leaves nothing to train; \[backbone\] freezes all except the head$"):
         apply_freeze(make_model(), ["backbone", "classifier"], frozen=True)
 
 
@@ -546,16 +546,16 @@ def list_users(option: str) -> str:
 
 REFUSED = {
     "optim.momentum=0.5": (
-        f"optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or take {list_users('momentum')}"
+        f"optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or use {list_users('momentum')}"
     ),
     "optim={name: lion, eps: 1.0e-7}": (
-        f"optim: lion does not use eps, got eps=1e-07; leave it out (null), or take {list_users('eps')}"
+        f"optim: lion does not use eps, got eps=1e-07; leave it out (null), or use {list_users('eps')}"
     ),
     "optim.lookahead_steps=5": (
         "optim: adamw does not use lookahead_steps, got lookahead_steps=5; leave it out (null), "
-        f"or take {list_users('lookahead_steps')}"
+        f"or use {list_users('lookahead_steps')}"
     ),
-    "optim.betas=[0.9, 1]": "optim.betas: each beta is at least 0 and below 1, got [0.9, 1]",
+    "optim.betas=[0.9, 1]": "optim.betas: each beta must be at least 0 and below 1, got [0.9, 1]",
     "optim.layer_decay=1.5": "optim.layer_decay: input should be less than or equal to 1, got 1.5",
 }
 

@@ -183,7 +183,7 @@ def test_schedule_in_one_word_is_resolved_to_its_options(word: str) -> None:
 
 
 FORMS = (
-    "in one word it is step-20-0.1 (step: step_epochs, gamma), multi-30,60-0.1 (multistep: milestones, gamma), "
+    "use step-20-0.1 (step: step_epochs, gamma), multi-30,60-0.1 (multistep: milestones, gamma), "
     f"SGDR-5-2 (sgdr: first_epochs, mult), default-0.5-3 (plateau: factor, patience), or one of {', '.join(SCHEDULES)}"
 )
 
@@ -196,19 +196,19 @@ REFUSED = {
     "schedule=stpe-20-0.1": f"schedule: no schedule 'stpe-20-0.1': {FORMS}, got 'stpe-20-0.1'",
     "schedule=step-20": f"schedule: no schedule 'step-20': {FORMS}, got 'step-20'",
     "schedule=step-0-0.1": "schedule.step_epochs: input should be greater than 0, got '0'",
-    "schedule=step-20-2": "schedule: step multiplies by gamma, which is below 1, got 2",
-    "schedule=multi-60,30-0.1": "schedule: milestones are epochs above 0 in ascending order, got [60.0, 30.0]",
-    "schedule={name: multistep, milestones: []}": "schedule: milestones are epochs above 0 in ascending order, got []",
+    "schedule=step-20-2": "schedule: step multiplies by gamma, which must be below 1, got 2",
+    "schedule=multi-60,30-0.1": "schedule: milestones must be ascending epochs above 0, got [60.0, 30.0]",
+    "schedule={name: multistep, milestones: []}": "schedule: milestones must be ascending epochs above 0, got []",
     "schedule.name=multistep": "schedule: multistep needs milestones, got none; give it a value",
     "schedule.name=natural_exp": "schedule: natural_exp needs gamma, got none; give it a value",
     "schedule.power=2": (
-        f"schedule: cosine does not use power, got power=2; leave it out (null), or take {list_users('power')}"
+        f"schedule: cosine does not use power, got power=2; leave it out (null), or use {list_users('power')}"
     ),
     "schedule.gamma=0.5": (
-        f"schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), or take {list_users('gamma')}"
+        f"schedule: cosine does not use gamma, got gamma=0.5; leave it out (null), or use {list_users('gamma')}"
     ),
     "schedule={warmup_frac: 0.2, warmup_epochs: 2}": (
-        "schedule: the warm-up is given twice, got warmup_frac=0.2 and warmup_epochs=2; set one of them to null"
+        "schedule: the warm-up is set twice, got warmup_frac=0.2 and warmup_epochs=2; set one of them to null"
     ),
 }
 

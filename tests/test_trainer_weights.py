@@ -189,8 +189,8 @@ def test_installed_weights_are_refused_for_another_model() -> None:
     with pytest.raises(UsageError) as caught:
         load_weights(model.backbone, model.spec, LITE0)
     assert str(caught.value) == (
-        "the weights efficientnet-lite0 are those of timm/tf_efficientnet_lite0, "
-        "the recipe's model is shufflenet_v2_x0_5"
+        "the weights efficientnet-lite0 belong to timm/tf_efficientnet_lite0, "
+        "but the recipe's model is shufflenet_v2_x0_5"
     )
 
 
@@ -198,7 +198,7 @@ def test_missing_weights_are_refused_with_the_names_that_exist() -> None:
     model = make_classifier(3, "none", "shufflenet_v2_x0_5")
     with pytest.raises(
         UsageError,
-        match=r"^no weights 'gone\.pth': neither a file, nor none, nor one of efficientnet-lite0; "
+        match=r"^no weights 'gone\.pth': not a file, not none, and not one of efficientnet-lite0; "
         r"shufflenet_v2_x0_5 has IMAGENET1K_V1$",
     ):
         load_weights(model.backbone, model.spec, "gone.pth")
@@ -218,7 +218,9 @@ def test_pickle_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
     path, trace = tmp_path / "evil.pth", tmp_path / "was-here"
     torch.save({"weight": Malice(trace)}, path)
     model = make_classifier(3, "none", "shufflenet_v2_x0_5")
-    with pytest.raises(ShardError, match=rf"^{path} holds no state dict .* it holds a dict of weight; save the model"):
+    with pytest.raises(
+        ShardError, match=rf"^{path} holds no state dict .* it has a dict of weight; save only the model"
+    ):
         load_weights(model.backbone, model.spec, str(path))
     assert not trace.exists()
     pickle.loads(pickle.dumps(Malice(trace)))
@@ -240,8 +242,8 @@ def test_checkpoint_that_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         load_weights(model.backbone, model.spec, str(tmp_path / "run.pth"))
     assert str(caught.value) == (
         f"{tmp_path}/run.pth holds no state dict (names to tensors), not under any of state_dict, model_state_dict, "
-        "model_state, model, module, net, network, weights, params either; it holds a dict of epoch, best; "
-        "save the model's alone: torch.save(model.state_dict(), NEW)"
+        "model_state, model, module, net, network, weights, params either; it has a dict of epoch, best; "
+        "save only the model: torch.save(model.state_dict(), NEW)"
     )
 
 
@@ -317,9 +319,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(
     broken = shuffle["fc.bias"].clone()
     broken[1] = value
     torch.save(shuffle | {"fc.bias": broken}, tmp_path / "w.pth")
-    with pytest.raises(
-        ShardError, match=r"w\.pth has values that are no finite numbers in fc\.bias; its training went"
-    ):
+    with pytest.raises(ShardError, match=r"w\.pth has values that are not finite in fc\.bias; its training diverged"):
         load_shuffle(str(tmp_path / "w.pth"))
 
 
@@ -342,7 +342,7 @@ def test_efficientnet_pytorch_is_refused_for_another_padding(tmp_path: Path) -> 
     """Names and shapes are the same; the answers would not be."""
     torch.save({"state_dict": {"net._conv_stem.weight": torch.zeros(32, 3, 3, 3)}}, tmp_path / "w.pth")
     model = make_classifier(3, "none", "timm/efficientnet_lite0")
-    with pytest.raises(UsageError, match=r"which pads as TensorFlow does, .* name timm/tf_efficientnet_lite0"):
+    with pytest.raises(UsageError, match=r"which pads as TensorFlow does; .* set model=timm/tf_efficientnet_lite0"):
         load_weights(model.backbone, model.spec, str(tmp_path / "w.pth"))
 
 
@@ -436,8 +436,8 @@ def test_published_weights_that_are_not_there_are_told_with_url_and_place(hub: P
     with pytest.raises(UsageError) as caught:
         load_shuffle("pretrained", name="resnet50")
     assert str(caught.value) == (
-        "the weights IMAGENET1K_V2 of resnet50 are not on this machine; fetch "
-        f"https://download.pytorch.org/models/resnet50-11ad3fa6.pth and put it at {hub}/resnet50-11ad3fa6.pth, "
+        "the weights IMAGENET1K_V2 of resnet50 are not on this machine; download "
+        f"https://download.pytorch.org/models/resnet50-11ad3fa6.pth to {hub}/resnet50-11ad3fa6.pth, "
         "or train from scratch with weights=none"
     )
 
@@ -460,10 +460,10 @@ def test_timm_s_weights_are_read_from_where_the_sentence_says(hub: Path) -> None
     with pytest.raises(UsageError) as caught:
         load_shuffle("pretrained", name=name)
     assert str(caught.value).startswith(
-        "the weights r160_in1k of timm/test_vit are not on this machine; fetch "
-        "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors and put it at "
+        "the weights r160_in1k of timm/test_vit are not on this machine; download "
+        "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors to "
     )
-    place = Path(str(caught.value).partition(" put it at ")[2].partition(",")[0])
+    place = Path(str(caught.value).partition(" to ")[2].partition(",")[0])
     theirs = timm.create_model("test_vit").state_dict()
     save_file(theirs, place)
     loaded, report = load_shuffle("r160_in1k", name=name)
@@ -572,8 +572,8 @@ def test_logits_of_gray_pictures_are_those_of_three_channels_where_nothing_is_pa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("timm/test_nfnet", "which the layer scales anew: its outputs are not those of three channels"),
-        ("timm/test_efficientnet_gn", "whose means have no bias to go to: outputs are shifted"),
+        ("timm/test_nfnet", "but the layer rescales its weights: outputs change"),
+        ("timm/test_efficientnet_gn", "but no bias can absorb the means: outputs are shifted"),
         ("squeezenet1_1", None),
     ],
 )
@@ -625,8 +625,8 @@ def test_densenet_file_with_the_names_of_old_is_read(hub: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS; fetch the file itself with"),
         (pickle.dumps({"weight": [1.0]}), "it is a plain pickle, which runs code when read; save the tensors with"),
         (b"", "it is empty; copy it again"),
-        (b"PK\x03\x04archive/data.pkl", "it is cut off or damaged; copy it again"),
-        ((99).to_bytes(8, "little") + b'{"fc.weight":', "it is cut off or damaged; copy it again"),
+        (b"PK\x03\x04archive/data.pkl", "it is truncated or damaged; copy it again"),
+        ((99).to_bytes(8, "little") + b'{"fc.weight":', "it is truncated or damaged; copy it again"),
     ],
 )
 def test_what_is_no_weights_file_is_named(data: bytes, sentence: str, tmp_path: Path) -> None:
@@ -648,7 +648,7 @@ def test_torchscript_is_refused_with_what_to_do(tmp_path: Path, recwarn: pytest.
 
 def test_zip_of_arrays_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", a=np.zeros(2))
-    with pytest.raises(ShardError, match="it is a zip, and not one that torch"):
+    with pytest.raises(ShardError, match="it is a zip that torch"):
         load_shuffle(str(tmp_path / "w.npz"))
 
 

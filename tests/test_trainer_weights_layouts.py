@@ -79,7 +79,7 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], str, st
     "transformers' ResNet of bottlenecks": (
         lambda: HfResNet([2, 1, 1, 1], [256, 512, 1024, 2048], True, 3), functools.partial(make_resnet, "bottleneck"),
         "resnet50", "names mapped from transformers' ResNet"),
-    "mmpretrain's ResNet": (make_mm_resnet, make_resnet, "resnet18", "head.fc.weight taken for fc.weight"),
+    "mmpretrain's ResNet": (make_mm_resnet, make_resnet, "resnet18", "head.fc.weight used as fc.weight"),
     "mmpretrain's ViT": (lambda: MmpretrainViT(**SHAPE), make_timm_vit, "timm/vit_tiny_patch16_224",
                          "names mapped from mmpretrain's ViT"),
     "Lightning's feature_extractor": (lambda: LightningTransfer(make_resnet(), 512, 3), make_resnet, "resnet18",
@@ -113,7 +113,7 @@ def test_fastai_s_body_starts_a_run_and_its_head_is_refused_with_the_reason() ->
     body = nn.Sequential(*list(ours.children())[:-2])
     torch.testing.assert_close(body(images), theirs[0](images), rtol=1e-3, atol=1e-3)  # type: ignore[operator,index]
     assert (report.missing, report.leftovers, report.untrained) == (("fc.weight", "fc.bias"), (), ())
-    assert "the head is fastai's, of several layers behind average and maximum pooling" in str(report)
+    assert "the head is fastai's, several layers after average and maximum pooling" in str(report)
 
 
 def test_bundle_of_fastai_s_checkpoint_is_refused_with_the_reason(
@@ -123,14 +123,16 @@ def test_bundle_of_fastai_s_checkpoint_is_refused_with_the_reason(
     torch.save({"model": theirs.state_dict(), "opt": {}}, tmp_path / "w.pth")
     options = ["--model", "resnet18", "--classes", "a,b,c", "--out", str(tmp_path / "out")]
     assert run_command(bundle_main, [str(tmp_path / "w.pth"), *options]) == 3
-    assert "The head is fastai's, of several layers behind" in capsys.readouterr().err
+    assert "The head is fastai's, several layers after" in capsys.readouterr().err
 
 
 def test_row_of_layers_of_a_model_that_computes_between_them_is_refused() -> None:
     """A densenet's last ReLU is no child of it."""
     ours = torchvision.models.DenseNet(4, (2, 2, 2, 2), 8, num_classes=3)
     theirs = LightningTransfer(torchvision.models.DenseNet(4, (2, 2, 2, 2), 8, num_classes=3), 13, 3)
-    with pytest.raises(ShardError, match=r"DenseNet computes more between them; save the state dict of the model"):
+    with pytest.raises(
+        ShardError, match=r"DenseNet computes more operations between them; save the state dict of the model"
+    ):
         match(dict(theirs.state_dict()), ours, "densenet121")
 
 
@@ -148,9 +150,9 @@ def test_network_that_no_map_knows_is_refused_by_its_name(names: list[str], what
 
 
 def test_plain_networks_tensors_are_refused_for_one_that_computes_otherwise() -> None:
-    with pytest.raises(UsageError, match="of a plain ViT, and timm/beit_base_patch16_224 computes otherwise"):
+    with pytest.raises(UsageError, match="of a plain ViT, but timm/beit_base_patch16_224 computes differently"):
         match(dict(HfViT(**SHAPE).state_dict()), make_timm_vit(), "timm/beit_base_patch16_224")
-    with pytest.raises(UsageError, match="of a plain ResNet, and timm/resnet50d computes otherwise"):
+    with pytest.raises(UsageError, match="of a plain ResNet, but timm/resnet50d computes differently"):
         match(dict(HfResNet([1], [64], False, 3).state_dict()), make_resnet(), "timm/resnet50d")
 
 
@@ -223,7 +225,7 @@ def test_several_models_are_refused_with_the_key_that_chooses(two: Two, tmp_path
 
 def test_key_is_refused_for_what_holds_one_model(bundle_path: Path) -> None:
     for weights in (bundle_path, Path("IMAGENET1K_V1")):
-        with pytest.raises(UsageError, match=r"chooses one of several models in a file, and .* holds one; leave"):
+        with pytest.raises(UsageError, match=r"chooses one of several models in a file, but .* has only one; leave"):
             load(weights, Choice("teacher"))
 
 
@@ -281,7 +283,7 @@ def test_tensors_of_a_folder_are_those_of_all_its_files(shards: int, tmp_path: P
 def test_folder_whose_shard_is_not_there_is_refused(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "vit", HfViT(**SHAPE), VIT, 3)
     (folder / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(UsageError, match=r"names model-00002-of-00003\.safetensors, which is not there; copy all 3 f"):
+    with pytest.raises(UsageError, match=r"names model-00002-of-00003\.safetensors, which is missing; copy all 3 f"):
         read_tensors(str(folder))
 
 
@@ -321,7 +323,7 @@ def test_folder_says_what_its_model_expects_of_a_picture(
     [
         (
             {"model_type": "swin"},
-            "holds a model of type 'swin' with the names of transformers; those of vit",
+            "has a model of type 'swin' with names from transformers; only those of vit",
         ),
         ({"model_type": "resnet", "downsample_in_bottleneck": True}, "has downsample_in_bottleneck True: no model of"),
         ({"model_type": "vit", "hidden_act": "quick_gelu"}, "has hidden_act quick_gelu: no model of timm or torchvis"),

@@ -232,8 +232,8 @@ def bundle(file: Path, model: str, out: Path, *more: str) -> int:
 @pytest.mark.parametrize(
     ("theirs", "model", "what"),
     [
-        ("resnet34", "resnet18", "80 tensors that resnet18 has no place for: layer1.2.conv1.weight, "),
-        (BATCH_NORM, GROUP_NORM, f"running statistics of BatchNorm that {GROUP_NORM} has no place for: bn1.runn"),
+        ("resnet34", "resnet18", "80 tensors that resnet18 lacks: layer1.2.conv1.weight, "),
+        (BATCH_NORM, GROUP_NORM, f"running statistics of BatchNorm that {GROUP_NORM} lacks: bn1.runn"),
     ],
 )  # fmt: skip
 def test_bundle_of_another_network_s_checkpoint_is_refused_unless_insisted_on(
@@ -244,7 +244,7 @@ def test_bundle_of_another_network_s_checkpoint_is_refused_unless_insisted_on(
     told = capsys.readouterr().err
     assert told.startswith(f"error: {file} has {what}")
     assert told.endswith(
-        f"It is the checkpoint of another network, and what {model} makes of the rest would be wrong; "
+        f"It is a checkpoint of another network, and {model} would compute wrong results with the rest; "
         "give the --model that it belongs to, or insist with --allow-leftovers\n"
     )
     assert not (tmp_path / "out").exists()
@@ -261,13 +261,13 @@ def test_model_of_a_run_is_refused_another_network_s_checkpoint(tmp_path: Path) 
     recipe = make_recipe(save(BATCH_NORM, tmp_path / "w.pth"), tmp_path)
     with pytest.raises(ShardError) as caught:
         build_model(recipe, 3)
-    assert str(caught.value).startswith(f"{tmp_path}/w.pth has running statistics of BatchNorm that {GROUP_NORM} has")
+    assert str(caught.value).startswith(f"{tmp_path}/w.pth has running statistics of BatchNorm that {GROUP_NORM} lacks")
     assert str(caught.value).endswith("; give the model= that it belongs to, or insist with allow_leftovers=true")
 
 
 def test_checkpoint_of_gray_pictures_is_refused_with_the_options_for_it(tmp_path: Path) -> None:
     torch.save(dict(build_backbone(GROUP_NORM, 3, in_channels=1).state_dict()), tmp_path / "gray.pth")
-    with pytest.raises(ShardError, match=r"give preprocess\.channels=1 preprocess\.gray_backbone=true, or insist with"):
+    with pytest.raises(ShardError, match=r"set preprocess\.channels=1 preprocess\.gray_backbone=true, or insist with"):
         build_model(make_recipe(tmp_path / "gray.pth", tmp_path), 3)
     gray = ("preprocess.channels=1", "preprocess.gray_backbone=true")
     assert build_model(make_recipe(tmp_path / "gray.pth", tmp_path, *gray), 3).spec.in_channels == 1
@@ -280,7 +280,7 @@ def test_checkpoint_of_gray_pictures_is_refused_with_the_options_for_it(tmp_path
         (BATCH_NORM, {}, "WARNING", "all {all} tensors loaded; left out bn1.running_mean (not in the model), "),
         (GROUP_NORM, {"module.classifier.weight": one}, "INFO", "left out module.classifier.weight (not in the model)"),
         (GROUP_NORM, {"conv_stem.weight": None}, "WARNING",
-         "{less} of {all} tensors loaded; nothing but the numbers of an untrained model for conv_stem.weight"),
+         "{less} of {all} tensors loaded; untrained numbers left in conv_stem.weight"),
     ],
 )  # fmt: skip
 def test_run_logs_what_was_loaded_and_warns_of_what_was_not(

@@ -156,7 +156,7 @@ def test_what_stays_unbuilt_is_named(gone: Any) -> None:
 
 def test_content_without_a_model_is_named_by_its_class(gone: Any) -> None:
     data = save([gone.Config(lr=0.1)])
-    with pytest.raises(ShardError, match=r"w\.pth holds no state dict .* it holds list; save the model's alone"):
+    with pytest.raises(ShardError, match=r"w\.pth holds no state dict .* it has list; save only the model"):
         parse_tensors(data, "w.pth")
 
 

@@ -135,7 +135,7 @@ def test_second_command_for_a_sweep_that_is_under_way_is_refused(
 ) -> None:
     with hold_folder(sweep.folder):
         assert run_command(main, sweep.arguments) == 2
-    assert f"another command is at work in {sweep.folder}; wait for it" in capsys.readouterr().err
+    assert f"another command is using {sweep.folder}; wait for it" in capsys.readouterr().err
 
 
 LOSSES = {"focal": {"loss.name": "focal"}, "ce": {"loss.name": "cross_entropy"}, "bce": {"loss.name": "bce"}}
@@ -146,7 +146,7 @@ def test_sweep_none_of_whose_trials_fits_the_labels_is_refused_before_it_starts(
 ) -> None:
     recipe = load_recipe("smoke", [f"data={multi_path}", f"storage.root={tmp_path}", "name=sweep"])
     space = Space(factors={"loss": {name: LOSSES[name] for name in ("focal", "ce")}})
-    with pytest.raises(UsageError, match=r"is multi-label and loss\.name=focal takes one label a picture"):
+    with pytest.raises(UsageError, match=r"is multi-label and loss\.name=focal needs one label each"):
         run_sweep(recipe, space, run_dir(recipe))
     assert not run_dir(recipe).exists()
     dataset = open_dataset(multi_path)

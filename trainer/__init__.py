@@ -1,7 +1,7 @@
-"""Shards to weights to a bundle: the training loop, evaluation and prediction.
+"""From shards to trained weights to a bundle: training, evaluation and prediction.
 
-Runs without Ray; `run/ray` is the only door through which a Ray Train run enters. What the package offers to Python
-stands in `__init__.pyi` and is imported when it is used.
+Runs without Ray; only `run/ray` uses Ray Train. The public Python names are listed in `__init__.pyi` and imported on
+first use.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""`python -m trainer`: lists its commands."""
+"""`python -m trainer`: list the commands."""
 
 from __future__ import annotations
 

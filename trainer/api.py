@@ -1,4 +1,4 @@
-"""What `import trainer` offers: recipes, runs, bundles, and what is done with a bundle."""
+"""The Python API of `import trainer`: recipes, runs, bundles, and functions for bundles."""
 
 from __future__ import annotations
 
@@ -25,70 +25,69 @@ from trainer.record.run_folder import RECIPE, RESULT, RunFolder
 from trainer.run.launch import launch
 
 Data = str | os.PathLike[str] | Dataset | Split
-"""A dataset or one of its splits: opened, or its location, `data/cells` or `data/cells:val`."""
+"""A dataset or one of its splits: an open one, or its location, `data/cells` or `data/cells:val`."""
 BundleLike = str | os.PathLike[str] | Bundle
 
 
 def load_recipe(recipe: str | os.PathLike[str], **changes: Any) -> Recipe:
-    """Return a recipe, changed.
+    """Return a recipe with changes.
 
     Args:
-        recipe: A YAML file, or the name of a recipe that ships with the project.
-        **changes: Options of the recipe; groups as dictionaries, of which the options that are not named stay as they
-            are: `load_recipe("smoke", data=data, epochs=3, optim={"peak_lr": 1e-3})`. `data` may be an opened dataset.
+        recipe: A YAML file, or the name of a built-in recipe.
+        **changes: Options of the recipe, with groups as dictionaries: `load_recipe("smoke", data=data, epochs=3,
+            optim={"peak_lr": 1e-3})`. Unnamed options of a group keep their values. `data` may be an open dataset.
 
     Raises:
-        UsageError: No such recipe, an unknown option (with a suggestion), or a bad value.
+        UsageError: The recipe or an option is unknown (with a suggestion), or a value is invalid.
     """
     return file.load_recipe(os.fspath(recipe), changes=_to_plain(changes))
 
 
 def train(recipe: Recipe) -> Run:
-    """Train, evaluate and bundle as a recipe says, and return the run; a finished one is only opened.
+    """Train, evaluate and bundle by a recipe, and return the run; a finished run is only opened.
 
-    A run that was stopped is resumed by the same call, and nothing is computed twice. Where it stands is logged; in a
-    notebook it is shown.
+    The same call resumes a stopped run without repeating work. Progress is logged; a notebook shows it.
 
     Raises:
         UsageError: The run's folder belongs to another recipe, or data or model do not fit.
-        Interrupted: Stopped by Ctrl-C, or by the stop button of a notebook; the state was saved.
+        Interrupted: Stopped by Ctrl-C or a notebook's stop button; the state was saved.
     """
     return Run(launch(recipe).path)
 
 
 class Run:
-    """A finished run: its folder, what came out of it, and its bundle."""
+    """A finished run: its folder, metrics, report and bundle."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Open a finished run, `runs/NAME`.
 
         Raises:
-            UsageError: There is none.
+            UsageError: There is no finished run.
         """
         self.folder = Path(folder)
         if not (self.folder / RECIPE).is_file():
-            raise UsageError(f"{self.folder} is no run (it has no {RECIPE}); name a folder such as runs/smoke")
+            raise UsageError(f"{self.folder} is not a run (it has no {RECIPE}); name a folder such as runs/smoke")
         if not (self.folder / RESULT).is_file():
             raise UsageError(f"{self.folder} is not finished; `trainer.train` with its recipe resumes it")
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What it was trained by, every option included."""
+        """The recipe it was trained with, with every option."""
         return file.load_recipe(str(self.folder / RECIPE))
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """By split what `evaluation/SPLIT/metrics.json` holds, with intervals: `run.metrics["test"]["accuracy"]`."""
+        """Content of `evaluation/SPLIT/metrics.json` by split, with intervals: `run.metrics["test"]["accuracy"]`."""
         return RunFolder(self.folder).read_evaluations()
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The trained classifier, loaded and checked."""
+        """The trained classifier, loaded and verified."""
         return Bundle.load(RunFolder(self.folder).bundle)
 
     @property
     def report(self) -> Path:
-        """The page about the run, for a browser."""
+        """Path of report.html."""
         return self.folder / "report.html"
 
     def __repr__(self) -> str:
@@ -96,16 +95,17 @@ class Run:
 
 
 def evaluate_bundle(bundle: BundleLike, data: Data, **options: Any) -> Evaluated:
-    """Evaluate a bundle on pictures with labels and write the files; return metrics and the folder of the files.
+    """Evaluate a bundle on labelled pictures; write the files, and return metrics and the output folder.
 
     Args:
-        bundle: Loaded, or its folder.
+        bundle: A loaded bundle, or its folder.
         data: A split of a packed dataset, or a folder, an archive or a list of labelled pictures.
-        **options: Those of `python -m trainer.evaluate`: `out="evaluations/a"`, `positive="CAT"`, `by=("group",)`, ...
+        **options: Options of `python -m trainer.evaluate`: `out="evaluations/a"`, `positive="CAT"`, `by=("group",)`,
+        ...
 
     Raises:
-        UsageError: No such bundle, data or option.
-        ShardError: A damaged bundle or dataset.
+        UsageError: The bundle, data or an option is invalid.
+        ShardError: The bundle or dataset is damaged.
     """
     given = {"bundle": _find_folder(bundle), "data": _locate(data), **_to_plain(options)}
     with showing_messages_by_default():
@@ -113,17 +113,17 @@ def evaluate_bundle(bundle: BundleLike, data: Data, **options: Any) -> Evaluated
 
 
 def decide_bundle(bundle: BundleLike, data: Data, **options: Any) -> Bundle:
-    """Fit how a bundle's logits become decisions, store it in the bundle, and return that, loaded anew.
+    """Fit a bundle's decision, store it in the bundle, and return the bundle, reloaded.
 
     Args:
-        bundle: Loaded, or its folder.
+        bundle: A loaded bundle, or its folder.
         data: A validation split that the model was not trained on.
-        **options: Those of `python -m trainer.decide`: `point="recall>=0.98"`, `positive="CAT"`, `conformal=0.9`,
-            `ood=0.95`, `out="careful"` to leave the bundle as it is, ...
+        **options: Options of `python -m trainer.decide`: `point="recall>=0.98"`, `positive="CAT"`, `conformal=0.9`,
+            `ood=0.95`, `out="careful"` to leave the bundle unchanged, ...
 
     Raises:
-        UsageError: No such bundle, data or option.
-        ShardError: A goal that cannot be reached; the bundle is unchanged then.
+        UsageError: The bundle, data or an option is invalid.
+        ShardError: A goal cannot be reached; the bundle is then unchanged.
     """
     given = {"bundle": _find_folder(bundle), "data": _locate(data), **_to_plain(options)}
     with showing_messages_by_default():
@@ -131,16 +131,16 @@ def decide_bundle(bundle: BundleLike, data: Data, **options: Any) -> Bundle:
 
 
 def export_bundle(bundle: BundleLike, to: ExportKind, **options: Any) -> Exported:
-    """Write a bundle as a file of another format, compared with it before it is there; return the file and its page.
+    """Export a bundle to another format, after comparing it with the bundle; return the file and its metadata.
 
     Args:
-        bundle: Loaded, or its folder.
+        bundle: A loaded bundle, or its folder.
         to: onnx, torch-export or torchscript.
-        **options: Those of `python -m trainer.export`: `data="data/cells:val"`, `out="cells.onnx"`, ...
+        **options: Options of `python -m trainer.export`: `data="data/cells:val"`, `out="cells.onnx"`, ...
 
     Raises:
-        UsageError: No such bundle or option, or libraries that are missing.
-        ShardError: The format cannot hold the model, or answers otherwise; nothing is left behind then.
+        UsageError: The bundle or an option is invalid, or libraries are missing.
+        ShardError: The format does not support the model, or gives other results; then nothing is written.
     """
     given = {"bundle": _find_folder(bundle), "to": to, **_to_plain(options)}
     with showing_messages_by_default():
@@ -151,19 +151,19 @@ def _find_folder(bundle: BundleLike) -> Path:
     if not isinstance(bundle, Bundle):
         return Path(bundle)
     if bundle.folder is None:
-        raise UsageError("this bundle was made in memory and has no folder; save it, and load it from there")
+        raise UsageError("this bundle exists only in memory; save it, and load it from the folder")
     return bundle.folder
 
 
 def _locate(data: Data) -> str:
-    """Return a dataset or a split as the command line names it."""
+    """Return the name of a dataset or split on the command line."""
     if isinstance(data, Split):
         return f"{data.location}:{data.name}"
     return data.location if isinstance(data, Dataset) else os.fspath(data)
 
 
 def _to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with datasets and paths as text, in groups too."""
+    """Convert datasets and paths in options to text, including groups."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -57,7 +57,7 @@ def test_rank_0_in_a_ray_worker_says_each_line_once_on_the_standard_error_of_the
     """Whatever Ray does with the output of workers: here it goes to no driver, elsewhere it gets prefixes."""
     lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", text) for text in (line / "stderr").read_text().splitlines()]
     losses = [f"loss {row['train/loss']:.4g}," for row in read_metrics(line / "runs/smoke")]
-    told = [text for text in lines if "ranks are being started" not in text]
+    told = [text for text in lines if "ranks are starting" not in text]
     assert told[:2] == [
         "starting 2 ranks on Ray",
         "smoke: training timm/test_efficientnet_gn (0.10 M parameters) on 2 ranks, CPU, 4 epochs of 72 pictures",
@@ -144,7 +144,7 @@ def test_ctrl_c_in_a_ray_run_saves_the_state_and_the_same_command_ends_it(line: 
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert f"the state is saved in {run_dir}, and the same command goes on from it" in errors
+    assert f"the state is saved in {run_dir}, and the same command resumes from it" in errors
     assert 2 <= len(read_metrics(run_dir)) < 40
     run(*command[2:])
     ledger = read_ledger(run_dir / "ledger")

@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
 def build_parser() -> CommandParser:
     style = argparse.ArgumentDefaultsHelpFormatter
     parser = CommandParser(prog="python -m trainer.augment", description=__doc__, formatter_class=style)
-    parser.add_argument("recipe", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument("recipe", help="a YAML file, or the name of a built-in recipe")
     parser.add_argument("options", nargs="*", metavar="name=value", help="changes to the recipe: augment.policy=light")
-    parser.add_argument("--out", type=Path, help="PNG to write; NAME-augment.png where not given")
+    parser.add_argument("--out", type=Path, help="PNG to write (default: NAME-augment.png)")
     parser.add_argument("--samples", type=int, default=6, help="training pictures to show")
     add_volume(parser)
     return parser

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 5
-"""Epochs that are shown of each picture, and mixed pictures in a row."""
+"""Number of epochs shown for each picture, and of mixed pictures per row."""
 _MIXED_ROWS = 2
 _LOOKED_AT = 256
-"""Places of the first step among which pictures of different classes are looked for, and steps for some that mix."""
+"""Number of samples of the first step to choose classes from, and of steps to search for mixed ones."""
 _CELL, _LEFT, _GAP, _TOP, _BETWEEN, _BOTTOM = 1.3, 1.35, 0.05, 1.15, 0.45, 0.2
 """Inches: side of a picture, room for names, between pictures, for titles, below mixed pictures, at the bottom."""
 _INK, _SOFT, _ACCENT = "#1f2933", "#627282", "#2f6f9f"
@@ -39,7 +39,7 @@ _INK, _SOFT, _ACCENT = "#1f2933", "#627282", "#2f6f9f"
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture uint8 or float32[C, S, S] in 0..255 with what stands below it."""
+    """A picture uint8 or float32[C, S, S] in 0..255 with its caption."""
 
     image: Tensor
     caption: str = ""
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """names and rows: a class and pictures for each sample, evaluation's first, then an epoch's each. mixed: any."""
+    """names, rows: class and pictures of each sample, evaluation's first, then one per epoch. mixed: mixed ones."""
 
     names: list[str]
     rows: list[list[Cell]]
@@ -55,11 +55,11 @@ class Sheet:
 
 
 def write_contact_sheet(recipe: ResolvedRecipe, dataset: Dataset, path: Path, samples: int = 6) -> None:
-    """Write a PNG: a row for each of some training pictures, of as many classes as there are, and rows of mixed ones.
+    """Write a PNG with a row for each of some training pictures, from all classes, and rows of mixed pictures.
 
     Raises:
-        UsageError: Options that cannot change these pictures.
-        ShardError: A sample that cannot be read or decoded.
+        UsageError: The options cannot be applied to these pictures.
+        ShardError: A sample cannot be read or decoded.
     """
     title = f"{recipe.name}: augmentation of {shorten(recipe.data)}"
     caption = describe_augment(recipe.augment, build_preprocess(recipe, dataset))
@@ -67,7 +67,7 @@ def write_contact_sheet(recipe: ResolvedRecipe, dataset: Dataset, path: Path, sa
 
 
 def collect_pictures(recipe: ResolvedRecipe, dataset: Dataset, samples: int) -> Sheet:
-    """Return what a sheet shows; epoch 1's picture is the one that the run's first epoch trains on, to the bit."""
+    """Return the content of a sheet; the picture of epoch 1 is exactly the one used in the run's first epoch."""
     spec, split = build_preprocess(recipe, dataset), dataset.split("train")
     stream = TrainStream(split, recipe.model_copy(update={"workers": 0}), spec, Ranks(0, 1, torch.device("cpu")))
     try:
@@ -81,7 +81,7 @@ def collect_pictures(recipe: ResolvedRecipe, dataset: Dataset, samples: int) -> 
 
 
 def describe_augment(options: AugmentOptions, spec: PreprocessSpec) -> str:
-    """Return in words what happens to a training picture, in the order in which it happens."""
+    """Return a description of the changes of a training picture, in order."""
     before = [operation.op for operation in options.pipeline if operation.when == "before"]
     after = [operation.op for operation in options.pipeline if operation.when == "after"]
     policy = POLICIES[options.policy]
@@ -113,7 +113,7 @@ def _describe_crop(options: AugmentOptions, spec: PreprocessSpec) -> str:
 
 
 def _choose_samples(stream: TrainStream, reader: SampleReader, wanted: int) -> list[tuple[Sample, int]]:
-    """Return samples of the first step with their copies: each class in turn, in the order in which they come."""
+    """Return samples of the first step with their copies: each class in turn, in the order of the step."""
     first = stream.plan(0).step(0)[slice(0, _LOOKED_AT)]
     by_class: dict[tuple[int, ...], list[tuple[Sample, int]]] = {}
     for sample, copy in _read(reader, first):
@@ -136,7 +136,7 @@ def _draw_row(sample: Sample, copy: int, recipe: ResolvedRecipe, spec: Preproces
 
 
 def _mix_some(stream: TrainStream, recipe: ResolvedRecipe, classes: list[str]) -> Iterator[Cell]:
-    """Yield the first picture of each of the first steps that mix."""
+    """Yield the first picture of each of the first steps with mixing."""
     plan, found = stream.plan(0), 0
     for step in range(min(plan.num_steps, _LOOKED_AT)):
         if found == _MIXED_ROWS * (_DRAWS + 1):
@@ -144,7 +144,7 @@ def _mix_some(stream: TrainStream, recipe: ResolvedRecipe, classes: list[str]) -
         if plan_mix(recipe.augment, recipe.seed, 0, step, plan.step_size(step)) is None:
             continue
         batch = stream.peek(0, step, 1)
-        assert batch.pairs is not None  # the plan says that this step mixes
+        assert batch.pairs is not None  # the plan mixes this step
         lam, kind = float(batch.pairs.lam[0]), "mixup" if batch.pairs.box is None else "cutmix"
         names = [_name_labels(classes, _read_labels(each[0])) for each in (batch.labels, batch.pairs.labels)]
         caption = f"{kind}, step {step + 1}\n{lam:.2f} {_cut(names[0])}\n{1 - lam:.2f} {_cut(names[1])}"
@@ -212,7 +212,7 @@ def _draw_sheet(title: str, caption: str, sheet: Sheet) -> Figure:
 
 
 def _left(column: int) -> float:
-    """Return where a column begins, inches; what evaluation sees stands apart."""
+    """Return the left edge of a column, inches; evaluation's column is set apart."""
     return _LEFT + column * (_CELL + _GAP) + (0.15 if column else 0)
 
 

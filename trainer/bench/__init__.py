@@ -1,4 +1,4 @@
-"""`python -m trainer.bench`: back ends of a bundle in turn, and which one serving takes.
+"""`python -m trainer.bench`: compares the back ends of a bundle, and chooses one for serving.
 
-Imports `export` and what lies below it.
+Imports `export` and the rooms below it.
 """

@@ -1,7 +1,7 @@
-"""`python -m trainer.bench BUNDLE`: what each back end costs, from pictures in memory and from encoded bytes on.
+"""`python -m trainer.bench BUNDLE`: measure each back end, from pictures in memory and from encoded bytes.
 
-Back ends take turns at batches (A B A B), after a warm-up. --choose also records in the bundle which one is the fastest
-on this kind of CPU among those that keep parity and start within 20 s; `cluster.serve` and `trainer.predict` use that.
+Back ends alternate batch by batch (A B A B) after a warm-up. --choose also records in the bundle the fastest back end
+on this kind of CPU among those that keep parity and start within 20 s; `cluster.serve` and `trainer.predict` use it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def build_parser() -> CommandParser:
     add("bundle", help="folder of a bundle, for example runs/demo/bundle")
     add("--batch-size", type=_read_sizes, metavar="N,N", help=f"default: {sizes}")
     add("--backend", type=_read_names, metavar="NAME,NAME", help="default: all")
-    add("--data", metavar="PATH", help="folder of pictures, or DATASET[:PART]; default: the bundle's probes")
+    add("--data", metavar="PATH", help="folder of pictures, or DATASET[:SPLIT]; default: the bundle's probes")
     add("--seconds", type=float, help=f"for each back end and batch size, at least 5 rounds (default: {seconds:g})")
     add(
         "--threads",
         type=int,
-        help="of the model, and that decode; for --choose as many as a replica has (default: the CPUs of this process)",
+        help="of the model, and for decoding; with --choose, as many as a replica has (default: all CPUs)",
     )
     add("--device", choices=BenchOptions.choices("device"), help=f"default: {device}")
     add("--choose", action="store_true", help="record the fastest in the bundle, for this kind of CPU")

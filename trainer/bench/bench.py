@@ -1,4 +1,4 @@
-"""A bundle's back ends measured against each other."""
+"""Compare the speed of a bundle's back ends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from trainer.export.export import prepare_all
 from trainer.export.pictures import read_pictures, read_probe_pictures
 
 _SAMPLES, _COMPARED = 256, 64
-"""Pictures of --data at most, and those on which parity is measured."""
+"""Maximum number of pictures from --data, and number of pictures for parity."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured, and the folder that has it as table, JSON and figure."""
+    """The measurements, and the folder with table, JSON and figure."""
 
     page: BenchPage
     folder: Path
@@ -37,11 +37,11 @@ def bench(options: BenchOptions) -> Bench:
     """Measure a bundle's back ends and write table, JSON and figure; with `choose`, record the fastest in the bundle.
 
     Raises:
-        UsageError: No bundle, no pictures, no GPU, or none of the back ends is here.
-        ShardError: A damaged bundle or dataset, or no picture that can be decoded.
+        UsageError: There is no bundle, no pictures, no GPU, or none of the back ends is available.
+        ShardError: The bundle or dataset is damaged, or no picture can be decoded.
     """
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch finds no GPU here; leave it out, or install a build for CUDA")
+        raise UsageError("--device cuda: PyTorch finds no GPU here; remove it, or install a CUDA build of PyTorch")
     with _threads(options.threads):
         page = _measure(options)
     folder = options.out or Path("benches") / page.model.replace("/", "-")
@@ -51,7 +51,7 @@ def bench(options: BenchOptions) -> Bench:
 
 @contextlib.contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many threads while the block runs."""
+    """Set torch's number of threads while the block runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

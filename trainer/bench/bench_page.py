@@ -1,4 +1,4 @@
-"""A bench's results: the page, its table in Markdown, its figure."""
+"""A benchmark's results: JSON, Markdown table and figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DPI = 110
 
 
 class Published(BaseModel):
-    """A number of somebody else's, on their hardware."""
+    """A published number, on its authors' hardware."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,15 +38,15 @@ PUBLISHED: Final = (
 
 
 class Standing(BaseModel):
-    """One back end, whatever the batch size."""
+    """Facts of one back end that do not depend on the batch size."""
 
     model_config = ConfigDict(frozen=True)
 
     start_s: float
-    """Until it is ready for batches of any size, compiling included."""
+    """Time until it is ready for batches of any size, including compilation."""
     parity: Parity
     keeps_parity: bool
-    """Near enough for serving."""
+    """Whether parity is good enough for serving."""
 
 
 class BenchPage(BaseModel):
@@ -62,23 +62,23 @@ class BenchPage(BaseModel):
     cpu: str
     threads: int
     load: tuple[float, float]
-    """Of the machine over the last minute, at start and end: above the number of CPUs, others were at work as well."""
+    """Load of the machine over the last minute, at start and end; above the number of CPUs, it was overloaded."""
     date: str
     versions: dict[str, str]
     pictures: str
-    """Where they came from, and how many."""
+    """Source and number of the pictures."""
     rows: list[Row]
     back_ends: dict[str, Standing]
     absent: dict[str, str]
     """Back ends that could not be measured, and why."""
     published: list[Published]
-    """Of the same model."""
+    """Published numbers of the same model."""
     chosen: str | None = None
-    """Back end that was recorded in the bundle for this kind of CPU."""
+    """Back end recorded in the bundle for this kind of CPU."""
 
 
 def read_load() -> float:
-    """Return the number of processes that were at work or waited for it, on average over the last minute."""
+    """Return the load: the mean number of running or runnable processes over the last minute."""
     return round(os.getloadavg()[0], 1)
 
 
@@ -97,7 +97,7 @@ def draw_table(page: BenchPage) -> str:
     lines = [
         f"# {page.model} at {page.image_size} pixels on {page.device}",
         "",
-        f"- {page.date}, {name}, {page.threads} threads, load {page.load[0]:g} at first and {page.load[1]:g} at last",
+        f"- {page.date}, {name}, {page.threads} threads, load {page.load[0]:g} before, {page.load[1]:g} after",
         f"- pictures: {page.pictures}",
         f"- {', '.join(f'{library} {version}' for library, version in page.versions.items())}",
         "",
@@ -139,7 +139,7 @@ def _draw_published(page: BenchPage) -> list[str]:
 
 
 def draw_figure(page: BenchPage) -> Figure:
-    """Return throughput by batch size: the model alone, and from encoded bytes on."""
+    """Return a figure of throughput by batch size: the model alone, and from encoded bytes."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{page.model} at {page.image_size} pixels, {page.device}, {page.threads} threads ({page.cpu})")
@@ -155,7 +155,7 @@ def draw_figure(page: BenchPage) -> Figure:
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    # Set once both are drawn: they share the axis, and a limit ends its scaling.
+    # Set after both are drawn: they share the axis, and a limit stops autoscaling.
     left.set(ylabel="images/s", ylim=(0, None))
     right.legend(title="dotted: no parity" if not all(s.keeps_parity for s in page.back_ends.values()) else None)
     return figure

@@ -1,4 +1,4 @@
-"""The back ends of a bundle, ready to be measured against each other."""
+"""The back ends of a bundle, started and ready to be measured."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Contender:
-    """A back end that is ready.
+    """A started back end.
 
-    start_s: until then, compiling included. parity: with the bundle, on all pictures. keeps: None where that is near
-    enough for serving, else the sentence that says what differs.
+    start_s: Time to start, including compilation. parity: With the bundle, on all pictures. keeps: None if parity is
+    good enough for serving, else the sentence that says what differs.
     """
 
     backend: Backend
@@ -41,7 +41,7 @@ class Contender:
 
 @dataclass
 class Line:
-    """Who takes part, and why others do not."""
+    """The back ends that take part, and why others do not."""
 
     contenders: list[Contender] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
@@ -54,17 +54,17 @@ def line_up(
     images: Tensor,
     workplace: Path,
 ) -> Line:
-    """Return the back ends that this machine has, each compared with the bundle.
+    """Return the back ends available on this machine, each compared with the bundle.
 
     Args:
-        names: Which; those that are missing here are left out with a sentence.
-        folder: The bundle's.
+        names: Back ends to try; unavailable ones are left out with a reason.
+        folder: The bundle's folder.
         bundle: Loaded from there, without a back end of its own.
         images: Pictures uint8[N, C, S, S] to compare on.
-        workplace: Folder for an ONNX file where the bundle has none.
+        workplace: Folder for an ONNX file if the bundle has none.
 
     Raises:
-        UsageError: None of them is here.
+        UsageError: None of them is available.
     """
     line = Line()
     expected = _compute(bundle.compute_logits, images)
@@ -81,7 +81,7 @@ def line_up(
             line.contenders.append(_judge(backend, time.perf_counter() - started, images, expected))
         except (ShardError, UsageError) as err:
             line.absent[name] = str(err)
-        except Exception as err:  # a library's own; the others are measured all the same
+        except Exception as err:  # from a library; the others are still measured
             line.absent[name] = f"back end {name} fails on this model ({type(err).__name__}: {one_line(err)})"
     if not line.contenders:
         raise UsageError(f"no back end to measure: {'; '.join(line.absent.values())}")
@@ -89,7 +89,7 @@ def line_up(
 
 
 def find_or_export(folder: Path, bundle: Bundle, workplace: Path) -> Path:
-    """Return the bundle's own ONNX file, or one that is made in `workplace`."""
+    """Return the bundle's own ONNX file, or export one to `workplace`."""
     made = default_path(workplace, "onnx")
     own = find_onnx(folder, bundle.page.weights_sha256)
     if own is None and not made.exists():

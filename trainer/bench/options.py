@@ -1,4 +1,4 @@
-"""What `trainer.bench` takes."""
+"""Options of `trainer.bench`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from trainer.contract.model.names import BACKENDS, BackendName
 
 
 class BenchOptions(Options):
-    """What is measured, on what, and for how long.
+    """What to measure, on which pictures, and for how long.
 
     Raises:
-        UsageError: Options that do not go together, or a number that is none.
+        UsageError: Options conflict, or a number is invalid.
     """
 
     bundle: Path
     """Folder of the bundle."""
     batch_size: tuple[PositiveInt, ...] = (1, 8, 32, 128)
-    """Pictures a batch, each of them measured."""
+    """Batch sizes to measure."""
     backend: tuple[BackendName, ...] = tuple(BACKENDS)
-    """Back ends; those that are missing here are left out."""
+    """Back ends to measure; unavailable ones are left out."""
     data: Location | None = None
-    """Folder of pictures, or DATASET[:PART]; None: the bundle's probes."""
+    """Folder of pictures, or DATASET[:SPLIT]; None: the bundle's probes."""
     seconds: float = 5.0
-    """Of measuring, for each back end and batch size, above 0."""
+    """Measuring time for each back end and batch size, above 0."""
     threads: int = Field(default_factory=count_cpus)
-    """Of the model, and that decode; for `choose` as many as a replica has."""
+    """Threads of the model and for decoding; with `choose`, as many as a serving replica has."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model computes."""
+    """Device of the model."""
     choose: bool = False
     """Record the fastest in the bundle, for this kind of CPU."""
     out: Path | None = None
@@ -43,9 +43,9 @@ class BenchOptions(Options):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.choose and self.device != "cpu":
-            raise UsageError("--choose is for CPUs: on a GPU eager computes; leave out --device")
+            raise UsageError("--choose is for CPUs, serving uses eager on a GPU; remove --device")
         if self.choose and "eager" not in self.backend:
-            raise UsageError("--choose compares with eager, which serving falls back on; name it in --backend")
+            raise UsageError("--choose needs eager, the fallback of serving, for comparison; add it to --backend")
         if not self.seconds > 0:
             raise UsageError(f"--seconds must be above 0, got {self.seconds:g}")
         check_count("--threads", self.threads, of="threads")

@@ -1,4 +1,4 @@
-"""Rounds: back ends take turns at batches, so that a busy moment of the machine meets all of them."""
+"""Rounds: back ends alternate batch by batch, so that a busy moment of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from trainer.contract.bundle import Bundle
 logger = logging.getLogger(__name__)
 
 LEAST_ROUNDS = 5
-_WARM_UP = 2  # calls with a new batch size, not counted: compilers and memory pools settle on it
+_WARM_UP = 2  # uncounted calls with a new batch size, for compilers and memory pools
 
 
 class Clock(BaseModel):
-    """What a batch took over all rounds."""
+    """Time per batch over all rounds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +31,7 @@ class Clock(BaseModel):
     p95_ms: float
     p50_ms_per_picture: float
     images_per_s: float
-    """Pictures by the sum of all times."""
+    """Number of pictures divided by the total time."""
 
 
 class Row(BaseModel):
@@ -43,20 +43,20 @@ class Row(BaseModel):
     batch_size: int
     rounds: int
     model: Clock
-    """Forward pass alone, of a batch in memory to logits in memory."""
+    """Forward pass alone, from a batch in memory to logits in memory."""
     whole: Clock
-    """Decode, geometry, batch assembly and forward pass, of encoded bytes to logits."""
+    """Decode, geometry, batch assembly and forward pass, from encoded bytes to logits."""
     cpu_ms_per_picture: float
-    """CPU time of the forward pass alone, all threads, median: what others do on the machine changes it least."""
+    """Median CPU time of the forward pass over all threads, which other load on the machine affects least."""
     prepare_ms: float
-    """Of `whole`: decode and geometry of the batch, median."""
+    """Part of `whole`: decode and geometry of the batch, median."""
     assemble_ms: float
-    """Of `whole`: one tensor of all pictures, median."""
+    """Part of `whole`: stacking the pictures to one tensor, median."""
 
 
 @dataclass
 class _Times:
-    """Seconds, a number a round."""
+    """Seconds, one number per round."""
 
     model: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -78,10 +78,10 @@ def measure(
     Args:
         contenders: Back ends that have started.
         bundle: For decode and geometry.
-        pictures: Encoded pictures that can be decoded; taken in turn.
-        batch_size: Pictures a batch.
-        seconds: Of measuring, for each back end; at least `LEAST_ROUNDS` rounds are taken.
-        threads: That decode.
+        pictures: Encoded pictures that can be decoded; used in turn.
+        batch_size: Pictures per batch.
+        seconds: Measuring time for each back end; at least `LEAST_ROUNDS` rounds are run.
+        threads: Threads for decoding.
     """
     turn = itertools.cycle(pictures)
     times = [_Times() for _ in contenders]

@@ -1,4 +1,4 @@
-"""`python -m trainer.bundle`: a foreign checkpoint becomes a bundle.
+"""`python -m trainer.bundle`: make a bundle from a foreign checkpoint.
 
-Imports `predict`, `decide`, `loop` and what lies below them.
+Imports `predict`, `decide`, `loop` and the rooms below them.
 """

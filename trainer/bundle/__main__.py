@@ -1,8 +1,9 @@
-"""`python -m trainer.bundle WEIGHTS --model NAME --classes a,b --preprocess crop:256:224`: a bundle of any weights.
+"""`python -m trainer.bundle WEIGHTS --model NAME --classes a,b --preprocess crop:256:224`: make a bundle from any
+weights.
 
-WEIGHTS is a file of any ending (told by content, never run), a URI, or what a recipe's `weights` may be. Every tensor
-of the model must be in it. Of a bundle all that is not said otherwise is taken over but its decision and its metrics,
-which hold for it alone. The bundle says nothing of metrics or training that it does not know.
+WEIGHTS is a file of any extension (recognised by content, never run), a URI, or a value of a recipe's `weights`. It
+must have every tensor of the model. From a bundle, everything not set otherwise is copied, except its decision and
+metrics, which only apply to it. The new bundle has no metrics or training facts that are unknown.
 """
 
 from __future__ import annotations
@@ -63,11 +64,9 @@ def build_parser() -> CommandParser:
         "weights",
         help="a file of any ending, a URI, a folder of Hugging Face's, or a recipe's `weights`: IMAGENET1K_V2",
     )
+    parser.add_argument("--model", help="architecture, see `python -m trainer.models`; default: a bundle's own")
     parser.add_argument(
-        "--model", help="its architecture; `python -m trainer.models` lists them; a bundle knows its own"
-    )
-    parser.add_argument(
-        "--classes", help="a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma"
+        "--classes", help="a,b in the order of the outputs, or a file: one per line, display name after a tab or comma"
     )
     parser.add_argument(
         "--preprocess",
@@ -78,39 +77,37 @@ def build_parser() -> CommandParser:
     parser.add_argument("--mean", help="instead of --normalise: 0.485,0.456,0.406, on the scale 0..1")
     parser.add_argument("--std", help="the same")
     parser.add_argument(
-        "--channels", type=int, choices=choices("channels"), help=f"1: pictures become gray (default: {CHANNELS})"
+        "--channels", type=int, choices=choices("channels"), help=f"1: convert pictures to gray (default: {CHANNELS})"
     )
     parser.add_argument(
         "--backbone-channels",
         type=int,
         choices=choices("backbone_channels"),
-        help=f"of the first convolution (default: {CHANNELS})",
+        help=f"channels of the first convolution (default: {CHANNELS})",
     )
     parser.add_argument(
         "--task",
         choices=choices("task"),
-        help=f"multi-label: each output is a class for itself, by its sigmoid (default: {TASK}, a softmax)",
+        help=f"multi-label: each output is a separate class with a sigmoid (default: {TASK}, a softmax)",
     )
-    parser.add_argument(
-        "--positive", metavar="CLASS", help="class that is looked for; default: a bundle's or dataset's"
-    )
+    parser.add_argument("--positive", metavar="CLASS", help="positive class; default: that of the bundle or dataset")
     parser.add_argument(
         "--key",
-        help="which of several models in the file: keys joined by dots, or the beginning of its tensors' names",
+        help="which of several models in the file: keys joined by dots, or a prefix of tensor names",
     )
     parser.add_argument(
         "--no-ema",
         dest="ema",
         action="store_false",
-        help="take the plain weights, where a file has their average as state_dict_ema or model_ema beside them",
+        help="use the plain weights even if the file has their average as state_dict_ema or model_ema",
     )
     parser.add_argument(
         "--allow-leftovers",
         action="store_true",
-        help="take a file although parts of it have no place in the model, as where it is another network's",
+        help="accept a file with tensors that the model lacks, for example those of another network",
     )
-    parser.add_argument("--dataset", help="the packed dataset that it was trained on, where there is one")
-    parser.add_argument("--out", help="folder to make; default: bundles/NAME of the file")
+    parser.add_argument("--dataset", help="the packed dataset that it was trained on, if there is one")
+    parser.add_argument("--out", help="output folder; default: bundles/NAME of the file")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     add_volume(parser)
     return parser

@@ -1,4 +1,4 @@
-"""A foreign checkpoint as a bundle."""
+"""Make a bundle from a foreign checkpoint."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from trainer.weights.read import Choice, hide_query
 
 @dataclass(frozen=True)
 class Bundled:
-    """A bundle that was made: its folder and specs, what came of loading, and where the weights came from.
+    """A new bundle: its folder and specs, the loading report, and the origin of the weights.
 
-    was_bundle: Whether the weights were a bundle's, which knows how its pictures were prepared.
+    was_bundle: Whether the weights came from a bundle, which has its preprocessing.
     """
 
     folder: Path
@@ -49,14 +49,14 @@ class Bundled:
 
 
 def bundle_checkpoint(options: BundleOptions) -> Bundled:
-    """Make a bundle of weights, which must hold every tensor of the model.
+    """Make a bundle from weights, which must have every tensor of the model.
 
-    Of a bundle all that is not said otherwise is taken over but its decision and its metrics, which hold for it alone.
+    From a bundle, everything not set otherwise is copied, except its decision and metrics, which only apply to it.
 
     Raises:
-        UsageError: A folder that is there, options that do not fit the weights, no such model, weights or dataset.
-        ShardError: Weights that cannot be read or do not fill the model; nothing is left behind then.
-        OSError: A store that cannot be reached.
+        UsageError: The folder exists, options do not fit the weights, or the model, weights or dataset are unknown.
+        ShardError: The weights cannot be read or lack tensors of the model; then nothing is written.
+        OSError: A store cannot be reached.
     """
     out, weights = options.folder, options.weights
     if out.exists():
@@ -75,7 +75,7 @@ def bundle_checkpoint(options: BundleOptions) -> Bundled:
     trained = None if options.mean else expects.normalised(options.normalise)
     model, report, origin = _load(options, spec, trained, shape.task, preprocess.size)
     if page is not None and page.decision != make_plain_decision(page.task):
-        note = "the bundle's decision stays behind (`trainer.decide` fits one)"
+        note = "the bundle's decision is not copied (`trainer.decide` fits one)"
         report = replace(report, changes=(*report.changes, note))
     facts |= {"classes": classes, "display_names": display_names, "origin": origin, "task": shape.task}
     _save(out, model, preprocess, facts)
@@ -83,29 +83,29 @@ def bundle_checkpoint(options: BundleOptions) -> Bundled:
 
 
 def _check_names(classes: list[str], task: Task) -> None:
-    """Refuse a class of several labels a picture whose name has what joins them.
+    """Raise if, with several labels per picture, a class name contains their separator.
 
     Raises:
-        UsageError: One has.
+        UsageError: A name contains it.
     """
     joined = next((name for name in classes if SEPARATOR in name), None)
     if not make_task(task).is_exclusive and joined is not None:
-        raise UsageError(f"'{joined}' is no name among several labels, which '{SEPARATOR}' joins; take another")
+        raise UsageError(f"'{joined}' contains '{SEPARATOR}', which separates several labels; rename it")
 
 
 def _read_dataset(location: str | None, classes: list[str], task: str, page: BundlePage | None) -> dict[str, Any]:
-    """Return the dataset's fingerprint, version of decoding and packing options; without one what the bundle has."""
+    """Return the dataset's fingerprint, version of decoding and packing options; without one, those of the bundle."""
     if location is None:
         known = {"dataset": page.dataset, "decoding": page.decoding} if page else {"dataset": None, "decoding": VERSION}
         return {**known, "packing": None, "positive": None}
     dataset = open_dataset(location)
     if dataset.classes != classes:
         raise UsageError(
-            f"--classes are {', '.join(classes)}, {location} has {', '.join(dataset.classes)}; name them in the order "
-            "of the model's outputs, and name a dataset only where it has the same"
+            f"--classes are {', '.join(classes)}, but {location} has {', '.join(dataset.classes)}; name them in order "
+            "of the model's outputs, and name a dataset only if it has the same"
         )
     if dataset.manifest.task != task:
-        raise UsageError(f"--task is {task}, {location} is {dataset.manifest.task}; name the task of its labels")
+        raise UsageError(f"--task is {task}, but {location} is {dataset.manifest.task}; use the task of its labels")
     manifest = dataset.manifest
     decoding = min(find_decoding(dataset), page.decoding if page else VERSION)
     said = {"dataset": dataset.fingerprint(), "decoding": decoding}
@@ -115,15 +115,15 @@ def _read_dataset(location: str | None, classes: list[str], task: str, page: Bun
 def _load(
     options: BundleOptions, spec: ModelSpec, trained: Expectation | None, task: str, size: int
 ) -> tuple[Classifier, LoadReport, str]:
-    """Return the classifier with all its weights, what came of loading, and where they came from.
+    """Return the classifier with all weights, the loading report, and the origin of the weights.
 
     Raises:
-        UsageError: No such model or weights, or a size that it does not take.
-        ShardError: The weights do not fill the model, or are another network's.
+        UsageError: The model or weights are unknown, or the model does not take the size.
+        ShardError: The weights lack tensors of the model, or belong to another network.
     """
     weights = options.weights
     check_size(spec, size, training=False)
-    torch.manual_seed(0)  # of auxiliary heads that the file has not
+    torch.manual_seed(0)  # for auxiliary heads missing from the file
     model = Classifier(spec)
     choice = Choice(options.key, options.ema)
     report = load_weights(model.backbone, spec, weights, task == "single-label", choice, trained)
@@ -132,7 +132,7 @@ def _load(
     missing = [name for name in report.missing if not is_auxiliary(name)]
     if missing:
         raise ShardError(
-            f"{hide_query(weights)} does not fill {spec.name} with {spec.num_classes} classes: nothing for "
+            f"{hide_query(weights)} does not have all tensors of {spec.name} with {spec.num_classes} classes: it lacks "
             f"{', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}"
             f"{_tell_left_out(report)}. {_advise(model, report)}"
         )
@@ -140,7 +140,7 @@ def _load(
         remedy = "give the --model that it belongs to, or insist with --allow-leftovers"
         refuse_leftovers(report.leftovers, report.left_out, spec.name, report.source, remedy)
     if report.missing:
-        told = "auxiliary heads, which only training uses, are not in it"
+        told = "auxiliary heads, which only training uses, are missing from it"
         report = replace(report, missing=(), changes=(*report.changes, told))
     return model, report, describe_origin(spec, weights)
 
@@ -151,12 +151,12 @@ def _tell_left_out(report: LoadReport) -> str:
 
 
 def _advise(model: Classifier, report: LoadReport) -> str:
-    """Return what to look at where a file does not fill the model."""
+    """Return what to check if a file lacks tensors of the model."""
     if report.head:
         return report.head[0].upper() + report.head[1:]
     first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
     if model.spec.in_channels == 3 and first & report.left_out.keys():
-        return "Check --model; where it was trained on pictures of one channel, give --channels 1 --backbone-channels 1"
+        return "Check --model; if it was trained on pictures of one channel, give --channels 1 --backbone-channels 1"
     return "Check --model and the number of --classes"
 
 

@@ -1,4 +1,4 @@
-"""The bundle of a run: its best weights, with all that serving needs to know of recipe and dataset."""
+"""The bundle of a run: its best weights, with everything that serving needs from recipe and dataset."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_bundle(recipe: ResolvedRecipe, folder: RunFolder) -> Path:
 
 
 def read_real_probes(dataset: Dataset) -> list[bytes]:
-    """Return the first pictures of the validation part, as encoded bytes."""
+    """Return the first pictures of the validation split, as encoded bytes."""
     split = dataset.split("val")
     refs = sequential_refs(split.counts, 0, min(NUM_PROBES, split.num_samples))
     with SampleReader(split) as reader:
@@ -64,10 +64,10 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
 
 
 def _best_metrics(run_dir: Path, state: RunState, num_classes: int) -> dict[str, float]:
-    """Return what validation gave for the best weights; figures of one class belong to no page that names another."""
+    """Return the validation metrics of the best weights, without metrics that depend on the positive class."""
     assert state.best is not None
     row = next(row for row in read_metrics(run_dir) if row["epoch"] == state.best.epoch)
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
-    # Either class's AUROC is the same.
+    # AUROC is the same for either class.
     kept = {"auroc", *(name for name in named if not is_of_positive(name, num_classes))} - {"time_s", "positive"}
     return {name: value for name, value in named.items() if name in kept}

@@ -1,4 +1,4 @@
-"""What `trainer.bundle` takes: what a user says of foreign weights."""
+"""Options of `trainer.bundle`: facts about foreign weights."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ Task = Literal["single-label", "multi-label"]
 
 CHANNELS: Final = 3
 TASK: Final[Task] = "single-label"
-"""Where neither the options nor a bundle say otherwise."""
+"""Defaults if neither the options nor a bundle set a value."""
 
 
 class BundleOptions(Options):
-    """Weights, and what is to be known of them. What is None a bundle as `weights` has, or the model's authors have.
+    """Weights, and facts about them. None means: as in the bundle given as `weights`, or as by the model's authors.
 
     Raises:
-        UsageError: Options that do not go together, or `preprocess` of no known form.
+        UsageError: Options conflict, or `preprocess` has an unknown form.
     """
 
     weights: Location
-    """A file of any ending, a URI, a bundle, or a recipe's `weights`: IMAGENET1K_V2."""
+    """A file of any extension, a URI, a bundle, or a recipe's `weights`: IMAGENET1K_V2."""
     model: str | None = None
-    """Its architecture, as a recipe names it; a bundle knows its own."""
+    """Architecture, by its name in recipes; None: the bundle's own."""
     classes: str | None = None
-    """a,b in the order of the outputs, or a file: one a line, display name behind a tab or comma."""
+    """a,b in the order of the outputs, or a file: one per line, with a display name after a tab or comma."""
     preprocess: str | None = None
     """stretch:SIZE, letterbox:SIZE, crop:SIZE or crop:RESIZE:SIZE, in pixels; None: a bundle's, or the model's crop."""
     interpolation: Interpolation | None = None
-    """Of the resize; None: that of the weights."""
+    """Interpolation of the resize; None: that of the weights."""
     normalise: Literal["imagenet", "half", "none"] | None = None
     """Mean and std by name; half is x*2-1; None: those of the weights."""
     mean: str | None = None
-    """In place of `normalise`: 0.485,0.456,0.406, on the scale 0..1."""
+    """Mean, instead of `normalise`: 0.485,0.456,0.406, on the scale 0..1."""
     std: str | None = None
-    """The same."""
+    """Standard deviation, instead of `normalise`, on the scale 0..1."""
     channels: Literal[1, 3] | None = None
-    """1: pictures become gray; None: a bundle's, else CHANNELS."""
+    """1: convert pictures to gray; None: a bundle's, else CHANNELS."""
     backbone_channels: Literal[1, 3] | None = None
-    """Of the first convolution; None: a bundle's, else CHANNELS."""
+    """Channels of the first convolution; None: a bundle's, else CHANNELS."""
     task: Task | None = None
-    """multi-label: each output is a class for itself, by its sigmoid; None: a bundle's, else TASK."""
+    """multi-label: each output is a separate class with a sigmoid; None: a bundle's, else TASK."""
     positive: str | None = None
-    """Class that is looked for; None: a bundle's or dataset's."""
+    """Positive class; None: that of the bundle or dataset."""
     key: str | None = None
-    """Which of several models in a file: keys joined by dots, or what stands in front of its tensors' names."""
+    """Which of several models in a file: keys joined by dots, or a prefix of tensor names."""
     ema: bool = True
-    """Take the average of the weights, where the file has one."""
+    """Use averaged weights if the file has them."""
     allow_leftovers: bool = False
-    """Take a file although parts of it have no place in the model, as where it is another network's."""
+    """Accept a file with tensors that the model lacks, for example those of another network."""
     dataset: Location | None = None
-    """The packed dataset that it was trained on, where there is one."""
+    """The packed dataset that it was trained on, if there is one."""
     out: Path | None = None
-    """Folder to make; None: bundles/NAME of the file."""
+    """Output folder; None: bundles/NAME of the file."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,13 +67,13 @@ class BundleOptions(Options):
             parse_preprocess(self.preprocess)
         if (self.mean is None) != (self.std is None) or (self.mean and self.normalise):
             raise UsageError(
-                "--mean and --std belong together, and instead of --normalise; give those two, or this one"
+                "--mean and --std must be given together and instead of --normalise; give both, or --normalise"
             )
         return self
 
     @property
     def folder(self) -> Path:
-        """The folder to make."""
+        """The output folder."""
         name = re.split(r"[.?]", self.weights.rpartition("/")[2])[0] or "weights"
         return self.out or Path("bundles") / name
 
@@ -82,7 +82,7 @@ def parse_preprocess(text: str) -> dict[str, Any]:
     """Return policy, resize and size of `POLICY:SIZE` or `crop:RESIZE:SIZE`.
 
     Raises:
-        UsageError: Not of these forms.
+        UsageError: The text has another form.
 
     >>> parse_preprocess("crop:256:224")
     {'policy': 'crop', 'resize': 256, 'size': 224}

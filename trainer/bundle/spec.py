@@ -1,4 +1,4 @@
-"""What is said of foreign weights, as the contract's two specs."""
+"""Build the contract's two specs from facts about foreign weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.weights.read import hide_query
 
 @dataclass(frozen=True)
 class Shape:
-    """What goes into a model, and what its outputs mean: the library's name of it, channels, one label or several."""
+    """Input and output of a model: its library name, channels, and task."""
 
     model: str
     channels: int
@@ -28,16 +28,16 @@ class Shape:
 
 
 def find_shape(options: BundleOptions, page: BundlePage | None) -> Shape:
-    """Return what is said, else what a bundle as WEIGHTS has, else what is ordinary.
+    """Return the given values, else those of a bundle as WEIGHTS, else defaults.
 
     Raises:
-        UsageError: No --model, and no bundle that knows it; or gray weights for pictures in colour.
+        UsageError: --model is missing and not known from a bundle, or gray weights would get colour pictures.
     """
     model = options.model or (page.model.name if page else None)
     if model is None:
         raise UsageError(
-            f"{hide_query(options.weights)} is no bundle, which would know its model; give --model, as "
-            "`python -m trainer.models` lists them"
+            f"{hide_query(options.weights)} is not a bundle, so its model is unknown; give --model, see "
+            "`python -m trainer.models`"
         )
     shape = Shape(
         resolve_alias(model),
@@ -46,22 +46,22 @@ def find_shape(options: BundleOptions, page: BundlePage | None) -> Shape:
         task=options.task or (page.task if page else TASK),
     )
     if shape.backbone_channels == 1 and shape.channels == 3:
-        raise UsageError("--backbone-channels 1 takes gray pictures; give --channels 1 with it")
+        raise UsageError("--backbone-channels 1 needs gray pictures; add --channels 1")
     return shape
 
 
 def choose_positive(
     options: BundleOptions, task: str, classes: list[str], page: BundlePage | None, stored: str | None
 ) -> str | None:
-    """Return the positive class: as said, else that of the bundle as WEIGHTS, else `stored`, that of the dataset.
+    """Return the positive class: the given one, else that of the bundle as WEIGHTS, else `stored`, the dataset's.
 
     Raises:
-        UsageError: What is said is no class.
+        UsageError: The given class is unknown.
     """
     if options.positive is not None:
         misfit = find_misfit(options.positive, classes, task=task)
         if misfit:
-            raise UsageError(f"--positive {options.positive} {misfit}; name a class that each picture is or is not")
+            raise UsageError(f"--positive {options.positive} {misfit}; name one of the classes")
         return options.positive
     own = page.positive if page else None
     return own if own in classes and task == "single-label" else stored
@@ -70,14 +70,14 @@ def choose_positive(
 def make_preprocess(
     options: BundleOptions, channels: int, expects: Expectation, packing: Any, page: BundlePage | None
 ) -> PreprocessSpec:
-    """Return the preprocessing: as said, else a bundle's own, else the crop that the weights expect.
+    """Return the preprocessing: as given, else a bundle's own, else the crop that the weights expect.
 
     Args:
-        options: Of the command.
-        channels: Of a prepared picture.
-        expects: What the weights were trained with.
-        packing: Options of the dataset that is named, None without one.
-        page: Of a bundle as WEIGHTS.
+        options: Options of the command.
+        channels: Channels of a prepared picture.
+        expects: Preprocessing that the weights were trained with.
+        packing: Packing options of the given dataset, None without one.
+        page: Metadata of a bundle as WEIGHTS.
     """
     values: dict[str, Any] = page.preprocess.model_dump() if page else {"rounding": "down"}
     if options.preprocess is not None or page is None:
@@ -94,10 +94,10 @@ def make_preprocess(
 
 
 def make_spec(options: BundleOptions, shape: Shape, num_classes: int, expects: Expectation, size: int) -> ModelSpec:
-    """Return the model with the normalisation that is said, else that of its weights.
+    """Return the model with the given normalisation, else that of its weights.
 
     Raises:
-        UsageError: Numbers that are none.
+        UsageError: Numbers are invalid.
     """
     channels = shape.backbone_channels
     mean, std = expects.normalised(options.normalise).for_channels(channels)

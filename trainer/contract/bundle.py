@@ -1,4 +1,4 @@
-"""The bundle: one folder that holds a trained classifier and all that is needed to use it as trained."""
+"""The bundle: one folder that holds a trained classifier and everything needed to use it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
 _AT_ONCE: Final = 32
-"""Pictures of one forward pass."""
+"""Number of pictures in one forward pass."""
 PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
 
 
@@ -53,31 +53,31 @@ class BundlePage(BaseModel):
     classes: list[str]
     display_names: list[str]
     task: Literal["single-label", "multi-label"] = "single-label"
-    """Whether a picture is of one of the classes, or of any number of them."""
+    """Whether each picture has exactly one class or any number of labels."""
     positive: str | None = None
-    """Class that is looked for, whose sensitivity is told; None: nobody said. The bundle's identity is without it."""
+    """The class of interest, whose sensitivity is reported; None if unset. The fingerprint leaves None out."""
     decision: Decision
     probes: Literal["real", "synthetic"]
-    """Whether the probes are pictures of the dataset or made ones."""
+    """Whether the probes are pictures from the dataset or synthetic ones."""
     dataset: str | None
-    """Fingerprint of the dataset that it was trained on; None where nobody knows."""
+    """Fingerprint of the dataset that it was trained on; None if unknown."""
     recipe: str | None
     """Fingerprint of the recipe; None for weights that were not trained here."""
     metrics: dict[str, float] | None
-    """Metrics of the weights on the validation part, none of them about one class alone (bundles of earlier versions
-    have those of the second of two); None for weights that were not trained here."""
+    """Metrics of the weights on the validation split; None for weights that were not trained here. None of them depends
+    on which class is positive, except in bundles of earlier versions, where the second of two classes was positive."""
     origin: str | None = None
-    """Where weights that were not trained here came from, and the sha256 of their tensors' file."""
+    """For weights that were not trained here: where they came from, and the sha256 of their tensor file."""
     versions: dict[str, str]
-    """Library versions that made it."""
+    """Versions of the libraries that made it."""
     decoding: int = 1
-    """Version of decoding by which training has seen pictures, see `shards.pictures.decoding`."""
+    """Version of the decoding rules used in training, see `shards.pictures.decoding`."""
     weights_sha256: str
 
     @model_validator(mode="after")
     def _decides_by_task(self) -> Self:
         if self.decision.rule not in make_task(self.task).rules:
-            raise ValueError(f"a {self.task} bundle does not decide by the rule {self.decision.rule}")
+            raise ValueError(f"a {self.task} bundle cannot use the decision rule {self.decision.rule}")
         return self
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class BundlePage(BaseModel):
         if not outputs == names == shown:
             raise ValueError(f"the model has {outputs} outputs, there are {names} classes and {shown} display names")
         if len(set(self.classes)) != names:
-            raise ValueError("two classes have one name")
+            raise ValueError("two classes have the same name")
         return self
 
     @model_validator(mode="after")
@@ -101,29 +101,30 @@ class BundlePage(BaseModel):
         if (sets := decision.conformal) is not None:
             lists += [sets.thresholds, *([list(map(float, sets.class_samples))] if sets.class_samples else [])]
         if any(len(numbers) != wanted for numbers in lists):
-            raise ValueError(f"the decision has not a number for each of {wanted} classes")
+            raise ValueError(f"the decision does not have one number for each of {wanted} classes")
         for point in [*([decision.point] if decision.point else []), *(decision.points or [])]:
             if point.positive not in self.classes:
-                raise ValueError(f"the decision is about {point.positive}, which is none of the classes")
+                raise ValueError(f"the decision is about {point.positive}, which is not one of the classes")
         return self
 
     def name_metrics(self) -> dict[str, float] | None:
-        """Return the metrics as people see them, those of one class with that class."""
+        """Return the metrics by their display names; a metric of one class includes the class name."""
         if self.metrics is None:
             return None
         from trainer.contract.metrics import name_figures  # late: an answer needs no metrics
 
-        # Whatever is positive: a page with such figures is of an earlier version, which knew the second of two alone.
+        # Even without `positive`: such metrics are from an earlier version, where the second of two classes was
+        # positive.
         return name_figures(self.metrics, make_task(self.task).find_positive(self.classes), len(self.classes))
 
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
-        # What its file says: a field that a later version adds must not change the bundles that are there.
+        # From the fields that are set: a field added by a later version must not change the fingerprint of old bundles.
         return fingerprint_json(self.model_dump(mode="json", exclude_unset=True, exclude={"positive"}))
 
 
 class Output(NamedTuple):
-    """What the model says of one picture: logits float32[K], and its score where the decision has `ood`."""
+    """The model's output for one picture: logits float32[K], and the OOD score if the decision has `ood`."""
 
     logits: Tensor
     ood_score: float | None
@@ -137,22 +138,22 @@ class Bundle:
     model: Classifier
     device: torch.device
     backend: Backend | None = None
-    """What computes the logits in place of the model itself; `trainer.contract.compute.choice` sets it."""
+    """Computes the logits in place of the model; set by `trainer.contract.compute.choice`."""
     detector: Detector | None = None
-    """Where the decision has `ood`."""
+    """Set if the decision has `ood`."""
     folder: Path | None = None
-    """Where it was loaded from."""
+    """The folder it was loaded from."""
 
     def __post_init__(self) -> None:
         self._tap = None if self.detector is None else FeatureTap(self.model)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Bundle:
-        """Load a bundle and recompute its probes; warn where this program decodes otherwise than its training.
+        """Load a bundle and recompute its probes; warn if decoding has changed since its training.
 
         Raises:
-            UsageError: No bundle there.
-            ShardError: A bundle of another version, a damaged one, or probes that no longer come out as recorded.
+            UsageError: The folder is not a bundle.
+            ShardError: The bundle has another version, is damaged, or its probes no longer give the recorded results.
         """
         root = Path(folder)
         page = read_bundle_page(root)
@@ -171,7 +172,7 @@ class Bundle:
         bundle = cls(page, model.eval().to(device), torch.device(device), detector=detector, folder=root)
         check_images(pictures, images, page.preprocess, page.decoding)
         actual, scores = bundle.compute_batch(images)
-        # The probes were computed on a CPU; convolutions on another device sum in another order.
+        # The probes were recorded on a CPU; other devices sum convolutions in another order.
         check_logits(actual, logits, SAME_BACK_END if device == "cpu" else OTHER_BACK_END)
         if detector is not None and scores is not None:
             check_scores(scores, detector.probe_scores.cpu(), same_back_end=device == "cpu")
@@ -187,16 +188,16 @@ class Bundle:
     def predict(self, pictures: Picture) -> Answer: ...
 
     def predict(self, pictures: Any) -> Any:
-        """Return the answer for a picture, or those for a list of pictures, in its order.
+        """Return the answer for one picture, or a list of answers for a list of pictures, in the same order.
 
         Args:
-            pictures: A path, the bytes of a file, a PIL picture or an array uint8[H, W, 3] or uint8[H, W]; or a list of
+            pictures: A path, the bytes of a file, a PIL picture, an array uint8[H, W, 3] or uint8[H, W], or a list of
                 these.
 
         Raises:
-            UsageError: Something that is no picture.
-            DecodeError: Not one complete picture.
-            OSError: A file that cannot be read.
+            UsageError: An argument of another type.
+            DecodeError: The data is not one complete picture.
+            OSError: The file cannot be read.
         """
         if not isinstance(pictures, (list, tuple)):
             return self.predict([pictures])[0]
@@ -212,10 +213,10 @@ class Bundle:
 
     @torch.inference_mode()
     def compute_batch(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logits float32[B, K], and scores float32[B] where the decision has `ood`, of one forward pass.
+        """Return logits float32[B, K], and OOD scores float32[B] if the decision has `ood`, from one forward pass.
 
         Args:
-            images: uint8[B, C, S, S]; what comes back is on the CPU.
+            images: uint8[B, C, S, S]; the results are on the CPU.
         """
         if self.backend is not None:
             logits, features = self.backend.compute(images)
@@ -225,36 +226,36 @@ class Bundle:
         return logits.cpu(), scores
 
     def compute(self, images: Tensor) -> list[Output]:
-        """Return what `answer` takes for each of images uint8[B, C, S, S]."""
+        """Return the arguments of `answer` for each of images uint8[B, C, S, S]."""
         logits, scores = self.compute_batch(images)
         return list(map(Output, logits, [None] * len(logits) if scores is None else scores.tolist()))
 
     def compute_logits(self, images: Tensor) -> Tensor:
-        """Return float32[B, K] on the CPU of images uint8[B, C, S, S]."""
+        """Return logits float32[B, K], on the CPU, for images uint8[B, C, S, S]."""
         return self.compute_batch(images)[0]
 
     def answer(self, logits: Tensor, ood_score: float | None = None) -> Answer:
         """Return the answer for one picture: `bundle.answer(*output)` for each of `compute`.
 
         Raises:
-            ValueError: The decision has `ood`, and there is no score.
+            ValueError: The decision has `ood`, but no score was given.
         """
         return answer(logits, self.page.classes, self.page.decision, ood_score)
 
 
 def _describe_age(page: BundlePage) -> str:
-    """Return what is said of a bundle whose training was decoded by another version."""
+    """Return the warning for a bundle whose training used another version of the decoding rules."""
     said = describe_versions("the bundle", page.decoding)
     if page.decoding > DECODING:
         return said
     return (
-        f"{said}. Pictures of other kinds give the answers that they gave, and nothing is damaged; where such pictures "
-        "were trained on or are asked about, pack their files into a new folder and train again"
+        f"{said}. Other kinds of pictures give the same answers as before, and nothing is damaged; if such pictures "
+        "were used in training or are to be predicted, pack their files into a new folder and train again"
     )
 
 
 def _check_normalisation(model: Classifier, root: Path) -> None:
-    """Refuse a page whose mean or std are not those that the weights bring; whoever reads it alone would go wrong.
+    """Raise if mean or std in bundle.json differ from the weights: programs that read only bundle.json would be wrong.
 
     Raises:
         ShardError: They differ.
@@ -271,13 +272,13 @@ def _check_normalisation(model: Classifier, root: Path) -> None:
 
 
 def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts: Any) -> BundlePage:
-    """Write a bundle, published by one rename, and return its page.
+    """Write a bundle, published by one rename, and return its metadata.
 
     Args:
-        folder: Where; a bundle that is there is replaced.
+        folder: Destination; an existing bundle is replaced.
         model: The trained classifier; it is left in evaluation mode on the CPU.
         pictures: Encoded pictures for the probes.
-        facts: The remaining fields of BundlePage; without `decoding` it is this program's version.
+        facts: The other fields of BundlePage; `decoding` defaults to this program's version.
 
     Raises:
         ShardError: The model's answers to the probes are not finite numbers.
@@ -299,31 +300,31 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
             logits = model(images)
         if not logits.isfinite().all():
             raise ShardError(
-                "the model answers a probe with numbers that are not finite, so it is no bundle; its training went "
-                "wrong, take an earlier checkpoint"
+                "the model gives logits that are not finite for a probe, so no bundle was written; its training "
+                "diverged, use an earlier checkpoint"
             )
         write_probes(temporary / _PROBES, pictures, images, logits)
-        unsaid = {"positive"} if page.positive is None else set()  # earlier versions read what they know
+        unsaid = {"positive"} if page.positive is None else set()  # earlier versions reject unknown fields
         write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
     return read_bundle_page(folder)
 
 
 def read_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide a bundle's numbers."""
+    """Return the versions of the libraries that affect a bundle's results."""
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")}
 
 
 def is_bundle(root: Path) -> bool:
-    """Say whether a folder is a bundle."""
+    """Return whether a folder is a bundle."""
     return (root / PAGE).is_file()
 
 
 def read_bundle_page(root: Path) -> BundlePage:
-    """Return the page of a bundle without loading it.
+    """Return the metadata (bundle.json) of a bundle without loading it.
 
     Raises:
-        UsageError: No bundle there.
-        ShardError: A page of another version, or a damaged one.
+        UsageError: The folder is not a bundle.
+        ShardError: bundle.json has another version or is damaged.
     """
     path = root / PAGE
     if not path.is_file():

@@ -1,9 +1,9 @@
 """The one table of metrics: what each is called, which way is better, when it exists, and what computes it.
 
-To add one: a row, and the function that it names, which takes a `Scored` of its task (trainer.evaluate.metrics) and
-returns the value, or in words why these samples do not define it. Options, refusals, files, reports and tests read the
-table. It lies in the contract because pages of bundles and endpoints name these figures, too; the functions are named
-as text and loaded late, so that neither options nor serving import what evaluation alone needs.
+To add one, add a row and the function it names, which takes a `Scored` of its task (trainer.evaluate.metrics) and
+returns the value, or a sentence that says why these samples do not define it. Options, errors, files, reports and tests
+read the table. It is in the contract because bundles and endpoints also name metrics; functions are named as text and
+imported late, so that options and serving do not import what only evaluation needs.
 """
 
 from __future__ import annotations
@@ -19,37 +19,38 @@ Needs = Literal["nothing", "two classes", "every class", "positive class", "a cl
 
 @dataclass(frozen=True)
 class Metric:
-    """A row; places are those in lists, of equal ones the order of the table decides, and None is not in the list."""
+    """A row. A place is the position in a list; the table's order breaks ties, and None means not in the list."""
 
     key: str
     """Its name in metrics.json, recipes and charts."""
     task: Literal["single-label", "multi-label"]
     builder: str
-    """`package.module:function`: Scored -> float, None where there is no such figure, or why it is not defined."""
+    """`package.module:function`: Scored -> float, None if the metric does not apply, or the reason it is undefined."""
     needs: Needs = "nothing"
-    """Of the samples: two classes with some; some of every class; a class that is looked for; a class that some have;
-    one that some have and others have not; an answer yes and an answer no."""
+    """What the samples must have. two classes: samples of two classes; every class: samples of each; positive class: a
+    class of interest; a class: a class that some samples have; a mixed class: one that some have and others lack; both
+    answers: an answer yes and an answer no."""
     spelt: str = ""
-    """As people write it; empty: as the key, with blanks."""
+    """Display name; empty: the key with spaces."""
     lower_is_better: bool = False
     stop: int | None = None
-    """Place among those that may choose the best epoch (`stop.metric`); the first does where a recipe names none."""
+    """Place among the metrics that may choose the best epoch (`stop.metric`); the first is the default."""
     headline: int | None = None
-    """Place among those by which a result is told in a line."""
+    """Place among the metrics of a one-line summary."""
     slice: int | None = None
-    """Place in the row of a slice, after the share of right answers."""
+    """Place in the row of a slice, after the share of correct predictions."""
     counts_right: bool = False
-    """The share of samples whose answer is right: one a task, by which slices are told."""
+    """Whether it is the share of correct predictions, which slices report: one per task."""
     positive_of_two: bool = False
-    """Of two classes it is the positive one's; of more it is a mean over classes."""
+    """Whether it is about the positive class of two; with more classes it is a mean over classes."""
     about_probabilities: bool = False
-    """Whether they are what they say; a report shows it beside the calibration."""
+    """Whether it measures the quality of probabilities; reports show it beside the calibration."""
     unbounded: str = ""
-    """Why it has no interval, where no resample gives one."""
+    """Why it has no interval, if resampling cannot give one."""
 
     @property
     def name(self) -> str:
-        """As people write it."""
+        """Display name."""
         return self.spelt or self.key.replace("_", " ").replace("f1", "F1")
 
 
@@ -143,11 +144,11 @@ METRICS: Final = (
 """In the order of metrics.json."""
 
 STOP_METRICS: Final = tuple(dict.fromkeys(metric.key for metric in METRICS if metric.stop is not None))
-"""What `stop.metric` may name, of either task."""
+"""The values of `stop.metric`, for both tasks."""
 
 
 def list_metrics(task: str, place: Literal["stop", "headline", "slice"] | None = None) -> list[Metric]:
-    """Return the rows of a task, or those that have a place in a list, in its order.
+    """Return the rows of a task, or those in one list, in its order.
 
     >>> [metric.key for metric in list_metrics("multi-label", "headline")]
     ['map', 'macro_f1', 'subset_accuracy']
@@ -160,15 +161,15 @@ def list_metrics(task: str, place: Literal["stop", "headline", "slice"] | None =
 
 
 def describe_lack(metric: Metric, class_counts: Sequence[int], total: int, classes: Sequence[str]) -> str | None:
-    """Return what a metric needs of samples and these lack, to go on from "needs"; None where they define it.
+    """Return what a metric needs and the samples lack, to follow the word "needs"; None if nothing is missing.
 
-    What a metric of the positive class needs, which depends on that class, is not looked at.
+    The needs of metrics of the positive class depend on that class and are not checked.
 
     Args:
         metric: A row.
         class_counts: Samples of each class.
-        total: Samples in all; of several labels each counts in several classes, or in none.
-        classes: Their names.
+        total: Number of samples; with several labels, a sample counts in several classes or in none.
+        classes: Class names.
 
     >>> describe_lack(next(row for row in METRICS if row.key == "auroc"), [3, 0], 3, ["ants", "bees"])
     'pictures of every class, and there are none of bees'
@@ -192,16 +193,16 @@ def describe_lack(metric: Metric, class_counts: Sequence[int], total: int, class
 
 
 def find_right(names: Container[str]) -> Metric:
-    """Return the share of right answers of the task that has figures of these names.
+    """Return the metric for the share of correct predictions whose key is in `names`.
 
     Raises:
-        StopIteration: No task has.
+        StopIteration: No task has one.
     """
     return next(metric for metric in METRICS if metric.counts_right and metric.key in names)
 
 
 def is_lower_better(key: str) -> bool:
-    """Say whether less of a metric is better; more of a name that the table does not have.
+    """Return whether lower values of a metric are better; False for names not in the table.
 
     >>> is_lower_better("brier"), is_lower_better("map")
     (True, False)
@@ -210,7 +211,7 @@ def is_lower_better(key: str) -> bool:
 
 
 def spell_metric(key: str) -> str:
-    """Return a metric's name as people write it.
+    """Return a metric's display name.
 
     >>> spell_metric("macro_f1"), spell_metric("auroc"), spell_metric("recall")
     ('macro F1', 'AUROC', 'recall')
@@ -220,7 +221,7 @@ def spell_metric(key: str) -> str:
 
 
 def is_of_positive(name: str, num_classes: int) -> bool:
-    """Say whether a metric, with or without an area before it (`val/`), is about the positive class alone.
+    """Return whether a metric, with or without a prefix (`val/`), is about the positive class alone.
 
     >>> is_of_positive("test/auprc", 2), is_of_positive("auprc", 3), is_of_positive("accuracy", 2)
     (True, False, False)
@@ -233,7 +234,7 @@ def is_of_positive(name: str, num_classes: int) -> bool:
 
 
 def name_figure(name: str, positive: str | None, num_classes: int) -> str:
-    """Return the name of a metric as people see it, with its class where it is about the positive one.
+    """Return the display name of a metric, with the positive class if the metric is about it.
 
     >>> name_figure("val/sensitivity", "DEFECTIVE", 2)
     'val/sensitivity (DEFECTIVE)'
@@ -242,5 +243,5 @@ def name_figure(name: str, positive: str | None, num_classes: int) -> str:
 
 
 def name_figures(numbers: Mapping[str, float], positive: str | None, num_classes: int) -> dict[str, float]:
-    """Return numbers by the names of `name_figure`."""
+    """Return numbers keyed by the names from `name_figure`."""
     return {name_figure(name, positive, num_classes): value for name, value in numbers.items()}

@@ -1,4 +1,4 @@
-"""What Python hands in as a picture, made into the model's input."""
+"""Convert a picture from Python (path, bytes, PIL, array) to the model's input."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PNG_MODES = frozenset(["1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"])
 def prepare_picture(picture: Picture, spec: PreprocessSpec) -> Tensor:
     """Return uint8[C, S, S] of a picture.
 
-    A PIL picture is stored without loss and read as a file of it would be, so that its orientation, palette or
-    transparency mean what they mean everywhere else.
+    A PIL picture is first stored as a lossless file, so that its orientation, palette and transparency are handled as
+    for any other file.
 
     Raises:
-        UsageError: It is none of the kinds of `Picture`.
-        DecodeError: Bytes that are not one complete picture.
-        OSError: A file that cannot be read.
+        UsageError: The argument is not one of the kinds in `Picture`.
+        DecodeError: The bytes are not one complete picture.
+        OSError: The file cannot be read.
     """
     if isinstance(picture, (str, os.PathLike)):
         return prepare(Path(picture).read_bytes(), spec)
@@ -40,7 +40,7 @@ def prepare_picture(picture: Picture, spec: PreprocessSpec) -> Tensor:
     if hasattr(picture, "getexif"):
         return prepare(_store(picture), spec)
     raise UsageError(
-        f"a {type(picture).__name__} is no picture; give a path, the bytes of a file, a PIL picture, or an array "
+        f"a {type(picture).__name__} is not a picture; give a path, the bytes of a file, a PIL picture, or an array "
         "uint8[H, W, 3] or uint8[H, W]"
     )
 
@@ -51,14 +51,14 @@ def _to_rgb(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype != np.uint8 or not (is_gray or is_rgb) or 0 in pixels.shape:
         shape = ", ".join(map(str, pixels.shape))
         raise UsageError(
-            f"an array {pixels.dtype}[{shape}] is no picture; give uint8[H, W, 3] in RGB or uint8[H, W], 0 to 255"
+            f"an array {pixels.dtype}[{shape}] is not a picture; give uint8[H, W, 3] in RGB or uint8[H, W], 0 to 255"
         )
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))  # a copy: torch warns of arrays not to be written
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))  # a copy: torch warns about read-only arrays
 
 
 def _store(image: Any) -> bytes:
-    """Return a PIL picture as a file without loss; TIFF where PNG has no such mode, as CMYK."""
+    """Return a PIL picture as a lossless file: PNG, or TIFF for modes that PNG lacks, such as CMYK."""
     file = io.BytesIO()
     exif = image.getexif().tobytes() if image.getexif() else None
     if image.mode in _PNG_MODES:

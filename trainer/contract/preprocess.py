@@ -21,7 +21,7 @@ _MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.B
 _LUMINANCE: Final = (19595, 38470, 7471)
 """Weights of red, green and blue in 65536ths. Source: Pillow's convert("L")."""
 LONGEST: Final = 32
-"""How many times the shorter side the longer one may be when policy crop resizes both; its ends are cut off before."""
+"""Policy crop first cuts the longer side to this multiple of the shorter one."""
 
 
 class PreprocessSpec(BaseModel):
@@ -36,23 +36,23 @@ class PreprocessSpec(BaseModel):
     resize: int | None = Field(default=None, gt=0)
     """crop only: length of the shorter side before the crop, pixels; None means `size`."""
     rounding: Literal["nearest", "down"] = "nearest"
-    """crop only: of the longer side after the resize; down is what torchvision and timm do."""
+    """crop only: rounding of the longer side after the resize; torchvision and timm round down."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Always antialiased."""
     channels: Literal[1, 3] = 3
     """1 gives luminance (ITU-R 601-2)."""
     luminance: Literal[1, 2] = 1
-    """Version of its rule, 1 channel only. 1: cut off to whole numbers, so that 255 becomes 254, as of bundles that do
-    not say it. 2: rounded, as Pillow does."""
+    """1 channel only: version of the luminance rule. 1: truncated, so that 255 becomes 254, for bundles without this
+    field. 2: rounded, as Pillow does."""
     fill: int = Field(default=0, ge=0, le=255)
     """letterbox only: value of the padding."""
     decode: DecodeOptions = DecodeOptions()
     max_side: int | None = Field(default=None, gt=0)
-    """Longer side to which the dataset's larger pictures were shrunk, and so every picture is; None shrinks none."""
+    """Maximum length of the longer side: larger pictures are first shrunk to it, as in the dataset; None: no limit."""
 
     @model_serializer(mode="wrap")
     def _leave_out_the_first(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Earlier versions read, and fingerprints hold, what they know."""
+        """Omit fields with their first default: earlier versions and fingerprints do not know them."""
         values: dict[str, Any] = write(self)
         if self.luminance == 1:
             values.pop("luminance", None)
@@ -109,9 +109,9 @@ def fit(image: Tensor, spec: PreprocessSpec) -> Tensor:
 
 
 def take_luminance(image: Tensor, rule: Literal[1, 2]) -> Tensor:
-    """Return [..., 1, H, W] of the same type of a picture [..., 3, H, W] in 0..255, by a version of the rule.
+    """Return [..., 1, H, W] of the same type for a picture [..., 3, H, W] in 0..255, by a version of the rule.
 
-    One of one channel is taken for luminance, and comes back as it is.
+    A picture with one channel is returned unchanged.
 
     >>> white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
     >>> take_luminance(white, 1).item(), take_luminance(white, 2).item()
@@ -126,25 +126,25 @@ def take_luminance(image: Tensor, rule: Literal[1, 2]) -> Tensor:
     bands = image.int() if whole else image
     red, green, blue = (weight * bands[..., [band], :, :] for band, weight in enumerate(_LUMINANCE))
     total = red + green + blue
-    # Bytes in whole numbers, so that every device and every program gives the same; the weights sum to 65536.
+    # Integer arithmetic for bytes, so that all devices and programs agree; the weights sum to 65536.
     return ((total + 32768) >> 16).to(torch.uint8) if whole else total / 65536
 
 
 def keep_centre(image: Tensor) -> Tensor:
     """Return uint8[C, H, W] without the ends of a side that is more than 32 times the other.
 
-    No centre square has anything of them, and resized with its shorter side they can be gigabytes: 1x65000 pixels of a
-    small file become 224x14560000.
+    The centre square has nothing of these ends, but resizing them takes gigabytes: 1x65000 pixels of a small file
+    become 224x14560000.
     """
     height, width = image.shape[1:]
     most = LONGEST * min(height, width)
-    # Evenly at both ends: the middle stays where it is.
+    # Equally at both ends, so that the centre stays the same.
     top, left = (max(0, side - most) // 2 for side in (height, width))
     return image[:, top : height - top, left : width - left]
 
 
 def _scale(side: int, new: int, old: int, spec: PreprocessSpec) -> int:
-    """Return the length of a side where a side of `old` becomes `new`, the shorter of the two."""
+    """Return the new length of `side` when the shorter side is resized from `old` to `new`."""
     return max(new, new * side // old if spec.rounding == "down" else round(side * (new / old)))
 
 

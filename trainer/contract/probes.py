@@ -1,4 +1,4 @@
-"""Probes: pictures that travel with a bundle, and what they must give when it is loaded."""
+"""Probes: pictures that travel with a bundle, and the results they must give when it is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAME_BACK_END, OTHER_BACK_END = 1e-4, 2e-2  # largest logit difference, relative
 
 
 def synthesise_pictures(seed: int = 0) -> list[bytes]:
-    """Return 8 encoded pictures that show nobody: coloured waves with noise, odd sizes, JPEG and PNG, gray and RGB."""
+    """Return 8 encoded synthetic pictures: coloured waves with noise, odd sizes, JPEG and PNG, gray and RGB."""
     rng = np.random.default_rng(seed)
     pictures: list[bytes] = []
     for number in range(NUM_PROBES):
@@ -40,7 +40,7 @@ def synthesise_pictures(seed: int = 0) -> list[bytes]:
 
 
 def write_probes(folder: Path, pictures: list[bytes], images: Tensor, logits: Tensor) -> None:
-    """Write pictures as they are, images uint8[N, C, S, S] after geometry, and logits float32[N, K]."""
+    """Write encoded pictures, images uint8[N, C, S, S] after geometry, and logits float32[N, K]."""
     folder.mkdir(parents=True)
     for number, data in enumerate(pictures):
         (folder / f"{number:03d}.bin").write_bytes(data)
@@ -54,9 +54,9 @@ def read_probes(folder: Path) -> tuple[list[bytes], Tensor, Tensor]:
 
 
 def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec, decoding: int) -> None:
-    """Refuse when decode or geometry no longer give the recorded pixels.
+    """Raise if decoding or geometry no longer give the recorded pixels.
 
-    A picture that decodes otherwise since version `decoding`, the bundle's, is not compared; loading says so.
+    A picture whose decoding has changed since the bundle's version `decoding` is skipped with a warning.
 
     Raises:
         ShardError: A pixel differs by more than 1 of 255, or the mean by more than 0.01.
@@ -64,7 +64,7 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec, 
     shape = list(spec.shape)
     if not pictures or len(pictures) != len(expected) or list(expected.shape[1:]) != shape:
         raise ShardError(
-            f"the bundle has {len(pictures)} probes and says that they become {shape}, recorded are {len(expected)} of "
+            f"the bundle has {len(pictures)} probes that become {shape}, but {len(expected)} are recorded with shape "
             f"{list(expected.shape[1:])}; restore the bundle from a backup"
         )
     kept = [number for number, data in enumerate(pictures) if not is_changed(data, decoding)]
@@ -87,15 +87,15 @@ def check_images(pictures: list[bytes], expected: Tensor, spec: PreprocessSpec, 
 
 
 def check_logits(actual: Tensor, expected: Tensor, tolerance: float = SAME_BACK_END) -> None:
-    """Refuse when the model no longer gives the recorded logits.
+    """Raise if the model no longer gives the recorded logits.
 
     Raises:
-        ShardError: A logit differs by more than `tolerance` of the largest, or a label changes where the margin
-            between the two best exceeds that.
+    ShardError: A logit differs by more than `tolerance` of the largest, or a label changes although the two best
+        logits differ by more than that.
     """
     if actual.shape != expected.shape:
         raise ShardError(
-            f"the model gives logits of {list(actual.shape)} for the probes, recorded are {list(expected.shape)}; "
+            f"the model gives logits of {list(actual.shape)} for the probes, but {list(expected.shape)} are recorded; "
             "restore the bundle from a backup"
         )
     scale = max(float(expected.abs().max()), 1e-6)

@@ -1,7 +1,7 @@
-"""What a picture has, one label or any number of them, and all that follows from it.
+"""Tasks: pictures with one label each or with any number of labels, and everything that depends on this.
 
-`make_task` makes it of what a dataset and a bundle store. Arrays of labels are int64[N], the class of each sample,
-where there is one; where there is any number int64[N, K] of 0 and 1.
+`make_task` returns the task stored in a dataset or a bundle. Arrays of labels are int64[N], the class of each sample,
+for one label; int64[N, K] of 0 and 1 for any number.
 """
 
 from __future__ import annotations
@@ -27,99 +27,99 @@ Bools = npt.NDArray[np.bool_]
 Logits = npt.NDArray[np.float32]
 RuleName = Literal["argmax", "threshold", "each"]
 Thresholds = Mapping[int, float]
-"""By class number: from what probability on a class is given."""
+"""By class number: the probability from which a class is predicted."""
 ClassNumbers = npt.NDArray[Any] | list[tuple[int, ...]]
 
 THRESHOLD: Final = 0.5
-"""Least probability at which a class counts as there, where each is asked for and none other is given."""
+"""Default threshold of each class with several labels."""
 SEPARATOR: Final = ";"
-"""Between the labels of one picture, as in the lists that are packed."""
+"""Separator of the labels of one picture, as in the lists to pack."""
 
 
 class Task(ABC):
-    """How logits become probabilities and these a prediction, and how labels are kept, compared and named.
+    """Converts logits to probabilities and predictions, and stores, compares and names labels.
 
-    Both kinds of probabilities differ in their last bit: torch's are in the answers that bundles give, NumPy's in the
-    files of evaluations, and neither may change.
+    The two kinds of probabilities differ in their last bit: answers of bundles use torch's, files of evaluations
+    NumPy's, and neither may change.
     """
 
     name: ClassVar[StoredTask]
     rules: ClassVar[tuple[RuleName, ...]]
-    """By which a decision may decide; the first without thresholds, the last with some."""
+    """Decision rules of the task; the first applies without thresholds, the last with some."""
     is_exclusive: ClassVar[bool]
-    """Whether a picture is of one class alone, which is then the decision and may be the one that is looked for."""
+    """Whether each picture has exactly one class, so that there are decisions and a positive class."""
     facts: ClassVar[dict[str, str]]
-    """What the files of an evaluation say of the task."""
+    """The task in the files of an evaluation."""
 
     @abstractmethod
     def soften(self, calibrated: Tensor) -> Tensor:
-        """Return the probabilities float64[..., K] of calibrated logits float64[..., K]."""
+        """Return the probabilities float64[..., K] from calibrated logits float64[..., K]."""
 
     @abstractmethod
     def compute_probabilities(self, logits: Logits) -> Floats:
-        """Return the probabilities float64[N, K] of logits float32[N, K]."""
+        """Return the probabilities float64[N, K] from logits float32[N, K]."""
 
     @abstractmethod
     def predict(self, scores: npt.NDArray[np.floating], probabilities: Floats, thresholds: Thresholds, /) -> Ints:
         """Return the predicted labels of N samples.
 
         Args:
-            scores: [N, K], by which classes are ranked: logits, or the probabilities themselves.
+            scores: [N, K], to rank classes by: logits or probabilities.
             probabilities: float64[N, K].
-            thresholds: Those that are given.
+            thresholds: Explicit thresholds by class number.
         """
 
     def name_rule(self, thresholds: Thresholds) -> RuleName:
-        """Return the rule that is applied where these thresholds are given."""
+        """Return the rule that applies with these thresholds."""
         return self.rules[-1] if thresholds else self.rules[0]
 
     @abstractmethod
     def list_thresholds(self, thresholds: Thresholds, num_classes: int, /) -> Thresholds:
-        """Return all thresholds that are in force where these are given."""
+        """Return the thresholds that apply, including defaults."""
 
     @abstractmethod
     def flag(self, labels: Ints, num_classes: int, /) -> Bools:
-        """Return bool[N, K], the view by class: whether each sample has it."""
+        """Return bool[N, K], whether each sample has each class."""
 
     @abstractmethod
     def compare(self, labels: Ints, predicted: Ints) -> Bools:
-        """Return bool[N], whether all that was predicted of a sample is right."""
+        """Return bool[N], whether the whole prediction of a sample is correct."""
 
     @abstractmethod
     def log_losses(self, labels: Ints, logits: Logits) -> Floats:
-        """Return the log loss of each answer in nats, float64[N] or [N, K]; from logits, so never cut off."""
+        """Return the log loss of each answer in nats, float64[N] or [N, K]; computed from logits, so never clipped."""
 
     @abstractmethod
     def rate_truth(self, labels: Ints, logits: Logits) -> Floats:
-        """Return float64[N], the probability of each sample's class; of several, the geometric mean over answers."""
+        """Return float64[N], the probability of each sample's label; for several, the geometric mean over classes."""
 
     @abstractmethod
     def log_answers(self, logits: Tensor) -> Tensor:
-        """Return [n, Q, A] of logits [n, K], the logarithms of the probabilities of A answers to Q questions."""
+        """Return [n, Q, A] from logits [n, K]: log-probabilities of A answers to Q questions."""
 
     @abstractmethod
     def name_labels(self, labels: Ints, classes: Sequence[str]) -> list[str]:
-        """Return the labels of each sample as text; several are joined, none are empty."""
+        """Return the labels of each sample as text; several labels are joined, no label gives ""."""
 
     @abstractmethod
     def read_labels(self, names: Sequence[str], classes: Sequence[str]) -> Ints:
-        """Return the labels that `name_labels` named; raises ValueError for names that are no classes."""
+        """Return the labels from the texts of `name_labels`; raises ValueError for unknown classes."""
 
     @abstractmethod
     def gather(self, labels: Sequence[tuple[int, ...]], num_classes: int, /) -> Tensor:
-        """Return the labels of a batch as losses take them, of the class numbers that each sample has."""
+        """Return the labels of a batch in the form that losses take, from the class numbers of each sample."""
 
     @abstractmethod
     def read_index(self, read_column: Callable[[str], npt.NDArray[Any]]) -> ClassNumbers:
-        """Return the class number of each sample, or its class numbers, of columns of a dataset's index."""
+        """Return the class number or numbers of each sample, from columns of a dataset's index."""
 
     @abstractmethod
     def find_positive(self, classes: Sequence[str], /) -> str | None:
-        """Return the class that is positive where nothing names one; None where none is."""
+        """Return the default positive class; None if there is none."""
 
 
 class OneLabel(Task):
-    """A picture is of one of the classes."""
+    """Each picture has exactly one class."""
 
     name = "single-label"
     rules = ("argmax", "threshold")
@@ -127,18 +127,18 @@ class OneLabel(Task):
     facts: ClassVar[dict[str, str]] = {}
 
     def soften(self, calibrated: Tensor) -> Tensor:
-        """Softmax: they sum to 1."""
+        """Apply softmax: the probabilities sum to 1."""
         return torch.softmax(calibrated, dim=-1)
 
     def compute_probabilities(self, logits: Logits) -> Floats:
-        """Softmax: they sum to 1."""
+        """Apply softmax: the probabilities sum to 1."""
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         exponentials: Floats = np.exp(shifted, out=shifted)
         exponentials /= exponentials.sum(axis=1, keepdims=True)
         return exponentials
 
     def predict(self, scores: npt.NDArray[np.floating], probabilities: Floats, thresholds: Thresholds, /) -> Ints:
-        """Return int64[N], the class whose threshold is reached, else that with the highest score of the others.
+        """Return int64[N], the class whose threshold is reached, else the highest-scoring other class.
 
         The lower class number wins a tie.
 
@@ -155,11 +155,11 @@ class OneLabel(Task):
         return best
 
     def list_thresholds(self, thresholds: Thresholds, _: int, /) -> Thresholds:
-        """Return those that are given."""
+        """Return the given thresholds."""
         return thresholds
 
     def flag(self, labels: Ints, num_classes: int, /) -> Bools:
-        """Return one yes a sample."""
+        """Return a one-hot row for each sample."""
         flags: Bools = labels[:, None] == np.arange(num_classes)
         return flags
 
@@ -179,11 +179,11 @@ class OneLabel(Task):
         return self.compute_probabilities(logits)[np.arange(len(labels)), labels]
 
     def log_answers(self, logits: Tensor) -> Tensor:
-        """Return [n, 1, K]: the one question has a class as its answer."""
+        """Return [n, 1, K]: one question, whose answers are the classes."""
         return functional.log_softmax(logits, 1)[:, None]
 
     def name_labels(self, labels: Ints, classes: Sequence[str]) -> list[str]:
-        """Return the class name of each of int64[N]."""
+        """Return the class name of each label in int64[N]."""
         return [classes[label] for label in labels.tolist()]
 
     def read_labels(self, names: Sequence[str], classes: Sequence[str]) -> Ints:
@@ -203,12 +203,12 @@ class OneLabel(Task):
         return read_column("label")
 
     def find_positive(self, classes: Sequence[str], /) -> str | None:
-        """Return the second of two."""
+        """Return the second of two classes."""
         return default_positive(classes)
 
 
 class ManyLabels(Task):
-    """A picture is of any number of the classes: each of them is a question of its own."""
+    """Each picture has any number of classes; each class is a separate yes/no question."""
 
     name = "multi-label"
     rules = ("each",)
@@ -216,18 +216,18 @@ class ManyLabels(Task):
     facts: ClassVar[dict[str, str]] = {"task": "multi-label"}
 
     def soften(self, calibrated: Tensor) -> Tensor:
-        """Sigmoid of each."""
+        """Apply the sigmoid to each class."""
         return torch.sigmoid(calibrated)
 
     def compute_probabilities(self, logits: Logits) -> Floats:
-        """Sigmoid of each."""
+        """Apply the sigmoid to each class."""
         from scipy.special import expit  # late: it takes seconds, and most processes never evaluate
 
         probabilities: Floats = expit(logits.astype(np.float64))
         return probabilities
 
     def predict(self, _: npt.NDArray[np.floating], probabilities: Floats, thresholds: Thresholds, /) -> Ints:
-        """Return int64[N, K], 1 for every class whose own probability reaches its threshold; scores do not count.
+        """Return int64[N, K], 1 for every class whose own probability reaches its threshold; scores are ignored.
 
         >>> MANY_LABELS.predict(np.zeros((1, 3)), np.array([[0.5, 0.4, 0.4]]), {2: 0.3}).tolist()
         [[1, 0, 1]]
@@ -236,7 +236,7 @@ class ManyLabels(Task):
         return (probabilities >= np.array(list(in_force.values()))).astype(np.int64)
 
     def list_thresholds(self, thresholds: Thresholds, num_classes: int, /) -> Thresholds:
-        """Return one of each class, 0.5 where none is given."""
+        """Return one threshold for each class, 0.5 by default."""
         return {number: thresholds.get(number, THRESHOLD) for number in range(num_classes)}
 
     def flag(self, labels: Ints, _: int, /) -> Bools:
@@ -244,7 +244,7 @@ class ManyLabels(Task):
         return labels.astype(np.bool_)
 
     def compare(self, labels: Ints, predicted: Ints) -> Bools:
-        """Compare all answers."""
+        """Compare whole rows."""
         same: Bools = (labels == predicted).all(axis=1)
         return same
 
@@ -255,7 +255,7 @@ class ManyLabels(Task):
         return losses
 
     def rate_truth(self, labels: Ints, logits: Logits) -> Floats:
-        """Return the geometric mean of the probabilities of the right answers."""
+        """Return the geometric mean of the probabilities of the correct answers."""
         rates: Floats = np.exp(-self.log_losses(labels, logits).mean(axis=1))
         return rates
 
@@ -285,11 +285,11 @@ class ManyLabels(Task):
         return torch.zeros((len(labels), num_classes)).index_put((rows, columns), torch.tensor(1.0))
 
     def read_index(self, read_column: Callable[[str], npt.NDArray[Any]]) -> ClassNumbers:
-        """Return N tuples."""
+        """Return N tuples of class numbers."""
         return [tuple(labels.tolist()) for labels in read_column("labels")]
 
     def find_positive(self, _: Sequence[str], /) -> str | None:
-        """Return None: no class is looked for before the others."""
+        """Return None: no class is positive by default."""
         return None
 
 
@@ -298,13 +298,13 @@ MANY_LABELS: Final = ManyLabels()
 _TASKS: Final[dict[str, Task]] = {
     "single-label": ONE_LABEL,
     "multi-label": MANY_LABELS,
-    # Their pictures can be read and shown; what needs a label has refused them (`Dataset.require_labels`).
+    # Pictures without labels can be read and shown; `Dataset.require_labels` rejects them elsewhere.
     "unlabelled": ONE_LABEL,
 }
 
 
 def make_task(stored: StoredTask) -> Task:
-    """Return the task that a dataset's manifest or a bundle's page stores.
+    """Return the task stored in a dataset's manifest or a bundle.
 
     >>> make_task("multi-label").rules
     ('each',)

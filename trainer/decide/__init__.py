@@ -1,4 +1,4 @@
 """`python -m trainer.decide`: temperature, operating point, sets and Gaussians, fitted on validation.
 
-Imports `evaluate` and what lies below it.
+Imports `evaluate` and the rooms below it.
 """

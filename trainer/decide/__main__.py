@@ -1,6 +1,6 @@
-"""`python -m trainer.decide BUNDLE DATA[:val]`: how a bundle's logits become decisions, fitted on validation.
+"""`python -m trainer.decide BUNDLE DATA[:val]`: fit how a bundle's logits become decisions, on validation data.
 
-What is fitted is stored in the bundle and used by trainer.predict and the endpoint alike; what was there is replaced.
+The result is stored in the bundle, replacing an earlier one, and used by trainer.predict and the endpoint.
 
   trainer.decide runs/demo/bundle data/elpv-shards
   trainer.decide runs/demo/bundle data/elpv-shards --point 'recall>=0.98' --positive DEFECTIVE
@@ -13,10 +13,9 @@ What is fitted is stored in the bundle and used by trainer.predict and the endpo
   trainer.decide runs/demo/bundle --show
   trainer.decide runs/demo/bundle --reset
 
-Logits are divided by the temperature, then re-weighted to the class shares of the place of use; the operating point and
-the sets look at the probabilities that come out. Where a picture has any number of labels, each class has an operating
-point of its own: all of them, or that of --positive alone. A goal that cannot be reached ends with exit code 3 and
-changes nothing.
+Logits are divided by the temperature, then re-weighted to the class shares at deployment; the operating point and the
+sets use the resulting probabilities. With several labels per picture, each class has its own operating point: all of
+them, or only that of --positive. A goal that cannot be reached ends with exit code 3 and changes nothing.
 """
 
 from __future__ import annotations
@@ -86,64 +85,64 @@ def build_parser() -> CommandParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
-    parser.add_argument("data", nargs="?", help="folder of a dataset, and the part (default: val)")
+    parser.add_argument("data", nargs="?", help="folder of a dataset, and the split (default: val)")
     _add_wishes(parser)
     parser.add_argument("--out", help="write a copy of the bundle there (default: change the bundle itself)")
     workers = DecideOptions.default("workers")
-    parser.add_argument("--workers", type=int, help=f"threads that decode (default: {workers})")
+    parser.add_argument("--workers", type=int, help=f"decoding threads (default: {workers})")
     parser.add_argument("--json", action="store_true", help="print the decision as one JSON object")
     parser.add_argument("--show", action="store_true", help="print the stored decision and change nothing")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="count what the stored decision gives on DATA (default: its test part), change nothing",
+        help="evaluate the stored decision on DATA (default: its test split), change nothing",
     )
-    parser.add_argument("--reset", action="store_true", help="go back to the most probable class, by plain softmax")
+    parser.add_argument("--reset", action="store_true", help="return to the most probable class, by plain softmax")
     add_volume(parser)
     return parser
 
 
 def _add_wishes(parser: argparse.ArgumentParser) -> None:
-    """Add what a decision may have."""
+    """Add the options for fitting a decision."""
     default, choices = DecideOptions.default, DecideOptions.choices
     parser.add_argument(
         "--temperature",
         action=argparse.BooleanOptionalAction,
-        help="fit one number that makes probabilities as sure as they may be (default: --temperature)",
+        help="fit one number that calibrates the probabilities (default: --temperature)",
     )
     parser.add_argument(
         "--point",
         metavar="GOAL",
-        help="recall>=0.98, 'recall>=0.98 with 95 %%' (sure of it on new pictures), precision>=0.95,"
+        help="recall>=0.98, 'recall>=0.98 with 95 %%' (confidence on new pictures), precision>=0.95,"
         " max-f1, 'cost fn=5,fp=1', sens@spec=0.9 (default: most probable class; "
-        "of several labels a picture, each from 0.5 on)",
+        "with several labels, each class from 0.5 on)",
     )
     parser.add_argument(
-        "--positive", metavar="CLASS", help="the class that --point is about (default: what bundle or dataset say)"
+        "--positive", metavar="CLASS", help="the class for --point (default: that of the bundle or dataset)"
     )
     parser.add_argument(
         "--conformal",
         type=float,
         metavar="LEVEL",
-        help="sets that hold the true class so often: 0.9 (default: none)",
+        help="sets that hold the true class with this probability, such as 0.9 (default: none)",
     )
     parser.add_argument(
         "--conformal-score",
         choices=choices("conformal_score"),
-        help="lac: smallest sets on average; aps: larger ones where the model hesitates "
+        help="lac: smallest sets on average; aps: larger ones if the model is uncertain "
         f"(default: {default('conformal_score')})",
     )
     parser.add_argument(
         "--conformal-by",
         choices=choices("conformal_by"),
-        help="all: the true class is held so often on average; class: so often for the pictures of each class "
+        help="all: the level holds on average over all pictures; class: for the pictures of each class "
         f"(default: {default('conformal_by')})",
     )
     parser.add_argument(
         "--ood",
         type=float,
         metavar="KEPT",
-        help="score how far pictures are from training's; abstain beyond this share of them: 0.95 (default: none)",
+        help="score distance from training pictures; abstain beyond this share of them, such as 0.95 (default: none)",
     )
     parser.add_argument(
         "--ood-score",
@@ -154,21 +153,21 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ood-fit",
         choices=choices("ood_fit"),
-        help="pictures that the score compares with: train, or half of DATA's own part "
+        help="pictures that the score compares with: train, or half of DATA's own split "
         f"(default: {default('ood_fit')})",
     )
     parser.add_argument(
-        "--abstain-below", type=float, metavar="P", help="abstain where no class has this probability (default: never)"
+        "--abstain-below", type=float, metavar="P", help="abstain if no class has this probability (default: never)"
     )
     parser.add_argument(
         "--deploy-prior",
         metavar="CLASS=SHARE,...",
-        help="class shares where the model is used; classes not named share the rest (default: as in training)",
+        help="class shares at deployment; unnamed classes share the rest (default: as in training)",
     )
     parser.add_argument(
         "--train-prior",
         metavar="CLASS=SHARE,...",
-        help="class shares that the model learned; equal ones after stream.order=balanced (default: the train part's)",
+        help="class shares in training; equal ones after stream.order=balanced (default: the train split's)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a stored decision gives on a part that it was not fitted to."""
+"""Evaluate a stored decision on a split that it was not fitted to."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from trainer.evaluate.metrics.resampling import describe_few
 Mask = npt.NDArray[np.bool_]
 
 _SHOWN = 5
-"""Classes that are named, of more than a screen holds."""
+"""Maximum number of classes to list."""
 
 
 class Checked(BaseModel):
-    """Shares with 95 % intervals, at the class shares of use; None: the decision has no such thing, or no pictures.
+    """Shares with 95 % intervals, at deployment's class shares; None: not part of the decision, or no pictures.
 
-    right: labels that are true; right_where_sure: those of them where it does not abstain. covered: sets that hold the
-    true class, of all and of each class; empty: sets without a class. kept: pictures that are not out of distribution.
-    groups: What belongs together, counted by the intervals; None: they count pictures.
+    right: Correct labels; right_where_sure: correct labels among pictures without abstention. covered: sets that hold
+    the true class, overall and by class; empty: empty sets. kept: pictures that are not out of distribution.
+    groups: Name of the groups that intervals count; None: they count pictures.
     """
 
     part: str
@@ -49,10 +49,10 @@ class Checked(BaseModel):
 
 
 def check_decision(bundle: Bundle, seen: Seen) -> Checked:
-    """Return what the bundle's answers for a part come to; each answer is made as trainer.predict makes it.
+    """Evaluate the bundle's answers on a split; answers are computed as in trainer.predict.
 
     Raises:
-        ShardError: Other class shares in use, and the part lacks a class.
+        ShardError: Class shares at deployment differ, and the split lacks a class.
     """
     page, decision = bundle.page, bundle.page.decision
     answers = answer_part(bundle, seen)
@@ -96,7 +96,7 @@ def check_decision(bundle: Bundle, seen: Seen) -> Checked:
 
 
 def answer_part(bundle: Bundle, seen: Seen) -> list[Answer]:
-    """Return the answer for each picture of a part."""
+    """Return the answer for each picture of a split."""
     scores: list[float | None] = [None] * len(seen.labels)
     if bundle.detector is not None:
         scores = bundle.detector.score(torch.from_numpy(seen.features).to(bundle.device)).tolist()
@@ -113,18 +113,18 @@ def _mean_size(
 
 
 def note_check(decision: Decision, seen: Seen) -> list[str]:
-    """Return what is to be known of the numbers of a check."""
+    """Return notes about the numbers of a check."""
     few = describe_few(seen.units)
     if seen.part == "train":
-        return ["the weights were fitted to these pictures; the numbers flatter them", *few]
+        return ["the weights were fitted to these pictures, so the numbers are too good", *few]
     fitted = decision.fitted
     if fitted is not None and (fitted.dataset, fitted.part) == (seen.dataset, seen.part):
-        return ["the decision was fitted to these pictures; the numbers flatter it", *few]
+        return ["the decision was fitted to these pictures, so the numbers are too good", *few]
     return few
 
 
 def describe_check(checked: Checked, decision: Decision) -> list[str]:
-    """Return lines for people, as describe_decision does."""
+    """Return lines for display, like `describe_decision`."""
     lines = [f"label        true for {tell_share(checked.right)}"]
     if decision.point is not None:
         name = decision.point.positive
@@ -134,7 +134,7 @@ def describe_check(checked: Checked, decision: Decision) -> list[str]:
         )
     if decision.conformal is not None:
         lines.append(
-            f"set          holds the true class for {tell_share(checked.covered)} (promised "
+            f"set          holds the true class for {tell_share(checked.covered)} (level "
             f"{decision.conformal.level:g}), {checked.mean_size:.2f} classes on average, "
             f"empty for {tell_share(checked.empty)}"
         )
@@ -142,22 +142,22 @@ def describe_check(checked: Checked, decision: Decision) -> list[str]:
     if decision.ood is not None:
         lines.append(f"ood          near enough {tell_share(checked.kept)} (expected {decision.ood.kept:g})")
     sure = tell_share(checked.right_where_sure)
-    lines.append(f"abstains     for {tell_share(checked.abstains)}; where not, the label is true for {sure}")
+    lines.append(f"abstains     for {tell_share(checked.abstains)}; otherwise the label is true for {sure}")
     return [*lines, *describe_counted(checked.samples, checked.groups, checked.notes)]
 
 
 def _describe_classes(covered: dict[str, Interval | None]) -> list[str]:
-    """Return a line for each of the classes whose sets hold the true class least often."""
+    """Return a line for each of the classes with the lowest coverage."""
     known = sorted((share.value, name, share) for name, share in covered.items() if share is not None)
     return [f"             of {name} for {tell_share(share)}" for _, name, share in known[:_SHOWN]]
 
 
 def tell_share(share: Interval | None) -> str:
-    """Return a share with its interval and count; of no pictures it is open."""
+    """Return a share with its interval and count; "open" without pictures."""
     return "open" if share is None else f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of {share.count:,}"
 
 
 def describe_counted(samples: int, groups: int | None, notes: list[str]) -> list[str]:
-    """Return the last lines: groups, where they were counted, and notes."""
+    """Return the last lines: groups, if counted, and notes."""
     counted = f"counted      {samples:,} pictures in {groups or 0:,} groups (intervals are of groups)"
     return [*([] if groups is None else [counted]), *(f"note: {note}" for note in notes)]

@@ -1,4 +1,4 @@
-"""What a stored decision on each class for itself gives on a part that it was not fitted to."""
+"""Evaluate a stored decision with several labels on a split that it was not fitted to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class CheckedClass(BaseModel):
-    """Shares of the pictures of a class, of those that are given it, and of the others; None: there are none."""
+    """Shares of a class's pictures, of pictures predicted as it, and of the others; None: there are none."""
 
     recall: Interval | None
     precision: Interval | None
@@ -28,7 +28,7 @@ class CheckedClass(BaseModel):
 
 
 class CheckedEach(BaseModel):
-    """Shares with 95 % intervals. right: pictures whose labels are all right; kept, abstains: as in Checked."""
+    """Shares with 95 % intervals. right: pictures whose labels are all correct; kept, abstains: as in `Checked`."""
 
     part: str
     samples: int
@@ -41,7 +41,7 @@ class CheckedEach(BaseModel):
 
 
 def check_each(bundle: Bundle, seen: Seen) -> CheckedEach:
-    """Return what a decision on each class for itself gives on a part; raises what `Bundle.answer` does."""
+    """Evaluate a decision with several labels on a split; raises like `Bundle.answer`."""
     page, decision, units = bundle.page, bundle.page.decision, seen.units
     answers = answer_part(bundle, seen)
     there = np.array([[name in one.labels for name in page.classes] for one in answers])
@@ -76,7 +76,7 @@ def _share(hits: Mask, units: Units) -> Interval | None:
 
 
 def describe_check_each(checked: CheckedEach) -> list[str]:
-    """Return lines for people, as describe_decision does."""
+    """Return lines for display, like `describe_decision`."""
     lines = [f"labels       all right for {tell_share(checked.right)}"]
     for name, found in checked.classes.items():
         lines.append(

@@ -1,4 +1,4 @@
-"""A bundle's decision: fitted and stored, read, checked or taken back."""
+"""Fit, show, check or reset a bundle's decision."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from trainer.ranks.ranks import single_rank
 
 @dataclass(frozen=True)
 class BundleDecision:
-    """A bundle's folder, and its page with the decision that is stored in it now.
+    """A bundle's folder, and its metadata with the stored decision.
 
-    foreign: Of foreign pictures by kind, how many the `ood` that was fitted flags, and how many there are.
-    temperature: How that came out, where one was fitted. checked: What the decision gives on a split, where that was
-    asked for.
+    foreign: By kind of foreign picture, how many the fitted `ood` flags, and how many there are.
+    temperature: The temperature fit, if there was one. checked: Evaluation of the decision on a split, if requested.
     """
 
     folder: Path
@@ -39,11 +38,11 @@ class BundleDecision:
 
 
 def decide(options: DecideOptions) -> BundleDecision:
-    """Fit a bundle's decision and store it; or show, check or reset the one that it has.
+    """Fit a bundle's decision and store it; or show, check or reset the stored one.
 
     Raises:
-        UsageError: No bundle or dataset, or options that do not fit them.
-        ShardError: A damaged bundle or dataset, or a goal that cannot be reached; the bundle is unchanged then.
+        UsageError: The bundle or dataset does not exist, or options do not fit them.
+        ShardError: The bundle or dataset is damaged, or a goal cannot be reached; then the bundle is unchanged.
     """
     page = read_bundle_page(options.bundle)
     if options.out is not None and options.out.exists():
@@ -72,9 +71,9 @@ def _fit(options: DecideOptions, page: BundlePage) -> BundleDecision:
 
 
 def _check(options: DecideOptions, page: BundlePage) -> Checked | CheckedEach:
-    """Return what the stored decision gives on a part."""
+    """Evaluate the stored decision on a split."""
     if page.decision.fitted is None:
-        raise UsageError(f"{options.bundle} has no decision to check; fit one first, or ask trainer.evaluate")
+        raise UsageError(f"{options.bundle} has no decision to check; fit one first, or use trainer.evaluate")
     dataset, part, _ = _open_part(options, page, "test")
     viewer = _load(options, dataset)
     seen = see_part(viewer, part, with_features=viewer.bundle.detector is not None, with_groups=True)
@@ -82,8 +81,8 @@ def _check(options: DecideOptions, page: BundlePage) -> Checked | CheckedEach:
 
 
 def _open_part(options: DecideOptions, page: BundlePage, default: str) -> tuple[Dataset, str, list[str]]:
-    """Return the dataset, the name of a part that it has, and what its user must know of it."""
-    assert options.data is not None  # show and reset alone go without
+    """Return the dataset, the name of an existing split, and notes about it."""
+    assert options.data is not None  # only show and reset need no data
     location, part = name_split(options.data, default)
     dataset = open_dataset(location).require_labels()
     notes = check_dataset(page, dataset)

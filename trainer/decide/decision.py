@@ -1,4 +1,4 @@
-"""A decision for a bundle, fitted to what its model says of one part of a dataset."""
+"""Fit a bundle's decision to the outputs of its model on one split of a dataset."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Mask = npt.NDArray[np.bool_]
 _SHARES_APART = 0.1
 _PARTS = {
     "train": [
-        "fitted on train, the pictures that the weights were fitted to: probabilities will be too sure of new pictures "
+        "fitted on train, the pictures that the weights were fitted to: probabilities will be too high on new pictures "
         "and thresholds too strict; fit on val"
     ],
-    "test": ["fitted on test: what test says of this bundle from now on flatters it; fit on val"],
+    "test": ["fitted on test: later results on test will be too good for this bundle; fit on val"],
 }
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A decision; the detector of its `ood`, without the scores of probes; how the temperature came out."""
+    """A decision; the detector of its `ood`, without scores of probes; the temperature fit."""
 
     decision: Decision
     detector: Detector | None
@@ -48,22 +48,22 @@ class Decided:
 
 
 def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | None, notes: list[str]) -> Decided:
-    """Return the decision that is wished for.
+    """Fit the requested decision.
 
-    Where a second thing must not be fitted to the pictures of the first, they are divided in two by a hash of the
-    sample id: the temperature is fitted to one half and the conformal sets to the other, and so are Gaussians and their
-    threshold when there is no reference. The operating point is fitted to all: of two classes a temperature does not
-    change the order that it depends on, and of more it hardly does.
+    If two things must not be fitted to the same pictures, these are divided in two by a hash of the sample id: the
+    temperature is fitted to one half and the conformal sets to the other; likewise Gaussians and their threshold
+    without a reference. The operating point is fitted to all pictures: a temperature does not change the order of two
+    classes, on which it depends, and hardly that of more.
 
     Args:
-        wish: What the decision shall have.
+        wish: The requested parts of the decision.
         classes: K names.
-        seen: The part that it is fitted to.
-        reference: What the Gaussians are fitted to; None: a half of `seen`.
-        notes: What its user must know already; the decision has them and those of the fit.
+        seen: Model outputs on the split it is fitted to.
+        reference: Model outputs that the Gaussians are fitted to; None: half of `seen`.
+        notes: Notes so far; the decision has these and those of the fit.
 
     Raises:
-        ShardError: Too few pictures, a class without any that matters, or a goal that cannot be reached.
+        ShardError: There are too few pictures, a needed class has none, or a goal cannot be reached.
     """
     _require_numbers(seen)
     first = is_in_first_half(seen.ids)
@@ -93,7 +93,7 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
 def _choose_label(
     wish: Wish, classes: list[str], seen: Seen, temperature: float | None, rows: Mask, notes: list[str]
 ) -> dict[str, Any]:
-    """Return how one label is chosen, fields of Decision; sets are fitted to `rows`, notes are added."""
+    """Return the fields of Decision for one label; sets are fitted to `rows`, notes are added."""
     calibrated = calibrate(torch.from_numpy(seen.logits), temperature, wish.priors)
     probabilities = seen.task.soften(calibrated).numpy()
     notes += _compare_shares(wish.priors, classes, seen, temperature)
@@ -115,16 +115,16 @@ def _fit_sets(
 
 
 def note_sets(sets: ConformalSets, seen: Seen) -> list[str]:
-    """Return what the promise of sets does not say."""
+    """Return notes about the limits of the sets' guarantee."""
     on_average = "on average over pictures like those of"
-    promise = f"the set's promise holds {on_average} {seen.part}, not for each class or group of them"
+    promise = f"the sets' guarantee holds {on_average} {seen.part}, not for each class or group"
     if sets.class_samples is not None:
-        promise = f"the set's promise holds for each class, {on_average} {seen.part}, not for each group of them"
-    notes = [f"{promise}, and not for pictures from elsewhere"]
+        promise = f"the sets' guarantee holds for each class, {on_average} {seen.part}, not for each group"
+    notes = [f"{promise}, and not for pictures from other sources"]
     if seen.units.by == "group":
         notes.append(
-            f"what the sets cover elsewhere varies more than is said, as if fewer pictures were fitted: those of "
-            f"{seen.part} come in {seen.units.number:,} groups, whose pictures are alike"
+            f"coverage on new pictures varies more than stated, as if fitted to fewer pictures: those of "
+            f"{seen.part} come in {seen.units.number:,} groups of similar pictures"
         )
     return notes
 
@@ -132,7 +132,7 @@ def note_sets(sets: ConformalSets, seen: Seen) -> list[str]:
 def _choose_labels(
     wish: Wish, classes: list[str], seen: Seen, temperature: float | None, _: Mask, notes: list[str]
 ) -> dict[str, Any]:
-    """Return how any number of labels is chosen, fields of Decision; notes are added."""
+    """Return the fields of Decision for several labels; notes are added."""
     shares = seen.task.soften(calibrate(torch.from_numpy(seen.logits), temperature, None))
     points = fit_points(wish, classes, seen, shares.numpy(), notes)
     if wish.point is not None:
@@ -152,7 +152,7 @@ def _require_numbers(seen: Seen) -> None:
 
 
 def _compare_shares(priors: PriorShift | None, classes: list[str], seen: Seen, temperature: float | None) -> list[str]:
-    """Return a note where the model plainly learned other class shares than the prior shift takes for granted."""
+    """Return a note if the model clearly learned other class shares than the prior shift assumes."""
     if priors is None:
         return []
     plain = seen.task.soften(calibrate(torch.from_numpy(seen.logits), temperature, None)).numpy()
@@ -161,13 +161,13 @@ def _compare_shares(priors: PriorShift | None, classes: list[str], seen: Seen, t
     if abs(given[worst] - there[worst]) <= _SHARES_APART or not np.abs(there - priors.train).max() <= _SHARES_APART:
         return []
     return [
-        f"the model gives {classes[worst]} {given[worst]:.2f} on average where its share is {there[worst]:.2f}: it "
-        "seems to have learned other class shares than train has, as balanced training does; --train-prior tells them"
+        f"the model gives {classes[worst]} {given[worst]:.2f} on average, but its share is {there[worst]:.2f}: it "
+        "seems to have learned other class shares than those of train, as in balanced training; set --train-prior"
     ]
 
 
 def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:
-    """Return bool[N], by the sha256 of each sample id: about half of them, the same whatever else is asked.
+    """Return bool[N], by the sha256 of each sample id: about half of them, independent of other options.
 
     >>> int(is_in_first_half(np.arange(10_000)).sum())
     5058
@@ -177,21 +177,21 @@ def is_in_first_half(ids: npt.NDArray[np.int64]) -> Mask:
 
 def _fit_temperature(seen: Seen, rows: Mask, notes: list[str]) -> TemperatureFit:
     if not rows.any():
-        raise ShardError(f"{seen.part} has {len(rows)} pictures, too few to divide in two; fit on a larger part")
+        raise ShardError(f"{seen.part} has {len(rows)} pictures, too few to divide in two; fit on a larger split")
     found = _WAYS[seen.task.name].fit_temperature(seen.logits[rows], seen.labels[rows])
     if found.temperature is None:
         notes.append(
-            f"every one of {int(rows.sum())} pictures of {seen.part} is told rightly, which leaves the temperature "
-            "open; probabilities stay as they are"
+            f"every one of {int(rows.sum())} pictures of {seen.part} is predicted correctly, so the temperature is "
+            "undetermined; probabilities are unchanged"
         )
     return found
 
 
 def weigh_classes(priors: PriorShift | None, classes: list[str], seen: Seen) -> Floats | None:
-    """Return float64[K], by how much each class is more frequent in use than in the part; None: as frequent.
+    """Return float64[K], ratio of each class's share at deployment to its share in the split; None: equal.
 
     Raises:
-        ShardError: The part lacks a class.
+        ShardError: The split lacks a class.
     """
     if priors is None:
         return None
@@ -199,8 +199,8 @@ def weigh_classes(priors: PriorShift | None, classes: list[str], seen: Seen) -> 
     missing = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
     if missing:
         raise ShardError(
-            f"{seen.part} has no pictures of {', '.join(missing)}, so nothing is known of what they will give at other "
-            "class shares; fit on a part with all classes"
+            f"{seen.part} has no pictures of {', '.join(missing)}, so the effect of other class shares "
+            "is unknown; fit on a split with all classes"
         )
     ratios: Floats = np.array(priors.deploy) * len(seen.labels) / counts
     return ratios
@@ -226,20 +226,20 @@ def _note_point(rule: PointRule, seen: Seen) -> list[str]:
     notes = []
     if rule.goal != "recall":
         notes.append(
-            "the threshold was chosen on the pictures that its numbers were counted on, which flatters them a little; "
-            "--check on test tells what they are worth"
+            "the threshold was chosen on the same pictures as its numbers, which are therefore slightly too good; "
+            "use --check on test for unbiased numbers"
         )
     elif rule.confidence is None and rule.value < 1:
         notes.append(
-            f"recall {rule.value:g} is reached on the pictures that the threshold was chosen on; on new ones about "
-            f"half of such thresholds fall short of it: --point 'recall>={rule.value:g} with 95 %' goes by the lower "
+            f"recall {rule.value:g} is reached on the pictures used to choose the threshold; on new ones about "
+            f"half of such thresholds fall short of it; --point 'recall>={rule.value:g} with 95 %' uses the lower "
             "bound"
         )
     return [*notes, *describe_few(seen.units)]
 
 
 def _fit_ood(wish: Wish, kept: float, seen: Seen, reference: Seen | None, first: Mask) -> tuple[OodRule, Detector]:
-    """Return the rule, its file still to be written, and the detector: of several labels a picture, one Gaussian."""
+    """Return the rule, whose file is not yet written, and the detector; one Gaussian with several labels."""
     source = seen if reference is None else reference
     fit = first if reference is None else np.ones(len(source.labels), dtype=np.bool_)
     judge = ~first if reference is None else np.ones(len(seen.labels), dtype=np.bool_)
@@ -262,7 +262,7 @@ def _fit_ood(wish: Wish, kept: float, seen: Seen, reference: Seen | None, first:
 
 @dataclass(frozen=True)
 class _Way:
-    """What each task has of its own; divide: int64[N], around which Gaussian a sample's features lie."""
+    """The task-specific functions; divide: returns int64[N], the Gaussian of each sample."""
 
     choose: Callable[[Wish, list[str], Seen, float | None, Mask, list[str]], dict[str, Any]]
     fit_temperature: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], TemperatureFit]

@@ -1,4 +1,4 @@
-"""Operating points where each class is a question of its own."""
+"""Operating points with several labels, one per class."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Floats = npt.NDArray[np.float64]
 def fit_points(
     wish: Wish, classes: list[str], seen: Seen, probabilities: Floats, notes: list[str]
 ) -> list[OperatingPoint] | None:
-    """Return what is wished for, for one class or for each that some pictures have and some have not.
+    """Return the requested operating points, for one class or for each class that some pictures have and others lack.
 
     Args:
-        wish: What the decision shall have.
+        wish: The requested parts of the decision.
         classes: K names.
         seen: N pictures with labels int64[N, K] of 0 and 1.
-        probabilities: float64[N, K], of each class for itself.
-        notes: Those of the fit are added.
+        probabilities: float64[N, K], one per class.
+        notes: Notes of the fit are appended.
 
     Raises:
-        ShardError: A goal that cannot be reached, or no class that has both kinds of pictures.
+        ShardError: A goal cannot be reached, or no class has both kinds of pictures.
     """
     if wish.point is None:
         return None
@@ -36,12 +36,12 @@ def fit_points(
     bare = [name for name, count in counts.items() if count in (0, len(seen.labels))]
     if len(bare) == len(wanted):
         raise ShardError(
-            f"{seen.part} has no pictures of {', '.join(bare)}, or no others, among {len(seen.labels)}; an operating "
-            "point needs pictures of a class and others"
+            f"{seen.part} has no pictures with {', '.join(bare)}, or none without, of {len(seen.labels)}; an operating "
+            "point needs pictures of both kinds"
         )
     if bare:
         notes.append(
-            f"{', '.join(bare)}: {seen.part} has no pictures of it, or no others, so its threshold stays as it is"
+            f"{', '.join(bare)}: {seen.part} has no pictures with it, or none without, so its threshold is unchanged"
         )
     points = []
     for name in wanted:

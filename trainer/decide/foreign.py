@@ -1,7 +1,7 @@
-"""Pictures that are none of a model's own, a fixed set by kinds: how many of them does a score flag?
+"""A fixed set of foreign pictures by kind, to count how many of them an out-of-distribution score flags.
 
-Noise and flat pictures are made; photographs are windows of the two that scikit-learn brings (a temple, a flower); the
-inverted, turned and dark ones are the model's own pictures, changed. Nothing is downloaded, and the set is the same on
+Noise and flat pictures are generated; photographs are windows of the two in scikit-learn (a temple, a flower);
+inverted, rotated and dark ones are the model's own pictures, changed. Nothing is downloaded, and the set is the same on
 every machine.
 """
 
@@ -23,18 +23,18 @@ from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import apply_geometry
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8[H, W, 3], as the decoder gives them."""
+"""uint8[H, W, 3], as returned by the decoder."""
 
 EACH: Final = 30
-"""Pictures of a kind."""
+"""Number of pictures per kind."""
 _SIDE: Final = 300
 _SEED: Final = 0
 _DARK: Final = 0.3
-"""What is left of the brightness of a dark picture."""
+"""Brightness factor of dark pictures."""
 
 
 def make_foreign(own: Sequence[Pixels]) -> dict[str, list[Pixels]]:
-    """Return the pictures by kind: EACH of a kind, of those that are made from `own` as many as there are."""
+    """Return the pictures by kind: EACH per kind, or for kinds made from `own`, as many as there are."""
     changes: dict[str, Callable[[Pixels], Pixels]] = {
         "inverted": lambda pixels: 255 - pixels,
         "turned": lambda pixels: np.ascontiguousarray(np.rot90(pixels)),
@@ -79,9 +79,9 @@ def _cut_photographs() -> Iterable[Pixels]:
 
 
 def count_flagged(bundle: Bundle, split: Split) -> dict[str, tuple[int, int]]:
-    """Return by kind how many foreign pictures a bundle's `ood` flags, and how many there are.
+    """Return the number of flagged and of all foreign pictures, by kind.
 
-    split: What the inverted, turned and dark ones are made from, its first pictures.
+    split: Its first pictures are used for the inverted, rotated and dark ones.
     """
     spec, rule = bundle.page.preprocess, bundle.page.decision.ood
     assert rule is not None
@@ -94,6 +94,6 @@ def count_flagged(bundle: Bundle, split: Split) -> dict[str, tuple[int, int]]:
     counts = {}
     for kind, pictures in make_foreign(own).items():
         scores = bundle.compute_batch(torch.stack([apply_geometry(pixels, spec) for pixels in pictures]))[1]
-        assert scores is not None  # it has a rule
+        assert scores is not None  # set because there is a rule
         counts[kind] = int((scores > rule.threshold).sum()), len(pictures)
     return counts

@@ -1,4 +1,4 @@
-"""What says how far features are: Gaussians with one covariance, or what lies outside main directions."""
+"""Fit detectors of distant features: Gaussians with one covariance, or the residual outside main directions."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from shards.errors import ShardError
 from trainer.contract.decision.ood import Detector
 
 _LEAST_SHRINKAGE = 1e-4
-"""Features that are never active in the fit have no variance of their own; this keeps the matrix invertible."""
+"""Added variance that keeps the matrix invertible if features are never active in the fit."""
 _LEAST_VARIANCE = 1e-12
-_SAME = "the features of these pictures do not vary; the model tells nothing apart"
+_SAME = "the features of these pictures do not vary; the model does not distinguish them"
 
 
 _HELD = 0.98
-"""Share of the variance that the directions hold outside of which residuals lie: measured, tests/bench/results."""
+"""Share of the variance that the main directions hold; chosen by measurement, see tests/bench/results."""
 
 
 def fit_residual(points: npt.NDArray[np.float32]) -> Detector:
-    """Return what measures how much of a point lies outside the main directions of points float32[N, D].
+    """Return a detector for the component outside the main directions of points float32[N, D].
 
     Raises:
-        ShardError: Fewer than two points or features, or points that are all the same.
+        ShardError: There are fewer than two points or features, or all points are equal.
     """
     if min(points.shape) < 2:
-        raise ShardError(f"{len(points)} pictures of {points.shape[1]} features have no directions; fit on more")
+        raise ShardError(f"{len(points)} pictures of {points.shape[1]} features have no main directions; fit on more")
     exact = points.astype(np.float64)
     centre = exact.mean(axis=0)
     variances, directions = eigh(np.cov(exact - centre, rowvar=False))
@@ -42,10 +42,10 @@ def fit_residual(points: npt.NDArray[np.float32]) -> Detector:
 
 
 def fit_gaussians(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Detector:
-    """Return the Gaussians of points float32[N, D] in classes int64[N]; classes without a point have none.
+    """Return a detector with a Gaussian per class of points float32[N, D] in classes int64[N] that has points.
 
     Raises:
-        ShardError: Not more points than classes, or points that are all the same.
+        ShardError: There are not more points than classes, or all points are equal.
 
     Source: Lee et al. 2018, eq. 1; shrinkage of Ledoit and Wolf 2004 (A Well-Conditioned Estimator for
     Large-Dimensional Covariance Matrices).
@@ -53,7 +53,7 @@ def fit_gaussians(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
     present, of = np.unique(labels, return_inverse=True)
     if len(points) <= len(present):
         raise ShardError(
-            f"{len(points)} pictures of {len(present)} classes do not give a covariance; fit on a larger part"
+            f"{len(points)} pictures of {len(present)} classes do not determine a covariance; fit on a larger split"
         )
     exact = points.astype(np.float64)
     means = np.stack([exact[of == number].mean(axis=0) for number in range(len(present))])

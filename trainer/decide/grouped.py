@@ -1,4 +1,4 @@
-"""95 % intervals where pictures belong together: whole groups (patients, modules) are drawn anew, not pictures."""
+"""95 % intervals for grouped pictures: whole groups (patients, modules) are resampled, not pictures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _DRAWS = 100_000_000
 
 
 def bound_by_group(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, units: Units) -> Interval | None:
-    """Return the interval of the share that `part` is of `whole`; None where there are no pictures.
+    """Return the interval of the share of `part` in `whole`; None without pictures.
 
-    Where the resamples do not bound it (all give the same value, or many lack a class), it is the exact interval of as
-    many proportions as groups have pictures of `whole`, which is wide.
+    If the resamples do not bound it (all give the same value, or many lack a class), it is the exact interval for as
+    many independent pictures as there are groups with pictures of `whole`, which is wide.
 
     Args:
         part: bool[N], pictures of `whole` that are hits.
         whole: bool[N], pictures that count.
         labels: int64[N].
-        weights: float64[K], > 0, by how much each class is more frequent where the model is used; None: as frequent.
-        units: What is drawn anew.
+        weights: float64[K], > 0, ratio of each class's share at deployment to its share here; None: equal.
+        units: The units of resampling.
 
     Source: Field and Welsh 2007 (cluster bootstrap, percentile).
     """
@@ -48,11 +48,10 @@ def bound_by_group(part: Mask, whole: Mask, labels: Ints, weights: Floats | None
 
 
 def bound_low_by_group(part: Mask, whole: Mask, units: Units, tail: float) -> float:
-    """Return below what the share that `part` is of `whole` lies with probability `tail` alone.
+    """Return the lower bound of the share of `part` in `whole`, which is below it only with probability `tail`.
 
-    By the bootstrap of whole groups, but no higher than the exact bound of as many hits as there are groups: where
-    nearly every picture is a hit resamples hardly differ, and it is groups that are independent. Masks as of
-    `bound_by_group`.
+    It is the bootstrap bound over whole groups, but at most the exact bound for as many hits as groups: if nearly every
+    picture is a hit, resamples hardly differ, and only groups are independent. Masks as in `bound_by_group`.
     """
     numbers, of = np.unique(units.of[whole], return_inverse=True)
     most = float(beta.ppf(tail, len(numbers), 1))
@@ -62,7 +61,7 @@ def bound_low_by_group(part: Mask, whole: Mask, units: Units, tail: float) -> fl
 
 
 def _draw_shares(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, units: Units) -> Floats:
-    """Return float64[resamples], the share in each; NaN where it lacks a class or every picture of `whole`."""
+    """Return float64[resamples], the share in each; NaN if it lacks a class or all pictures of `whole`."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     there = labels[order][starts]
@@ -73,8 +72,8 @@ def _draw_shares(part: Mask, whole: Mask, labels: Ints, weights: Floats | None, 
         hits, counted, totals = (
             np.add.reduceat(times * mask[order], starts, axis=1) for mask in (part, whole, np.ones(len(labels)))
         )
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is not defined is NaN
-            if weights is not None:  # each class keeps its share in use, however often it was drawn
+        with np.errstate(divide="ignore", invalid="ignore"):  # undefined values are NaN
+            if weights is not None:  # each class keeps its share at deployment, however often it was drawn
                 hits, counted = hits / totals * mass, counted / totals * mass
             shares.append(hits.sum(axis=1) / counted.sum(axis=1))
     return np.concatenate(shares)

@@ -1,4 +1,4 @@
-"""What `trainer.decide` takes."""
+"""Options of `trainer.decide`."""
 
 from __future__ import annotations
 
@@ -22,56 +22,57 @@ _COMPANIONS = (
     ("ood_score", "ood", "--ood 0.95"),
     ("train_prior", "deploy_prior", "--deploy-prior CLASS=SHARE"),
 )
-"""An option that was given, the one that it needs, and how to write that."""
+"""An option, the option it requires, and how to write that."""
 _ALONE = {"show": set[str](), "reset": {"out"}, "check": {"data", "workers"}}
-"""What does no fitting, and what else it takes."""
+"""Actions that fit nothing, and the options they allow."""
 
 
 class DecideOptions(Options):
-    """What a decision shall have, where it is fitted and stored; or, in place of that, `show`, `check` or `reset`.
+    """The requested decision, where to fit and store it; or `show`, `check` or `reset` instead.
 
     Raises:
-        UsageError: Options that contradict one another, or a value that is none.
+        UsageError: Options contradict each other, or a value is invalid.
     """
 
     bundle: Path
     """Folder of the bundle."""
     data: Location | None = None
-    """The dataset, and the split: data/elpv-shards:val; without a name val, for `check` test."""
+    """The dataset, and the split: data/elpv-shards:val; default val, for `check` test."""
     temperature: bool = True
-    """Fit one number that makes probabilities as sure as they may be."""
+    """Fit a temperature that calibrates the probabilities."""
     point: str | None = None
     """Goal of the operating point, as `parse_rule` reads it; None: the most probable class, or each from 0.5 on."""
     positive: str | None = None
-    """The class that `point` is about; None: what bundle or dataset say."""
+    """The class for `point`; None: that of the bundle or dataset."""
     conformal: float | None = None
-    """Share of pictures whose set holds the true class, in (0, 1)."""
+    """Probability that the conformal set holds the true class, in (0, 1)."""
     conformal_score: Kind = "lac"
-    """lac: smallest sets on average; aps: larger ones where the model hesitates."""
+    """lac: smallest sets on average; aps: larger ones if the model is uncertain."""
     conformal_by: Literal["all", "class"] = "all"
-    """all: the promise holds on average over all pictures. class: for the pictures of each class; sets are larger."""
+    """all: the level holds on average over all pictures. class: for the pictures of each class; sets are larger."""
     ood: float | None = None
-    """Share of pictures that are near enough to training's, in (0, 1); the others are abstained from."""
+    """Share of pictures that count as in distribution, in (0, 1); the model abstains from the others."""
     ood_score: Literal["residual", "mahalanobis"] = "residual"
-    """residual: what lies outside the main directions of features. mahalanobis: the distance to the nearest class."""
+    """residual: the component outside the main directions of features. mahalanobis: the distance to the nearest
+    class."""
     ood_fit: Literal["train", "same"] = "train"
     """Pictures that the score compares with: train's, or half of those of `data`."""
     abstain_below: float | None = None
-    """Abstain where no class has this probability, in (0, 1)."""
+    """Abstain if no class has this probability, in (0, 1)."""
     deploy_prior: str | None = None
-    """Class shares where the model is used, CLASS=SHARE,...; classes not named share the rest."""
+    """Class shares at deployment, CLASS=SHARE,...; unnamed classes share the rest."""
     train_prior: str | None = None
-    """Class shares that the model learned, likewise; None: those of train."""
+    """Class shares in training, CLASS=SHARE,...; None: those of train."""
     out: Path | None = None
     """Folder for a copy of the bundle; None: the bundle itself is changed."""
     workers: int = 2
-    """Threads that decode."""
+    """Decoding threads."""
     show: bool = False
-    """Read the stored decision and change nothing."""
+    """Show the stored decision and change nothing."""
     check: bool = False
-    """Count what the stored decision gives on `data`, and change nothing."""
+    """Evaluate the stored decision on `data`, and change nothing."""
     reset: bool = False
-    """Go back to the most probable class, by plain softmax."""
+    """Return to the most probable class, by plain softmax."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -79,14 +80,14 @@ class DecideOptions(Options):
         given -= {"bundle", *(name for name in _ALONE if not getattr(self, name))}
         does = next((name for name in _ALONE if name in given), None)
         if does is not None and (other := next(iter(sorted(given - {does} - _ALONE[does])), None)):
-            raise UsageError(f"--{does} goes without {_spell(other)}; leave one of the two out")
+            raise UsageError(f"--{does} cannot be combined with {_spell(other)}; remove one of the two")
         if does in ("show", "reset"):
             return self
         if self.data is None:
-            raise UsageError("name the dataset and its part, such as data/elpv-shards:val")
+            raise UsageError("name the dataset and its split, such as data/elpv-shards:val")
         for name, needed, spelt in _COMPANIONS:
             if name in given and needed not in given:
-                raise UsageError(f"{_spell(name)} says nothing alone; give {spelt} with it")
+                raise UsageError(f"{_spell(name)} has no effect alone; add {spelt}")
         if self.point is not None:
             parse_rule(self.point)
         for name in _SHARES:

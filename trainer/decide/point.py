@@ -1,4 +1,4 @@
-"""An operating point and what it gives."""
+"""Fit and evaluate an operating point."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def fit_point(
     ratios: Floats | None,
     units: Units,
 ) -> OperatingPoint:
-    """Return the operating point that `rule` asks for.
+    """Return the operating point for a rule.
 
     Args:
-        rule: What is asked.
+        rule: The rule.
         classes: K names.
-        positive: Number of the class that matters; there are pictures of it and of others.
+        positive: Number of the class of interest; there are pictures of it and of others.
         probabilities: float64[N, K], calibrated.
         labels: int64[N].
-        ratios: float64[K], share of each class where the model is used over its share here; None: the same shares.
-        units: What the intervals count: pictures, or groups of them.
+        ratios: float64[K], share of each class at deployment divided by its share here; None: equal shares.
+        units: The units that intervals count: pictures, or groups.
 
     Raises:
-        ShardError: No threshold reaches it.
+        ShardError: No threshold satisfies the rule.
     """
     scores = probabilities[:, positive]
     weights = np.ones(len(labels)) if ratios is None else ratios[labels]
@@ -71,14 +71,14 @@ def measure_point(
     ratios: Floats | None,
     units: Units,
 ) -> tuple[Interval | None, Interval | None, Interval | None]:
-    """Return recall, precision and specificity of bool[N], which pictures are decided positive; None: without pictures.
+    """Return recall, precision and specificity of decisions bool[N]; None if there are no pictures.
 
     Args:
         flagged: bool[N].
         labels: int64[N].
-        positive: Number of the class that matters.
+        positive: Number of the class of interest.
         num_classes: K.
-        ratios, units: As for fit_point.
+        ratios, units: See `fit_point`.
     """
     if units.by == "group":
         true = labels == positive

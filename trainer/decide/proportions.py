@@ -1,4 +1,4 @@
-"""95 % intervals of what an operating point gives."""
+"""95 % intervals for the results of an operating point."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DRAWS = 4000
 
 
 def bound_share(hits: int, count: int) -> Interval:
-    """Return the exact interval of a proportion, `hits` of `count` independent ones.
+    """Return the exact interval of a proportion, `hits` of `count` independent pictures.
 
-    For recall at a threshold that was put on the score of one of the positive pictures, the lower end stays exact: the
-    share of positives above the k-th highest of n scores is distributed as Beta(k, n - k + 1), whose quantile it is.
+    For recall at a threshold equal to the score of a positive picture, the lower end is still exact: the share of
+    positives above the k-th highest of n scores is distributed as Beta(k, n - k + 1), whose quantile it is.
 
     Source: Clopper and Pearson 1934.
     """
@@ -27,13 +27,13 @@ def bound_share(hits: int, count: int) -> Interval:
 
 
 def bound_precision(flagged: Counts, totals: Counts, weights: Floats, positive: int) -> Interval | None:
-    """Return the interval of the share of class `positive` among what is flagged; None where nothing is.
+    """Return the interval of the share of class `positive` among flagged pictures; None if there are none.
 
     Args:
         flagged: int64[K], flagged pictures of each class.
         totals: int64[K], pictures of each class, > 0.
-        weights: float64[K], > 0, by how much each class is more frequent where the model is used.
-        positive: Number of a class.
+        weights: float64[K], > 0, ratio of each class's share at deployment to its share here.
+        positive: Number of the positive class.
     """
     if not flagged.any():
         return None
@@ -46,12 +46,12 @@ def bound_precision(flagged: Counts, totals: Counts, weights: Floats, positive: 
 
 
 def bound_rate(hits: Counts, totals: Counts, weights: Floats | None) -> Interval | None:
-    """Return the interval of the share of pictures that are hits, over classes; None where there are no pictures.
+    """Return the interval of the share of pictures that are hits, over classes; None without pictures.
 
     Args:
         hits: int64[K], hits of each class.
-        totals: int64[K], pictures of each class; those of a class that does not count are 0.
-        weights: As for bound_precision; None: as frequent as here.
+        totals: int64[K], pictures of each class; 0 for classes that do not count.
+        weights: As in `bound_precision`; None: equal shares.
     """
     if not totals.any():
         return None
@@ -64,9 +64,9 @@ def bound_rate(hits: Counts, totals: Counts, weights: Floats | None) -> Interval
 
 
 def _draw_rates(hits: Counts, totals: Counts) -> Floats:
-    """Return float64[draws, K], what the rate of each class may be.
+    """Return float64[draws, K], plausible rates of each class.
 
-    Source: Beta(k + 1/2, n - k + 1/2), as the interval of Jeffreys has it (Brown, Cai, DasGupta 2001, Interval
+    Source: Beta(k + 1/2, n - k + 1/2), as in the Jeffreys interval (Brown, Cai, DasGupta 2001, Interval
     Estimation for a Binomial Proportion).
     """
     return np.random.default_rng(0).beta(hits + 0.5, totals - hits + 0.5, (_DRAWS, len(totals)))

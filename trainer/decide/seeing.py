@@ -1,4 +1,4 @@
-"""What a bundle's model says of one part of a dataset, features included, in one pass."""
+"""Run a bundle's model on one split of a dataset, with features, in one pass."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from trainer.evaluate.rows import evaluate_split
 from trainer.ranks.ranks import Ranks
 
 REFERENCE_SAMPLES = 20_000
-"""Pictures of train that give class means and covariance, about; more change little and take their time."""
+"""Approximate number of pictures of train for class means and covariance; more change little but take longer."""
 
 
 class _WithFeatures(nn.Module):
-    """Gives logits and, behind them, what entered the head: float32[B, K + D]."""
+    """Returns logits followed by the head's input: float32[B, K + D]."""
 
     def __init__(self, model: Classifier, tap: FeatureTap) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _WithFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class Viewer:
-    """A bundle's model that is shown parts of a dataset of its classes; workers: threads that decode."""
+    """A bundle's model with a dataset of its classes; workers: decoding threads."""
 
     bundle: Bundle
     dataset: Dataset
@@ -51,23 +51,23 @@ class Viewer:
 def see_part(
     viewer: Viewer, part: str, with_features: bool, most: int | None = None, with_groups: bool = False
 ) -> Seen:
-    """Return what the model says of a part.
+    """Return the model's outputs for a split.
 
     Args:
-        viewer: Who looks.
-        part: Which part.
-        with_features: Keep what enters the head; otherwise features are float32[N, 0].
-        with_groups: Read which pictures belong together.
-        most: Stop after the shard that makes so many pictures; None: all.
+        viewer: The model and dataset.
+        part: Name of the split.
+        with_features: Keep the head's input; otherwise features are float32[N, 0].
+        with_groups: Read the groups of pictures.
+        most: Stop after the shard that reaches this number of pictures; None: all.
 
     Raises:
-        UsageError: No such part.
+        UsageError: The split does not exist.
     """
     bundle, split = viewer.bundle, viewer.dataset.split(part)
     if most is not None:
         split = take_shards(split, most)
     tap = FeatureTap(bundle.model)
-    # Rows need no more of a model than a call.
+    # Evaluation only calls the model.
     model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
     progress = Progress(f"reading {part}", split.num_samples)
     try:
@@ -91,6 +91,6 @@ def _read_groups(split: Split, ids: npt.NDArray[np.int64]) -> pa.Array:
 
 
 def take_shards(split: Split, most: int) -> Split:
-    """Return the first shards of a split that hold `most` samples, or all; any shard is a fair mix of its classes."""
+    """Return the first shards of a split with `most` samples, or all; every shard is a random mix of classes."""
     enough = int(np.searchsorted(np.cumsum(split.counts), most)) + 1
     return replace(split, table=split.table.slice(0, enough))

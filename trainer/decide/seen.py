@@ -1,4 +1,4 @@
-"""What a model says of one part of a dataset: what a decision is fitted to, and judged by."""
+"""A model's outputs on one split of a dataset, to fit or check a decision."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of one part: ids int64[N], labels, logits float32[N, K], features float32[N, D] or [N, 0].
+    """A model's outputs on one split: ids int64[N], labels, logits float32[N, K], features float32[N, D] or [N, 0].
 
-    labels: As of the task.
-    groups: Of each picture, empty where it has none; None where nobody asked.
+    labels: In the task's form.
+    groups: Group of each picture, empty if it has none; None if not read.
     """
 
     task: Task
@@ -35,5 +35,5 @@ class Seen:
 
     @cached_property
     def units(self) -> Units:
-        """What intervals count: groups where any two pictures share one, pictures otherwise."""
+        """The units that intervals count: groups if any two pictures share one, else pictures."""
         return find_units(len(self.labels), self.groups)

@@ -1,4 +1,4 @@
-"""A threshold whose recall new pictures reach with a confidence, not only those that it was chosen on."""
+"""Choose a threshold whose recall also holds on new pictures, with a given confidence."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ Floats = npt.NDArray[np.float64]
 def choose_sure_threshold(
     rule: PointRule, scores: Floats, is_positive: npt.NDArray[np.bool_], positive: str, units: Units
 ) -> float:
-    """Return the highest threshold whose recall reaches the rule's with its confidence, by the one-sided lower bound.
+    """Return the highest threshold whose recall has a one-sided lower bound, at the rule's confidence, of the rule's
+    value.
 
-    Of pictures the bound is exact: where a threshold is the k-th highest of the scores of n positive pictures, its
-    recall on new ones is distributed as Beta(k, n - k + 1). Of groups it is that of the bootstrap by whole groups.
+    For pictures the bound is exact: if a threshold is the k-th highest of n positive scores, its recall on new pictures
+    is distributed as Beta(k, n - k + 1). For groups it is a bootstrap bound over whole groups.
 
     Args:
-        rule: Asks for a recall with a confidence.
+        rule: A rule with a recall and a confidence.
         scores: float64[N], probabilities of the positive class.
-        is_positive: bool[N]; some are.
-        positive: Its name.
-        units: What is independent: pictures, or groups of them.
+        is_positive: bool[N]; at least one is True.
+        positive: Name of the positive class.
+        units: The independent units: pictures, or groups.
 
     Raises:
-        ShardError: No threshold is sure of it; the message has how many pictures would be.
+        ShardError: No threshold reaches it; the message has the number of pictures needed.
 
     Source: Clopper and Pearson 1934 (the lower end); Wilks 1941 (Determination of Sample Sizes for Setting Tolerance
     Limits).
@@ -50,7 +51,7 @@ def choose_sure_threshold(
         hits = int(found.sum())
         return float(beta.ppf(tail, hits, number - hits + 1))
 
-    # The bound only grows as the threshold falls.
+    # The bound increases as the threshold falls.
     place = bisect_left(thresholds, rule.value, key=bound)
     if place < len(thresholds):
         return float(thresholds[place])
@@ -60,6 +61,6 @@ def choose_sure_threshold(
         counted += f" in {len(np.unique(units.of[is_positive])):,} groups"
     raise ShardError(
         f"{counted} are too few to be {rule.confidence:.4g} sure of a recall of {rule.value:g}: even "
-        f"where all of them are found the lower bound is {bound(float(thresholds[-1])):.4f}, and {enough:,} "
-        "independent ones are needed; ask for less, or fit on more pictures"
+        f"if all of them are found the lower bound is {bound(float(thresholds[-1])):.4f}, and {enough:,} "
+        "independent ones are needed; lower the value, or fit on more pictures"
     )

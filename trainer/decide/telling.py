@@ -1,4 +1,4 @@
-"""A stored decision in words."""
+"""Describe a stored decision in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from trainer.contract.decision.operating_point import NEVER, Interval, Operating
 from trainer.contract.task import THRESHOLD
 
 _SHOWN = 5
-"""Classes whose coverage is said, those with the fewest pictures."""
+"""Number of classes whose coverage is listed: those with the fewest pictures."""
 
 
 def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
-    """Return lines for people, the name of each thing in the first 13 characters.
+    """Return lines for display, with names in the first 13 characters.
 
     >>> describe_decision(Decision(), ["a", "b"])
     ['decision     the most probable class']
@@ -29,7 +29,7 @@ def describe_decision(decision: Decision, classes: list[str]) -> list[str]:
             f"like these stay below; fitted on {ood.samples:,} pictures of {ood.fitted_on}"
         )
     if decision.abstain_below is not None:
-        lines.append(f"abstains     where no class has probability {decision.abstain_below:g}")
+        lines.append(f"abstains     if no class has probability {decision.abstain_below:g}")
     if decision.fitted is not None:
         fitted = decision.fitted
         groups = "" if fitted.groups is None else f" in {fitted.groups:,} groups (intervals are of groups)"
@@ -53,9 +53,9 @@ def _describe_probabilities(decision: Decision, classes: list[str]) -> list[str]
 def _describe_points(points: list[OperatingPoint], classes: list[str]) -> list[str]:
     lines = [line for point in points for line in _describe_point(point)]
     if not points:
-        return [f"decision     every class from its own probability {THRESHOLD:g} on"]
+        return [f"decision     every class whose own probability is at least {THRESHOLD:g}"]
     if len(points) < len(classes):
-        lines.append(f"decision     every other class from its own probability {THRESHOLD:g} on")
+        lines.append(f"decision     every other class whose own probability is at least {THRESHOLD:g}")
     return lines
 
 
@@ -88,12 +88,12 @@ def _describe_sets(sets: ConformalSets, classes: list[str], has_priors: bool) ->
         lines += [_describe_coverage(sets.level, count, f"of {name} ") for count, name in counts[:_SHOWN]]
         rest = counts[_SHOWN:]
         return lines + ([f"             {len(rest):,} other classes have more pictures"] if rest else [])
-    # At other class shares the law is another: the promise holds on average, and how far one fit is off is not said.
+    # With other class shares the distribution differs: the guarantee holds on average, and no range is stated.
     return lines if has_priors else [*lines, _describe_coverage(sets.level, sets.samples, "")]
 
 
 def _describe_coverage(level: float, samples: int, of_class: str) -> str:
-    """Return how uncertain the promise is.
+    """Return the range of coverage in words.
 
     >>> _describe_coverage(0.9, 137, "").strip()
     'of new pictures 0.852 to 0.949 in 95 of 100 fits to 137 pictures like this one'

@@ -1,4 +1,4 @@
-"""The temperature under which a classifier's probabilities are most likely."""
+"""Fit the temperature that maximises the likelihood of a classifier's probabilities."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scipy.special import expit, logsumexp, softmax
 from shards.errors import ShardError
 
 _WIDEST = 1e3
-"""How far from the spread of the logits a temperature is looked for, as a factor in both directions."""
+"""Search range of the temperature, as a factor of the logits' deviation in both directions."""
 
 
 @dataclass(frozen=True)
 class TemperatureFit:
-    """temperature: None where every picture is told rightly, so that none is best; log losses in nats."""
+    """temperature: None if every picture is predicted correctly, so that none is best; log losses in nats."""
 
     temperature: float | None
     log_loss_before: float
@@ -26,10 +26,10 @@ class TemperatureFit:
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> TemperatureFit:
-    """Return the temperature of the least log loss of logits float32[N, K] against labels int64[N].
+    """Return the temperature with the smallest log loss of logits float32[N, K] against labels int64[N].
 
     Raises:
-        ShardError: The logits say nothing of the labels, so that only equal probabilities for all classes are right.
+        ShardError: The logits carry no information about the labels, so that equal probabilities are best.
 
     Source: Guo et al. 2017 (On Calibration of Modern Neural Networks, section 4.2).
     """
@@ -44,7 +44,7 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
 
 
 def fit_temperature_each(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> TemperatureFit:
-    """Return the same of sigmoids, each class for itself, against labels int64[N, K] of 0 and 1; raises the same."""
+    """Like `fit_temperature`, for sigmoids of each class against labels int64[N, K] of 0 and 1."""
     wide = logits.astype(np.float64)
     own = (wide * labels).mean()
 
@@ -59,13 +59,13 @@ def _fit(
 ) -> TemperatureFit:
     """Return the temperature where the slope of the log loss, a function of 1 / T, has its root.
 
-    The loss is convex in 1 / T, so there is one at most.
+    The loss is convex in 1 / T, so there is at most one.
     """
     spread = float(np.sqrt((logits**2).mean()))
     if not spread > 0 or slope(low := 1 / (spread * _WIDEST)) >= 0:
         raise ShardError(
-            f"the logits say nothing of the labels of these {len(logits)} pictures, no temperature is too high; train "
-            "the model, see that its classes are the dataset's, or give --no-temperature"
+            f"the logits carry no information about the labels of these {len(logits)} pictures; train "
+            "the model, check that its classes are the dataset's, or use --no-temperature"
         )
     high = _WIDEST / spread
     before = log_loss(1.0)
@@ -76,5 +76,5 @@ def _fit(
 
 
 def compute_log_loss(logits: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> float:
-    """Return the mean log loss, nats, of logits float64[N, K] whose entries of the true classes are own float64[N]."""
+    """Return the mean log loss, nats, of logits float64[N, K] with true classes' entries own float64[N]."""
     return float((logsumexp(logits, axis=1) - own).mean())

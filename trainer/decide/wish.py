@@ -1,4 +1,4 @@
-"""What a decision shall have, once the options of `trainer.decide` meet a bundle and a dataset."""
+"""The requested decision, from the options of `trainer.decide`, a bundle and a dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trainer.decide.options import DecideOptions
 
 @dataclass(frozen=True)
 class Wish:
-    """What a decision shall have.
+    """The requested parts of a decision.
 
-    positive: Class of `point`. level, score: Of conformal sets; by_class: they hold
-    the true class so often for each class. kept: Share of pictures like the part's that are not
-    out of distribution by ood_score; needs_train: these are compared with train's. priors: Class shares in
-    training and in use.
+    positive: Class of `point`. level, score: Of conformal sets; by_class: the level holds for each class. kept: Share
+    of pictures like the split's that count as in distribution by ood_score; needs_train: compare with pictures of
+    train.
+    priors: Class shares in training and at deployment.
     """
 
     temperature: bool = True
@@ -39,10 +39,10 @@ class Wish:
 
 
 def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wish:
-    """Return what the options of `trainer.decide` wish for.
+    """Return the decision requested by the options of `trainer.decide`.
 
     Raises:
-        UsageError: They do not fit the classes, or class shares in training are not known.
+        UsageError: The options do not fit the classes, or class shares in training are unknown.
     """
     classes = page.classes
     positive = options.positive
@@ -53,7 +53,7 @@ def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wis
         raise UsageError(f"--positive {options.positive} {find_misfit(options.positive, classes)}")
     needs_train = options.ood is not None and options.ood_fit != "same"
     if needs_train and "train" not in dataset.manifest.splits:
-        raise UsageError("--ood compares with the train part, and the dataset has none; give --ood-fit same")
+        raise UsageError("--ood compares with the train split, but the dataset has none; use --ood-fit same")
     return Wish(
         temperature=options.temperature,
         point=None if options.point is None else parse_rule(options.point),
@@ -70,45 +70,45 @@ def read_wish(options: DecideOptions, page: BundlePage, dataset: Dataset) -> Wis
 
 
 def _refuse_misfit(options: DecideOptions, page: BundlePage, positive: str | None) -> None:
-    """Refuse what has no meaning for the number of labels that a bundle gives a picture."""
+    """Raise for options that do not apply to the bundle's number of labels per picture."""
     if page.task == "single-label":
         if options.point is not None and positive is None:
             raise UsageError(
-                "--point is about one class, and this bundle names none; give --positive with it, one of "
+                "--point needs a class, and this bundle has no positive one; add --positive, one of "
                 f"{', '.join(page.classes)}"
             )
         return
     for name in ("conformal", "abstain_below", "deploy_prior"):
         if getattr(options, name) is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} is for pictures of one label each, and this bundle gives any number; what "
-                "there is for those: --temperature, --point, --ood"
+                f"--{name.replace('_', '-')} is for one label per picture, but this bundle gives any number; "
+                "use --temperature, --point or --ood"
             )
 
 
 def check_dataset(page: BundlePage, dataset: Dataset) -> list[str]:
-    """Return what the user of a decision must know of the dataset that it is fitted to.
+    """Return notes about the dataset that a decision is fitted to.
 
     Raises:
-        UsageError: It has other classes than the bundle, or another number of labels a picture.
+        UsageError: The dataset has other classes than the bundle, or another number of labels per picture.
     """
     if page.task != dataset.manifest.task:
         raise UsageError(
-            f"the bundle is {page.task}, the dataset {dataset.manifest.task}; their labels do not compare, so nothing "
-            "was decided; take a dataset of the bundle's kind"
+            f"the bundle is {page.task}, but the dataset is {dataset.manifest.task}; labels cannot be compared, so no "
+            "decision was fitted; use a dataset of the bundle's kind"
         )
     if page.classes != dataset.classes:
         raise UsageError(
-            f"the bundle knows the classes {', '.join(page.classes)}, the dataset has {', '.join(dataset.classes)}; "
-            "labels would not mean the same, so nothing was decided"
+            f"the bundle has the classes {', '.join(page.classes)}, but the dataset has {', '.join(dataset.classes)}; "
+            "labels would differ in meaning, so nothing was decided"
         )
     if page.dataset is None or page.dataset == dataset.fingerprint():
         return []
-    return ["the dataset is not the one that the bundle was trained on; it should be of the place of use"]
+    return ["the dataset is not the one that the bundle was trained on; it should come from the place of deployment"]
 
 
 def _read_priors(options: DecideOptions, classes: list[str], dataset: Dataset) -> PriorShift | None:
-    """Return class shares in use, and in training: those of the train part where none are given."""
+    """Return class shares at deployment and in training (default: those of the train split)."""
     if options.deploy_prior is None:
         return None
     if options.train_prior is not None:
@@ -118,7 +118,7 @@ def _read_priors(options: DecideOptions, classes: list[str], dataset: Dataset) -
         counts = split.class_counts if split else [0] * len(classes)
         if min(counts) == 0:
             raise UsageError(
-                "the dataset's train part does not have all classes, so their shares in training are not known; "
+                "the dataset's train split does not have all classes, so their shares in training are unknown; "
                 "give --train-prior CLASS=SHARE,..."
             )
         train = [count / sum(counts) for count in counts]

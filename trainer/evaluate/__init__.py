@@ -1,4 +1,4 @@
-"""`python -m trainer.evaluate`: a row a sample, metrics with intervals, figures.
+"""`python -m trainer.evaluate`: one row per sample, metrics with intervals, figures.
 
-Imports `record` and what lies below it; `loop`, `predict` and `decide` import it.
+Imports `record` and the rooms below it; `loop`, `predict` and `decide` import it.
 """

@@ -1,10 +1,10 @@
 """`python -m trainer.evaluate BUNDLE DATA[:SPLIT]`: metrics, predictions and figures of a bundle on labelled pictures.
 
-DATA is a packed dataset, or a folder, an archive or a list as `shards pack` takes them. Classes are those of the
-bundle, by name; any may be missing. Without a SPLIT, test is evaluated, or the only one there is. Pictures that
-cannot be read are counted, and named in unreadable.csv.
+DATA is a packed dataset, or a folder, an archive or a list as `shards pack` takes them. Classes are matched to those of
+the bundle by name; any may be missing. Without SPLIT, the split test is evaluated, or the only one. Unreadable pictures
+are counted, and listed in unreadable.csv.
 
-`python -m trainer.evaluate --rows predictions.parquet --threshold 0.3`: the same anew from saved rows, without a model.
+`python -m trainer.evaluate --rows predictions.parquet --threshold 0.3`: the same from saved rows, without a model.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _describe(result: dict[str, Any]) -> str:
 
     numbers = [describe_headline(result), f"log loss {result['log_loss']:.4f}"]
     lines = [f"{result['part']}: {', '.join(numbers)} on {result['samples']:,} pictures"]
-    lines += [f"        (95 % intervals in brackets, by {result['interval']['by']})"]
+    lines += [f"        (95 % intervals in brackets, resampled by {result['interval']['by']})"]
     told = filter(None, (describe_baseline(result), describe_of_positive(result)))
     lines += [f"        {line}" for line in told]
     lines += [f"        {told}" for told in list_lines(result, "--positive CLASS names another")]
@@ -60,7 +60,7 @@ def _describe(result: dict[str, Any]) -> str:
 
 
 def _describe_unreadable(result: dict[str, Any]) -> str:
-    """Return how many pictures are in none of the figures, and what they might change; nothing where all were read."""
+    """Return the number of unreadable pictures and their possible effect on the metrics; "" if there are none."""
     from trainer.contract.metrics import find_right
 
     lost = result.get("unreadable")
@@ -69,7 +69,7 @@ def _describe_unreadable(result: dict[str, Any]) -> str:
     first, right = lost["first"][0], find_right(result)
     worst = result[right.key] * result["samples"] / lost["of"]
     return (
-        f"{lost['pictures']:,} of {lost['of']:,} pictures could not be read and are in none of the figures (as wrong "
+        f"{lost['pictures']:,} of {lost['of']:,} pictures could not be read and are left out of all metrics (as wrong "
         f"answers: {right.name} {worst:.4f}); unreadable.csv names them, first {first['path']}: {first['reason']}"
     )
 
@@ -94,35 +94,33 @@ def build_parser() -> CommandParser:
     ranks, workers = EvaluateOptions.default("num_ranks"), EvaluateOptions.default("workers")
     parser.add_argument("bundle", nargs="?", help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("data", nargs="?", help=f"packed dataset, or {describe(PACKED_KINDS)}; one split is DATA:test")
-    parser.add_argument("--rows", help="predictions.parquet of an evaluation, in place of bundle and data")
-    parser.add_argument("--out", help="folder for the files; evaluations/PART, or one beside --rows")
+    parser.add_argument("--rows", help="predictions.parquet of an evaluation, instead of bundle and data")
+    parser.add_argument("--out", help="output folder (default: evaluations/SPLIT, or one beside --rows)")
     parser.add_argument(
         "--positive",
         metavar="CLASS",
-        help="class that is looked for (default: what bundle or dataset say; else of two the second)",
+        help="positive class (default: that of the bundle or dataset, else the second of two)",
     )
     parser.add_argument(
-        "--threshold", type=float, help="predict the positive class where its probability is at least this"
+        "--threshold", type=float, help="predict the positive class if its probability is at least this"
     )
     parser.add_argument(
         "--by",
         action="extend",
         type=_split,
         metavar="COLUMN",
-        help="metrics by group, width, height, mode, bytes, or a column of --columns; again or with commas for more",
+        help="metrics by group, width, height, mode, bytes, or a column of --columns; repeat or use commas for more",
     )
     parser.add_argument(
-        "--columns", help="CSV or Parquet with sample_id or path and more about the samples; group counts"
+        "--columns", help="CSV or Parquet with sample_id or path and more columns; `group` sets the groups"
     )
-    group = parser.add_argument_group("pictures", "how those that are not packed are read")
+    group = parser.add_argument_group("pictures", "how unpacked pictures are read")
     add_layout_argument(group)
     add_names_argument(group)
-    group.add_argument("--group-regex", metavar="RE", help="what belongs together by path, such as '(person\\d+)'")
+    group.add_argument("--group-regex", metavar="RE", help="groups by path, such as '(person\\d+)'")
     add_list_arguments(parser, "--list-columns")
-    parser.add_argument(
-        "--num-ranks", type=int, help=f"processes that evaluate together; the numbers are the same ({ranks})"
-    )
-    parser.add_argument("--workers", type=int, help=f"threads per process that decode ({workers})")
+    parser.add_argument("--num-ranks", type=int, help=f"number of processes; does not change the results ({ranks})")
+    parser.add_argument("--workers", type=int, help=f"decoding threads per process ({workers})")
     parser.add_argument("--json", action="store_true", help="print metrics.json")
     add_volume(parser)
     return parser

@@ -1,4 +1,4 @@
-"""An evaluation in words: what each row says, and the result in a line."""
+"""An evaluation in words: labels and predictions of rows, and a one-line result."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from trainer.evaluate.rows import Rows
 
 
 def name_answers(rows: Rows, classes: list[str]) -> tuple[list[str], list[str]]:
-    """Return for each row its labels and those that the model gives; several are joined, none are empty."""
+    """Return the true and the predicted labels of each row as text; several are joined, none give ""."""
     return rows.task.name_labels(rows.labels, classes), rows.task.name_labels(rows.predicted, classes)
 
 
 def describe_headline(metrics: dict[str, Any]) -> str:
-    """Return the numbers by which a result is told first, the 95 % interval of each that has one behind it.
+    """Return the headline metrics, each followed by its 95 % interval if it has one.
 
     >>> describe_headline({"subset_accuracy": 0.5, "map": 0.75, "intervals": {"map": [0.7, 0.8]}})
     'mAP 0.7500 [0.7000, 0.8000], all labels right 0.5000'
@@ -25,7 +25,7 @@ def describe_headline(metrics: dict[str, Any]) -> str:
 
 
 def describe_of_positive(metrics: dict[str, Any]) -> str | None:
-    """Return the numbers that another positive class would change, with that class; None where no class is positive.
+    """Return the metrics that depend on the positive class, with its name; None if no class is positive.
 
     >>> describe_of_positive({"accuracy": 0.5, "sensitivity": 0.75, "positive": "BAD", "per_class": {"BAD": {}}})
     'sensitivity (BAD) 0.7500'

@@ -1,4 +1,4 @@
-"""What a result is held against: the answer that needs no model, and the classes that are taken for each other."""
+"""What to compare a result with: the baseline without a model, and the classes that are confused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_PAIRS = 10
 
 @dataclass(frozen=True)
 class Baseline:
-    """key: metric that it is a value of; answer: who has it, to go on with "would have"."""
+    """key: name of the metric; answer: what gives this value, to be followed by "would have"."""
 
     key: str
     value: float
@@ -26,7 +26,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Confused:
-    """Pictures of the class `missed` that were given the class `given` instead; share: of those of `missed`."""
+    """Pictures of the class `missed` that were given the class `given` instead; share: fraction of `missed`."""
 
     missed: str
     given: str
@@ -37,16 +37,16 @@ class Confused:
 def find_baseline(
     counts: Mapping[str, int], samples: int, task: str, shown: Mapping[str, str] | None = None
 ) -> Baseline | None:
-    """Return what the headline metric is without a model; None without pictures.
+    """Return the headline metric's value without a model; None without pictures.
 
-    Of one label a picture, it is the accuracy of always answering the most frequent class. Of several, it is the mean
-    average precision of a random ranking: the mean share of the classes that some pictures have.
+    With one label per picture, it is the accuracy of always answering the most frequent class. With several, it is the
+    mean average precision of a random ranking: the mean share of the classes that occur.
 
     Args:
-        counts: Pictures of each class.
-        samples: Pictures in all.
+        counts: Number of pictures of each class.
+        samples: Total number of pictures.
         task: `single-label` or `multi-label`.
-        shown: What classes are called, by name.
+        shown: Display names by class name.
 
     >>> find_baseline({"BAD": 279, "GOOD": 377}, 656, "single-label")
     Baseline(key='accuracy', value=0.5746951219512195, answer='always answering GOOD')
@@ -64,18 +64,18 @@ def find_baseline(
 
 
 def read_baseline(metrics: Mapping[str, Any], shown: Mapping[str, str] | None = None) -> Baseline | None:
-    """Return the baseline of what metrics.json holds, by its own counts; None without pictures."""
+    """Return the baseline from the class counts in metrics.json; None without pictures."""
     counts = {name: row["support"] for name, row in metrics["per_class"].items()}
     return find_baseline(counts, metrics["samples"], find_right(metrics).task, shown)
 
 
 def describe_baseline(metrics: Mapping[str, Any], shown: Mapping[str, str] | None = None) -> str | None:
-    """Return the baseline in words, and whether the result is surely better; None without pictures.
+    """Return the baseline in words, and whether the result is significantly better; None without pictures.
 
     >>> of_bad = {"BAD": {"support": 3}, "GOOD": {"support": 7}}
     >>> metrics = {"accuracy": 0.8, "samples": 10, "intervals": {"accuracy": [0.6, 1.0]}, "per_class": of_bad}
     >>> describe_baseline(metrics)
-    'always answering GOOD would have accuracy 0.7000, which lies in the interval: the model may have learnt no more'
+    'always answering GOOD would have accuracy 0.7000, which lies in the interval: the model may be no better'
     """
     baseline = read_baseline(metrics, shown)
     if baseline is None or baseline.key not in metrics:
@@ -86,20 +86,20 @@ def describe_baseline(metrics: Mapping[str, Any], shown: Mapping[str, str] | Non
     if low > baseline.value:
         return told
     if high < baseline.value:
-        return f"{told}, which is better: the model is worse than none"
-    return f"{told}, which lies in the interval: the model may have learnt no more"
+        return f"{told}, which is better: the model is worse than no model"
+    return f"{told}, which lies in the interval: the model may be no better"
 
 
 def list_confused(metrics: Mapping[str, Any], rows: Rows, classes: list[str]) -> list[Confused]:
-    """Return the pairs of classes that were most often confused, by the number of pictures, at most `MOST_PAIRS`.
+    """Return the pairs of classes that were confused most often, by number of pictures, at most `MOST_PAIRS`.
 
-    Where pictures have several labels, one class of the picture was not given, and another one was in its place.
+    With several labels, a pair counts if one class was missed and the other was predicted instead.
     """
     if rows.task.is_exclusive:
         table = np.array(metrics["confusion"])
     else:
         missed, extra = rows.labels > rows.predicted, rows.labels < rows.predicted
-        table = missed.T.astype(np.float32) @ extra.astype(np.float32)  # of integers NumPy multiplies slowly
+        table = missed.T.astype(np.float32) @ extra.astype(np.float32)  # NumPy multiplies integers slowly
     wrong = table * (1 - np.eye(len(table), dtype=table.dtype))
     support = [row["support"] for row in metrics["per_class"].values()]
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]

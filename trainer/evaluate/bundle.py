@@ -1,4 +1,4 @@
-"""A bundle evaluated on one split of a dataset: rows, metrics and files."""
+"""Evaluate a bundle on one split of a dataset: rows, metrics and files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def evaluate_on_rank(
 
 
 def _ignore(_done: int) -> None:
-    """Rank 0 speaks for all."""
+    """Only rank 0 reports progress."""
 
 
 def evaluate_bundle(
@@ -43,13 +43,13 @@ def evaluate_bundle(
     judging: Judging | None = None,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> tuple[Rows, dict[str, Any]]:
-    """Evaluate a bundle on one split of a dataset, write the files, return rows and metrics; every rank calls it.
+    """Evaluate a bundle on one split of a dataset, write the files, and return rows and metrics; every rank calls it.
 
-    A part named train is the one that the weights were fitted to; the result says so. Where `judging` names no positive
-    class, the bundle's counts, else the dataset's. advance: as `evaluate_split`.
+    If the split is train, to which the weights were fitted, the result has a warning. If `judging` names no positive
+    class, it is the bundle's, else the dataset's. advance: see `evaluate_split`.
 
     Raises:
-        UsageError: As `match_dataset`.
+        UsageError: Like `match_dataset`.
     """
     match = match_dataset(bundle.page, dataset, part)
     split = dataset.split(part)
@@ -59,7 +59,7 @@ def evaluate_bundle(
     predictions = gather_predictions(rows, split, bundle.page.classes, bundle.page.display_names)
     facts: dict[str, Any] = {"part": part, "bundle": bundle.page.fingerprint(), "dataset": dataset.fingerprint()}
     if part == "train" and facts["dataset"] == bundle.page.dataset:
-        facts["warning"] = "these are the pictures that the weights were fitted to; the numbers flatter them"
+        facts["warning"] = "the weights were fitted to these pictures, so the numbers are too good"
     if match.notes:
         facts["source_notes"] = match.notes
     stored = take_first(bundle=bundle.page.positive, dataset=match.find(dataset.manifest.positive))

@@ -1,4 +1,4 @@
-"""A bundle evaluated on a split of a dataset or on pictures that are not packed, or rows that were saved anew."""
+"""Evaluate a bundle on a split of a dataset or on unpacked pictures, or evaluate saved rows again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVALUATIONS = Path("evaluations")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What metrics.json holds, and the folder that has it beside rows and figures."""
+    """The content of metrics.json, and the folder with metrics, rows and figures."""
 
     metrics: dict[str, Any]
     folder: Path
@@ -38,8 +38,8 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
     """Evaluate a bundle on pictures with labels, or saved rows without a model, and write the files.
 
     Raises:
-        UsageError: No bundle, dataset, split or rows, or options that do not fit them.
-        ShardError: A damaged bundle or dataset.
+        UsageError: The bundle, dataset, split or rows do not exist, or options do not fit them.
+        ShardError: The bundle or dataset is damaged.
     """
     columns = read_columns(options.columns) if options.columns else None
     judging = Judging(options.positive, options.threshold, options.by, columns)
@@ -52,7 +52,7 @@ def evaluate(options: EvaluateOptions) -> Evaluated:
 
 def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging: Judging) -> Evaluated:
     location, named = name_split(data, default="")
-    page = read_bundle_page(bundle)  # the most common mistakes, before processes start
+    page = read_bundle_page(bundle)  # check for the most common mistakes before processes start
     reading = _read_reading(options)
     if not is_packed(location):
         judging.with_stored(take_first(bundle=page.positive)).check(make_task(page.task), page.classes)
@@ -64,7 +64,7 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
         return Evaluated(run_processes(evaluate_labelled, task, options.num_ranks), out)
     dataset = open_dataset(location).require_labels()
     if option := reading.name_given():
-        raise UsageError(f"{option} says how pictures are read, and {location} is a packed dataset; drop the option")
+        raise UsageError(f"{option} is only for unpacked pictures, but {location} is a packed dataset; remove it")
     part = choose_split(shorten(location), list(dataset.manifest.splits), named)
     match, split = match_dataset(page, dataset, part), dataset.split(part)
     judging = judging.with_stored(take_first(bundle=page.positive, dataset=match.find(dataset.manifest.positive)))
@@ -94,5 +94,5 @@ def _evaluate_rows(rows: Path, options: EvaluateOptions, judging: Judging) -> Ev
     name = "again" if options.threshold is None else f"threshold-{options.threshold:g}"
     out = options.out or rows.parent / name
     if out.absolute() == rows.absolute().parent:
-        raise UsageError(f"--out {out} is the folder of --rows, whose files would be lost; name another one")
+        raise UsageError(f"--out {out} is the folder of --rows, whose files would be overwritten; choose another one")
     return Evaluated(write_evaluation(out, predictions, judging), out)

@@ -1,6 +1,6 @@
-"""What a result can do without: a figure, a map, a gallery. One that fails is left out, and that is told.
+"""Optional parts of a result: a figure, a map, a gallery. One that fails is left out with a note.
 
-A disk that takes no more is no such failure: it ends the command, which finishes the result when it is run again.
+A full disk is different: it ends the command, which completes the result when it is run again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ Made = TypeVar("Made")
 
 
 def try_extra(what: str, make: Callable[[], Made], tell: Callable[[str], object] = lambda _: None) -> Made | None:
-    """Return what `make` makes; None where it fails, and then why goes to the log and, as a sentence, to `tell`.
+    """Return the result of `make`; if it fails, log why, pass the reason to `tell` and return None.
 
     Raises:
-        Exception: What a disk refused, as `make` raised it.
+        Exception: A disk error of `make`.
 
     >>> try_extra("the map of a.png", lambda: 1 // 0, print)
     the map of a.png is left out (ZeroDivisionError: integer division or modulo by zero)
     """
     try:
         return make()
-    except Exception as err:  # of a model, a library: hours of training are not thrown away for a picture
-        if explain_disk(err) is not None:  # nothing is thrown away: the same command draws it where there is room
+    except Exception as err:  # from a model or library: a picture must not cost hours of training
+        if explain_disk(err) is not None:  # the same command can draw it once there is space
             raise
         sentence = f"{what} is left out ({describe_error(err)})"
         logger.warning("%s", sentence)
@@ -37,7 +37,7 @@ def try_extra(what: str, make: Callable[[], Made], tell: Callable[[str], object]
 
 
 def describe_error(err: Exception) -> str:
-    """Return kind and first line of an error.
+    """Return the type and first line of an error.
 
     >>> describe_error(KeyError("x"))
     "KeyError: 'x'"

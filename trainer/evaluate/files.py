@@ -34,16 +34,17 @@ Ints = npt.NDArray[np.int64]
 
 METRICS, SLICES = "metrics.json", "slices.csv"
 _OF_BEFORE = (SLICES, UNREADABLE)
-"""Files of an earlier evaluation that would pass for this one's."""
+"""Files of an earlier evaluation that could be mistaken for this one's."""
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What is asked of the rows of an evaluation.
+    """Options for evaluating rows.
 
-    positive: class that is looked for, as a command names it; stored: that of a recipe, bundle or dataset, where the
-    command names none; threshold: on its probability, or where pictures have several labels on that of
-    every class; by: columns to slice by; columns: a table of more of them.
+    positive: Positive class from the command; stored: that of a recipe, bundle or dataset, used if the command names
+    none;
+    threshold: threshold on its probability, or with several labels on that of every class; by: columns to slice by;
+    columns: a table with more columns.
     """
 
     positive: str | None = None
@@ -53,34 +54,34 @@ class Judging:
     stored: Positive | None = None
 
     def with_stored(self, stored: Positive | None) -> Judging:
-        """Return this with a positive class that is stored somewhere, unless it has one that comes first."""
+        """Return a copy with a stored positive class, unless it already has one."""
         return self if self.stored is not None else replace(self, stored=stored)
 
     def find_positive(self, task: Task, classes: list[str]) -> Positive | None:
-        """Return the class that is looked for, and who named it; None where none is."""
+        """Return the positive class and who named it; None if there is none."""
         named = None if self.positive is None else Positive(self.positive, "--positive")
         return (named or self.stored or take_default(task, classes)) if task.is_exclusive else None
 
     def check(self, task: Task, classes: list[str], known: list[str] | None = None) -> None:
-        """Raise UsageError where it does not fit the classes and the columns, by default those of an index."""
+        """Raise UsageError if the options do not fit the classes and columns (default: columns of an index)."""
         self.find_rule(task, classes)
         more = self.columns.column_names if self.columns is not None else []
         check_columns(list(self.by), list(dict.fromkeys([*(known or INDEX_COLUMNS.values()), *more])))
 
     def find_rule(self, task: Task, classes: list[str]) -> Rule:
-        """Return how probabilities become predictions; raises UsageError as `check`."""
+        """Return the rule that converts probabilities to predictions; raises UsageError like `check`."""
         positive = self.find_positive(task, classes)
         return find_rule(task, classes, positive.name if positive else self.positive, self.threshold)
 
 
 def write_evaluation(out: Path, predictions: Predictions, judging: Judging | None = None) -> dict[str, Any]:
-    """Write all files of an evaluation into `out` and return what metrics.json holds.
+    """Write all files of an evaluation to `out` and return the content of metrics.json.
 
     A figure that cannot be drawn is absent, with the reason in `notes`.
 
     Raises:
-        UsageError: Columns or classes that the rows do not have.
-        ShardError: Outputs that are not finite numbers, of which no file is written.
+        UsageError: The rows lack a column or class.
+        ShardError: Outputs are not finite; then no file is written.
     """
     _refuse_nonfinite(predictions)
     judging = (judging or Judging()).with_stored(read_stored(predictions.facts))
@@ -110,7 +111,7 @@ def write_evaluation(out: Path, predictions: Predictions, judging: Judging | Non
 
 
 def _refuse_nonfinite(predictions: Predictions) -> None:
-    """Refuse logits of which no log loss can be computed. Minus infinity for a class that a sample is not of can be."""
+    """Raise for logits without a finite log loss. Minus infinity is allowed for classes a sample does not have."""
     labels, logits = predictions.labels, predictions.logits
     lost: list[int] = []
     with np.errstate(invalid="ignore"):
@@ -119,14 +120,14 @@ def _refuse_nonfinite(predictions: Predictions) -> None:
             lost += (rows.start + np.flatnonzero(~np.isfinite(losses).all(axis=1))).tolist()
     if lost:
         raise ShardError(
-            f"the model's outputs are not finite numbers for {count_things(len(lost), 'picture')} of {len(labels):,} "
+            f"the model's outputs are not finite for {count_things(len(lost), 'picture')} of {len(labels):,} "
             f"(the first is {predictions.known['path'][lost[0]].as_py()}), so nothing was evaluated; look at that "
             "picture, or train again with a lower optim.peak_lr or with optim.clip_norm"
         )
 
 
 def _record_positive(predictions: Predictions, positive: Positive | None) -> Predictions:
-    """Return rows that know the class that was looked for, where somebody named it: so do those who judge them anew."""
+    """Store the positive class in the rows if one was named, so that evaluating them again uses it."""
     facts = {name: fact for name, fact in predictions.facts.items() if not name.startswith("positive")}
     if positive is not None and positive.said_by != "default":
         facts |= {"positive": positive.name, "positive_by": positive.said_by}
@@ -136,7 +137,7 @@ def _record_positive(predictions: Predictions, positive: Positive | None) -> Pre
 def _judge(
     predictions: Predictions, predicted: Ints, rule: Rule, judging: Judging, notes: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what metrics.json holds."""
+    """Return the content of metrics.json."""
     labels, logits, classes = predictions.labels, predictions.logits, predictions.classes
     units = find_units(len(labels), predictions.groups)
     metrics = compute_metrics(labels, logits, classes, rule)
@@ -144,7 +145,7 @@ def _judge(
     bounded = find_kind(rule.task).bound(predictions, predicted, rule, units)
     for part in (bounded["interval"]["notes"], bounded["intervals"]):
         for name in [name for name in part if name not in scalars and name not in ("per_class", "groups")]:
-            del part[name]  # the metric itself is absent, and its note says why
+            del part[name]  # the metric itself is absent, with a note
     result = {**predictions.facts, "decision": rule.describe(classes), **metrics, **bounded}
     if notes := metrics.get("notes", {}) | notes:
         result["notes"] = notes
@@ -155,10 +156,10 @@ def _judge(
 
 
 def _draw(out: Path, predictions: Predictions, result: dict[str, Any], rule: Rule) -> None:
-    """Draw all figures of an evaluation that can be drawn, and add to the notes of the result what is to be known."""
+    """Draw the figures of an evaluation, and add notes about missing ones to the result."""
     told: list[str] = []
-    for name in FIGURES:  # an earlier evaluation's would pass for this one's
-        with contextlib.suppress(OSError):  # what cannot be removed cannot be replaced either, and that is told
+    for name in FIGURES:  # an earlier evaluation's could be mistaken for this one's
+        with contextlib.suppress(OSError):  # a file that cannot be removed fails below with a note
             (out / name).unlink()
     display_names, classes = predictions.display_names, predictions.classes
     lettering = try_extra("every figure", lambda: letter_classes(display_names, classes), told.append)

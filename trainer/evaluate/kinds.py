@@ -1,4 +1,4 @@
-"""What an evaluation has of its own for each task: how intervals are bounded, and which figures are drawn."""
+"""The parts of an evaluation that differ by task: intervals and figures."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FIGURES = ("confusion.png", "confusion_normalised.png", "curves.png", "reliabili
 
 @dataclass(frozen=True)
 class Kind:
-    """bound: `interval` and `intervals` of predictions; draw: what draws each of some FIGURES into a path."""
+    """bound: `interval` and `intervals` of predictions; draw: functions that draw figures of FIGURES to a path."""
 
     bound: Callable[[Predictions, Ints, Rule, Units], dict[str, Any]]
     draw: Callable[[Predictions, dict[str, Any], Lettering, Rule], dict[str, Drawing]]
 
 
 def find_kind(task: Task) -> Kind:
-    """Return what an evaluation of this task has of its own."""
+    """Return the task-specific parts of an evaluation."""
     return _KINDS[task.name]
 
 

@@ -1,4 +1,4 @@
-"""Labels that are likely mistakes: what a model that never saw a picture is confident about, against its label."""
+"""Likely label mistakes: pictures whose label a model that was not trained on them confidently disagrees with."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Floats = npt.NDArray[np.float64]
 
 
 def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
-    """Return int64[n], positions of likely label mistakes, the surest first.
+    """Return int64[n], positions of likely label mistakes, the most certain first.
 
-    A sample is one where some other class is confident: its probability reaches the mean probability of that class over
-    the samples that bear its label, and it is the largest of those that do. Where the model gives the label itself
-    nevertheless, there is no mistake to look for: a rare class has a low mean, which samples of a frequent one reach by
-    chance. Sure is a low probability of the own label against the other class's.
+    A sample is one if the model is confident of another class: its probability reaches the mean probability of that
+    class over the samples with that label, and is the largest of those that do. Samples whose label is predicted are
+    excluded: a rare class has a low mean, which samples of a frequent class reach by chance. Samples are ordered by the
+    probability of their own label minus that of the other class.
 
     Args:
         labels: int64[N], as given.
-        probabilities: float64[N, K] of a model that was not fitted to these samples; to what it was fitted it agrees.
+        probabilities: float64[N, K] of a model that was not fitted to these samples.
 
     Source: Northcutt et al. 2021, Confident Learning, the off-diagonal of the confident joint (section 3.1) without
-    those whose label is predicted, as its authors' cleanlab leaves them out, ordered by the normalised margin.
+    samples whose label is predicted, as in the authors' cleanlab, ordered by normalised margin.
 
     >>> confident = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95]]
     >>> find_label_issues(np.array([0, 0, 1, 1, 0]), np.array(confident)).tolist()
@@ -32,7 +32,7 @@ def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     own = probabilities[rows, labels]
     sums = np.bincount(labels, weights=own, minlength=probabilities.shape[1])
-    # No label, no threshold: such a class is never confident.
+    # A class without labels has no threshold and is never confident.
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     guess = confident.argmax(axis=1)
@@ -45,13 +45,13 @@ def find_label_issues(labels: Ints, probabilities: Floats) -> Ints:
 
 
 def find_multi_label_issues(labels: Ints, probabilities: Floats) -> Ints:
-    """Return int64[n, 2], sample and class of labels that are likely mistakes, the surest first.
+    """Return int64[n, 2], sample and class of likely label mistakes, the most certain first.
 
-    Each class is a question of its own, answered as `find_label_issues` does for yes and no.
+    Each class is a separate yes/no question, treated like two classes in `find_label_issues`.
 
     Args:
         labels: int64[N, K] of 0 and 1, as given.
-        probabilities: float64[N, K] of a model that was not fitted to these samples, of each class for itself.
+        probabilities: float64[N, K] of a model that was not fitted to these samples, separately per class.
 
     >>> said = [[0.9, 0.2], [0.8, 0.1], [0.1, 0.9], [0.2, 0.95], [0.9, 0.8]]
     >>> find_multi_label_issues(np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]), np.array(said)).tolist()

@@ -1,4 +1,4 @@
-"""Pictures with labels that nobody packed: a folder, an archive or a list, as a bundle's classes name them."""
+"""Labelled, unpacked pictures from a folder, an archive or a list, matched to a bundle's classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.contract.bundle import BundlePage
 from trainer.evaluate.matching import describe_missing, match_classes
 
 USUAL = "test"
-"""The split that is evaluated where none is named."""
+"""The default split for evaluation."""
 
 
 _FORM = ListForm(option="--list-columns")
@@ -24,7 +24,7 @@ _FORM = ListForm(option="--list-columns")
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures that are not packed are read, see `find_sources`."""
+    """How unpacked pictures are read, see `find_sources`."""
 
     layout: str | None = None
     group_regex: str | None = None
@@ -32,16 +32,16 @@ class Reading:
     form: ListForm = _FORM
 
     def name_given(self) -> str | None:
-        """Return an option that was given."""
+        """Return the name of an option that is set, for messages."""
         given = {"--layout": self.layout, "--group-regex": self.group_regex, "--names": self.names}
         return next((option for option, value in given.items() if value), None) or self.form.name_given()
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures in the order of their names, each with classes of the bundle; notes: what the user should know.
+    """Pictures sorted by name, each with classes of the bundle; notes: notes for the user.
 
-    where: as the user wrote it. part: what files call them: the name of the folder, archive or list, and the split.
+    where: As the user wrote it. part: Name in files, from the folder, archive or list, and the split.
     """
 
     where: str
@@ -52,7 +52,7 @@ class Labelled:
 
 
 def is_packed(location: str) -> bool:
-    """Say whether a location can only be that of a packed dataset: it is one, in a store, or not there at all."""
+    """Return whether a location can only be a packed dataset: it is one, is in a store, or does not exist."""
     return is_uri(location) or is_dataset(location) or not Path(location).exists()
 
 
@@ -60,15 +60,15 @@ def list_labelled(location: str, split: str, page: BundlePage, reading: Reading)
     """Return the pictures of a folder, an archive or a list for a bundle.
 
     Args:
-        location: Of a kind that can be packed.
-        split: Of them; where it is empty the usual one, or the only one.
-        page: Of the bundle; any of its classes may be missing.
-        reading: What the user says about them.
+        location: A folder, archive or list that can be packed.
+        split: Name of the split; "": the usual one, or the only one.
+        page: Metadata of the bundle; any of its classes may be missing.
+        reading: How to read the pictures.
 
     Raises:
-        UsageError: Nothing there, a class that the bundle does not know, one label where it gives several or the other
-            way round, or a split that is not there.
-        ShardError: A damaged archive.
+        UsageError: Nothing is there, the bundle does not have a class, pictures have one label but the bundle gives
+            several or vice versa, or the split does not exist.
+        ShardError: The archive is damaged.
     """
     listed = _list(location, page, reading)
     _check_task(location, listed, page)
@@ -82,14 +82,14 @@ def list_labelled(location: str, split: str, page: BundlePage, reading: Reading)
     there = {label for source in sources for label in source.labels}
     notes = describe_missing(page.classes, there)
     left_out = ", ".join(f"{count:,} {ending}" for ending, count in listed.left_out.items())
-    notes += [f"files that are no pictures by their ending are left out: {left_out}"] if left_out else []
+    notes += [f"files without a picture's extension are left out: {left_out}"] if left_out else []
     return Labelled(location, part, sources, listed.store, [*listed.notes, *alike, *notes])
 
 
 def _list(location: str, page: BundlePage, reading: Reading) -> SourceList:
     form = reading.form
     if page.task == "multi-label":
-        form = replace(form, empty=True)  # none of the classes is an answer as well
+        form = replace(form, empty=True)  # no class at all is also an answer
     kind = find_kind(location)
     try:
         return find_sources(
@@ -105,42 +105,42 @@ def _list(location: str, page: BundlePage, reading: Reading) -> SourceList:
     except UsageError as err:
         if "--unlabelled" not in str(err):
             raise
-        raise UsageError(f"{err}; here labels are needed, and trainer.predict takes pictures without them") from err
+        raise UsageError(f"{err}; evaluation needs labels, use trainer.predict for pictures without") from err
 
 
 def _check_task(location: str, listed: SourceList, page: BundlePage) -> None:
     several = page.task == "multi-label"
     if listed.multi_label and not several:
         raise UsageError(
-            f"{location} has pictures of several labels or none, and the bundle gives each one label; they do not "
-            "compare, so nothing was evaluated: keep one label a picture"
+            f"{location} has pictures with several labels or none, but the bundle gives one label; they cannot "
+            "be compared, so nothing was evaluated: keep one label per picture"
         )
     kind = find_kind(location)
     if several and not listed.multi_label and (kind is None or not kind.is_list):
         raise UsageError(
-            f"{location} has one class a picture, and the bundle gives any number of labels: a folder does not say "
-            "which of the others a picture has, so nothing was evaluated; give a list with all labels of each"
+            f"{location} has one class per picture, but the bundle gives any number of labels: a folder does not show "
+            "the other labels of a picture, so nothing was evaluated; give a list with all labels of each picture"
         )
 
 
 def choose_split(where: str, splits: Sequence[str], named: str) -> str:
-    """Return the split that is named, else test, else the only one.
+    """Return the named split, else test, else the only one.
 
     Raises:
-        UsageError: It is not there, or nothing says which one is meant.
+        UsageError: The split does not exist, or the choice is ambiguous.
 
     >>> choose_split("cells", ["train", "val", "test"], ""), choose_split("cells", ["train"], "")
     ('test', 'train')
     """
     if named and named not in splits:
-        there = f"it has {', '.join(splits)}" if splits else f"it has none: give {where} alone for all its pictures"
+        there = f"it has {', '.join(splits)}" if splits else f"it has none: give just {where} for all its pictures"
         raise UsageError(f"{where} has no split '{named}'; {there}")
     if named or USUAL in splits:
         return named or USUAL
     if len(splits) == 1:
         return splits[0]
     ways = " or ".join(f"{where}:{name}" for name in splits)
-    raise UsageError(f"{where} has no split '{USUAL}', and which of the others is meant is not said; give {ways}")
+    raise UsageError(f"{where} has no split '{USUAL}' and several others; give {ways}")
 
 
 def _rename(source: Source, named: Mapping[str, str]) -> Source:
@@ -149,7 +149,7 @@ def _rename(source: Source, named: Mapping[str, str]) -> Source:
 
 
 def _name(location: str) -> str:
-    """Return the last name of a path without the ending of its kind.
+    """Return the last name of a path without its extension.
 
     >>> _name("data/new photos/"), _name("/tmp/a.TAR.gz"), _name("x.csv")
     ('new photos', 'a', 'x')

@@ -1,4 +1,4 @@
-"""What `trainer.evaluate` takes."""
+"""Options of `trainer.evaluate`."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from shards.errors import UsageError
 
 
 class EvaluateOptions(Options):
-    """A bundle and the split that it is evaluated on, or saved rows; and what is asked of them.
+    """A bundle and a split to evaluate it on, or saved rows, and evaluation options.
 
     Raises:
-        UsageError: Neither of the two, or both.
+        UsageError: Neither bundle nor rows are given, or both.
     """
 
     bundle: Path | None = None
     """Folder of the bundle."""
     data: Location | None = None
-    """A packed dataset, or a folder, an archive or a list of labelled pictures, and the split: data/elpv-shards:test;
-    without one test, or the only one."""
+    """A packed dataset, or a folder, an archive or a list of labelled pictures, with a split: data/elpv-shards:test;
+    without a split: test, or the only one."""
     rows: Path | None = None
-    """predictions.parquet of an evaluation, in place of `bundle` and `data`."""
+    """predictions.parquet of an evaluation, instead of `bundle` and `data`."""
     out: Path | None = None
-    """Folder for the files; None: evaluations/SPLIT, or one beside `rows`."""
+    """Output folder; None: evaluations/SPLIT, or one beside `rows`."""
     positive: str | None = None
-    """Class that is looked for; None: what bundle or dataset say, else of two the second."""
+    """Positive class; None: that of the bundle or dataset, else the second of two."""
     threshold: float | None = None
-    """Predict the positive class where its probability is at least this; None: the most probable one."""
+    """Predict the positive class if its probability is at least this; None: the most probable class."""
     by: tuple[str, ...] = ()
     """Columns to slice by: group, width, height, mode, bytes, or one of `columns`."""
     columns: Path | None = None
-    """CSV or Parquet with sample_id or path and more about the samples."""
+    """CSV or Parquet with sample_id or path and more columns."""
     layout: str | None = None
-    """What the folders of pictures mean, see `find_sources`; None: their names tell."""
+    """Meaning of the folders of pictures, see `find_sources`; None: detected from their names."""
     group_regex: str | None = None
-    """What belongs together by the paths of pictures that are not packed, see `group_by_regex`."""
+    """Groups of unpacked pictures by path, see `group_by_regex`."""
     names: str | None = None
-    """How the names in an archive are encoded that does not say it; None: guess."""
+    """Encoding of names in an archive that does not state it; None: guess."""
     list_columns: str | None = None
-    """Columns of a list by what they are: path=NAME,label=NAME; None: the usual names."""
+    """Column names of a list by meaning: path=NAME,label=NAME; None: the usual names."""
     base: Path | None = None
     """Folder of a list's relative paths; None: that of the list."""
     ending: str | None = None
-    """What is added to paths of a list that do not end so: .jpg."""
+    """Extension appended to paths of a list that lack it: .jpg."""
     one_hot: str | None = None
     """Columns of 0 and 1 of a list, one for each class."""
     labels_as: str | None = None
-    """What separates several labels of a list, see `parse_labels`."""
+    """Separator of several labels in a list, see `parse_labels`."""
     empty_labels: bool = False
-    """Rows of a list without a label show none of the classes."""
+    """Whether rows of a list without a label show none of the classes."""
     num_ranks: int = 1
-    """Processes that evaluate together; the numbers are the same."""
+    """Number of processes; does not change the results."""
     workers: int = 2
-    """Threads of a process that decode."""
+    """Decoding threads per process."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         given = [self.bundle is not None, self.data is not None]
         if not all(given) if self.rows is None else any(given):
             raise UsageError(
-                "name a bundle and a part, such as runs/demo/bundle data/elpv-shards:test, or --rows alone"
+                "name a bundle and a split, such as runs/demo/bundle data/elpv-shards:test, or only --rows"
             )
         check_count("--workers", self.workers, of="threads")
         return self

@@ -1,4 +1,4 @@
-"""The positive class of an evaluation: which it is, who named it, and how many of its pictures were found, in words."""
+"""The positive class of an evaluation: its name, who named it, and how many of its pictures were found, in words."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from trainer.recipes.recipe import Recipe
 
 SaidBy = Literal["--positive", "recipe", "bundle", "dataset", "rows", "default"]
 _WHO: Final = {
-    "--positive": "as --positive says",
-    "recipe": "as the recipe says",
-    "bundle": "as is stored with the bundle",
-    "dataset": "as is stored with the dataset",
-    "rows": "as the rows were evaluated before",
+    "--positive": "set by --positive",
+    "recipe": "set by the recipe",
+    "bundle": "stored with the bundle",
+    "dataset": "stored with the dataset",
+    "rows": "from the earlier evaluation of these rows",
 }
 
 
 @dataclass(frozen=True)
 class Positive:
-    """The class that is looked for. said_by: who named it; default: nobody, it is the second of two."""
+    """The positive class. said_by: who named it; default: unset, the second of two."""
 
     name: str
     said_by: SaidBy
 
 
 def take_first(**said: str | None) -> Positive | None:
-    """Return the first class that is named, by who named it.
+    """Return the first class given, with who named it.
 
     >>> take_first(recipe=None, dataset="DEFECTIVE")
     Positive(name='DEFECTIVE', said_by='dataset')
@@ -41,27 +41,27 @@ def take_first(**said: str | None) -> Positive | None:
 
 
 def take_default(task: Task, classes: list[str]) -> Positive | None:
-    """Return the class that is positive where nothing names one; None where none is."""
+    """Return the default positive class; None if there is none."""
     name = task.find_positive(classes)
     return None if name is None else Positive(name, "default")
 
 
 def find_positive(recipe: Recipe, dataset: Dataset) -> Positive | None:
-    """Return the class that a run looks for, as its recipe names it, else its dataset; None where nobody does."""
+    """Return the positive class from the recipe, else the dataset; None if neither sets one."""
     return take_first(recipe=recipe.positive, dataset=dataset.manifest.positive)
 
 
 def read_positive(metrics: Mapping[str, Any]) -> Positive | None:
-    """Return the positive class of metrics.json; None where there is none.
+    """Return the positive class of metrics.json; None if there is none.
 
-    Evaluations of earlier versions have it beside the rule alone, and nobody could name it in a run.
+    Evaluations of earlier versions only have it with the rule, and runs could not set it.
     """
     name = metrics.get("positive") or metrics.get("decision", {}).get("positive")
     return None if name is None else Positive(name, metrics.get("positive_by", "default"))
 
 
 def read_stored(facts: Mapping[str, Any]) -> Positive | None:
-    """Return the positive class that saved rows know; None where nobody named one for them.
+    """Return the positive class stored in saved rows; None if none was named.
 
     >>> read_stored({"positive": "SICK", "positive_by": "--positive"})
     Positive(name='SICK', said_by='rows')
@@ -71,10 +71,10 @@ def read_stored(facts: Mapping[str, Any]) -> Positive | None:
 
 
 def describe_positive(metrics: Mapping[str, Any], shown: Mapping[str, str] | None = None) -> str | None:
-    """Return which class is positive, and why; None where none is. shown: what classes are called, by name.
+    """Return the positive class and who set it, in words; None without one. shown: display names by class name.
 
     >>> describe_positive({"positive": "SICK", "positive_by": "recipe"})
-    'positive class: SICK, as the recipe says'
+    'positive class: SICK, set by the recipe'
     """
     positive = read_positive(metrics)
     if positive is None:
@@ -86,7 +86,7 @@ def describe_positive(metrics: Mapping[str, Any], shown: Mapping[str, str] | Non
 
 
 def list_lines(metrics: Mapping[str, Any], remedy: str, shown: Mapping[str, str] | None = None) -> list[str]:
-    """Return the sentences that follow; none without a positive class. `remedy` is for where nobody named it."""
+    """Return sentences about the positive class; [] without one. `remedy`: how to name it if it is the default."""
     found, positive = describe_found(metrics, shown), read_positive(metrics)
     if found is None or positive is None:
         return []
@@ -95,8 +95,8 @@ def list_lines(metrics: Mapping[str, Any], remedy: str, shown: Mapping[str, str]
 
 
 def describe_found(metrics: Mapping[str, Any], shown: Mapping[str, str] | None = None) -> str | None:
-    """Return how many pictures of the positive class were found, and how many others were called so, by the confusion
-    matrix of the rule in force; None where no class is positive. shown: what classes are called, by name.
+    """Return how many pictures of the positive class were found and how many others were wrongly called it, from the
+    confusion matrix; None if no class is positive. shown: display names by class name.
 
     >>> metrics = {"positive": "BAD", "per_class": {"BAD": {}, "GOOD": {}}, "confusion": [[180, 99], [28, 349]]}
     >>> describe_found(metrics)
@@ -120,6 +120,6 @@ def describe_found(metrics: Mapping[str, Any], shown: Mapping[str, str] | None =
 
 def _count(total: int, kind: str, number: int, what: str) -> str:
     if total == 0:
-        return f"no {kind} pictures are among them"
+        return f"there are no {kind} pictures"
     pictures, were = "picture" if total == 1 else "pictures", "was" if number == 1 else "were"
     return f"of {total:,} {kind} {pictures} {number:,} {were} {what}"

@@ -1,4 +1,4 @@
-"""predictions.parquet: what a model said of each sample, beside what is known of the sample."""
+"""predictions.parquet: a model's outputs for each sample, with facts about the sample."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 INDEX_COLUMNS = {"group": "group", "width": "width", "height": "height", "mode": "mode", "length": "bytes"}
-"""Columns of the index that go with each sample, and what they are called there."""
+"""Columns copied from the index, and their names there."""
 _FACTS = b"shardline"
 _LOGIT, _PROBABILITY = "logit_", "probability_"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's answers on one part of a dataset, in the order of sample ids.
+    """A model's outputs on one split of a dataset, in the order of sample ids.
 
-    labels: as of the task; logits: float32[N, K]; known: N rows, sample_id, path, and columns to slice by; facts: part,
-    fingerprints of bundle and dataset, what the task adds, and a warning where there is one; they go into metrics.json.
+    labels: in the task's form; logits: float32[N, K]; known: N rows with sample_id, path, and columns to slice by;
+    facts: split, fingerprints of bundle and dataset, facts of the task, and a warning if any; they are copied to
+    metrics.json.
     """
 
     classes: list[str]
@@ -58,7 +59,7 @@ class Predictions:
 
     @property
     def groups(self) -> pa.Array | None:
-        """The group of each sample, empty or null where it has none; None where no sample has one."""
+        """The group of each sample, empty or null if it has none; None if no sample has one."""
         if "group" not in self.known.column_names:
             return None
         groups = self.known["group"].cast(pa.string()).combine_chunks()
@@ -66,18 +67,18 @@ class Predictions:
 
     @property
     def columns(self) -> list[str]:
-        """Names of what the samples can be sliced by."""
+        """Names of the columns to slice by."""
         return [name for name in self.known.column_names if name not in ("sample_id", "path")]
 
     def with_columns(self, more: pa.Table) -> Predictions:
-        """Return these with columns of N rows added; one of the same name is replaced."""
+        """Return a copy with columns of N rows added; columns of the same name are replaced."""
         known = self.known.drop_columns([name for name in more.column_names if name in self.known.column_names])
         for name in more.column_names:
             known = known.append_column(name, more[name])
         return replace(self, known=known)
 
     def tabulate(self, predicted: Ints) -> pa.Table:
-        """Return a row a sample: what is known of it, label, prediction, a logit and a probability for each class."""
+        """Return one row per sample: its facts, label, prediction, and a logit and probability for each class."""
         table = self.known
         for column, numbers in (("label", self.labels), ("prediction", predicted)):
             table = table.append_column(column, pa.array(self.task.name_labels(numbers, self.classes), pa.string()))
@@ -89,10 +90,10 @@ class Predictions:
 
 
 def gather_predictions(rows: Rows, split: Split, classes: list[str], display_names: list[str]) -> Predictions:
-    """Return rows of a whole split with what its index knows of each sample.
+    """Return the rows of a whole split joined with its index.
 
     Raises:
-        ShardError: An index that is missing or damaged.
+        ShardError: The index is missing or damaged.
     """
     with SampleReader(split) as reader:
         index = reader.read_columns(["sample_id", *INDEX_COLUMNS])
@@ -105,10 +106,10 @@ def gather_predictions(rows: Rows, split: Split, classes: list[str], display_nam
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Return what predictions.parquet holds; no bundle and no dataset is needed.
+    """Read predictions.parquet; neither bundle nor dataset is needed.
 
     Raises:
-        UsageError: No such file, or one that no evaluation wrote.
+        UsageError: The file does not exist, or was not written by an evaluation.
     """
     try:
         table = pq.read_table(path)
@@ -118,10 +119,10 @@ def read_predictions(path: Path) -> Predictions:
         logits = np.stack([table[_LOGIT + name].to_numpy() for name in classes], axis=1).astype(np.float32)
         known = table.drop_columns(_list_answers(classes)).replace_schema_metadata(None)
     except FileNotFoundError as err:
-        raise UsageError(f"{path} does not exist; an evaluation leaves its rows in predictions.parquet") from err
+        raise UsageError(f"{path} does not exist; an evaluation writes its rows to predictions.parquet") from err
     except (pa.ArrowException, OSError, KeyError, ValueError) as err:
         raise UsageError(
-            f"{path} holds no rows of an evaluation ({str(err).splitlines()[0]}); "
+            f"{path} has no rows of an evaluation ({str(err).splitlines()[0]}); "
             "name the predictions.parquet that trainer.evaluate or a run wrote"
         ) from err
     return Predictions(classes, display_names, labels, logits, known, facts)
@@ -136,10 +137,10 @@ def _list_answers(classes: list[str]) -> list[str]:
 
 
 def write_predictions(out: Path, predictions: Predictions, predicted: Ints) -> None:
-    """Write predictions.parquet, predictions.csv, and predictions.txt, the tutorial's form of them.
+    """Write predictions.parquet, predictions.csv, and predictions.txt, the tutorial's format.
 
-    A line of predictions.txt: K probabilities, K digits of which those of the true classes are 1, K of which those of
-    the predicted ones are, and the path, with spaces between.
+    A line of predictions.txt has K probabilities, K digits that are 1 for the true classes, K digits that are 1 for the
+    predicted classes, and the path, separated by spaces.
     """
     table = predictions.tabulate(predicted)
     with write_atomically(out / "predictions.parquet") as file:
@@ -152,7 +153,7 @@ def write_predictions(out: Path, predictions: Predictions, predicted: Ints) -> N
 
 
 def _write_lines(table: pa.Table, predictions: Predictions, predicted: Ints, rows: slice) -> bytes:
-    """Return the lines of some rows of predictions.txt, which are `table`."""
+    """Return the lines of predictions.txt for some rows, given as `table`."""
     digits = pa.array(["0", "1"])
     columns = [pc.cast(pc.round(table[_PROBABILITY + name], 6), pa.string()) for name in predictions.classes]
     for chosen in (predictions.labels[rows], predicted[rows]):

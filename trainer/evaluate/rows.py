@@ -1,4 +1,4 @@
-"""Evaluation that counts every sample once, on any number of ranks, with the same numbers."""
+"""Evaluate every sample exactly once, with the same numbers for any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainer.feed.feed import Batch, Feed, Load, count_ahead
 from trainer.feed.meter import Meter
 from trainer.ranks.ranks import Ranks
 
-# Chunks, not ranks, decide what is computed together: a batch of another size may round differently.
+# Batches are formed by chunks, not ranks, because another batch size may round differently.
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A row a sample in the order of sample ids: ids int64[N], labels as of the task, logits float32[N, K], files."""
+    """One row per sample, by sample id: ids int64[N], labels in the task's form, logits float32[N, K], files."""
 
     task: Task
     ids: npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class Rows:
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """Labels as the model gives them without thresholds."""
+        """Predicted labels without thresholds."""
         return self.task.predict(self.logits, self.probabilities, {})
 
 
@@ -56,7 +56,7 @@ def evaluate_split(
 ) -> Rows:
     """Return the rows of all samples of a split, gathered on every rank; the model is left in evaluation mode.
 
-    advance: Called on every rank with how many pictures about all ranks have done.
+    advance: Called on every rank with the approximate number of pictures done by all ranks.
     """
     feed = Feed(split, workers, held=_count_at_once(ranks) + 1, ahead=count_ahead(ranks.device))
     batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
@@ -67,7 +67,7 @@ def evaluate_split(
     finally:
         feed.close()
     assert rows is not None
-    assert len(rows.ids) == split.num_samples  # chunks are dealt to ranks without remainder
+    assert len(rows.ids) == split.num_samples  # chunks are distributed to ranks without remainder
     return rows
 
 
@@ -78,10 +78,10 @@ def evaluate_batches(
     ranks: Ranks,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> Rows | None:
-    """Return the rows of the batches of all ranks, gathered on every rank; None where there are none.
+    """Return the rows of the batches of all ranks, gathered on every rank; None if there are none.
 
-    batches: Of one rank. Each begins in a chunk of its own; the chunks are dealt to the ranks in turn. advance: as
-    `evaluate_split`, but for what the last chunk lacks.
+    batches: Batches of one rank. Each starts a new chunk; chunks are assigned to ranks in turn. advance: see
+    `evaluate_split`, except for what the last chunk lacks.
     """
     model.eval()
     parts: list[Rows] = []
@@ -93,7 +93,7 @@ def evaluate_batches(
 
 
 def _count_at_once(ranks: Ranks) -> int:
-    """Return how many batches a rank computes at once, see `_compute_chunks`."""
+    """Return how many batches a rank computes in parallel, see `_compute_chunks`."""
     return torch.get_num_threads() if ranks.device.type == "cpu" else 1
 
 
@@ -108,12 +108,11 @@ def _make_load(spec: PreprocessSpec) -> Load:
 def _compute_chunks(
     model: Classifier, batches: Iterable[Batch], task: Task, device: torch.device, threads: int
 ) -> Iterator[Rows]:
-    """Yield the rows of each batch, in order; on a CPU as many batches at once as threads, each in one of them.
+    """Yield the rows of each batch, in order; on a CPU, each thread computes a batch of its own.
 
-    Those batches are read first: loader threads and these together are then never more than the CPUs.
+    These batches are read first, so that loader and compute threads together never exceed the CPUs.
 
-    Threads that share the work of one batch would round differently for every number of them, and a rank's number of
-    threads depends on the number of ranks.
+    If threads shared the work of a batch, rounding would depend on their number, and so on the number of ranks.
     """
     left = iter(batches)
     with ThreadPoolExecutor(threads, "evaluate", initializer=torch.set_num_threads, initargs=(1,)) as pool:

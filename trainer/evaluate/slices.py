@@ -1,4 +1,4 @@
-"""Metrics of parts of the samples: by group, size, site, or any other column."""
+"""Metrics of slices of the samples: by group, size, site, or any other column."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from trainer.evaluate.predictions import Predictions
 Bools = npt.NDArray[np.bool_]
 
 VALUES = 100
-"""Slices of a column at most: the values with most samples; all others are one slice."""
+"""Maximum number of slices of a column: the values with most samples; all others form one slice."""
 BINS = 4
-"""Of a column of numbers with more values than DISTINCT, with equal numbers of samples as far as ties allow."""
+"""Number of slices of a numeric column with more than DISTINCT values, of equal size as far as ties allow."""
 DISTINCT = 8
 
 
@@ -39,12 +39,13 @@ def check_columns(by: list[str], known: list[str]) -> None:
 def slice_metrics(
     predictions: Predictions, right: Bools, rule: Rule, units: Units, by: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return for each column of `by` a row a value: value, samples, accuracy with its interval, and scalars.
+    """Return for each column of `by` one row per value: value, samples, accuracy with its interval, and scalars.
 
-    Where samples have several labels, subset_accuracy stands in the place of accuracy.
+    With several labels, subset_accuracy replaces accuracy.
 
-    A scalar that a slice does not define is absent from its row; so is the interval where all its samples are of one
-    group. right: bool[N], whether each prediction is.
+    A scalar that is undefined for a slice is absent from its row; so is the interval if all its samples are of one
+    group.
+    right: bool[N], whether each prediction is correct.
     """
     return {name: list(_judge_slices(predictions, right, rule, units, name)) for name in by}
 
@@ -65,7 +66,7 @@ def _judge_slices(
 
 
 def _list_scalars(first: Metric) -> list[str]:
-    """Return what a row has behind the share of right answers."""
+    """Return the metrics in a row after the share of correct predictions."""
     return [metric.key for metric in list_metrics(first.task, "slice")]
 
 
@@ -75,7 +76,7 @@ def _is_numeric(column: pa.ChunkedArray) -> bool:
 
 
 def _cut_values(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
-    """Yield each value as text with bool[N], whether a sample has it; those with most samples first."""
+    """Yield each value as text with bool[N], whether a sample has it; the most frequent first."""
     texts = pc.fill_null(column.cast(pa.string()), "").combine_chunks()
     counts = pc.value_counts(texts)
     order = np.lexsort((counts.field("values").to_numpy(zero_copy_only=False), -counts.field("counts").to_numpy()))
@@ -88,7 +89,7 @@ def _cut_values(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
 
 
 def _cut_numbers(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
-    """Yield ranges of numbers in rising order with bool[N], whether a sample is in it; samples without one last."""
+    """Yield ranges of numbers in ascending order with bool[N], whether a sample is in it; samples without one last."""
     values = column.cast(pa.float64()).to_numpy()
     known = ~np.isnan(values)
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, BINS + 1)))
@@ -102,7 +103,7 @@ def _cut_numbers(column: pa.ChunkedArray) -> Iterator[tuple[str, Bools]]:
 
 
 def tabulate_slices(slices: dict[str, list[dict[str, Any]]], positive: str | None = None) -> pa.Table:
-    """Return slices as a table: column, value, samples, accuracy, low, high, each scalar, and whose they are."""
+    """Return slices as a table: column, value, samples, accuracy, low, high, each scalar, and the positive class."""
     rows = []
     for column, values in slices.items():
         for row in values:

@@ -1,4 +1,4 @@
-"""A bundle evaluated on pictures that nobody packed: rows, metrics and files, as of a split of a dataset."""
+"""Evaluate a bundle on unpacked pictures: rows, metrics and files, like for a split of a dataset."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from trainer.unpacked.parts import Stored
 from trainer.unpacked.unreadable import UNREADABLE, write_unreadable
 
 _NAMED = 3
-"""Unreadable pictures that a message names."""
+"""Maximum number of unreadable pictures named in a message."""
 
 
 class _Facts(NamedTuple):
-    """What an index would know of a picture, by the names of its columns."""
+    """Facts about a picture, by the names of an index's columns."""
 
     group: str
     width: int
@@ -61,7 +61,7 @@ class _Made(NamedTuple):
 
 @dataclass
 class _Read:
-    """What came of a rank's pictures by their positions: facts of those that were read, why the others were not."""
+    """A rank's results by position: facts of pictures that were read, reasons for the others."""
 
     facts: dict[int, _Facts] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def evaluate_labelled(
     """Evaluate on one rank of several; return the metrics. Pictures that cannot be read are counted and named.
 
     Raises:
-        ShardError: None of the pictures can be read, or an archive breaks off.
+        ShardError: None of the pictures can be read, or an archive is truncated.
     """
     loaded = Bundle.load(bundle, str(ranks.device))
     page, read, number = loaded.page, _Read(), len(labelled.sources)
@@ -91,7 +91,7 @@ def evaluate_labelled(
         path, reason = unreadable[0]
         raise ShardError(
             f"{labelled.where}: none of {count_things(number, 'picture')} can be read ({path}: {reason}), so nothing "
-            "was evaluated; look at that one"
+            "was evaluated; check that picture"
         )
     if not ranks.is_first:
         return {}
@@ -109,7 +109,7 @@ def evaluate_labelled(
 def _read_batches(
     labelled: Labelled, page: BundlePage, ranks: Ranks, workers: int, positions: Mapping[str, int], read: _Read
 ) -> Iterator[Batch]:
-    """Yield this rank's batches, a chunk each without its unreadable pictures; `read` takes what came of each."""
+    """Yield this rank's batches, one per chunk, without unreadable pictures; `read` collects the results."""
     part = Stored(labelled.where, labelled.sources, labelled.store, "")
     numbers = {name: number for number, name in enumerate(page.classes)}
     chunks = enumerate(cut_batches((Place(0, picture) for picture in part.list()), CHUNK))
@@ -135,7 +135,7 @@ def _read_batches(
 
 
 def _make(data: bytes, spec: PreprocessSpec) -> _Made:
-    """Return a picture by its bytes; raises DecodeError."""
+    """Return the model's input for a picture's bytes; raises DecodeError."""
     pixels = decode(data, spec.decode)
     image, facts = prepare_pixels(pixels, spec), probe(data, spec.decode.max_pixels)
     if facts is not None:
@@ -146,7 +146,7 @@ def _make(data: bytes, spec: PreprocessSpec) -> _Made:
 
 
 def _count_unreadable(unreadable: Sequence[tuple[str, str]], number: int) -> dict[str, Any]:
-    """Return what metrics.json says of pictures that are in none of its figures; nothing where there are none."""
+    """Return the entry of metrics.json about unreadable pictures; {} if there are none."""
     if not unreadable:
         return {}
     first = [{"path": path, "reason": reason} for path, reason in unreadable[:_NAMED]]
@@ -154,7 +154,7 @@ def _count_unreadable(unreadable: Sequence[tuple[str, str]], number: int) -> dic
 
 
 def _tabulate(rows: Rows, facts: Mapping[int, _Facts]) -> pa.Table:
-    """Return what is known of each picture of the rows, as `gather_predictions` does of those of an index."""
+    """Return the facts of each row's picture as a table, like `gather_predictions` from an index."""
     of = [facts[place] for place in rows.ids.tolist()]
     known = pa.table({"sample_id": rows.ids, "path": pa.array(rows.sources, pa.string())})
     for name in INDEX_COLUMNS.values():

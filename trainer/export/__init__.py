@@ -1,4 +1,4 @@
-"""`python -m trainer.export`: a bundle as ONNX, torch-export or TorchScript, compared and described.
+"""`python -m trainer.export`: exports a bundle to ONNX, torch-export or TorchScript, verified and described.
 
 Imports `contract` and `ranks`.
 """

@@ -1,9 +1,9 @@
-"""`python -m trainer.export BUNDLE --to onnx|torch-export|torchscript`: a bundle for programs that know nothing of it.
+"""`python -m trainer.export BUNDLE --to onnx|torch-export|torchscript`: export a bundle for other programs.
 
-The file takes uint8 pictures in batches of any size and normalises them itself; FILE.json beside it, and the file's own
-metadata, say how a picture becomes its input and its outputs an answer; FILE.py beside it does all that with Pillow,
-numpy and onnxruntime alone. The file is compared with the bundle first, on the probes and on --data, and refused when a
-probability differs by more than --tolerance.
+The file takes uint8 pictures in batches of any size and normalises them itself. FILE.json beside it, and the file's own
+metadata, describe how to turn a picture into its input and its outputs into an answer; FILE.py beside it does this with
+Pillow, numpy and onnxruntime alone. The file is first compared with the bundle on the probes and on --data; the export
+fails if a probability differs by more than --tolerance.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _tell(done: Exported) -> None:
     for source, parity in page.parity.items():
         print(f"{source}: {parity}")
     if page.kind == "torchscript":
-        print("note: PyTorch gives TorchScript up; torch-export lasts longer where the program can read it")
-    print(f"file    {file}, {file.stat().st_size / 1e6:,.1f} MB; {file.name}.json beside it says how to use it")
+        print("note: TorchScript is deprecated in PyTorch; prefer torch-export if your program can read it")
+    print(f"file    {file}, {file.stat().st_size / 1e6:,.1f} MB; {file.name}.json beside it describes how to use it")
     print(f"answers python {file.with_name(page.script)} PICTURE...")
 
 
@@ -54,11 +54,11 @@ def build_parser() -> CommandParser:
     parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("--to", choices=EXPORT_KINDS, required=True, help="format; torch-export is a .pt2 file")
     parser.add_argument(
-        "--data", metavar="DATASET[:PART]", help="compare on pictures of it, too; val where no part is named"
+        "--data", metavar="DATASET[:PART]", help="also compare on pictures of a dataset (default split: val)"
     )
-    parser.add_argument("--samples", type=int, help=f"of --data, at most (default: {samples})")
+    parser.add_argument("--samples", type=int, help=f"maximum number of pictures from --data (default: {samples})")
     parser.add_argument("--tolerance", type=float, help=f"largest difference of a probability (default: {tolerance})")
-    parser.add_argument("--out", help="the file; by default BUNDLE/exports/model.onnx, .pt2 or .pt")
+    parser.add_argument("--out", help="output file (default: BUNDLE/exports/model.onnx, .pt2 or .pt)")
     parser.add_argument("--json", action="store_true", help="print the description of the export as JSON")
     add_volume(parser)
     return parser

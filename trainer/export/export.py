@@ -1,4 +1,4 @@
-"""A bundle as a file of another format: written, compared with the bundle, described, published."""
+"""Export a bundle to a file of another format: write, compare with the bundle, describe, publish."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from trainer.export.script import join_script
 from trainer.export.writers import open_model, write_model
 
 _BATCHES = (1, 3, 8)
-"""Sizes that are run through each exported file."""
+"""Batch sizes that each exported file is tested with."""
 _LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An export's file, and its page, which lies beside it."""
+    """An export's file and its metadata."""
 
     file: Path
     page: ExportPage
 
 
 def export(options: ExportOptions) -> Exported:
-    """Write a bundle as a file of another format, compared on its probes and on `data`; raises as `export_bundle`."""
-    read_bundle_page(options.bundle)  # the most common mistakes first
+    """Write a bundle as a file of another format, verified on its probes and on `data`; raises like `export_bundle`."""
+    read_bundle_page(options.bundle)  # check for the most common mistakes first
     require_libraries(options.to)
     pictures = read_pictures(options.data, options.samples) if options.data else None
     file = options.out or default_path(options.bundle, options.to)
@@ -50,10 +50,10 @@ def export(options: ExportOptions) -> Exported:
 
 
 def require_libraries(kind: ExportKind) -> None:
-    """Refuse a format whose libraries are not installed.
+    """Raise if the libraries of a format are not installed.
 
     Raises:
-        UsageError: With the command that installs them.
+        UsageError: A library is missing; the message has the command that installs it.
     """
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None] if kind == "onnx" else []
     if missing:
@@ -63,19 +63,19 @@ def require_libraries(kind: ExportKind) -> None:
 def export_bundle(
     folder: Path, kind: ExportKind, path: Path, pictures: Pictures | None = None, tolerance: float = TOLERANCE
 ) -> ExportPage:
-    """Write a bundle as a file of another format, its page and a program that uses both beside it; return the page.
+    """Write a bundle as a file of another format, with its metadata and a program beside it; return the metadata.
 
     Args:
         folder: The bundle.
         kind: The format.
-        path: The file; one that is there is replaced, once the new one has passed.
-        pictures: More pictures to compare on than the probes.
-        tolerance: Largest difference of a probability.
+        path: The file; an existing one is replaced after the new one is verified.
+        pictures: Pictures to compare on in addition to the probes.
+        tolerance: Largest allowed difference of a probability.
 
     Raises:
-        UsageError: No bundle, or libraries that are missing.
-        ShardError: A damaged bundle, a model that the format cannot hold, or a file that differs from the bundle by
-            more than `tolerance`; nothing is left behind then.
+        UsageError: The folder is not a bundle, or a library is missing.
+        ShardError: The bundle is damaged, the format does not support the model, or the file differs from the bundle by
+            more than `tolerance`; then nothing is written.
     """
     require_libraries(kind)
     bundle = Bundle.load(folder)
@@ -99,7 +99,7 @@ def export_bundle(
 
 @contextlib.contextmanager
 def _removing_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder after the block where nothing is in it."""
+    """Remove a folder after the block if it is empty."""
     try:
         yield
     finally:
@@ -108,7 +108,7 @@ def _removing_empty(folder: Path) -> Iterator[None]:
 
 
 def describe_export(bundle: Bundle, kind: ExportKind, num_features: int) -> ExportPage:
-    """Return the page of a bundle's export, but for what is known when its file is written."""
+    """Return the metadata of a bundle's export, except what is known only once its file is written."""
     page, decision = bundle.page, bundle.page.decision.state_rule()
     return ExportPage(
         kind=kind,
@@ -142,7 +142,7 @@ def _compare_features(compute: Compute, model: FeatureClassifier, probes: Tensor
 def _compare(
     compute: Compute, bundle: Bundle, probes: Tensor, pictures: Pictures | None, kind: ExportKind, tolerance: float
 ) -> dict[str, Parity]:
-    """Return the parity by source, once every one of them is within the tolerance."""
+    """Return the parity by source; raises unless all are within the tolerance."""
     for size in _BATCHES:
         images = probes.repeat(-(-size // len(probes)), 1, 1, 1)[:size]
         require_parity(compute(images)[0], bundle.compute_logits(images), tolerance, f"{kind} in a batch of {size}")
@@ -161,10 +161,10 @@ def _compare(
 
 
 def prepare_all(bundle: Bundle, pictures: Pictures) -> tuple[Pictures, Tensor]:
-    """Return the pictures that can be decoded, and uint8[N, C, S, S] of them.
+    """Return the pictures that can be decoded, and their inputs uint8[N, C, S, S].
 
     Raises:
-        ShardError: None of them can.
+        ShardError: None of them can be decoded.
     """
     usable: list[bytes] = []
     images: list[Tensor] = []
@@ -181,23 +181,23 @@ def prepare_all(bundle: Bundle, pictures: Pictures) -> tuple[Pictures, Tensor]:
 
 
 def _name_beside(page: ExportPage, path: Path) -> dict[str, str | None]:
-    """Return the fields of the page that name the other files of an export."""
+    """Return the metadata fields that name the other files of an export."""
     detector = detector_path(path).name if page.decision.ood else None
     return {"script": script_path(path).name, "detector": detector}
 
 
 def _copy_detector(bundle: Bundle, folder: Path, path: Path) -> None:
-    """Copy what the out-of-distribution score needs of a bundle, where its decision has one."""
+    """Copy a bundle's out-of-distribution detector, if its decision has one."""
     if bundle.page.decision.ood is not None:
         path.write_bytes((folder / bundle.page.decision.ood.file).read_bytes())
 
 
 def _publish(file: Path, path: Path, page: ExportPage) -> None:
     beside = page_path(path)
-    beside.unlink(missing_ok=True)  # an export without its page is none
+    beside.unlink(missing_ok=True)  # without its metadata an export does not count
     os.replace(file, path)
     if page.detector is None:
-        detector_path(path).unlink(missing_ok=True)  # of an earlier decision
+        detector_path(path).unlink(missing_ok=True)  # left from an earlier decision
     else:
         os.replace(detector_path(file), detector_path(path))
     write_text(script_path(path), join_script())

@@ -1,4 +1,4 @@
-"""What `trainer.export` takes."""
+"""Options of `trainer.export`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shards.errors import UsageError
 from trainer.contract.model.names import ExportKind
 
 TOLERANCE: Final = 1e-3
-"""Of a probability, for an export in float32."""
+"""Default limit for the difference of a probability, for an export in float32."""
 
 
 class ExportOptions(Options):
-    """Which format a bundle gets, and what it is compared on before it is there.
+    """The format of an export, and how it is verified.
 
     Raises:
-        UsageError: A number that is none.
+        UsageError: A number is invalid.
     """
 
     bundle: Path
@@ -28,13 +28,13 @@ class ExportOptions(Options):
     to: ExportKind
     """The format; torch-export is a .pt2 file."""
     data: Location | None = None
-    """Compare on pictures of this DATASET[:PART] or folder, too; val where no part is named."""
+    """Also compare on pictures of this DATASET[:SPLIT] (default split: val) or folder."""
     samples: int = 256
-    """Pictures of `data` at most, at least 1."""
+    """Maximum number of pictures of `data`, at least 1."""
     tolerance: float = TOLERANCE
-    """Largest difference of a probability, in [0, 1]."""
+    """Largest allowed difference of a probability, in [0, 1]."""
     out: Path | None = None
-    """The file; None: BUNDLE/exports/model.onnx, .pt2 or .pt."""
+    """Output file; None: BUNDLE/exports/model.onnx, .pt2 or .pt."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""Real pictures to compare and to measure on, as encoded bytes."""
+"""Real pictures for comparison and measurement, as encoded bytes."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class Pictures:
 
 
 def read_pictures(where: str, samples: int) -> Pictures:
-    """Return the first pictures of a dataset's part (`DATASET[:PART]`, val where none is named) or of a folder.
+    """Return the first pictures of a dataset's split (`DATASET[:SPLIT]`, default val), or pictures of a folder.
 
     Raises:
-        UsageError: Neither a dataset nor a folder of pictures.
-        ShardError: A damaged dataset.
-        OSError: It cannot be read.
+        UsageError: The location is neither a dataset nor a folder of pictures.
+        ShardError: The dataset is damaged.
+        OSError: The location cannot be read.
     """
     location, part = split_location(where)
     if is_uri(location) or is_dataset(location):
         part = part or "val"
         return Pictures(f"{location}:{part}", _read_samples(open_dataset(location), part, samples))
     if part is not None:
-        raise UsageError(f"{location} is no dataset (it has no {MANIFEST_NAME}), so it has no part {part}")
-    # A stride through the sorted names, or all pictures would be of the first class.
+        raise UsageError(f"{location} is not a dataset (it has no {MANIFEST_NAME}), so it has no split {part}")
+    # Take every n-th of the sorted names; the first ones would all be of one class.
     paths = list_pictures([Path(where)])
     chosen = paths[:: max(1, len(paths) // samples)][:samples]
     return Pictures(where, [path.read_bytes() for path in chosen])
 
 
 def _read_samples(dataset: Dataset, part: str, samples: int) -> list[bytes]:
-    # Stored in a seeded permutation: the first ones are a fair sample.
+    # Shards are stored in random order, so the first pictures are a fair sample.
     split = dataset.split(part)
     refs = sequential_refs(split.counts, 0, min(samples, split.num_samples))
     with SampleReader(split) as reader:

@@ -1,4 +1,4 @@
-"""The program beside an exported file: the sections of `trainer.export.standalone`, joined."""
+"""The program beside an exported file: the sections of `trainer.export.standalone`, joined into one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Names = dict[str, set[str]]
 
 
 def join_script() -> str:
-    """Return the program's text, which imports nothing of ours.
+    """Return the program's text, which imports nothing from this project.
 
     >>> [line for line in join_script().splitlines() if line.startswith("from ")][:2]
     ['from __future__ import annotations', 'from collections.abc import Callable']
@@ -30,7 +30,7 @@ def join_script() -> str:
 
 
 def _collect(imports: list[ast.Import | ast.ImportFrom], names: _Names) -> None:
-    """Add what is imported from each module, nothing where it is the module itself; sections are left out."""
+    """Add the names imported from each module (none for `import module`), without imports of other sections."""
     for node in imports:
         if isinstance(node, ast.Import):
             names.update({ast.unparse(alias): set() for alias in node.names})
@@ -39,7 +39,7 @@ def _collect(imports: list[ast.Import | ast.ImportFrom], names: _Names) -> None:
 
 
 def _write(names: _Names) -> list[str]:
-    """Return the lines of imports: of the future, of Python, of other libraries."""
+    """Return the import lines: __future__, the standard library, other libraries."""
     blocks: list[list[str]] = [[], [], []]
     for module, chosen in sorted(names.items(), key=lambda item: (bool(item[1]), item[0])):
         top = module.partition(".")[0]

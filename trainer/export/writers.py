@@ -1,4 +1,4 @@
-"""Writing a classifier in a format that other programs read, and opening it as one of them would."""
+"""Write a classifier in an export format, and open the file as another program would."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from trainer.contract.model.backbone import one_line
 from trainer.contract.model.names import ExportKind
 
 EMBEDDED = "shardline.json"
-"""Name of the page inside a `.pt2` and a TorchScript file."""
+"""Name of the metadata inside a `.pt2` and a TorchScript file."""
 _ONNX_LIMIT = 2**31 - 1  # bytes of a protobuf message
 
 
 def write_model(kind: ExportKind, model: FeatureClassifier, size: torch.Size, page: ExportPage, path: Path) -> None:
-    """Write a model with its page inside; the batch may have any size.
+    """Write a model with its metadata inside; the batch size is free.
 
     Args:
         kind: The format.
         model: On the CPU.
-        size: Of a picture, [C, S, S].
-        page: What goes into the file.
+        size: Size of a picture, [C, S, S].
+        page: The metadata for the file.
         path: The file.
 
     Raises:
-        ShardError: The format cannot hold this model.
+        ShardError: The format does not support this model.
     """
     example = torch.zeros(2, *size, dtype=torch.uint8)
     writers = {"onnx": _write_onnx, "torch-export": _write_torch_export, "torchscript": _write_torchscript}
@@ -47,13 +47,13 @@ def write_model(kind: ExportKind, model: FeatureClassifier, size: torch.Size, pa
         why = f"torch {torch.__version__}: {one_line(err)}"
         if explain_disk(err) is not None:
             raise
-        raise ShardError(f"{page.model.name} cannot be exported to {kind} ({why}); take another format") from err
+        raise ShardError(f"{page.model.name} cannot be exported to {kind} ({why}); use another format") from err
 
 
 def _write_onnx(model: FeatureClassifier, example: Tensor, page: ExportPage, path: Path) -> None:
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     if size > _ONNX_LIMIT:
-        raise ShardError(f"the model has {size:,} bytes, one ONNX file holds {_ONNX_LIMIT:,}; take --to torch-export")
+        raise ShardError(f"the model has {size:,} bytes, an ONNX file at most {_ONNX_LIMIT:,}; use --to torch-export")
     program = torch.onnx.export(
         model,
         (example,),
@@ -63,17 +63,17 @@ def _write_onnx(model: FeatureClassifier, example: Tensor, page: ExportPage, pat
         output_names=list(OUTPUTS),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
-    assert program is not None  # no file was named
+    assert program is not None  # set because no file was given
     for name, value in _embed(page).items():
         program.model.metadata_props[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     program.save(path, external_data=False)
 
 
 def _write_torch_export(model: FeatureClassifier, example: Tensor, page: ExportPage, path: Path) -> None:
-    # Weights that lie channels-last would be saved with a warning about how they lie.
+    # Saving channels-last weights would log a warning about their layout.
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     program = torch.export.export(plain, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    file = io.BytesIO()  # torch ends the process where the disk of a file is full
+    file = io.BytesIO()  # torch aborts the process if the disk is full
     torch.export.save(program, file, extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
     path.write_bytes(file.getbuffer())
 
@@ -81,13 +81,13 @@ def _write_torch_export(model: FeatureClassifier, example: Tensor, page: ExportP
 def _write_torchscript(model: FeatureClassifier, example: Tensor, page: ExportPage, path: Path) -> None:
     with _deprecated_torchscript():
         traced = torch.jit.trace(model, example, check_trace=False)
-        file = io.BytesIO()  # given a name, torch would not say what the disk refused
+        file = io.BytesIO()  # with a file name, torch would hide the disk error
         torch.jit.save(traced, file, _extra_files={EMBEDDED: json.dumps(_embed(page), ensure_ascii=False)})
     path.write_bytes(file.getbuffer())
 
 
 def _deprecated_torchscript() -> warnings.catch_warnings[None]:
-    """Silence that PyTorch advises against TorchScript: whoever asks for it has a program that reads nothing else."""
+    """Silence PyTorch's deprecation warning of TorchScript: users who choose it need it for another program."""
     return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
@@ -100,7 +100,7 @@ def open_model(kind: ExportKind, path: Path) -> Compute:
 
     Raises:
         UsageError: onnxruntime is not installed.
-        ShardError: It cannot be read.
+        ShardError: The file cannot be read.
     """
     if kind == "onnx":
         from trainer.contract.compute.onnx_backend import open_onnx

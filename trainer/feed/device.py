@@ -1,4 +1,4 @@
-"""Batches on their way to the accelerator, one ahead of the step that computes them, and whole when they come."""
+"""Copy batches to the accelerator, one ahead of the step that computes them, and finish their decoding there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trainer.feed.meter import Meter
 
 
 def feed_device(batches: Iterator[Batch], device: torch.device, meter: Meter) -> Iterator[Batch]:
-    """Yield the batches whole, with what a step computes on `device`; on CUDA the next is made while one is computed.
+    """Yield complete batches with their tensors on `device`; on CUDA the next batch is prepared during a step.
 
     Raises:
-        ShardError: A picture that is decoded there, and cannot be.
+        ShardError: A picture cannot be decoded on the device.
     """
     return _copy_ahead(batches, device, meter) if device.type == "cuda" else _decode_here(batches, meter)
 
@@ -46,15 +46,15 @@ def _copy_ahead(batches: Iterator[Batch], device: torch.device, meter: Meter) ->
                 known_weight=batch.total_weight,
                 encoded={},
             )
-        side.synchronize()  # the feed may write into the batch's memory as soon as the next one is asked for
+        side.synchronize()  # the feed may reuse the batch's memory once the next one is requested
         return moved
 
-    # A thread of its own: it waits for feed and copy while the step's thread waits for the device.
+    # A separate thread waits for feed and copy while the step's thread waits for the device.
     with ThreadPoolExecutor(1, "to-device") as mover:
         coming = mover.submit(copy_next)
         while (batch := coming.result()) is not None:
             coming = mover.submit(copy_next)
-            # The allocator must not give the memory to the side stream's next copy while the step still reads it.
+            # The allocator must not reuse the memory for the side stream's next copy while the step still reads it.
             for tensor in (batch.images, batch.labels, *(batch.pairs.tensors if batch.pairs else ())):
                 tensor.record_stream(torch.cuda.current_stream(device))
             yield batch

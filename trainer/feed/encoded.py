@@ -1,6 +1,6 @@
-"""Pictures that a batch holds as bytes until it is on its device, and their decoding there.
+"""Pictures that stay encoded in a batch until it is on its device, and their decoding there.
 
-nvJPEG does it on CUDA and libjpeg-turbo on a CPU, through one function of torchvision. It has been deprecated since
+nvJPEG decodes on CUDA and libjpeg-turbo on a CPU, through one torchvision function. It is deprecated since
 torchvision 0.29 in favour of torchcodec, whose decode_jpeg takes the same arguments.
 """
 
@@ -21,15 +21,15 @@ from trainer.feed.meter import Meter
 logger = logging.getLogger(__name__)
 
 _PIXELS_AT_ONCE = 64 << 20
-"""Decoded together, 192 MiB of colour: a batch of photographs from a camera would fill a GPU."""
+"""Limit of pixels decoded together, 192 MiB of RGB: a whole batch of camera photographs could fill a GPU."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A JPEG that is decoded where its batch is computed.
+    """A JPEG to decode on the device of its batch.
 
-    sides: height and width, pixels. finish: the decoded picture, uint8[1 or 3, H, W] on any device, to uint8[C, S, S].
-    load: the same without that device, for what its decoder refuses.
+    sides: Height and width, pixels. finish: Converts the decoded picture, uint8[1 or 3, H, W] on any device, to
+    uint8[C, S, S]. load: Does both on the CPU, for JPEGs that the device's decoder rejects.
     """
 
     sample: Sample
@@ -46,7 +46,7 @@ def decode_into(images: Tensor, encoded: Mapping[int, Encoded], meter: Meter) ->
     """Decode pictures into their rows of a batch uint8[n, C, S, S], on the batch's device.
 
     Raises:
-        ShardError: Neither the device's decoder nor the CPU's can decode one; named by shard and key.
+        ShardError: Neither the device's decoder nor the CPU's can decode a picture; the message has its shard and key.
     """
     for rows in _share_out(encoded):
         with meter.timing("device"):
@@ -56,12 +56,12 @@ def decode_into(images: Tensor, encoded: Mapping[int, Encoded], meter: Meter) ->
 
 
 def name_broken(sample: Sample, err: DecodeError) -> ShardError:
-    """Return what is told about a sample whose bytes are not one complete picture."""
+    """Return the error for a sample whose bytes are not one complete picture."""
     return ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again")
 
 
 def _share_out(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
-    """Yield the rows that are decoded together."""
+    """Yield groups of rows to decode together."""
     rows: list[int] = []
     pixels = 0
     for row, picture in encoded.items():
@@ -75,20 +75,20 @@ def _share_out(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:
 
 
 def _decode(pictures: list[Encoded], device: torch.device) -> list[Tensor | None]:
-    """Return uint8[1 or 3, H, W] of each, None where the device's decoder refuses it."""
+    """Return uint8[1 or 3, H, W] for each picture; None if the device's decoder rejects it."""
     data = [torch.frombuffer(bytearray(picture.sample.data), dtype=torch.uint8) for picture in pictures]
     if device.type == "cuda":
-        # nvJPEG writes on a stream of its own, into memory that what is queued here may still have to read.
+        # nvJPEG writes on its own stream, into memory that queued work may still read.
         torch.cuda.current_stream(device).synchronize()
     try:
         return list(decode_jpeg(data, device=device))
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as err:  # of one of them, and none is given
+    except RuntimeError as err:  # one of them failed, and none is returned
         if len(pictures) > 1:
             half = len(pictures) // 2
             return [*_decode(pictures[:half], device), *_decode(pictures[half:], device)]
-        logger.warning("%s is decoded on the CPU: %s", pictures[0].sample.where, str(err).partition("\n")[0])
+        logger.warning("%s is decoded on the CPU instead: %s", pictures[0].sample.where, str(err).partition("\n")[0])
         return [None]
 
 

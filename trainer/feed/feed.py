@@ -1,4 +1,4 @@
-"""Batches out of a split: threads read, decode and transform ahead of the step that needs them."""
+"""Batches from a split: threads read, decode and transform ahead of the step that needs them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3
 _CHUNK = 4
-"""Samples that a thread takes at a time: fewer cost more in handing over, more let threads idle at a batch's end."""
+"""Samples per thread task: fewer cost more overhead, more leave threads idle at the end of a batch."""
 
 Shape = tuple[int, int, int]
 
 Load = Callable[[Sample, int, Meter], Tensor | Encoded]
-"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S], or what becomes that on the batch's device."""
+"""Sample, its copy in the epoch, and a meter -> uint8[C, S, S], or an `Encoded` to finish on the batch's device."""
 
 Gather = Callable[[Sequence[tuple[int, ...]]], Tensor]
 """Class numbers of each sample -> labels as losses take them."""
@@ -39,11 +39,11 @@ _Filled = list[tuple[Sample, Encoded | None]]
 
 @dataclass(frozen=True)
 class Batch:
-    """The part of a global batch that one rank computes; it may be empty.
+    """One rank's slice of a global batch; it may be empty.
 
-    images: uint8[n + extras, C, S, S], after the batch's own the partners that it lacks; labels: int64[n], or where
-    samples have several float32[n, K] of 0 and 1; weights: float32[n]; ids: int64[n] sample ids; pairs: what the step
-    mixes, None where it does not; encoded: rows of images that are still to be written, see `feed_device`.
+    images: uint8[n + extras, C, S, S], the slice's own pictures, then mixing partners from other slices; labels:
+    int64[n], or float32[n, K] of 0 and 1 with several labels; weights: float32[n]; ids: int64[n] sample ids; pairs: the
+    mixing of the step, None without mixing; encoded: rows of images still to be decoded, see `feed_device`.
     """
 
     images: Tensor
@@ -53,7 +53,7 @@ class Batch:
     sources: list[str]
     pairs: Pairs | None = None
     known_weight: float | None = None
-    """total_weight, once it has been worked out: on a device the host would wait for it."""
+    """Cached total_weight: on a device the host would wait for it."""
     encoded: Mapping[int, Encoded] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Batch:
 
     @property
     def total_weight(self) -> float:
-        """Sum of the weights of this rank's samples, or of what it mixes of them and their partners."""
+        """Sum of the weights of this rank's samples; with mixing, of the mixed weights."""
         if self.known_weight is not None:
             return self.known_weight
         if self.pairs is None:
@@ -71,24 +71,24 @@ class Batch:
 
 
 def count_ahead(device: torch.device) -> int:
-    """Return how many batches loader threads make while others are computed on a device: none on a CPU.
+    """Return how many batches loader threads prepare during a step on a device: none on a CPU.
 
-    There torch's threads have all CPUs of the rank. Loader threads beside them would take turns with them, while the
-    others wait at barriers for the one that does not run; they make a batch between the steps, on all CPUs.
+    On a CPU, torch's threads use all CPUs of the rank. Loader threads running at the same time would preempt them, and
+    the other torch threads would wait at barriers. So loader threads make a batch between the steps, on all CPUs.
     """
     return 0 if device.type == "cpu" else BATCHES_AHEAD
 
 
 class Feed:
-    """Reads one split with `workers` threads; the batches do not depend on their number.
+    """Read one split with `workers` threads; batches do not depend on their number.
 
     Args:
-        split: What to read.
-        workers: Threads; 0 works when a batch is asked for, in the thread that asks.
-        held: Batches before the one asked for last whose memory stays theirs: with 1, the pictures of a batch are
-            overwritten some time after the second one behind it was asked for.
-        pinned: Page-locked memory, which CUDA copies from beside the computation.
-        ahead: Batches that threads make while others are computed; 0 makes each when it is asked for, by all threads.
+        split: The split to read.
+        workers: Number of threads; 0: batches are made in the calling thread when requested.
+        held: Number of earlier batches whose memory stays valid: with 1, the pictures of a batch may be overwritten
+            once the second batch after it has been requested.
+        pinned: Use page-locked memory, from which CUDA copies during computation.
+        ahead: Number of batches to prepare during steps; 0: each batch is made when requested, by all threads.
     """
 
     def __init__(
@@ -100,22 +100,22 @@ class Feed:
         self.meter = Meter()
         self._ahead = ahead if workers else 0
         self._buffers = _Buffers(BATCHES_AHEAD + 1 + held, pinned)
-        # One torch thread each: the pool is the parallelism, and teams inside teams starve the model.
+        # One torch thread each: the pool is the parallelism; nested thread teams would starve the model.
         self._pool = (
             ThreadPoolExecutor(workers, "feed", initializer=torch.set_num_threads, initargs=(1,)) if workers else None
         )
 
     def iterate(self, batches: Iterable[Refs], load: Load, shape: Shape) -> Iterator[Batch]:
-        """Yield one batch for each of `batches`, in order, working `ahead` of them.
+        """Yield one batch for each of `batches`, in order, preparing `ahead` of them in advance.
 
         Args:
-            batches: Samples of each.
-            load: Makes a picture of a sample; it runs in the threads.
+            batches: The samples of each batch.
+            load: Makes the picture of a sample; called in the threads.
             shape: (C, S, S) of a picture.
 
         Raises:
-            ShardError: A sample that cannot be read or decoded; named by shard and key, never replaced.
-            OSError: A remote shard that cannot be fetched.
+            ShardError: A sample cannot be read or decoded; the message has its shard and key. It is never replaced.
+            OSError: A remote shard cannot be downloaded.
         """
         ahead: deque[_Filling] = deque()
         try:
@@ -130,7 +130,7 @@ class Feed:
                 filling.cancel()
 
     def read_meter(self) -> Readings:
-        """Return what was read so far, and how long each stage took."""
+        """Return the counts so far, and the time of each stage."""
         readings, counts = self.meter.read(), self._reader.counts()
         readings.cache_hits, readings.cache_misses = counts.hits, counts.misses
         readings.bytes_downloaded = counts.bytes_downloaded
@@ -139,7 +139,7 @@ class Feed:
         return readings
 
     def close(self) -> None:
-        """End the threads; what they wait for is given up."""
+        """End the threads and cancel pending work."""
         self._reader.close()
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
@@ -154,7 +154,7 @@ class Feed:
         return _Filling(images, parts, self._gather)
 
     def _fill(self, places: list[tuple[int, int, int]], images: Tensor, load: Load) -> _Filled:
-        """Load samples into their places in a batch; return them with what is left to be done."""
+        """Load samples into their positions in a batch; return them with the pictures still to decode."""
         filled: _Filled = []
         for (shard, row, copy), image in zip(places, images, strict=True):
             with self.meter.timing("read"):
@@ -172,7 +172,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class _Filling:
-    """A batch that threads are filling; gather: makes its labels of those of each sample."""
+    """A batch that threads are filling; gather: Makes the batch's labels from those of each sample."""
 
     images: Tensor
     parts: list[Future[_Filled]]
@@ -196,21 +196,21 @@ class _Filling:
 
 
 class _Buffers:
-    """Memory for batches, used in turn: taken anew it would cost a page fault for each 4 KiB of every batch."""
+    """Memory for batches, reused in turn: new memory would cost a page fault per 4 KiB of every batch."""
 
     def __init__(self, number: int, pinned: bool) -> None:
         self._pinned = pinned
         self._free = deque(torch.empty(0, dtype=torch.uint8) for _ in range(number))
 
     def take(self, size: int, shape: Shape) -> Tensor:
-        """Return uint8[size, C, S, S]; its memory is given out again `number` takes later."""
+        """Return uint8[size, C, S, S]; its memory is reused `number` calls later."""
         channels, height, width = shape
         wanted = size * channels * height * width
         buffer = self._free.popleft()
         if len(buffer) < wanted:
             buffer = torch.empty(wanted, dtype=torch.uint8, pin_memory=self._pinned)
         self._free.append(buffer)
-        # Channels last, as decoders give them and the model takes them: copies then go straight through memory.
+        # Channels last, like the output of decoders and the input of the model, so that copies are contiguous.
         return buffer[:wanted].view(size, height, width, channels).permute(0, 3, 1, 2)
 
 

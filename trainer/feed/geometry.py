@@ -1,9 +1,9 @@
-"""Geometry of training: bytes of a sample -> uint8[C, S, S], by a decoder that knows what training may assume.
+"""Geometry of training: bytes of a sample -> uint8[C, S, S], with faster decoding where training permits it.
 
-Evaluation and serving have `trainer.contract.preprocess` and `shards.pictures.decode`. Here a JPEG that was audited
-when it was packed goes through simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU; without the rows
-below a random part, and at a part of its resolution where that is asked for. All else, and what simplejpeg finds odd,
-goes through `shards.pictures.decode` here too.
+Evaluation and serving use `trainer.contract.preprocess` and `shards.pictures.decode`. Here, a JPEG that was audited
+when it was packed is decoded by simplejpeg: the same libjpeg-turbo, so the same pixels, for less CPU. Rows below a
+random crop are skipped, and the resolution is reduced if `fast` is set. Everything else, and whatever simplejpeg
+rejects, is decoded by `shards.pictures.decode` here too.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from trainer.recipes.options.augment import AugmentOptions
 _JPEG = b"\xff\xd8\xff"
 _TRIES = 10
 _SCALES = (8, 4, 2)
-"""Parts of the resolution at which libjpeg-turbo decodes for less than the whole."""
+"""Reduced resolutions at which libjpeg-turbo decodes faster than at full resolution."""
 _ROWS_BELOW = 2
-"""Rows below a part that its last ones depend on: chroma of half the height is interpolated over them."""
+"""Rows below a crop that affect its last rows, because chroma of half height is interpolated."""
 _SOF, _OTHER_SOF = (0xC0, 0xC1), (0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SOS, _DRI = 0xDA, 0xDD
 _SKIPPED = "extraneous bytes before marker 0xd9"
-"""The end of libjpeg's first warning where all went well up to the last row, and more data lies before the end."""
+"""The end of libjpeg's first warning if all rows were decoded, and more data lies before the end marker."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a picture, pixels."""
+    """A box in a picture, pixels."""
 
     top: int
     left: int
@@ -51,7 +51,7 @@ class Box:
     width: int
 
     def snap(self, scale: int) -> Box:
-        """Return the box of whole pixels in a picture `scale` times smaller; it covers what this one covers."""
+        """Return the smallest box of whole pixels that covers this one in a picture `scale` times smaller."""
         top, left = self.top // scale, self.left // scale
         bottom, right = -(-(self.top + self.height) // scale), -(-(self.left + self.width) // scale)
         return Box(top, left, bottom - top, right - left)
@@ -59,12 +59,13 @@ class Box:
 
 @dataclass(frozen=True)
 class TrainGeometry:
-    """What a training picture is before the changes that follow: evaluation's geometry, or a random part of it.
+    """Geometry of a training picture before augmentation: evaluation's geometry, or a random crop.
 
-    fast: decode large JPEGs at half, a quarter or an eighth of their resolution where the part is that much larger than
-        the input. Against the whole: at half 0.3 to 0.6 of 255 on average and 2 to 4 at the 99th percentile, at a
-        quarter 0.9 to 1.2 and 7 to 9 (tests/bench/README.md). Not where `before` changes the decoded picture.
-    before: what changes the decoded picture.
+    fast: Decode large JPEGs at half, a quarter or an eighth of their resolution if the crop is that much larger than
+    the
+        input. Difference from full decoding: at half, 0.3 to 0.6 of 255 on average and 2 to 4 at the 99th percentile;
+        at a quarter, 0.9 to 1.2 and 7 to 9 (tests/bench/README.md). Not used if `before` changes the decoded picture.
+    before: Changes the decoded picture.
     """
 
     spec: PreprocessSpec
@@ -73,7 +74,7 @@ class TrainGeometry:
     before: Change | None = None
 
     def load(self, sample: Sample, key: SampleKey, meter: Meter) -> Tensor:
-        """Return uint8[C, S, S] of a sample, of any strides.
+        """Return uint8[C, S, S] of a sample, with any strides.
 
         Raises:
             DecodeError: The bytes are not one complete picture.
@@ -94,8 +95,8 @@ class TrainGeometry:
             return self._cut(image, key)
 
     def shape(self, image: Tensor, key: SampleKey) -> Tensor:
-        """Return uint8[C, S, S] of a decoded picture uint8[1 or 3, H, W] that nothing changes before, on its device."""
-        if self._crop == "random":  # a part is less to convert, and gray to resize
+        """Return uint8[C, S, S] of a decoded picture uint8[1 or 3, H, W], on its device, without `before`."""
+        if self._crop == "random":  # crop first: less to convert, and gray is cheaper to resize
             return self._as_input(self._cut(image, key))
         return self._cut(self._as_input(image), key)
 
@@ -119,24 +120,24 @@ class TrainGeometry:
         return take_luminance(image, self.spec.luminance) if self.spec.channels == 1 else image
 
     def _load_part(self, sample: Sample, sides: tuple[int, int], key: SampleKey) -> Tensor:
-        """Return what `load` does, of a plain JPEG of these sides of which a random part is all that is wanted."""
+        """Return the result of `load` for a plain JPEG of these sides, decoding only what a random crop needs."""
         box = draw_box(*sides, self.options, make_numpy_rng(key, Purpose.CROP))
         scale = self._find_scale(box)
         rows = box.top + box.height + _ROWS_BELOW
         upper = decode_upper(sample.data, rows) if scale == 1 and rows < sides[0] else None
         image = decode_sample(sample, self.spec, scale) if upper is None else upper
-        scale = round(sides[1] / image.shape[2])  # a decoder may have none of that scale
+        scale = round(sides[1] / image.shape[2])  # a decoder may lack that scale
         return self._as_input(self._resize_part(image, box) if scale == 1 else self._resize_small(image, box, scale))
 
     def _resize_small(self, image: Tensor, box: Box, scale: int) -> Tensor:
-        """Return what `_resize_part` does, of a picture decoded `scale` times smaller; the box counts in the whole."""
+        """Return the result of `_resize_part` for a picture decoded `scale` times smaller; `box` is at full size."""
         covered = box.snap(scale)
         left, top = box.left / scale - covered.left, box.top / scale - covered.top
         place = (left, top, left + box.width / scale, top + box.height / scale)
         return resize_fraction(cut_box(image, covered), place, self.spec.size, self.spec.interpolation)
 
     def _find_scale(self, box: Box) -> int:
-        """Return how many times smaller the picture may be decoded for a part of it: 1, 2, 4 or 8."""
+        """Return how many times smaller the picture may be decoded for a crop: 1, 2, 4 or 8."""
         scales = _SCALES if self.fast else ()
         return next((scale for scale in scales if min(box.height, box.width) >= scale * self.spec.size), 1)
 
@@ -145,13 +146,13 @@ class TrainGeometry:
 
     @cached_property
     def _padded(self) -> PreprocessSpec:
-        """Evaluation's preprocessing with the side of a padded crop's picture for its size."""
+        """Evaluation's preprocessing with the size of a padded crop's picture."""
         side = self.options.crop_side(self.spec.size)
         return self.spec.model_copy(update={"size": side, "resize": None})
 
     def _crop_padded(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         spec, size, padding = self._padded, self.spec.size, self.options.crop_padding
-        if spec.policy == "crop":  # the shorter side, and the longer one whole
+        if spec.policy == "crop":  # resize the shorter side, keep the whole longer one
             image = keep_centre(image)
             scale = spec.size / min(image.shape[1:])
             sides = [max(spec.size, round(side * scale)) for side in image.shape[1:]]
@@ -164,12 +165,12 @@ class TrainGeometry:
 
 
 def _is_plain(sample: Sample) -> bool:
-    """Say whether simplejpeg may decode it: a JPEG that was decoded when it was packed."""
+    """Return whether simplejpeg may decode a sample: a JPEG that was audited when it was packed."""
     return sample.audited and sample.data.startswith(_JPEG)
 
 
 def measure_plain(sample: Sample) -> tuple[int, int] | None:
-    """Return height and width of a JPEG that every decoder of them knows: audited, gray or YCbCr; else None."""
+    """Return height and width of a JPEG that every decoder supports: audited, gray or YCbCr; else None."""
     if not _is_plain(sample):
         return None
     try:
@@ -180,9 +181,9 @@ def measure_plain(sample: Sample) -> tuple[int, int] | None:
 
 
 def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tensor:
-    """Return uint8[1 or 3, H, W], strided as [H, W, C]: the pixels of `shards.pictures.decode`, luminance once.
+    """Return uint8[1 or 3, H, W], strided as [H, W, C]: the pixels of `shards.pictures.decode`, one channel for gray.
 
-    scale: 2, 4 or 8 decodes an audited JPEG at that part of its resolution, sides rounded up, where that can be done.
+    scale: 2, 4 or 8 decodes an audited JPEG at that fraction of its resolution, sides rounded up, if possible.
 
     Raises:
         DecodeError: The bytes are not one complete picture.
@@ -193,18 +194,19 @@ def decode_sample(sample: Sample, spec: PreprocessSpec, scale: int = 1) -> Tenso
             kind = "GRAY" if colorspace == "Gray" else "RGB"
             least = {"min_height": -(-height // scale), "min_width": -(-width // scale)} if scale > 1 else {}
             return torch.from_numpy(simplejpeg.decode_jpeg(sample.data, kind, **least)).permute(2, 0, 1)
-        except ValueError:  # anything that libjpeg warns of: our decoder decides
+        except ValueError:  # any warning of libjpeg: our decoder decides
             pass
     return torch.from_numpy(decode(sample.data, spec.decode)).permute(2, 0, 1)
 
 
 def decode_upper(data: bytes, rows: int) -> Tensor | None:
-    """Return uint8[1 or 3, rows, W], strided as [rows, W, C]: the upper rows of a gray or YCbCr JPEG, luminance once.
+    """Return uint8[1 or 3, rows, W], strided as [rows, W, C]: the upper rows of a gray or YCbCr JPEG, one channel for
+    gray.
 
-    libjpeg-turbo reads a header that says that the picture ends there, and decodes nothing below. All but the last
-    `_ROWS_BELOW` rows are those of the whole picture. None where that cannot be had, or anything is odd about the data.
+    libjpeg-turbo gets a header with a reduced height, and decodes nothing below. All but the last `_ROWS_BELOW` rows
+    equal those of the whole picture. None if that is impossible, or anything is odd about the data.
 
-    rows: Fewer than the picture has.
+    rows: Number of rows, fewer than the picture has.
     """
     place = _find_height(data)
     if place is None:
@@ -216,14 +218,14 @@ def decode_upper(data: bytes, rows: int) -> Tensor | None:
     shortened[place : place + 2] = rows.to_bytes(2, "big")
     try:
         simplejpeg.decode_jpeg(shortened, kind, buffer=upper)
-    except ValueError as err:  # raised when all rows are there, for the data behind them
+    except ValueError as err:  # also raised if all rows are decoded, for the data after them
         if not str(err).endswith(_SKIPPED):
             return None
     return torch.from_numpy(upper).permute(2, 0, 1)
 
 
 def _find_height(data: bytes) -> int | None:
-    """Return where a JPEG keeps its height; None where its data does not run from top to bottom in one piece."""
+    """Return the offset of the height in a JPEG; None if its data does not run from top to bottom in one scan."""
     place, found = 2, None
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -238,16 +240,16 @@ def _find_height(data: bytes) -> int | None:
 
 
 def cut_box(image: Tensor, box: Box) -> Tensor:
-    """Return the view uint8[C, h, w] of a part of uint8[C, H, W]; in one operation, where slices are three."""
+    """Return the view uint8[C, h, w] of a box in uint8[C, H, W]; one operation instead of three slices."""
     channel, row, column = image.stride()
     first = image.storage_offset() + box.top * row + box.left * column
     return image.as_strided((image.shape[0], box.height, box.width), (channel, row, column), first)
 
 
 def draw_box(height: int, width: int, options: AugmentOptions, rng: np.random.Generator) -> Box:
-    """Return a random part whose share of the area and whose shape lie within the options.
+    """Return a random box whose share of the area and aspect ratio are within the options.
 
-    Where ten draws do not fit, the largest part in the middle whose shape is allowed.
+    If ten draws do not fit, return the largest central box with an allowed aspect ratio.
 
     Source: Szegedy et al. 2014, Going deeper with convolutions; torchvision's RandomResizedCrop.
     """

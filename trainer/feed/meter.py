@@ -1,4 +1,4 @@
-"""What feeding costs: pictures, bytes and seconds by stage, and what it is that the step waits for, in words."""
+"""The cost of feeding: pictures, bytes and seconds by stage, and a sentence about what the step waits for."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _WAITS_LITTLE = 0.05
 _WORK: tuple[Stage, ...] = ("decode", "augment", "device")
 """Stages that compute."""
 _MUCH_LARGER, _ROOM = 3, 2
-"""Stored pictures this many times the input pay for being packed smaller; the side that leaves room for crops."""
+"""If stored pictures are this many times the input, packing them smaller helps; this side leaves room for crops."""
 
 
 @dataclass
 class Readings:
-    """Sums over the workers of one feed.
+    """Sums over all workers of one feed.
 
-    seconds: by stage, of all workers together. fetch: waiting for files of a remote dataset; read: bytes out of shards;
-    device: what is left to decode on the batch's device, of the one thread that does it.
+    seconds: By stage, over all workers. fetch: waiting for files of a remote dataset; read: reading bytes from shards;
+    device: decoding on the batch's device, by a single thread.
     """
 
     images: int = 0
@@ -38,7 +38,7 @@ class Readings:
     bytes_downloaded: int = 0
 
     def since(self, before: Readings) -> Readings:
-        """Return what was added after `before`."""
+        """Return the difference from `before`."""
         return Readings(
             self.images - before.images,
             self.bytes_read - before.bytes_read,
@@ -67,7 +67,7 @@ class Meter:
             self._readings.sides += side
 
     def timing(self, stage: Stage) -> Timing:
-        """Add the time that a block takes to a stage."""
+        """Add the time of a block to a stage."""
         return Timing(self, stage)
 
     def add(self, stage: Stage, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Meter:
 
 
 class Timing:
-    """Adds the time that a `with` block takes to a stage; there are several a picture, so not a slow generator."""
+    """Add the time of a `with` block to a stage; a generator would be too slow for several blocks per picture."""
 
     __slots__ = ("_meter", "_stage", "_started")
 
@@ -101,17 +101,17 @@ class Timing:
 def judge(
     readings: Readings, wait_frac: float, workers: int, cpus: int, image_size: int, works_ahead: bool = True
 ) -> str:
-    """Return in a sentence whether the step waits for data, for which part of feeding, and what would help.
+    """Return a sentence that says whether the step waits for data, for which stage, and what would help.
 
-    Where batches are made between the steps, the share is work on the CPUs that compute the steps, not time lost.
+    If batches are made between the steps, the share is work on the same CPUs, not lost time.
 
     Args:
-        readings: Of the time that is judged.
-        wait_frac: Share of that time that the step waited.
-        workers: Threads that decode, 0 where the step does it itself.
-        cpus: CPUs of the rank.
+        readings: Readings of the period.
+        wait_frac: Share of the period that the step waited.
+        workers: Number of decoding threads, 0 if the step decodes itself.
+        cpus: Number of CPUs of the rank.
         image_size: Side of the model's input, pixels.
-        works_ahead: Whether threads make batches beside the steps, as on a GPU; else between them, as on CPUs.
+        works_ahead: Whether threads make batches during the steps, as on a GPU; otherwise between them, as on CPUs.
     """
     share = f"waits {wait_frac:.0%} for data"
     if wait_frac < _WAITS_LITTLE:
@@ -120,7 +120,7 @@ def judge(
     advice = _advise(bound, readings, workers < cpus, image_size)
     if not works_ahead and bound in _WORK:
         return (
-            f"spends {wait_frac:.0%} of its time on making batches, between the steps on the same CPUs, most of it on "
+            f"spends {wait_frac:.0%} of its time making batches between the steps on the same CPUs, mostly for "
             f"{_NAMES[bound]}; to shorten it {advice}"
         )
     return f"{share}: {_NAMES[bound]} bound; {advice}"
@@ -133,14 +133,14 @@ _NAMES: dict[Stage, str] = {
 
 def _advise(bound: Stage, readings: Readings, idle: bool, image_size: int) -> str:
     if bound == "fetch":
-        return "raise storage.cache_bytes so that more is fetched ahead, or bring the dataset nearer"
+        return "raise storage.cache_bytes so that more is prefetched, or move the dataset closer"
     if bound == "read":
         return "copy the dataset to a faster disk"
     if bound == "device":
-        return "take stream.decode=faithful, which decodes on the CPUs"
+        return "use stream.decode=faithful, which decodes on the CPUs"
     advice = ["add workers" if idle else "give the rank more CPUs"]
     if bound == "decode" and readings.sides > _MUCH_LARGER * image_size * readings.images:
         advice.append(f"pack with --max-side {_ROOM * image_size}")
     if bound == "augment":
-        advice.append("take a lighter augment.policy")
+        advice.append("use a lighter augment.policy")
     return " or ".join(advice)

@@ -12,18 +12,18 @@ from torchvision.transforms.v2 import functional as transforms
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LANES = 4
-"""Channels that torch's fast kernel for uint8 works on side by side; it has none for a single one."""
+"""Number of channels that torch's fast uint8 kernel needs; it does not support one channel."""
 
 
 def resize(image: Tensor, size: int, mode: str) -> Tensor:
     """Return uint8[C, size, size] of uint8[C, H, W], antialiased, C in {1, 3}.
 
-    Three channels come out as torchvision's resize gives them, to the bit. One channel of bilinear may differ by 1, for
-    half of the time (tests/bench/README.md): columns take the place of channels.
+    Three channels give exactly torchvision's resize. One channel with bilinear may differ by 1, but takes half the time
+    (tests/bench/README.md): columns are processed as channels.
 
     mode: bilinear or bicubic.
     """
-    if image.is_cuda:  # torch resizes bytes on the CPU alone: torchvision goes through float32, and rounds
+    if image.is_cuda:  # torch resizes uint8 only on the CPU: torchvision converts to float32 and rounds
         return transforms.resize(image, [size, size], InterpolationMode(mode), antialias=True)
     if image.shape[0] == 1 and mode == "bilinear" and size % _LANES == 0 and min(image.shape[1:]) >= _LANES:
         return _resize_one(image[0], size)[None]
@@ -33,9 +33,9 @@ def resize(image: Tensor, size: int, mode: str) -> Tensor:
 
 
 def resize_fraction(image: Tensor, place: tuple[float, float, float, float], size: int, mode: str) -> Tensor:
-    """Return uint8[C, size, size] of a part of uint8[C, H, W], C in {1, 3}, that may begin and end within pixels.
+    """Return uint8[C, size, size] of a box in uint8[C, H, W], C in {1, 3}, with fractional coordinates.
 
-    Torch has no such box; Pillow has, and its antialiased filter is within 2 of torch's.
+    Torch does not support such a box; Pillow does, and its antialiased filter is within 2 of torch's.
 
     place: left, top, right and bottom, pixels.
     """
@@ -46,7 +46,7 @@ def resize_fraction(image: Tensor, place: tuple[float, float, float, float], siz
 
 
 def _resize_one(image: Tensor, size: int) -> Tensor:
-    """Return uint8[size, size] of uint8[H, W]: rows are resized, then the columns as rows."""
+    """Return uint8[size, size] of uint8[H, W]: the rows first, then the columns as rows."""
     high = _resize_rows(image, size)
     return _resize_rows(high.t(), size).t()
 
@@ -55,7 +55,7 @@ def _resize_rows(image: Tensor, size: int) -> Tensor:
     """Return uint8[size, W] of uint8[H, W]."""
     height, width = image.shape
     padded = -(-width // _LANES) * _LANES
-    if padded != width:  # what is added is cut off again, and mixes with nothing: columns do not touch
+    if padded != width:  # padding is cut off again and does not mix with columns
         image = torch.nn.functional.pad(image, (0, padded - width))
     columns = image.contiguous().reshape(height, padded // _LANES, _LANES).permute(2, 0, 1)[None]
     resized = interpolate(columns, (size, padded // _LANES), mode="bilinear", antialias=True)[0]

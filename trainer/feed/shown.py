@@ -1,4 +1,4 @@
-"""Which samples of a split the epochs of a recipe show, all or a part of each class, and which may be mixed."""
+"""The samples of a split that a recipe's epochs show, all or a fraction of each class, and which may be mixed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trainer.contract.task import make_task
 from trainer.recipes.recipe import Recipe
 
 _SORTED = 0.05
-"""Least `measure_sorting` of shards that are: at most some 0.02 by chance from 70 samples on."""
+"""Threshold of `measure_sorting` for sorted shards; by chance it is at most about 0.02 from 70 samples on."""
 _BY_COUNT = ("balanced", "effective")
-"""Class weights that go by the number of samples."""
+"""Class weights that depend on the number of samples."""
 
 
 def choose_draws(split: Split, recipe: Recipe, version: int = VERSION) -> DrawOptions:
-    """Return which samples an epoch shows and how often.
+    """Return the options for which samples an epoch shows and how often.
 
-    version: Of the random streams, see shards.order.purposes.
+    version: Version of the random streams, see shards.order.purposes.
     """
     limit = recipe.limit_samples or split.num_samples
     fraction = min(recipe.stream.fraction, limit / split.num_samples)
@@ -33,10 +33,10 @@ def choose_draws(split: Split, recipe: Recipe, version: int = VERSION) -> DrawOp
 
 
 def find_sorted_lanes(split: Split, recipe: Recipe, version: int = VERSION) -> int | None:
-    """Return the lanes among which mixed pictures find partners, None where neighbours do.
+    """Return the number of lanes for pairing mixed pictures; None if neighbours are paired.
 
     Raises:
-        UsageError: Shards that are sorted by class, mixed pictures, and one lane that is not shuffled whole.
+        UsageError: Pictures are mixed, but shards are sorted by class, with one lane that is not shuffled as a whole.
     """
     if not recipe.augment.mixes or version == BEFORE_VERSIONS:
         return None
@@ -49,25 +49,25 @@ def find_sorted_lanes(split: Split, recipe: Recipe, version: int = VERSION) -> i
         return None
     option = "mixup" if recipe.augment.mixup else "cutmix"
     raise UsageError(
-        f"augment.{option} pairs pictures of different lanes where shards are sorted by class, as those of "
-        f"{shorten(split.location)} are, and stream.lanes=1 has one; set stream.lanes=8, set "
-        f"stream.window_bytes={size}, which shuffles all, or pack the pictures again, which mixes the shards"
+        f"augment.{option} pairs pictures of different lanes if shards are sorted by class, like those of "
+        f"{shorten(split.location)}, but stream.lanes=1 has only one; set stream.lanes=8, set "
+        f"stream.window_bytes={size}, which shuffles everything, or pack the pictures again, which mixes the shards"
     )
 
 
 def read_labels(split: Split, read_column: Callable[[str], npt.NDArray[np.generic]]) -> Labels:
-    """Return the label of every sample, or all of its labels."""
+    """Return the label or labels of every sample."""
     return make_task(split.task).read_index(read_column)
 
 
 def count_weighed(split: Split, recipe: Recipe, version: int = VERSION) -> tuple[npt.NDArray[np.int64], int]:
-    """Return the samples of each class that class weights go by, int64[K], and all samples: those that take part.
+    """Return the number of samples of each class for class weights, int64[K], and in total: those used in training.
 
-    Without such weights all are counted, which reads no index.
+    Without class weights all samples are counted, without reading the index.
 
     Raises:
-        ShardError: An index that cannot be read.
-        OSError: One that cannot be fetched.
+        ShardError: An index cannot be read.
+        OSError: An index cannot be downloaded.
     """
     draws = choose_draws(split, recipe, version)
     if draws.fraction == 1 or recipe.loss.class_weights not in _BY_COUNT or version == BEFORE_VERSIONS:

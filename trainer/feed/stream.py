@@ -1,4 +1,4 @@
-"""The training batches of one rank: in the plan's order, each picture changed by the draws of its own sample."""
+"""The training batches of one rank: in the plan's order, each picture augmented by its own sample's draws."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
-"""Labels and weights of the dataset -> float32[n], weights in the loss."""
+"""Labels and weights of the dataset -> weights in the loss, float32[n]."""
 
 Whole = Callable[[Sample, int, Meter], Tensor]
 """Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
 
 
 class TrainStream:
-    """Epochs of training batches; what they hold does not depend on ranks and workers.
+    """Epochs of training batches; their content does not depend on ranks and workers.
 
-    weigh: makes the weights in the loss of those that the dataset gives its samples; left out, they are the same.
-    version: of the random streams, see shards.order.purposes.
+    weigh: Makes the weights in the loss from the dataset's sample weights; if omitted, they are the same.
+    version: Version of the random streams, see shards.order.purposes.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainStream:
         self._lanes_apart = find_sorted_lanes(split, recipe, version)
         self._columns: dict[str, np.ndarray] = {}
         self._plan: tuple[int, EpochPlan] | None = None
-        # One held: a step is looked at when the next one's batch is there, and its pictures may then have to be saved.
+        # held=1: a step is checked after the next batch has arrived, and its pictures may then have to be saved.
         pinned = ranks.device.type == "cuda"
         ahead = count_ahead(ranks.device)
         self.works_ahead = ahead > 0 and self.workers > 0
@@ -72,7 +72,7 @@ class TrainStream:
         self._make_load = make_late_load if recipe.stream.decode == "device" else make_load
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
-        """How often two samples of one shard meet in a batch at most, against a full shuffle."""
+        """Upper bound on how often two samples of one shard share a batch, relative to a full shuffle."""
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the order of an epoch."""
@@ -89,11 +89,11 @@ class TrainStream:
         return self._plan[1]
 
     def iterate(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yield this rank's part of each step of an epoch, from `first_step` on, on the rank's device.
+        """Yield this rank's slice of each step of an epoch, from `first_step` on, on the rank's device.
 
         Raises:
-            ShardError: A sample that cannot be read or decoded.
-            OSError: A remote shard that cannot be fetched.
+            ShardError: A sample cannot be read or decoded.
+            OSError: A remote shard cannot be downloaded.
         """
         batches = self._iterate_mixed if self._recipe.augment.mixes else self._iterate_plain
         return feed_device(batches(epoch, first_step), self._ranks.device, self._feed.meter)
@@ -102,12 +102,12 @@ class TrainStream:
         return self._read(self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks), epoch)
 
     def _spec_of(self, epoch: int) -> PreprocessSpec:
-        """Return what makes the pictures of an epoch, whose size it may set."""
+        """Return the preprocessing of an epoch, whose picture size may depend on it."""
         size = self._recipe.augment.train_size(epoch, self._spec.size)
         return self._spec if size == self._spec.size else self._spec.model_copy(update={"size": size})
 
     def _read(self, batches: Iterable[Refs], epoch: int) -> Iterator[Batch]:
-        """Yield what the feed reads in an epoch, its samples weighed for the loss."""
+        """Yield the feed's batches of an epoch, with weights for the loss."""
         spec = self._spec_of(epoch)
         for batch in self._feed.iterate(batches, self._make_load(self._recipe, spec, epoch), spec.shape):
             yield replace(batch, weights=self._weigh(batch.labels, batch.weights))
@@ -127,13 +127,13 @@ class TrainStream:
             yield batch if mix is None else _pair(batch, mix)
 
     def _arrange(self, plan: EpochPlan, epoch: int, step: int) -> tuple[Refs, _Mix | None]:
-        """Return what this rank reads for a step, its own samples first, and how it mixes them."""
+        """Return the samples this rank reads for a step, its own first, and how to mix them."""
         own = plan.slice(step, self._ranks.rank, self._ranks.num_ranks)
         mine = slice_rank(plan.step_size(step), self._ranks.rank, self._ranks.num_ranks)
         return self._add_partners(plan, epoch, step, own, mine)
 
     def _add_partners(self, plan: EpochPlan, epoch: int, step: int, own: Refs, mine: slice) -> tuple[Refs, _Mix | None]:
-        """Return the samples of a part of a step with the partners that it lacks behind them, and how they mix."""
+        """Return the samples of a slice of a step followed by their missing partners, and how to mix them."""
         size = plan.step_size(step)
         mix = plan_mix(self._recipe.augment, self._recipe.seed, epoch, step, size, self._lanes_apart)
         if mix is None:
@@ -142,7 +142,7 @@ class TrainStream:
         return concat_refs([own, _pick(plan, step, missing.tolist())]), _Mix(mix, rows)
 
     def peek(self, epoch: int, step: int, count: int) -> Batch:
-        """Return the first `count` samples of a step of all ranks, as the step sees them; raises as `iterate`."""
+        """Return the first `count` samples of a step over all ranks, as the step sees them; raises like `iterate`."""
         plan = self.plan(epoch)
         mine = slice(0, min(count, plan.step_size(step)))
         refs, mix = self._add_partners(plan, epoch, step, _pick(plan, step, range(mine.stop)), mine)
@@ -150,7 +150,7 @@ class TrainStream:
         return batch if mix is None else _pair(batch, mix)
 
     def read_meter(self) -> Readings:
-        """Return what this rank read so far, and how long each stage took."""
+        """Return this rank's counts so far, and the time of each stage."""
         return self._feed.read_meter()
 
     def close(self) -> None:
@@ -168,20 +168,20 @@ class TrainStream:
 
 @dataclass(frozen=True)
 class _Mix:
-    """How a step mixes; rows: int64[n], where the partners of this rank's samples stand in its batch."""
+    """How a step mixes; rows: int64[n], rows of the partners in this rank's batch."""
 
     plan: MixPlan
     rows: npt.NDArray[np.int64]
 
 
 def _pick(plan: EpochPlan, step: int, places: Iterable[int]) -> Refs:
-    """Return the samples at some places of a global batch; only their lanes are worked out."""
-    size = plan.step_size(step)  # of as many ranks as samples, each has one
+    """Return the samples at some positions of a global batch; only their lanes are computed."""
+    size = plan.step_size(step)  # with as many ranks as samples, each rank has one
     return concat_refs([plan.slice(step, place, size) for place in places])
 
 
 def _pair(batch: Batch, mix: _Mix) -> Batch:
-    """Return the batch of a rank's own samples, with all pictures that were read and what to mix of them."""
+    """Return the batch of a rank's own samples, with all pictures that were read and how to mix them."""
     count, rows, size = len(mix.rows), torch.from_numpy(mix.rows), batch.images.shape[-1]
     lam = torch.full((count,), mix.plan.share(size), dtype=torch.float32)
     box = mix.plan.box.place(size) if mix.plan.box else None
@@ -197,10 +197,10 @@ def _pair(batch: Batch, mix: _Mix) -> Batch:
 
 
 def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Whole:
-    """Return what makes the model's input of a sample in an epoch: decoded, changed, cropped, changed.
+    """Return a function that makes the model's input of a sample in an epoch: decode, change, crop, change.
 
     Raises:
-        UsageError: A pipeline that cannot be built.
+        UsageError: The pipeline cannot be built.
     """
     policy, seed = build_policy(recipe.augment), recipe.seed
     geometry = TrainGeometry(spec, recipe.augment, recipe.stream.decode == "fast", policy.before)
@@ -220,7 +220,7 @@ def make_load(recipe: Recipe, spec: PreprocessSpec, epoch: int) -> Whole:
 def make_late_load(
     recipe: Recipe, spec: PreprocessSpec, epoch: int
 ) -> Callable[[Sample, int, Meter], Tensor | Encoded]:
-    """Return the same for a feed that leaves plain JPEGs to the device; the draws are equal. Raises as `make_load`."""
+    """Like `make_load`, for a feed that leaves plain JPEGs to the device; the draws are the same."""
     whole, after = make_load(recipe, spec, epoch), build_policy(recipe.augment).after
     seed, geometry = recipe.seed, TrainGeometry(spec, recipe.augment)
 

@@ -1,4 +1,4 @@
-"""One rank's training: the parts of a run, epochs, early stopping.
+"""Training on one rank: building a run, epochs, early stopping.
 
-Imports `evaluate` and what lies below it; `run` starts it.
+Imports `evaluate` and the rooms below it; `run` starts it.
 """

@@ -1,4 +1,4 @@
-"""What a recipe and a dataset make: the classifier with its starting weights, and the contract's two specs."""
+"""Build the classifier with its initial weights, and the contract's two specs, from a recipe and a dataset."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from trainer.weights.expected import read_expectation
 from trainer.weights.resolve import list_train_sizes
 
 _ROUNDS_SINCE = 3
-"""Version of decoding from which on luminance is rounded."""
+"""Version of the decoding rules from which luminance is rounded."""
 
 
 def build_model(recipe: ResolvedRecipe, num_classes: int, begun: bool = False) -> Classifier:
-    """Return the classifier of a recipe with its starting weights.
+    """Return the classifier of a recipe with its initial weights.
 
-    begun: The run has a snapshot. What a new run is refused is let pass: it passed when the run began.
+    begun: Whether the run has a snapshot; then checks of new runs are skipped.
 
     Raises:
-        UsageError: No such model or weights, a size that the model does not take, or layers are to be frozen that have
-            no weights.
-        ShardError: Weights that do not fit, or are another network's.
+        UsageError: The model or weights are unknown, the model does not take the size, or layers to freeze have no
+            weights.
+        ShardError: The weights do not fit, or belong to another network.
     """
     spec = build_model_spec(recipe, num_classes)
     for size in list_train_sizes(recipe):
@@ -52,12 +52,12 @@ def build_model_spec(recipe: ResolvedRecipe, num_classes: int) -> ModelSpec:
     """Return the contract's model: the recipe's backbone with the normalisation of its weights.
 
     Raises:
-        UsageError: The weights are another model's, or a gray backbone is to see colours.
+        UsageError: The weights belong to another model, or a gray backbone would get colour pictures.
     """
-    # Otherwise the backbone takes three channels: gray pictures are repeated by the normalisation.
+    # Otherwise the backbone takes three channels, and the normalisation repeats gray pictures.
     channels: Literal[1, 3] = 1 if recipe.preprocess.gray_backbone else 3
     if channels == 1 and recipe.preprocess.channels != 1:
-        raise UsageError("preprocess.gray_backbone takes pictures of one channel; set preprocess.channels=1 with it")
+        raise UsageError("preprocess.gray_backbone needs pictures with one channel; also set preprocess.channels=1")
     mean, std = _read_expectation(recipe).for_channels(channels)
     return ModelSpec(
         name=recipe.model,
@@ -75,9 +75,9 @@ def _read_expectation(recipe: ResolvedRecipe) -> Expectation:
 
 
 def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset, begun: int = DECODING) -> PreprocessSpec:
-    """Return the contract's preprocessing: the recipe's geometry behind the dataset's decoding.
+    """Return the contract's preprocessing: the dataset's decoding followed by the recipe's geometry.
 
-    begun: Version of decoding of the oldest program that trained the run: it keeps that program's luminance.
+    begun: Oldest version of the decoding rules used in the run, whose luminance rule is kept.
     """
     packing = dataset.manifest.packing
     options = recipe.preprocess.model_dump(exclude={"gray_backbone", "normalise"})
@@ -86,10 +86,10 @@ def build_preprocess(recipe: ResolvedRecipe, dataset: Dataset, begun: int = DECO
 
 
 def check_size(spec: ModelSpec, size: int, training: bool = True) -> None:
-    """Refuse a size that the model does not take, in training or in evaluation, before any weight is made or read.
+    """Raise if the model does not take a size in training or evaluation, before weights are created or read.
 
     Raises:
-        UsageError: It does not take it; the sentence names the library's reason.
+        UsageError: The model does not take it; the message has the library's reason.
     """
     model = build_without_memory(lambda: Classifier(spec)).train(training)
     try:
@@ -97,6 +97,6 @@ def check_size(spec: ModelSpec, size: int, training: bool = True) -> None:
     except (AssertionError, RuntimeError, TypeError, ValueError) as err:
         raise UsageError(
             f"{spec.name} does not take pictures of {size} pixels ({one_line(err)}); "
-            f"its own size is {own_size(spec.name)}, take that or one nearer to it"
+            f"use its own size, {own_size(spec.name)}, or one nearer to it"
             f"{', or leave preprocess.gray_backbone out' if training and spec.in_channels == 1 else ''}"
         ) from err

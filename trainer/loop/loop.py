@@ -1,7 +1,7 @@
 """The training loop: epochs of steps, an evaluation after each, snapshots, early stopping.
 
-It runs alike in a plain process, in a Ray Train worker and in a Tune trial; all it sees of them is its Ranks
-and a function that takes each epoch's numbers.
+It is the same in a plain process, a Ray Train worker and a Tune trial, which it only knows through its Ranks and a
+function that takes each epoch's numbers.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def train(
 ) -> Outcome:
     """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
-    Goes on from the last snapshot in the run's folder. Interrupted means that the state was saved and the same
-    command goes on.
+    Resumes from the last snapshot in the run folder. Interrupted means that the state was saved and the same command
+    resumes.
 
     Raises:
-        UsageError: A recipe that does not fit the data, a snapshot of another run, or a disk that takes no more.
-        ShardError: A sample that cannot be read, or outputs that are no longer finite.
+        UsageError: The recipe does not fit the data, the snapshot is of another run, or a disk is full.
+        ShardError: A sample cannot be read, or outputs are no longer finite.
     """
     run = open_run(recipe, folder, ranks, tracker, progress)
     with explaining_stop(folder, lambda: run.state.samples_seen), _closing(run):
@@ -68,7 +68,7 @@ def train(
 
 @contextlib.contextmanager
 def _closing(run: Run) -> Iterator[None]:
-    """Close the run after the block; what the block raised is what is raised, whatever the last snapshot met."""
+    """Close the run after the block; an error of the block takes precedence over errors of closing."""
     try:
         yield
     except BaseException:
@@ -79,17 +79,17 @@ def _closing(run: Run) -> Iterator[None]:
 
 
 def _judge_epoch(run: Run) -> Numbers:
-    """Return the metrics of the weights on the validation part."""
+    """Return the metrics of the weights on the validation split."""
     started = time.monotonic()
     with run.engine.judged_weights(), run.progress.validating() as advance:
-        # The snapshot is rank 0's; each rank's BatchNorm has gone its own way, in the last step and in the average.
+        # Snapshots have rank 0's buffers; BatchNorm statistics differ by rank, in the model and in the average.
         run.ranks.copy_from_first(run.engine.model.buffers())
         rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers, advance)
     _refuse_divergence(rows, run)
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
-            f"stop.metric={run.recipe.stop.metric} has no value on the validation split; take another one, and choose "
+            f"stop.metric={run.recipe.stop.metric} has no value on the validation split; use another one, and choose "
             "another name="
         )
     numbers = {f"val/{name}": value for name, value in metrics.items() if name != "samples"}
@@ -97,27 +97,27 @@ def _judge_epoch(run: Run) -> Numbers:
 
 
 def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
-    """Return the metrics that are single numbers; those of one class are the positive one's, None: no class is."""
+    """Return the metrics that are single numbers; positive: the positive class, None if there is none."""
     return compute_scalars(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:
     if not np.isfinite(rows.logits).all():
         raise ShardError(
-            f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite numbers: training diverged, "
+            f"after epoch {run.state.epochs_done + 1} the model's outputs are not finite: training diverged, "
             "or BatchNorm saw too few steps to settle. Lower optim.peak_lr or set optim.clip_norm, and choose another "
             f"name=, or delete {run.folder.path}"
         )
 
 
 def _train_epoch(run: Run) -> Numbers | None:
-    """Train what is left of the epoch that the state stands in; return its numbers, None when asked to stop."""
+    """Train the rest of the current epoch; return its numbers, or None if asked to stop."""
     recipe, epoch = run.recipe, run.state.epochs_done
     run.progress.begin_epoch(epoch)
     run.engine.begin_epoch(epoch)
     plan = run.stream.plan(epoch)
     done = run.state.samples_seen - epoch * plan.num_samples
-    first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be short
+    first = -(-done // recipe.batch_size_global)  # rounded up: the last step of an epoch may be smaller
     batches = run.stream.iterate(epoch, first)
     before, seen_before = run.stream.read_meter(), run.state.samples_seen
     started, waited = time.monotonic(), 0.0
@@ -151,13 +151,13 @@ def _train_epoch(run: Run) -> Numbers | None:
 
 
 def _scale_lr(run: Run, plan: EpochPlan, step: int) -> float:
-    """Return the share of the peak learning rate in a step of the epoch that the state stands in."""
+    """Return the share of the peak learning rate in a step of the current epoch."""
     seen = plan.num_samples * run.state.epochs_done + step * run.recipe.batch_size_global
     return scale_lr(run.recipe.schedule, seen, run.scheduled_samples, plan.num_samples, run.state.plateau)
 
 
 def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
-    """Return what this rank's feed did in an epoch; keep in words whether its steps wait for it."""
+    """Return the numbers of this rank's feed in an epoch; store the verdict on whether steps wait for it."""
     stream, cpus = run.stream, run.ranks.cpus
     run.verdict = judge(readings, wait_frac, stream.workers, cpus, run.preprocess.size, stream.works_ahead)
     return {
@@ -171,10 +171,10 @@ def _read_feed(run: Run, readings: Readings, wait_frac: float) -> Numbers:
 
 
 def _show(run: Run, wait_frac: float) -> None:
-    """Tell where the run stands, and which share of its last step it waited for data."""
+    """Write the run's progress, and the share of the last step spent waiting for data."""
 
     def number() -> Numbers:
-        # Of what the ranks have not yet added up, this rank's stands for all: asking them would hold up every step.
+        # Until the ranks sum their losses, this rank's loss stands for all: a sum would delay every step.
         loss = run.state.loss_sum + float(run.loss_here) * run.ranks.num_ranks
         mean = loss / max(run.state.weight_sum, 1e-12)
         return {"loss": mean, "epoch": run.state.epochs_done + 1, "wait_frac": round(wait_frac, 3)}
@@ -185,7 +185,7 @@ def _show(run: Run, wait_frac: float) -> None:
 
 
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
-    """Compare the epoch, save it when it is the best or due, and tell its numbers to whoever listens."""
+    """Compare the epoch with the best, save a snapshot if it is better or due, and report its numbers."""
     numbers, epoch = trained | judged, run.state.epochs_done + 1
     value = judged[f"val/{run.recipe.stop.metric}"]
     better = _is_better(value, run.state.best, run.recipe)
@@ -195,11 +195,11 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     lower = run.recipe.stop.lower_is_better
     watched = watch_metric(run.recipe.schedule, run.state.plateau, value, lower_is_better=lower)
     run.state = run.state.model_copy(update={**update, "plateau": watched})
-    assert best is not None  # any first value is better than none
+    assert best is not None  # the first value is always better
     numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
         words = {"feed/verdict": run.verdict} | ({"val/positive": run.positive} if run.positive else {})
-        run.logbook.write(numbers, words)  # before the snapshot: an epoch that counts as done has its row
+        run.logbook.write(numbers, words)  # before the snapshot, so that every finished epoch has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or is_trained(run.recipe, run.state):
         save(run)
     if run.tracker:

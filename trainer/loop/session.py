@@ -1,4 +1,4 @@
-"""A run on one rank: all of its parts, opened as the last snapshot left them."""
+"""The objects of a run on one rank, in the state of the last snapshot."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from trainer.step.norms import describe_local_norms
 logger = logging.getLogger(__name__)
 
 NONFINITE = "nonfinite"
-"""Folder of the samples whose loss was not a finite number, in the run's."""
+"""Subfolder of the run folder for samples whose loss was not finite."""
 
 
 @dataclass
 class Run:
-    """All parts of a run on one rank."""
+    """The objects of a run on one rank."""
 
     recipe: ResolvedRecipe
     folder: RunFolder
@@ -66,13 +66,13 @@ class Run:
     progress: RunProgress
     guard: Guard
     loss_here: Tensor
-    """float64[], weighted loss of this rank's samples that the state does not hold yet."""
+    """float64[], weighted loss of this rank's samples that is not yet in the state."""
     verdict: str = ""
-    """On the feed of the last epoch."""
+    """Verdict on the feed in the last epoch."""
     saved_at: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
-        """End the threads of the feed and the snapshots."""
+        """End the threads of feed and snapshots."""
         try:
             self.stream.close()
         finally:
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def positive(self) -> str | None:
-        """The class whose sensitivity is told; None where none is."""
+        """The positive class; None if there is none."""
         task = make_task(self.dataset.manifest.task)
         found = find_positive(self.recipe, self.dataset) or take_default(task, self.dataset.classes)
         return found.name if found else None
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def scheduled_samples(self) -> int:
-        """Samples over which the learning rate goes: those of the epochs that the run was begun with."""
+        """Samples of the learning rate schedule: those of the original number of epochs."""
         return self.stream.samples_per_epoch * (self.state.begun_epochs or self.recipe.epochs)
 
 
@@ -106,7 +106,7 @@ def open_run(
     tracker: Tracker | None = None,
     progress: RunProgress | None = None,
 ) -> Run:
-    """Return a run as its last snapshot left it; every rank calls it, rank 0 with a tracker. Raises as `train`."""
+    """Open a run at its last snapshot; every rank calls it, rank 0 with a tracker. Raises like `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     store = SnapshotStore(folder.snapshots, keeps_all=recipe.snapshot.keep == "all")
     if ranks.is_first:
@@ -153,7 +153,7 @@ def open_run(
 
 
 def _begin_progress(run: Run) -> None:
-    """Say what is trained, and from where on."""
+    """Log what is trained, and where it resumes."""
     recipe, ranks, model = run.recipe, run.ranks, run.engine.model
     end = sum(run.dataset.split(part).num_samples for part in recipe.evaluate_on)
     device = "CPU" if ranks.device.type == "cpu" else torch.cuda.get_device_name(ranks.device)
@@ -169,7 +169,7 @@ def _begin_progress(run: Run) -> None:
 
 
 def is_trained(recipe: Recipe, state: RunState) -> bool:
-    """Return whether a run has had its last epoch, or waited long enough for a better one."""
+    """Return whether a run has finished its last epoch, or stopped early."""
     patience = recipe.stop.patience
     if patience is not None and state.epochs_without_better >= patience:
         return True
@@ -185,12 +185,12 @@ def open_engine(
     place: Ranks | None = None,
     begun: int | None = None,
 ) -> tuple[Engine, TrainStream]:
-    """Return what takes steps, and the batches that it takes them on; every rank calls it. Raises as `train`.
+    """Return the engine and the stream of batches; every rank calls it. Raises like `train`.
 
-    least_parts: In how many parts a slice is computed at least.
-    place: Whose batches they are, where that is not the rank that computes them.
-    begun: Of a run that has a snapshot, the version of random streams that it began with; what a new one is refused is
-        then let pass.
+    least_parts: Minimum number of microbatches per slice.
+    place: The rank whose batches to use, if it is not the computing rank.
+    begun: For a run with a snapshot, the version of the random streams it started with; checks of new runs are then
+        skipped.
     """
     refuse_misfit(recipe, dataset)
     split = dataset.split("train")
@@ -204,7 +204,7 @@ def open_engine(
     model = build_model(recipe, len(dataset.classes), begun is not None)
 
     def weigh(labels: Tensor, weights: Tensor) -> Tensor:
-        # An order by weights has used the samples' up.
+        # A weighted order already uses the samples' weights.
         counts = recipe.loss.sample_weights and recipe.stream.order != "weighted"
         return loss.weigh(labels) * (weights if counts else 1.0)
 
@@ -221,9 +221,9 @@ def open_engine(
 
 
 def _check_norms(engine: Engine, recipe: Recipe, ranks: Ranks, num_ranks: int, new_samples: int) -> None:
-    """Log what becomes of BatchNorm, the one thing that depends on ranks and microbatches; refuse what learns none.
+    """Log how BatchNorm depends on ranks and microbatches; raise if it would learn no statistics.
 
-    new_samples: Of an epoch of a new run; 0 for one that has begun, which is let pass.
+    new_samples: Samples of an epoch of a new run; 0 for a started run, which is not checked.
     """
     cut = engine.cut(num_ranks)
     if recipe.weights == "none" and new_samples:
@@ -246,7 +246,7 @@ def _build_loss(recipe: Recipe, classes: list[str], split: Split, version: int) 
 
 
 def _give_more_epochs(state: RunState, recipe: ResolvedRecipe) -> RunState:
-    """Return the state as that of the recipe, where it was begun with fewer epochs and the schedule allows for more."""
+    """Return the state with the recipe's epochs, if it was started with fewer and the schedule allows more."""
     fingerprint = recipe.fingerprint()
     if state.recipe == fingerprint or not takes_more_epochs(recipe):
         return state
@@ -259,31 +259,31 @@ def _give_more_epochs(state: RunState, recipe: ResolvedRecipe) -> RunState:
 def _refuse_foreign(state: RunState, fresh: RunState) -> None:
     if state.dataset != fresh.dataset:
         raise UsageError(
-            f"the snapshot belongs to dataset {state.dataset[:12]}, the recipe's data is {fresh.dataset[:12]}; "
-            "its position means nothing there. Choose another name=, or delete the run's folder"
+            f"the snapshot belongs to dataset {state.dataset[:12]}, but the recipe's data is {fresh.dataset[:12]}; "
+            "its position is not valid there. Choose another name=, or delete the run's folder"
         )
     if state.recipe != fresh.recipe:
         raise UsageError(
-            f"the snapshot belongs to recipe {state.recipe[:12]}, this one is {fresh.recipe[:12]}; "
+            f"the snapshot belongs to recipe {state.recipe[:12]}, but this one is {fresh.recipe[:12]}; "
             "choose another name=, or delete the run's folder"
         )
 
 
 def describe_streams(recipe: Recipe, begun: int) -> str | None:
-    """Return what is said where a run that began with another version of random streams sees other pictures now."""
+    """Return the note for a run whose augmentation changes because its random streams have another version."""
     policy = recipe.augment.policy
     if begun == STREAMS or policy not in ("light", "strong"):
         return None
     return (
-        f"the run began when augment.policy={policy} turned, scaled and moved pictures between pixels; from here on it "
-        "moves half of them, by whole pixels. For one policy throughout begin another run with another name="
+        f"the run started when augment.policy={policy} rotated, scaled and shifted pictures with interpolation; now it "
+        "shifts half of them by whole pixels. To use one policy throughout, start another run with another name="
     )
 
 
 def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:
-    """Return what is said where pictures come out otherwise than when they were packed, or than in a run so far."""
+    """Return notes on pictures whose decoding has changed since they were packed, or during the run."""
     found = find_affected(dataset)
-    if not found.stored and state.samples_seen and state.decoding != DECODING:  # what is stored changes under no run
+    if not found.stored and state.samples_seen and state.decoding != DECODING:  # stored decoding never changes
         found = find_affected(dataset, state.decoding)
         so_far = describe_versions("the run so far", state.decoding)
         if state.decoding > DECODING:
@@ -297,7 +297,7 @@ def describe_decoding(dataset: Dataset, state: RunState) -> list[str]:
 def _open_ledger(folder: RunFolder, ranks: Ranks, state: RunState) -> Ledger:
     path = folder.path / LEDGER
     done_before = read_position(path)
-    ranks.barrier()  # every rank has read the position before rank 0 moves it
+    ranks.barrier()  # all ranks read the position before rank 0 changes it
     if ranks.is_first:
         drop_after(path, state.samples_seen)
     ranks.barrier()

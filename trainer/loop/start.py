@@ -1,4 +1,4 @@
-"""The weights that a run starts from: loaded, reported, and refused where layers would stay frozen without any."""
+"""Load and report a run's initial weights; raise if layers without weights would stay frozen."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ logger = logging.getLogger(__name__)
 
 
 def load_start(model: Classifier, recipe: ResolvedRecipe, trained: Expectation, begun: bool) -> None:
-    """Load a recipe's weights into a model that was built for it, and log what came of it.
+    """Load a recipe's weights into a model that was built for it, and log the result.
 
     Args:
         model: Its tensors are replaced.
-        recipe: Its weights, and what is frozen.
-        trained: What the weights were trained with.
-        begun: The run has a snapshot. What a new run is refused is let pass: it passed when the run began.
+        recipe: The recipe with weights and freeze.
+        trained: The preprocessing that the weights were trained with.
+        begun: Whether the run has a snapshot; then checks of new runs are skipped.
 
     Raises:
-        UsageError: No such weights, or layers are to be frozen that have none.
-        ShardError: Weights that do not fit, or are another network's.
+        UsageError: The weights are unknown, or layers to freeze have none.
+        ShardError: The weights do not fit, or belong to another network.
     """
     choice = Choice(recipe.weights_key, recipe.weights_ema)
     report = load_weights(model.backbone, model.spec, recipe.weights, choice=choice, trained=trained)
@@ -42,10 +42,10 @@ def load_start(model: Classifier, recipe: ResolvedRecipe, trained: Expectation, 
 
 
 def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
-    """Log what was loaded: a warning where something of the trunk or of the file was not.
+    """Log what was loaded: a warning if something of the trunk or the file was not.
 
     Raises:
-        ShardError: Leftovers that the recipe does not allow.
+        ShardError: There are leftovers that the recipe does not allow.
     """
     name = model.spec.name
     if not (recipe.allow_leftovers or begun):
@@ -56,25 +56,25 @@ def _report_loading(report: LoadReport, model: Classifier, recipe: ResolvedRecip
 
 
 def _refuse_frozen_noise(report: LoadReport | None, model: Classifier, recipe: ResolvedRecipe, begun: bool) -> None:
-    """Refuse to freeze what got no weights: all that follows would learn from the features of random layers."""
+    """Raise if frozen layers got no weights: later layers would learn from features of random layers."""
     unloaded = list(model.backbone.state_dict()) if report is None else report.missing
     noise = [name for name in _list_frozen(model, recipe.freeze, unloaded) if is_learnt(name)]
     if not noise:
         return
     if report is None:
         source, lack = "weights=none", "loads nothing"
-        remedy = f"train them ({_release(recipe)}), or give weights= that have them"
+        remedy = f"train them ({_release(recipe)}), or give weights= that include them"
     else:
         source, lack = report.source, f"has nothing for {shorten(noise)}"
-        remedy = f"leave these out of freeze, train all layers ({_release(recipe)}), or give weights= that have them"
-    fact = f"freeze={_write(recipe.freeze)} keeps layers as they were loaded, and {source} {lack}: they stay random"
+        remedy = f"remove these from freeze, train all layers ({_release(recipe)}), or give weights= that include them"
+    fact = f"freeze={_write(recipe.freeze)} keeps layers as loaded, but {source} {lack}: they stay random"
     if not begun:
         raise UsageError(f"{fact}; {remedy}")
-    logger.warning("%s. The run began so and is resumed as it is; for better weights begin another one", fact)
+    logger.warning("%s. The run started this way and is resumed unchanged; start another one for better weights", fact)
 
 
 def _list_frozen(model: Classifier, prefixes: list[str], unloaded: Iterable[str]) -> list[str]:
-    """Return which of the backbone's tensors that got no weights would stay frozen: the parameters, and statistics."""
+    """Return the backbone's tensors without weights that would stay frozen: parameters and statistics."""
     heads, frozen = find_heads(model.backbone), set(list_frozen(model, prefixes))
     return [
         name for name in unloaded if name in frozen or (name.endswith(STATISTICS) and is_chosen(name, prefixes, heads))
@@ -91,11 +91,11 @@ def _write(names: list[str]) -> str:
 
 
 def _advise(report: LoadReport, model: Classifier) -> str:
-    """Return what to look at where a file has leftovers."""
+    """Return what to check if a file has leftovers."""
     first = {f"{layer}.weight" for layer in find_first_convolutions(model.backbone)}
     if model.spec.in_channels == 3 and set(report.leftovers) <= first:
         return (
-            "give the model= that it belongs to; where it was trained on pictures of one channel, give "
+            "give the model= that it belongs to; if it was trained on pictures with one channel, set "
             "preprocess.channels=1 preprocess.gray_backbone=true"
         )
     return "give the model= that it belongs to"

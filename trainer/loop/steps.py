@@ -1,4 +1,4 @@
-"""Steps of a run, and its state brought to disk: what all ranks do together, and what they tell each other."""
+"""Take steps of a run and save its state, together on all ranks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from trainer.step.engine import Step
 class Coming:
     """A global step about to be taken.
 
-    number: over the run, from 0; size: samples of its global batch; lr_scale: share of the peak learning rate;
-    asked_at: when its batch was asked for, on the monotonic clock; wait_s: seconds until it was there.
+    number: Number in the run, from 0; size: samples of its global batch; lr_scale: share of the peak learning rate;
+    asked_at: when its batch was requested, by the monotonic clock; wait_s: seconds until it arrived.
     """
 
     number: int
@@ -34,7 +34,7 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
     """Take one global step; return whether the run was asked to stop and has saved its state."""
     stop, due = 0.0, 0.0
     if run.ranks.is_first:
-        run.store.check()  # what the writer's thread met ends the run here, not when the next snapshot is due
+        run.store.check()  # raise a writer error now, not at the next snapshot
         stop = float(run.folder.stop_file.exists())
         late = time.monotonic() - run.saved_at > run.recipe.snapshot.every_s
         due = float(late or run.folder.save_file.exists())
@@ -46,7 +46,7 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
     if run.ledger:
         run.ledger.add(batch, run.state.epochs_done, coming.number, run.state.samples_seen)
     _count(run, done, total_weight, coming.size)
-    _log_step(run, coming, done, total_weight)  # before the snapshot: a step that counts has its row
+    _log_step(run, coming, done, total_weight)  # before the snapshot, so that every counted step has its row
     if stop or due:
         settle(run)
         save(run)
@@ -56,7 +56,7 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
 
 
 def _log_step(run: Run, coming: Coming, done: Step, total_weight: float) -> None:
-    """Write a row for a step where one is due; the ranks then add their losses up."""
+    """Write a row for a step if one is due; the ranks then sum their losses."""
     every, number = run.recipe.track.every_steps, coming.number + 1
     if not every:
         return
@@ -82,7 +82,7 @@ def _log_step(run: Run, coming: Coming, done: Step, total_weight: float) -> None
 
 
 def _count(run: Run, step: Step, total_weight: float, length: int) -> None:
-    """Take note of a step in the state; one that was left out moves the position alone."""
+    """Record a step in the state; a skipped one only changes the position."""
     state = run.state
     update: dict[str, float] = {"samples_seen": state.samples_seen + length}
     if not step.moved:
@@ -97,10 +97,10 @@ def _count(run: Run, step: Step, total_weight: float, length: int) -> None:
 
 
 def settle(run: Run) -> None:
-    """Bring the losses of all ranks into the state; every rank calls it.
+    """Add the losses of all ranks to the state; every rank calls it.
 
     Raises:
-        ShardError: The last step's loss, or a weight, is not a finite number; a state after it is worth nothing.
+        ShardError: The last step's loss, or a weight, is not finite; the state is then useless.
     """
     if run.ranks.agree(float(run.guard.is_bad() or not run.engine.has_finite_weights()))[0]:
         _refuse_nonfinite(run)
@@ -111,15 +111,15 @@ def settle(run: Run) -> None:
 
 def _refuse_nonfinite(run: Run) -> None:
     words = "; ".join(filter(None, run.ranks.gather(run.guard.save())))
-    words = words or f"after {run.state.samples_seen:,} samples a weight is no finite number although all losses were"
+    words = words or f"after {run.state.samples_seen:,} samples a weight is not finite although all losses were"
     raise ShardError(
-        f"{words}: training diverged or a picture spoils it. Lower optim.peak_lr or set optim.clip_norm, look at the "
-        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.folder.path} are from before"
+        f"{words}: training diverged or a picture is bad. Lower optim.peak_lr or set optim.clip_norm, look at the "
+        f"saved pictures, or set step.on_nan=skip; the snapshots in {run.folder.path} are from earlier steps"
     )
 
 
 def save(run: Run) -> None:
-    """Save the state; rows of the ledger are on disk on every rank before the snapshot appears."""
+    """Save the state; every rank writes its ledger rows before the snapshot is published."""
     if run.ledger:
         run.ledger.flush(run.state.samples_seen)
         run.ranks.barrier()

@@ -1,4 +1,4 @@
 """`python -m trainer.models`: classifiers by name, their sizes and layers.
 
-Imports `weights` and what lies below it.
+Imports `weights` and the rooms below it.
 """

@@ -1,8 +1,8 @@
-"""`python -m trainer.models [NAME]`: the models that a recipe may name; of one model, its layers.
+"""`python -m trainer.models [NAME]`: list models for recipes, or the layers of one model.
 
-Without NAME, or with a part of one (also with * and ?), one line a model: parameters, GFLOPs, input size, published
-weights. torchvision states its figures; timm's are computed, which takes about a second a model, so that is done
-for at most 40 of them unless --figures asks for all. With the whole NAME of a model: its summary, layer by layer.
+Without NAME, or with a part of a name (also with * and ?), it prints one line per model: parameters, GFLOPs, input
+size, published weights. torchvision's figures are published; timm's are computed, which takes about a second per model,
+so only for at most 40 models unless --figures is given. With a model's full NAME, it prints a summary, layer by layer.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def main(argv: list[str]) -> int:
         return 0
     found = find_models(name)
     if arguments.size or arguments.num_classes or arguments.channels != 3:
-        raise UsageError("--size, --num-classes and --channels are for the summary of one model; give its whole NAME")
+        raise UsageError("--size, --num-classes and --channels are for the summary of one model; give its full NAME")
     if not found:
         raise unknown_model(arguments.name, find_models(""))
     measured = arguments.figures or sum(name.startswith(TIMM_PREFIX) for name in found) <= MEASURED
     for number, facts in enumerate(list_facts(found, measured)):
         print(json.dumps(asdict(facts)) if arguments.json else _format(facts, number == 0), flush=True)
     if not measured and not arguments.json:
-        print(f"timm's figures are left out for more than {MEASURED} models; narrow the name, or ask with --figures")
+        print(f"timm's figures are not computed for more than {MEASURED} models; narrow the name, or use --figures")
     return 0
 
 
 def _format(facts: ModelFacts, is_first: bool) -> str:
-    """Return the line of a model, behind the titles of the columns for the first."""
+    """Return the line of a model, preceded by the column titles for the first."""
     title = f"{'name':<46}{'parameters':>14}{'GFLOPs':>9}{'pixels':>8}  weights\n" if is_first else ""
     parameters = f"{facts.parameters:,}" if facts.parameters is not None else "-"
     gflops = f"{facts.gflops:.2f}" if facts.gflops is not None else "-"
@@ -69,21 +69,19 @@ def _show(summary: Summary) -> None:
     facts = summary.facts
     print(f"\n{facts.name}: {facts.parameters:,} parameters, {facts.gflops:.3f} GFLOPs at {facts.image_size} pixels")
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (summary.mean, summary.std))
-    print(f"its authors' pictures: mean {mean}; std {std}; {summary.interpolation}")
+    print(f"preprocessing: mean {mean}; std {std}; {summary.interpolation}")
     print(f"published weights: {', '.join(facts.weights) or 'none'}")
 
 
 def build_parser() -> CommandParser:
     style = argparse.ArgumentDefaultsHelpFormatter
     parser = CommandParser(prog="python -m trainer.models", description=__doc__, formatter_class=style)
-    parser.add_argument("name", nargs="?", default="", help="a model, or a part of names: resnet50, 'timm/*vit*'")
-    parser.add_argument("--figures", action="store_true", help="compute timm's figures for however many models")
-    parser.add_argument(
-        "--size", type=read_count, help="summary: side of the input, pixels; the model's own where not given"
-    )
+    parser.add_argument("name", nargs="?", default="", help="a model, or a part of a name: resnet50, 'timm/*vit*'")
+    parser.add_argument("--figures", action="store_true", help="compute timm's figures for any number of models")
+    parser.add_argument("--size", type=read_count, help="summary: side of the input, pixels; default: the model's own")
     parser.add_argument("--num-classes", type=read_at_least(2), help="summary: outputs of the head (1,000)")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="summary: channels of the input")
-    parser.add_argument("--json", action="store_true", help="one JSON object a model")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per model")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Facts of models: size, cost and layers, found without memory for their weights."""
+"""Facts about models: size, cost and layers, computed without memory for weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer.weights.expected import read_own_expectation
 from trainer.weights.published import list_tags
 
 _UNCOUNTED: Final = ("aux1.", "aux2.")
-"""Of googlenet."""
+"""Auxiliary heads of googlenet."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ModelFacts:
 
     name: str
     parameters: int | None
-    """With the head for 1,000 classes, as torchvision's table counts them; None: not computed."""
+    """With the head for 1,000 classes, as in torchvision's table; None: not computed."""
     gflops: float | None
-    """1e9 multiply-adds of one picture in evaluation, as papers and torchvision's tables count them."""
+    """1e9 multiply-adds per picture in evaluation, as in papers and torchvision's tables."""
     image_size: int
     """Side of the input that parameters and gflops are for, pixels."""
     weights: list[str]
@@ -41,9 +41,9 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module without children, or with parameters of its own; in the order in which they end.
+    """One module without children, or with parameters of its own; layers are listed in the order in which they finish.
 
-    A layer that is called again is there again, without parameters, so that these add up to the model's.
+    A layer that is called twice is listed twice, the second time without parameters, so that the sum is the model's.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Layer:
 
 @dataclass
 class Summary:
-    """A model, layer by layer."""
+    """A model's layers, with the preprocessing of its weights."""
 
     facts: ModelFacts
     mean: tuple[float, ...]
@@ -65,16 +65,17 @@ class Summary:
 
 
 def is_model(name: str) -> bool:
-    """Say whether this is the whole name of a model."""
+    """Return whether this is the full name of a model."""
     if name.startswith(TIMM_PREFIX):
         return bool(timm.is_model(name.removeprefix(TIMM_PREFIX).partition(".")[0]))
     return name in list_torchvision()
 
 
 def find_models(pattern: str) -> list[str]:
-    """Return the names of torchvision's builders, then timm's models, that contain a text or match its * and ?.
+    """Return the names of torchvision's builders, then timm's models, that contain a text or match a pattern with * and
+    ?.
 
-    An alias is found too, and gives the model that it means.
+    A matching alias gives the model it stands for.
     """
     names = [*list_torchvision(), *(TIMM_PREFIX + name for name in timm.list_models())]
     meant = {target.partition(".")[0] for alias, target in ALIASES.items() if _fits(alias, pattern)}
@@ -86,7 +87,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def list_facts(names: list[str], measured: bool) -> Iterator[ModelFacts]:
-    """Yield the facts of each model; those that no library knows by heart are found out if `measured`."""
+    """Yield the facts of each model; unpublished figures are computed if `measured`."""
     for name in names:
         parameters, gflops = _read_figures(name)
         if parameters is None and measured:
@@ -100,7 +101,7 @@ def _describe(name: str, parameters: int | None, gflops: float | None, size: int
 
 
 def _read_figures(name: str) -> tuple[int | None, float | None]:
-    """Return parameters and GFLOPs that torchvision states of its default weights."""
+    """Return the parameters and GFLOPs that torchvision publishes for its default weights."""
     if name.startswith(TIMM_PREFIX):
         return None, None
     meta = torchvision.models.get_model_weights(name).DEFAULT.meta
@@ -111,14 +112,14 @@ def measure(name: str, size: int, num_classes: int | None = None, in_channels: i
     """Return parameters and GFLOPs (1e9 multiply-adds) of a model for pictures of `size` pixels.
 
     Raises:
-        UsageError: No such model, or it does not take that size.
+        UsageError: The model is unknown, or does not take that size.
     """
     backbone = build_on_meta(name, size, num_classes, in_channels)
     return count_parameters(backbone), _count_gflops(name, backbone, size, in_channels)
 
 
 def _count_gflops(name: str, backbone: nn.Module, size: int, in_channels: int) -> float:
-    """Return 1e9 multiply-adds of one picture; raises UsageError where the model does not take the size."""
+    """Return 1e9 multiply-adds per picture; raises UsageError if the model does not take the size."""
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             backbone(torch.empty((1, in_channels, size, size), device="meta"))
@@ -131,14 +132,14 @@ def _count_gflops(name: str, backbone: nn.Module, size: int, in_channels: int) -
 
 
 def build_on_meta(name: str, size: int, num_classes: int | None = None, in_channels: int = 3) -> nn.Module:
-    """Return a model in evaluation mode, its weights without memory."""
+    """Return a model in evaluation mode on the meta device, without memory for weights."""
     backbone = build_without_memory(lambda: build_backbone(name, num_classes, in_channels, size)).eval()
-    # The counter's tracker of modules fails on a parameter that is a module's input (class tokens) and wants gradients.
+    # The FLOP counter fails on a parameter that is a module's input (class tokens) and requires gradients.
     return backbone.requires_grad_(False)
 
 
 def count_parameters(backbone: nn.Module) -> int:
-    """Return the number of parameters as torchvision counts: with inception's auxiliary head, without googlenet's."""
+    """Return the number of parameters as torchvision does: with inception's auxiliary head, without googlenet's."""
     named = backbone.named_parameters()
     return sum(parameter.numel() for name, parameter in named if not name.startswith(_UNCOUNTED))
 
@@ -148,8 +149,8 @@ def summarise(name: str, size: int | None, num_classes: int | None, in_channels:
 
     Args:
         name: The library's name of the model.
-        size: Side of the input, pixels; None is the model's own.
-        num_classes: Outputs of the head; None keeps the 1,000 of the library.
+        size: Side of the input, pixels; None: the model's own.
+        num_classes: Outputs of the head; None: the library's 1,000.
         in_channels: 1 or 3.
     """
     size = size or own_size(name)
@@ -176,7 +177,7 @@ def _count_own(module: nn.Module, title: str) -> int:
 
 
 def _add_uncalled(layers: list[Layer], shown: dict[str, nn.Module]) -> None:
-    """Add the modules whose parameters evaluation does not use, or not by calling them; in front of what follows."""
+    """Insert modules whose parameters evaluation does not use, or uses without calling the module, in module order."""
     places = {layer.name: place for place, layer in reversed(list(enumerate(layers)))}
     place = len(layers)
     for title, module in reversed(shown.items()):
@@ -187,7 +188,7 @@ def _add_uncalled(layers: list[Layer], shown: dict[str, nn.Module]) -> None:
 
 @dataclass
 class _Recorder:
-    """Notes what a module gives, and its parameters when it is called for the first time."""
+    """Record a module's output shape, and its parameters at the first call."""
 
     name: str
     layers: list[Layer]
@@ -203,6 +204,6 @@ class _Recorder:
 
 
 def _find_tensor(output: Any) -> Tensor | None:
-    """Return the first tensor of what a module gives."""
+    """Return the first tensor in a module's output."""
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
     return next((part for part in parts if isinstance(part, Tensor)), None)

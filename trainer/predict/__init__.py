@@ -1,4 +1,4 @@
-"""`python -m trainer.predict`: what is asked about, answers as a stream, and the tables that they become.
+"""`python -m trainer.predict`: predict pictures from any source as a stream, and write tables.
 
-Imports `evaluate` and what lies below it.
+Imports `evaluate` and the rooms below it.
 """

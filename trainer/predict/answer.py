@@ -1,4 +1,4 @@
-"""Answers as a stream: pictures are read ahead of the model, and a bounded number of them is held."""
+"""Predictions as a stream: pictures are read ahead of the model, with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.unpacked.parts import Picture
 
 @dataclass(frozen=True)
 class Row:
-    """One picture's answer for people and JSON, or why it cannot be read."""
+    """The answer for one picture, or why it cannot be read."""
 
     path: str
     answer: dict[str, Any] | None
@@ -25,17 +25,17 @@ class Row:
 
 
 def answer_stream(bundle: Bundle, asked: Asked, places: Iterable[Place], speed: Speed) -> Iterator[list[Row]]:
-    """Yield rows a batch at a time, in the order of the places; raises as `read_ahead`.
+    """Yield batches of rows, in the order of the places; raises like `read_ahead`.
 
-    Labels do not depend on `speed`; logits do within the tolerance of the probes, because a batch of another size may
-    round differently.
+    Labels do not depend on `speed`; logits may differ within the tolerance of the probes, because the batch size
+    affects rounding.
     """
     for batch in read_ahead(bundle.prepare, asked, places, speed):
         yield compute_rows(bundle, batch)
 
 
 def compute_rows(bundle: Bundle, prepared: Iterable[tuple[Picture, Tensor | str]]) -> list[Row]:
-    """Return a row for each picture; those that can be read are computed together."""
+    """Return a row for each picture; readable ones are computed together."""
     prepared = list(prepared)
     images = [image for _, image in prepared if not isinstance(image, str)]
     outputs = iter(bundle.compute(torch.stack(images)) if images else ())

@@ -1,4 +1,4 @@
-"""Pages of pictures titled with what was predicted, for people who want to see whether it makes sense."""
+"""Pages of pictures titled with their predictions, for visual inspection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIDE = 4
 """Rows and columns of a page."""
 PER_PAGE = SIDE * SIDE
 _PIXELS = 320
-"""Longer side of a picture on a page at most."""
+"""Maximum longer side of a picture on a page, pixels."""
 _CELL, _TOP, _GAP = 2.0, 0.5, 0.12
 """Inches: side of a picture, room for its title, between pictures."""
 _INK, _RIGHT, _WRONG = "#1f2933", "#1b7f4b", "#b3261e"
@@ -44,12 +44,12 @@ class Cell:
 
 
 def write_pages(folder: Path, page: BundlePage, asked: Asked, rows: Sequence[tuple[int, Row]]) -> int:
-    """Write pages `page-001.png` on and return how many; those of an earlier command are removed.
+    """Write pages `page-001.png`, ... and return their number; pages of an earlier command are removed.
 
     Args:
-        folder: Where.
-        page: Of the bundle that answered.
-        asked: Where the pictures are; they are read again.
+        folder: Output folder.
+        page: Metadata of the bundle.
+        asked: The sources of the pictures, which are read again.
         rows: Answers with the position of each in `asked`, ascending.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _make_cells(page: BundlePage, asked: Asked, rows: Sequence[tuple[int, Row]])
 
 
 def _read(asked: Asked, positions: Sequence[int]) -> Iterator[tuple[Place, bytes]]:
-    """Yield the pictures at some positions with their bytes; raises ShardError where one has changed meanwhile."""
+    """Yield the pictures at some positions with their bytes; raises ShardError if one has changed meanwhile."""
     for number, run in groupby(_pick(asked, positions), lambda place: place.part):
         for picture, data in asked.parts[number].read_in_order(place.picture for place in run):
             yield Place(number, picture), data
@@ -87,11 +87,11 @@ def _pick(asked: Asked, positions: Sequence[int]) -> Iterator[Place]:
             position = next(wanted, None)
         if position is None:
             return
-    raise ShardError("pictures of the first pages have vanished; the answers are written, run again for the pages")
+    raise ShardError("pictures of the first pages are missing; answers are written, run again for the pages")
 
 
 def find_truth(page: BundlePage, place: Place) -> tuple[str, ...] | None:
-    """Return a picture's true labels: a dataset's, or the folder that it lies in where that is a class; else None."""
+    """Return a picture's true labels: from the dataset, or its folder if that is a class name; else None."""
     if place.picture.labels:
         return place.picture.labels
     folder = place.picture.path.rpartition("/")[0].rpartition("/")[2]
@@ -99,7 +99,7 @@ def find_truth(page: BundlePage, place: Place) -> tuple[str, ...] | None:
 
 
 def make_title(page: BundlePage, row: Row, truth: tuple[str, ...] | None) -> tuple[str, str]:
-    """Return what stands above a picture, and in which colour: prediction, probability and, where known, the truth."""
+    """Return a picture's title and its colour: prediction, probability and, if known, the true label."""
     assert row.answer is not None
     shown = dict(zip(page.classes, page.display_names, strict=True))
     labels = row.answer["labels"]

@@ -1,4 +1,4 @@
-"""Answers that are there already: a file of JSON lines beside the output, from which a killed command goes on."""
+"""Finished answers in a JSON lines file beside the output, from which a killed command resumes."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _FORMAT = "shardline-answers-1"
 
 
 def name_partial(out: Path) -> Path:
-    """Return where the answers of an output are kept until all of them are there."""
+    """Return the path of an output's partial file, used until all answers are written."""
     return out.with_name(f"{out.name}.partial.jsonl")
 
 
 class Partial:
-    """The rows so far, in order, a batch at a time; the first line says what was asked.
+    """The rows so far, in order, batch by batch; the first line has the options of the command.
 
-    A row that was only half written, and the rows of the batch that it belongs to, are computed again: pictures are
-    computed together with the same others as in a command that was never stopped.
+    An incomplete row and the other rows of its batch are computed again, so that pictures are in the same batches as in
+    a command that was never stopped.
     """
 
     def __init__(self, path: Path, file: BinaryIO, said: dict[str, Any]) -> None:
         self.path, self._file, self._said = path, file, said
         self.is_empty = False
-        """Whether it is ours and holds no row."""
+        """Whether this command created it and it has no rows."""
 
     def resume(self, places: Iterator[Place], batch_size: int) -> int:
-        """Pass over the places that are answered and return how many.
+        """Skip the places that have answers and return their number.
 
         Raises:
-            UsageError: The file holds answers to another question.
+            UsageError: The file has answers of another command.
         """
         header = self._file.readline()
         if not header.endswith(b"\n"):
@@ -59,10 +59,10 @@ class Partial:
         for number, (line, row) in enumerate(islice(self._read_lines(), whole)):
             place = next(places, None)
             if place is None or place.picture.path != row["path"]:
-                there = "there are no more pictures" if place is None else f"it is {place.picture.path} now"
+                there = "there are fewer pictures now" if place is None else f"it is {place.picture.path} now"
                 raise UsageError(
-                    f"{self.path} has the answer for {row['path']} as number {number + 1:,}, and {there}: the pictures "
-                    "are others than before. Delete it to begin anew, or name another --out"
+                    f"{self.path} has the answer for {row['path']} as number {number + 1:,}, but {there}: the pictures "
+                    "have changed. Delete it to start again, or choose another --out"
                 )
             end += len(line)
         self._file.seek(end)
@@ -76,7 +76,7 @@ class Partial:
         self.is_empty = False
 
     def rows(self) -> Iterator[Row]:
-        """Yield all rows from the first on."""
+        """Yield all rows."""
         self._file.seek(0)
         self._file.readline()
         for _, row in self._read_lines():
@@ -84,11 +84,11 @@ class Partial:
             yield Row(row.pop("path"), None if reason is not None else row, reason)
 
     def _read_lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line and content up to the first that is not whole."""
+        """Yield lines and their content up to the first incomplete one."""
         while (line := self._file.readline()).endswith(b"\n"):
             try:
                 row = json.loads(line)
-            except ValueError:  # what a power cut leaves
+            except ValueError:  # left by a power failure
                 return
             yield line, row
 
@@ -101,33 +101,33 @@ class Partial:
         self._file.flush()
 
     def _refuse(self, header: bytes) -> str | None:
-        """Return why the file does not belong to this command, None where it does."""
+        """Return why the file does not belong to this command; None if it does."""
         try:
             page = json.loads(header)
         except ValueError:
             page = None
         if not isinstance(page, dict) or page.get("format") != _FORMAT:
-            return f"{self.path} is not what an earlier predict left; move it away, or name another --out"
+            return f"{self.path} was not written by trainer.predict; move it away, or choose another --out"
         if page.get("fingerprint") == fingerprint_json(self._said):
             return None
         other = next((name for name, value in self._said.items() if page.get(name) != value), "question")
         return (
-            f"{self.path} holds answers of a command with another {other}; run that one again to finish it, delete "
-            "the file to begin anew, or name another --out"
+            f"{self.path} has answers of a command with another {other}; run that command again to finish it, delete "
+            "the file to start again, or choose another --out"
         )
 
 
 @contextlib.contextmanager
 def open_partial(out: Path, said: dict[str, Any]) -> Iterator[Partial]:
-    """Yield the partial file of an output; its rows stay when the block ends by an error, and are removed otherwise.
+    """Yield the partial file of an output; it is kept if the block ends with an error, and removed otherwise.
 
     Args:
         out: The output.
-        said: What decides the rows: JSON values by the names that messages call them.
+        said: Options that the rows depend on: JSON values by their names in messages.
 
     Raises:
-        UsageError: Another process writes it.
-        DiskError: The disk does not take the answers.
+        UsageError: Another process is writing it.
+        DiskError: The disk is full.
     """
     path = name_partial(out)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def open_partial(out: Path, said: dict[str, Any]) -> Iterator[Partial]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
-            raise UsageError(f"another process is writing {path}; wait for it, or name another --out") from err
+            raise UsageError(f"another process is writing {path}; wait for it, or choose another --out") from err
         partial = Partial(path, file, said)
         try:
             yield partial

@@ -1,4 +1,4 @@
-"""A bundle's answers for pictures without labels, in a file, as text, or as rows."""
+"""Predict pictures with a bundle, to a file, as text, or as rows."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ Report = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came of the pictures: how many there were, how many of them could not be read, and a row for each.
+    """The result: number of pictures, number of unreadable ones, and a row for each.
 
-    There are no rows where a file or a stream has them: any number of pictures takes no more memory than a few batches.
+    rows is empty if they went to a file or stream, so that memory never holds more than a few batches.
     """
 
     pictures: int
@@ -47,14 +47,14 @@ def predict(options: PredictOptions, stream: TextIO | None = None, report: Repor
     """Label pictures.
 
     Args:
-        options: With an `out`, a call that was stopped resumes where it was.
-        stream: Takes the answers as text, batch by batch, where there is no `out`; None: they are returned.
-        report: Takes a line for each picture that cannot be read, as soon as that is known.
+        options: The options; with `out`, a stopped call resumes.
+        stream: Gets the answers as text, batch by batch, if there is no `out`; None: they are returned.
+        report: Called with a line for each unreadable picture, as soon as it is found.
 
     Raises:
-        UsageError: No bundle, no pictures, columns that there are not, or a back end that is missing here.
-        ShardError: A damaged bundle, dataset or archive.
-        OSError: A store that cannot be reached.
+        UsageError: There is no bundle or no pictures, a column is unknown, or a back end is not available.
+        ShardError: The bundle, dataset or archive is damaged.
+        OSError: A store cannot be reached.
     """
     page = read_bundle_page(options.bundle)
     columns = choose_columns(page, options.columns)
@@ -82,7 +82,7 @@ def _read_form(options: PredictOptions) -> ListForm:
 
 
 class _Tally:
-    """What came of the pictures so far; shown: the first answers with their positions, for pages of pictures."""
+    """Counts of pictures so far; shown: the first answers with their positions, for pages of pictures."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -101,7 +101,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers for what was asked, computed here or on a cluster."""
+    """The answers for all sources, computed here or on a cluster."""
 
     options: PredictOptions
     asked: Asked
@@ -113,10 +113,10 @@ class _Answers:
             yield from batch
 
     def batches(self, places: Iterable[Place], done: int) -> Iterator[list[Row]]:
-        """Yield rows by batches for the places behind the first `done`, showing progress."""
+        """Yield batches of rows for the places after the first `done`, showing progress."""
         total = self.asked.count
         if total is None and sys.stderr.isatty():
-            total = sum(1 for _ in self.asked.list())  # the bar says how long; listing costs little beside decoding
+            total = sum(1 for _ in self.asked.list())  # for the progress bar; listing is cheap compared with decoding
         with contextlib.closing(Progress("predict", total, done)) as progress:
             for batch in self._compute(places):
                 for row in batch:
@@ -128,7 +128,7 @@ class _Answers:
 
     def _compute(self, places: Iterable[Place]) -> Iterator[list[Row]]:
         options = self.options
-        # For a cluster as well: what is wrong with a bundle is told before actors start.
+        # Load it for a cluster too, so that a faulty bundle is reported before actors start.
         bundle, _ = load_with_backend(options.bundle, backend=options.backend)
         if options.on == "ray":
             from trainer.predict.ray import Asking, answer_on_ray  # the only way in for Ray
@@ -147,10 +147,10 @@ def _write_stream(stream: TextIO, answers: _Answers, columns: Columns, tally: _T
 
 
 def _refuse_own_input(out: Path, paths: list[str]) -> None:
-    """Raise UsageError where the answers would replace what is asked about."""
+    """Raise UsageError if the output would overwrite a source."""
     for path in paths:
         if out.exists() and os.path.exists(path) and os.path.samefile(out, path):
-            raise UsageError(f"--out {out} is what is asked about, and would be lost; name another file")
+            raise UsageError(f"--out {out} is a source and would be overwritten; choose another file")
 
 
 def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns, tally: _Tally) -> None:
@@ -164,12 +164,12 @@ def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns
     }
     _refuse_own_input(out, paths)
     if out.exists():
-        logger.info("%s is there already; its answers are replaced when all new ones are there", out)
+        logger.info("%s exists; its answers are replaced once all new ones are complete", out)
     with open_partial(out, said) as partial:
         places = answers.asked.list()
         done = partial.resume(places, options.batch_size)
         if done:
-            logger.info("%s pictures are done already; going on from there", f"{done:,}")
+            logger.info("%s pictures are already done; resuming from there", f"{done:,}")
         for batch in answers.batches(places, done):
             partial.append(batch)
         for row in write_rows(out, options.form, columns, partial.rows()):
@@ -177,4 +177,4 @@ def _write_file(out: Path, answers: _Answers, page: BundlePage, columns: Columns
         bad = ((row.path, row.unreadable) for row in partial.rows() if row.unreadable is not None)
         listed = out.with_name(f"{out.name}.{UNREADABLE}")
         if write_unreadable(listed, bad):
-            logger.info("%s names what could not be read", listed)
+            logger.info("%s lists the unreadable pictures", listed)

@@ -1,4 +1,4 @@
-"""Prediction over a cluster: Ray Data hands places of pictures to actors that hold the bundle."""
+"""Prediction on a cluster: Ray Data sends places of pictures to actors that have loaded the bundle."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from trainer.unpacked.ahead import cut_batches, read_picture
 from trainer.unpacked.asked import Asked, Place
 
 _ALONE, _BLOCK = 64, 16
-"""Blocks of places that are of one batch each, so that few pictures keep many actors busy; batches of later blocks."""
+"""Number of first blocks with one batch each, to keep many actors busy with few pictures; batches per later block."""
 
 
 @dataclass(frozen=True)
 class Asking:
-    """What each actor needs: the bundle's folder as every node sees it, its back end, and where pictures are."""
+    """What each actor needs: the bundle's folder as seen by every node, its back end, and the sources."""
 
     bundle: str
     backend: str
@@ -38,24 +38,24 @@ class Asking:
 
 
 def answer_on_ray(asking: Asking, places: Iterable[Place], batch_size: int, workers: int | None) -> Iterator[list[Row]]:
-    """Yield rows a batch at a time in the order of the places, computed by `workers` actors of a CPU each.
+    """Yield batches of rows in the order of the places, computed by `workers` actors with one CPU each.
 
-    Names of pictures wait in Ray's object store, which spills to disk; pictures are read where they are computed.
+    Names of pictures are in Ray's object store, which spills to disk; actors read their own pictures.
 
     Args:
-        asking: What the actors need.
-        places: Where the pictures are.
-        batch_size: Pictures of a forward pass.
-        workers: None for as many actors as there are CPUs and work.
+        asking: The data for actors.
+        places: The places of the pictures.
+        batch_size: Pictures per forward pass.
+        workers: Number of actors; None: as many as there are CPUs and work.
 
     Raises:
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
-        UsageError: A source that can only be read from its beginning; a bundle that the nodes do not see.
-        ShardError: A bundle whose probes come out differently on a node.
+        ConnectionError: RAY_ADDRESS names a cluster that does not respond.
+        UsageError: A source can only be read from its beginning, or nodes cannot see the bundle.
+        ShardError: The bundle's probes give other results on a node.
     """
     slow = next((part.where for part in asking.asked.parts if not part.random_access), None)
     if slow is not None:
-        raise UsageError(f"{slow} can only be read from its beginning, not by many at once; unpack it, or use .zip")
+        raise UsageError(f"{slow} can only be read from its beginning, not in parallel; unpack it, or use .zip")
     started = join_or_start(log_to_driver=False)
     try:
         yield from _run(asking, places, batch_size, workers)
@@ -104,7 +104,7 @@ class _Answerer:
 
     @cached_property
     def _bundle(self) -> Bundle:
-        # Loaded late: what a constructor raises is tried again, and comes to the driver as a text of many lines.
+        # Loaded lazily: Ray retries after errors in a constructor, and reports them as text of many lines.
         return load_with_backend(self._asking.bundle, backend=self._asking.backend)[0]
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Rows as CSV, Parquet or JSON lines: which columns there are, and files of them."""
+"""Rows as CSV, Parquet or JSON lines: their columns, and writers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainer.predict.answer import Row
 from trainer.predict.options import Form
 
 _GROUP = 20_000
-"""Rows of one row group of a Parquet file."""
+"""Rows per row group of a Parquet file."""
 _PREFIX = "probability_"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """names: of the columns, in order; chosen: whether a user did."""
+    """names: column names in order; chosen: whether the user chose them."""
 
     names: Sequence[str]
     chosen: bool
@@ -38,10 +38,10 @@ class Columns:
 
 
 def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
-    """Return the columns that rows of a bundle have, or those of them that somebody chose.
+    """Return the columns of a bundle's rows, or the chosen ones.
 
     Raises:
-        UsageError: One that there is not, or one twice.
+        UsageError: A chosen column does not exist or is repeated.
     """
     usual = ["path", "label", "probability", *_list_decided(page.decision), *(_PREFIX + name for name in page.classes)]
     if chosen is None:
@@ -66,14 +66,14 @@ def _list_decided(decision: Decision) -> list[str]:
 
 
 def _read(name: str, row: Row) -> Any:
-    assert row.answer is not None  # unreadable pictures have a file of their own
+    assert row.answer is not None  # unreadable pictures have a separate file
     if name == "path":
         return row.path
     if name == "image_id":
         return PurePosixPath(row.path).stem
     if name == "label":
         return ";".join(row.answer["labels"])
-    if name == "decision" and name not in row.answer:  # of several labels it is all that are there
+    if name == "decision" and name not in row.answer:  # with several labels it is all predicted labels
         return ";".join(row.answer["labels"])
     if name == "set":
         return ";".join(row.answer["set"])
@@ -83,7 +83,7 @@ def _read(name: str, row: Row) -> Any:
 
 
 class Writer(Protocol):
-    """Writes rows, the unreadable ones left out."""
+    """Write rows, except for unreadable pictures."""
 
     def write(self, row: Row) -> None: ...
 
@@ -91,7 +91,7 @@ class Writer(Protocol):
 
 
 class LineWriter:
-    """CSV or JSON lines, to a function that takes text."""
+    """Write CSV or JSON lines to a function that takes text."""
 
     def __init__(self, write: Callable[[str], object], form: Form, columns: Columns) -> None:
         self._write, self._form, self._columns = write, form, columns
@@ -143,7 +143,7 @@ class ParquetWriter:
 
 
 def write_rows(out: Path, form: Form, columns: Columns, rows: Iterable[Row]) -> Iterator[Row]:
-    """Write rows that have answers to a file, which appears when all are written; yield every row on the way."""
+    """Write rows with answers to a file, published when complete; yield every row."""
     with write_atomically(out) as file:
         if form == "parquet":
             writer: Writer = ParquetWriter(file, columns)

@@ -1,4 +1,4 @@
-"""Ranks and the machine that they run on: collectives, processes, memory, disk.
+"""Ranks and the machine they run on: collectives, processes, memory, disk.
 
 Imports `shards` alone.
 """

@@ -1,4 +1,4 @@
-"""What this machine has left: memory, disk, devices."""
+"""Free resources of this machine: memory, disk, devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def read_free_memory() -> int:
-    """Return the bytes of memory that processes may still take: what Linux has, or less where a container limits it."""
+    """Return the bytes of memory still available: those of Linux, or fewer if a container limits them."""
     lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     limit = _read_number(_CGROUP / "memory.max")
@@ -27,21 +27,21 @@ def read_free_memory() -> int:
 def _read_number(path: Path) -> int | None:
     try:
         return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such group, or "max"
+    except (OSError, ValueError):  # no such control group, or "max"
         return None
 
 
 def read_free_disk(folder: Path) -> int:
-    """Return the bytes left for a folder that may not be there yet, once it is known that files can be made there.
+    """Return the free bytes for a folder, which need not exist yet, after checking that it is writable.
 
     Raises:
-        OSError: Files cannot be made there.
+        OSError: No file can be created there.
     """
     there = folder.absolute()
     while not os.path.lexists(there):
         there = there.parent
     try:
-        with tempfile.TemporaryFile(dir=there):  # permissions alone do not say it: the file system may be read-only
+        with tempfile.TemporaryFile(dir=there):  # not by permissions: the file system may be read-only
             pass
     except OSError as err:
         raise OSError(err.errno, err.strerror, str(there)) from err
@@ -49,7 +49,7 @@ def read_free_disk(folder: Path) -> int:
 
 
 def refuse_too_many_ranks(num_ranks: int, num_gpus: int) -> None:
-    """Refuse ranks that would share a GPU: NCCL does not let them.
+    """Raise if ranks would share a GPU, which NCCL does not allow.
 
     Raises:
         UsageError: There are GPUs, but fewer than ranks.
@@ -62,10 +62,10 @@ def refuse_too_many_ranks(num_ranks: int, num_gpus: int) -> None:
 
 
 def refuse_full_disk(needed: int, free: int, folder: str, option: str = "storage.root") -> None:
-    """Refuse a run whose files would not fit; bytes.
+    """Raise if the files of a run would not fit; sizes in bytes.
 
     Raises:
-        UsageError: They would not.
+        UsageError: They would not fit.
     """
     if needed > free:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""All ranks of one machine as processes, without Ray."""
+"""Run all ranks of one machine as processes, without Ray."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from trainer.ranks.watching import watching
 
 Result = TypeVar("Result")
 
-# Files, not a queue: a large result would fill the queue's pipe before anybody reads it.
+# Files, not a queue: a large result would fill the queue's pipe before it is read.
 _RESULT, _REFUSAL, _MESSAGES = "result", "refusal", "messages"
 _READ_EVERY_S = 0.2
 
 
 def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], num_ranks: int) -> Result:
-    """Return what `function(ranks, *arguments)` gives on rank 0; one rank runs in this process.
+    """Return the result of `function(ranks, *arguments)` on rank 0; a single rank runs in this process.
 
-    What rank 0 logs, and warnings of the others, are logged in this process.
+    Log records of rank 0 and warnings of the other ranks are logged in this process.
 
     Raises:
-        UsageError: As the function raised on some rank.
-        ShardError: Likewise.
-        OSError: Likewise; a store that does not answer, a full disk.
-        KeyboardInterrupt: Ctrl-C; no rank runs any more.
+        UsageError: Raised by the function on some rank.
+        ShardError: Raised by the function on some rank.
+        OSError: Raised by the function on some rank: a store does not respond, the disk is full.
+        KeyboardInterrupt: Ctrl-C; all ranks have ended.
     """
     check_count("num_ranks", num_ranks, of="processes")
     if num_ranks == 1:
         return function(single_rank(), *arguments)
     with tempfile.TemporaryDirectory(prefix="shardline-") as name:
         folder = Path(name)
-        # forkserver: ranks are forks of one process that has imported all this once, before any thread or device.
+        # forkserver: ranks are forks of one process that has imported everything once, before any thread or device
+        # exists.
         multiprocessing.set_forkserver_preload(["trainer.run.job"])
         try:
             with _replaying(folder):
@@ -58,24 +59,24 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
             raise refusal from None
         except ProcessExitedException as err:
             raise UsageError(
-                f"rank {err.error_index} of {num_ranks} was ended from outside ({err.signal_name or err.exit_code}), "
-                "most likely because memory ran out; give fewer num_ranks or a smaller batch, and run the command "
-                "again: it goes on from its last snapshot"
+                f"rank {err.error_index} of {num_ranks} was killed ({err.signal_name or err.exit_code}), "
+                "most likely because memory ran out; set fewer num_ranks or a smaller batch, and run the command "
+                "again: it resumes from its last snapshot"
             ) from err
         result: Result = pickle.loads((folder / _RESULT).read_bytes())
         return result
 
 
 def _run_all(arguments: tuple[Any, ...], num_ranks: int) -> None:
-    """Return when all ranks have ended, whatever ends this."""
-    # It warns of each rank that it ends; why it does is an error of ours.
+    """Run all ranks; all have ended on return, also after an error."""
+    # torch warns about each rank that it ends; our own error gives the reason.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    # daemon: Python would wait for the others at its end.
+    # daemon: otherwise Python would wait for the other ranks on exit.
     with without_main():
         started = start_processes(
             _run_process, arguments, num_ranks, join=False, daemon=True, start_method="forkserver"
         )
-    assert started is not None  # without join there is something to join
+    assert started is not None  # always set with join=False
     try:
         while not started.join():
             pass
@@ -87,7 +88,7 @@ def _run_all(arguments: tuple[Any, ...], num_ranks: int) -> None:
 
 @contextlib.contextmanager
 def _replaying(folder: Path) -> Iterator[None]:
-    """Log here what the ranks hand on while the block runs."""
+    """Log the records of the ranks in this process while the block runs."""
     replay, read = Replay(), dict[Path, int]()
 
     def look() -> None:
@@ -95,7 +96,7 @@ def _replaying(folder: Path) -> Iterator[None]:
             with open(path, "rb") as file:
                 file.seek(read.get(path, 0))
                 for line in file:
-                    if line.endswith(b"\n"):  # the rest of another is on its way
+                    if line.endswith(b"\n"):  # the rest of the line is not written yet
                         read[path] = read.get(path, 0) + len(line)
                         replay(line.decode())
 
@@ -110,10 +111,10 @@ def _run_process(
     rank: int, num_ranks: int, folder: Path, level: int, function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides what follows
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal signals all processes; the parent handles it
     if rank:
         level = max(level, logging.WARNING)
-        logging.getLogger().addHandler(logging.NullHandler())  # what other libraries warn of, rank 0 says
+        logging.getLogger().addHandler(logging.NullHandler())  # rank 0 logs warnings of other libraries
     with (
         open(folder / f"{_MESSAGES}-{rank}", "a", buffering=1, encoding="utf-8") as file,
         handing_on(lambda line: _write_line(file, line), level),
@@ -135,7 +136,7 @@ def _join_and_run(
             _put(folder / _RESULT, result)
     except (UsageError, ShardError, OSError) as err:
         _put(folder / _REFUSAL, err)
-        raise  # this ends the other ranks, which wait in a collective
+        raise  # ends the other ranks, which are waiting in a collective
     finally:
         torch.distributed.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""One rank's place among all ranks, and the few collectives that the loop needs."""
+"""One rank's place among all ranks, and the collectives that the loop needs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WORKERS_AT_MOST = 16
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `num_ranks`, computing on `device`. With one rank no process group is needed.
+    """Rank `rank` of `num_ranks`, computing on `device`. One rank needs no process group.
 
-    on_node: how many of the ranks are on this machine.
-    control: Group for what is said on the host; None is the default group. With NCCL it is a gloo group, so that a
-        word between ranks does not wait for what the device still computes.
+    on_node: Number of ranks on this machine.
+    control: Group for messages between hosts; None is the default group. With NCCL it is a gloo group, so that messages
+        do not wait for pending work on the device.
     """
 
     rank: int
@@ -43,7 +43,7 @@ class Ranks:
     def count_workers(self, wanted: int | Literal["auto"]) -> int:
         """Return the number of loader threads; auto is one for each CPU of the rank, at most 16.
 
-        Beside a GPU one CPU is left to the thread that feeds it.
+        With a GPU, one CPU is left to the thread that feeds it.
         """
         if wanted != "auto":
             return wanted
@@ -78,35 +78,35 @@ class Ranks:
                 dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
-        """Return when every rank has come here."""
+        """Return when every rank has reached this call."""
         if self.num_ranks > 1:
             dist.barrier(group=self.control)
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
-    """Return the CUDA device of a local rank where there is one, else the CPU."""
+    """Return the CUDA device of a local rank if there is one, else the CPU."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def single_rank() -> Ranks:
-    """Return the only rank of a plain process; torch's threads are at most the CPUs that the process may use."""
+    """Return the only rank of a plain process; torch uses at most as many threads as the process has CPUs."""
     limit_threads(1)
     return Ranks(0, 1, choose_device())
 
 
 def limit_threads(on_node: int) -> None:
-    """Let torch compute with at most a rank's share of this process's CPUs; fewer, where the user has said so."""
+    """Limit torch's threads to a rank's share of this process's CPUs, or fewer if the user has set so."""
     torch.set_num_threads(min(torch.get_num_threads(), max(1, count_cpus() // on_node)))
 
 
 def join_ranks(rank: int, num_ranks: int, rendezvous: str) -> Ranks:
-    """Join a process group through a file that all ranks of this machine see; NCCL with CUDA, gloo without."""
+    """Join a process group through a file that all ranks of this machine share; NCCL with CUDA, gloo without."""
     device = choose_device(rank % max(1, torch.cuda.device_count()))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
         limit_threads(num_ranks)
-        # gloo looks its own host name up, which many laptops and containers cannot resolve.
+        # gloo looks up its own host name, which many laptops and containers cannot resolve.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=num_ranks)
@@ -118,5 +118,5 @@ def enter_group(rank: int, num_ranks: int, device: torch.device, on_node: int) -
     if num_ranks == 1 or device.type == "cpu":
         return Ranks(rank, num_ranks, device, on_node)
     control = dist.new_group(backend="gloo")
-    assert isinstance(control, dist.ProcessGroup)  # it is not for a process that the group leaves out
+    assert isinstance(control, dist.ProcessGroup)  # not so only for processes outside the group
     return Ranks(rank, num_ranks, device, on_node, control)

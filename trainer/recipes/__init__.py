@@ -1,4 +1,4 @@
-"""Recipes: YAML files, their options, and the type that they become.
+"""Recipes: YAML files, their options, and the class they are parsed into.
 
 Imports `shards`, `trainer.contract` and `trainer.ranks`.
 """

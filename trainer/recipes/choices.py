@@ -1,4 +1,4 @@
-"""The tables that a recipe chooses from, and what help says of them."""
+"""The tables that recipe options choose from, and their help texts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CHOICES: Final[Mapping[str, Table[Any]]] = {
     "loss.name": LOSSES,
     "augment.policy": POLICIES,
 }
-"""Option -> what it is one of."""
+"""Option -> its table of choices."""
 
 
 _WIDTH = 118
 _NAMES = 18
-"""Columns of help, and of those the names."""
+"""Width of help in columns, and of its name column."""
 
 
 def describe_choices() -> str:
-    """Return each option that names a row of a table, with its rows below it."""
+    """Return the help text: each option that names a row of a table, followed by the rows."""
     parts = [[f"{option} is one of", *map(_lay_out, table.values())] for option, table in CHOICES.items()]
     return "\n\n".join("\n".join(lines) for lines in parts)
 
@@ -40,7 +40,7 @@ def _lay_out(row: Row) -> str:
 
 
 def describe_row(row: Row) -> str:
-    """Return what a row is, and the options that it uses as they would be typed, at their defaults.
+    """Return the help of a row, and the options it uses with their defaults, as they would be typed.
 
     >>> describe_row(SCHEDULES["multistep"])
     'multiplied by gamma at each of the milestones, in epochs (milestones=..., gamma=0.1)'
@@ -50,7 +50,7 @@ def describe_row(row: Row) -> str:
 
 
 def _write(default: object) -> str:
-    """Return a default as JSON has it, which is YAML as well; dots where there is none.
+    """Return a default as JSON, which is also YAML; "..." if there is none.
 
     >>> _write(None), _write((0.9, 0.999)), _write(1e-08), _write(True)
     ('null', '[0.9, 0.999]', '1e-08', 'true')

@@ -1,4 +1,4 @@
-"""Every option with its meaning, the values that it takes and its default; a recipe's YAML with these as comments."""
+"""List every option with its meaning, values and default, and print a recipe's YAML with these as comments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USES: Final[dict[str, Sequence[Uses]]] = {
     "schedule": (list_uses(SCHEDULES),),
     "loss": (list_uses(LOSSES), USES_OF_WEIGHTS, USES_OF_TEACHER),
 }
-"""Group -> what its choices use: such an option has a default for each choice, and none beside the others."""
+"""Group -> the options its choices use: such an option has a default for these choices and is null for others."""
 
 _BOUNDS: Final = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 _PLAIN: Final = {bool: "true, false", int: "a whole number", float: "a number", str: "text"}
@@ -39,7 +39,7 @@ _WIDTH: Final = 118
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its name with its group, and what people must know to set it. A group has no values or default."""
+    """One option: its name with its group, meaning, values and default. A group has no values or default."""
 
     name: str
     meaning: str
@@ -48,13 +48,13 @@ class Option:
     is_group: bool = False
 
     def describe(self) -> list[str]:
-        """Return what it means, and what it takes."""
+        """Return the meaning and the line about values and default."""
         takes = f"Values: {self.values}. Default: {self.default or 'none, it must be given'}."
         return [self.meaning] if self.is_group else [self.meaning, takes]
 
 
 def list_options(model: type[BaseModel] = Recipe, group: str = "") -> Iterator[Option]:
-    """Yield each option in the order of the file, a group before those in it.
+    """Yield each option in the order of the file, a group before its options.
 
     >>> next(option for option in list_options() if option.name == "optim.momentum").default
     '0.9 for sgd; 0.95 for muon; null for the others'
@@ -74,7 +74,7 @@ def list_options(model: type[BaseModel] = Recipe, group: str = "") -> Iterator[O
 
 
 def find_section(kind: Any) -> type[BaseModel] | None:
-    """Return the class of options that a type is, or holds."""
+    """Return the options class that a type is or contains."""
     for part in (kind, *get_args(kind)):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
@@ -82,12 +82,12 @@ def find_section(kind: Any) -> type[BaseModel] | None:
 
 
 def describe_class(model: type[BaseModel]) -> str:
-    """Return what a group of options is for: the first paragraph of its docstring."""
+    """Return the purpose of a group of options: the first paragraph of its docstring."""
     return " ".join((model.__doc__ or "").split("\n\n")[0].split())
 
 
 def describe_values(name: str, field: FieldInfo) -> str:
-    """Return the values that an option takes, null last."""
+    """Return the values of an option in words, null last."""
     if name in CHOICES:
         return ", ".join(CHOICES[name])
     bounds = [
@@ -103,7 +103,7 @@ def describe_values(name: str, field: FieldInfo) -> str:
 
 
 def _describe_type(kind: Any, limits: str = "") -> list[str]:
-    """Return the kinds of values that a type takes, the words of Literals as one; limits: of numbers, behind them.
+    """Return the kinds of values of a type in words; `limits` are appended to numbers.
 
     >>> _describe_type(int | Literal["auto"]), _describe_type(float | None, " above 0"), _describe_type(list[str])
     (['a whole number', 'auto'], ['a number above 0', 'null'], ['a list of texts'])
@@ -128,7 +128,7 @@ def _describe_type(kind: Any, limits: str = "") -> list[str]:
 
 
 def describe_default(group: str, name: str, field: FieldInfo) -> str:
-    """Return what an option is where it is not given; nothing where it must be."""
+    """Return the default of an option in words; "" if the option is required."""
     by_choice = next((uses for uses in USES.get(group, ()) if any(name in used for used in uses.values())), None)
     if by_choice is not None:
         said: dict[str, list[str]] = {}
@@ -143,7 +143,7 @@ def describe_default(group: str, name: str, field: FieldInfo) -> str:
 
 
 def _write(value: object) -> str:
-    """Return a value as YAML has it on one line.
+    """Return a value as YAML on one line.
 
     >>> _write(True), _write((0.08, 1.0)), _write("off"), _write(None), _write(20 << 30)
     ('true', '[0.08, 1.0]', 'off', 'null', '21474836480')
@@ -152,7 +152,7 @@ def _write(value: object) -> str:
 
 
 def explain_recipe(recipe: Recipe) -> str:
-    """Return the recipe's YAML with each option's meaning, values and default above it: a recipe itself."""
+    """Return the recipe's YAML with each option's meaning, values and default as comments; it is a valid recipe."""
     options = {option.name: option for option in list_options()}
     return "\n".join(_explain_group(recipe.model_dump(mode="json"), Recipe, options, "")) + "\n"
 

@@ -1,4 +1,4 @@
-"""Recipes as people write them: YAML on disk, `name=value` on the command line."""
+"""Recipes as users write them: YAML files, `name=value` on the command line."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COST = "Time and hardware:"
 
 
 def load_recipe(location: str, overrides: Sequence[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Return the recipe of a YAML file, or of that name in trainer/recipes, changed.
+    """Return the recipe of a YAML file, or of a name in trainer/recipes, with changes applied.
 
     Args:
         location: The file or the name.
-        overrides: `name=value`, as on the command line.
+        overrides: Options `name=value`, as on the command line.
         changes: A tree of values, as from Python: {"epochs": 3, "optim": {"peak_lr": 0.001}}.
 
     Raises:
@@ -40,7 +40,7 @@ def load_recipe(location: str, overrides: Sequence[str] = (), changes: Mapping[s
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Set the leaves of a tree in another one; where that has a text, as `schedule: cosine`, it is opened first.
+    """Set the leaves of `changes` in `values`; a group in one word, such as `schedule: cosine`, is expanded first.
 
     >>> values = {"optim": {"name": "sgd"}, "schedule": "cosine"}
     >>> _merge(values, {"optim": {"peak_lr": 0.1}, "schedule": {"warmup": 0}})
@@ -57,7 +57,7 @@ def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def find_recipe(location: str) -> Path:
-    """Return the path of a recipe given as a path or as the name of one that ships with the project."""
+    """Return the path of a recipe given as a path or as the name of a built-in recipe."""
     for path in (Path(location), RECIPES / f"{location}.yaml"):
         if path.is_file():
             return path
@@ -67,14 +67,14 @@ def find_recipe(location: str) -> Path:
 
 @dataclass(frozen=True)
 class Header:
-    """What a recipe's leading comment says: its first paragraph, and what the run takes; empty where unsaid."""
+    """A recipe's leading comment: its first paragraph, and its time and hardware; empty if missing."""
 
     purpose: str
     cost: str
 
 
 def read_header(path: Path) -> Header:
-    """Return what a recipe is for, and what it takes by the paragraph that begins with `Time and hardware:`."""
+    """Return a recipe's purpose, and its cost from the paragraph that begins with `Time and hardware:`."""
     comment = list(
         itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     )
@@ -94,7 +94,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     """
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise UsageError(f"an option is written name=value, for example epochs=5, got '{override}'")
+        raise UsageError(f"an option has the form name=value, for example epochs=5, got '{override}'")
     *groups, last = name.split(".")
     for group in groups:
         if group == "schedule" and isinstance(values.get(group), str):
@@ -106,7 +106,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _open_schedule(text: str) -> dict[str, Any]:
-    """Return the options of a schedule in one word, so that another may be set beside them."""
+    """Expand a schedule in one word to its options, so that more can be set."""
     try:
         return parse_schedule(text)
     except ValueError as err:
@@ -114,7 +114,7 @@ def _open_schedule(text: str) -> dict[str, Any]:
 
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
-    """Return the checked recipe; raises UsageError with one sentence about the first mistake."""
+    """Return the validated recipe; raises UsageError with one sentence about the first error."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as err:
@@ -122,7 +122,7 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Return the recipe of a YAML text that stands at `where`; raises UsageError as `load_recipe` does."""
+    """Return the recipe from a YAML text read at `where`; raises UsageError like `load_recipe`."""
     return build_recipe(_parse_yaml(text, where))
 
 
@@ -134,9 +134,9 @@ def _explain(err: ValidationError) -> str:
     if first["type"] == "missing" and isinstance(first["loc"][-1], int):
         return f"{'.'.join(map(str, first['loc'][:-1]))}: too few numbers, got {first['input']!r}; give all of them"
     if first["type"] == "missing":
-        return f"the recipe does not say '{name}'; write it into the file or give {name}=VALUE"
+        return f"the recipe has no '{name}'; add it to the file or give {name}=VALUE"
     if first["type"] == "string_type":
-        wanted = f"a text is wanted, YAML reads {first['input']!r}"
+        wanted = f"expected text, but YAML reads {first['input']!r}"
         return f"{name}: {wanted}; quote it, on a command line as {name}='\"...\"'"
     return explain_invalid(err)
 
@@ -162,7 +162,7 @@ def _read_value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as err:
         raise UsageError(f"the value '{text}' is not YAML ({str(err).splitlines()[0]}); quote it") from err
-    if isinstance(value, str) and text.strip()[:1] not in ("'", '"'):  # what is quoted is meant as text
+    if isinstance(value, str) and text.strip()[:1] not in ("'", '"'):  # quoted values are meant as text
         try:
             return float(value)  # YAML 1.1 reads 1e-3 as a string
         except ValueError:
@@ -184,5 +184,5 @@ def _parse_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as err:
         raise UsageError(f"{where} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(values, dict):
-        raise UsageError(f"{where} holds no options; a recipe is a list of `name: value` lines")
+        raise UsageError(f"{where} has no options; a recipe consists of `name: value` lines")
     return values

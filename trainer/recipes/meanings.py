@@ -1,4 +1,4 @@
-"""Options by meaning: what other trainers call them, and where a recipe has them."""
+"""Synonyms: names of options in other trainers, and the recipe's options for them."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ MEANINGS: Final = {
     "freeze": ("frozen", "freeze_backbone", "freeze_layers"),
     "preprocess.normalise": ("normalize", "normalization", "mean_std"),
 }
-"""What other trainers and people call an option, without signs and case."""
+"""Synonyms of each option, without punctuation and case."""
 
 
 def find_meant(name: str) -> str | None:
-    """Return the option that a name of another trainer means, or one of that name in another group; None: neither.
+    """Return the option for a synonym, or the option of that name in another group; None if there is neither.
 
     >>> find_meant("lr"), find_meant("optim.lr"), find_meant("label-smoothing"), find_meant("zzz")
     ('optim.peak_lr', 'optim.peak_lr', 'loss.label_smoothing', None)
@@ -62,13 +62,13 @@ def find_meant(name: str) -> str | None:
     meant = {_fold(each): option for option, names in MEANINGS.items() for each in names}
     found = meant.get(word)
     if group and found is not None and found.partition(".")[0] != group:
-        found = None  # `loss.weight` may be the class weights; `optim.weight` is a slip of something else
+        found = None  # `loss.weight` may mean class weights; in `optim.weight` it cannot
     elsewhere = [option for option in list_options(Recipe) if _fold(option.rpartition(".")[2]) == word]
     return found or (elsewhere[0] if len(elsewhere) == 1 else None)
 
 
 def list_options(section: type[BaseModel], before: str = "") -> list[str]:
-    """Return the names of all options below a section, with their groups."""
+    """Return the names of all options in a section, with their groups."""
     names = []
     for name, field in section.model_fields.items():
         kind = field.annotation

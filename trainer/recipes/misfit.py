@@ -1,4 +1,4 @@
-"""What a dataset's pictures have, one label or several, and what a recipe may ask of them."""
+"""Check that a recipe fits the task of its dataset: one label per picture, or several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def settle_metric(recipe: AnyRecipe, dataset: Dataset) -> AnyRecipe:
-    """Return the recipe with the first metric of its dataset's task where it gives none of its own."""
+    """Return the recipe, with the first metric of the dataset's task if stop.metric is unset."""
     names = [metric.key for metric in list_metrics(dataset.manifest.task, "stop")]
     if "metric" in recipe.stop.model_fields_set or recipe.stop.metric in names[:1] or not names:
         return recipe
@@ -23,10 +23,10 @@ def settle_metric(recipe: AnyRecipe, dataset: Dataset) -> AnyRecipe:
 
 
 def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse a recipe that asks what the dataset's task has no answer to.
+    """Raise if a recipe does not fit the dataset's task.
 
     Raises:
-        UsageError: It does, or the dataset has no labels.
+        UsageError: The recipe does not fit, or the dataset has no labels.
     """
     dataset.require_labels()
     where = shorten(dataset.location)
@@ -37,7 +37,7 @@ def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
     if recipe.stop.metric not in metrics:
         *names, last = metrics
         raise UsageError(
-            f"{where} is {dataset.manifest.task} and has no stop.metric={recipe.stop.metric}; take "
+            f"{where} is {dataset.manifest.task} and has no stop.metric={recipe.stop.metric}; use "
             f"{', '.join(names)} or {last}"
         )
     _refuse_undefined(metrics[recipe.stop.metric], dataset)
@@ -49,8 +49,8 @@ def _refuse_positive(recipe: Recipe, dataset: Dataset, where: str) -> None:
     if misfit:
         stored = manifest.positive or describe_default(classes) or "none"
         raise UsageError(
-            f"positive={recipe.positive} {misfit} ({where}); name a class that it has, or give positive=null, which "
-            f"takes what the dataset says: {stored}"
+            f"positive={recipe.positive} {misfit} ({where}); name one of its classes, or set positive=null, which "
+            f"uses the dataset's: {stored}"
         )
 
 
@@ -58,24 +58,24 @@ def _refuse_single_label_ways(recipe: Recipe, where: str) -> None:
     if not LOSSES[recipe.loss.name].several:
         others = " or ".join(name for name, row in LOSSES.items() if row.several)
         raise UsageError(
-            f"{where} is multi-label and loss.name={recipe.loss.name} takes one label a picture; set loss.name={others}"
+            f"{where} is multi-label and loss.name={recipe.loss.name} needs one label each; set loss.name={others}"
         )
     if recipe.loss.class_weights == "effective":
         raise UsageError(
-            f"{where} is multi-label and loss.class_weights=effective weighs pictures by their one class; take "
+            f"{where} is multi-label and loss.class_weights=effective needs one class per picture; use "
             "balanced, or give a number for each class"
         )
     if recipe.stream.order == "balanced":
         raise UsageError(
-            f"{where} is multi-label and stream.order=balanced shows each class equally often, which pictures of "
-            "several classes cannot be; take plain or weighted, and loss.class_weights=balanced for rare classes"
+            f"{where} is multi-label and stream.order=balanced shows each class equally often, which several "
+            "labels per picture do not allow; use plain or weighted, and loss.class_weights=balanced for rare classes"
         )
 
 
 def _refuse_undefined(metric: Metric, dataset: Dataset) -> None:
-    """Refuse a metric that the validation split cannot give, before an epoch is trained for it."""
+    """Raise before training if the validation split does not define the metric."""
     if "val" not in dataset.manifest.splits:
-        return  # reported by those who need the split
+        return  # code that needs the split reports this
     split = dataset.split("val")
     lack = describe_lack(metric, split.class_counts.sum(axis=0).tolist(), split.num_samples, dataset.classes)
     if lack is not None:

@@ -1,4 +1,4 @@
-"""Where the folder of a run is: on a disk that every process of it sees, or a folder of each node before a store."""
+"""The location of a run folder: on a shared disk, or a local folder of each node plus a run store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORK_VARIABLE = "SHARDLINE_WORK"
 
 
 def is_remote(root: str) -> bool:
-    """Say whether runs are kept in an object store."""
+    """Return whether runs are kept in an object store."""
     return "://" in root
 
 
@@ -31,7 +31,7 @@ def join_root(root: str, name: str) -> str:
 
 
 def show_location(location: str) -> str:
-    """Return a location as people may see it: without keys and without the query of a URI.
+    """Return a location for display: without keys and without the query of a URI.
 
     >>> show_location("s3://key:secret@bucket/runs/ants?region=eu-west-1")
     's3://bucket/runs/ants'
@@ -40,7 +40,7 @@ def show_location(location: str) -> str:
 
 
 def show_locations(value: Any) -> Any:
-    """Return a value of JSON as people may see it, every location in it as `show_location` does.
+    """Return a JSON value for display, with `show_location` applied to every location.
 
     >>> show_locations({"data": "https://host/cells?signature=x", "epochs": 3})
     {'data': 'https://host/cells', 'epochs': 3}
@@ -53,10 +53,10 @@ def show_locations(value: Any) -> Any:
 
 
 def find_run_dir(root: str, work: str | None, name: str) -> Path:
-    """Return the folder on this machine in which a run's files are written."""
+    """Return the local folder to which a run's files are written."""
     if not is_remote(root):
         return Path(root) / name
-    # Another store may hold a bucket of the same name: the whole URI counts.
+    # Hash the whole URI: another store may have a bucket of the same name.
     digest = hashlib.sha256(root.encode()).hexdigest()[:16]
     return (Path(work) if work else default_work()) / digest / name
 

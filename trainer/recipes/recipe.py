@@ -1,4 +1,4 @@
-"""The recipe: everything that decides a run."""
+"""The recipe: everything that determines a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from trainer.recipes.place import show_locations
 
 
 class Recipe(Section):
-    """One run, as its user writes it; what is open, `ResolvedRecipe` has not."""
+    """One run, as its user writes it. Values left open are filled in by `ResolvedRecipe`."""
 
     data: str
     """Folder or URI (s3://, gs://, https://) of a packed dataset."""
@@ -42,55 +42,55 @@ class Recipe(Section):
     model: str
     """A torchvision builder such as `resnet18`, or `timm/NAME`; `python -m trainer.models` lists them."""
     weights: str = "none"
-    """What the model starts from: none (random numbers), pretrained or a tag of the library, the name of installed
-    weights, a bundle, or a path or URI of a file."""
+    """Initial weights: none (random), pretrained or a tag of the library, the name of installed weights, a bundle, or
+    the path or URI of a file."""
     weights_key: str | None = None
-    """Which of several models in a weights file to take: keys joined by dots, or the prefix of its tensors' names."""
+    """Which model to take from a weights file with several: keys joined by dots, or a prefix of tensor names."""
     weights_ema: bool = True
-    """Take the averaged weights where the file has them (state_dict_ema, model_ema)."""
+    """Use the averaged weights if the file has them (state_dict_ema, model_ema)."""
     allow_leftovers: bool = False
-    """Load a weights file even though some of its tensors have no place in the model, as when it is another
-    network's."""
+    """Load a weights file even though some of its tensors have no counterpart in the model, for example those of
+    another network."""
     head_dropout: float | None = Field(default=None, ge=0, lt=1)
-    """Dropout probability before the head; None keeps the architecture's own."""
+    """Dropout probability before the head; None: the architecture's default."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the training split."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the sample order, augmentation, new weights and dropout."""
+    """Seed of sample order, augmentation, new weights and dropout."""
     image_size: int | None = Field(default=None, ge=16)
-    """Side of the model's input, in pixels; None takes the weights' own size, or 224 where they have none."""
+    """Side of the model's input, in pixels; None: the weights' own size, or 224 if they have none."""
     batch_size_global: int = Field(default=64, ge=1)
-    """Samples in one step, over all ranks together."""
+    """Samples per step, over all ranks."""
     freeze: list[str] = Field(default_factory=list)
-    """Prefixes of the names of backbone parameters to freeze; [backbone] freezes everything but the head."""
+    """Prefixes of the names of backbone parameters to freeze; [backbone] freezes everything except the head."""
     freeze_epochs: int | None = Field(default=None, ge=1)
-    """Epochs after which frozen layers are trained as well; None keeps them frozen to the end."""
+    """Number of epochs after which frozen layers are trained too; None: never."""
     limit_samples: int | None = Field(default=None, ge=1)
-    """Train on about this many samples, the same share of each class, to try a recipe out; None takes all."""
+    """Train on about this many samples, the same share of each class, to try out a recipe; None: all."""
     amp: Literal["off", "bf16", "fp16"] = "off"
     """Mixed precision; fp16 also scales the loss."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Data type of the weights; float64 shows that two runs compute the same apart from rounding, at twice the cost."""
+    """Data type of the weights; float64 can show that two runs differ only by rounding, at twice the cost."""
     launch: Literal["auto", "local", "ray"] = "auto"
-    """Where the ranks run. local: on this machine, without Ray. ray: as Ray Train workers. auto: ray if num_ranks can
+    """Where ranks run. local: on this machine, without Ray. ray: as Ray Train workers. auto: ray if num_ranks can
     be above 1 or RAY_ADDRESS names a cluster, local otherwise."""
     num_ranks: int | str = 1
-    """Processes that train together; `2..8` takes what a Ray cluster has, and continues with fewer or more of them."""
+    """Processes that train together; `2..8` uses what a Ray cluster has, and continues with fewer or more."""
     workers: int | Literal["auto"] = "auto"
-    """Threads per rank that decode and augment; 0 does it between the steps; auto is the rank's share of the CPUs."""
+    """Threads per rank that decode and augment; 0: no threads, between steps; auto: the rank's share of the CPUs."""
     cpus_per_rank: float = Field(default=1.0, gt=0)
-    """CPUs that Ray reserves for each rank, and the rank's torch threads there."""
+    """CPUs that Ray reserves for each rank, and the rank's number of torch threads."""
     gpus_per_rank: float | None = Field(default=None, ge=0)
-    """GPUs that Ray reserves for each rank; None means one if the cluster has any."""
+    """GPUs that Ray reserves for each rank; None: one if the cluster has any."""
     ledger: bool = False
     """Record which sample each rank sees at each step, with a hash of its pixels, in ledger/."""
     evaluate_on: list[Literal["train", "val", "test"]] = Field(default=["test"])
     """Splits that the best weights are evaluated on at the end."""
     positive: str | None = None
-    """Class that is looked for, whose sensitivity is reported; None: the dataset's, else the second of two."""
+    """Class of interest, whose sensitivity is reported; None: the dataset's, else the second of two."""
     probes: Literal["synthetic", "real"] = "synthetic"
-    """Pictures stored in the bundle to check it by: generated ones, or real validation pictures (which may show a
-    patient)."""
+    """Pictures stored in the bundle to verify it on loading: generated ones, or real validation pictures (which may
+    show a patient)."""
     preprocess: PreprocessOptions = PreprocessOptions()
     optim: OptimOptions = OptimOptions()
     schedule: ScheduleOptions = ScheduleOptions()
@@ -110,32 +110,32 @@ class Recipe(Section):
     def _number_or_range(cls, value: object) -> object:
         numbers = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", str(value)) if isinstance(value, int | str) else None
         if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2] or numbers[1]):
-            raise ValueError("a number of processes, at least 1, or a range of it such as 2..8")
+            raise ValueError("must be a number of processes, at least 1, or a range such as 2..8")
         return value if numbers[2] else int(numbers[1])
 
     @field_validator("model")
     @classmethod
     def _library_name(cls, value: str) -> str:
-        return resolve_alias(value)  # one model, one name: recipes that mean the same have one fingerprint
+        return resolve_alias(value)  # so that equivalent recipes have the same fingerprint
 
     @field_validator("positive", mode="before")
     @classmethod
     def _number_as_a_name(cls, value: object) -> object:
-        # Classes are often called 0 and 1, which YAML reads as numbers. Truths, its yes and no, are refused.
+        # Classes are often named 0 and 1, which YAML reads as numbers. Booleans (yes, no) are rejected.
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("workers", mode="before")
     @classmethod
     def _count_or_auto(cls, value: object) -> object:
         if value != "auto" and not (isinstance(value, int) and value >= 0):
-            raise ValueError("a number of threads, 0 or more, or auto")
+            raise ValueError("must be a number of threads, 0 or more, or auto")
         return value
 
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if not value or value.startswith(".") or any(character in value for character in "/\\\0"):
-            raise ValueError("a run's name is a folder name without slashes")
+            raise ValueError("a run's name must be a folder name without slashes")
         return value
 
     @field_validator("amp", mode="before")
@@ -148,7 +148,7 @@ class Recipe(Section):
         if self.stream.order == "balanced" and self.loss.class_weights in ("balanced", "effective"):
             raise ValueError(
                 "stream.order=balanced shows each class equally often, and loss.class_weights="
-                f"{self.loss.class_weights} would weigh rare classes up once more; leave out one of them"
+                f"{self.loss.class_weights} would weight rare classes a second time; leave out one of them"
             )
         return self
 
@@ -156,7 +156,7 @@ class Recipe(Section):
     def _released_once_frozen(self) -> Recipe:
         if self.freeze_epochs is not None and not self.freeze:
             raise ValueError(
-                f"freeze_epochs={self.freeze_epochs} releases what is frozen, and freeze names nothing; give "
+                f"freeze_epochs={self.freeze_epochs} unfreezes layers, but freeze names none; set "
                 "freeze=[backbone], or leave freeze_epochs out"
             )
         return self
@@ -166,15 +166,15 @@ class Recipe(Section):
         if self.stream.decode == "device" and not self.augment.only_moves:
             chosen = "pipeline" if self.augment.pipeline else f"policy={self.augment.policy}"
             raise ValueError(
-                f"stream.decode=device makes pictures on the GPU, and augment.{chosen} of "
-                f"{self.augment.chosen_backend} changes them on the CPU; take policy none, or torchvision's flip or "
+                f"stream.decode=device decodes on the GPU, but augment.{chosen} of "
+                f"{self.augment.chosen_backend} runs on the CPU; use policy none, or torchvision's flip or "
                 "square, or stream.decode=faithful"
             )
         return self
 
     @property
     def least_ranks(self) -> int:
-        """Ranks without which the run waits."""
+        """Minimum number of ranks; with fewer the run waits."""
         return int(str(self.num_ranks).partition("..")[0])
 
     @property
@@ -183,33 +183,33 @@ class Recipe(Section):
 
     @property
     def is_elastic(self) -> bool:
-        """Whether the number of ranks follows the cluster."""
+        """Whether the number of ranks adapts to the cluster."""
         return isinstance(self.num_ranks, str)
 
     def cache_options(self, on_node: int = 1) -> CacheOptions:
-        """Return how shards of a remote dataset are kept on a node, where `on_node` ranks read through one cache."""
+        """Return the cache options for remote shards on a node where `on_node` ranks share one cache."""
         folder = Path(self.storage.cache) if self.storage.cache else default_cache()
         return CacheOptions(folder, self.storage.cache_bytes, self.storage.deadline_s, on_node)
 
     def fingerprint(self) -> str:
-        """Return the identity of what is computed; where and how often it is saved or shown does not count."""
+        """Return the fingerprint of what is computed; where and how often results are saved or shown does not count."""
         unsaid = {name for name in LATER if getattr(self, name) == type(self).model_fields[name].default}
         return fingerprint_json(self.model_dump(mode="json", exclude=PLACEMENT | unsaid))
 
     def write(self, path: Path) -> None:
-        """Save the resolved recipe, every option included."""
+        """Save the recipe with every option."""
         write_text(path, self.to_yaml())
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def describe(self) -> dict[str, Any]:
-        """Return the resolved recipe as people may see it: URIs without keys and queries, which may be signatures."""
+        """Return the recipe for display: URIs without keys and queries, which may be signatures."""
         told: dict[str, Any] = show_locations(self.model_dump(mode="json"))
         return told
 
     def with_absolute_paths(self) -> Recipe:
-        """Return the recipe with paths that mean the same in a Ray worker's folder."""
+        """Return the recipe with absolute paths, for Ray workers in other folders."""
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
         named = {"root": self.storage.root, "work": self.storage.work, "cache": self.storage.cache}
         storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
@@ -223,10 +223,10 @@ PLACEMENT = {
     "name", "data", "allow_leftovers", "launch", "num_ranks", "workers", "cpus_per_rank", "gpus_per_rank",
     "ledger", "evaluate_on", "positive", "probes", "snapshot", "track", "report", "storage", "ray",
 }  # fmt: skip
-"""Options that say where, how fast, what is shown and what is let pass; runs that differ in these compute the same."""
+"""Options about location, speed, display and checks: runs that differ only in these compute the same."""
 
 LATER = {"weights_key", "weights_ema"}
-"""Options that came after the first runs: at their defaults they are no part of a fingerprint."""
+"""Options added later: at their defaults they do not enter a fingerprint."""
 
 
 def _absolute(location: str) -> str:
@@ -234,15 +234,15 @@ def _absolute(location: str) -> str:
 
 
 class ResolvedPreprocess(PreprocessOptions):
-    """Preprocessing whose interpolation is known."""
+    """Preprocessing with a known interpolation."""
 
     interpolation: Interpolation
 
 
 class ResolvedRecipe(Recipe):
-    """What `trainer.weights.resolve.resolve_recipe` returns: size and interpolation are given, paths are absolute.
+    """What `trainer.weights.resolve.resolve_recipe` returns: size and interpolation are set, paths are absolute.
 
-    The recipe file of a run, and what Ray's workers are handed, hold these values.
+    The recipe file in a run folder and the recipe for Ray's workers hold these values.
     """
 
     image_size: int = Field(ge=16)

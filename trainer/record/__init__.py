@@ -1,1 +1,1 @@
-"""What a run leaves on disk: snapshots, the ledger of samples, its numbers, and their copy in W&B."""
+"""The files of a run: snapshots, the ledger of samples, metrics and their copy in W&B."""

@@ -1,4 +1,4 @@
-"""Which code a run was made with."""
+"""The version of the code that a run uses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def read_git_sha() -> str | None:
-    """Return the commit that this code lies in, 40 hex digits, `-dirty` behind them where files were changed.
+    """Return the commit of this code: 40 hex digits, with `-dirty` appended if files were changed.
 
-    None where it was installed without its repository, also into a folder inside of somebody else's.
+    None if it was installed without its repository, even inside the folder of another repository.
     """
     here = Path(__file__)
     if _ask_git(here.parent, "ls-files", here.name) != here.name:

@@ -28,16 +28,16 @@ SCHEMA = pa.schema(
 )
 
 LEDGER = "ledger"
-"""Folder of the rows, in the run's."""
+"""Subfolder of the run folder for the rows."""
 POSITION = "position"
-"""File that says how far the steps ever went, in samples seen; it may be ahead of the last snapshot."""
+"""File with the furthest position ever reached, in samples seen; it may be ahead of the last snapshot."""
 
 
 class Ledger:
-    """Rows of one rank; written with each snapshot, so that what is on disk led to the weights on disk.
+    """Rows of one rank, written with each snapshot, so that the rows on disk match the weights on disk.
 
-    Files are `rank-RRRR-FROM-TO.parquet`, FROM and TO being positions in samples seen. Each is in the run's store as
-    well, where it has one, before the snapshot is.
+    Files are `rank-RRRR-FROM-TO.parquet`, where FROM and TO are positions in samples seen. With a run store, each file
+    is uploaded before the snapshot.
     """
 
     def __init__(self, folder: Path, rank: int, start: int, done_before: int, store: RunStore | None = None) -> None:
@@ -50,7 +50,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, batch: Batch, epoch: int, step: int, position: int) -> None:
-        """Record a step's slice; it is redone when `position` (samples seen before it) was passed before."""
+        """Record a step's slice; it counts as redone if `position` (samples seen before it) was passed before."""
         count = len(batch)
         columns = [
             np.full(count, epoch, np.int32),
@@ -65,7 +65,7 @@ class Ledger:
             self._write_position(position + 1)
 
     def flush(self, position: int) -> None:
-        """Write what was recorded up to `position`."""
+        """Write the rows recorded up to `position`."""
         if position > self._start and self._tables:
             name = f"rank-{self._rank:04d}-{self._start:015d}-{position:015d}.parquet"
             with write_atomically(self._folder / name) as file:
@@ -75,7 +75,7 @@ class Ledger:
         self._start, self._tables = position, []
 
     def _write_position(self, position: int) -> None:
-        # Not fsynced, unlike our other files: it is written each step, and must outlive a kill, not a power cut.
+        # Not fsynced, unlike our other files: it is written each step and must survive a kill, not a power failure.
         path = self._folder / POSITION
         temporary = name_temporary(path)
         with naming_disk(path):
@@ -92,20 +92,20 @@ def _hash_image(image: Tensor) -> int:
 
 
 def read_position(folder: Path) -> int:
-    """Return the position up to which steps were taken before, 0 where there were none."""
+    """Return the furthest position that steps have reached, 0 if there were none."""
     path = folder / POSITION
     return int(path.read_text()) if path.is_file() else 0
 
 
 def drop_after(folder: Path, position: int) -> None:
-    """Remove the files of steps after `position`: a restart takes those steps again."""
+    """Remove the files of steps after `position`, which a restart repeats."""
     for path in folder.glob("rank-*.parquet"):
         if int(path.stem.rsplit("-", 1)[1]) > position:
             path.unlink()
 
 
 def read_ledger(folder: Path) -> pa.Table:
-    """Return the rows of all ranks, in the order of step, rank and place in the slice."""
+    """Return the rows of all ranks, ordered by step, rank and position in the slice."""
     tables = [pq.read_table(path) for path in sorted(folder.glob("rank-*.parquet"))]
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     order = np.lexsort((np.arange(len(table)), table["rank"].to_numpy(), table["step"].to_numpy()))

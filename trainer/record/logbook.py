@@ -1,4 +1,4 @@
-"""The numbers of a run: metrics.jsonl for ever, progress.json for now."""
+"""The numbers of a run: metrics.jsonl has all rows, progress.json the current state."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Numbers = dict[str, float]
 
 
 class Logbook:
-    """Written by rank 0 alone."""
+    """Writes metrics.jsonl and progress.json, on rank 0 only."""
 
     def __init__(self, run_dir: Path, epochs_done: int) -> None:
         self._run_dir = run_dir
         self._shown_at = 0.0
-        # Rows after the snapshot that the run goes on from will be written again. Epochs decide, not samples: the
-        # snapshot may stand at the end of an epoch that was not judged yet.
+        # Rows after the snapshot that the run resumes from will be written again. They are cut by epochs, not samples:
+        # the snapshot may be at the end of an epoch that was not evaluated yet.
         kept = [row for row in read_metrics(run_dir) if row["epoch"] <= epochs_done]
         write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, numbers: Numbers, words: dict[str, str]) -> None:
-        """Append one row; every row has its epoch. words: what is no number, such as the verdict on the feed."""
+        """Append one row; every row has its epoch. words: other values, such as the verdict on the feed."""
         append_text(self._run_dir / METRICS, json.dumps(numbers | words) + "\n")
 
     def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> Numbers | None:
-        """Write how far the run is, at most twice a second, and return the numbers that were written, if any.
+        """Write the run's position, at most twice a second, and return the numbers if they were written.
 
-        `number` is asked then alone: it may wait for the device.
+        `number` is called only then, because it may wait for the device.
         """
         now = time.monotonic()
         if now - self._shown_at < _PROGRESS_EVERY_S and samples_seen != total:
@@ -46,12 +46,12 @@ class Logbook:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl; a last row that was cut by a kill is left out."""
+    """Return the rows of metrics.jsonl; a last row truncated by a kill is left out."""
     return read_rows(run_dir / METRICS)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file of JSON lines, up to the first that is cut; none where there is no file."""
+    """Return the objects of a JSON lines file, up to the first truncated one; [] if there is no file."""
     rows: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -62,7 +62,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_progress(run_dir: Path) -> dict[str, Any]:
-    """Return samples_seen, total and numbers of a run; zeros where it has not started."""
+    """Return samples_seen, total and numbers of a run; zeros if it has not started."""
     path = run_dir / PROGRESS
     if not path.is_file():
         return {"samples_seen": 0, "total": 0, "numbers": {}}

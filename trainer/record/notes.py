@@ -1,4 +1,4 @@
-"""notes.jsonl: what was logged of a run and is worth reading when it is over, whatever it was shown on."""
+"""notes.jsonl: log messages of a run that are worth reading after it ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTES = "notes.jsonl"
 
 @dataclass(frozen=True)
 class Note:
-    """time: of the machine that wrote it, YYYY-MM-DD HH:MM:SS; level: info, warning or error; text: a sentence."""
+    """time: on the machine that wrote it, YYYY-MM-DD HH:MM:SS; level: info, warning or error; text: a sentence."""
 
     time: str
     level: str
@@ -27,20 +27,20 @@ class Note:
 
 @contextlib.contextmanager
 def keep_notes(run_dir: Path) -> Iterator[None]:
-    """Have notes go to the run's file while the block runs; each once, however often the run is resumed.
+    """Write notes to the run's file while the block runs; each text once, even if the run is resumed.
 
-    Command and rank 0 both keep theirs: in one folder, or on two machines that share none.
+    The command and rank 0 both write notes, in the same folder or on separate machines.
     """
     with contextlib.ExitStack() as handlers:
         if logging.lastResort is not None and not logging.getLogger(__name__).hasHandlers():
-            # Python prints warnings that have no handler, and ours must not keep it from that.
+            # Python prints warnings only if there is no handler; adding ours must not suppress that.
             handlers.enter_context(handled_by(logging.lastResort))
         handlers.enter_context(handled_by(_Keeper(run_dir)))
         yield
 
 
 def read_notes(run_dir: Path) -> list[Note]:
-    """Return the notes of a run in the order in which they came; none of a run that an earlier version made."""
+    """Return the notes of a run in order; [] for runs of earlier versions."""
     return [Note(**row) for row in read_rows(run_dir / NOTES)]
 
 
@@ -52,7 +52,7 @@ class _Keeper(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not is_note(record):
             return
-        with contextlib.suppress(OSError):  # a full disk ends the run where it saves its state, and with a sentence
+        with contextlib.suppress(OSError):  # a full disk stops the run when it saves its state, with a proper error
             text = record.getMessage()
             if any(note.text == text for note in read_notes(self._run_dir)):
                 return

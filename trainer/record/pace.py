@@ -1,13 +1,13 @@
-"""How fast a run is, from which follows how long it still takes."""
+"""The speed of a run, to estimate the remaining time."""
 
 from __future__ import annotations
 
 _FORWARD_SHARE = 1 / 3
-"""Of a training step, until an evaluation was timed: the backward pass takes twice as long as the forward pass."""
+"""Share of a training step that evaluation takes, before one was timed: backward takes twice as long as forward."""
 
 
 class Pace:
-    """Seconds a picture, of training and of evaluation, since a start or a resume.
+    """Seconds per picture, for training and evaluation, since a start or resume.
 
     >>> pace = Pace()
     >>> for seen, now in (10, 5.0), (20, 6.0), (30, 7.0):  # the first step is long: it allocates, and waits for data
@@ -22,22 +22,22 @@ class Pace:
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
-        """When the first step had ended, and the position then."""
+        """Time and position at the end of the first step."""
         self._last: tuple[float, int] = (0.0, 0)
         self._val_pictures, self._val_s, self._val_s_before_last = 0, 0.0, 0.0
 
     def step(self, seen: int, now: float) -> None:
-        """Take note of the position and the time at the end of a step."""
+        """Record the position and time at the end of a step."""
         self._last, self._val_s_before_last = (now, seen), self._val_s
         self._first = self._first or self._last
 
     def validate(self, pictures: int, seconds: float) -> None:
-        """Take note of an evaluation."""
+        """Record an evaluation."""
         self._val_pictures += pictures
         self._val_s += seconds
 
     def estimate(self, pictures: int, val_pictures: int) -> float | None:
-        """Return the seconds that so many pictures of training and of evaluation take; None before the second step."""
+        """Return the seconds for numbers of training and evaluation pictures; None before the second step."""
         if self._first is None or self._first[1] == self._last[1]:
             return None
         spent_s = self._last[0] - self._first[0] - self._val_s_before_last

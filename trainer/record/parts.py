@@ -1,4 +1,4 @@
-"""The parts that a run's ranks have learnt to cut their slices into, kept for the next start."""
+"""The number of microbatches that a run's ranks need, stored for the next start."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PARTS = "parts.json"
 
 
 def read_parts(folder: RunFolder) -> int:
-    """Return in how many parts a slice must be computed at least: 1 where memory never ran out."""
+    """Return the smallest number of microbatches per slice: 1 if memory never ran out."""
     path = folder.path / PARTS
     data = folder.store.read(PARTS) if folder.store else path.read_bytes() if path.is_file() else None
     return int(json.loads(data)) if data else 1
 
 
 def write_parts(folder: RunFolder, parts: int) -> None:
-    """Keep the number of parts with the run."""
+    """Store the number of microbatches with the run."""
     if folder.store:
         folder.store.write(PARTS, json.dumps(parts).encode())
     else:

@@ -1,4 +1,4 @@
-"""Where a run stands, in a line an epoch and a stage, and one a minute in between. Rank 0 speaks, wherever it runs."""
+"""Log the progress of a run: a line per epoch and stage, and one per minute in between, on rank 0."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from trainer.record.pace import Pace
 from trainer.record.snapshot import RunState
 
 TICK_S = 0.5
-"""So often the time since the last line is looked at."""
+"""Interval for checking the time since the last line."""
 _SHORT_WAIT_S = 2.0
-"""Waiting for less is part of every step."""
+"""Shorter waits are a normal part of every step."""
 
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
-"""Takes how many pictures of a stage are done."""
+"""Function that takes the number of pictures done in a stage."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Pictures: of an epoch of training, of its validation, and of the evaluations at the end."""
+    """Numbers of pictures: of a training epoch, of its validation, and of the final evaluations."""
 
     epoch: int
     val: int
@@ -37,7 +37,7 @@ class Size:
 
 @dataclass(frozen=True)
 class _Doing:
-    """What is being done beside ordinary steps, how many pictures it has, and when it began."""
+    """An activity other than ordinary steps, its number of pictures, and its start time."""
 
     name: str
     total: int | None
@@ -45,11 +45,11 @@ class _Doing:
 
 
 class RunProgress:
-    """What is known of a run's position and pace.
+    """The position and pace of a run.
 
     Args:
-        recipe: The run's.
-        speaks: Whether this is the rank that does.
+        recipe: The run's recipe.
+        speaks: Whether this rank logs.
         every_s: Longest time without a line.
         clock: Seconds.
     """
@@ -77,13 +77,13 @@ class RunProgress:
         self._pace = Pace()
 
     def begin(self, state: RunState, size: Size, value: float | None, who: str) -> None:
-        """Say what is trained, or from where on.
+        """Log what is trained, or where the run resumes.
 
         Args:
-            state: Where the run stands.
-            size: Its pictures.
+            state: State of the run.
+            size: Its numbers of pictures.
             value: The stop metric of the last epoch that was evaluated, if there is one.
-            who: The model, and what computes it.
+            who: The model and the devices.
         """
         self._size, self._seen, self._epoch, self._doing = size, state.samples_seen, state.epochs_done, None
         if state.best is not None:
@@ -98,14 +98,14 @@ class RunProgress:
             self._say(f"{self._recipe.name}: training {who}, {_count(epochs, 'epoch')} of {size.epoch:,} pictures")
 
     def begin_epoch(self, epoch: int) -> None:
-        """Take note that epoch `epoch`, from 0, or what is left of it, begins."""
+        """Record that epoch `epoch`, from 0, or the rest of it, begins."""
         self._epoch, self._loss = epoch, None
 
     def wait_for_batch(self) -> None:
         self._enter("waiting for data")
 
     def take_step(self, first: bool) -> None:
-        """Take note that a batch has come; first: of this start in this epoch, which may compile or allocate."""
+        """Record that a batch has arrived; first: the first of this start or epoch, which may compile or allocate."""
         self._doing = _Doing("taking the first step", None, self._clock()) if first else None
 
     def end_step(self, samples_seen: int) -> None:
@@ -113,12 +113,12 @@ class RunProgress:
         self._pace.step(samples_seen, self._clock())
 
     def show_loss(self, loss: float) -> None:
-        """Take note of the epoch's mean loss so far."""
+        """Record the epoch's mean loss so far."""
         self._loss = loss
 
     @contextlib.contextmanager
     def validating(self) -> Iterator[Advance]:
-        """Yield what takes how many pictures of the validation are done."""
+        """Yield a function that takes the number of validation pictures done."""
         started, pictures = self._clock(), self._size.val if self._size else 0
         self._enter("validating", pictures)
         yield self._advance
@@ -126,14 +126,14 @@ class RunProgress:
         self._doing = None
 
     def end_epoch(self, numbers: Numbers, without_better: int) -> None:
-        """Say what an epoch came to; without_better: epochs since the best one."""
+        """Log the result of an epoch; without_better: epochs since the best one."""
         self._epoch, self._seen, self._loss = int(numbers["epoch"]), int(numbers["samples_seen"]), numbers["train/loss"]
         self._value, self._without_better = numbers[f"val/{self._recipe.stop.metric}"], without_better
         self._best, self._best_epoch = numbers["val/best"], int(numbers["val/best_epoch"])
         self._say(f"{self._name_epoch(self._epoch)}: {self._describe_numbers()}; {self._describe_times()}")
 
     def end_training(self) -> None:
-        """Say so where the run stops before its last epoch."""
+        """Log if the run stops before its last epoch."""
         epochs, patience = self._recipe.epochs, self._recipe.stop.patience
         if patience is not None and self._without_better >= patience and self._epoch < epochs:
             self._say(
@@ -145,14 +145,14 @@ class RunProgress:
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
-        """Say that something begins which is no training; yield what takes how many pictures of it are done."""
+        """Log that a stage other than training begins; yield a function that takes the number of pictures done."""
         self._enter(name, total)
         self._say(name if total is None else f"{name}: {total:,} pictures")
         yield self._advance
         self._enter("finishing")
 
     def tick(self) -> None:
-        """Say where the run stands, if nothing was said for so long that the next tick would come too late."""
+        """Log the progress if the next tick would exceed the longest time without a line."""
         if self._clock() - self._said_at + TICK_S > self._every_s:
             self._say(self._describe())
 
@@ -170,7 +170,7 @@ class RunProgress:
                 logger.info("%s", line)
 
     def _describe(self) -> str:
-        """Return where the run stands at this moment."""
+        """Return the current progress in words."""
         doing, size = self._doing, self._size
         if size is None:
             return self._describe_stage(doing)
@@ -222,7 +222,7 @@ class RunProgress:
         return f"{spent}, {about} {describe_duration(left_s)} left"
 
     def _estimate_left(self) -> float | None:
-        """Return the seconds until the last evaluation is done, where nothing stops the run early."""
+        """Return the seconds until the last evaluation is done, without early stopping."""
         if self._size is None:
             return None
         epochs = self._recipe.epochs

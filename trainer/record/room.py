@@ -1,4 +1,4 @@
-"""The disk of a run: the room that it needs there, and what it means for the run that a disk takes no more."""
+"""The disk space that a run needs, and how a full disk stops it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from trainer.step.engine import Engine
 
 
 def require_room(recipe: Recipe, folder: RunFolder, ranks: Ranks, engine: Engine) -> None:
-    """Refuse a run whose snapshots and bundle do not fit on its disk; every rank calls it, before the first step.
+    """Raise if the run's snapshots and bundle do not fit on its disk; called by every rank before the first step.
 
     Raises:
-        UsageError: They do not.
-        DiskError: Files cannot be made there at all.
+        UsageError: They do not fit.
+        DiskError: No file can be created there.
     """
     refusal: Exception | None = None
     if ranks.is_first:
@@ -37,7 +37,7 @@ def require_room(recipe: Recipe, folder: RunFolder, ranks: Ranks, engine: Engine
 
 
 def refuse_small_disk(recipe: Recipe, folder: RunFolder, snapshot: int, bundle: int) -> dict[str, int]:
-    """Return bytes that the run's disk has free, and those that the run still needs; raises as `require_room`."""
+    """Return the free bytes of the run's disk and the bytes the run still needs; raises like `require_room`."""
     free = read_free_disk(folder.path)
     taken = sum(map(_count_files, (folder.snapshots, folder.bundle)))
     needed = max(0, count_snapshots(recipe) * snapshot + bundle - taken)
@@ -46,9 +46,9 @@ def refuse_small_disk(recipe: Recipe, folder: RunFolder, snapshot: int, bundle: 
 
 
 def count_snapshots(recipe: Recipe) -> int:
-    """Return how many snapshots a run has at a time: best, last, and the one that is being written.
+    """Return how many snapshots a run has at a time: best, last, and the one being written.
 
-    Before the second epoch ends the last is the best.
+    Before the second epoch ends, last and best are the same.
     """
     return recipe.epochs + 1 if recipe.snapshot.keep == "all" else min(recipe.epochs, 2) + 1
 
@@ -59,11 +59,11 @@ def _count_files(folder: Path) -> int:
 
 @contextlib.contextmanager
 def explaining_stop(folder: RunFolder, reach: Callable[[], int] | None = None) -> Iterator[None]:
-    """Raise what a disk refuses while the block runs as a UsageError that says where the run stands.
+    """Convert disk errors in the block to a UsageError that includes the run's position.
 
     Args:
-        folder: Of the run.
-        reach: Returns the samples seen so far; None where the block does more than training.
+        folder: Folder of the run.
+        reach: Returns the samples seen so far; None if the block does more than training.
     """
     try:
         yield
@@ -80,9 +80,9 @@ def _explain_stop(refused: DiskError, folder: RunFolder, reach: Callable[[], int
     last = read_local_position(folder.path)
     after = f"the run stopped after {reach():,} samples" if reach else "the run was stopped"
     stands = f"its last snapshot is at {last.samples_seen:,}" if last else "it has no snapshot yet"
-    resumes = "resumes from that snapshot" if last else "starts it anew"
+    resumes = "resumes from that snapshot" if last else "starts it again"
     elsewhere = refused.elsewhere
     if elsewhere and refused.filename and Path(refused.filename).is_relative_to(folder.path.absolute()):
-        elsewhere = f"move {folder.path} to another disk and set {folder.root_option} to the folder that it is in"
+        elsewhere = f"move {folder.path} to another disk and set {folder.root_option} to its new parent folder"
     remedy = f"{refused.remedy}, or {elsewhere}" if elsewhere else refused.remedy
     return f"{refused.fact}; {after}, {stands}. {remedy[0].upper()}{remedy[1:]}: the same command then {resumes}"

@@ -1,5 +1,4 @@
-"""Where a run lives: a folder of this machine, or one that is mirrored to an object store; whose it is, and whether
-it is finished."""
+"""The folder of a run, local or mirrored to an object store: which run owns it, and whether it is finished."""
 
 from __future__ import annotations
 
@@ -26,24 +25,24 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
-"""Written last; a folder that has it is finished."""
+"""Written last; marks a run as finished."""
 SNAPSHOTS = "snapshots"
 BUNDLE = "bundle"
 STOP_FILE = "stop"
-"""A file of this name asks the run to save its state and end."""
+"""A file with this name makes the run save its state and end."""
 SAVE_FILE = "save"
-"""A file of this name asks the run to save its state and continue; rank 0 removes it when it does."""
+"""A file with this name makes the run save its state and continue; rank 0 removes it then."""
 RUN_ID = "run.json"
-"""In an object store, and in each node's folder for it: which run this is, should another take its name."""
+"""File with the identity of the run, in an object store and each node's folder, in case another run takes its name."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run on this machine, and its place in a store.
+    """The folder of one run on this machine, and its URI in a run store.
 
-    path: the folder; with a store, what must outlive the machine is copied from it.
-    uri: the place in an object store, keys included; None where the folder is all there is.
-    deadline_s: seconds within which the store must do what it is asked for.
+    path: The folder; with a run store, everything that must survive the machine is copied from it.
+    uri: The URI in an object store, including keys; None if there is no store.
+    deadline_s: Time limit of store operations, seconds.
     """
 
     path: Path
@@ -52,21 +51,21 @@ class RunFolder:
 
     @classmethod
     def of(cls, recipe: Recipe) -> RunFolder:
-        """Return where a recipe's run lives; nothing is made there."""
+        """Return the folder of a recipe's run, without creating it."""
         storage, name = recipe.storage, recipe.name
         uri = join_root(storage.root, name) if is_remote(storage.root) else None
         return cls(find_run_dir(storage.root, storage.work, name), uri, storage.deadline_s)
 
     def __str__(self) -> str:
-        """Return where the run is kept, as people may see it: no keys."""
+        """Return the location of the run for display, without keys."""
         return show_location(self.uri) if self.uri else str(self.path)
 
     @cached_property
     def store(self) -> RunStore | None:
-        """The run's place in a store, None where there is no store.
+        """The run store, None if there is none.
 
         Raises:
-            UsageError: A place that cannot be written to.
+            UsageError: The store cannot be written to.
         """
         if self.uri is None:
             return None
@@ -76,7 +75,7 @@ class RunFolder:
 
     @property
     def root_option(self) -> str:
-        """The option that says where the folder is on this machine."""
+        """The option that sets the folder's location on this machine."""
         return "storage.work" if self.uri else "storage.root"
 
     @property
@@ -101,33 +100,33 @@ class RunFolder:
         return (self.path / RESULT).is_file()
 
     def read_evaluations(self) -> dict[str, dict[str, Any]]:
-        """Return the content of each split's metrics.json, by the split."""
+        """Return the content of each split's metrics.json, by split."""
         found = sorted(self.path.glob("evaluation/*/metrics.json"))
         return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the folder, in the store as well where there is one, and save the recipe in it.
+        """Create the folder, also in the run store if there is one, and save the recipe in it.
 
-        Of a run that is given more epochs the result is taken back, and it is not finished.
+        If the run is extended with more epochs, its result is removed, so that it is no longer finished.
 
         Raises:
-            UsageError: The folder belongs to a run of another recipe; its first difference is named.
-            OSError: The store does not answer.
+            UsageError: The folder belongs to a run with another recipe; the message has the first difference.
+            OSError: The store does not respond.
         """
         if self.store:
             self._claim_store(recipe, self.store)
         if self.refuse_other_recipe(recipe):
-            (self.path / RESULT).unlink(missing_ok=True)  # before the recipe: a kill between leaves it to do again
+            (self.path / RESULT).unlink(missing_ok=True)  # before the recipe: a kill in between only repeats this
         self.path.mkdir(parents=True, exist_ok=True)
         recipe.write(self.path / RECIPE)
 
     def refuse_other_recipe(self, recipe: Recipe) -> bool:
-        """Refuse a folder of this machine that belongs to a run of another recipe; raises as `claim`.
+        """Raise if the local folder belongs to a run with another recipe, like `claim`.
 
-        Returns whether it is that of the run, and gives it more epochs.
+        Return whether it is the same run, extended with more epochs.
         """
         path = self.path / RECIPE
-        if path.is_file() and self.snapshots.is_dir():  # without a snapshot there is nothing to mix up
+        if path.is_file() and self.snapshots.is_dir():  # without a snapshot there is nothing to overwrite
             return _refuse_other(load_recipe(str(path)), recipe, str(self.path))
         return False
 
@@ -146,30 +145,30 @@ class RunFolder:
 
 @contextlib.contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Make the folder of a run or a sweep; in the block this command is the only one of its machine at work in it.
+    """Create the folder of a run or sweep and lock it against other commands on this machine during the block.
 
-    Two would write each other's snapshots and ledgers. What dead processes left half-written is removed.
+    Two commands would overwrite each other's files. Partial files of dead processes are removed.
 
     Raises:
-        UsageError: Another command is at work there.
+        UsageError: Another command is using the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, f"another command is at work in {folder}; wait for it, or choose another name="):
+    with lock_folder(folder, f"another command is using {folder}; wait for it, or choose another name="):
         clear_leftovers(folder)
         yield
 
 
 def refuse_other_recipe_there(recipe: Recipe, store: RunStore) -> bool:
-    """Refuse a place in a store that belongs to a run of another recipe; raises as `RunFolder.claim`.
+    """Raise if the run store belongs to a run with another recipe, like `RunFolder.claim`.
 
-    Returns whether it is that of the run, and gives it more epochs.
+    Return whether it is the same run, extended with more epochs.
     """
     there = store.read(RECIPE) if any(name.startswith(f"{SNAPSHOTS}/") for name in store.sizes()) else None
     return there is not None and _refuse_other(parse_recipe(there.decode(), f"{store}/{RECIPE}"), recipe, str(store))
 
 
 def enter_work_folder(path: Path, store: RunStore) -> None:
-    """Make this machine's folder for a run in a store, and empty it of another run that had the same name."""
+    """Create this machine's folder for a run in a store; delete files of another run with the same name."""
     if is_work_folder(path, store):
         return
     for old in path.iterdir() if path.is_dir() else ():
@@ -179,7 +178,7 @@ def enter_work_folder(path: Path, store: RunStore) -> None:
 
 
 def is_work_folder(path: Path, store: RunStore) -> bool:
-    """Say whether this machine's folder is that of the very run in the store, not of another that had its name."""
+    """Return whether this machine's folder belongs to the run in the store, not to another with the same name."""
     mark = path / RUN_ID
     return mark.is_file() and json.loads(mark.read_bytes()) == _read_run_id(store)
 
@@ -189,19 +188,19 @@ def _read_run_id(store: RunStore) -> object:
 
 
 def _refuse_other(there: Recipe, recipe: Recipe, where: str) -> bool:
-    """Return whether a run is given more epochs; raises UsageError where it is another."""
+    """Return whether a run is extended with more epochs; raises UsageError if it is another run."""
     if there.fingerprint() == recipe.fingerprint():
         return False
     longer = is_longer(there, recipe)
     if longer and not takes_more_epochs(recipe):
         raise UsageError(
-            f"{where} holds a run of {there.epochs} epochs whose schedule, {recipe.schedule.name}, ends with them, so "
+            f"{where} has a run of {there.epochs} epochs whose schedule, {recipe.schedule.name}, depends on them, so "
             f"{recipe.epochs} would be another run; train on from its best weights under another name, with name=NEW "
             f"weights={where}/{BUNDLE}"
         )
     if not longer:
         raise UsageError(
-            f"{where} holds a run of another recipe ({_first_difference(there, recipe)}); "
+            f"{where} has a run with another recipe ({_first_difference(there, recipe)}); "
             "choose another name=, or delete that folder"
         )
     return True

@@ -1,4 +1,4 @@
-"""Snapshots of a run: what must be known to go on, written beside training and published by one rename."""
+"""Snapshots of a run: the state needed to resume, written in the background and published by one rename."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIMIZER = "optimizer.pt"
 
 
 class Best(BaseModel):
-    """The best epoch so far: number from 1, value of the stop metric, and the name of its snapshot."""
+    """The best epoch so far: number from 1, value of the stop metric, and name of its snapshot."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Best(BaseModel):
 
 
 class RunState(BaseModel):
-    """Where a run stands. The position in the data is one integer."""
+    """The state of a run. The position in the data is one integer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,33 +47,33 @@ class RunState(BaseModel):
     version: Literal[1] = 1
     samples_seen: int = 0
     epochs_done: int = 0
-    """Epochs that were trained and judged; one more was trained in part, or whole and not yet judged."""
+    """Epochs that were trained and evaluated; the next may be trained partly, or fully but not yet evaluated."""
     best: Best | None = None
     epochs_without_better: int = 0
     loss_sum: float = 0.0
-    """Weighted loss of the epoch so far, over all ranks."""
+    """Sum of the weighted losses of the epoch so far, over all ranks."""
     weight_sum: float = 0.0
-    """Weight of the samples behind loss_sum."""
+    """Sum of the weights of the samples in loss_sum."""
     skipped_steps: int = 0
-    """Steps that moved no weight: float16 overflowed, a loss was not finite and the recipe leaves such steps out, or
-    all of their samples have the weight 0."""
+    """Steps that moved no weight: float16 overflowed, a loss was not finite and the recipe skips such steps, or all
+    samples have weight 0."""
     plateau: PlateauState | None = None
-    """What the plateau schedule remembers of the epochs."""
+    """State of the plateau schedule."""
     dataset: str
     recipe: str
-    """Fingerprints of what the state belongs to."""
+    """Fingerprints of the dataset and recipe."""
     begun_epochs: int | None = None
-    """Epochs that the run was begun with, where it was given more since; its warm-up is a share of those."""
+    """Original number of epochs if the run was extended; its warm-up is a share of those."""
     decoding: int = 1
-    """Version of decoding of the oldest program that trained it, see `shards.pictures.decoding`."""
+    """Oldest version of the decoding rules used in the run, see `shards.pictures.decoding`."""
     streams: int = BEFORE_VERSIONS
-    """Version of the random streams that the run began with, see `shards.order.purposes`."""
+    """Version of the random streams at the run's start, see `shards.order.purposes`."""
 
 
 class SnapshotStore:
     """The folder `snapshots/` of a run.
 
-    keeps_all: Every snapshot stays; otherwise the last and the best.
+    keeps_all: Keep every snapshot; otherwise only the last and the best.
     """
 
     def __init__(self, folder: Path, *, keeps_all: bool = False) -> None:
@@ -83,10 +83,10 @@ class SnapshotStore:
         self._pending: Future[None] | None = None
 
     def save(self, state: RunState, engine: Engine) -> None:
-        """Copy model and optimizer now, write them in the background; an earlier write is waited for.
+        """Copy model and optimizer now and write them in the background, after waiting for an earlier write.
 
-        A position that has a snapshot, since the last step was saved before its epoch was judged, has its tensors
-        there: then the state alone takes the place of the old one, so that a kill loses neither.
+        If the position already has a snapshot, saved after the last step and before the epoch was evaluated, its
+        tensors are on disk: then only the state is replaced, so that a kill loses neither.
         """
         self.wait()
         name = name_snapshot(state.samples_seen)
@@ -102,37 +102,37 @@ class SnapshotStore:
         self._pending = self._writer.submit(self._write, state, model, rest.pop("ema"), rest)
 
     def wait(self) -> None:
-        """Return when nothing is being written; raises what the write raised, once."""
+        """Wait until nothing is being written; raises an error of the write, once."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def check(self) -> None:
-        """Raise what the write raised, where it has ended by an error; never waits."""
+        """Raise if the write has failed; never waits."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def close(self) -> None:
-        """End the thread once nothing is being written; raises as `wait`."""
+        """End the thread after the write has finished; raises like `wait`."""
         try:
             self.wait()
         finally:
             self._writer.shutdown()
 
     def read_last(self) -> RunState | None:
-        """Return the state of the last snapshot, None where there is none.
+        """Return the state of the last snapshot, None if there is none.
 
         Raises:
-            ShardError: A damaged snapshot.
+            ShardError: The snapshot is damaged.
         """
         names = self._names()
         return self._read_state(names[-1]) if names else None
 
     def load(self, state: RunState, engine: Engine) -> None:
-        """Load the tensors of the snapshot that holds `state`.
+        """Load the tensors of the snapshot with `state`.
 
         Raises:
-            ShardError: A damaged snapshot.
+            ShardError: The snapshot is damaged.
         """
         folder = self._folder / name_snapshot(state.samples_seen)
         average = folder / AVERAGE
@@ -146,7 +146,7 @@ class SnapshotStore:
         engine.load_state_dict(rest)
 
     def read_model(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of a snapshot that were judged: the average of the weights where there is one."""
+        """Return the evaluated tensors of a snapshot: the averaged weights if there are any."""
         folder = self._folder / name
         return dict(load_file(folder / (AVERAGE if (folder / AVERAGE).is_file() else MODEL)))
 
@@ -165,12 +165,12 @@ class SnapshotStore:
     ) -> None:
         folder = self._folder / name_snapshot(state.samples_seen)
         needed = count_bytes([model, average, optimizer])
-        # A folder that is there already has no state, and is no snapshot.
+        # An existing folder has no state and so is not a snapshot.
         with replace_folder(folder, f"more than {format_size(needed)}") as temporary:
             save_file(model, temporary / MODEL)
             if average is not None:
                 save_file({name: tensor.contiguous() for name, tensor in average.items()}, temporary / AVERAGE)
-            with open(temporary / OPTIMIZER, "wb") as file:  # given a name, torch would not say what the disk refused
+            with open(temporary / OPTIMIZER, "wb") as file:  # with a file name, torch would hide the disk error
                 torch.save(optimizer, file)
             _write_state(temporary, state)
         self._prune_after(state)
@@ -181,7 +181,7 @@ class SnapshotStore:
             self._prune(keep={name, state.best.snapshot if state.best else name})
 
     def drop_all_but(self, name: str) -> None:
-        """Remove all snapshots but one; the run can then not go on, unless that is the last one."""
+        """Remove all snapshots but one; the run can then only be resumed if that is the last one."""
         self._prune(keep={name})
 
     def _prune(self, keep: set[str]) -> None:
@@ -192,7 +192,7 @@ class SnapshotStore:
 
 
 def name_snapshot(samples_seen: int) -> str:
-    """Return the folder name of a position; names sort as positions do."""
+    """Return the folder name of a position; names sort like positions."""
     return f"{samples_seen:015d}"
 
 
@@ -219,7 +219,7 @@ def count_bytes(value: Any) -> int:
 
 def _damaged(folder: Path, err: Exception) -> ShardError:
     fact = explain_invalid(err) if isinstance(err, ValidationError) else one_line(err)
-    return ShardError(f"{folder} is damaged ({fact}); delete that folder to go on from the snapshot before")
+    return ShardError(f"{folder} is damaged ({fact}); delete that folder to resume from the previous snapshot")
 
 
 def _write_state(folder: Path, state: RunState) -> None:

@@ -1,4 +1,4 @@
-"""The numbers of steps, every few of them: steps.jsonl."""
+"""Numbers of every n-th step: steps.jsonl."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STEPS = "steps.jsonl"
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """What one global step did.
+    """The numbers of one global step.
 
-    step: its number over the run, from 1; epoch: from 1; position: samples seen after it; loss: of its global batch;
-    lr: learning rate; images: samples of the global batch; time_s: how long it took, waiting included; wait_s: for its
-    batch.
+    step: Its number in the run, from 1; epoch: from 1; position: samples seen after it; loss: of its global batch;
+    lr: learning rate; images: samples of the global batch; time_s: its duration, including waiting; wait_s: time
+    waiting for its batch.
     """
 
     step: int
@@ -33,12 +33,12 @@ class StepNumbers:
 
 
 class StepLog:
-    """A row for every step whose number is a multiple of `every`. Written by rank 0 alone.
+    """A row for every step whose number is a multiple of `every`. Written by rank 0 only.
 
     Args:
         run_dir: Folder of the run.
         every: Steps between rows, at least 1.
-        position: Samples seen in the snapshot that the run goes on from; rows after it will be written again.
+        position: Samples seen in the snapshot that the run resumes from; rows after it will be written again.
     """
 
     def __init__(self, run_dir: Path, every: int, position: int) -> None:
@@ -49,9 +49,9 @@ class StepLog:
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, numbers: StepNumbers) -> Numbers | None:
-        """Count a step in; return the row where one was due and written.
+        """Add a step; return the row if one was due and written.
 
-        Speed and share of waiting are those of the steps since the row before, or since the start.
+        Speed and share of waiting cover the steps since the previous row, or since the start.
         """
         self._images += numbers.images
         self._time_s += numbers.time_s
@@ -74,12 +74,12 @@ class StepLog:
 
 
 def read_steps(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the rows of steps.jsonl; none where it was not asked for."""
+    """Return the rows of steps.jsonl; [] if it was not enabled."""
     return read_rows(run_dir / STEPS)
 
 
 def count_steps(samples_seen: int, samples_per_epoch: int, batch_size_global: int) -> int:
-    """Return the global steps that lead to a position; the last step of each epoch may be short.
+    """Return the number of global steps up to a position; the last step of each epoch may be smaller.
 
     >>> count_steps(100, 100, 30), count_steps(130, 100, 30)
     (4, 5)

@@ -1,1 +1,1 @@
-"""The report of a run: one page that works offline, and a model card."""
+"""The report of a run: one offline HTML page, and a model card."""

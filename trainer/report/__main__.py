@@ -1,4 +1,4 @@
-"""`python -m trainer.report RUN_DIR`: report.html and model_card.md of a finished run anew, without training."""
+"""`python -m trainer.report RUN_DIR`: write report.html and model_card.md of a finished run again."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def main(argv: list[str]) -> int:
 def build_parser() -> CommandParser:
     parser = CommandParser(prog="python -m trainer.report", description=__doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("run_dir", help="folder of a finished run, for example runs/demo")
-    parser.add_argument("--part", action="append", choices=SPLITS, help="this part alone; again for more (all)")
+    parser.add_argument("--part", action="append", choices=SPLITS, help="report only this split; may be repeated (all)")
     parser.add_argument(
-        "--positive", metavar="CLASS", help="look for this class: count its figures anew and keep it as the run's"
+        "--positive", metavar="CLASS", help="set the run's positive class and compute its metrics again"
     )
-    parser.add_argument("--data", help="the dataset, where it is no longer where the recipe says")
+    parser.add_argument("--data", help="location of the dataset, if it has moved")
     parser.add_argument("--images", action=argparse.BooleanOptionalAction, help="show pictures of the dataset (yes)")
     add_volume(parser)
     return parser

@@ -1,4 +1,4 @@
-"""model_card.md: what a model is, what it was judged by, and what it is not known to do."""
+"""model_card.md: facts, results and limits of a model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from trainer.report.result import describe_result, list_positive, spell_figure
 from trainer.report.sources import Finished
 
 CARD = "model_card.md"
-_OWNER = "*To be filled in by the owner of the model; nothing in a run's files says it.*"
+_OWNER = "*To be filled in by the owner of the model; not known from the run's files.*"
 
 
 def write_card(run: Finished) -> Path:
-    """Write model_card.md into the run's folder and into its bundle, and return the first one's path."""
+    """Write model_card.md to the run folder and its bundle, and return the first path."""
     text = describe_model(run)
     for folder in (run.folder, run.folder / "bundle"):
         write_text(folder / CARD, text)
@@ -30,7 +30,7 @@ def write_card(run: Finished) -> Path:
 
 
 def describe_model(run: Finished) -> str:
-    """Return the card, Markdown."""
+    """Return the card in Markdown."""
     recipe, page = run.recipe, run.page
     facts = {
         "model": page.model.name,
@@ -65,7 +65,7 @@ def _describe_data(run: Finished) -> str:
 
 
 def _list_preprocess(spec: PreprocessSpec) -> list[tuple[str, Any]]:
-    """Return name and value of what is set, that of decoding among it."""
+    """Return name and value of the options that are set, including decoding."""
     told = spec.model_dump(mode="json")
     return [(name, value) for name, value in (told | told.pop("decode")).items() if value is not None]
 
@@ -84,27 +84,25 @@ def _describe_part(run: Finished, number: int) -> str:
 
 
 def list_limits(run: Finished) -> list[str]:
-    """Return what a user of the model must not take for granted."""
+    """Return the limits that a user of the model must know."""
     groups = describe_audit(run)["groups"]
     limits = [
-        "Results hold for pictures that are made as those of the dataset were: another device, place or time, or other "
-        "shares of the classes, may change them, and nothing here measured that.",
+        "Results hold for pictures taken like those of the dataset: another device, place or time, or other "
+        "class shares, may change them, and this was not measured.",
         f"Groups (patients, devices): {groups}.",
     ]
     decision = run.page.decision
     if decision.temperature is None:
-        limits.append("Probabilities are as the network gives them, fitted to nothing.")
+        limits.append("Probabilities are not calibrated.")
     if decision.ood is None:
-        limits.append(
-            "A picture of none of the classes gets an answer all the same: there is no out-of-distribution score."
-        )
+        limits.append("A picture of none of the classes still gets a label: there is no out-of-distribution score.")
     return [*limits, *(f"{note}." for note in run.notes)]
 
 
 def find_licence(recipe: Recipe) -> str:
-    """Return the licence of the starting weights as their library or package states it."""
+    """Return the licence of the starting weights as stated by their library or package."""
     if recipe.weights == "none":
-        return "none needed, the run began with random weights"
+        return "none needed, the run started from random weights"
     from trainer.weights.installed import INSTALLED  # late: without weights nothing asks for it
 
     if recipe.weights in INSTALLED:
@@ -115,8 +113,8 @@ def find_licence(recipe: Recipe) -> str:
         tag = "" if recipe.weights in ("pretrained", "DEFAULT") else f".{recipe.weights}"
         known = get_pretrained_cfg(recipe.model.removeprefix(TIMM_PREFIX) + tag, allow_unregistered=True)
         if known is not None and known.license:
-            return f"{known.license}, as timm states it"
-    return "not known here; ask where the weights came from"
+            return f"{known.license}, according to timm"
+    return "unknown; check the source of the weights"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -125,5 +123,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _escape(cell: object) -> str:
-    """Return text for a cell of a table: bars and line ends would end it."""
+    """Return text for a table cell, with bars and line breaks escaped."""
     return str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""What a model costs who uses it: its size, and how long an answer takes where the run ended."""
+"""The cost of a model: its size, and its latency on the machine where the run ended."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trainer.report.sources import LATENCY, Finished
 
 _BATCH = 16
 _SECONDS = 0.5
-"""Of measuring, for one picture and for a batch; at least `_LEAST` rounds are taken."""
+"""Measuring time for one picture and for a batch; at least `_LEAST` rounds are run."""
 _LEAST, _MOST = 3, 20
 _SLOW = 0.25
-"""Seconds for one picture above which no batch is measured: it would take as long as all else that ends a run."""
+"""Seconds per picture above which no batch is measured, because it would take too long."""
 
 
 def describe_latency(bundle: Bundle) -> str:
-    """Return in words how long the model takes on the bundle's device, decoding not counted."""
+    """Return the model's latency on the bundle's device in words, without decoding."""
     shape = bundle.page.preprocess.shape
     noise = torch.randint(0, 256, (_BATCH, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = noise.to(bundle.device)
@@ -39,7 +39,7 @@ def describe_latency(bundle: Bundle) -> str:
 
 
 def _clock(run: Callable[[], None]) -> float:
-    """Return the median of seconds of some runs after a first one."""
+    """Return the median seconds of several runs after a first one."""
     run()
     taken: list[float] = []
     while len(taken) < _LEAST or (sum(taken) < _SECONDS and len(taken) < _MOST):
@@ -50,10 +50,10 @@ def _clock(run: Callable[[], None]) -> float:
 
 
 def list_costs(run: Finished) -> dict[str, str]:
-    """Return in words the model's size, and how long it takes as it was measured when the run ended."""
+    """Return the model's size and its latency measured at the end of the run, in words."""
     parameters = sum(parameter.numel() for parameter in run.bundle.model.parameters())
     file = (run.folder / "bundle" / WEIGHTS).stat().st_size
-    unknown = f"not measured; `python -m trainer.bench {run.folder / 'bundle'}` does"
+    unknown = f"not measured; use `python -m trainer.bench {run.folder / 'bundle'}`"
     recipe = run.recipe
     return {
         "network": f"{recipe.model}, {recipe.image_size} pixels",

@@ -1,4 +1,4 @@
-"""What a report says of the dataset: what it holds, what its audit found, whether its splits keep groups apart."""
+"""The report's section about the dataset: content, audit, and whether splits keep groups apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainer.report.sources import Finished
 
 
 def tell_dataset(run: Finished) -> str:
-    """Return what the dataset holds, and what its audit found."""
+    """Return the content of the dataset, and the findings of its audit."""
     manifest = run.dataset.manifest
     splits = manifest.splits
     counts = [[name, *(f"{count:,}" for count in row)] for name, row in count_classes(run)]
@@ -19,7 +19,7 @@ def tell_dataset(run: Finished) -> str:
     )
 
 
-_COUNTED_TWICE = "A picture of several labels counts for each of them."
+_COUNTED_TWICE = "A picture with several labels counts for each of them."
 
 
 def count_classes(run: Finished) -> list[tuple[str, tuple[int, ...]]]:
@@ -30,15 +30,15 @@ def count_classes(run: Finished) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def describe_audit(run: Finished) -> dict[str, str]:
-    """Return in words what the audit found and whether the splits keep groups apart."""
+    """Return the findings of the audit, and whether splits keep groups apart, in words."""
     manifest, audited = run.dataset.manifest, run.dataset.manifest.audited
     told = {
         "audit": "every picture was decoded and compared" if audited.level == "full" else "none: nothing was checked",
-        "quarantined": f"{manifest.quarantined:,} pictures that cannot be used",
+        "quarantined": f"{manifest.quarantined:,} unusable pictures",
     }
     if audited.level == "full":
         told |= {
-            "duplicates": f"{audited.duplicates:,} copies inside of a split, {audited.dropped:,} left out",
+            "duplicates": f"{audited.duplicates:,} copies within a split, {audited.dropped:,} left out",
             "leaks": f"{audited.leaks:,} groups of equal pictures in more than one split",
             "label conflicts": f"{audited.conflicts:,} groups of equal pictures with different labels",
         }
@@ -48,9 +48,9 @@ def describe_audit(run: Finished) -> dict[str, str]:
 def _describe_groups(run: Finished) -> str:
     crossing = run.dataset.manifest.audited.crossing_groups
     if crossing:
-        return f"NOT group-safe: {crossing:,} groups lie in more than one split, so results may flatter"
+        return f"NOT group-safe: {crossing:,} groups are in more than one split, so results may be too good"
     if not run.evaluations:
-        return "not looked at: no part was evaluated"
+        return "not checked: no split was evaluated"
     if all(each.predictions.groups is None for each in run.evaluations):
-        return "none recorded: pictures of one patient or device may lie in more than one split"
+        return "none recorded: pictures of one patient or device may be in more than one split"
     return "recorded; none was found in more than one split"

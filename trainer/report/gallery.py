@@ -1,4 +1,4 @@
-"""Pictures with what the model made of them: its worst errors, and labels that are likely mistakes."""
+"""Pictures with predictions: the model's worst errors, and likely label mistakes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from trainer.report.sources import Evaluation, Finished
 logger = logging.getLogger(__name__)
 
 MOST = 24
-"""Pictures of a gallery."""
+"""Number of pictures in a gallery."""
 _SIDE = 160
-"""Pixels of a thumbnail at most."""
+"""Maximum side of a thumbnail, pixels."""
 _TOGETHER = 4
-"""Pictures that are explained in one pass: its activations are all kept for the gradients."""
+"""Pictures explained in one pass, limited because all activations are kept for gradients."""
 _OPAQUE = 0.6
-"""Of the map, where it is 1."""
+"""Opacity of the map where it is 1."""
 _ALIKE = 0.7
-"""Mean correlation of maps from which on they are called alike: half of what varies in a map is then in all of them."""
+"""Mean correlation from which maps count as alike: half of a map's variance is then common to all."""
 _LEAST_PAIRS = 12
-"""Ordered pairs of maps, those of 4 pictures, below which nothing is said of their likeness."""
+"""Minimum number of ordered pairs of maps, that of 4 pictures, for a note on likeness."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture to be shown.
+    """One picture to show.
 
-    position: its row; maps: the classes whose maps are laid over it, with what each is called; words: about it.
+    position: its row; maps: classes of overlaid maps, with their captions; words: the picture's caption.
     """
 
     position: int
@@ -53,7 +53,7 @@ class Shown:
 
 
 def select_worst(predictions: Predictions, most: int = MOST) -> list[Shown]:
-    """Return wrong answers, the worst first, with maps of the class that was wrongly given and of the missed one."""
+    """Return wrong predictions, the worst first, with maps of the predicted and of the true class."""
     rows = read_rows(predictions)
     return list(_SELECT[rows.task.name].worst(predictions, rows, find_worst(rows, most).tolist()))
 
@@ -64,7 +64,7 @@ def _select_worst_class(predictions: Predictions, rows: Rows, positions: list[in
 
 
 def _ask_both(predictions: Predictions, position: int, given: int) -> Shown:
-    """Return a picture of one label with the class that the model gave and the one that its label is."""
+    """Return a picture with one label, with maps of the predicted class and of its label."""
     names, label = predictions.display_names, int(predictions.labels[position])
     given_rate, label_rate = predictions.probabilities[position, [given, label]].tolist()
     words = [f"{names[given]} {given_rate:.3f}", f"label {names[label]} {label_rate:.3f}"]
@@ -88,12 +88,12 @@ def _select_worst_set(predictions: Predictions, rows: Rows, positions: list[int]
 
 
 def select_issues(predictions: Predictions) -> list[Shown]:
-    """Return likely label mistakes, the surest first."""
+    """Return likely label mistakes, the most certain first."""
     return _SELECT[predictions.task.name].issues(predictions)
 
 
 def mark_issues(worst: list[Shown], issues: list[Shown]) -> list[Shown]:
-    """Return the worst errors, those among them marked whose label is likely a mistake: they are not shown again."""
+    """Return the worst errors with marks on likely label mistakes, which are not shown again."""
     marks: dict[int, list[str]] = {}
     for issue in issues:
         marks.setdefault(issue.position, []).append(issue.maps[0][0])
@@ -135,7 +135,7 @@ def _say(label: int) -> str:
 
 @dataclass(frozen=True)
 class _Select:
-    """What a gallery has of its own for each task: which class is asked about, and what is said of it."""
+    """The task-specific functions of a gallery: the classes to explain, and captions."""
 
     worst: Callable[[Predictions, Rows, list[int]], Iterator[Shown]]
     issues: Callable[[Predictions], list[Shown]]
@@ -148,16 +148,16 @@ _SELECT = {
 
 
 def read_rows(predictions: Predictions) -> Rows:
-    """Return the answers of saved predictions."""
+    """Return the rows of saved predictions."""
     ids, paths = predictions.known["sample_id"].to_numpy(), predictions.known["path"].to_pylist()
     return Rows(predictions.task, ids, predictions.labels, predictions.logits, paths)
 
 
 def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> str:
-    """Return the pictures as the model sees them, each beside itself under the maps of the classes asked about.
+    """Return the pictures as the model sees them, each next to copies overlaid with maps of its classes.
 
-    Pictures that cannot be read any more are left out, and the maps where one fails; a sentence says so. Where maps
-    hardly differ between pictures another one does.
+    Unreadable pictures are left out, and all maps if one fails, with a note. A note also says if maps hardly differ
+    between pictures.
     """
     found, notes = _read_shown(run, evaluation, shown)
     images = [_to_colours(image) for _, image in found]
@@ -186,20 +186,20 @@ def draw_gallery(run: Finished, evaluation: Evaluation, shown: list[Shown]) -> s
 
 
 def _view(pixels: npt.NDArray[np.uint8], alt: str, name: str) -> str:
-    """Return a picture with a word below it."""
+    """Return a picture with a caption."""
     return f"<span>{embed_pixels(pixels, alt, _SIDE)}{escape(name)}</span>"
 
 
 def describe_likeness(heats: list[npt.NDArray[np.float32]], classes: list[int]) -> str | None:
-    """Return a sentence where the maps of a class, float32[S, S] each, hardly differ between pictures; else None.
+    """Return a note if the maps of a class, float32[S, S] each, hardly differ between pictures; else None.
 
-    Alike are maps whose mean correlation, over all pairs of two pictures asked about one class, is `_ALIKE` or more.
+    Maps are alike if their mean correlation, over all pairs of pictures with the same class, is `_ALIKE` or more.
     """
     total, pairs = 0.0, 0
     for number in set(classes):
         maps = [heat.ravel() - heat.mean() for heat, each in zip(heats, classes, strict=True) if each == number]
         units = np.array([each / np.linalg.norm(each) for each in maps if each.any()])
-        # The sum over all pairs is that of the sum with itself, without each map with itself.
+        # The sum over all pairs is the sum's product with itself minus each map's with itself.
         total += float((units.sum(axis=0) ** 2).sum()) - len(units) if len(units) else 0.0
         pairs += len(units) * (len(units) - 1)
     if pairs < _LEAST_PAIRS or total / pairs < _ALIKE:
@@ -213,7 +213,7 @@ def describe_likeness(heats: list[npt.NDArray[np.float32]], classes: list[int]) 
 def _read_shown(
     run: Finished, evaluation: Evaluation, shown: list[Shown]
 ) -> tuple[list[tuple[Shown, Tensor]], list[str]]:
-    """Return what can still be read with its image, and a sentence about the rest, if there is any."""
+    """Return the readable pictures with their images, and a note about the rest, if any."""
     split, ids = run.dataset.split(evaluation.part), evaluation.predictions.known["sample_id"].to_numpy()
     found: list[tuple[Shown, Tensor]] = []
     lost: list[Exception] = []
@@ -225,13 +225,13 @@ def _read_shown(
                 lost.append(err)
     if not lost:
         return found, []
-    note = f"{len(lost)} of {len(shown)} pictures cannot be read any more and are left out ({describe_error(lost[0])})"
+    note = f"{len(lost)} of {len(shown)} pictures can no longer be read and are left out ({describe_error(lost[0])})"
     logger.warning("the report on %s: %s", evaluation.part, note)
     return found, [note]
 
 
 def explain_images(bundle: Bundle, images: list[Tensor], asked: list[int]) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield float32[S, S] of each image uint8[C, S, S], 0..1: what speaks for the class that is asked about."""
+    """Yield a map float32[S, S] in 0..1 for each image uint8[C, S, S]: how much each place speaks for its class."""
     for start in range(0, len(images), _TOGETHER):
         batch = torch.stack(images[start : start + _TOGETHER]).to(bundle.device)
         classes = torch.tensor(asked[start : start + _TOGETHER], device=bundle.device)
@@ -245,7 +245,7 @@ def _to_colours(image: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def lay_over(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return uint8[H, W, 3], the picture under the colours of a map float32[H, W]; where it is 0, the picture."""
+    """Return uint8[H, W, 3], the picture overlaid with the colours of a map float32[H, W], unchanged where it is 0."""
     from matplotlib import colormaps
 
     share = _OPAQUE * heat[..., None]

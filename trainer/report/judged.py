@@ -1,4 +1,4 @@
-"""What a report says of one evaluated split: what was confused, pictures, metrics with intervals, figures, classes."""
+"""The report's section about one split: confusion, pictures, metrics with intervals, figures, classes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _COLUMNS = ("precision", "recall", "f1", "specificity", "average_precision", "au
 
 
 def list_metrics(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, value and 95 % interval of each metric that is one number; - is none."""
+    """Return name, value and 95 % interval of each metric that is one number; "-" if there is none."""
     bounds = metrics["intervals"]
     numbers = [(name, value) for name, value in metrics.items() if type(value) is float]
     return [(name, f"{value:.4f}", _bound(bounds.get(name))) for name, value in numbers]
 
 
 def tell_intervals(metrics: dict[str, Any]) -> str:
-    """Return how the intervals of a part were made."""
+    """Return how the intervals of a split were computed."""
     made = metrics["interval"]
-    groups = "of groups, which stay whole" if made["by"] == "group" else "of single pictures"
+    groups = "of whole groups" if made["by"] == "group" else "of single pictures"
     return (
-        f"Intervals: {made['level']:.0%}, {made['method']} {groups}, {made['units']:,} {made['by']}s drawn anew "
+        f"Intervals: {made['level']:.0%}, {made['method']} {groups}, {made['units']:,} {made['by']}s resampled "
         f"{made['resamples']:,} times."
     )
 
@@ -44,9 +44,9 @@ def _bound(bounds: list[float] | None) -> str:
 
 
 def tell_evaluation(run: Finished, evaluation: Evaluation, is_first: bool) -> str:
-    """Return the section of one split, in the order of a reader: the result, examples, then tables.
+    """Return the section of one split: the result, examples, then tables.
 
-    is_first: The page begins with its result, and its figures stand beside those of the other splits.
+    is_first: The page begins with its result, and its metrics are compared with those of other splits.
     """
     metrics, folder, shown = evaluation.metrics, evaluation.folder, run.display_names
     listed = list_metrics(metrics)
@@ -76,7 +76,7 @@ def tell_evaluation(run: Finished, evaluation: Evaluation, is_first: bool) -> st
 
 
 def _tell_confused(run: Finished, evaluation: Evaluation) -> str:
-    """Return a table of the classes that are most often taken for each other; empty where none is."""
+    """Return a table of the classes that are most often confused; "" if there are none."""
     classes = run.page.display_names
     pairs = list_confused(evaluation.metrics, read_rows(evaluation.predictions), classes)
     if not pairs:
@@ -87,7 +87,7 @@ def _tell_confused(run: Finished, evaluation: Evaluation) -> str:
     return f"<p>Most confused:</p>{show_table(header, body)}{several}"
 
 
-_IN_PLACE = "The label was not given, and the answer, which is not in the labels, was."
+_IN_PLACE = "The label was missed, and the answer, which is not among the labels, was predicted."
 
 
 def _warn(metrics: dict[str, Any]) -> str:
@@ -95,12 +95,12 @@ def _warn(metrics: dict[str, Any]) -> str:
 
 
 def _notes(metrics: dict[str, Any], shown: dict[str, str]) -> str:
-    """Return what is to be known of the numbers: what is not defined, what has no interval, and why."""
+    """Return notes on the numbers: undefined metrics, missing intervals, and reasons."""
     notes = [f"{spell_figure(name, metrics, shown)}: {note}" for name, note in metrics.get("notes", {}).items()]
     made = metrics["interval"]["notes"]
     notes += [f"interval of {spell_figure(name, metrics, shown)}: {note}" for name, note in made.items()]
     for name, classes in metrics.get("undefined", {}).items():
-        notes.append(f"{spell_metric(name)} is not defined for {', '.join(classes)}: its mean is without them")
+        notes.append(f"{spell_metric(name)} is not defined for {', '.join(classes)}: the mean leaves them out")
     decided = metrics["decision"]
     if "thresholds" in decided:
         notes.append(
@@ -131,7 +131,7 @@ def _tell_classes(run: Finished, metrics: dict[str, Any]) -> str:
 
 
 def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a table for each column that the part was cut by."""
+    """Return a table for each column that the split was sliced by."""
     tables = []
     for name, rows in metrics.get("slices", {}).items():
         first = find_right(rows[0])
@@ -142,7 +142,7 @@ def _tell_slices(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _tell_pictures(run: Finished, evaluation: Evaluation) -> tuple[str, str]:
-    """Return the worst errors and the likely label mistakes. No picture is in both: those of the first are marked."""
+    """Return the worst errors and other likely label mistakes; those among the errors are marked there."""
     fitted = "warning" in evaluation.metrics
     predictions = evaluation.predictions
     issues = [] if fitted else select_issues(predictions)
@@ -155,34 +155,34 @@ def _tell_pictures(run: Finished, evaluation: Evaluation) -> tuple[str, str]:
     )
 
 
-_FITTED = "<p>Not looked for: the model was fitted to these labels, and agrees with them.</p>"
+_FITTED = "<p>Not searched: the model was fitted to these labels and agrees with them.</p>"
 
 
 def _tell_worst(run: Finished, evaluation: Evaluation, worst: list[Shown]) -> str:
     if not worst:
-        return "<p>No picture of this part was answered wrongly.</p>"
+        return "<p>No picture of this split was predicted wrongly.</p>"
     if not run.recipe.report.images:
         return _WITHHELD
     text = (
-        f"At most {MOST} wrong answers, that with the lowest probability of the truth first. Beside each picture, as "
-        "the model sees it: where it sees what speaks for the class that it gave, and for the one that it missed "
-        "(LayerCAM; red the most). Numbers are probabilities."
+        f"At most {MOST} wrong predictions, the lowest probability of the true label first. Next to each picture, as "
+        "the model sees it: the places that speak for the predicted class and for the missed one "
+        "(LayerCAM; red is strongest). Numbers are probabilities."
     )
     return f"<p class=soft>{text}</p>{draw_gallery(run, evaluation, worst)}"
 
 
 def _tell_issues(run: Finished, evaluation: Evaluation, issues: list[Shown], rest: list[Shown]) -> str:
     if not issues:
-        return "<p>None: where the model is confident, it agrees with the labels.</p>"
+        return "<p>None: the model never confidently disagrees with a label.</p>"
     text = (
-        f"{len(issues):,} labels that the model, which never saw them, is confident against (confident learning, "
-        "Northcutt et al. 2021). A wrong model is confident, too: look before you change a label."
+        f"{len(issues):,} labels with which the model, not trained on them, confidently disagrees (confident learning, "
+        "Northcutt et al. 2021). A wrong model can be confident too: check the picture before you change a label."
     )
     if above := len(issues) - len(rest):
         text += f" {above:,} of them {'is' if above == 1 else 'are'} marked among the worst errors."
     if rest:
         first = f"the first {MOST} of the {'others' if above else 'labels'}" if len(rest) > MOST else "the others"
-        text += f" Shown here, the surest first: {first if above or len(rest) > MOST else 'all of them'}."
+        text += f" Shown here, the most certain first: {first if above or len(rest) > MOST else 'all of them'}."
     shown = rest[:MOST]
     pictures = (draw_gallery(run, evaluation, shown) if shown else "") if run.recipe.report.images else _WITHHELD
     return f"<p class=soft>{text}</p>{pictures}"

@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page: no script, nothing from outside, readable on a phone and on paper."""
+"""Elements of a self-contained HTML page: no scripts, no external files, readable on a phone and on paper."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trainer.evaluate.extras import try_extra
 from trainer.report.letters import embed_letters
 
 _PNG_BYTES = 200_000
-"""Size up to which a figure goes in as it is; larger ones (of pictures) are packed as WebP."""
+"""Size up to which a figure is embedded unchanged; larger ones are converted to WebP."""
 _FOLDED_ROWS = 40
-"""Rows above which a table is folded away."""
+"""Number of rows above which a table is collapsed."""
 _WIDE = 1.5
-"""Figures of so many times their height are read by scrolling sideways on a phone."""
+"""Figures this many times wider than high scroll sideways on a phone."""
 
-# Page fonts are those of the reader's system; what it lacks of Chinese letters travels with the page (letters.py), and
-# where that cannot be, the Chinese fonts of Linux, macOS and Windows are named.
+# Page fonts are those of the reader's system. Missing Chinese characters are embedded (letters.py); if that is not
+# possible, Chinese fonts of Linux, macOS and Windows are named.
 _STYLE = """
 :root{--ink:#1b1f24;--soft:#57606a;--line:#d8dee4;--paper:#fff;--tint:#f6f8fa;--accent:#0b5cad;--warn:#fff4d6}
 @media (prefers-color-scheme:dark){@media screen{:root{--ink:#e6edf3;--soft:#9aa4ae;--line:#30363d;--paper:#0d1117;
@@ -85,12 +85,12 @@ def write_page(title: str, sections: Sequence[tuple[str, str]], head: str) -> st
 
 
 def escape(text: object) -> str:
-    """Return text that means itself, in elements and in quoted attributes."""
+    """Escape text for elements and quoted attributes."""
     return html.escape(str(text))
 
 
 def show_table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
-    """Return a table of numbers that scrolls sideways where it is wide; a long one is folded away."""
+    """Return a table of numbers that scrolls sideways if it is wide; a long one is collapsed."""
     rows = list(body)
     table = _wrap_rows(header, rows, "")
     if len(rows) <= _FOLDED_ROWS:
@@ -99,7 +99,7 @@ def show_table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
 
 
 def show_facts(facts: dict[str, Any]) -> str:
-    """Return a table of names and what is to be said of each."""
+    """Return a table of names and facts."""
     return _wrap_rows([], list(facts.items()), " class=words")
 
 
@@ -120,14 +120,14 @@ def show_code(text: str) -> str:
 
 
 def show_figures(*paths: Path) -> str:
-    """Return the figures that are there, side by side where they have room; empty where none is."""
+    """Return the existing figures, side by side if they fit; "" if there are none."""
     there = [show_extra(path.name, partial(_embed_figure, path)) for path in paths if path.is_file()]
     kind = "'plots two'" if len(there) > 1 else "plots"
     return f"<div class={kind}>{''.join(there)}</div>" if there else ""
 
 
 def show_extra(what: str, make: Callable[[], str]) -> str:
-    """Return a piece of a page that it can do without; where making it fails, a note on why it is left out."""
+    """Return an optional element of a page; if making it fails, a note on why it is left out."""
     notes: list[str] = []
     shown = try_extra(what, make, notes.append)
     return show_note(f"{notes[0]}.") if shown is None else shown
@@ -154,7 +154,7 @@ def embed_pixels(pixels: npt.NDArray[np.uint8], name: str, side: int) -> str:
 
 
 def embed(data: bytes, kind: str, name: str, attributes: str = "") -> str:
-    """Return an image element that carries its file; kind: png or webp."""
+    """Return an image element with embedded data; kind: png or webp."""
     return f"<img{attributes} alt='{escape(name)}' src='data:image/{kind};base64,{base64.b64encode(data).decode()}'>"
 
 

@@ -1,4 +1,4 @@
-"""What `trainer.report` takes."""
+"""Options of `trainer.report`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 class ReportOptions(Options):
-    """Whose report is written anew, and what it shows."""
+    """The run whose report is written again, and its content."""
 
     run_dir: Path
     """Folder of a finished run."""
     part: tuple[Split, ...] = ()
-    """Splits that the report is about, where they were evaluated; none: all."""
+    """Splits to report, if they were evaluated; empty: all."""
     positive: str | None = None
-    """Look for this class: count its figures anew and keep it as the run's; None: as it was."""
+    """Set the positive class, compute its metrics again, and store it with the run; None: unchanged."""
     data: Location | None = None
-    """The dataset, where it is no longer where the recipe says."""
+    """Location of the dataset, if it has moved."""
     images: bool = True
     """Show pictures of the dataset."""

@@ -28,12 +28,12 @@ from trainer.report.result import describe_training, tell_result
 from trainer.report.sources import LATENCY, Finished
 
 AUGMENTED = "augment.png"
-"""A contact sheet of what training sees, in the run's folder."""
+"""File in the run folder: a contact sheet of training pictures."""
 CURVES = "curves.png"
 REPORT = "report.html"
 _NO_SHEET = show_note(
-    f"{AUGMENTED} is not in the run's folder: drawing it failed when the run ended, and the log has the reason, or it "
-    "was removed. `python -m trainer.augment` draws such a sheet."
+    f"{AUGMENTED} is not in the run folder: drawing it failed when the run ended (see the log), or it "
+    "was removed. `python -m trainer.augment` draws one."
 )
 _EPOCHS = {
     "epoch": "epoch",
@@ -44,13 +44,13 @@ _EPOCHS = {
     "feed/wait_frac": "share of waiting for data",
     "train/time_s": "seconds of training",
 }
-"""Columns of metrics.jsonl, and what they are called."""
+"""Columns of metrics.jsonl, and their display names."""
 
 
 def write_report(run: Finished) -> Path:
-    """Write curves.png and report.html into the run's folder and return the page's path.
+    """Write curves.png and report.html to the run folder and return the page's path.
 
-    Figures, maps and pictures that cannot be drawn or read any more are left out; the page and the log say so.
+    Figures, maps and pictures that cannot be drawn or read are left out, with a note on the page and in the log.
     """
     first = run.evaluations[:1]
     sections = [(f"Evaluation on {each.part}", tell_evaluation(run, each, each in first)) for each in run.evaluations]
@@ -70,7 +70,7 @@ def write_report(run: Finished) -> Path:
 
 
 def _tell_head(run: Finished) -> str:
-    """Return what a reader wants first: how good the model is, on what, against what, and what it costs."""
+    """Return the header: the result, the data it is for, the baseline, and the cost."""
     parts = [f"<header><h1>{escape(run.recipe.name)}</h1>"]
     if run.evaluations:
         parts.append(tell_result(run, run.evaluations[0]))
@@ -84,7 +84,7 @@ def _tell_head(run: Finished) -> str:
 
 
 def _tell_decision(run: Finished) -> str:
-    """Return how the bundle decides."""
+    """Return the section about the bundle's decision."""
     decision = run.page.decision
     if decision.fitted is None:
         several = "Every class whose own probability, the sigmoid of its logit, is at least 0.5"
@@ -92,7 +92,7 @@ def _tell_decision(run: Finished) -> str:
         return f"<p>{plain}; <code>trainer.decide</code> fits more to validation.</p>"
     lines = describe_decision(decision, run.page.classes)
     return show_code("\n".join(lines)) + (
-        "<p class=soft>The metrics above are those of the evaluation, which decided as they say.</p>"
+        "<p class=soft>The metrics above are those of the evaluation, with its own thresholds.</p>"
     )
 
 
@@ -112,7 +112,7 @@ def _tell_training(run: Finished) -> str:
 
 
 def _tell_notes(run: Finished) -> str:
-    """Return what was logged: of weights, of what failed and went on without; warnings stand out."""
+    """Return the notes and log messages of the run; warnings are highlighted."""
     told = [f"<p>{escape(f'{note[0].upper()}{note[1:]}.')}</p>" for note in run.notes]
     for note in run.logged:
         text = f"{note.time}: {note.text}"
@@ -121,7 +121,7 @@ def _tell_notes(run: Finished) -> str:
 
 
 def list_fingerprints(run: Finished) -> dict[str, str]:
-    """Return the identities by which what belongs together is known."""
+    """Return the fingerprints of dataset, recipe and bundle."""
     return {
         "dataset": run.dataset.fingerprint(),
         "recipe": run.recipe.fingerprint(),
@@ -131,7 +131,7 @@ def list_fingerprints(run: Finished) -> dict[str, str]:
 
 
 def _tell_environment(run: Finished) -> str:
-    told = {name: fact for name, fact in run.environment.items() if name != LATENCY}  # it stands at the top
+    told = {name: fact for name, fact in run.environment.items() if name != LATENCY}  # shown at the top
     return show_facts(told) if told else "<p>Not recorded.</p>"
 
 

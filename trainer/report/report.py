@@ -1,4 +1,4 @@
-"""The report and the model card of a finished run, written anew."""
+"""Write the report and model card of a finished run again."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Written:
 
 
 def report(options: ReportOptions) -> Written:
-    """Write the report and the model card of a finished run anew; with `positive`, count that class's figures first.
+    """Write the report and model card of a finished run again; with `positive`, compute that class's metrics first.
 
     Raises:
-        UsageError: No finished run, another dataset than it was trained on, splits that it was not evaluated on, or a
-            positive class that it does not have.
-        ShardError: A damaged bundle or dataset.
+        UsageError: The run is not finished, the dataset is not the one it was trained on, a split was not evaluated, or
+            the positive class does not exist.
+        ShardError: The bundle or dataset is damaged.
     """
     run = _open_run(options)
     if options.positive is not None:
         run = _judge_anew(run, options.positive)
-    with naming_disk(run.folder, elsewhere="move the run's folder to another disk"):
+    with naming_disk(run.folder, elsewhere="move the run folder to another disk"):
         return Written(write_report(run), write_card(run))
 
 
@@ -51,39 +51,39 @@ def _open_run(options: ReportOptions) -> Finished:
     """Return the run of a folder.
 
     Raises:
-        UsageError: No finished run, another dataset than it was trained on, or parts that it was not evaluated on.
+        UsageError: The run is not finished, the dataset is not the one it was trained on, or a split was not evaluated.
     """
     folder = options.run_dir
     if not RunFolder(folder).is_finished:
-        raise UsageError(f"{folder} is no folder of a finished run (it has no {RESULT}); name one such as runs/demo")
+        raise UsageError(f"{folder} is not a finished run (it has no {RESULT}); name a folder such as runs/demo")
     recipe = resolve_recipe(load_recipe(str(folder / RECIPE), [] if options.images else ["report.images=false"]))
     dataset = open_dataset(options.data or recipe.data, recipe.cache_options())
     bundle = Bundle.load(folder / "bundle")
     if bundle.page.dataset != dataset.fingerprint():
         raise UsageError(
             f"{shorten(dataset.location)} is not the dataset that {folder} was trained on (its fingerprint differs), "
-            "so its pictures would not be those that were judged; name that one with --data"
+            "so its pictures were not the ones evaluated; name the right one with --data"
         )
     notes = json.loads((folder / RESULT).read_text(encoding="utf-8"))["notes"]
     parts: list[str] = [*(options.part or SPLITS)]
     run = Finished(folder, recipe, dataset, bundle, notes, read_environment(folder), parts)
     if options.part and len(run.evaluations) < len(set(parts)):
         there = ", ".join(path.parent.name for path in sorted(folder.glob("evaluation/*/metrics.json"))) or "none"
-        raise UsageError(f"{folder} was evaluated on {there}, asked for was {', '.join(parts)}; leave out --part")
+        raise UsageError(f"{folder} was evaluated on {there}, but --part asks for {', '.join(parts)}; leave out --part")
     return run
 
 
 def _judge_anew(run: Finished, positive: str) -> Finished:
-    """Return the run with another positive class: in its evaluations, whose rows are kept, its bundle and its recipe.
+    """Return the run with another positive class in its evaluations, computed from saved rows, bundle and recipe.
 
     Raises:
-        UsageError: The run does not have the class, or a part that was evaluated has no rows any more.
+        UsageError: The run does not have the class, or the rows of an evaluated split are missing.
     """
     page = run.page
     misfit = find_misfit(positive, page.classes, page.display_names, page.task)
     if misfit:
-        raise UsageError(f"--positive {positive} {misfit}; name a class that each picture is or is not")
-    everything = replace(run, parts=[*SPLITS]).evaluations  # one class for all of them, whatever is shown
+        raise UsageError(f"--positive {positive} {misfit}; name one of the classes")
+    everything = replace(run, parts=[*SPLITS]).evaluations  # all of them, whatever is shown
     saved = [read_predictions(each.folder / "predictions.parquet") for each in everything]
     for each, rows in zip(everything, saved, strict=True):
         by = tuple(name for name in each.metrics.get("slices", {}) if name in rows.columns)

@@ -19,12 +19,12 @@ Words = list[str | Path | int | float]
 
 
 def list_commands(run: Finished) -> list[str]:
-    """Return commands for a shell, in the order of the work; SOURCE and PICTURES stand for what nobody recorded."""
+    """Return shell commands in the order of the work; SOURCE and PICTURES replace paths that are not recorded."""
     return list_packing(run) + list_training(run)
 
 
 def list_packing(run: Finished) -> list[str]:
-    """Return the commands that make the dataset: as they are recorded with it, else as far as its manifest tells."""
+    """Return the commands that make the dataset: as recorded with it, else as far as its manifest shows."""
     data, manifest = shorten(run.dataset.location), run.dataset.manifest
     if manifest.packing.plan.startswith(INDEXED):
         return _spell([["shards", "index", data, *_tell_positive(manifest.positive, [])]])
@@ -38,31 +38,31 @@ def list_packing(run: Finished) -> list[str]:
 
 
 def _tell_positive(positive: str | None, recorded: list[str]) -> list[str]:
-    """Return the words that name the positive class, where the recorded ones do not name it last."""
+    """Return the option that sets the positive class, unless the recorded command already does."""
     named = [value for option, value in itertools.pairwise(recorded) if option == "--positive"]
     return ["--positive", positive] if positive is not None and positive not in named[-1:] else []
 
 
 def tell_unrecorded(run: Finished) -> str:
-    """Return what of the packing nobody recorded; empty where all of it is."""
+    """Return what is not recorded about packing; "" if everything is."""
     if run.dataset.manifest.packing.plan.startswith(INDEXED):
-        return "The file of class names, where there was any, is not recorded with the dataset."
+        return "The file of class names, if there was one, is not recorded with the dataset."
     if None not in _read_packing(run):
         return ""
     return (
         f"{SOURCE}, where the pictures came from, is not recorded with the dataset, nor are the regular expression of "
-        "groups and the file of class names, where there were any: a program packed it, or an earlier version."
+        "groups and the file of class names, if there were any: it was packed from Python, or by an earlier version."
     )
 
 
 def _read_packing(run: Finished) -> list[PackCommand | None]:
-    """Return by what a dataset was packed and then updated; None for what is not recorded."""
+    """Return the commands that packed and updated a dataset; None for those not recorded."""
     known = {each.update: each for each in read_origin(open_readable(run.dataset.location)).commands}
     return [known.get(number) for number in range(run.dataset.manifest.updates + 1)]
 
 
 def list_training(run: Finished) -> list[str]:
-    """Return the commands that make the run out of the dataset, and those that use it."""
+    """Return the commands that make the run from the dataset, and those that use it."""
     folder, data = run.folder, shorten(run.dataset.location)
     evaluations: list[Words] = [["trainer.evaluate", folder / "bundle", f"{data}:{e.part}"] for e in run.evaluations]
     lines: list[Words] = [
@@ -80,7 +80,7 @@ def _spell(lines: list[Words]) -> list[str]:
 
 
 def _tell_options(packing: Packing) -> Words:
-    """Return the words of the options that a dataset was packed with, as far as it tells; those at defaults are out."""
+    """Return the options that a dataset was packed with, as far as recorded, except defaults."""
     usual = SplitOptions()
     split, words = packing.split, Words()
     if split.seed:

@@ -1,4 +1,4 @@
-"""The result of a run: in a sentence at the top of a report, and in a table of test beside validation."""
+"""The result of a run: a sentence at the top of the report, and a table comparing the splits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.report.markup import escape, show_table
 from trainer.report.sources import Evaluation, Finished
 
 SPELT = {"val": "validation"}
-"""Splits that are called otherwise than in folders."""
-_FLATTERS = "The best epoch was chosen on validation, so its figures flatter a little; test had no part in that."
+"""Splits whose display name differs from the folder's."""
+_FLATTERS = "The best epoch was chosen on validation, so its metrics are slightly too good; test was not used for that."
 
 
 def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> str:
-    """Return the name of a metric of a split as people write it, with its class where it is about the positive one.
+    """Return the display name of a metric, with the positive class if the metric is about it.
 
-    shown: what each class is called, by its name.
+    shown: Display names by class name.
     """
     positive, spelt = read_positive(metrics), spell_metric(name)
     if positive is None or not is_of_positive(name, len(metrics["per_class"])):
@@ -29,7 +29,7 @@ def spell_figure(name: str, metrics: dict[str, Any], shown: dict[str, str]) -> s
 
 
 def describe_result(run: Finished, evaluation: Evaluation) -> str:
-    """Return the result on a split in a sentence, with what needs no model beside it."""
+    """Return the result on a split in a sentence, with the baseline."""
     metrics, part = evaluation.metrics, SPELT.get(evaluation.part, evaluation.part)
     told = f"The model reaches {describe_headline(metrics)} on the {metrics['samples']:,} {part} pictures"
     baseline = describe_baseline(metrics, run.display_names)
@@ -37,24 +37,24 @@ def describe_result(run: Finished, evaluation: Evaluation) -> str:
 
 
 def tell_result(run: Finished, evaluation: Evaluation) -> str:
-    """Return the same as a paragraph, with how many pictures of the positive class were found."""
+    """Return the result as a paragraph, with the number of positive pictures found."""
     return f"<p class=big>{escape(describe_result(run, evaluation))}</p>{tell_positive(run, evaluation.metrics)}"
 
 
 def list_positive(run: Finished, metrics: dict[str, Any]) -> list[str]:
-    """Return how many pictures of the positive class were found, and which class that is; nothing where none is."""
-    lines = list_lines(metrics, "`python -m trainer.report RUN --positive CLASS` names another", run.display_names)
+    """Return sentences on the positive class and how many of its pictures were found; [] without one."""
+    lines = list_lines(metrics, "`python -m trainer.report RUN --positive CLASS` chooses another", run.display_names)
     return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
 def tell_positive(run: Finished, metrics: dict[str, Any]) -> str:
-    """Return the same as paragraphs."""
+    """Return the sentences of `list_positive` as paragraphs."""
     lines = zip(("found", "soft"), list_positive(run, metrics), strict=False)
     return "".join(f"<p class={kind}>{escape(line)}</p>" for kind, line in lines)
 
 
 def tell_splits(run: Finished) -> str:
-    """Return a table of the figures that all splits have, side by side, the baseline among them."""
+    """Return a table of the metrics that all splits have, side by side, with the baseline."""
     columns: dict[str, dict[str, Any]] = {each.part: each.metrics for each in run.evaluations}
     columns.setdefault("val", {"intervals": {}, **(run.page.metrics or {})})
     baselines = {part: _find_baseline(run, part) for part in columns}
@@ -89,11 +89,11 @@ def _find_baseline(run: Finished, part: str) -> Baseline | None:
 
 
 def describe_training(run: Finished) -> str:
-    """Return in a sentence what was trained, and what it reached on validation."""
+    """Return a sentence on the training and its validation result."""
     recipe, last = run.recipe, run.rows[-1]
     name, split = spell_metric(recipe.stop.metric), run.dataset.split("val")
     return (
         f"{recipe.model}, weights {recipe.describe()['weights']}, {recipe.image_size} pixels: {len(run.rows)} of "
-        f"{recipe.epochs} epochs, number {last['val/best_epoch']:.0f} kept, which has the best validation {name}, "
+        f"{recipe.epochs} epochs, epoch {last['val/best_epoch']:.0f} kept, which has the best validation {name}, "
         f"{last['val/best']:.4f} on {split.num_samples:,} pictures."
     )

@@ -1,4 +1,4 @@
-"""What a report is made of: a finished run's folder, its dataset, its bundle, and where it ran."""
+"""The sources of a report: a finished run's folder, dataset, bundle and environment."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from trainer.record.logbook import read_metrics
 from trainer.record.notes import Note, read_notes
 
 ENVIRONMENT = "environment.json"
-"""Where a run ended, in its folder."""
+"""File in the run folder with the environment at the end of the run."""
 LATENCY = "latency"
-"""There, how long its model takes."""
+"""Key in that file for the model's latency."""
 PARTS = ("test", "val", "train")
-"""In the order in which they are told."""
+"""Splits in the order of the report."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One part as the run evaluated it: its folder, and what metrics.json holds."""
+    """The evaluation of one split: its folder, and the content of metrics.json."""
 
     part: str
     folder: Path
@@ -50,7 +50,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run with bundle and evaluations; recipe: resolved; notes: sentences that its user must know."""
+    """A run with bundle and evaluations; recipe: resolved; notes: notes for the user."""
 
     folder: Path
     recipe: ResolvedRecipe
@@ -59,7 +59,7 @@ class Finished:
     notes: list[str]
     environment: dict[str, str]
     parts: list[str] = field(default_factory=lambda: list(PARTS))
-    """Those that the report is about, where they were evaluated."""
+    """Splits to report, if they were evaluated."""
 
     @property
     def page(self) -> BundlePage:
@@ -67,12 +67,12 @@ class Finished:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A row an epoch."""
+        """Rows of metrics.jsonl, one per epoch."""
         return read_metrics(self.folder)
 
     @cached_property
     def logged(self) -> list[Note]:
-        """What was logged of the run beside `notes`; nothing where an earlier version made it."""
+        """Log messages of the run besides `notes`; [] for runs of earlier versions."""
         return [note for note in read_notes(self.folder) if note.text not in self.notes]
 
     @cached_property
@@ -86,26 +86,26 @@ class Finished:
 
     @cached_property
     def display_names(self) -> dict[str, str]:
-        """What each class is called, by its name."""
+        """Display names by class name."""
         return dict(zip(self.page.classes, self.page.display_names, strict=True))
 
 
 def record_environment(recipe: Recipe, run_dir: Path, ranks: Ranks, latency: str | None) -> dict[str, str]:
-    """Write environment.json into the run's folder and return what it holds; None: the latency is not known."""
+    """Write environment.json to the run folder and return its content; latency None: unknown."""
     told = describe_environment(recipe, ranks) | ({LATENCY: latency} if latency else {})
     write_json(run_dir / ENVIRONMENT, told)
     return told
 
 
 def read_environment(folder: Path) -> dict[str, str]:
-    """Return what environment.json holds; nothing where a run of an earlier version left none."""
+    """Return the content of environment.json; {} for runs of earlier versions without it."""
     path = folder / ENVIRONMENT
     told: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return told
 
 
 def describe_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
-    """Return in words where a run ends: processors, ranks, precision, versions, the code's commit."""
+    """Return the environment of a run in words: processors, ranks, precision, versions, commit."""
     device = "CPU"
     if ranks.device.type == "cuda":
         device = f"{torch.cuda.get_device_name(ranks.device)}, CUDA {torch.version.cuda}"
@@ -125,7 +125,7 @@ def describe_environment(recipe: Recipe, ranks: Ranks) -> dict[str, str]:
 
 def _list_versions() -> dict[str, str]:
     versions = read_versions()
-    for name in ("ray", "shardline"):  # code that a cluster was handed is not installed there
+    for name in ("ray", "shardline"):  # code sent to a cluster is not installed there
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions

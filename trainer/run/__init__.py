@@ -1,4 +1,4 @@
-"""`python -m trainer.run`: start a run where it belongs, finish it, or rehearse it.
+"""`python -m trainer.run`: start a run on this machine or on Ray, finish it, or try it out.
 
-Imports all other rooms of `trainer`; `tune` imports it.
+Imports all other rooms of `trainer`; imported by `tune`.
 """

@@ -1,4 +1,4 @@
-"""`python -m trainer.run RECIPE [name=value ...]`: train, evaluate, bundle. The same command goes on after a stop."""
+"""`python -m trainer.run RECIPE [name=value ...]`: train, evaluate, bundle. The same command resumes after a stop."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def build_parser() -> CommandParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of one in trainer/recipes")
+    parser.add_argument("recipe", nargs="?", help="a YAML file, or the name of a built-in recipe")
     parser.add_argument(
         "options", nargs="*", metavar="name=value", help="changes to the recipe: epochs=5 optim.peak_lr=0.01"
     )
@@ -76,7 +76,7 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check data, memory, devices and storage, time a few steps, print the plan of the run and leave nothing",
+        help="check data, memory, devices and storage, time a few steps, print the plan of the run and write nothing",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the results, or the plan of a dry run, as one JSON object"
@@ -86,13 +86,13 @@ def build_parser() -> CommandParser:
 
 
 def _explain_usage() -> str:
-    """Return what the command needs, and what each recipe that ships with the project is for."""
+    """Return the usage of the command, with the purpose of each built-in recipe."""
     lines = [
-        "name a recipe, a YAML file or one of those below, and what to change in it:",
+        "name a recipe, a YAML file or one of those below, and changes to it:",
         "",
-        "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is what `python -m shards pack` made",
-        "  python -m trainer.run smoke data=FOLDER --dry-run    checks all of it and says how long it would take",
-        "  python -m trainer.run smoke --print-recipe --explain    lists every option and what it means",
+        "  python -m trainer.run smoke data=FOLDER epochs=2     FOLDER is the output of `python -m shards pack`",
+        "  python -m trainer.run smoke data=FOLDER --dry-run    checks everything and estimates the time",
+        "  python -m trainer.run smoke --print-recipe --explain    lists every option with its meaning",
         "  python -m trainer.run --help                         lists optimizers, schedules, losses and policies",
         "",
     ]
@@ -113,7 +113,7 @@ def _plan(recipe: Recipe, as_json: bool) -> int:
 
 
 def _read_end(folder: RunFolder) -> int | None:
-    """Return when a run was finished, in nanoseconds; None where it is not. More epochs finish it anew."""
+    """Return when a run was finished, in nanoseconds; None if it is not. Extending it with epochs changes this time."""
     return (folder.path / RESULT).stat().st_mtime_ns if folder.is_finished else None
 
 
@@ -122,7 +122,7 @@ def _collect(folder: RunFolder) -> dict[str, object]:
 
 
 def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
-    """Say where the dataset is another one than the run was trained and evaluated on."""
+    """Print a note if the dataset has changed since the run was trained and evaluated."""
     from shards.dataset.dataset import open_dataset
     from trainer.contract.bundle import read_bundle_page
 
@@ -134,8 +134,8 @@ def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
     if trained is not None and trained != now:
         shown, bundle = show_location(recipe.data), shlex.quote(str(run.path / "bundle"))
         print(
-            f"note: {shown} has changed since (packed anew or updated), and the figures below are of the pictures "
-            + respell(f"before; `python -m trainer.evaluate {bundle} {shlex.quote(shown)}` evaluates on those of now, ")
+            f"note: {shown} has changed since (packed again or updated), and the metrics below are for the pictures "
+            + respell(f"before; `python -m trainer.evaluate {bundle} {shlex.quote(shown)}` evaluates on these, ")
             + "another name= trains on them"
         )
 
@@ -155,17 +155,17 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
         print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
         told = filter(None, (describe_baseline(metrics), describe_of_positive(metrics)))
         print("".join(f"  {line}\n" for line in told), end="")
-        remedy = respell(f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` names another")
+        remedy = respell(f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` chooses another")
         print("".join(f"  {line}\n" for line in list_lines(metrics, remedy)), end="")
         positive = read_positive(metrics)
         if recipe.positive and positive and positive.name != recipe.positive:
             other = respell("python -m trainer.report")
             other = f"`{other} {shlex.quote(str(folder))} --positive {shlex.quote(recipe.positive)}`"
-            print(f"note: the run was evaluated before with {positive.name} as positive class; {other} counts anew")
+            print(f"note: the run was evaluated before with {positive.name} as positive class; {other} updates it")
     notes = [note.text for note in read_notes(folder)]
     said = set() if was_finished else set(notes)
     for note in json.loads((folder / RESULT).read_text())["notes"]:
-        if note not in said:  # by this command, on standard error
+        if note not in said:  # already on standard error
             print(respell(f"note: {note}"))
     print(respell(f"loaded  {_describe_loaded(recipe, notes)}"))
     print(f"bundle  {run.bundle}\nreport  {folder / 'report.html'}")
@@ -174,12 +174,12 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
 
 
 def _describe_loaded(recipe: Recipe, notes: list[str]) -> str:
-    """Return what a run was made of: its dataset and what its weights began as, with the file where it is noted."""
+    """Return the inputs of a run: its dataset and initial weights, with their file if recorded."""
     told = recipe.describe()
     known = [note.removeprefix("weights ") for note in notes if note.startswith("weights ")]
     weights = known[-1].partition("; ")[0] if known else f"{told['weights']} into {recipe.model}"
     began = (
-        f"no weights, {recipe.model} began from random numbers" if recipe.weights == "none" else f"weights {weights}"
+        f"no weights, {recipe.model} started from random numbers" if recipe.weights == "none" else f"weights {weights}"
     )
     return f"data {told['data']}; {began}"
 

@@ -1,4 +1,4 @@
-"""`--dry-run`: check everything that a run needs, and say how it would go. Nothing of it stays on disk."""
+"""`--dry-run`: check everything that a run needs, and print its plan. Nothing stays on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from trainer.weights.resolve import resolve_recipe
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run would go; bytes and seconds. batch_size_rank: least and most of a full step."""
+    """The plan of a run; bytes and seconds. batch_size_rank: smallest and largest slice of a full step."""
 
     run: str
     state: str
@@ -55,19 +55,19 @@ class Plan:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON knows it."""
+        """Return the plan as JSON values."""
         return asdict(self)
 
 
 def plan_run(recipe: Recipe) -> Plan:
-    """Check data, folder, ranks, model and memory, take a few steps in memory, and return how the run would go.
+    """Check data, folder, ranks, model and memory, take a few steps in memory, and return the plan of the run.
 
-    A remote dataset's first shards stay in its cache, where the run finds them.
+    The first shards of a remote dataset stay in the cache for the run.
 
     Raises:
-        UsageError: As the run itself would; or too little memory, disk, CPUs or GPUs.
-        ShardError: As the run itself would.
-        OSError: Likewise; a folder that cannot be written.
+        UsageError: Like the run itself; or too little memory, disk, CPUs or GPUs.
+        ShardError: Like the run itself.
+        OSError: Like the run itself; or a folder is not writable.
     """
     with collecting_notes() as notes:
         plan = _plan(resolve_recipe(recipe))
@@ -78,7 +78,7 @@ def _plan(recipe: ResolvedRecipe) -> Plan:
     recipe, dataset = open_data(recipe)
     folder = RunFolder.of(recipe)
     standing = look_up(recipe, folder)
-    read_free_disk(folder.path)  # what nobody can write to is known before any step
+    read_free_disk(folder.path)  # raises before any step if it is not writable
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
     rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks, read_parts(folder), standing.begun), here)
@@ -88,7 +88,7 @@ def _plan(recipe: ResolvedRecipe) -> Plan:
 
 
 def _check_ranks(recipe: Recipe) -> bool:
-    """Return whether the ranks would run on a cluster, once it is known that they find room."""
+    """Return whether the ranks would run on a cluster; raises if it has too few resources."""
     if choose_launch(recipe) == "ray" and os.environ.get("RAY_ADDRESS"):
         from trainer.run.ray.launch import connect_ray  # the only way in for Ray
 
@@ -102,15 +102,13 @@ def _note(recipe: Recipe, rehearsal: Rehearsal, on_cluster: bool) -> list[str]:
     notes = []
     cpus = count_cpus()
     if on_cluster:
-        notes.append(
-            "steps were timed on this machine with one rank; the cluster's, and what its ranks exchange, differ"
-        )
+        notes.append("steps were timed on this machine with one rank; the cluster's speed and communication differ")
     elif rehearsal.device == "CPU" and recipe.least_ranks > cpus:
         notes.append(f"{recipe.least_ranks} ranks share {cpus} CPUs: they take turns")
     if recipe.stream.decode == "device" and rehearsal.device == "CPU":
         notes.append(
-            "stream.decode=device: torch sees no GPU here, so that one thread of each rank decodes on the CPU; "
-            "stream.decode=faithful takes all loader threads"
+            "stream.decode=device: torch finds no GPU here, so one thread per rank decodes on the CPU; "
+            "stream.decode=faithful uses all loader threads"
         )
     if recipe.least_ranks > recipe.batch_size_global:
         notes.append(
@@ -172,13 +170,13 @@ def _make_plan(
 
 
 def _describe_positive(recipe: Recipe, dataset: Dataset) -> str | None:
-    """Return which class is looked for, and who says so; None where none is."""
+    """Return the positive class and who set it, in words; None if there is none."""
     named = find_positive(recipe, dataset)
     if named is not None:
-        return f"{named.name}, as the {named.said_by} says"
+        return f"{named.name}, set by the {named.said_by}"
     if make_task(dataset.manifest.task).find_positive(dataset.classes) is None:
         return None
-    return f"{describe_default(dataset.classes)}; positive=CLASS names another"
+    return f"{describe_default(dataset.classes)}; positive=CLASS chooses another"
 
 
 def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:
@@ -188,7 +186,7 @@ def _list_memory(rehearsal: Rehearsal) -> dict[str, int]:
 
 
 def _estimate_time(recipe: Recipe, dataset: Dataset, rehearsal: Rehearsal, steps: int) -> dict[str, float]:
-    """Return seconds of a step, an epoch with its validation, and of all `steps` that are left."""
+    """Return seconds for a step, an epoch with validation, and all `steps` that are left."""
     picture_s = rehearsal.eval_s / recipe.least_ranks
     val_s = dataset.split("val").num_samples * picture_s
     end_s = sum(dataset.split(part).num_samples for part in recipe.evaluate_on) * picture_s
@@ -212,7 +210,7 @@ def describe(plan: Plan) -> str:
         f"{plan.model['trained'] / 1e6:.2f} M of them trained; weights {plan.model['weights']}",
         "ranks": f"{plan.num_ranks} by {plan.launch} on {plan.device}, {plan.workers_per_rank} loader threads each",
         "batch": f"{plan.batch_size_global:,} over all ranks, {rank_batch} per rank",
-        "steps": f"{plan.steps_per_epoch:,} an epoch, {plan.steps_total:,} in all, {plan.steps_done:,} done",
+        "steps": f"{plan.steps_per_epoch:,} per epoch, {plan.steps_total:,} in total, {plan.steps_done:,} done",
         "memory": f"{format_size(plan.memory['needed_per_rank'])} per rank of {format_size(plan.memory['free'])} free ("
         + ", ".join(f"{name} {format_size(size)}" for name, size in held.items())
         + ")",

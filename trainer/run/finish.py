@@ -39,7 +39,7 @@ def finish_run(
     tracker: Tracker | None = None,
     progress: RunProgress | None = None,
 ) -> list[str]:
-    """Write bundle, evaluations and report of a trained run; return what its user must know of it.
+    """Write bundle, evaluations and report of a trained run; return notes for its user.
 
     Every rank calls it, rank 0 writes. A figure, map or picture that fails is left out of the report; a bundle or an
     evaluation that fails is an error.
@@ -76,7 +76,7 @@ def finish_run(
 
 
 def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
-    """Show an evaluation where the run is shown; pictures only where the recipe lets them out."""
+    """Track an evaluation; pictures only if the recipe allows it."""
     log_odds = LogOdds(rows.task, rows.logits)
     tracker.log_evaluation(Judged(split.name, metrics, rows.labels, log_odds.column, page.classes))
     if tracker.takes_images:
@@ -85,7 +85,7 @@ def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics
 
 
 def _show_augmentation(recipe: ResolvedRecipe, dataset: Dataset, path: Path, tracker: Tracker | None) -> None:
-    """Write a contact sheet of what training saw, where that is not what evaluation sees."""
+    """Write a contact sheet of training pictures, if they differ from evaluation's."""
     if not recipe.augment.changes:
         return
 
@@ -100,7 +100,7 @@ def _show_augmentation(recipe: ResolvedRecipe, dataset: Dataset, path: Path, tra
 
 
 def _drop_snapshots(folder: RunFolder) -> None:
-    """Keep the best snapshot alone."""
+    """Keep only the best snapshot."""
     store = SnapshotStore(folder.snapshots)
     state = store.read_last()
     if state is not None and state.best is not None:
@@ -108,6 +108,6 @@ def _drop_snapshots(folder: RunFolder) -> None:
 
 
 def _read_verdict(folder: RunFolder) -> list[str]:
-    """Return what the last epoch's feed lacked, if anything."""
+    """Return the verdict on the last epoch's feed, unless it was well fed."""
     verdict = read_metrics(folder.path)[-1]["feed/verdict"]
     return [] if verdict.endswith(WELL_FED) else [f"training {verdict}"]

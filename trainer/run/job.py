@@ -24,11 +24,11 @@ FAULT = 1
 
 
 def run_rank(recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
-    """Train, and when that came to its end, write bundle, evaluations and report; return how it ended.
+    """Train, and after the last epoch write bundle, evaluations and report; return the outcome.
 
     Raises:
-        RankMemoryError: Memory ran out on one rank of several; the run goes on when all are started anew.
-        UsageError, ShardError, OSError: As `train` and `mirrored` do.
+        RankMemoryError: Memory ran out on one of several ranks; the run resumes when all are restarted.
+        UsageError, ShardError, OSError: Like `train` and `mirrored`.
     """
     folder = RunFolder.of(recipe)
     tracker = Tracker(recipe, folder.path, ranks.num_ranks) if ranks.is_first else None

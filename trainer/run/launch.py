@@ -1,4 +1,4 @@
-"""Start a run where it belongs: in this process, in several processes here, or as Ray Train workers."""
+"""Start a run in this process, in several local processes, or as Ray Train workers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
 def launch(recipe: Recipe) -> RunFolder:
-    """Train, evaluate and bundle; return where the run lives. A finished run is left as it is.
+    """Train, evaluate and bundle; return the run folder. A finished run is not changed.
 
-    Where the run stands is logged at INFO by `trainer.record.progress`, a line an epoch and at least one a minute, and
-    what is worth keeping by other loggers of `trainer` and `shards`. In a process that has no handlers, such as a
-    notebook, that goes to standard error; `logging.getLogger("trainer").setLevel("WARNING")` before it leaves it out.
+    Progress is logged at INFO by `trainer.record.progress`, one line per epoch and at least one per minute; notes are
+    logged by other loggers of `trainer` and `shards`. In a process without handlers, such as a notebook, they go to
+    standard error; call `logging.getLogger("trainer").setLevel("WARNING")` first to suppress progress.
 
     Raises:
-        UsageError: The run's folder belongs to another recipe, another command is at work in it, or data or model do
+        UsageError: The run's folder belongs to another recipe, another command is using it, or data or model do
             not fit.
         Interrupted: Stopped by Ctrl-C; the state was saved.
     """
@@ -62,23 +62,23 @@ def _run(recipe: ResolvedRecipe, folder: RunFolder) -> None:
     with keep_notes(folder.path), show_progress(recipe.name, folder), stop_on_signal(folder.path):
         outcome = _start(recipe, folder)
     if outcome == "interrupted":
-        raise Interrupted(f"interrupted; the state is saved in {folder}, and the same command goes on from it")
+        raise Interrupted(f"interrupted; the state is saved in {folder}, and the same command resumes from it")
     _has_outputs(folder)
 
 
 def _has_outputs(folder: RunFolder) -> bool:
-    """Return whether the run is finished; its outputs are then on this machine, wherever it ran."""
+    """Return whether the run is finished; its outputs are then on this machine."""
     if not folder.is_finished:
         fetch_outputs(folder)
     return folder.is_finished
 
 
 def open_data(recipe: ResolvedRecipe) -> tuple[ResolvedRecipe, Dataset]:
-    """Return the recipe with what its dataset decides, and the dataset, when a run can use it.
+    """Return the recipe with values from its dataset filled in, and the dataset, after checking that they fit.
 
     Raises:
-        UsageError: No dataset there, none with labels or with other ones than the recipe can learn from, a part that
-            the run needs is missing, or pictures cannot be changed or grow as the recipe says.
+        UsageError: There is no dataset, it has no labels or labels that do not fit the recipe, a needed split is
+            missing, or the recipe's augmentation or progressive resizing is invalid.
     """
     check_growth(recipe)
     for size in list_train_sizes(recipe):
@@ -93,18 +93,18 @@ def open_data(recipe: ResolvedRecipe) -> tuple[ResolvedRecipe, Dataset]:
 
 
 def _refuse_unevaluated(recipe: Recipe, dataset: Dataset) -> None:
-    """Raise a UsageError when a split is missing that nothing but the evaluation at the end needs."""
+    """Raise UsageError if a split that only the final evaluation needs is missing."""
     try:
         for part in recipe.evaluate_on:
             dataset.split(part)
     except UsageError as err:
         there = ", ".join(part for part in recipe.evaluate_on if part in dataset.manifest.splits)
-        raise UsageError(f"{err}; or give evaluate_on=[{there or 'val'}], which needs no {part}") from err
+        raise UsageError(f"{err}; or give evaluate_on=[{there or 'val'}], which does not need {part}") from err
 
 
 @contextlib.contextmanager
 def stop_on_signal(run_dir: Path) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop file, which every kind of run obeys; a second one ends at once."""
+    """Turn the first Ctrl-C or SIGTERM into a stop file, which every kind of run checks; a second one ends at once."""
 
     def ask(_signum: int, _frame: FrameType | None) -> None:
         if (run_dir / STOP_FILE).exists():
@@ -112,7 +112,7 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
         (run_dir / STOP_FILE).touch()
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
+        yield  # only the main thread receives signals
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -125,7 +125,7 @@ def stop_on_signal(run_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def show_progress(name: str, folder: RunFolder) -> Iterator[None]:
-    """Show a bar that follows progress.json, wherever the ranks run, and say that a wish to stop was heard."""
+    """Show a bar that follows progress.json, wherever the ranks run, and confirm a stop request."""
     heard = False
     with draw_bar(unit="picture", desc=name) as bar:
 
@@ -133,7 +133,7 @@ def show_progress(name: str, folder: RunFolder) -> Iterator[None]:
             nonlocal heard
             if not heard and folder.stop_file.exists():
                 heard = True
-                progress_logger.info("stopping: the state is saved after this step; Ctrl-C again does not wait for it")
+                progress_logger.info("stopping: the state is saved after this step; Ctrl-C again stops at once")
             progress = read_progress(folder.path)
             bar.total = progress["total"] or None
             bar.set_postfix(progress["numbers"], refresh=False)
@@ -152,7 +152,7 @@ def _start(recipe: ResolvedRecipe, folder: RunFolder) -> Outcome:
 
 
 def run_until_it_fits(recipe: ResolvedRecipe, run_local: Callable[[Ranks, ResolvedRecipe], Outcome]) -> Outcome:
-    """Return how the run ended on processes of this machine, begun anew whenever memory ran out on one of several."""
+    """Run on local processes, restarting when memory runs out on one of several ranks; return the outcome."""
     while True:
         try:
             return run_processes(run_local, (recipe,), recipe.most_ranks)
@@ -161,14 +161,14 @@ def run_until_it_fits(recipe: ResolvedRecipe, run_local: Callable[[Ranks, Resolv
 
 
 def choose_launch(recipe: Recipe) -> str:
-    """Return local or ray; auto is ray for several ranks or where a cluster is given.
+    """Return local or ray; auto is ray for several ranks or if a cluster is given.
 
     Raises:
         UsageError: A range of ranks without Ray.
     """
     if recipe.launch == "local" and recipe.is_elastic:
         raise UsageError(
-            f"num_ranks={recipe.num_ranks} follows what a Ray cluster has, and launch=local uses none; "
+            f"num_ranks={recipe.num_ranks} adapts to a Ray cluster, but launch=local uses none; "
             "give one number, or launch=ray"
         )
     if recipe.launch != "auto":
@@ -177,5 +177,5 @@ def choose_launch(recipe: Recipe) -> str:
 
 
 def _run_local_rank(ranks: Ranks, recipe: ResolvedRecipe) -> Outcome:
-    """Run one rank that nobody but metrics.jsonl listens to."""
+    """Run one rank that reports only to metrics.jsonl."""
     return run_rank(recipe, ranks, lambda _numbers: None)

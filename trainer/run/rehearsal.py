@@ -1,4 +1,4 @@
-"""A few real steps that leave nothing behind: what a run needs of memory, and how long its steps take."""
+"""Rehearsal: a few real steps without side effects, to measure a run's memory and step time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from trainer.step.engine import Engine
 
 TIMED_STEPS = 3
 PATIENCE_S = 30.0
-"""After which no further step is timed."""
+"""Seconds after which no further step is timed."""
 _FEW = 2
-"""Pictures whose activations are counted, so that a batch which does not fit is known before it is tried."""
+"""Number of pictures whose activations are measured, to detect a batch that does not fit before trying it."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank needs beside Python and its libraries.
+    """Bytes that one rank needs besides Python and its libraries.
 
-    parameters: with buffers; gradients: of what is trained; exchange: DDP's copies of gradients; state: of the
-    optimizer; activations: kept for the backward pass of the rank's largest batch; batches: pictures on their way;
-    snapshot: copies of parameters and state while they are written.
+    parameters: Including buffers; gradients: of trained parameters; exchange: DDP's copies of gradients; state: of the
+    optimizer; activations: kept for the backward pass of the rank's largest batch; batches: prefetched pictures;
+    snapshot: copies of parameters and state during a write.
     """
 
     parameters: int
@@ -48,21 +48,21 @@ class Memory:
 
     @property
     def on_device(self) -> int:
-        """What lies where the model does."""
+        """Bytes on the model's device."""
         return self.parameters + self.gradients + self.exchange + self.state + self.activations
 
     @property
     def on_host(self) -> int:
-        """What lies in the machine's memory wherever the model does."""
+        """Bytes in the machine's memory, whatever the model's device."""
         return self.batches + self.snapshot
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What was measured, the largest over the ranks.
+    """The measurements, as the maximum over the ranks.
 
-    free: bytes free before, on the device for CUDA; step_s: a global step; eval_s: seconds of a rank for each picture
-    that it evaluates; timed: steps that were timed.
+    free: Free bytes before the steps, on the device for CUDA; step_s: seconds of a global step; eval_s: seconds per
+    picture that a rank evaluates; timed: number of timed steps.
     """
 
     device: str
@@ -80,18 +80,18 @@ class Rehearsal:
 
 
 def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: int, begun: int | None) -> Rehearsal:
-    """Return what real steps on real batches show; every rank calls it.
+    """Measure real steps on real batches; every rank calls it.
 
     Args:
-        ranks: Who takes part here.
-        recipe: What would run.
-        least_parts: In how many parts a slice is computed at least.
-        num_ranks: Ranks of the run; where more than take part, rank 0's share of each batch stands for all.
-        begun: As `open_engine` takes it.
+        ranks: The ranks taking part.
+        recipe: The recipe of the run.
+        least_parts: Minimum number of microbatches per slice.
+        num_ranks: Ranks of the run; if more than take part here, rank 0's slice of each batch stands for all.
+        begun: See `open_engine`.
 
     Raises:
-        UsageError: A model or weights that cannot be built, or too little memory.
-        ShardError: A sample that cannot be read.
+        UsageError: The model or weights cannot be built, or there is too little memory.
+        ShardError: A sample cannot be read.
     """
     free = read_free_memory(), _read_free_device(ranks.device)
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
@@ -100,9 +100,9 @@ def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: 
     engine, stream = open_engine(recipe, dataset, preprocess, ranks, least_parts, place, begun)
     try:
         release = recipe.freeze_epochs
-        if release is not None and release < recipe.epochs:  # what is released needs more of everything
+        if release is not None and release < recipe.epochs:  # unfrozen layers need more of everything
             engine.begin_epoch(release)
-        # Pictures that grow with the epochs are largest in the last.
+        # With progressive resizing, pictures are largest in the last epoch.
         batches = stream.iterate(recipe.epochs - 1 if recipe.augment.progressive else 0, 0)
         first = next(batches)
         largest = -(-min(recipe.batch_size_global, stream.samples_per_epoch) // num_ranks)
@@ -115,7 +115,7 @@ def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: 
         eval_s = max(ranks.gather(_time_evaluation(engine, first, stream)))
     except torch.OutOfMemoryError as err:
         raise UsageError(
-            f"a step of {len(first)} pictures does not fit into the memory of {ranks.device}; give a smaller "
+            f"a step of {len(first)} pictures does not fit into the memory of {ranks.device}; set a smaller "
             "batch_size_global or image_size, or more num_ranks"
         ) from err
     finally:
@@ -138,7 +138,7 @@ def rehearse(ranks: Ranks, recipe: ResolvedRecipe, num_ranks: int, least_parts: 
 
 
 def _measure_memory(engine: Engine, ranks: Ranks, batch: Batch, largest: int) -> Memory:
-    """Return what a step of `largest` pictures needs, from a step of a few."""
+    """Estimate the memory of a step of `largest` pictures from a step of a few."""
     few = _take(batch, _FEW)
     own = {each.untyped_storage().data_ptr() for each in engine.model.state_dict().values()}
     kept: dict[int, int] = {}
@@ -170,46 +170,46 @@ def _share_largest(ranks: Ranks, memory: Memory) -> Memory:
 
 
 def refuse_too_large(memory: Memory, ranks: Ranks, free_host: int, free_device: int) -> None:
-    """Refuse what does not fit into the bytes that are free on the machine and, with CUDA, on the rank's device.
+    """Raise if the run does not fit into the free bytes of the machine and, with CUDA, of the rank's device.
 
     Raises:
-        UsageError: It does not.
+        UsageError: It does not fit.
     """
     on_cuda = ranks.device.type == "cuda"
     host = (memory.on_host + (0 if on_cuda else memory.on_device)) * ranks.on_node
     for needed, free, where in ((host, free_host, "this machine"), (memory.on_device, free_device, str(ranks.device))):
         if needed > free and (on_cuda or where == "this machine"):
             raise UsageError(
-                f"the run needs about {needed / 2**30:.1f} GiB of memory, {where} has {free / 2**30:.1f} GiB free; "
-                "give a smaller batch_size_global or image_size, or a smaller model"
+                f"the run needs about {needed / 2**30:.1f} GiB of memory, but {where} has {free / 2**30:.1f} GiB free; "
+                "set a smaller batch_size_global or image_size, or a smaller model"
             )
 
 
 def _time_steps(engine: Engine, ranks: Ranks, first: Batch, batches: Iterator[Batch]) -> tuple[float, int]:
-    """Return the mean seconds of a step, waiting for its batch included, and how many steps it was taken from."""
+    """Return the mean seconds of a step, including waiting for its batch, and the number of timed steps."""
     times: list[float] = []
     batch = first
     while len(times) <= TIMED_STEPS:
         started = time.perf_counter()
         following = next(batches, None) if times else first
-        batch = batch if following is None else following  # a short epoch's last batch comes again
+        batch = batch if following is None else following  # repeat the last batch of a short epoch
         _step(engine, ranks, batch)
         times.append(time.perf_counter() - started)
         late = torch.tensor([float(sum(times) > PATIENCE_S)], device=ranks.device)
         if float(ranks.sum(late)):  # all ranks together: each step is a collective
             break
-    timed = times[1:] or times  # what is made once is made in the first
+    timed = times[1:] or times  # one-time work is done in the first
     return sum(timed) / len(timed), len(timed)
 
 
 def _step(engine: Engine, ranks: Ranks, batch: Batch) -> None:
     (weight,) = ranks.agree(batch.total_weight)
-    float(engine.step(batch, weight, 1.0, 0).losses.sum())  # float waits for the device
+    float(engine.step(batch, weight, 1.0, 0).losses.sum())  # float() waits for the device
 
 
 @torch.inference_mode()
 def _time_evaluation(engine: Engine, batch: Batch, stream: TrainStream) -> float:
-    """Return the seconds that a picture of an evaluation takes: reading and computing, beside each other on a GPU."""
+    """Return the seconds per evaluated picture: reading and computing, which overlap on a GPU."""
     model = engine.model.eval()
     images = batch.images[: max(1, len(batch))]
     if len(images) == 0:
@@ -223,8 +223,8 @@ def _time_evaluation(engine: Engine, batch: Batch, stream: TrainStream) -> float
 
 
 def _spend(readings: Readings, workers: int) -> float:
-    """Return the seconds that feeding a picture takes with all workers at it."""
-    by_one = readings.seconds["device"]  # beside the workers, by a thread of its own
+    """Return the seconds for feeding a picture with all workers."""
+    by_one = readings.seconds["device"]  # in a separate thread besides the workers
     by_all = (sum(readings.seconds.values()) - by_one) / max(1, workers)
     return max(by_one, by_all) / max(1, readings.images)
 

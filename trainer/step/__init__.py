@@ -1,1 +1,1 @@
-"""What a step of training is made of: the model in its precision, loss, optimizer, learning rate."""
+"""Training steps: precision, loss, optimizer, learning rate."""

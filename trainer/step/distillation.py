@@ -1,4 +1,4 @@
-"""Learning from a teacher: a trained bundle whose answers are targets beside the labels."""
+"""Distillation: a trained bundle (the teacher) whose outputs are targets in addition to the labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trainer.recipes.options.loss import LossOptions
 
 
 class Distillation:
-    """The teacher, always in evaluation mode and without gradient, and the distance of the student's logits to its own.
+    """The teacher, in evaluation mode and without gradients, and the distance of the student's logits to its logits.
 
-    It is no part of the model: neither optimizer, snapshot nor bundle holds it.
+    It is not part of the model: optimizer, snapshots and bundle do not contain it.
     """
 
     def __init__(self, bundle: Bundle, temperature: float, share: float) -> None:
@@ -31,9 +31,8 @@ class Distillation:
     def compute_logits(self, images: Tensor) -> Tensor:
         """Return float32[n, K], the teacher's logits for the student's augmented pictures, on their device.
 
-        images: uint8 or float32[n, C, S, S] in 0..255, C in {1, 3}. Where the teacher wants another size they are
-        resized, antialiased, in its interpolation; where it wants gray ones, they become so; where it wants colours,
-        gray ones are repeated.
+        images: uint8 or float32[n, C, S, S] in 0..255, C in {1, 3}. They are resized (antialiased, with the teacher's
+        interpolation) and converted to gray or RGB if the teacher needs it.
         """
         logits: Tensor = self._teacher(self._fit(images))
         return logits
@@ -41,8 +40,8 @@ class Distillation:
     def per_sample(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Return float32[n], T ** 2 * KL(teacher || student) of both softmaxes at temperature T.
 
-        Of several labels it is the mean over classes of the divergences of both sigmoids, yes and no each, as their
-        loss is a mean.
+        For several labels, it is the mean over classes of the divergence of both sigmoids (yes and no), like their
+        loss.
 
         Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2; Yang et al. 2023,
         Multi-Label Knowledge Distillation, for several labels.
@@ -50,12 +49,12 @@ class Distillation:
         student = student_logits / self._temperature
         teacher = teacher_logits.to(student.dtype) / self._temperature
         ours, theirs = self._task.log_answers(student), self._task.log_answers(teacher)
-        # p * log(p / q) of each answer, with the student's q and the teacher's p.
+        # p * log(p / q) for each answer, with the teacher's p and the student's q.
         distances = kl_div(ours, theirs, reduction="none", log_target=True)
         return distances.sum(2).mean(1) * self._temperature**2
 
     def mix(self, hard: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Return float32[n], the losses to learn from; hard: float32[n], those of the labels."""
+        """Return the combined losses float32[n]; hard: losses of the labels, float32[n]."""
         return (1 - self._share) * hard + self._share * self.per_sample(student_logits, teacher_logits)
 
     def _fit(self, images: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ class Distillation:
         size = self._spec.size
         if images.shape[-1] == size:
             return images
-        # Overshooting is cut off: the teacher has seen nothing outside 0..255.
+        # Clip overshoots: the teacher was trained on 0..255.
         resized = interpolate(images.float(), (size, size), mode=self._spec.interpolation, antialias=True)
         return resized.clamp(0, 255)
 
@@ -75,16 +74,16 @@ def load_distillation(
     """Return the recipe's teacher on `device`.
 
     Args:
-        options: Of the recipe, with a teacher.
-        task: Of the dataset.
-        classes: Those of the dataset.
-        preprocess: The student's.
-        device: As torch names it.
+        options: The recipe's loss options, with a teacher.
+        task: Task of the dataset.
+        classes: Classes of the dataset.
+        preprocess: The student's preprocessing.
+        device: Device, by torch's name.
 
     Raises:
-        UsageError: No bundle there, or one that answers for other classes or another number of them at once, or reads
-            other pixel values.
-        ShardError: A damaged bundle.
+        UsageError: The folder is not a bundle, or the teacher has other classes, another task or another scaling of
+            pixel values.
+        ShardError: The bundle is damaged.
     """
     assert options.teacher is not None
     assert options.teacher_temperature is not None  # LossOptions fills both in
@@ -92,19 +91,19 @@ def load_distillation(
     bundle = Bundle.load(options.teacher, device)
     if bundle.page.task != task:
         raise UsageError(
-            f"the teacher {options.teacher} is {bundle.page.task}, the dataset {task}, so that its answers are no "
-            "targets there; take a teacher that was trained on this dataset"
+            f"the teacher {options.teacher} is {bundle.page.task}, but the dataset is {task}, so its answers cannot be "
+            "targets; use a teacher that was trained on this dataset"
         )
     if bundle.page.classes != classes:
         raise UsageError(
-            f"the teacher {options.teacher} answers for {_describe(bundle.page.classes)}, the dataset has "
-            f"{_describe(classes)}; take a teacher that was trained on these classes, in this order"
+            f"the teacher {options.teacher} has {_describe(bundle.page.classes)}, but the dataset has "
+            f"{_describe(classes)}; use a teacher that was trained on these classes, in this order"
         )
     ours, theirs = _describe_values(preprocess), _describe_values(bundle.page.preprocess)
     if ours != theirs:
         raise UsageError(
-            f"the teacher {options.teacher} decodes pictures with {theirs}, the dataset's with {ours}, so that it "
-            "would see other values than in its training; take a teacher of this dataset"
+            f"the teacher {options.teacher} decodes pictures with {theirs}, but the dataset uses {ours}, so it "
+            "would see other values than in its training; use a teacher trained on this dataset"
         )
     return Distillation(bundle, options.teacher_temperature, options.teacher_share)
 

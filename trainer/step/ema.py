@@ -1,4 +1,4 @@
-"""A moving average of the weights, which often judges better than the last ones."""
+"""A moving average of the weights (EMA), which often evaluates better than the last weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """The average of a model's tensors over steps; those that are no floating-point numbers are copied.
+    """The average of a model's tensors over steps; non-floating-point tensors are copied.
 
     Args:
-        model: Its tensors, as they are now, are the first average.
-        decay: What the average keeps of itself in a step, in [0, 1); early steps keep less, see decay_at.
+        model: Its current tensors are the initial average.
+        decay: Share of the average kept in a step, in [0, 1); early steps keep less, see `decay_at`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -23,7 +23,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the model's tensors after the step with this number in the run, counted from 0."""
+        """Update the average after the step with this number in the run, counted from 0."""
         averages, tensors = [], []
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -35,9 +35,9 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
-        """The model has the averaged tensors, and after that its own again, bit for bit.
+        """Give the model the averaged tensors during the block, then restore its own, bit for bit.
 
-        Meanwhile the average holds the model's tensors: neither is to be saved or updated.
+        Meanwhile the average holds the model's tensors: do not save or update either.
         """
         self._swap(model)
         try:
@@ -53,17 +53,17 @@ class Ema:
             self._average[name].copy_(own)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged tensors by the names of the model's; they change with the next step."""
+        """Return the averaged tensors by the model's names; they change with the next step."""
         return dict(self._average)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what state_dict gave, from any device."""
+        """Load the result of `state_dict`, from any device."""
         for name, average in self._average.items():
             average.copy_(state[name])
 
 
 def decay_at(step: int, decay: float) -> float:
-    """Return what the average keeps in the step with this number: (1 + t) / (10 + t), until that exceeds `decay`.
+    """Return the share of the average kept in step t: (1 + t) / (10 + t), at most `decay`.
 
     Source: TensorFlow's ExponentialMovingAverage with num_updates.
 

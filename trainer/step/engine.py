@@ -1,4 +1,4 @@
-"""What a step is made of: model, loss, optimizer, mixed precision; and their state."""
+"""The engine of a step: model, loss, optimizer, mixed precision, and their state."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """What came of a step.
+    """The result of a step.
 
-    losses: of each sample of this rank, float32[n], weighted and not averaged.
-    moved: whether the weights moved. They do not where float16 overflowed, or where the step was left out.
-    left_out: because a loss of some rank is not a finite number. Both are the same on every rank.
+    losses: Weighted loss of each sample of this rank, float32[n], not averaged.
+    moved: Whether the weights changed. They do not if float16 overflowed or the step was skipped.
+    left_out: Whether the step was skipped because a loss on some rank is not finite. Both are equal on all ranks.
     """
 
     losses: Tensor
@@ -59,7 +59,7 @@ class Step:
 
 
 class Engine:
-    """Takes steps whose gradient is that of the global batch, however it is cut into ranks and parts."""
+    """Takes steps whose gradient is that of the global batch, however it is split over ranks and microbatches."""
 
     def __init__(
         self,
@@ -93,22 +93,22 @@ class Engine:
         self._parallel = self._wrap()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Release what is frozen for the first epochs alone, once they are over; every rank calls it.
+        """Unfreeze layers frozen only for the first epochs, once these are over; every rank calls it.
 
-        More is kept for the backward pass then, so that parts that fitted may no longer do.
+        The backward pass then needs more memory, so microbatches that fitted may no longer fit.
         """
         release_at = self._recipe.freeze_epochs
         if self.frozen and release_at is not None and epoch >= release_at:
             self.frozen = False
             self.norms.frozen = apply_freeze(self.model, self._recipe.freeze, frozen=False)
-            self._parallel = self._wrap()  # DDP waits for the gradients that it knew of when it was made
+            self._parallel = self._wrap()  # DDP only knows the gradients that existed when it was created
             if self._largest is not None:
                 before = self.parts
                 self.fit(*self._largest)
                 self._note_parts(before)
 
     def fit(self, slice_size: int, shape: tuple[int, ...]) -> None:
-        """Find in how many parts a slice of `slice_size` pictures uint8[C, S, S] fits; every rank calls it."""
+        """Find the number of microbatches for a slice of `slice_size` pictures uint8[C, S, S]; every rank calls it."""
         if self._recipe.step.accumulate == "auto":
             self._largest = slice_size, shape
             size = max(1, slice_size)
@@ -116,15 +116,15 @@ class Engine:
             self.parts = int(max(self._ranks.gather(parts)))
 
     def step(self, batch: Batch, total_weight: float, lr_scale: float, step: int) -> Step:
-        """Take one step, or leave it out where a loss or a gradient is not a finite number and the recipe says so.
+        """Take one step, or skip it if a loss or gradient is not finite and the recipe allows it.
 
-        A step whose samples all have the weight 0, of classes that do not count, moves nothing.
+        A step whose samples all have weight 0 changes nothing.
 
         Args:
-            batch: This rank's slice; an empty one takes part with zero weight.
+            batch: This rank's slice; an empty one participates with zero weight.
             total_weight: Sum of sample weights over the global batch.
             lr_scale: Share of the peak learning rate.
-            step: Number of the global step; with seed and rank it seeds dropout.
+            step: Number of the global step; seeds dropout, with the recipe's seed and the rank.
         """
         if not total_weight:
             return Step(torch.zeros(len(batch), device=self._ranks.device), moved=False)
@@ -136,18 +136,18 @@ class Engine:
         if losses is None:
             losses = self._backward_in_more_parts(batch, total_weight, step)
         if skips and self._ranks.agree(float(not self._is_finite(losses)))[0]:
-            restore_buffers(self.model, before)  # what BatchNorm saw of it
+            restore_buffers(self.model, before)  # undo BatchNorm's update
             return Step(losses, moved=False, left_out=True)
         return Step(losses, moved=self._apply(step))
 
     def _is_finite(self, losses: Tensor) -> bool:
-        """Say whether the losses of this rank and the gradients of all are finite; the scaler looks after fp16's."""
+        """Return whether this rank's losses and all gradients are finite; for fp16 the scaler checks gradients."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         looks = gradients and not self.scaler.is_enabled()
         return bool(losses.isfinite().all()) and (not looks or are_finite(gradients))
 
     def has_finite_weights(self) -> bool:
-        """Say whether every parameter is finite: a gradient can overflow where the loss does not."""
+        """Return whether every parameter is finite: a gradient can overflow although the loss does not."""
         return are_finite([p.detach() for p in self.model.parameters()])
 
     def _backward(self, batch: Batch, total_weight: float, step: int) -> Tensor:
@@ -160,7 +160,7 @@ class Engine:
         pairs = batch.pairs.to(device) if batch.pairs else None
         if pairs is not None:
             images = mix_images(images, pairs)
-        # DDP averages gradients over ranks; the product makes that average the sum over the global batch.
+        # DDP averages gradients over ranks; this factor turns the average into the sum over the global batch.
         scale = self._ranks.num_ranks / total_weight
         losses = []
         parts = self._cut(len(batch))
@@ -173,15 +173,15 @@ class Engine:
         return torch.cat(losses)
 
     def _cut(self, size: int) -> list[slice]:
-        """Return the parts of this rank's slice; SyncBatchNorm meets all ranks in each of them."""
+        """Return the microbatches of this rank's slice; SyncBatchNorm synchronises all ranks in each."""
         meets = self._syncs_norms and self.parts > 1
         return cut_parts(size, self.parts, int(max(self._ranks.gather(size))) if meets else None)
 
     def _try_backward(self, batch: Batch, total_weight: float, step: int) -> Tensor | None:
-        """As `_backward`; None where memory ran out. Its error is gone then, and with it what its frames held.
+        """Like `_backward`; None if memory ran out. The error is dropped, so that its frames free their memory.
 
         Raises:
-            RankMemoryError: Memory ran out on one of several ranks; the others are in a collective that it has left.
+            RankMemoryError: Memory ran out on one of several ranks, while the others wait in a collective.
         """
         try:
             return self._backward(batch, total_weight, step)
@@ -191,14 +191,14 @@ class Engine:
             refuse_single_sample(self.parts, len(batch), err)
             if self._ranks.num_ranks > 1:
                 raise RankMemoryError(
-                    f"rank {self._ranks.rank} ran out of memory in step {step}; from the last snapshot on every rank "
-                    f"computes its slice in {2 * self.parts} parts",
+                    f"rank {self._ranks.rank} ran out of memory in step {step}; after the restart every rank "
+                    f"computes its slice in {2 * self.parts} microbatches",
                     2 * self.parts,
                 ) from err
         return None
 
     def _backward_in_more_parts(self, batch: Batch, total_weight: float, step: int) -> Tensor:
-        """Compute a step again in twice as many parts or more, and all later ones."""
+        """Repeat a step with at least twice as many microbatches, also for all later steps."""
         losses: list[Tensor] = []
         before = self.parts
 
@@ -212,11 +212,11 @@ class Engine:
         return losses[0]
 
     def cut(self, num_ranks: int) -> Microbatches:
-        """Return how an ordinary step of so many ranks is cut."""
+        """Return how an ordinary step is split over a number of ranks."""
         return Microbatches(self._batch_size, num_ranks, self.parts)
 
     def _note_parts(self, before: int) -> None:
-        """Log what it means that a slice is computed in other parts than before."""
+        """Log the effect of a changed number of microbatches."""
         note = self.norms.describe_single(self.cut(self._ranks.num_ranks)) if self.parts != before else None
         if note and self._ranks.is_first:
             logger.warning("%s", note)
@@ -224,9 +224,9 @@ class Engine:
     def _compute_losses(
         self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, pairs: Pairs | None, part: slice
     ) -> Tensor:
-        """Return the weighted loss of each sample of a part; of a stand-in with zero weight where it is empty."""
+        """Return the weighted losses of a microbatch; if it is empty, of a placeholder with zero weight."""
         images, labels, weights = images[part], labels[part], weights[part]
-        if not len(images) and not self._syncs_norms:  # SyncBatchNorm counts no picture; the others need one
+        if not len(images) and not self._syncs_norms:  # SyncBatchNorm supports no pictures; others need one
             images, labels, weights = (x.new_zeros((1, *x.shape[1:])) for x in (images, labels, weights))
             pairs = None
         with autocast(self._recipe.amp, self._ranks.device):
@@ -239,7 +239,7 @@ class Engine:
         return lam * losses + (1 - lam) * partners
 
     def _judge(self, answers: tuple[Tensor, list[Tensor]], labels: Tensor, taught: Tensor | None) -> Tensor:
-        """Return the unweighted losses float32[n] of logits, and of the auxiliary heads' where there are any."""
+        """Return the unweighted losses float32[n] of the logits, including auxiliary heads if there are any."""
         logits, aux = answers
         losses = self._loss.per_sample(logits, labels)
         for other in aux:
@@ -247,9 +247,9 @@ class Engine:
         return losses if self._teacher is None or taught is None else self._teacher.mix(losses, logits, taught)
 
     def _apply(self, step: int) -> bool:
-        """Move the weights by the gradients of the global batch; return whether they moved.
+        """Update the weights with the gradients of the global batch; return whether they changed.
 
-        They do not where float16 overflowed: the scaler then lowers its scale instead.
+        They do not if float16 overflowed: then the scaler lowers its scale.
         """
         if self._recipe.optim.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -264,13 +264,13 @@ class Engine:
         return True
 
     def _synced(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Return where gradients are summed over ranks: in the last part alone."""
+        """Return a context in which gradients are summed over ranks only in the last microbatch."""
         return contextlib.nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
     def _wrap(self) -> nn.Module:
-        """Return the model as steps compute it: gradients summed over ranks, compiled."""
+        """Return the model wrapped for steps: with DDP and torch.compile as needed."""
         self._ddp = DistributedDataParallel(self.model) if self._ranks.num_ranks > 1 else None
-        # Of DDP in the first step, on speed, once a rank; nobody who trains can do anything about it.
+        # A performance hint of DDP in the first step that users cannot act on.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         wrapped: nn.Module = self._ddp or self.model
         if self._recipe.step.compile:
@@ -278,7 +278,7 @@ class Engine:
         return wrapped
 
     def _try_part(self, size: int, shape: tuple[int, ...]) -> None:
-        """Compute a part of black pictures, forward and backward, and leave nothing of it but the memory it took."""
+        """Run a microbatch of black pictures forward and backward, to test memory; nothing else changes."""
         device = self._ranks.device
         with trial(self.model, self.optimizer):
             images = torch.zeros((size, *shape), dtype=torch.uint8, device=device)
@@ -287,11 +287,11 @@ class Engine:
             self._compute_losses(self.model, images, labels, weights, None, slice(0, size)).sum().backward()
 
     def judged_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Return where the model holds the weights that count: their average where the recipe keeps one."""
+        """Return a context in which the model has the weights to evaluate: the average if the recipe keeps one."""
         return self.ema.swapped_in(self.model) if self.ema is not None else contextlib.nullcontext()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state beside the model's own: optimizer, scaler, average of the weights."""
+        """Return the state besides the model's: optimizer, scaler, average of the weights."""
         ema = self.ema.state_dict() if self.ema is not None else None
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": ema}
 

@@ -1,4 +1,4 @@
-"""Parts of the backbone that stay as they were loaded, for some epochs or for all."""
+"""Freeze layers of the backbone, for some epochs or the whole run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ Norm = nn.modules.batchnorm._BatchNorm
 
 
 def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
-    """Return the names of the backbone parameters that begin with one of `prefixes`; `backbone` is all but the heads.
+    """Return the names of the backbone parameters that begin with one of `prefixes`; `backbone` means all except the
+    heads.
 
     Raises:
-        UsageError: A prefix that no parameter has, or nothing left to train.
+        UsageError: No parameter has a prefix, or nothing is left to train.
     """
     heads = find_heads(model.backbone)
     names = [name for name, _ in model.backbone.named_parameters()]
@@ -27,23 +28,23 @@ def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
             )
     chosen = [name for name in names if is_chosen(name, prefixes, heads)]
     if len(chosen) == len(names):
-        raise UsageError("freeze leaves nothing to train; [backbone] freezes all but the head")
+        raise UsageError("freeze leaves nothing to train; [backbone] freezes all except the head")
     return chosen
 
 
 def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[nn.Module]:
-    """Freeze or release backbone parameters by the beginning of their name; return the norms that are now frozen.
+    """Freeze or unfreeze backbone parameters by name prefix; return the norms that are now frozen.
 
-    A frozen parameter has no gradient, and an optimizer passes by what has none: it does not move, decay or gather
-    momentum, and is as good as new when it is released. The caller keeps the norms in evaluation mode.
+    A frozen parameter has no gradient, so optimizers skip it: it does not change, decay or gather momentum, and starts
+    fresh when it is unfrozen. The caller keeps the norms in evaluation mode.
 
     Raises:
-        UsageError: A prefix that no parameter has, or nothing left to train.
+        UsageError: No parameter has a prefix, or nothing is left to train.
     """
     for name in list_frozen(model, prefixes):
         parameter = model.backbone.get_parameter(name)
         parameter.requires_grad_(not frozen)
-        parameter.grad = None  # of the last step, which would move it once more
+        parameter.grad = None  # a gradient left from the last step would change it once more
     if not frozen:
         return []
     heads = find_heads(model.backbone)
@@ -52,7 +53,7 @@ def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[n
 
 
 def is_below(name: str, prefix: str) -> bool:
-    """Say whether a dotted name is `prefix` or lies in it.
+    """Return whether a dotted name is `prefix` or below it.
 
     >>> is_below("blocks.1.weight", "blocks.1"), is_below("blocks.10.weight", "blocks.1")
     (True, False)
@@ -61,7 +62,7 @@ def is_below(name: str, prefix: str) -> bool:
 
 
 def is_chosen(name: str, prefixes: list[str], heads: list[str]) -> bool:
-    """Say whether a tensor or module of the backbone is one that `prefixes` freeze; heads: the names of its heads."""
+    """Return whether `prefixes` freeze a tensor or module of the backbone; heads: the names of its heads."""
     if "backbone" in prefixes and not any(is_below(name, head) for head in heads):
         return True
     return any(is_below(name, prefix) for prefix in prefixes)

@@ -1,4 +1,4 @@
-"""Groups of parameters that are decayed, scaled and moved alike."""
+"""Parameter groups with the same weight decay, learning rate scale and optimizer flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.step.layers import measure_depths
 Group = dict[str, Any]
 
 _UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table", "logit_scale", "layer_scale")
-"""Last names of torchvision's parameters that are biases or scales although they have several dimensions."""
+"""Name suffixes of torchvision's parameters that are biases or scales despite having several dimensions."""
 
 
 def group_parameters(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> list[Group]:
@@ -44,9 +44,9 @@ def group_parameters(model: Classifier, options: OptimOptions, head: str, late: 
 
 
 def _list_undecayed(backbone: nn.Module) -> set[str]:
-    """Return what is spared besides tensors of one dimension: tokens, embeddings and biases of positions, scales.
+    """Return parameters without decay besides one-dimensional ones: tokens, position embeddings and biases, scales.
 
-    timm's models name them; torchvision's do not.
+    timm's models list them; torchvision's do not.
     """
     name_them: Any = getattr(backbone, "no_weight_decay", None)
     if name_them is not None:

@@ -1,4 +1,4 @@
-"""Losses that are not finite numbers: whose they are, and the pictures that gave them."""
+"""Find samples whose loss is not finite, and save their pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 8
 class Guard:
     """Watches the steps of one rank.
 
-    A step is looked at when the next one is about to begin: asking at once would have the host wait for the device.
+    A step is checked just before the next one begins; checking at once would make the host wait for the device.
     """
 
     def __init__(self, folder: Path, rank: int) -> None:
@@ -27,21 +27,21 @@ class Guard:
         self._watched: tuple[int, Batch, Tensor] | None = None
 
     def watch(self, step: int, batch: Batch, losses: Tensor) -> None:
-        """Take note of a step: losses float32[n], one for each sample of the batch."""
+        """Record a step: losses float32[n], one for each sample of the batch."""
         self._watched = (step, batch, losses)
 
     def forget(self) -> None:
-        """Take it that the last step did no harm."""
+        """Drop the recorded step without checking it."""
         self._watched = None
 
     def is_bad(self) -> bool:
-        """Return whether the step that was watched last has a loss that is not finite."""
+        """Whether the recorded step has a loss that is not finite."""
         return self._watched is not None and not bool(self._watched[2].isfinite().all())
 
     def save(self) -> str:
-        """Save the samples of that step whose loss is not finite; return in words which step and samples they are.
+        """Save the samples of that step whose loss is not finite; return a description of the step and samples.
 
-        Empty where this rank has none of them.
+        Empty if this rank has none.
         """
         if self._watched is None or not self.is_bad():
             return ""
@@ -54,6 +54,4 @@ class Guard:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file({"images": images, "labels": batch.labels.cpu()[bad], "ids": torch.tensor(ids)}, path)
         named = ", ".join(map(str, ids[:_NAMED])) + (", ..." if len(ids) > _NAMED else "")
-        return (
-            f"step {step}: the loss of {len(ids)} of {len(batch)} samples is not a finite number (ids {named}; {path})"
-        )
+        return f"step {step}: the loss of {len(ids)} of {len(batch)} samples is not finite (ids {named}; {path})"

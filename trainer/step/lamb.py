@@ -1,4 +1,4 @@
-"""LAMB as its paper has it."""
+"""LAMB as in its paper."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from trainer.step.groups import Group
 
 
 def build_lamb(groups: list[Group], lr: float, betas: tuple[float, float], eps: float) -> Optimizer:
-    """Return timm's; a group with `always_adapt` has a trust ratio without decay, too, where Adam would be left."""
-    # The paper does not clip; timm's default does, as NVIDIA's does. Here it is optim.clip_norm that clips.
+    """Return timm's LAMB; groups with `always_adapt` have a trust ratio even without decay, not plain Adam."""
+    # Unlike timm's and NVIDIA's default, the paper does not clip. Here optim.clip_norm clips.
     lamb: Optimizer = Lamb(groups, lr=lr, betas=betas, eps=eps, max_grad_norm=None)
     lamb.register_step_post_hook(_restart_count)
     return lamb
 
 
 def _restart_count(optimizer: Optimizer, args: object, kwargs: object) -> None:
-    """Take back the step that timm's Lamb counts for groups that had no gradient: they have not begun."""
+    """Reset the step that timm's Lamb counts for groups without gradients, because they have not started."""
     del args, kwargs
     for group in optimizer.param_groups:
         if not any(parameter in optimizer.state for parameter in group["params"]):

@@ -1,4 +1,4 @@
-"""How far each parameter of a backbone is from the head, in layers."""
+"""The distance of each parameter of a backbone from the head, in layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trainer.step.freeze import is_below
 
 
 def measure_depths(backbone: nn.Module, head: str) -> dict[str, int]:
-    """Return for each parameter's name its layers below the head, which has 0.
+    """Return the number of layers between each parameter (by name) and the head, which has 0.
 
-    Layers are those of timm where it names them (`group_matcher`), which counts the norm between the last block and
-    the head to the head in some models; elsewhere modules in their order, where blocks that stand in a sequence
-    (torchvision's layer1.0, encoder_layer_3, denselayer4) are one layer each. A norm belongs to the layer before, and
-    what is in no such module (a token, position embeddings) to the first.
+    Layers are those of timm if it names them (`group_matcher`); in some models it counts the norm before the head as
+    part of the head. Otherwise layers are modules in order, where each block of a sequence (torchvision's layer1.0,
+    encoder_layer_3, denselayer4) is one layer. A norm belongs to the layer before it, and parameters outside these
+    modules (tokens, position embeddings) to the first.
 
     head: Name of the module that maps features to classes.
     """
@@ -49,7 +49,7 @@ def _rank_by_order(backbone: nn.Module) -> dict[str, int]:
 
 
 def _list_layers(module: nn.Module, name: str, most: float) -> Iterator[str]:
-    """Yield the names of the layers below a module; it is opened when it is a sequence, or most of the backbone."""
+    """Yield the names of the layers below a module; descend into sequences and into most of the backbone."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
         if _is_sequence(child) or (any(child.children()) and sum(p.numel() for p in child.parameters()) > most):
@@ -59,7 +59,7 @@ def _list_layers(module: nn.Module, name: str, most: float) -> Iterator[str]:
 
 
 def _is_sequence(module: nn.Module) -> bool:
-    """Say whether a module is a row of layers; torchvision's small Sequentials, a convolution and its norm, are not."""
+    """Return whether a module is a sequence of layers, unlike torchvision's Sequentials of convolution and norm."""
     if type(module) is nn.Sequential:
         return True
     is_row = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)

@@ -1,4 +1,4 @@
-"""Losses: what a sample costs, and how much its class counts."""
+"""Losses: the loss of a sample, and the weight of its class."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.loss import LOSSES, LossOptions
 
 PerSample = Callable[[Tensor, Tensor], Tensor]
-"""Logits float32[n, K] and labels, as those of the dataset are -> float32[n], the unweighted losses."""
+"""Logits float32[n, K] and labels in the task's form -> unweighted losses float32[n]."""
 
 
 class ByClass:
-    """A number for each class, float32[K], which stays on the device where it was asked for last."""
+    """A number for each class, float32[K], cached on the last device used."""
 
     def __init__(self, numbers: npt.NDArray[np.float64]) -> None:
         self._numbers = torch.from_numpy(numbers).float()
@@ -33,11 +33,11 @@ class ByClass:
 
 
 class Loss:
-    """The loss of each sample, and the weight of its class; a mean over samples is left to the caller.
+    """The loss of each sample, and the weight of its class; the caller takes the mean over samples.
 
     Args:
-        per_sample: What is computed.
-        class_weights: None where each class weighs 1.
+        per_sample: Function for the unweighted losses.
+        class_weights: None if each class has weight 1.
     """
 
     def __init__(self, per_sample: PerSample, class_weights: ByClass | None) -> None:
@@ -45,11 +45,11 @@ class Loss:
         self._class_weights = class_weights
 
     def blank_labels(self, size: int, _num_classes: int, /) -> Tensor:
-        """Return labels as `per_sample` takes them, int64[size] here, for a step that is computed for its memory."""
+        """Return placeholder labels for `per_sample`, int64[size] here, for a trial step that tests memory."""
         return torch.zeros(size, dtype=torch.int64)
 
     def weigh(self, labels: Tensor) -> Tensor:
-        """Return float32[n], the class weight of each sample of these labels."""
+        """Return float32[n], the class weight of each sample."""
         if self._class_weights is None:
             return torch.ones(len(labels), device=labels.device)
         return self._class_weights.on(labels.device)[labels]
@@ -59,12 +59,13 @@ def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classe
     """Return the loss of a recipe for a dataset.
 
     Args:
-        options: Of the recipe.
-        class_counts: int64[K], samples of each class in the training part.
-        classes: Their names.
+        options: The recipe's loss options.
+        class_counts: int64[K], samples of each class in the training split.
+        classes: Class names.
 
     Raises:
-        UsageError: Weights that do not fit the classes, or a class without samples whose weight goes by their number.
+        UsageError: Weights do not fit the classes, or a class without samples has a weight that depends on their
+            number.
     """
     row = LOSSES[options.name]
     weights = weigh_classes(options, class_counts, classes)
@@ -75,7 +76,7 @@ def build_loss(options: LossOptions, class_counts: npt.NDArray[np.int64], classe
 def weigh_classes(
     options: LossOptions, class_counts: npt.NDArray[np.int64], classes: list[str]
 ) -> npt.NDArray[np.float64] | None:
-    """Return float64[K], the weight of each class; None where all weigh 1.
+    """Return float64[K], the weight of each class; None if all are 1.
 
     Source: balanced is scikit-learn's N / (K * n_c); effective is Cui et al. 2019, equation 5: (1 - beta) /
     (1 - beta ** n_c), scaled to a mean of 1.
@@ -93,7 +94,7 @@ def weigh_classes(
     for name, count in zip(classes, class_counts, strict=True):
         if count == 0:
             raise UsageError(
-                f"class '{name}' has 0 samples in the training part, so that loss.class_weights={given} has no weight "
+                f"class '{name}' has 0 samples in the training split, so that loss.class_weights={given} has no weight "
                 "for it; give a number for each class"
             )
     if given == "balanced":
@@ -108,11 +109,11 @@ def _weigh_by_name(given: dict[str, float], classes: list[str]) -> npt.NDArray[n
     for name in given:
         if name not in classes:
             hint = suggest(name, classes, otherwise=f"; they are {_list_some(classes)}")
-            raise UsageError(f"loss.class_weights names '{name}', which is no class of the dataset{hint}")
+            raise UsageError(f"loss.class_weights names '{name}', which is not a class of the dataset{hint}")
     weights = np.array([given.get(name, 1.0) for name in classes])
     if not weights.any():
         raise UsageError(
-            "loss.class_weights is 0 for every class, so that nothing is learnt; give one of them a weight"
+            "loss.class_weights is 0 for every class, so that nothing is learned; set the weight of at least one class"
         )
     return weights
 
@@ -141,7 +142,7 @@ def build_focal(classes: list[str], focal_gamma: float, focal_alpha: float | lis
     """Return the focal loss; `focal_alpha` multiplies the losses of each class.
 
     Raises:
-        UsageError: Factors that do not fit the classes.
+        UsageError: The factors do not fit the classes.
     """
     if focal_alpha is None:
         return partial(compute_focal, gamma=focal_gamma)
@@ -155,20 +156,20 @@ def build_one_vs_all(_classes: list[str], label_smoothing: float) -> PerSample:
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Return float32[n], -(1 - p) ** gamma * log(p), where p is the softmax's share of the label.
+    """Return float32[n], -(1 - p) ** gamma * log(p), where p is the softmax probability of the label.
 
-    Source: Lin et al. 2017, Focal Loss, equation 4, with the softmax in the place of the sigmoid.
+    Source: Lin et al. 2017, Focal Loss, equation 4, with softmax instead of sigmoid.
     """
     log_p = log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
-    # The clamp cuts the gradient where p is 1: a power below 1 has none there.
+    # The clamp stops the gradient at p = 1, where a power below 1 has no finite one.
     missing = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
     return -(missing**gamma) * log_p
 
 
 def compute_one_vs_all(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Return float32[n], the binary cross-entropy of each class against the others, its mean over classes.
+    """Return float32[n], the mean over classes of each class's binary cross-entropy against the others.
 
-    labels: int64[n]. Smoothed, the targets are smoothing / K, plus 1 - smoothing for the label.
+    labels: int64[n]. With smoothing, the targets are smoothing / K, plus 1 - smoothing for the label.
 
     Source: Wightman et al. 2021, ResNet strikes back, section 3.1; smoothed as in timm.
     """

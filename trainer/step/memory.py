@@ -1,4 +1,4 @@
-"""Batches that do not fit: in how many parts a rank must compute its slice."""
+"""Batches that do not fit in memory: find the number of microbatches for a rank's slice."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _CPU_SAYS = (
     "could not create a primitive",
     "could not create a memory",
 )
-"""The last two are oneDNN's words for it."""
+"""Messages for running out of memory; the last two are oneDNN's."""
 
 
 class RankMemoryError(UsageError):
-    """Memory ran out on one rank of several; all of them must begin anew from the last snapshot with `parts`."""
+    """Memory ran out on one of several ranks; all must restart from the last snapshot with `parts` microbatches."""
 
     def __init__(self, message: str, parts: int) -> None:
-        super().__init__(message, parts)  # both: it crosses processes
+        super().__init__(message, parts)  # both arguments, for pickling between processes
         self.parts = parts
 
     def __str__(self) -> str:
@@ -40,10 +40,10 @@ def is_out_of_memory(err: BaseException) -> bool:
 
 
 def cut_parts(size: int, parts: int, largest: int | None = None) -> list[slice]:
-    """Return at most `parts` contiguous parts of a slice, none of them empty; of an empty slice the one that it is.
+    """Split a slice into at most `parts` contiguous, non-empty microbatches; an empty slice gives one empty one.
 
-    Where `largest`, the size of the largest slice of a step, is given, every rank gets as many parts as that one has,
-    and a smaller slice may have empty ones among them.
+    If `largest`, the size of the step's largest slice, is given, every rank gets as many microbatches as that slice,
+    and a smaller slice may have empty ones.
 
     >>> cut_parts(5, 2), cut_parts(1, 4), cut_parts(0, 4)
     ([slice(0, 2, None), slice(2, 5, None)], [slice(0, 1, None)], [slice(0, 0, None)])
@@ -55,15 +55,16 @@ def cut_parts(size: int, parts: int, largest: int | None = None) -> list[slice]:
 
 
 def fit_parts(compute: Callable[[int], None], size: int, first: int = 1) -> int:
-    """Return the least of first, 2 first, 4 first, ... parts in which a slice of `size` samples can be computed.
+    """Return the smallest number of microbatches, of first, 2 * first, 4 * first, ..., that fits a slice of `size`
+    samples.
 
     Args:
-        compute: Computes the slice, or a part of it, cut into so many parts; raises where memory runs out.
-        size: Samples of the slice.
-        first: Parts to begin with.
+        compute: Computes the slice, or one microbatch, with a number of microbatches; raises if memory runs out.
+        size: Number of samples in the slice.
+        first: Number of microbatches to try first.
 
     Raises:
-        UsageError: One sample alone does not fit.
+        UsageError: A single sample does not fit.
 
     >>> def three_at_most(parts):
     ...     if 16 / parts > 3:
@@ -90,21 +91,21 @@ def _fits(compute: Callable[[int], None], parts: int, size: int) -> bool:
 
 
 def refuse_single_sample(parts: int, size: int, err: BaseException) -> None:
-    """Refuse where memory ran out although every part holds one sample.
+    """Raise if memory ran out although every microbatch has one sample.
 
     Raises:
         UsageError: It did.
     """
     if parts >= size:
         raise UsageError(
-            "memory runs out with a single sample; take a smaller image_size or model, or another device"
+            "memory runs out with a single sample; use a smaller image_size or model, or another device"
         ) from err
 
 
 def release() -> None:
-    """Give memory back, so that another size may find room.
+    """Free memory, so that another size may fit.
 
-    Not while the error is handled: its traceback holds the frames, and so the activations, of what did not fit.
+    Do not call it while handling the error: its traceback keeps the frames, and so the activations, alive.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -113,7 +114,7 @@ def release() -> None:
 
 @contextlib.contextmanager
 def trial(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Compute a part in training mode beside the memory that the optimizer will need; gradients and statistics go."""
+    """Context for a trial microbatch, with the optimizer's memory reserved; discards gradients and statistics."""
     kept = copy_buffers(model)
     reserve = [torch.empty_like(p) for p in model.parameters() if p.requires_grad for _ in range(2)]
     model.train()
@@ -126,11 +127,11 @@ def trial(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def copy_buffers(model: nn.Module) -> list[Tensor]:
-    """Return copies of what is no parameter: BatchNorm's statistics."""
+    """Return copies of the buffers: BatchNorm's statistics."""
     return [buffer.clone() for buffer in model.buffers()]
 
 
 def restore_buffers(model: nn.Module, kept: list[Tensor]) -> None:
-    """Undo what steps changed since `copy_buffers`."""
+    """Restore the buffers copied by `copy_buffers`."""
     for buffer, old in zip(model.buffers(), kept, strict=True):
         buffer.copy_(old)

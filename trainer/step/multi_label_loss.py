@@ -1,4 +1,4 @@
-"""The loss of pictures of any number of labels: each class is a question of its own."""
+"""The loss for several labels per picture: each class is a separate yes/no question."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from trainer.step.loss import ByClass, Loss, PerSample, weigh_classes
 
 
 class MultiLabelLoss(Loss):
-    """The loss of pictures of any number of labels; every sample weighs 1, classes are weighed inside of it."""
+    """The loss for several labels per picture; every sample has weight 1, and class weights are applied inside."""
 
     def blank_labels(self, size: int, num_classes: int, /) -> Tensor:
-        """Return float32[size, num_classes]; else as that of one label."""
+        """Return placeholder labels float32[size, num_classes]."""
         return torch.zeros(size, num_classes)
 
 
 def build_multi_label_loss(
     options: LossOptions, class_counts: npt.NDArray[np.int64], num_samples: int, classes: list[str]
 ) -> MultiLabelLoss:
-    """Return the loss of a recipe for a dataset of several labels a sample.
+    """Return the loss of a recipe for a dataset with several labels per sample.
 
     Args:
-        options: Of the recipe; their loss has a builder for several labels.
-        class_counts: int64[K], samples of each class in the training part.
-        num_samples: All samples of the training part.
-        classes: Their names.
+        options: The recipe's loss options, whose loss supports several labels.
+        class_counts: int64[K], samples of each class in the training split.
+        num_samples: Number of samples in the training split.
+        classes: Class names.
 
     Raises:
-        UsageError: Weights that do not fit the classes, or a class that no sample has, or every one, whose weight goes
-            by their number.
+        UsageError: Weights do not fit the classes, or a class whose weight depends on its number of samples has none of
+            them or all.
     """
     row = LOSSES[options.name]
     weights = weigh_positives(options, class_counts, num_samples, classes)
@@ -45,10 +45,10 @@ def build_multi_label_loss(
 
 
 def build_each(positive_weights: ByClass | None, label_smoothing: float) -> PerSample:
-    """Return the binary cross-entropy of each class, its mean over classes.
+    """Return the mean over classes of each class's binary cross-entropy.
 
-    Its labels are float32[n, K], 1 for each class that is there and 0 for the others. Smoothing s takes them to
-    1 - s / 2 and s / 2: each question has two answers, whatever the number of classes.
+    Labels are float32[n, K], 1 for present classes and 0 for others. Smoothing s turns them into 1 - s / 2 and s / 2,
+    because each question has two answers, whatever the number of classes.
 
     Source: the weights are `pos_weight` of torch's BCEWithLogitsLoss, the smoothing Keras's BinaryCrossentropy.
     """
@@ -64,10 +64,11 @@ def build_each(positive_weights: ByClass | None, label_smoothing: float) -> PerS
 def weigh_positives(
     options: LossOptions, class_counts: npt.NDArray[np.int64], num_samples: int, classes: list[str]
 ) -> npt.NDArray[np.float64] | None:
-    """Return float64[K], what a class counts where it is there, against 1 where it is not; None where all weigh 1.
+    """Return float64[K], the weight of each class where it is present, relative to 1 where it is not; None if all are
+    1.
 
     Source: balanced is the number of samples without the class over that of those with it, as the documentation of
-    torch's BCEWithLogitsLoss advises: the class then counts as much where it is as where it is not.
+    torch's BCEWithLogitsLoss advises: presence and absence of the class then have equal total weight.
 
     >>> weigh_positives(LossOptions(name="bce", class_weights="balanced"), np.array([1, 5]), 10, ["rain", "sun"])
     array([9., 1.])
@@ -77,7 +78,7 @@ def weigh_positives(
     for name, count in zip(classes, class_counts.tolist(), strict=True):
         if count in (0, num_samples):
             raise UsageError(
-                f"class '{name}' has {count:,} of {num_samples:,} samples in the training part, so that "
+                f"class '{name}' has {count:,} of {num_samples:,} samples in the training split, so that "
                 "loss.class_weights=balanced has no weight for it; give a number for each class"
             )
     return (num_samples - class_counts) / class_counts

@@ -1,4 +1,4 @@
-"""Muon beside AdamW."""
+"""Muon combined with AdamW."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from trainer.step.groups import Group
 
 
 def build_muon(groups: list[Group], lr: float, momentum: float, betas: tuple[float, float], eps: float) -> Optimizer:
-    """Return timm's, which turns the groups with `use_muon` and leaves the rest to AdamW, with its `eps`.
+    """Return timm's Muon, which orthogonalises groups with `use_muon` and uses AdamW, with `eps`, for the rest.
 
-    torch's Muon takes matrices alone; timm's takes filters, too, and with these settings does the same to a matrix.
+    torch's Muon supports only matrices; timm's also supports filters, and with these settings is equal for matrices.
     """
     for group in groups:
         if not group["use_muon"]:

@@ -1,6 +1,6 @@
-"""BatchNorms whose statistics are those of a rank alone: what that means for a run, and how to have those of all.
+"""BatchNorm with statistics of one rank: its effect on a run, and how to synchronise the statistics.
 
-A microbatch is what they see at once: one of the parts in which a rank computes its slice of a batch.
+BatchNorm normalises by microbatch, a slice of a rank's batch that is computed at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.step.memory import cut_parts
 
 @dataclass(frozen=True)
 class Microbatches:
-    """How an ordinary step is cut. batch_size: pictures over all ranks; parts: microbatches of a rank."""
+    """How an ordinary step is split. batch_size: pictures over all ranks; parts: microbatches per rank."""
 
     batch_size: int
     num_ranks: int
@@ -26,7 +26,7 @@ class Microbatches:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Return the least and the most pictures of a microbatch; ranks without pictures do not count.
+        """Return the smallest and largest number of pictures in a microbatch, ignoring ranks without pictures.
 
         >>> Microbatches(13, 2, 3).sizes, Microbatches(4, 1, 9).sizes
         ((2, 3), (1, 1))
@@ -37,16 +37,16 @@ class Microbatches:
 
     @property
     def least_for_norms(self) -> int:
-        """Pictures of a microbatch from which on BatchNorm goes by them: 2, and a quarter of an ordinary one.
+        """Smallest microbatch that BatchNorm normalises by: 2 pictures, and a quarter of an ordinary microbatch.
 
-        The end of an epoch may be 2 pictures. Where their features are nearly the same, each BatchNorm multiplies their
-        gradient by up to 1 / sqrt(eps), 316; one such step has made a ResNet-50's outputs infinite.
+        The end of an epoch may be 2 pictures. If their features are nearly equal, each BatchNorm multiplies their
+        gradient by up to 1 / sqrt(eps), 316; one such step made a ResNet-50's outputs infinite.
         """
         slice_size = -(-self.batch_size // self.num_ranks)
         return max(2, -(-slice_size // (4 * self.parts)))
 
     def __str__(self) -> str:
-        """Return the numbers as they stand in brackets.
+        """Return a description for messages.
 
         >>> str(Microbatches(8, 2, 4)), str(Microbatches(8, 1, 9)), str(Microbatches(1, 1, 1))
         ('batches of 8 on 2 ranks, each in 4 microbatches', 'batches of 8, each in 8 microbatches', 'batches of 1')
@@ -57,9 +57,9 @@ class Microbatches:
 
 
 class NormModes:
-    """Which of a model's norms learn of a microbatch, and which keep the statistics that they have.
+    """Selects the norms that update their statistics in a microbatch, and those that keep them.
 
-    frozen: Those whose layers are frozen now. ever_frozen: Those that stay so to the end.
+    frozen: Norms of layers frozen now. ever_frozen: Norms that stay frozen to the end.
     """
 
     def __init__(self, model: Classifier, frozen: list[nn.Module], ever_frozen: bool) -> None:
@@ -69,37 +69,37 @@ class NormModes:
         self.frozen = frozen
 
     def enter_training(self, model: nn.Module, size: int, cut: Microbatches) -> None:
-        """Put all into training mode but norms that are frozen, or would see too few pictures: they keep theirs."""
+        """Set training mode, except for norms that are frozen or would see too few pictures."""
         model.train()
         few = self._own if size < cut.least_for_norms else []
-        for norm in (*self.frozen, *few):  # a frozen SyncBatchNorm is no norm of the rank's own
+        for norm in (*self.frozen, *few):  # a frozen SyncBatchNorm is not in `few`
             norm.eval()
 
     def describe_single(self, cut: Microbatches) -> str | None:
-        """Return what must be said where ordinary microbatches have a single picture; None where none have."""
+        """Return the warning if ordinary microbatches have a single picture; else None."""
         least, most = cut.sizes
         if least > 1 or not self._learns:
             return None
         if most > 1:
             return (
-                f"some microbatches have one picture ({cut}): there every BatchNorm of {self._name} is computed by the "
-                "statistics of the others, and learns none"
+                f"some microbatches have one picture ({cut}): there every BatchNorm of {self._name} uses the stored "
+                "statistics and does not update them"
             )
         return (
-            f"every microbatch has one picture ({cut}), so that every BatchNorm of {self._name} stays in evaluation "
-            "and keeps the statistics that it began with"
+            f"every microbatch has one picture ({cut}), so every BatchNorm of {self._name} stays in evaluation mode "
+            "and keeps its initial statistics"
         )
 
     def refuse_single(self, cut: Microbatches, most_samples: int, accumulate: int | str) -> None:
-        """Refuse microbatches of one picture for a model whose statistics are of no pictures yet.
+        """Raise for microbatches of one picture if the model's statistics are still untrained.
 
         Args:
-            cut: The run's.
-            most_samples: Of an epoch, more than which no batch has.
+            cut: How the run's steps are split.
+            most_samples: Samples of an epoch, the upper limit of a batch.
             accumulate: The recipe's option.
 
         Raises:
-            UsageError: They have one each.
+            UsageError: Microbatches have one picture.
         """
         said = self.describe_single(cut)
         if said is None or cut.sizes[1] > 1:
@@ -110,42 +110,42 @@ class NormModes:
             remedies.append(f"set step.accumulate={fewer}")
         if accumulate == cut.parts and larger <= most_samples:
             remedies.append(f"set batch_size_global={larger}")
-        remedies.append("take a model without BatchNorm, or weights= that have statistics")
-        raise UsageError(f"{said}: with weights=none these are of no picture; {', '.join(remedies)}")
+        remedies.append("use a model without BatchNorm, or weights= with statistics")
+        raise UsageError(f"{said}: with weights=none these are untrained; {', '.join(remedies)}")
 
 
 def find_own_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the BatchNorms whose statistics are those of a rank alone."""
+    """Return the BatchNorm layers that are not synchronised over ranks."""
     return [m for m in model.modules() if isinstance(m, Norm) and not isinstance(m, nn.SyncBatchNorm)]
 
 
 def describe_local_norms(model: Classifier, num_ranks: int) -> str | None:
-    """Return what must be said of BatchNorm, the one thing that depends on the number of ranks; None without it."""
+    """Return the warning that BatchNorm makes results depend on the number of ranks; None without BatchNorm."""
     if num_ranks == 1 or not find_own_norms(model):
         return None
     return (
-        f"{model.spec.name} has BatchNorm, whose statistics are those of each rank's slice: the weights depend on "
-        f"num_ranks={num_ranks}. A model with GroupNorm does not; step.sync_batch_norm=true would not either, on CUDA"
+        f"{model.spec.name} has BatchNorm with statistics of each rank's slice, so the weights depend on "
+        f"num_ranks={num_ranks}. To avoid it, use a model with GroupNorm, or step.sync_batch_norm=true on CUDA"
     )
 
 
 def sync_norms(model: nn.Module, device: torch.device) -> None:
-    """Make the statistics of every BatchNorm those of all ranks.
+    """Synchronise the statistics of every BatchNorm over all ranks.
 
     Raises:
-        UsageError: Another device than CUDA.
+        UsageError: The device is not CUDA.
     """
     if device.type != "cuda":
         raise UsageError(
-            "step.sync_batch_norm needs CUDA, this rank computes on a CPU; leave it out, take a model with "
+            "step.sync_batch_norm needs CUDA, but this rank uses a CPU; leave it out, use a model with "
             "GroupNorm, or train on GPUs"
         )
     convert_norms(model)
 
 
 def convert_norms(model: nn.Module) -> None:
-    """Put a SyncBatchNorm in the place of every BatchNorm, with its tensors; what it computes in evaluation stays."""
+    """Replace every BatchNorm by a SyncBatchNorm with the same tensors; evaluation results do not change."""
     from timm.layers import convert_sync_batchnorm  # half a second that other runs need not wait for
 
-    # Not torch's own, which drops the activation that timm's BatchNormAct2d holds.
+    # Not with torch's function, which drops the activation inside timm's BatchNormAct2d.
     convert_sync_batchnorm(model)

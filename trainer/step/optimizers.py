@@ -1,4 +1,4 @@
-"""Optimizers over groups of parameters: by name, what their state takes, and the builders of most."""
+"""Build optimizers over parameter groups by name, and measure their state."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from trainer.step.groups import Group, group_parameters
 
 
 def build_optimizer(model: Classifier, options: OptimOptions, head: str, late: Collection[str] = ()) -> Optimizer:
-    """Return the optimizer over what is not frozen, and over `late`.
+    """Return the optimizer for unfrozen parameters and those in `late`.
 
-    Each group has `lr_scale`, its share of the learning rate: before a step the caller sets
+    Each group has `lr_scale`, its share of the learning rate. Before a step the caller sets
     group["lr"] = peak_lr * share_of_the_schedule * group["lr_scale"].
 
     Args:
-        model: On the device where it is trained.
-        options: Of the recipe.
+        model: The model, on its training device.
+        options: The recipe's optimizer options.
         head: Name in the backbone of the module that maps features to classes.
-        late: Names in the backbone of parameters that are frozen for now and released later. They are in from the
-            start, in groups of their own; without gradient they have no state and do not move.
+        late: Names in the backbone of parameters that are frozen now and unfrozen later. They are included from the
+            start, in separate groups; without gradients they have no state and do not change.
     """
     return _make(group_parameters(model, options, head, late), options)
 
 
 def measure_state(optimizer: Optimizer, options: OptimOptions) -> int:
-    """Return the bytes of the optimizer's state after a step that moves all of its parameters; none is taken.
+    """Return the bytes of the optimizer's state after a step on all of its parameters, without taking one.
 
-    An optimizer of the same kind takes a step for one parameter of each shape.
+    Instead, an optimizer of the same kind takes a step on one parameter of each shape.
     """
     total = 0
     known: dict[tuple[int, torch.Size, torch.dtype], int] = {}

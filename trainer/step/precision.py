@@ -1,4 +1,4 @@
-"""The arithmetic of a step: mixed precision, TensorFloat-32, deterministic algorithms."""
+"""The precision of a step: mixed precision, TensorFloat-32, deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(amp: str, device: torch.device) -> torch.autocast:
-    """Return where a model computes in bf16 or fp16; where `amp` is off, in float32 as ever."""
+    """Return an autocast context for bf16 or fp16; for `off`, a disabled one."""
     return torch.autocast(device.type, _DTYPES.get(amp, torch.float32), enabled=amp in _DTYPES)
 
 
 def build_scaler(amp: str, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps fp16 gradients from vanishing; with bf16 and off it passes everything through."""
+    """Return the scaler that keeps fp16 gradients from vanishing; disabled for bf16 and off."""
     return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
 
 def set_precision(options: StepOptions) -> None:
-    """Set what is one for the whole process: TensorFloat-32, deterministic algorithms."""
+    """Set the process-wide options: TensorFloat-32, deterministic algorithms."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     torch.use_deterministic_algorithms(options.deterministic)
     torch.backends.cudnn.benchmark = not options.deterministic
 
 
 def are_finite(tensors: list[Tensor]) -> bool:
-    """Say whether every number of float tensors, at least one of them, is finite."""
+    """Return whether all values of a non-empty list of float tensors are finite."""
     return bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all())

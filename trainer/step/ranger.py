@@ -13,10 +13,10 @@ from trainer.step.groups import Group
 
 
 class Ranger(torch.optim.RAdam):
-    """RAdam whose weights are drawn back, every few steps, to slow ones that follow them.
+    """RAdam with lookahead: every few steps, slow weights move towards the weights, which are reset to them.
 
-    timm's Lookahead starts its slow weights only after the first few steps, and counts these for a group, so that a
-    parameter that is released later would begin in the middle. Here both are the parameter's own, in its state.
+    timm's Lookahead creates slow weights only after the first few steps and counts steps per group, so that a parameter
+    unfrozen later would start in the middle of a cycle. Here both are stored in each parameter's state.
 
     Source: Zhang et al. 2019, Lookahead Optimizer, algorithm 1; Liu et al. 2020, RAdam.
 
@@ -25,8 +25,8 @@ class Ranger(torch.optim.RAdam):
         lr: Learning rate of the fast weights.
         betas: RAdam's.
         eps: RAdam's.
-        steps: Steps between two draws.
-        share: How far the slow weights go towards the fast ones, in (0, 1].
+        steps: Steps between two updates of the slow weights.
+        share: Share of the distance by which slow weights move towards the fast ones, in (0, 1].
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step from the gradients; what has none stays as it is."""
+        """Take one step; parameters without gradients do not change."""
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        # RAdam makes its state in the first step, and only where there is none yet.
+        # RAdam creates its state in the first step, only if there is none yet.
         starts = {p: p.detach().clone() for p in moved if "slow" not in self.state.get(p, {})}
         super().step(closure)
         for parameter in moved:

@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of samples seen, so that any restart goes on exactly."""
+"""Learning rate as a pure function of samples seen, so that any restart resumes exactly."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from trainer.recipes.options.choice import select_taken
 from trainer.recipes.options.schedule import SCHEDULES, ScheduleOptions
 
 Share = float
-"""Of the peak learning rate, 0..1."""
+"""Share of the peak learning rate, 0..1."""
 
 
 class PlateauState(BaseModel):
-    """What a plateau schedule remembers of the epochs so far."""
+    """State of a plateau schedule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     best: float | None = None
     """The best value so far."""
     epochs_without_better: int = 0
-    """Since the best one, or since the last fall."""
+    """Epochs since the best one, or since the last reduction."""
     share: float = 1.0
     """Share of the peak learning rate, 0..1."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is, in samples."""
+    """The position of a run, in samples."""
 
     seen: int
     total: int
     per_epoch: int
     warmup: float
-    """Those during which the rate rises."""
+    """Samples of the warm-up."""
     plateau: PlateauState
 
     @property
     def epochs(self) -> float:
-        """Since the run began."""
+        """Epochs since the start of the run."""
         return self.seen / self.per_epoch
 
     @property
@@ -51,7 +51,7 @@ class Position:
 
     @property
     def progress(self) -> float:
-        """Of what follows warm-up, 0..1."""
+        """Share of the run after warm-up that is done, 0..1."""
         return max(0.0, self.seen - self.warmup) / max(1.0, self.total - self.warmup)
 
 
@@ -64,11 +64,12 @@ def scale_lr(
 ) -> float:
     """Return the share of the peak learning rate for the step that starts at `samples_seen`, 0..1.
 
-    During warm-up the share rises linearly (times what the schedule falls meanwhile); the step in which it would be 0
-    takes one sample's worth instead. Schedules of a run's length (cosine, polynomial, sgdr) begin when warm-up is over,
-    those that count epochs (step, multistep, exponential, natural_exp) with the run. one_cycle is a warm-up of its own.
+    During warm-up the share rises linearly, multiplied by the schedule's own decay; the first step, where it would be
+    0, gets one sample's worth instead. Schedules over the length of the run (cosine, polynomial, sgdr) start after
+    warm-up; those that count epochs (step, multistep, exponential, natural_exp) start with the run. one_cycle has its
+    own warm-up.
 
-    plateau: Of schedules that watch the metric; None before the first epoch was judged.
+    plateau: State of schedules that use the metric; None before the first epoch was evaluated.
 
     >>> scale_lr(ScheduleOptions(name="cosine", warmup_frac=0.0), 500, 1000, 100)
     0.5
@@ -82,7 +83,7 @@ def scale_lr(
 
 
 def count_warmup(options: ScheduleOptions, total_samples: int, samples_per_epoch: int) -> float:
-    """Return the samples during which the rate rises."""
+    """Return the number of samples of the warm-up."""
     if options.warmup_epochs is not None:
         return options.warmup_epochs * samples_per_epoch
     return options.warmup_frac * total_samples
@@ -91,9 +92,9 @@ def count_warmup(options: ScheduleOptions, total_samples: int, samples_per_epoch
 def watch_metric(
     options: ScheduleOptions, state: PlateauState | None, value: float, *, lower_is_better: bool
 ) -> PlateauState | None:
-    """Return what the schedule remembers after an epoch whose metric is `value`; None where it does not look at it.
+    """Return the schedule's state after an epoch with metric `value`; None if it does not use the metric.
 
-    state: Of the epochs before; None where there are none.
+    state: State after the previous epochs; None if there are none.
     """
     row = SCHEDULES[options.name]
     if not row.watch:
@@ -104,7 +105,7 @@ def watch_metric(
     return watched
 
 
-# builders: the share of the peak at a place in the run
+# builders: the share of the peak at a position in the run
 
 
 def follow_constant(_at: Position) -> Share:
@@ -144,7 +145,7 @@ def follow_plateau(at: Position, **_watched: float) -> Share:
 
 
 def follow_one_cycle(at: Position, start_div: float, end_div: float) -> Share:
-    """Return the share of one cycle; no momentum's cycle.
+    """Return the share for one cycle; momentum is not cycled.
 
     Source: Smith and Topin 2019, Super-Convergence, in the form of torch's OneCycleLR (two phases, cosine).
     """
@@ -155,7 +156,7 @@ def follow_one_cycle(at: Position, start_div: float, end_div: float) -> Share:
 
 
 def _fall_to(final: float, left: float) -> Share:
-    """Return the share where `left`, 1..0, is left between peak and final share."""
+    """Return the share for `left` in 1..0, where 1 is the peak and 0 the final share."""
     return final + (1 - final) * left
 
 
@@ -204,9 +205,9 @@ def fall_at_milestones(epochs: float, milestones: Sequence[float], gamma: float)
 
 
 def fall_exponentially(steps: float, gamma: float, staircase: bool) -> float:
-    """Return gamma ** steps, of whole steps alone on a staircase.
+    """Return gamma ** steps, with whole steps only if `staircase`.
 
-    Source: lr = base_lr * exp(-k * epoch), natural exponential decay, is gamma = exp(-k) with whole epochs as steps.
+    Natural exponential decay, lr = base_lr * exp(-k * epoch), is gamma = exp(-k) with whole epochs as steps.
 
     >>> round(3e-4 * fall_exponentially(1.9, math.exp(-0.6), True), 9)
     0.000164643
@@ -226,7 +227,7 @@ def update_plateau(
     threshold: float,
     final_frac: float,
 ) -> PlateauState:
-    """Return the state after an epoch whose metric is `value`; a value that is no number is not better.
+    """Return the state after an epoch whose metric is `value`; NaN does not count as better.
 
     The share is multiplied by `factor` after more than `patience` epochs in a row without a better value, but not
     below `final_frac`. Better means by more than `threshold` times the best value.

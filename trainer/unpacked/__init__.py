@@ -1,1 +1,1 @@
-"""Pictures as they lie in folders, archives, lists and stores: listed as a stream and read ahead."""
+"""Unpacked pictures in folders, archives, lists and object stores: listed as a stream and read ahead."""

@@ -1,4 +1,4 @@
-"""Pictures by batches: threads read and make them ahead of what takes them, and hold a bounded number of pictures."""
+"""Batches of pictures: threads read and process them ahead of the consumer, holding a bounded number."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from trainer.unpacked.parts import Part, Picture
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Make = Callable[[bytes], Made]
-"""What becomes of the bytes of a picture; a ShardError says why it cannot be read."""
+"""Function that processes the bytes of a picture; a ShardError says why it cannot be read."""
 
 AHEAD = 2
-"""Batches that threads prepare while the model computes one."""
+"""Number of batches that threads prepare while the model computes one."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Threads that read and decode, and pictures in a forward pass."""
+    """Number of threads that read and decode, and pictures per forward pass."""
 
     workers: int
     batch_size: int
@@ -35,18 +35,18 @@ class Speed:
 def read_ahead(
     make: Make[Made], asked: Asked, places: Iterable[Place], speed: Speed
 ) -> Iterator[list[tuple[Picture, Made | str]]]:
-    """Yield pictures a batch at a time, in the order of the places, with what is made of each, or why it is unreadable.
+    """Yield batches of pictures in the order of the places, each with its result or the reason it is unreadable.
 
-    Which pictures are in a batch is decided by their places alone.
+    The pictures of a batch depend on the places alone.
 
     Raises:
-        OSError: A store that cannot be reached.
-        ShardError: An archive that breaks off.
+        OSError: A store cannot be reached.
+        ShardError: An archive is truncated.
     """
     with ThreadPoolExecutor(speed.workers, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         ahead: deque[list[tuple[Picture, Future[Made | str]]]] = deque()
         try:
-            # Small batches: enough of them that every thread has a picture.
+            # With small batches, prepare enough of them to give every thread a picture.
             most = max(AHEAD, -(-speed.workers // speed.batch_size))
             for batch in cut_batches(_submit(pool, make, asked, places), speed.batch_size):
                 ahead.append(batch)
@@ -59,7 +59,7 @@ def read_ahead(
 
 
 def cut_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Yield items in lists of `size`, the last of which may be shorter.
+    """Yield items in lists of `size`, the last list may be shorter.
 
     >>> list(cut_batches("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
@@ -88,7 +88,7 @@ def _submit(
 
 
 def read_picture(make: Make[Made], part: Part, picture: Picture) -> Made | str:
-    """Return what is made of a picture, or why it cannot be read; raises OSError where none of its part can be."""
+    """Return the result for a picture, or why it cannot be read; raises OSError if its whole source is unreachable."""
     return _try(lambda key: make(part.read(key)), picture.key)
 
 

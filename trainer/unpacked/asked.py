@@ -1,4 +1,4 @@
-"""What a user asks about: paths, globs, lists and URIs become parts."""
+"""Resolve the sources that a user names: paths, globs, lists and URIs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from shards.storage.storage import open_readable
 from trainer.unpacked.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
 PATHS_ALONE = ListForm(roles=("path",), option="--list-columns")
-"""Of a list that names what to predict, nothing but its paths is looked for."""
+"""The default form of a list of pictures to predict: only its paths are read."""
 
 
 class Place(NamedTuple):
-    """A picture, and the number of the part that it belongs to."""
+    """A picture, and the number of the source that it belongs to."""
 
     part: int
     picture: Picture
@@ -35,39 +35,39 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """All that was asked about, in that order."""
+    """All named sources, in the given order."""
 
     parts: list[Part]
 
     @property
     def count(self) -> int | None:
-        """How many pictures; None where only listing them tells."""
+        """Number of pictures; None if they must be listed to know it."""
         counts = [part.count for part in self.parts]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def list(self) -> Iterator[Place]:
-        """Yield all pictures; raises as the parts do."""
+        """Yield all pictures; raises the errors of the sources."""
         for number, part in enumerate(self.parts):
             for picture in part.list():
                 yield Place(number, picture)
 
 
 def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm = PATHS_ALONE) -> Asked:
-    """Return what paths name and lists of files hold.
+    """Return the sources named by paths and by lists of files.
 
     Args:
-        paths: Each of one of KINDS; `DATASET:test` is one split of a packed dataset.
-        lists: Files with a path or URI a line, paths relative to the folder of the list, or .csv and .parquet lists.
-        form: How .csv and .parquet lists are to be read.
+        paths: Paths, each of one of KINDS; `DATASET:test` is one split of a packed dataset.
+        lists: Files with one path or URI per line, relative to the folder of the list, or .csv and .parquet lists.
+        form: How .csv and .parquet lists are read.
 
     Raises:
-        UsageError: Something that is none of these, or no pictures at all.
-        ShardError: A damaged archive or dataset.
-        OSError: A store that cannot be reached.
+        UsageError: A path of another kind, or no pictures at all.
+        ShardError: An archive or dataset is damaged.
+        OSError: A store cannot be reached.
     """
     kinds = [name_kind(str(path)) for path in [*paths, *lists]]
     if (option := form.name_given()) and not any(kind and kind.is_list for kind in kinds):
-        raise UsageError(f"{option} says how a .csv or .parquet list is read, and there is none; drop the option")
+        raise UsageError(f"{option} applies to .csv and .parquet lists, and none is given; remove the option")
     parts = _join_files(
         [
             *(part for path in paths for part in _find(path, form)),
@@ -85,13 +85,13 @@ def _find(path: str, form: ListForm) -> Iterable[Part]:
     if kind is not None:
         find = PARTS.get(kind.name)
         return find(path, form) if find else [_store(path, form, kind)]
-    if os.path.isfile(path):  # named by the user, so it is meant as a picture
+    if os.path.isfile(path):  # named explicitly, so treated as a picture
         return [Files([path])]
     raise UsageError(f"no such picture or folder: {path}")
 
 
 def _store(path: str, form: ListForm, kind: Kind) -> Stored:
-    """Return what `shards.sources` lists."""
+    """Return the pictures that `shards.sources` lists."""
     where = f"{Path(path)}/"
     if kind.is_list:
         where = os.path.dirname(path) if form.base is None else str(form.base)
@@ -107,7 +107,7 @@ def _find_packed(path: str, _: ListForm) -> Iterable[Part]:
 
 def _open_packed(dataset: Dataset, split: str | None) -> Packed:
     splits = list(dataset.manifest.splits) if split is None else [split]
-    dataset.split(splits[0])  # is there one?
+    dataset.split(splits[0])  # raises if the split does not exist
     return Packed(dataset, splits)
 
 
@@ -117,38 +117,40 @@ def _find_objects(path: str, _: ListForm) -> Iterable[Part]:
     if kind is not None and kind.load is None:
         folder, _slash, name = shorten(uri).rpartition("/")
         folder += uri[len(shorten(uri)) :]
-        open_readable(folder)  # is it a place that can be read?
-        return [Objects(folder, [unquote(name)])]  # the name of an object is not encoded, that in a URL is
+        open_readable(folder)  # raises if it cannot be read
+        return [Objects(folder, [unquote(name)])]  # names in URLs are percent-encoded, object names are not
     storage = open_readable(uri)
     if kind is not None:
-        raise UsageError(f"{storage}: {kind.name}s are read from disk alone; fetch it first")
+        raise UsageError(f"{storage}: {kind.name}s can only be read from disk; download it first")
     try:
         storage.size(MANIFEST_NAME)
     except FileNotFoundError:
         if split is not None:
-            raise UsageError(f"{storage} is no packed dataset (it has no {MANIFEST_NAME}); drop the split") from None
+            raise UsageError(
+                f"{storage} is not a packed dataset (it has no {MANIFEST_NAME}); remove the split"
+            ) from None
         if uri.startswith(("http://", "https://")):
             raise UsageError(
-                f"{storage} is no packed dataset (it has no {MANIFEST_NAME}), and what else a web server has cannot be "
-                "listed; name each picture's URL, in a file for --list where there are many, or fetch them first"
+                f"{storage} is not a packed dataset (it has no {MANIFEST_NAME}), and a web server's files cannot be "
+                "listed; give each picture's URL, many of them in a file with --list, or download them first"
             ) from None
         return [Objects(uri)]
     return [_open_packed(open_dataset(uri), split)]
 
 
 def _find_matches(pattern: str, form: ListForm) -> Iterable[Part]:
-    """Return the parts of all that a pattern matches but lists, which lie beside what they list, and other files."""
+    """Return the sources that match a pattern, except lists, which lie beside their pictures, and other files."""
     matches = sorted(glob.iglob(pattern, recursive=True))
     kinds = [(match, find_kind(match)) for match in matches]
     parts = [part for match, kind in kinds if kind is not None and not kind.is_list for part in _find(match, form)]
     if not parts:
-        raise UsageError(f"nothing matches {pattern} that holds pictures (looked for {', '.join(sorted(ENDINGS))})")
+        raise UsageError(f"no pictures match {pattern} (looked for {', '.join(sorted(ENDINGS))})")
     return parts
 
 
 def _read_list(path: Path, form: ListForm) -> Iterable[Part]:
     if not path.is_file():
-        raise UsageError(f"--list: no such file: {path}; give a file with the path of a picture a line, or a .csv")
+        raise UsageError(f"--list: no such file: {path}; give a file with one picture path per line, or a .csv")
     kind = name_kind(path.name)
     if kind is not None and kind.is_list:
         return [_store(str(path), form, kind)]
@@ -168,11 +170,11 @@ PARTS: dict[str, Callable[[str, ListForm], Iterable[Part]]] = {
     "picture": lambda path, _: [Files([path])],
     "glob": _find_matches,
 }
-"""What reads a kind of source otherwise than by the list that its row loads: as a stream, or from elsewhere."""
+"""Readers for kinds of sources that are streamed or remote, instead of the listing function of their row."""
 
 
 def _join_files(parts: Iterable[Part]) -> list[Part]:
-    """Return parts with one for each run of single files: a shell gives a thousand of them for `*.png`."""
+    """Merge consecutive single files into one source: a shell expands `*.png` to thousands."""
     joined: list[Part] = []
     for part in parts:
         if isinstance(part, Files) and joined and isinstance(joined[-1], Files):

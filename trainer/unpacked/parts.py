@@ -1,4 +1,4 @@
-"""Pictures that somebody asks about, listed as a stream and read one by one, wherever they lie."""
+"""Sources of unpacked pictures, listed as a stream and read one by one from disk, archives or stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shards.storage.storage import ObjectStorage, Readable, open_readable, open_
 
 
 class Picture(NamedTuple):
-    """One picture. path: as rows name it; key: what its part reads it by; labels: true ones, where they are known."""
+    """One picture. path: its name in result rows; key: what its source reads it by; labels: true labels, if known."""
 
     path: str
     key: Any
@@ -28,43 +28,43 @@ class Picture(NamedTuple):
 
 
 class Part(Protocol):
-    """Pictures of one origin. It is pickled to other machines, which read by absolute paths."""
+    """The pictures of one source. It is pickled to other machines, which read by absolute paths."""
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         ...
 
     @property
     def count(self) -> int | None:
-        """How many there are, None where only listing them tells."""
+        """Number of pictures; None if they must be listed to know it."""
         ...
 
     @property
     def random_access(self) -> bool:
-        """False where reading one costs a pass over all: then `read_in_order` is for them."""
+        """False if reading one picture costs a pass over all; then use `read_in_order`."""
         ...
 
     def list(self) -> Iterator[Picture]:
-        """Yield all pictures, always in the same order; raises as what it lists does."""
+        """Yield all pictures, always in the same order; raises the errors of the source."""
         ...
 
     def read(self, key: Any) -> bytes:
         """Return a picture's bytes.
 
         Raises:
-            ShardError: This one is gone or damaged.
-            OSError: The place where all of them are is out of reach.
+            ShardError: The picture is missing or damaged.
+            OSError: The whole source is unreachable.
         """
         ...
 
     def read_in_order(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes]]:
-        """Yield pictures, given in the order of `list`, with their bytes; raises as `read`."""
+        """Yield pictures, given in the order of `list`, with their bytes; raises like `read`."""
         ...
 
 
 class _ByKey:
-    """What parts have in common whose pictures are read one by one."""
+    """Base class of sources whose pictures are read one by one."""
 
     random_access = True
 
@@ -77,7 +77,7 @@ class _ByKey:
 
 
 class Files(_ByKey):
-    """Files by their names, as they were given; relative ones lie below `root`."""
+    """Files by their given names; relative names are below `root`."""
 
     def __init__(self, names: Iterable[str], root: str = "") -> None:
         self.names = list(names)
@@ -100,7 +100,7 @@ class Files(_ByKey):
 
 
 class Folder(_ByKey):
-    """All pictures below a folder, of which the names of one folder at a time are held."""
+    """All pictures below a folder; only one folder's names are held at a time."""
 
     count = None
 
@@ -118,15 +118,15 @@ class Folder(_ByKey):
 
 
 class Stored:
-    """What a store of `shards.sources` holds: an archive, a list, WebDataset tars."""
+    """The pictures of a store from `shards.sources`: an archive, a list, WebDataset tars."""
 
     def __init__(self, where: str, sources: Sequence[Source], store: Store, prefix: str) -> None:
-        # What can only be read in passes is listed as it is stored, so that one pass is enough.
+        # Sources without random access are listed in stored order, so that one pass is enough.
         self._sources = sources if store.random_access else sorted(sources, key=lambda source: source.offset)
         self.where, self._store, self._prefix = where, store, prefix
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sources": []}  # who reads gets keys, and need not list
+        return self.__dict__ | {"_sources": []}  # readers get keys and do not list
 
     @property
     def count(self) -> int:
@@ -153,7 +153,7 @@ class Stored:
 
 
 class Packed(_ByKey):
-    """Splits of a packed dataset; paths are those that its index has, labels its own."""
+    """Splits of a packed dataset; paths and labels come from its index."""
 
     def __init__(self, dataset: Dataset, splits: Sequence[str]) -> None:
         self._location, self._cache, self._classes = dataset.location, dataset.cache, dataset.classes
@@ -193,16 +193,16 @@ class Packed(_ByKey):
                 self._readers[name] = SampleReader(split), len(split.counts)
             reader, shards = self._readers[name]
             if reader.ahead_bytes and shard > self._begun.get(name, -1):
-                # The next shard of a remote dataset is fetched meanwhile, and those that are behind are let go of.
+                # Prefetch the next shard of a remote dataset, and release those already read.
                 self._begun[name] = shard
                 reader.announce(range(max(0, shard - 2), min(shard + 2, shards)))
         return reader.read_one(shard, row).data
 
 
 class Objects(_ByKey):
-    """Plain pictures below a prefix of an object store; their names are held, a listing has no order of its own.
+    """Plain pictures below a prefix of an object store; all names are held for sorting, since listings are unordered.
 
-    Where the names are given, nothing is listed, and they may lie on a web server.
+    If names are given, nothing is listed, and they may be on a web server.
     """
 
     def __init__(self, uri: str, names: Sequence[str] | None = None) -> None:
@@ -220,7 +220,7 @@ class Objects(_ByKey):
 
     def _open_objects(self) -> ObjectStorage:
         storage = open_storage(self._uri)
-        assert isinstance(storage, ObjectStorage)  # it is a URI
+        assert isinstance(storage, ObjectStorage)  # because it is a URI
         return storage
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The file that names the pictures that cannot be read, with the reason of each."""
+"""The file that lists unreadable pictures with the reason for each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ UNREADABLE = "unreadable.csv"
 
 
 def write_unreadable(path: Path, rows: Iterable[tuple[str, str]]) -> bool:
-    """Write path and reason of each picture; where all could be read, remove the file of an earlier command.
+    """Write the path and reason of each picture; if there are none, remove the file of an earlier command.
 
-    Return whether there is a file now.
+    Return whether the file exists now.
     """
     pairs = iter(rows)
     first = next(pairs, None)

@@ -1,1 +1,1 @@
-"""Weights to start from: where they are found, whose names they bear, what they expect of a picture."""
+"""Initial weights: where they are found, their naming schemes, and the preprocessing they expect."""

@@ -1,4 +1,4 @@
-"""Classes of somebody's weights: what is said of them, or what a bundle or the library's own weights bring."""
+"""Class names of weights: given by the user, or from a bundle or the library."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str],
     """Return names and display names of the classes, in the order of the model's outputs.
 
     Args:
-        said: `a,b`, or a file with a class a line, its display name behind a tab or comma; None: those that the
-            weights bring.
+    said: `a,b`, or a file with one class per line and an optional display name after a tab or comma; None: the classes
+        that come with the weights.
         model: The library's name of the model.
         weights: As in a recipe.
 
     Raises:
-        UsageError: Not two classes, a name twice, or an empty one.
+        UsageError: Fewer than two classes, a duplicate name, or an empty one.
     """
     if said is None:
         return _find_classes(model, weights)
@@ -32,15 +32,15 @@ def read_classes(said: str | None, model: str, weights: str) -> tuple[list[str],
     classes = [name for name, _ in pairs]
     if len(classes) < 2:
         raise UsageError(
-            f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more, said as a,b or "
-            "as a file that is there"
+            f"--classes names {', '.join(classes) or 'nothing'}; a classifier has two classes or more, given as a,b or "
+            "as an existing file"
         )
     odd = next((name for pair in pairs for name in pair if name and not name.isprintable()), None)
     if odd is not None:
-        raise UsageError(f"--classes has {odd!r}, with a sign that cannot be printed; take it out")
+        raise UsageError(f"--classes has {odd!r}, with a character that cannot be printed; remove it")
     wrong = next((name for number, name in enumerate(classes) if not name or name in classes[:number]), None)
     if wrong is not None:
-        raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; answers must differ")
+        raise UsageError(f"--classes has the name '{wrong}' {'twice' if wrong else 'somewhere'}; names must differ")
     return classes, [shown for _, shown in pairs]
 
 
@@ -54,7 +54,7 @@ def _find_classes(model: str, weights: str) -> tuple[list[str], list[str]]:
     published = find_published(model, weights)
     if published is None or published.classes is None:
         raise UsageError(
-            f"nobody knows the classes of {hide_query(weights)}; give --classes a,b or a file with one a line"
+            f"the classes of {hide_query(weights)} are unknown; give --classes a,b or a file with one per line"
         )
     return list(published.classes), list(published.classes)
 

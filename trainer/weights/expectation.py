@@ -1,4 +1,4 @@
-"""What weights expect of a picture."""
+"""The preprocessing that weights expect."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ NORMALISATIONS: Final[dict[str, tuple[Numbers, Numbers]]] = {
     "half": (HALF, HALF),  # x*2-1
     "none": ((0.0,) * 3, (1.0,) * 3),  # 0..1
 }
-"""Mean and std by name, for weights that say nothing of it."""
+"""Mean and std by name, for weights without metadata."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What weights were trained with."""
+    """The preprocessing that weights were trained with."""
 
     mean: Numbers
-    """Per channel, 0..1."""
+    """Mean of each channel, 0..1."""
     std: Numbers
-    """Per channel, 0..1."""
+    """Standard deviation of each channel, 0..1."""
     size: int
     """Side of the input, pixels."""
     interpolation: Interpolation
     resize: int | None = None
-    """Shorter side before a centre crop of `size` in their authors' evaluation, pixels; None where not known."""
+    """Shorter side before a centre crop of `size` in the authors' evaluation, pixels; None if unknown."""
     policy: Literal["crop", "stretch"] = "crop"
-    """What their authors do to a picture that is no square."""
+    """How the authors make a picture square."""
 
     def normalised(self, name: str | None) -> Expectation:
-        """Return the same with the mean and std of that name in NORMALISATIONS; None: with its own."""
+        """Return a copy with the mean and std of a name in NORMALISATIONS; None: unchanged."""
         if name is None:
             return self
         mean, std = NORMALISATIONS[name]
         return replace(self, mean=mean, std=std)
 
     def for_channels(self, channels: int) -> tuple[Numbers, Numbers]:
-        """Return mean and std for 1 or 3 channels; for one it is the average, as in timm."""
+        """Return mean and std for 1 or 3 channels; for 1 they are averages, as in timm."""
         if channels == len(self.mean):
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
 
 SCRATCH: Final = Expectation(*NORMALISATIONS["none"], 224, "bilinear")
-"""Of a model that has seen nothing: pictures as they are, 0..1."""
+"""For an untrained model: pixels in 0..1, not normalised."""

@@ -1,4 +1,4 @@
-"""What the weights of a recipe expect of a picture: size, normalisation, interpolation."""
+"""The preprocessing that a recipe's weights expect: size, normalisation, interpolation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainer.weights.expectation import SCRATCH, Expectation
 
 
 def read_expectation(model: str, weights: str) -> Expectation:
-    """Return what the weights of a recipe expect of a picture.
+    """Return the preprocessing that a recipe's weights expect.
 
     Args:
         model: The library's name of the model.
-        weights: As in the recipe. A file says nothing itself: it is taken for one of the library's kind.
+        weights: As in the recipe. A file has no metadata; the library's default weights are assumed.
 
     Raises:
-        UsageError: The weights are another model's.
+        UsageError: The weights belong to another model.
     """
     if weights == "none":
         own = _read_own(model) if is_size_fixed(model) else None
@@ -40,7 +40,7 @@ def read_expectation(model: str, weights: str) -> Expectation:
 
 
 def read_own_expectation(model: str) -> Expectation:
-    """Return what a model's authors trained it with; that of a new model where the library does not say."""
+    """Return the preprocessing of a model's published weights; that of an untrained model if unknown."""
     return _read_own(model) or SCRATCH
 
 

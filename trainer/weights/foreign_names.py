@@ -1,4 +1,4 @@
-"""Names that transformers, mmpretrain and timm give the tensors of ViT and ResNet, as the model's own library does."""
+"""Map tensor names of ViT and ResNet from transformers, mmpretrain and timm to those of the model's library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HF_VIT: Final[Rules] = (
     (r"(?:vit\.|deit\.)?layernorm\.", "norm."),
     (r"classifier\.", "head."),
 )
-"""To timm's. Source: transformers.models.vit.modeling_vit; query, key and value are one tensor in timm."""
+"""To timm's names. Source: transformers.models.vit.modeling_vit; query, key and value are one tensor in timm."""
 _MMPRETRAIN_VIT: Final[Rules] = (
     (r"patch_embed\.projection\.", "patch_embed.proj."),
     (r"layers\.(\d+)\.(?:ln|norm)([12])\.", r"blocks.\1.norm\2."),
@@ -37,7 +37,7 @@ _MMPRETRAIN_VIT: Final[Rules] = (
     (r"(?:ln|norm)1\.", "norm."),
     (r"head\.layers\.head\.", "head."),
 )
-"""To timm's. Source: mmpretrain.models.backbones.vision_transformer."""
+"""To timm's names. Source: mmpretrain.models.backbones.vision_transformer."""
 _TORCHVISION_VIT: Final[Rules] = (
     (r"cls_token", "class_token"),
     (r"pos_embed", "encoder.pos_embedding"),
@@ -50,14 +50,14 @@ _TORCHVISION_VIT: Final[Rules] = (
     (r"norm\.", "encoder.ln."),
     (r"head\.(?=weight|bias)", "heads.head."),
 )
-"""From timm's."""
+"""From timm's names."""
 _HF_RESNET: Final = re.compile(
     r"(?:resnet\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:(shortcut)|layer\.(\d+))\.(convolution|normalization)\."
 )
 
 
 def rename(name: str, rules: Rules) -> str:
-    """Return a name with its beginning replaced by the first rule that fits, as it was where none does.
+    """Return a name with its prefix replaced by the first matching rule; unchanged if none matches.
 
     >>> rename("vit.layernorm.weight", _HF_VIT), rename("pooler.bias", _HF_VIT)
     ('norm.weight', 'pooler.bias')
@@ -93,7 +93,7 @@ def map_mmpretrain_vit(source: Iterable[str], target: Iterable[str]) -> dict[str
 
 
 def map_timm_vit(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
-    """Return {source name: target name} from timm's ViT, whose names DINO has as well, to torchvision's.
+    """Return {source name: target name} from timm's ViT names, which DINO also uses, to torchvision's.
 
     >>> map_timm_vit(["blocks.3.attn.qkv.bias"], ["encoder.pos_embedding"])
     {'blocks.3.attn.qkv.bias': 'encoder.layers.encoder_layer_3.self_attention.in_proj_bias'}
@@ -102,7 +102,7 @@ def map_timm_vit(source: Iterable[str], target: Iterable[str]) -> dict[str, str]
 
 
 def join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with query, key and value of each layer as one, `qkv`, in that order."""
+    """Return the tensors with query, key and value of each layer concatenated to `qkv`."""
     joined: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(.*\.attention\.attention\.)(query|key|value)\.(weight|bias)", name)
@@ -142,25 +142,25 @@ def map_hf_resnet(source: Iterable[str], target: Iterable[str]) -> dict[str, str
 
 
 def refuse_other_than_vit(model: str) -> None:
-    """Refuse a plain ViT's tensors for a model that is none.
+    """Raise if the model for a plain ViT's tensors is not a plain ViT.
 
     Raises:
-        UsageError: It is another.
+        UsageError: The model is not a plain ViT.
     """
     if not re.match(r"(timm/)?(vit|deit3?|test_vit)(_|$|\.)", model) or re.search(r"quickgelu|_rope|_reg\d", model):
         raise UsageError(
-            f"the weights are those of a plain ViT, and {model} computes otherwise; name its model, such as vit_b_16 "
+            f"the weights are those of a plain ViT, but {model} computes differently; name its model, such as vit_b_16 "
             f"or {TIMM_PREFIX}vit_base_patch16_224"
         )
 
 
 def refuse_other_than_resnet(model: str) -> None:
-    """Refuse a plain ResNet's tensors for a model that is none.
+    """Raise if the model for a plain ResNet's tensors is not a plain ResNet.
 
     Raises:
-        UsageError: It is another.
+        UsageError: The model is not a plain ResNet.
     """
     if not re.fullmatch(r"(timm/)?resnet(18|26|34|50|101|152)(\..*)?", model):
         raise UsageError(
-            f"the weights are those of a plain ResNet, and {model} computes otherwise; name its model, such as resnet50"
+            f"the weights are those of a plain ResNet, but {model} computes differently; name its model, like resnet50"
         )

@@ -1,4 +1,4 @@
-"""A first layer of three channels made one of gray pictures, behind which nothing changes."""
+"""Convert a first layer from three channels to one gray channel, with equivalent outputs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from trainer.weights.read import Tensors
 def narrow_first_layers(
     tensors: Tensors, backbone: nn.Module, spec: ModelSpec, trained: Expectation | None
 ) -> tuple[Tensors, list[str]]:
-    """Return the tensors with the first layers of one channel, and what was done, for people.
+    """Return the tensors with one-channel first layers, and a description of the changes.
 
-    Three channels of one gray picture are normalised each by its own mean and deviation, the one channel by `spec`'s.
-    The weights make up for the deviations, and the layer's bias for the means, or the batch normalisation behind it.
-    What is left is the border, where padding is black to the one model and the mean colour to the other.
+    For a gray picture, three channels are normalised by different means and deviations, the one channel by those of
+    `spec`. The weights compensate for the deviations; the layer's bias, or the batch normalisation after it, for the
+    means. Only the border differs: padding is black for one model and the mean colour for the other.
 
     Args:
-        tensors: By the names of the backbone.
-        backbone: Built by `spec`, whose pictures have one channel.
-        spec: With one mean and one deviation.
-        trained: Whose mean and deviation the tensors were trained with; None: those of `spec`, in each channel.
+        tensors: Tensors by the backbone's names.
+        backbone: Built from `spec`, with one input channel.
+        spec: Has one mean and one deviation.
+        trained: Spec with the mean and deviation used in training; None: those of `spec`, in each channel.
     """
     narrowed, changes = dict(tensors), []
     mean, std = (trained.mean, trained.std) if trained else (spec.mean * 3, spec.std * 3)
@@ -37,14 +37,14 @@ def narrow_first_layers(
         change = f"{layer}.weight summed over its channels"
         if _standardises(backbone.get_submodule(layer)):
             narrowed[f"{layer}.weight"] = weight.sum(dim=1, keepdim=True)
-            changes.append(f"{change}, which the layer scales anew: its outputs are not those of three channels")
+            changes.append(f"{change}, but the layer rescales its weights: outputs change")
             continue
         shares = _per_channel([spec.std[0] / own for own in std], weight)
         narrowed[f"{layer}.weight"] = (weight.double() * shares).sum(dim=1, keepdim=True).to(weight.dtype)
         shifts = _per_channel([(spec.mean[0] - own) / dev for own, dev in zip(mean, std, strict=True)], weight)
         shift = (weight.double() * shifts).sum(dim=(1, 2, 3))
         is_kept = _shift_outputs(narrowed, backbone, layer, shift)
-        changes.append(change if is_kept else f"{change}, whose means have no bias to go to: outputs are shifted")
+        changes.append(change if is_kept else f"{change}, but no bias can absorb the means: outputs are shifted")
     return narrowed, changes
 
 
@@ -53,7 +53,7 @@ def _per_channel(numbers: Sequence[float], weight: Tensor) -> Tensor:
 
 
 def _standardises(layer: nn.Module) -> bool:
-    """Say whether a convolution divides its weights by their own spread, which a sum over channels changes."""
+    """Return whether a convolution divides its weights by their deviation, which a sum over channels changes."""
     from timm.layers import ScaledStdConv2d, StdConv2d, StdConv2dSame
     from timm.layers.std_conv import ScaledStdConv2dSame
 
@@ -61,7 +61,7 @@ def _standardises(layer: nn.Module) -> bool:
 
 
 def _shift_outputs(tensors: Tensors, backbone: nn.Module, layer: str, shift: Tensor) -> bool:
-    """Add float64[O] to what a layer gives, in its bias or in the running mean behind it; False where neither is."""
+    """Add float64[O] to a layer's output, through its bias or the running mean after it; False if it has neither."""
     if not shift.abs().max() > 0:
         return True
     norm = _find_norm(backbone, layer)
@@ -73,7 +73,7 @@ def _shift_outputs(tensors: Tensors, backbone: nn.Module, layer: str, shift: Ten
 
 
 def _find_norm(backbone: nn.Module, layer: str) -> str | None:
-    """Return the name of the batch normalisation right behind a layer."""
+    """Return the name of the batch normalisation right after a layer."""
     held = [name for name, module in backbone.named_modules() if module._parameters or module._buffers]
     behind = held[held.index(layer) + 1 :][:1]
     found = [name for name in behind if isinstance(backbone.get_submodule(name), nn.modules.batchnorm._BatchNorm)]

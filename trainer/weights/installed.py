@@ -1,4 +1,4 @@
-"""Weights that installed packages carry."""
+"""Weights contained in installed packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.weights.expectation import HALF, Expectation
 
 @dataclass(frozen=True)
 class InstalledWeights:
-    """Weights that an installed package carries: where they are, the model they fit, and what they expect."""
+    """Weights in an installed package: their path, the model they fit, and the preprocessing they expect."""
 
     package: str
     find: str
@@ -22,7 +22,7 @@ class InstalledWeights:
     key_map: str
     """Name in `trainer.weights.key_maps.KEY_MAPS`."""
     licence: str
-    """As their package states it."""
+    """The preprocessing, as stated by the package."""
 
 
 INSTALLED: Final[dict[str, InstalledWeights]] = {
@@ -35,18 +35,18 @@ INSTALLED: Final[dict[str, InstalledWeights]] = {
         licence="Apache-2.0",
     ),
 }
-"""Names that a recipe's `weights` may give."""
+"""Allowed names in a recipe's `weights`."""
 
 
 def find_installed(name: str, model: str) -> str:
     """Return the path of weights in INSTALLED.
 
     Raises:
-        UsageError: They are another model's, or their package is not installed.
+        UsageError: The weights belong to another model, or their package is not installed.
     """
     installed = INSTALLED[name]
     if model != installed.model:
-        raise UsageError(f"the weights {name} are those of {installed.model}, the recipe's model is {model}")
+        raise UsageError(f"the weights {name} belong to {installed.model}, but the recipe's model is {model}")
     try:
         found: object = importlib.import_module(installed.package)
     except ModuleNotFoundError as err:

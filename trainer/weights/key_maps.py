@@ -1,4 +1,4 @@
-"""Key maps: from the names that other code gives tensors to those of the model, each known by a name of its own."""
+"""Key maps from other code's tensor names to the model's, each recognised by a characteristic name."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ KeyMap = Callable[[Iterable[str], Iterable[str]], dict[str, str]]
 
 
 def _take_any(model: str) -> None:
-    """Refuse no model."""
+    """Accept any model."""
 
 
 @dataclass(frozen=True)
 class NamedMap:
-    """A key map, by what its source is recognised, and which models it is for."""
+    """A key map, how to recognise its source, and the models it applies to."""
 
     mark: re.Pattern[str]
-    """A name that only its source has, and the model never."""
+    """A pattern for a name that only the source has, never the model."""
     map: KeyMap
     refuse: Callable[[str], None] = _take_any
-    """Raises UsageError for a model, by its library's name, that would answer wrongly with such tensors."""
+    """Raises UsageError for a model (library's name) that would compute wrong results with such tensors."""
     join: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    """Makes one tensor of those that are several in the source, before names are mapped."""
+    """Joins tensors that are split in the source, before names are mapped."""
 
 
 def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
     """Return {source name: target name} from efficientnet_pytorch's names to timm's.
 
-    efficientnet_pytorch numbers blocks through; timm groups them by stage, and its first stage has no expansion,
+    efficientnet_pytorch numbers blocks consecutively; timm groups them by stage. The first stage has no expansion,
     which shifts the numbers of norms and the name of the last convolution.
 
     Raises:
-        ShardError: More blocks than the model has.
+        ShardError: The weights have more blocks than the model.
 
     >>> timm_names = ["blocks.0.0.conv_dw.weight", "blocks.1.0.conv_pw.weight"]
     >>> map_efficientnet_pytorch(["_blocks.1._expand_conv.weight"], timm_names)
@@ -66,7 +66,7 @@ def map_efficientnet_pytorch(source: Iterable[str], target: Iterable[str]) -> di
         if match := re.match(r"_blocks\.(\d+)\.([^.]+)\.(.+)", name):
             number, part, tensor = match.groups()
             if int(number) >= len(blocks):
-                raise ShardError(f"the weights have a block {number}, the model has {len(blocks)}; they do not fit")
+                raise ShardError(f"the weights have a block {number}, the model only {len(blocks)}; they do not fit")
             stage, position = blocks[int(number)]
             parts = _WITH_EXPANSION if number in expanded else _WITHOUT_EXPANSION
             mapped[name] = f"blocks.{stage}.{position}.{parts.get(part, part)}.{tensor}"
@@ -90,16 +90,16 @@ _WITHOUT_EXPANSION: Final = {
 
 
 def refuse_other_padding(model: str) -> None:
-    """Refuse efficientnet_pytorch's tensors, which come from TensorFlow, for a model with other padding and epsilon.
+    """Raise for efficientnet_pytorch's tensors, which come from TensorFlow, if the model pads differently.
 
     Raises:
-        UsageError: Names and shapes fit, and answers would be wrong.
+        UsageError: Names and shapes fit, but results would be wrong.
     """
     bare = model.removeprefix(TIMM_PREFIX).partition(".")[0]
     if model.startswith(TIMM_PREFIX) and not bare.startswith("tf_"):
         raise UsageError(
-            f"the weights are efficientnet_pytorch's, which pads as TensorFlow does, and {model} does not: it would "
-            f"answer wrongly; name {TIMM_PREFIX}tf_{bare}"
+            f"the weights are efficientnet_pytorch's, which pads as TensorFlow does; {model} does not, and would "
+            f"compute wrong results; set model={TIMM_PREFIX}tf_{bare}"
         )
 
 
@@ -139,11 +139,11 @@ FOREIGN: Final = (
     (re.compile(r"\w+\.embeddings\.|(\w+\.)?(encoder|embedder)\.(layers?|stages)\.0\."), "a model of transformers"),
     (re.compile(r".*\.ffn\.layers\.0\.0\.|.*depthwise_conv\.|.*\.w_msa\."), "a model of mmpretrain"),
 )
-"""Whose networks names show that no key map knows."""
+"""Patterns of names from networks without a key map."""
 
 
 def describe_foreign(source: Iterable[str]) -> str | None:
-    """Return what a file is whose names no key map knows, None where they say nothing.
+    """Return the kind of network that a file's names show, if no key map applies; None if unknown.
 
     >>> describe_foreign(["model.0.conv.weight", "model.0.bn.weight"])
     'an Ultralytics YOLO model'
@@ -153,7 +153,7 @@ def describe_foreign(source: Iterable[str]) -> str | None:
 
 
 def find_key_map(source: Iterable[str], target: Iterable[str]) -> str | None:
-    """Return the name of the key map that a file's names call for, None where they call for none."""
+    """Return the name of the key map for a file's names; None if they need none."""
     names, own = list(source), set(target)
     for title, known in KEY_MAPS.items():
         if any(known.mark.match(name) for name in names) and not any(known.mark.match(name) for name in own):
@@ -162,17 +162,17 @@ def find_key_map(source: Iterable[str], target: Iterable[str]) -> str | None:
 
 
 PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.", "pretrain_")
-"""What wrappers put in front of names: DataParallel, torch.compile, Lightning and many projects."""
+"""Prefixes that wrappers add to names: DataParallel, torch.compile, Lightning and many projects."""
 
 
 def strip_prefixes(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
-    """Return {source name: target name}, wrappers' prefixes taken off until the model knows the name.
+    """Return {source name: target name}, with wrapper prefixes removed until the model knows the name.
 
-    Where a project has its model under a name of its own (`self.net`), that is taken off, too. A name that the model
-    never knows comes back without any of them.
+    If a project stores its model under a name of its own (`self.net`), that is removed too. A name that the model does
+    not have is returned without any prefix.
 
     Raises:
-        ShardError: Several models that would fit, under different names.
+        ShardError: Several models under different names fit.
 
     >>> strip_prefixes(["module.model.fc.weight", "backbone.fc.bias"], ["fc.weight", "backbone.fc.bias"])
     {'module.model.fc.weight': 'fc.weight', 'backbone.fc.bias': 'backbone.fc.bias'}
@@ -195,7 +195,7 @@ def _strip(name: str, own: set[str]) -> str:
 
 
 def _find_place(names: Iterable[str], own: set[str]) -> str:
-    """Return what stands in front of the model's names: `net.`; nothing where the names are its own already."""
+    """Return the prefix before the model's names, such as `net.`; "" if there is none."""
     names = list(names)
     if 2 * sum(name in own for name in names) >= len(own):
         return ""
@@ -216,9 +216,10 @@ def _find_place(names: Iterable[str], own: set[str]) -> str:
 
 
 def unwrap_heads(source: Iterable[str], heads: list[str]) -> dict[str, str]:
-    """Return {source name: target name} for heads that were put behind dropout in a Sequential, as tutorials do.
+    """Return {source name: target name} for heads in a Sequential after dropout, as in tutorials.
 
-    One with two layers is none of the library's and stays as it is. The head of mmpretrain, `head.fc`, is the first.
+    A Sequential with two layers is not a library head and stays unchanged. mmpretrain's `head.fc` maps to the first
+    head.
 
     >>> unwrap_heads(["fc.1.weight", "fc.1.bias"], ["fc"])
     {'fc.1.weight': 'fc.weight', 'fc.1.bias': 'fc.bias'}

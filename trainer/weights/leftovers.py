@@ -1,4 +1,4 @@
-"""Leftovers: tensors of a checkpoint that no tensor of the model took, and that show it to be another network's."""
+"""Leftovers: tensors of a checkpoint that the model lacks and that show it to be another network."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from shards.cli.sentences import join_some
 from shards.errors import ShardError
 
 TABLE: Final = re.compile(r"pos_embed|relative_position|rel_pos|attention_biases")
-"""What tables of positions are called, in both libraries; one that cannot be fitted to the size is left to training."""
+"""Names of position tables in both libraries; one that cannot be resized is trained anew."""
 COUNTER: Final = "num_batches_tracked"
 STATISTICS: Final = ("running_mean", "running_var")
 ABSENT: Final = "not in the model"
-"""Why a tensor was left out whose name the model does not have."""
+"""Reason for leaving out a tensor whose name the model lacks."""
 _BUFFERS: Final = {
     COUNTER, "relative_position_index", "relative_coords_table", "attn_mask", "attention_bias_idxs", "position_ids",
     "total_ops", "total_params",
 }  # fmt: skip
-"""Last parts of names that hold nothing learnt; the last two are those of thop, which counts operations."""
+"""Name suffixes of tensors that are not learned; the last two are from thop, which counts operations."""
 _FOR_TRAINING: Final = re.compile(r"aux\w*|\w+_dist|dist(illation)?_\w+", re.IGNORECASE)
 """A part of the name of auxiliary and distillation heads, in both libraries and in DeiT's own files."""
 _POOLING: Final = re.compile(r"attn_pool|pre_logits")
-"""Top modules between a trunk and its head, which a file for other classes may have and the model may lack."""
+"""Top modules between a trunk and its head, which a file may have and the model may lack."""
 _TRUNK: Final = re.compile(
     r"(cls|class|reg)_token\d*|pos_embed\w*|rope|attn_pool|pre_logits|(fc_)?norm(_pre|_head)?\d*|(conv|bn|stem|stages?|"
     r"blocks?|layers?|features|levels?|transition|patch_embed)\d*|conv_(stem|head|proj)|final_(conv|layer)|maxpool"
 )
-"""Top modules that compute the answer in models of the libraries; with none of them a file has only things beside."""
+"""Top modules of the trunk in library models; without any of them, a tensor is not part of a trunk."""
 
 
 def find_leftovers(
     left: Mapping[str, Tensor], own: Iterable[str], taken: Iterable[str], heads: list[str]
 ) -> tuple[str, ...]:
-    """Return the names of the tensors that are leftovers of another network.
+    """Return the names of the tensors that show the checkpoint to be another network.
 
-    No leftovers are tensors that the model's answers do without: auxiliary and distillation heads, counters and index
-    buffers; a head of other classes, its parts included; and whatever a project keeps beside its model.
+    Tensors that do not affect the model's answers are not leftovers: auxiliary and distillation heads, counters and
+    index buffers, a head for other classes, and whatever a project stores beside its model.
 
     Args:
-        left: What the model did not take, by the model's names where they could be made so.
+        left: Tensors that were not loaded, by the model's names where they could be mapped.
         own: Names of the model's tensors.
-        taken: Names of those that were filled.
+        taken: Names of the model's tensors that were loaded.
         heads: Modules that map features to classes, the main one first.
 
     >>> import torch
@@ -64,15 +64,15 @@ def find_leftovers(
             return False
         if not has_head and (name.startswith(regions) or _POOLING.fullmatch(_top(name))):
             return False
-        # Where tensors of the trunk are missing, it was changed on purpose (another norm before the head) more often
-        # than not, and what was loaded is reported.
+        # If tensors of the trunk are missing, it was usually changed on purpose (another norm before the head), and the
+        # report lists what was loaded.
         return _top(name) in tops or (not missing and bool(_TRUNK.fullmatch(_top(name))))
 
     return tuple(name for name, tensor in left.items() if is_learnt(name, tensor) and is_leftover(name))
 
 
 def list_untrained(missing: Iterable[str], heads: list[str]) -> tuple[str, ...]:
-    """Return those of the model's missing tensors that no file for other classes would lack: of the trunk, learnt.
+    """Return the model's missing tensors that are learned and in the trunk, which every complete file has.
 
     >>> list_untrained(["fc.weight", "bn1.num_batches_tracked", "aux1.fc1.weight", "conv1.weight"], ["fc"])
     ('conv1.weight',)
@@ -82,7 +82,7 @@ def list_untrained(missing: Iterable[str], heads: list[str]) -> tuple[str, ...]:
 
 
 def is_learnt(name: str, tensor: Tensor | None = None) -> bool:
-    """Say whether a tensor, as far as its name and kind tell, was learnt and serves the answer."""
+    """Return whether a tensor, by its name and type, is learned and affects the answer."""
     *modules, last = name.split(".")
     if last in _BUFFERS or any(_FOR_TRAINING.fullmatch(part) for part in (*modules, last)):
         return False
@@ -92,29 +92,29 @@ def is_learnt(name: str, tensor: Tensor | None = None) -> bool:
 def refuse_leftovers(
     leftovers: tuple[str, ...], left_out: Mapping[str, str], model: str, title: str, remedy: str
 ) -> None:
-    """Refuse a file with leftovers.
+    """Raise if a file has leftovers.
 
     Args:
         leftovers: Their names.
         left_out: All tensors that the model did not take, with the reason.
         model: The library's name of the model.
-        title: What the file is called.
-        remedy: What to do; it says how to insist.
+        title: Name of the file in the message.
+        remedy: What to do, including how to override the check.
 
     Raises:
-        ShardError: There are some.
+        ShardError: There are leftovers.
     """
     if not leftovers:
         return
-    # Of weights that the model did take: the norm is there, and of another kind.
+    # Statistics of norms whose weights were loaded: the model has a norm there, but of another kind.
     lost = [
         name for name in leftovers if name.endswith(STATISTICS) and f"{name.rpartition('.')[0]}.weight" not in left_out
     ]
     what = "running statistics of BatchNorm" if lost else f"{len(leftovers):,} tensor{'s' * (len(leftovers) > 1)}"
     shown = [name if left_out[name] == ABSENT else f"{name} ({left_out[name]})" for name in lost or leftovers]
     raise ShardError(
-        f"{title} has {what} that {model} has no place for: {shorten(shown)}. It is the checkpoint of another "
-        f"network, and what {model} makes of the rest would be wrong; {remedy}"
+        f"{title} has {what} that {model} lacks: {shorten(shown)}. It is a checkpoint of another "
+        f"network, and {model} would compute wrong results with the rest; {remedy}"
     )
 
 

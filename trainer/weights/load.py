@@ -1,4 +1,4 @@
-"""Starting weights: from wherever a recipe's `weights` says, into a backbone, by name."""
+"""Load initial weights, as named by a recipe's `weights`, into a backbone."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def load_weights(
     choice: Choice = FOUND,
     trained: Expectation | None = None,
 ) -> LoadReport | None:
-    """Load weights into a backbone by name, the head left out where it has other classes; None for `none`.
+    """Load weights into a backbone by name, without the head if its classes differ; return None for `none`.
 
-    Whether leftovers, which the report names, are let pass is for the caller to say: `refuse_leftovers`.
-    A head that got no weights is set to zero, so that training starts at the loss of a guess, ln K; the random
-    heads of some libraries start far above and spoil the features before they are of use.
+    The report names leftovers; the caller decides whether to reject them (`refuse_leftovers`). A head without weights
+    is set to zero, so that training starts at the loss of a guess, ln K; the random heads of some libraries start far
+    higher and would damage the features first.
 
     Args:
         backbone: Its tensors are replaced.
-        spec: What it was built by.
+        spec: The spec it was built from.
         weights: As in the recipe.
-        single_output: Take a head of one output, whose sigmoid is the probability of the second of two classes, for
-            one of two: with 0 for the first class the softmax says the same.
-        choice: Of several models in a file.
-        trained: Whose mean and deviation the weights were trained with, for a backbone of gray pictures; None: spec's.
+        single_output: Convert a head with one output, whose sigmoid is the probability of the second of two classes, to
+            two outputs: with 0 for the first class the softmax is the same.
+        choice: Which of several models in a file.
+        trained: Spec with the mean and deviation used in training, for a one-channel backbone; None: `spec`.
 
     Raises:
-        UsageError: No such weights, not on this machine, or made for another model.
-        ShardError: Not a readable weights file, less than half of the tensors match, or one has values that are not
+        UsageError: The weights are unknown, not on this machine, or of another model.
+        ShardError: The file is unreadable, less than half of the tensors match, or one has values that are not
             finite.
     """
     if weights == "none":
@@ -66,7 +66,7 @@ def load_weights(
 
 
 def _describe_choice(found: Found) -> list[str]:
-    """Return what of a file was taken, and how it was read, where a user might want it otherwise."""
+    """Return notes about choices made in reading a file that a user may want to change."""
     taken = [f"{found.average} taken, the average of the weights (--no-ema, weights_ema=false: not)"]
     beside = [f"{key} of the same file not taken" for key in found.beside]
     unbuilt = [f"read without building {shorten(found.unbuilt, 3)}"]
@@ -74,9 +74,9 @@ def _describe_choice(found: Found) -> list[str]:
 
 
 class _Source(NamedTuple):
-    """Tensors by the names of their source, the key map that it is known to need, and what it is called.
+    """Tensors by their source's names, the key map if known, and a title for messages.
 
-    title: Of what a recipe names by a word alone.
+    title: Set for weights that a recipe names by a word.
     """
 
     found: Found
@@ -88,7 +88,7 @@ def _read_source(spec: ModelSpec, weights: str, choice: Choice) -> _Source:
     one_alone = weights in INSTALLED or is_bundle(Path(weights)) or find_published(spec.name, weights) is not None
     if choice.key is not None and one_alone:
         raise UsageError(
-            f"{chosen_by(choice.key)} chooses one of several models in a file, and {weights} holds one; leave it out"
+            f"{chosen_by(choice.key)} chooses one of several models in a file, but {weights} has only one; leave it out"
         )
     if weights in INSTALLED:
         file = find_installed(weights, spec.name)
@@ -109,7 +109,7 @@ def _read_source(spec: ModelSpec, weights: str, choice: Choice) -> _Source:
     if "://" not in weights and not path.exists():
         tags = list_tags(spec.name)
         raise UsageError(
-            f"no weights '{weights}': neither a file, nor none, nor one of {', '.join(INSTALLED)}; "
+            f"no weights '{weights}': not a file, not none, and not one of {', '.join(INSTALLED)}; "
             f"{spec.name} has {', '.join(tags) or 'no published ones'}"
         )
     if is_saved_folder(path):
@@ -118,10 +118,10 @@ def _read_source(spec: ModelSpec, weights: str, choice: Choice) -> _Source:
 
 
 def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
-    """Return timm's published tensors under the names of its model, position tables fitted to the size.
+    """Return timm's published tensors by the names of its model, with position tables resized.
 
     Raises:
-        ShardError: timm cannot make them fit.
+        ShardError: timm cannot convert them.
     """
     import timm
 
@@ -134,7 +134,7 @@ def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
             **options,
         )
     except (AssertionError, KeyError, RuntimeError, ValueError) as err:
-        raise ShardError(f"the file of {name} does not hold the weights of that model ({one_line(err)})") from err
+        raise ShardError(f"the file of {name} does not have the weights of that model ({one_line(err)})") from err
     content: Tensors = model.state_dict()
     return content
 

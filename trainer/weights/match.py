@@ -1,4 +1,4 @@
-"""Tensors into a backbone, by name: renamed, fitted to the model's shapes, refused where they are odd; and a report."""
+"""Load tensors into a backbone by name: rename, fit shapes, reject invalid ones, and report."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from trainer.weights.rows import unroll
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of loading: numbers of tensors, and the names that were left out and why."""
+    """Result of loading: numbers of tensors, names left out, and why."""
 
     matched: int
     left_out: dict[str, str]
-    """Tensors of the file that went nowhere, with the reason."""
+    """Tensors of the file that were not loaded, with the reason."""
     missing: tuple[str, ...] = ()
-    """Tensors of the model that got nothing; counters of BatchNorm's batches, which old files lack, do not count."""
+    """Tensors of the model that were not in the file, except BatchNorm's batch counters, which old files lack."""
     changes: tuple[str, ...] = ()
-    """What was done to names and tensors to make them fit."""
+    """Changes made to names and tensors to fit the model."""
     leftovers: tuple[str, ...] = ()
-    """Names of `left_out` that show the file to be another network's."""
+    """Names in `left_out` that show the file to be another network."""
     untrained: tuple[str, ...] = ()
-    """Names of `missing` that are of the trunk, which starts from chance there."""
+    """Names in `missing` that belong to the trunk and so start untrained."""
     source: str = ""
-    """What was loaded, as people may see it."""
+    """Name of what was loaded, for display."""
     head: str = ""
-    """Why the file's head has no place in the model, where it is known."""
+    """Why the file's head does not fit the model, if known."""
 
     def __str__(self) -> str:
         total = self.matched + len(self.missing)
@@ -51,7 +51,7 @@ class LoadReport:
         if others := [name for name in self.missing if name not in self.untrained]:
             parts.append(f"nothing for {shorten(others)}")
         if self.untrained:
-            parts.append(f"nothing but the numbers of an untrained model for {shorten(self.untrained)}")
+            parts.append(f"untrained numbers left in {shorten(self.untrained)}")
         if self.head:
             parts.append(self.head)
         return "; ".join(parts)
@@ -66,18 +66,18 @@ def match_tensors(
     single_output: bool = False,
     trained: Expectation | None = None,
 ) -> LoadReport:
-    """Load tensors into a backbone by name; return what came of it.
+    """Load tensors into a backbone by name; return a report.
 
     Args:
         backbone: Its tensors are replaced.
-        spec: What it was built by.
-        tensors: By the names of their source.
-        key_map: Name of the key map from those to the model's; None: found by the names, if there is need of one.
-        title: What the tensors are called in errors.
+        spec: The spec it was built from.
+        tensors: Tensors by their source's names.
+        key_map: Name of the key map to the model's names; None: found by the names, if needed.
+        title: Name of the source in errors.
         single_output, trained: As in `load_weights`.
 
     Raises:
-        ShardError: Less than half of the model's tensors are among them, or some have values that are not finite;
+        ShardError: Less than half of the model's tensors are found, or some have values that are not finite;
             nothing is loaded.
     """
     own, heads = backbone.state_dict(), find_heads(backbone)
@@ -117,10 +117,10 @@ def match_tensors(
 
 
 def _refuse_odd(tensors: Tensors, own: Mapping[str, Tensor], title: str) -> None:
-    """Refuse tensors that are no numbers of the model's kind.
+    """Raise for tensors of a wrong type or with values that are not finite.
 
     Raises:
-        ShardError: Integers where the model has floats, or values that are not finite.
+        ShardError: A tensor has integers instead of floats, or values that are not finite.
     """
     kinds = [name for name, each in tensors.items() if own[name].is_floating_point() and not each.is_floating_point()]
     if kinds:
@@ -132,8 +132,8 @@ def _refuse_odd(tensors: Tensors, own: Mapping[str, Tensor], title: str) -> None
     odd = [name for name, tensor in tensors.items() if tensor.is_meta or not tensor.isfinite().all()]
     if odd:
         raise ShardError(
-            f"{title} has values that are no finite numbers in {shorten(odd)}; its training went wrong there, "
-            "so take an earlier checkpoint"
+            f"{title} has values that are not finite in {shorten(odd)}; its training diverged, "
+            "so use an earlier checkpoint"
         )
 
 
@@ -155,17 +155,17 @@ def _rename(
         names = {name: mapped[target] for name, target in names.items()}
         changes.append(f"names mapped from {key_map}")
     unwrapped = unwrap_heads(names.values(), heads)
-    changes += [f"{name} taken for {target}" for name, target in unwrapped.items()]
+    changes += [f"{name} used as {target}" for name, target in unwrapped.items()]
     names = {name: unwrapped.get(target, target) for name, target in names.items()}
     renamed: Tensors = {}
     for name, target in names.items():
-        # Two that would be one (`fc.weight` and `module.fc.weight`): the plain name counts, the other stays itself.
+        # If two names map to one (`fc.weight` and `module.fc.weight`), the plain one is used; the other keeps its name.
         renamed[target if target not in renamed and (name == target or target not in tensors) else name] = tensors[name]
     return renamed
 
 
 def _unroll(tensors: Tensors, backbone: nn.Module, heads: list[str], changes: list[str]) -> tuple[Tensors, str]:
-    """Return the tensors of a model's children in a row by the model's names, and why their head has no place."""
+    """Map tensors of a Sequential of the model's children to its own names; also return why the head does not fit."""
     own = backbone.state_dict()
     if 2 * len(_list_fitting(tensors, own)) >= len(own):
         return tensors, ""
@@ -179,7 +179,7 @@ def _unroll(tensors: Tensors, backbone: nn.Module, heads: list[str], changes: li
 def _fit_shapes(
     tensors: Tensors, backbone: nn.Module, spec: ModelSpec, trained: Expectation | None, changes: list[str]
 ) -> Tensors:
-    """Return the tensors with the picture's channels, the position tables and their authors' names made to fit."""
+    """Return the tensors fitted to the model: input channels, position tables, and names of the authors' files."""
     own, fitted = backbone.state_dict(), dict(tensors)
     if spec.in_channels == 1:
         from trainer.weights.gray import narrow_first_layers  # late: most backbones take three
@@ -205,27 +205,27 @@ def _list_fitting(tensors: Tensors, own: Mapping[str, Tensor]) -> set[str]:
 
 
 def _fit_by_library(tensors: Tensors, backbone: nn.Module) -> Tensors:
-    """Return what the library's own code makes of the authors' tensors for the model; as they were without such code.
+    """Return the tensors converted by the library's own code for the model; unchanged if it has none.
 
     It interpolates position tables to the model's size and maps the names of the authors' own files.
     """
-    fit = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # a convention of timm's
+    fit = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)  # a convention of timm
     try:
         if isinstance(backbone, VisionTransformer):
             return dict(interpolate_embeddings(backbone.image_size, backbone.patch_size, tensors))
-        with warnings.catch_warnings(action="ignore"):  # of timm's own arithmetic
+        with warnings.catch_warnings(action="ignore"):  # from timm's arithmetic
             return tensors if fit is None else dict(fit(dict(tensors), backbone))
-    except Exception:  # code for one file meets any: what it raises there says nothing of this one
+    except Exception:  # written for specific files, it may raise anything on others
         return tensors
 
 
 def _double_outputs(tensors: Tensors, own: Mapping[str, Tensor], heads: list[str], changes: list[str]) -> Tensors:
-    """Return the tensors with heads of one output made such of two classes, 0 for the first."""
+    """Return the tensors with heads of one output expanded to two classes, 0 for the first."""
     doubled = dict(tensors)
     for head in heads:
         old, new = tensors.get(f"{head}.weight"), own[f"{head}.weight"]
         if old is not None and old.shape == (1, *new.shape[1:]) and len(new) == 2:
             for name in {f"{head}.weight", f"{head}.bias"} & set(tensors):
                 doubled[name] = torch.cat([torch.zeros_like(tensors[name]), tensors[name]])
-            changes.append(f"the one output of {head} taken for the sigmoid of the second class")
+            changes.append(f"the one output of {head} used as the logit of the second class")
     return doubled

@@ -1,6 +1,6 @@
-"""Weights that torchvision and timm publish: what they expect, and where their files lie on this machine.
+"""Weights that torchvision and timm publish: their preprocessing, and the paths of their files on this machine.
 
-Nothing is ever downloaded: a training job that waits for a network it does not have is worse than a sentence.
+Nothing is ever downloaded: an error message is better than a training job waiting for a missing network.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from trainer.recipes.options.preprocess import Interpolation
 from trainer.weights.expectation import HALF, Expectation
 
 DEFAULT: Final = ("pretrained", "DEFAULT")
-"""What means the library's own choice, for any model."""
+"""The name for the library's default weights of any model."""
 _REPACKED: Final = ("inception_v3", "googlenet")
-"""Their files come from TensorFlow and expect x*2-1; torchvision's own builder converts from ImageNet's inside."""
+"""Models whose files come from TensorFlow and expect x*2-1; torchvision's builder converts internally."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,25 @@ class Published:
     tag: str
     model: str
     url: str
-    """Where the authors keep the file."""
+    """URL of the file."""
     find: Callable[[], Path | None]
-    """Returns the file on this machine, if it is there."""
+    """Returns the file on this machine, if present."""
     put: Path
-    """Where a file that was fetched by hand is found."""
+    """Path for a file downloaded by hand."""
     expects: Expectation
     classes: tuple[str, ...] | None = None
-    """Names of the classes of their head, where the library knows them."""
+    """Class names of the head, if the library knows them."""
 
     def locate(self) -> Path:
         """Return the file.
 
         Raises:
-            UsageError: It is not on this machine; the sentence says where it is and where it belongs.
+            UsageError: The file is not on this machine; the message has its URL and the path for it.
         """
         path = self.find()
         if path is None:
             raise UsageError(
-                f"the weights {self.tag} of {self.model} are not on this machine; fetch {self.url} and put it at "
+                f"the weights {self.tag} of {self.model} are not on this machine; download {self.url} to "
                 f"{self.put}, or train from scratch with weights=none"
             )
         return path
@@ -82,10 +82,10 @@ def _list_timm_tags() -> dict[str, list[str]]:
 
 
 def find_published(model: str, weights: str) -> Published | None:
-    """Return the library's weights of a model that a recipe's `weights` names, None where it names none of them.
+    """Return the published weights of a model that a recipe's `weights` names; None if it names none.
 
     Raises:
-        UsageError: They are another model's.
+        UsageError: The weights belong to another model.
     """
     if model.startswith(TIMM_PREFIX):
         tags = list_tags(model)
@@ -142,7 +142,7 @@ def _describe_timm(model: str, tag: str) -> Published:
 
 
 def read_timm_cfg(cfg: Any) -> Expectation:
-    """Return what timm's metadata says of weights; its own transforms round the side before the crop down."""
+    """Return the preprocessing from timm's metadata; like timm, the side before the crop is rounded down."""
     size = int(cfg.input_size[-1])
     interpolation: Interpolation = "bilinear" if cfg.interpolation == "bilinear" else "bicubic"
     mean, std = tuple(cfg.mean), tuple(cfg.std)

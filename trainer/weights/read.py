@@ -1,4 +1,4 @@
-"""Tensors of a weights file of any ending, told by content, and never by running what it holds."""
+"""Read tensors from a weights file, recognised by content, without running code from it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from trainer.weights.unpickle import Unbuilt, load_unbuilt
 Tensors = dict[str, Tensor]
 
 AVERAGES: Final = ("state_dict_ema", "model_ema")
-"""Keys under which training scripts keep the average of the weights, which is what they evaluate; timm's order."""
+"""Keys for averaged weights (EMA), which training scripts evaluate; in timm's order."""
 WRAPPERS: Final = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params",
 )  # fmt: skip
-"""Keys under which checkpoints keep the tensors of their model, the first that is there counts."""
+"""Keys for the tensors of the model in checkpoints; the first one present is used."""
 _NUMPY_SCALAR: Final = np.float64(0).__reduce__()[0]
 _NUMPY_ARRAY: Final = np.zeros(0).__reduce__()[0]
-# What training scripts leave beside the tensors: values, no code.
+# Harmless values that training scripts store beside the tensors.
 _HARMLESS: Final[list[Any]] = [
     argparse.Namespace, np.dtype, np.ndarray, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"},
     *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -41,29 +41,29 @@ _HARMLESS: Final[list[Any]] = [
 
 
 class Found(NamedTuple):
-    """What a weights file holds."""
+    """The content of a weights file."""
 
     tensors: Tensors
-    """By the names that the file gives them."""
+    """Tensors by the file's names."""
     beside: tuple[str, ...] = ()
-    """Keys of other state dicts in the file, such as the plain weights beside their average, which were not taken."""
+    """Keys of other state dicts in the file that were not used, such as the plain weights beside their average."""
     average: str = ""
-    """The key of the average of the weights, where that was taken unasked."""
+    """Key of the averaged weights, if they were used by default."""
     unbuilt: tuple[str, ...] = ()
     """Classes of objects in the file whose code was not run."""
 
 
 class Choice(NamedTuple):
-    """Which of the models in a checkpoint is taken."""
+    """Which model of a checkpoint to use."""
 
     key: str | None = None
-    """Where it is: keys joined by dots, or what stands in front of its tensors' names; None finds it."""
+    """Keys joined by dots, or the prefix of its tensor names; None: found automatically."""
     ema: bool = True
-    """Take the average of the weights, where a file has one under a key of AVERAGES."""
+    """Use averaged weights if the file has them under a key of AVERAGES."""
 
 
 FOUND: Final = Choice()
-"""The model that is found, and its average where there is one."""
+"""The default: the model is found automatically, with averaged weights if there are any."""
 
 
 def read_tensors(location: str, choice: Choice = FOUND) -> Found:
@@ -71,11 +71,11 @@ def read_tensors(location: str, choice: Choice = FOUND) -> Found:
 
     Args:
         location: A path, or a URI (s3://, gs://, http://, https://).
-        choice: Of several models.
+        choice: Which of several models to use.
 
     Raises:
-        UsageError: No such file, or nothing under the key that is chosen.
-        ShardError: Not a weights file, one that runs code when read, or one without a model's tensors.
+        UsageError: The file does not exist, or has nothing under the chosen key.
+        ShardError: The file is not a weights file, would run code when read, or has no model's tensors.
         OSError: The store cannot be reached.
     """
     if "://" not in location and is_saved_folder(Path(location)):
@@ -90,16 +90,16 @@ def hide_query(location: str) -> str:
 
 
 def read_bytes(location: str) -> bytes:
-    """Return the content of a path or URI; raises as `read_tensors`."""
+    """Return the content of a path or URI; raises like `read_tensors`."""
     if "://" not in location:
         path = Path(location)
         if path.is_dir():
             raise UsageError(
-                f"{location} is a folder without a bundle.json, and without a config.json beside weights; name a "
+                f"{location} is a folder without bundle.json, and without config.json beside weights; name a "
                 "weights file or a bundle"
             )
         if not path.is_file():
-            raise UsageError(f"no weights file {location}; name one that is there")
+            raise UsageError(f"no weights file {location}; name an existing one")
         return path.read_bytes()
     address, question, query = location.partition("?")
     parent, _, name = address.rpartition("/")
@@ -107,7 +107,7 @@ def read_bytes(location: str) -> bytes:
 
 
 def parse_tensors(data: bytes, where: str, choice: Choice = FOUND) -> Found:
-    """Return the tensors in a file's content; raises as `read_tensors`, calling it `where`."""
+    """Return the tensors in a file's content; raises like `read_tensors`, with `where` as its name."""
     content, unbuilt = _parse(data, where)
     return unwrap(content, where, choice)._replace(unbuilt=unbuilt)
 
@@ -117,10 +117,10 @@ def _parse(data: bytes, where: str) -> tuple[Any, tuple[str, ...]]:
     try:
         if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
             return dict(safetensors.torch.load(data)), ()
-        with _harmless_allowed(), warnings.catch_warnings(action="ignore"):  # of what is refused, or made dense, below
+        with _harmless_allowed(), warnings.catch_warnings(action="ignore"):  # about what is handled below
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), ()
     except Exception as err:  # torch and safetensors raise many kinds on foreign bytes
-        # What torch refuses to build is read without being built; a TorchScript program it would load otherwise.
+        # Objects that torch refuses to build are read without building them, but not TorchScript programs.
         if "TorchScript" not in str(err):
             with contextlib.suppress(Exception):
                 return load_unbuilt(data)
@@ -134,7 +134,7 @@ def _harmless_allowed() -> Iterator[None]:
 
 
 def _explain(err: Exception, data: bytes) -> str:
-    """Return what is wrong with a file, and what to do about it, in a clause."""
+    """Return the fault of a file and the remedy, as a clause."""
     if not data:
         return "it is empty; copy it again"
     if data.startswith(b"version https://git-lfs"):
@@ -142,25 +142,25 @@ def _explain(err: Exception, data: bytes) -> str:
     if data.lstrip()[:1] == b"<":
         return "it is a web page, perhaps the error page of a download; fetch it again"
     if data[8:9] == b"{" or (data[:2] == b"PK" and b"PK\x05\x06" not in data[-65_557:]):
-        return "it is cut off or damaged; copy it again"
+        return "it is truncated or damaged; copy it again"
     if "TorchScript" in str(err):
         return "it is a TorchScript program; save its tensors: torch.save(torch.jit.load(FILE).state_dict(), NEW)"
     if data[:1] == b"\x80" and b"torch" not in data[:200]:
         return "it is a plain pickle, which runs code when read; save the tensors with torch.save"
     if data[:2] == b"PK" and b"/data.pkl" not in data:
-        return "it is a zip, and not one that torch.save wrote; save the tensors with torch.save"
+        return "it is a zip that torch.save did not write; save the tensors with torch.save"
     if "Weights only load failed" in str(err):
-        return "its pickle is damaged, or does more than to describe what it holds; save the tensors with torch.save"
+        return "its pickle is damaged or runs code; save the tensors with torch.save"
     return (str(err).splitlines() or [type(err).__name__])[0]
 
 
 def unwrap(content: Any, where: str, choice: Choice = FOUND) -> Found:
-    """Return the state dict inside a checkpoint: that which is chosen, or under a key of AVERAGES or WRAPPERS, or the
-    only one that is there.
+    """Return the state dict inside a checkpoint: the chosen one, or one under a key of AVERAGES or WRAPPERS, or the
+    only one.
 
     Raises:
-        UsageError: Nothing under the key that is chosen.
-        ShardError: There is none, or there are several under keys that say nothing.
+        UsageError: There is nothing under the chosen key.
+        ShardError: There is no state dict, or several under unknown keys.
     """
     found = content
     if choice.key is not None:
@@ -185,14 +185,14 @@ def unwrap(content: Any, where: str, choice: Choice = FOUND) -> Found:
 
 
 def _describe(found: Any) -> str:
-    """Return what a checkpoint without one model holds in its place, and the way out."""
+    """Return what a checkpoint has instead of a single model, and the remedy."""
     if isinstance(found, dict) and (models := [str(key) for key, value in found.items() if _holds_tensors(value)]):
         return f"but several, under {', '.join(models[:8])}; choose one by {chosen_by(models[0])}"
     has = f"a dict of {', '.join(map(str, list(found)[:8]))}" if isinstance(found, dict) else _name_kind(found)
     return (
-        f"not under any of {', '.join(WRAPPERS)} either; it holds "
+        f"not under any of {', '.join(WRAPPERS)} either; it has "
         f"{has if found or not isinstance(found, dict) else 'an empty dict'}; "
-        "save the model's alone: torch.save(model.state_dict(), NEW)"
+        "save only the model: torch.save(model.state_dict(), NEW)"
     )
 
 
@@ -201,7 +201,7 @@ def _name_kind(value: Any) -> str:
 
 
 def chosen_by(key: str) -> str:
-    """Return how a user chooses one of several models in a checkpoint.
+    """Return the option that chooses one of several models in a checkpoint.
 
     >>> chosen_by("teacher")
     '--key teacher (in a recipe weights_key=teacher)'
@@ -210,10 +210,10 @@ def chosen_by(key: str) -> str:
 
 
 def _choose(content: Any, key: str, where: str) -> Any:
-    """Return what a checkpoint has under a key, or below a path of them; else the tensors whose names begin with it.
+    """Return the content under a key or a dotted path of keys; else the tensors with that name prefix.
 
     Raises:
-        UsageError: Nothing.
+        UsageError: There is none.
     """
     found, rest = content, key
     while isinstance(found, dict) and rest:
@@ -237,7 +237,7 @@ def _choose(content: Any, key: str, where: str) -> Any:
 
 
 def _list_beginnings(path: str) -> list[str]:
-    """Return the beginnings of a dotted path that may be a key, the longest first.
+    """Return the prefixes of a dotted path that may be a key, the longest first.
 
     >>> _list_beginnings("a.b")
     ['a.b', 'a']
@@ -247,12 +247,12 @@ def _list_beginnings(path: str) -> list[str]:
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Say whether a value is a dict with tensors somewhere in it; one under "model" may be its configuration."""
+    """Return whether a value is a dict that contains tensors; one under "model" may be a configuration."""
     return isinstance(value, dict) and any(isinstance(each, Tensor) or _holds_tensors(each) for each in value.values())
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Say whether a value is a dict of tensors; some keep a counter beside them."""
+    """Return whether a value is a dict of tensors, possibly with a counter."""
     if not isinstance(value, dict):
         return False
     tensors = sum(isinstance(each, Tensor) for each in value.values())

@@ -1,4 +1,4 @@
-"""What a recipe leaves open and its weights decide: size and interpolation of the pictures."""
+"""Fill in what a recipe leaves open from its weights: size and interpolation of the pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from trainer.weights.expected import read_expectation
 
 
 def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
-    """Return the recipe with absolute paths, and with the size and interpolation of its weights where it gives none.
+    """Return the recipe with absolute paths, and with the size and interpolation of its weights if they are unset.
 
     Raises:
-        UsageError: The weights are another model's.
+        UsageError: The weights belong to another model.
     """
     recipe = recipe.with_absolute_paths()
     size, interpolation = recipe.image_size, recipe.preprocess.interpolation
@@ -24,31 +24,31 @@ def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
 
 
 def list_train_sizes(recipe: ResolvedRecipe) -> set[int]:
-    """Return the sides of training's pictures in the first and the last epoch, pixels; one where they do not grow."""
+    """Return the sides of training pictures in the first and last epoch, pixels; one if they do not grow."""
     return {recipe.augment.train_size(0, recipe.image_size), recipe.image_size}
 
 
 def check_growth(recipe: ResolvedRecipe) -> None:
-    """Refuse training pictures that grow otherwise than to image_size within the run, or for a model of one size.
+    """Raise if progressive resizing does not reach image_size within the run, or the model has a fixed size.
 
     Raises:
-        UsageError: One sentence that says which.
+        UsageError: Progressive resizing does not fit the run or the model.
     """
     growth, size = recipe.augment.progressive, recipe.image_size
     if growth is None:
         return
     if growth.start_size >= size:
         raise UsageError(
-            f"augment.progressive.start_size is {growth.start_size} and image_size {size}: pictures would not grow; "
-            "take a smaller start_size, or leave progressive out"
+            f"augment.progressive.start_size is {growth.start_size} and image_size is {size}: pictures would not grow; "
+            "use a smaller start_size, or leave progressive out"
         )
     if growth.to_epoch >= recipe.epochs:
         raise UsageError(
-            f"augment.progressive.to_epoch is {growth.to_epoch} and the run's last epoch {recipe.epochs - 1} (they "
-            "count from 0): training would never see image_size; take a smaller to_epoch, or more epochs"
+            f"augment.progressive.to_epoch is {growth.to_epoch} and the run's last epoch is {recipe.epochs - 1} (they "
+            "count from 0): training would never reach image_size; use a smaller to_epoch, or more epochs"
         )
     if is_size_fixed(recipe.model):
         raise UsageError(
-            f"{recipe.model} is built for one size, {size}, and augment.progressive would show it smaller pictures; "
-            "take a convolutional model, or leave progressive out"
+            f"{recipe.model} has a fixed input size, {size}, but augment.progressive uses smaller pictures; "
+            "use a convolutional model, or leave progressive out"
         )

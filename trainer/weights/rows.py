@@ -1,4 +1,4 @@
-"""Layers in a row: checkpoints of projects that put a model's children into one Sequential, under numbers."""
+"""Checkpoints of projects that put a model's children into one Sequential, so that names are numbers."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor, nn
 from shards.errors import ShardError
 
 PLACES: Final = ("feature_extractor.", "feature_extractor.0.", "features.", "backbone.", "encoder.", "body.", "0.", "")
-"""Where projects have the row: Lightning's tutorial the first, fastai `0.`, with its own head behind it in `1.`."""
+"""Prefixes of the Sequential: the first in Lightning's tutorial, `0.` in fastai, with its head in `1.`."""
 HEADS: Final = ("classifier", "fc", "head", "linear")
-"""What projects call the linear layer behind the row."""
+"""Names of the linear layer after the Sequential."""
 _SIDE: Final = 64
-"""Of the pictures on which a row is compared with its model, pixels."""
+"""Side of the pictures on which a Sequential is compared with its model, pixels."""
 
 
 class Row(NamedTuple):
-    """What a row of layers is in the model: names, and why its head has no place there, empty where it has."""
+    """Names of a Sequential's layers in the model, and why its head does not fit; "" if it does."""
 
     names: dict[str, str]
     head: str = ""
 
 
 def unroll(tensors: Mapping[str, Tensor], backbone: nn.Module, heads: list[str]) -> Row | None:
-    """Return {source name: target name} of a checkpoint with the model's children in a row, None where it is none.
+    """Return {source name: target name} for a Sequential of the model's children; None if it is not one.
 
     Args:
-        tensors: By the names of their source, prefixes of wrappers taken off.
+        tensors: Tensors by their source's names, without wrapper prefixes.
         backbone: The model.
         heads: Its modules that map features to classes.
 
     Raises:
-        ShardError: The model is more than its children in a row, so such a checkpoint is another network's.
+        ShardError: The model is not a Sequential of its children, so the checkpoint is another network's.
     """
     own = backbone.state_dict()
     children = [name for name, _ in backbone.named_children()]
@@ -49,7 +49,7 @@ def unroll(tensors: Mapping[str, Tensor], backbone: nn.Module, heads: list[str])
 
 
 def _number(names: Iterable[str], place: str, children: list[str]) -> dict[str, str]:
-    """Return the names below a place with the children's names for their numbers."""
+    """Return the names below a prefix with numbers replaced by the children's names."""
     numbered: dict[str, str] = {}
     for name in names:
         match = re.match(r"(\d+)\.", name[len(place) :]) if name.startswith(place) else None
@@ -62,8 +62,8 @@ def _find_head(tensors: Mapping[str, Tensor], names: dict[str, str], head: str, 
     if any(re.match(r"1\.\d+\.running_mean$", name) for name in tensors):
         return Row(
             {name: each for name, each in names.items() if name.startswith("0.")},
-            "the head is fastai's, of several layers behind average and maximum pooling, for which the model has no "
-            "place: a run can start from the rest (weights=), and be bundled",
+            "the head is fastai's, several layers after average and maximum pooling, which the model lacks: "
+            "a run can start from the other layers (weights=) and then be bundled",
         )
     for name in HEADS:
         weight = tensors.get(f"{name}.weight")
@@ -74,10 +74,10 @@ def _find_head(tensors: Mapping[str, Tensor], names: dict[str, str], head: str, 
 
 @torch.inference_mode()
 def _check_row(backbone: nn.Module, children: list[str], head: str) -> None:
-    """Refuse a model that does not give the same as its children one after another.
+    """Raise if a model does not compute the same as its children in sequence.
 
     Raises:
-        ShardError: It computes more between them, as densenets do.
+        ShardError: The model computes more between them, as densenets do.
     """
     was_training = backbone.training
     backbone.eval()
@@ -94,6 +94,6 @@ def _check_row(backbone: nn.Module, children: list[str], head: str) -> None:
     backbone.train(was_training)
     if not same:
         raise ShardError(
-            f"the weights are a model's layers in a row, under numbers, and {type(backbone).__name__} computes more "
+            f"the weights are a Sequential of a model's layers, but {type(backbone).__name__} computes more operations "
             "between them; save the state dict of the model that the library makes"
         )

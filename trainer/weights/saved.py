@@ -15,13 +15,13 @@ from trainer.weights.published import read_timm_cfg
 
 CONFIG, PICTURES = "config.json", "preprocessor_config.json"
 _FILES: Final = ("model.safetensors", "pytorch_model.bin")
-"""The weights in one file; each may be an index with `.index.json` behind it, of many files."""
+"""File names of the weights; with `.index.json` appended, an index of several files."""
 _RESAMPLE: Final[dict[Any, Interpolation]] = {2: "bilinear", 3: "bicubic"}
-"""Numbers of Pillow's filters."""
+"""Pillow's filter numbers."""
 
 
 class _TimmCfg(NamedTuple):
-    """Of timm's metadata what pictures are prepared by, with what it means where it is silent."""
+    """The preprocessing fields of timm's metadata, with their defaults."""
 
     input_size: Sequence[int] = (3, 224, 224)
     mean: Sequence[float] = IMAGENET_MEAN
@@ -31,7 +31,7 @@ class _TimmCfg(NamedTuple):
 
 
 def is_saved_folder(folder: Path) -> bool:
-    """Say whether a folder is a model as Hugging Face's libraries save it."""
+    """Return whether a folder is a model as saved by Hugging Face's libraries."""
     return (folder / CONFIG).is_file() and any(
         (folder / f"{name}{index}").is_file() for name in _FILES for index in ("", ".index.json")
     )
@@ -41,7 +41,7 @@ def list_weight_files(folder: Path) -> list[Path]:
     """Return the files of a saved model's tensors.
 
     Raises:
-        UsageError: One that the index names is not there.
+        UsageError: A file named by the index is missing.
         ShardError: The index is damaged.
     """
     for name in _FILES:
@@ -55,47 +55,47 @@ def list_weight_files(folder: Path) -> list[Path]:
                 raise ShardError(f"{index} has no weight_map; copy the folder again") from err
             absent = next((file for file in files if not file.is_file()), None)
             if absent is not None:
-                raise UsageError(f"{index} names {absent.name}, which is not there; copy all {len(files)} files")
+                raise UsageError(f"{index} names {absent.name}, which is missing; copy all {len(files)} files")
             return files
     raise UsageError(f"{folder} has none of {', '.join(_FILES)}; name a weights file")
 
 
 def fingerprint_saved(folder: Path) -> str:
-    """Return the identity of a saved model: the sha256 of its file, or of the list of those of several."""
+    """Return the fingerprint of a saved model: the sha256 of its file, or of the list of its files' sha256."""
     files = list_weight_files(folder)
     return fingerprint_file(files[0]) if len(files) == 1 else fingerprint_json([*map(fingerprint_file, files)])
 
 
 def check_architecture(folder: Path) -> None:
-    """Refuse a saved model whose names or arithmetic none of the libraries' models has.
+    """Raise if no library model has a saved model's names or arithmetic.
 
     Raises:
-        ShardError: One sentence that says which.
+        ShardError: The architecture is not supported.
     """
     config = _read_json(folder / CONFIG)
     kind = config.get("model_type")
-    if config.get("architecture"):  # timm's, with timm's own names
+    if config.get("architecture"):  # saved by timm, with timm's names
         return
     if kind not in ("vit", "resnet"):
         raise ShardError(
-            f"{folder} holds a model of type '{kind}' with the names of transformers; those of vit and resnet alone "
-            "are mapped. Take the same architecture's weights as timm or torchvision has them"
+            f"{folder} has a model of type '{kind}' with names from transformers; only those of vit and resnet "
+            "are mapped. Use the same architecture's weights from timm or torchvision"
         )
     odd = {name: config[name] for name, usual in _USUAL[kind].items() if config.get(name, usual) != usual}
     if odd:
         said = ", ".join(f"{name} {value}" for name, value in odd.items())
-        raise ShardError(f"{folder}/{CONFIG} has {said}: no model of timm or torchvision computes so")
+        raise ShardError(f"{folder}/{CONFIG} has {said}: no model of timm or torchvision computes this")
 
 
 _USUAL: Final[dict[str, dict[str, Any]]] = {
     "vit": {"hidden_act": "gelu", "qkv_bias": True},
     "resnet": {"hidden_act": "relu", "downsample_in_bottleneck": False, "downsample_in_first_stage": False},
 }
-"""What the libraries' models compute, by type."""
+"""Config values of the libraries' models, by type."""
 
 
 def read_saved_classes(folder: Path) -> list[str] | None:
-    """Return the names of a saved model's classes, None where it has none of its own (`LABEL_0`)."""
+    """Return the names of a saved model's classes, None if it only has placeholders (`LABEL_0`)."""
     config = _read_json(folder / CONFIG)
     labels = config.get("id2label") or {}
     named = config.get("label_names")
@@ -104,7 +104,7 @@ def read_saved_classes(folder: Path) -> list[str] | None:
 
 
 def read_saved_expectation(folder: Path) -> Expectation | None:
-    """Return what a saved model expects of a picture, None where it does not say."""
+    """Return the preprocessing that a saved model expects; None if it is not stated."""
     path = folder / PICTURES
     if not path.is_file():
         cfg = _read_json(folder / CONFIG).get("pretrained_cfg")

@@ -1,4 +1,4 @@
-"""Checkpoints with objects of unknown classes, read by an unpickler that builds tensors and containers alone."""
+"""Read checkpoints with objects of unknown classes, building only tensors and containers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 DEPTH: Final = 2
-"""Levels of a checkpoint at which objects are opened: the object itself, and what a dict at the top holds."""
+"""Levels of a checkpoint at which objects are opened: the top object, and the values of a top-level dict."""
 
 
 class Unbuilt:
-    """What stands for an object whose class is not run: its name, its attributes, and its entries as a dict."""
+    """A placeholder for an object whose class is not run: its name, attributes, and entries as a dict."""
 
     kind: str = ""
     """Its class or function, as module.name."""
     dump_patches: Final = False
-    """Asked by torch of classes in files of before 2020."""
+    """torch reads this from classes in files from before 2020."""
 
-    def __new__(cls, *args: Any, **options: Any) -> Unbuilt:  # noqa: ARG004, what it would be built with
+    def __new__(cls, *args: Any, **options: Any) -> Unbuilt:  # noqa: ARG004, arguments of the real class
         made = super().__new__(cls)
         made.attributes = {}
         made.entries = {}
@@ -35,7 +35,7 @@ class Unbuilt:
     entries: dict[Any, Any]
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Take whatever the class would."""
+        """Accept any arguments."""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
@@ -51,19 +51,20 @@ class Unbuilt:
         return Unbuilt()
 
     def append(self, value: Any) -> None:
-        """Drop an entry of what would be a list or set."""
+        """Ignore an entry of a list or set."""
 
     extend = add = append
 
 
 def load_unbuilt(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """Return the content of a file of torch.save, and the names of the classes that stay unbuilt, sorted.
+    """Return the content of a file of torch.save, and the sorted names of classes that were not built.
 
-    Modules become their state dicts, and other objects at the top dicts of their attributes; further down they stay
-    `Unbuilt`. No code of the file's choosing runs: what a pickle may call is `_BUILT`, all else is an `Unbuilt`.
+    Modules become their state dicts, and other objects at the top levels dicts of their attributes; deeper ones stay
+    `Unbuilt`. No code chosen by the file runs: a pickle may only call what is in `_BUILT`; everything else is
+    `Unbuilt`.
 
     Raises:
-        Exception: Of many kinds, on bytes that are no such file.
+        Exception: Of many kinds, on bytes that are not such a file.
     """
     kinds: set[str] = set()
 
@@ -71,16 +72,16 @@ def load_unbuilt(data: bytes) -> tuple[Any, tuple[str, ...]]:
         def find_class(self, module: str, name: str) -> Any:
             build = _BUILT.get((module, name))
             if build is not None:
-                # A function of its own: a pickle may set attributes of what it finds, and must not reach torch's.
+                # A new function: a pickle may set attributes on what it finds, and must not change torch's.
                 return build if isinstance(build, type) else lambda *args: build(*args)
-            if module not in ("builtins", "__builtin__"):  # pickle's own ways to make a set or a slice
+            if module not in ("builtins", "__builtin__"):  # pickle uses these for sets and slices
                 kinds.add(f"{module}.{name}")
             return type(name.rpartition(".")[2] or "Unbuilt", (Unbuilt,), {"kind": f"{module}.{name}"})
 
     reader: Any = types.ModuleType("restricted")
     reader.Unpickler = Restricted
     reader.load = lambda file, **options: Restricted(file, **options).load()
-    with warnings.catch_warnings(action="ignore"):  # of classes whose source is not there
+    with warnings.catch_warnings(action="ignore"):  # about classes without source
         content = torch.load(io.BytesIO(data), map_location="cpu", pickle_module=reader, weights_only=False)
     return open_objects(content), tuple(sorted(kinds))
 
@@ -104,7 +105,7 @@ _BUILT: Final[dict[tuple[str, str], Callable[..., Any]]] = {
     ("torch._utils", "_rebuild_parameter"): _take_first,
     ("torch._utils", "_rebuild_parameter_with_state"): _take_first,
 }
-"""All that a pickle gets to call."""
+"""Everything that a pickle may call."""
 
 
 def open_objects(content: Any, depth: int = DEPTH) -> Any:
@@ -112,7 +113,7 @@ def open_objects(content: Any, depth: int = DEPTH) -> Any:
     if isinstance(content, Unbuilt):
         if _is_module(content):
             return read_module(content)
-        # By a copy: what an object holds may hold it.
+        # Iterate over a copy, because of reference cycles.
         content = content.entries or content.attributes
     if not isinstance(content, dict) or depth == 0:
         return content
@@ -124,7 +125,7 @@ def _is_module(value: Any) -> bool:
 
 
 def read_module(module: Unbuilt) -> dict[str, Tensor]:
-    """Return the state dict of a torch module that was pickled whole."""
+    """Return the state dict of a torch module that was pickled as an object."""
     state = module.attributes
     fleeting = state.get("_non_persistent_buffers_set") or ()
     own = {**state["_parameters"], **{name: each for name, each in state["_buffers"].items() if name not in fleeting}}

@@ -1,4 +1,4 @@
-"""Back ends: the ways in which a bundle's model can be computed. PyTorch's are here, those of an ONNX file beside."""
+"""Back ends: the ways to compute a bundle's model. PyTorch's are here, those for an ONNX file in modules beside it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Backend:
 
 
 def make_backend(name: BackendName, model: Classifier, device: torch.device, file: Path | None = None) -> Backend:
-    """Return a back end for a model in evaluation mode; it computes with `torch.get_num_threads()` threads.
+    """Return a back end for a model in evaluation mode; it uses `torch.get_num_threads()` threads.
 
     Args:
         name: One of `names.BACKENDS`.
         model: The classifier, on `device`.
-        device: Where it is.
-        file: The model as an ONNX file, for those `of_a_file`.
+        device: The device of the model.
+        file: The model as an ONNX file, for back ends with `of_a_file`.
 
     Raises:
-        UsageError: This machine or device does not have it.
+        UsageError: The back end is not available on this machine or device.
         ShardError: The file cannot be read.
     """
     reason = explain_missing(name, device)
@@ -49,11 +49,11 @@ def make_backend(name: BackendName, model: Classifier, device: torch.device, fil
 
 
 def explain_missing(name: BackendName, device: torch.device) -> str | None:
-    """Return the sentence that says why a back end cannot compute here; None where it can."""
+    """Return a sentence that says why a back end is not available here; None if it is."""
     row, reason = BACKENDS[name], None
     if row.of_a_file and device.type != "cpu":
         others = [other for other, its in BACKENDS.items() if not its.of_a_file]
-        reason = f"computes on the CPU, not on {device.type}; take {', '.join(others[:-1])} or {others[-1]} there"
+        reason = f"computes on the CPU, not on {device.type}; use {', '.join(others[:-1])} or {others[-1]} there"
     elif row.library and importlib.util.find_spec(row.library) is None:
         reason = f"needs {row.library}, which is not installed: pip install 'shardline[{row.extra}]'"
     elif row.missing:
@@ -62,20 +62,20 @@ def explain_missing(name: BackendName, device: torch.device) -> str | None:
 
 
 def warm_up(backend: Backend, images: Tensor) -> None:
-    """Return when a back end is ready for batches of any size, of images uint8[B, C, S, S], B >= 1."""
-    # A compiler makes a program for one picture, one for a fixed number, and then one for any number.
+    """Run a back end on images uint8[B, C, S, S], B >= 1, until it is ready for batches of any size."""
+    # torch.compile compiles once for one picture, once for a fixed number, and then once for any number.
     for size in (1, 2, 3):
         backend.compute(images[:1].repeat(size, 1, 1, 1))
 
 
 def build_torch(model: Classifier, device: torch.device, compiled: bool, bf16: bool) -> Compute:
-    """Return PyTorch's way, eager or compiled, in float32 or under bf16 autocast; channels-last, as the model is."""
+    """Return the PyTorch back end: eager or compiled, float32 or bf16 autocast, channels-last like the model."""
     module: Any = FeatureClassifier(model)
     if compiled:
-        # Freezing folds BatchNorm and lays the weights out for the CPU once; on CUDA the compiler does it by itself.
+        # Freezing folds BatchNorm and lays out the weights for the CPU once; on CUDA the compiler does this anyway.
         module = torch.compile(module, options={"freezing": True} if device.type == "cpu" else None)
 
-    # Never in the caller's inference mode: freezing takes no tensors of it, and would compile for each mode anew.
+    # Not in the caller's inference mode: freezing rejects inference tensors, and each mode would compile again.
     @torch.inference_mode(False)
     @torch.no_grad()
     def compute(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def build_torch(model: Classifier, device: torch.device, compiled: bool, bf16: b
 
 
 def find_no_compiler(device: torch.device) -> str | None:
-    """Return why nothing can be compiled for a device; None where it can."""
+    """Return why a device has no compiler; None if it has one."""
     compiler = os.environ.get("CXX", "g++")
     if device.type != "cpu" or shutil.which(compiler):
         return None

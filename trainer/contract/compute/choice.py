@@ -1,4 +1,4 @@
-"""Which back end a bundle computes with on a kind of CPU: measured by `trainer.bench --choose`, used by serving."""
+"""The back end a bundle uses on a kind of CPU: measured by `trainer.bench --choose`, used by serving."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from trainer.contract.probes import OTHER_BACK_END
 logger = logging.getLogger(__name__)
 
 START_LIMIT_S = 20.0
-"""A replica has to start: a back end that takes longer than this is not chosen."""
+"""A back end that takes longer to start is not chosen, because serving replicas must start in time."""
 _FILE = "backends.json"
 
 
 class Measured(BaseModel):
-    """What came of one back end."""
+    """The measurements of one back end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: BackendName
     start_s: float
-    """Until it is ready for batches of any size."""
+    """Time until it is ready for batches of any size."""
     images_per_s: dict[int, float]
-    """By batch size, the model alone."""
+    """By batch size, for the model alone."""
     parity: Parity | None
-    """None where it does not keep parity."""
+    """None if it failed the parity check."""
 
     @property
     def speed(self) -> float:
-        """Pictures a second, the geometric mean over the batch sizes."""
+        """Pictures per second, as the geometric mean over the batch sizes."""
         return statistics.geometric_mean(self.images_per_s.values())
 
 
@@ -69,17 +69,17 @@ class ChoicePage(BaseModel):
     version: Literal[1] = 1
     weights_sha256: str
     choices: list[Choice]
-    """One for each kind of CPU."""
+    """One entry for each kind of CPU."""
 
 
 def choose(measured: list[Measured]) -> Measured:
-    """Return the fastest back end that keeps parity and starts in time; eager does by definition."""
+    """Return the fastest back end that keeps parity and starts in time; eager always qualifies."""
     fit = [each for each in measured if each.backend == "eager" or (each.parity and each.start_s <= START_LIMIT_S)]
     return max(fit, key=lambda each: each.speed)
 
 
 def read_cpu() -> str:
-    """Return the kind of this machine's CPU: its name, and the instructions that PyTorch finds there."""
+    """Return the kind of this machine's CPU: its name and the instruction set that PyTorch detects."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -89,7 +89,7 @@ def read_cpu() -> str:
 
 
 def record_choice(folder: Path, page: BundlePage, choice: Choice) -> Path:
-    """Keep a choice in the bundle in place of an earlier one for this kind of CPU; return the file."""
+    """Store a choice in the bundle, replacing an earlier one for the same kind of CPU; return the file."""
     path = folder / EXPORTS / _FILE
     path.parent.mkdir(exist_ok=True)
     others = [other for other in _read_choices(folder, page) if other.cpu != choice.cpu]
@@ -107,17 +107,17 @@ def _read_choices(folder: Path, page: BundlePage) -> list[Choice]:
 
 
 def load_with_backend(folder: str | Path, device: str = "cpu", backend: str = AUTO) -> tuple[Bundle, str]:
-    """Return a bundle that computes with a back end, and the sentence that says with which and why.
+    """Return a bundle with a back end, and a sentence that says which one and why.
 
     Args:
         folder: The bundle.
-        device: Where the model is.
-        backend: One of `names.BACKENDS`, or `auto`: the recorded choice for this kind of CPU where it keeps parity on
-            the probes, and eager in all other cases.
+        device: The device for the model.
+    backend: One of `names.BACKENDS`, or `auto`: the recorded choice for this kind of CPU if it passes the parity
+        check on the probes, otherwise eager.
 
     Raises:
-        UsageError: As `Bundle.load`; or this machine does not have the back end that was asked for.
-        ShardError: As `Bundle.load`; or that back end gives other logits on the probes.
+        UsageError: As `Bundle.load`; or the requested back end is not available on this machine.
+        ShardError: As `Bundle.load`; or the requested back end fails the parity check on the probes.
     """
     try:
         check_backend(backend)
@@ -128,11 +128,11 @@ def load_with_backend(folder: str | Path, device: str = "cpu", backend: str = AU
         return bundle, _take_choice(bundle, Path(folder))
     if backend != "eager":
         _attach(bundle, Path(folder), backend)
-    return bundle, f"computes with {backend}, as asked for"
+    return bundle, f"computes with {backend}, as requested"
 
 
 def _take_choice(bundle: Bundle, folder: Path) -> str:
-    """Attach the recorded back end where that can be; return the sentence."""
+    """Attach the recorded back end if possible; return the sentence for `load_with_backend`."""
     if bundle.device.type != "cpu":
         return f"computes with eager: choices are for CPUs, this is {bundle.device}"
     cpu = read_cpu()
@@ -143,7 +143,7 @@ def _take_choice(bundle: Bundle, folder: Path) -> str:
             return f"computes with eager: no choice is recorded for {cpu}; {how} measures and records one"
         if choice.chosen != "eager":
             _attach(bundle, folder, choice.chosen)
-    except Exception as err:  # libraries raise what they like, and a replica that cannot be quick can still answer
+    except Exception as err:  # libraries raise any type, and eager still works
         why = f"computes with eager: {err}"
         logger.warning("%s", why)
         return why
@@ -151,7 +151,7 @@ def _take_choice(bundle: Bundle, folder: Path) -> str:
 
 
 def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
-    """Let a back end compute for a bundle, once it has given the logits of the probes."""
+    """Attach a back end to a bundle after it has reproduced the logits of the probes."""
     file = None
     if BACKENDS[name].of_a_file:
         from trainer.contract.compute.exported import find_onnx  # late: eager and compiled models need no file

@@ -1,4 +1,4 @@
-"""Exports: what lies beside an exported file and says how to use it without this program."""
+"""Exports: the metadata beside an exported file, which describes how to use it without this program."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.contract.preprocess import PreprocessSpec
 ENDINGS: Final[dict[ExportKind, str]] = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".pt"}
 INPUT, OUTPUTS = "images", ("logits", "features")
 BESIDE: Final = frozenset({"file", "sha256", "script", "detector", "parity"})
-"""Fields of the page that only the one beside the file has."""
+"""Fields that only the metadata beside the file has."""
 
 
 class TensorFacts(BaseModel):
@@ -32,7 +32,7 @@ class TensorFacts(BaseModel):
     name: str
     dtype: str
     shape: list[str | int]
-    """A name where any number will do."""
+    """A name stands for a dimension of any size."""
     meaning: str
 
 
@@ -47,81 +47,81 @@ class ExportPage(BaseModel):
     bundle: str
     """Fingerprint of the bundle."""
     weights_sha256: str
-    """Of the bundle."""
+    """Version of the bundle format."""
     dataset: str | None
     recipe: str | None
     model: ModelSpec
     classes: list[str]
-    """In the order of the logits."""
+    """Class names in the order of the logits."""
     display_names: list[str]
     decision: Decision
-    """Its rule is the one that is applied, as `Decision.state_rule` says."""
+    """With the rule that is applied, see `Decision.state_rule`."""
     inputs: list[TensorFacts]
     outputs: list[TensorFacts]
     preprocess: PreprocessSpec
     steps: list[str]
-    """The same in words, with what no field says."""
+    """The preprocessing in words, with details that no field has."""
     answer_steps: list[str] = []
-    """What turns the outputs into the endpoint's answer, in words; empty in pages of earlier versions."""
+    """How to turn the outputs into the endpoint's answer, in words; empty in exports of earlier versions."""
     versions: dict[str, str]
-    """Library versions that made it."""
+    """Versions of the libraries that made it."""
     file: str = ""
     sha256: str = ""
-    """Of the file."""
+    """sha256 of the exported file."""
     script: str = ""
-    """Program beside the file that answers with Pillow, numpy and onnxruntime alone; empty in earlier versions."""
+    """Name of the program beside the file that needs Pillow, numpy and onnxruntime alone; empty in earlier versions."""
     detector: str | None = None
-    """File beside it with the means and the matrix that the out-of-distribution score needs, where `decision` has one;
-    its sha256 stands there."""
+    """Name of the file beside it with the means and matrix for the out-of-distribution score, if `decision` has one;
+    `decision` has its sha256."""
     parity: dict[str, Parity] = {}
-    """With the bundle, by the name of the pictures."""
+    """Parity with the bundle, by name of the set of pictures."""
 
 
 def default_path(bundle: Path, kind: ExportKind) -> Path:
-    """Return where an export of a bundle lies when nobody says otherwise."""
+    """Return the default path of an export of a bundle."""
     return bundle / EXPORTS / f"model{ENDINGS[kind]}"
 
 
 def page_path(file: Path) -> Path:
-    """Return where the page of an exported file lies."""
+    """Return the path of an exported file's metadata."""
     return file.with_name(f"{file.name}.json")
 
 
 def script_path(file: Path) -> Path:
-    """Return where the program of an exported file lies, which finds its page by its own name."""
+    """Return the path of an exported file's program, which finds the metadata by its own file name."""
     return file.with_name(f"{file.name}.py")
 
 
 def detector_path(file: Path) -> Path:
-    """Return where an exported file's copy of the bundle's out-of-distribution detector lies."""
+    """Return the path of an exported file's copy of the bundle's out-of-distribution detector."""
     return file.with_name(f"{file.name}.ood.safetensors")
 
 
 def find_stale(bundle: Path, decision: Decision) -> list[ExportKind]:
-    """Return the kinds of exports in a bundle's folder that answer by another decision than the bundle's."""
+    """Return the kinds of exports in a bundle's folder that use another decision than the bundle."""
     kinds = []
     for kind in ENDINGS:
         beside = page_path(default_path(bundle, kind))
-        with contextlib.suppress(ShardError):  # who uses a damaged one is told what is wrong with it
+        with contextlib.suppress(ShardError):  # using a damaged export raises its own error
             if beside.is_file() and read_page(beside, ExportPage, "export again").decision != decision.state_rule():
                 kinds.append(kind)
     return kinds
 
 
 def describe_stale(bundle: Path, decision: Decision) -> list[str]:
-    """Return a sentence for each export of `find_stale`, with the command that makes it anew."""
+    """Return a sentence for each export of `find_stale`, with the command that recreates it."""
     return [
-        f"{default_path(bundle, kind)} and its program answer by another decision than the bundle now has; export "
+        f"{default_path(bundle, kind)} and its program use another decision than the bundle now has; export "
         f"again: python -m trainer.export {shlex.quote(str(bundle))} --to {kind}"
         for kind in find_stale(bundle, decision)
     ]
 
 
 def find_onnx(bundle: Path, weights_sha256: str) -> Path | None:
-    """Return the ONNX file in a bundle's folder, None where there is none.
+    """Return the ONNX file in a bundle's folder, None if there is none.
 
     Raises:
-        ShardError: It is not whole, or belongs to other weights.
+        ShardError: The file is damaged, or was exported from other weights.
     """
     path = default_path(bundle, "onnx")
     beside = page_path(path)

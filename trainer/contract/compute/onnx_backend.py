@@ -1,4 +1,4 @@
-"""ONNX Runtime's way to compute an exported file; the one door to the library."""
+"""The ONNX Runtime back end; the only module that imports the library."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trainer.contract.compute.outputs import Compute
 
 
 def open_onnx(file: Path) -> Compute:
-    """Return what computes a file in ONNX Runtime, float32 on the CPU.
+    """Return a function that runs an ONNX file in ONNX Runtime, in float32 on the CPU.
 
     Raises:
-        ShardError: It cannot be read.
+        ShardError: The file cannot be read.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # its classes derive from RuntimeError or from nothing, by version
+    except Exception as err:  # the base class of its errors depends on the version
         why = (str(err).splitlines() or [type(err).__name__])[0]
         raise ShardError(f"{file} cannot be read by ONNX Runtime ({why}); export again") from err
 

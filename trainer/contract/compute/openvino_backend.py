@@ -1,4 +1,4 @@
-"""OpenVINO's way to compute an exported file; the one door to the library."""
+"""The OpenVINO back end; the only module that imports the library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.contract.compute.outputs import Compute
 
 @functools.cache
 def _core() -> Any:
-    # `import openvino` tells its makers of it over the network, unasked, where this package can be imported.
+    # `import openvino` sends telemetry over the network if this package can be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -24,16 +24,16 @@ def _core() -> Any:
 
 
 def find_no_bf16(_device: torch.device) -> str | None:
-    """Return why OpenVINO cannot compute in bfloat16 here; None where it can."""
+    """Return why OpenVINO cannot compute in bfloat16 here; None if it can."""
     known = [str(kind) for kind in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
     return None if "BF16" in known else f"needs a CPU that computes in bf16; OpenVINO finds {', '.join(known)} here"
 
 
 def open_openvino(file: Path, bf16: bool) -> Compute:
-    """Return what computes an ONNX file in OpenVINO on the CPU; it holds one request: one thread at a time may compute.
+    """Return a function that runs an ONNX file in OpenVINO on the CPU; only one thread may call it at a time.
 
     Raises:
-        ShardError: It cannot be read.
+        ShardError: The file cannot be read.
     """
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",

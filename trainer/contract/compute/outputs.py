@@ -1,4 +1,4 @@
-"""Logits with the features that they come from: what every back end gives."""
+"""The output of every back end: logits and the features they are computed from."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from trainer.contract.model.head import find_head
 from trainer.contract.model.model import Classifier, split_outputs
 
 Compute = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images uint8[B, C, S, S] on the CPU -> logits float32[B, K] and features float32[B, F] there."""
+"""Images uint8[B, C, S, S] on the CPU -> logits float32[B, K] and features float32[B, F] on the CPU."""
 
 
 class FeatureClassifier(nn.Module):
-    """A classifier that gives the input of its head as well, in evaluation mode.
+    """A classifier that also returns the input of its head, in evaluation mode.
 
-    It shares the weights of the one that it is made of, and nothing else: hooks of others are not traced with it.
+    It shares only the weights of the given classifier, so that other hooks on that classifier are not traced.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = Classifier(classifier.spec)
         self.classifier.load_state_dict(classifier.state_dict(), assign=True)
-        # A list, and a hook that stays: assigning an attribute, or adding the hook in `forward`, cannot be traced.
+        # A list and a permanent hook: tracing supports neither attribute assignment nor adding a hook in `forward`.
         self._kept: list[Tensor] = []
         backbone = self.classifier.backbone
         backbone.get_submodule(find_head(backbone)).register_forward_pre_hook(self._keep)
@@ -36,6 +36,6 @@ class FeatureClassifier(nn.Module):
         self._kept.append(pool_positions(inputs[0], isinstance(head, nn.Conv2d)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits float32[B, K] and features float32[B, F] of images as `Classifier` takes them."""
+        """Return logits float32[B, K] and features float32[B, F] for images as `Classifier` takes them."""
         logits, _ = split_outputs(self.classifier(images))
         return logits, self._kept.pop().to(logits.dtype)

@@ -1,4 +1,4 @@
-"""Parity: how near another way to compute a model comes to the bundle's own."""
+"""Parity: how closely another back end reproduces the bundle's own logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.contract.probes import OTHER_BACK_END, check_logits
 
 
 class Parity(BaseModel):
-    """What differs on some pictures."""
+    """The differences on a set of pictures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,14 +33,14 @@ def compare(actual: Tensor, expected: Tensor) -> Parity:
     """Return the parity of logits float32[N, K] with the expected ones.
 
     Raises:
-        ShardError: A number that is not finite.
+        ShardError: A logit is not finite.
 
     >>> import torch
     >>> compare(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 2.0]])).max_logit
     0.5
     """
     if not bool(actual.isfinite().all() and expected.isfinite().all()):
-        raise ShardError("logits are not finite, and nothing can be compared with them; the weights overflow")
+        raise ShardError("logits are not finite and cannot be compared; the weights overflow")
     scale = max(float(expected.abs().max()), 1e-6)
     return Parity(
         pictures=len(expected),
@@ -51,16 +51,16 @@ def compare(actual: Tensor, expected: Tensor) -> Parity:
 
 
 def require_parity(actual: Tensor, expected: Tensor, tolerance: float, what: str) -> Parity:
-    """Return the parity where it is near enough.
+    """Return the parity if it is within the limits.
 
     Args:
-        actual: Logits float32[N, K] of the other way.
-        expected: Logits float32[N, K] of the bundle's own.
-        tolerance: Largest |dp| that is let pass.
-        what: Names the other way and the pictures, for the message.
+        actual: Logits float32[N, K] of the other back end.
+        expected: Logits float32[N, K] of the bundle's own model.
+        tolerance: Largest |dp| allowed.
+        what: Names the back end and the pictures in the message.
 
     Raises:
-        ShardError: A probability differs by more than `tolerance`, or logits by more than other back ends may.
+        ShardError: A probability differs by more than `tolerance`, or a logit by more than the limit for back ends.
     """
     parity = compare(actual, expected)
     if not parity.max_dp <= tolerance:

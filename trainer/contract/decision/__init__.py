@@ -1,4 +1,4 @@
-"""Logits to an answer: calibration, operating points, conformal sets, out-of-distribution scores.
+"""From logits to an answer: calibration, operating points, conformal sets, out-of-distribution scores.
 
 Serving imports it.
 """

@@ -1,4 +1,4 @@
-"""Calibrated probabilities of logits: a temperature, then the class shares of the place of use."""
+"""Calibrated probabilities from logits: temperature scaling, then correction for the class shares at deployment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shards.errors import UsageError
 
 
 class PriorShift(BaseModel):
-    """Class shares where the model learned and where it is used, in the order of the classes."""
+    """Class shares in training and at deployment, in class order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: list[float] = Field(min_length=2)
-    """Share of each class in what the model learned from, 0..1; they sum to 1."""
+    """Share of each class in the training data, 0..1; they sum to 1."""
     deploy: list[float] = Field(min_length=2)
-    """The same where it is used."""
+    """Share of each class at deployment, 0..1; they sum to 1."""
 
     @field_validator("train", "deploy")
     @classmethod
@@ -30,12 +30,12 @@ class PriorShift(BaseModel):
 
 
 def calibrate(logits: Tensor, temperature: float | None, priors: PriorShift | None) -> Tensor:
-    """Return float64[..., K], the logarithms of calibrated probabilities up to a constant of each row.
+    """Return float64[..., K], the logarithms of calibrated probabilities up to a constant per row.
 
     Args:
         logits: float32[..., K] of the model.
-        temperature: T > 0, by which logits are divided; None is 1.
-        priors: Afterwards p'(k) is proportional to p(k) * deploy(k) / train(k); None changes nothing.
+        temperature: T > 0, the divisor of the logits; None means 1.
+        priors: If given, p'(k) is proportional to p(k) * deploy(k) / train(k).
 
     Source: Guo et al. 2017 (On Calibration of Modern Neural Networks, eq. 9); Saerens et al. 2002 (Adjusting the
     Outputs of a Classifier to New a Priori Probabilities, eq. 2.4).
@@ -54,16 +54,16 @@ def calibrate(logits: Tensor, temperature: float | None, priors: PriorShift | No
 
 
 def parse_shares(option: str, text: str, classes: list[str], rest: list[float] | None) -> list[float]:
-    """Return the share of each class that `CLASS=SHARE,...` names.
+    """Return the share of each class from `CLASS=SHARE,...`.
 
     Args:
-        option: Its name, for messages.
-        text: Shares above 0, of the classes that are named.
-        classes: All names.
-        rest: Shares in whose proportion classes that are not named divide what is left; None: all must be named.
+        option: The option's name, for messages.
+        text: CLASS=SHARE,... with shares above 0.
+        classes: All class names.
+        rest: Shares by which unnamed classes divide the remainder; None: all classes must be named.
 
     Raises:
-        UsageError: Another form, an unknown class, one named twice, or shares that do not sum to 1.
+        UsageError: Wrong syntax, an unknown or repeated class, or shares that do not sum to 1.
 
     >>> parse_shares("--deploy-prior", "b=0.5", ["a", "b", "c"], [0.25, 0.5, 0.25])
     [0.25, 0.5, 0.25]

@@ -1,19 +1,19 @@
-"""Conformal sets: the classes that a picture may be of, so that the true one is among them as often as promised.
+"""Conformal sets: the classes that a picture may be of, including the true one with a guaranteed probability.
 
-The promise is marginal: over pictures that are exchangeable with those of the fit, the set holds the true class with at
-least the chosen probability. It says nothing of one class or one group of pictures alone, unless each class has a
-threshold of its own, fitted to its own pictures (`class_samples`): then it holds for each class, whatever their shares.
-It says nothing where pictures come from elsewhere, and it is an average over fits: what one fit covers varies, the
-more the fewer pictures it has (`bound_coverage`). A set may be empty: then no class conforms, and the answer abstains.
-Filling it with the most probable class would keep the promise, and would hide what is known of that picture.
+The guarantee is marginal: over pictures exchangeable with those of the fit, the set holds the true class with at least
+the chosen probability. It does not hold for a single class or group of pictures, unless each class has a threshold of
+its own, fitted to its own pictures (`class_samples`); then it holds for each class, whatever the class shares. It does
+not hold for pictures from another source, and it is an average over fits: the coverage of one fit varies, more so with
+fewer pictures (`bound_coverage`). A set may be empty: then no class conforms, and the answer abstains. Filling it with
+the most probable class would keep the guarantee, but hide that no class conforms.
 
 Source: Vovk, Gammerman, Shafer 2005 (Algorithmic Learning in a Random World); Angelopoulos and Bates 2021 (A Gentle
 Introduction to Conformal Prediction, section 1). Scores: lac of Sadinle, Lei, Wasserman 2019 (Least Ambiguous
 Set-Valued Classifiers with Bounded Error Levels), aps of Romano, Sesia, Candes 2020 (Classification with Valid and
-Adaptive Coverage), here without its random part, so that a picture gets the same answer each time; that makes sets
-larger. Other class shares at the place of use: Podkopaev and Ramdas 2021 (Distribution-Free Uncertainty Quantification
-for Classification Under Label Shift, section 3). Sets by class: Vovk 2012 (Conditional Validity of Inductive Conformal
-Predictors), and for the law of what one fit covers.
+Adaptive Coverage), here without its random part, so that a picture gets the same answer each time; that makes the sets
+larger. Other class shares at deployment: Podkopaev and Ramdas 2021 (Distribution-Free Uncertainty Quantification for
+Classification Under Label Shift, section 3). Sets by class, and the distribution of one fit's coverage: Vovk 2012
+(Conditional Validity of Inductive Conformal Predictors).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 Kind = Literal["lac", "aps"]
 
 _SLACK: Final = 1e-9
-"""A score that is computed again may differ in its last bits; the class then belongs to the set."""
+"""A recomputed score may differ in its last bits; within this tolerance the class still belongs to the set."""
 
 
 class ConformalSets(BaseModel):
@@ -42,27 +42,27 @@ class ConformalSets(BaseModel):
     level: float = Field(gt=0, lt=1)
     """Probability with which the true class is in the set, over pictures like those of the fit."""
     score: Kind
-    """lac: 1 - p(k), smallest sets on average. aps: sum of the probabilities down to that of k, larger sets where the
-    model hesitates, smaller ones where it does not."""
+    """lac: 1 - p(k); smallest sets on average. aps: sum of the probabilities down to that of k; larger sets where the
+    model is uncertain, smaller ones where it is certain."""
     thresholds: list[float]
-    """For each class: it belongs to the set when its score is at most this. All equal where class shares stay and no
-    class is fitted by itself."""
+    """For each class: it belongs to the set if its score is at most this. All thresholds are equal unless class shares
+    change or classes are fitted separately."""
     samples: int
     """Pictures that the thresholds were fitted to."""
     mean_size: float
     """Mean number of classes in the sets of these pictures."""
     class_samples: list[int] | None = None
-    """Pictures of each class, to which alone its threshold was fitted: the promise holds for each class. None: it holds
-    on average over all pictures."""
+    """Pictures of each class, if each threshold was fitted to its own class alone: the guarantee then holds for each
+    class. None: it holds on average over all pictures."""
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Sets that are not by class keep the form that they had before there were others.
+        # Sets that are not by class keep their earlier stored form.
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
 def score_classes(probabilities: Floats, kind: Kind) -> Floats:
-    """Return float64[N, K]: how little each class conforms, from probabilities float64[N, K].
+    """Return float64[N, K]: the nonconformity score of each class, from probabilities float64[N, K].
 
     >>> score_classes(np.array([[0.5, 0.25, 0.25]]), "aps").tolist()
     [[0.5, 0.75, 1.0]]
@@ -76,18 +76,18 @@ def score_classes(probabilities: Floats, kind: Kind) -> Floats:
 
 
 def find_quantile(scores: Floats, level: float, weights: Floats | None = None, own_weight: float = 1.0) -> float:
-    """Return the least of `scores` that a new one does not exceed with probability `level`.
+    """Return the smallest of `scores` that a new score stays at or below with probability `level`.
 
     With equal weights it is the ceil((n + 1) * level)-th smallest of n.
 
     Args:
-        scores: float64[n], exchangeable with the new one but for the weights.
+        scores: float64[n], exchangeable with the new one up to the weights.
         level: 0..1.
-        weights: float64[n], likelihood ratios of where the new score comes from to where these do; None is 1 for all.
-        own_weight: That of the new score.
+        weights: float64[n], likelihood ratios of the new score's distribution to that of `scores`; None: all 1.
+        own_weight: The weight of the new score.
 
     Raises:
-        ShardError: Too few scores for the level; it says how many are needed.
+        ShardError: Too few scores for the level; the message has the number needed.
 
     >>> find_quantile(np.arange(1.0, 20.0), 0.9)
     18.0
@@ -102,7 +102,7 @@ def find_quantile(scores: Floats, level: float, weights: Floats | None = None, o
         enough = math.ceil(level / (1 - level) * own_weight / mean - _SLACK)
         raise ShardError(
             f"{len(scores)} pictures are too few for a level of {level:g}: {enough} are needed; "
-            "lower the level, or fit on a larger part"
+            "lower the level, or fit on a larger split"
         )
     return float(scores[order[rank]])
 
@@ -117,7 +117,7 @@ def fit_sets(
         labels: int64[N].
         level: 0..1.
         kind: The score.
-        ratios: float64[K], share of each class where the sets are used over its share here; None: the same shares.
+        ratios: float64[K], share of each class at deployment divided by its share here; None: equal shares.
 
     Raises:
         ShardError: Too few pictures for the level.
@@ -137,11 +137,11 @@ def fit_sets_by_class(
 ) -> ConformalSets:
     """Return the sets that hold the true class with probability `level` for the pictures of each class.
 
-    Class shares do not matter: each threshold is fitted to the pictures of its class alone. Arguments as of `fit_sets`;
+    Class shares do not matter: each threshold is fitted to the pictures of its class alone. Arguments as in `fit_sets`;
     classes: K names.
 
     Raises:
-        ShardError: A class with too few pictures for the level; it names the class and how many are needed.
+        ShardError: A class has too few pictures for the level; the message has the class and the number needed.
     """
     scores = score_classes(probabilities, kind)
     counts = np.bincount(labels, minlength=len(classes))
@@ -149,8 +149,8 @@ def fit_sets_by_class(
     few = [f"{name} {count:,}" for name, count in zip(classes, counts.tolist(), strict=True) if count < needed]
     if few:
         raise ShardError(
-            f"sets by class need {needed:,} pictures of each class for a level of {level:g}, and of those that they "
-            f"are fitted to there are {', '.join(few)}; lower the level, fit on a larger part, or leave out "
+            f"sets by class need {needed:,} pictures of each class for a level of {level:g}, but the split has "
+            f"{', '.join(few)}; lower the level, fit on a larger split, or leave out "
             "--conformal-by class"
         )
     thresholds = [find_quantile(scores[labels == number, number], level) for number in range(len(classes))]
@@ -166,10 +166,10 @@ def _make_sets(scores: Floats, level: float, kind: Kind, thresholds: list[float]
 
 
 def bound_coverage(level: float, samples: int) -> tuple[float, float]:
-    """Return between which shares of new pictures the sets of one fit hold the true class, in 95 of 100 fits.
+    """Return the range of coverage on new pictures that 95 of 100 fits stay within, as (lower, upper).
 
-    Where scores have no ties it is exact for independent pictures: the share is distributed as Beta(k, n + 1 - k),
-    k = ceil((n + 1) * level), for n pictures; ties make sets cover more. Source: Vovk 2012, section 3.
+    Exact for independent pictures without tied scores: coverage is distributed as Beta(k, n + 1 - k),
+    k = ceil((n + 1) * level), for n pictures; ties increase coverage. Source: Vovk 2012, section 3.
 
     >>> [round(bound, 3) for bound in bound_coverage(0.9, 137)]
     [0.852, 0.949]

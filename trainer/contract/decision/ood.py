@@ -1,9 +1,9 @@
-"""How far a picture is from those that the model learned from, by its penultimate features, scaled to length 1.
+"""Out-of-distribution score: distance from the training pictures in penultimate features, scaled to length 1.
 
-residual: the squared length of what lies outside the directions that hold most of the fit's variance. mahalanobis: the
-squared distance to the nearest class mean, under one covariance of all classes. Both are the squared Euclidean distance
-to the nearest of some means behind a matrix, so one detector holds and scores either, in one forward pass. Compared:
-tests/bench/results/2026-11-30-ood.md.
+residual: the squared length of the component outside the directions that hold most of the fit's variance. mahalanobis:
+the squared distance to the nearest class mean, under one covariance for all classes. Both are squared Euclidean
+distances to the nearest of some means after multiplication by a matrix, so one detector class computes either, in one
+forward pass. Comparison: tests/bench/results/2026-11-30-ood.md.
 
 Source: Lee et al. 2018 (A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
 eq. 2), without its input perturbation and its other layers; Mueller and Hein 2025 (Mahalanobis++, section 4), for the
@@ -28,7 +28,7 @@ from shards.files.atomic import write_atomically
 from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
 
 DETECTOR: Final = "ood-"
-"""How names of detectors' files begin."""
+"""Prefix of detector file names."""
 _SAME_BACK_END, _OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
 
 
@@ -36,33 +36,33 @@ OodScore = Literal["residual", "mahalanobis"]
 
 
 class OodRule(BaseModel):
-    """From what score on a picture counts as out of distribution."""
+    """The threshold above which a picture counts as out of distribution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: OodScore = "mahalanobis"
-    """Bundles that do not say it have this one."""
+    """Default of bundles without this field."""
     threshold: float = Field(ge=0)
     """A picture with a higher score is out of distribution."""
     kept: float = Field(gt=0, lt=1)
-    """Probability with which a picture like those of the fit stays below, 0..1."""
+    """Probability that a picture like those of the fit scores below the threshold, 0..1."""
     fitted_on: Literal["train", "val", "test"]
-    """The part that gave class means and covariance."""
+    """The split that gave class means and covariance."""
     samples: int
-    """Pictures that gave them."""
+    """Number of pictures that gave them."""
     features: int
-    """Numbers that enter the model's head."""
+    """Number of inputs of the model's head."""
     file: str
-    """Of the bundle; means, matrix, and the scores of the probes."""
+    """File in the bundle with means, matrix and the scores of the probes."""
     sha256: str
 
 
 @dataclass
 class Detector:
-    """What says how far points are.
+    """Computes out-of-distribution scores.
 
-    centre float32[D]; whitening float32[D, E], which makes distances Euclidean; means float32[C, E], whitened: of the
-    classes that the fit has seen, or of residuals the one origin; probe_scores float32[N] of the bundle's probes.
+    centre float32[D]; whitening float32[D, E], which makes distances Euclidean; means float32[C, E], whitened: those of
+    the classes in the fit, or for residual the origin alone; probe_scores float32[N] of the bundle's probes.
     """
 
     centre: Tensor
@@ -75,13 +75,13 @@ class Detector:
         return Detector(*(tensor.to(device) for tensor in (self.centre, self.whitening, self.means, self.probe_scores)))
 
     def score(self, features: Tensor) -> Tensor:
-        """Return float32[B], on the CPU, of features float32[B, D] as they enter the head."""
+        """Return scores float32[B], on the CPU, for features float32[B, D] as they enter the head."""
         return self.measure(scale_to_length_one(features)).cpu()
 
     def measure(self, points: Tensor) -> Tensor:
         """Return float32[B], the squared distance of points float32[B, D], whitened, to the nearest mean."""
         whitened = (points - self.centre) @ self.whitening
-        # Through a matrix product, as cdist does by default for many rows, small distances lose their digits.
+        # By default cdist uses a matrix product for many rows, which loses the precision of small distances.
         distances = torch.cdist(whitened, self.means, compute_mode="donot_use_mm_for_euclid_dist")
         return distances.min(dim=1).values.square()
 
@@ -92,10 +92,10 @@ def scale_to_length_one(features: Tensor) -> Tensor:
 
 
 def check_scores(actual: Tensor, expected: Tensor, same_back_end: bool) -> None:
-    """Refuse when the probes' scores are no longer those that were recorded.
+    """Raise if the probes' scores differ from the recorded ones.
 
     Raises:
-        ShardError: One differs by more than 0.001 of the largest, or 0.05 on another back end.
+        ShardError: A score differs by more than 0.001 of the largest, or 0.05 on another back end.
     """
     tolerance = _SAME_BACK_END if same_back_end else _OTHER_BACK_END
     worst = float((actual - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
@@ -107,10 +107,10 @@ def check_scores(actual: Tensor, expected: Tensor, same_back_end: bool) -> None:
 
 
 def write_detector(folder: Path, detector: Detector) -> tuple[str, str]:
-    """Write a detector into a bundle's folder and return the file's name, which is its own, and sha256."""
+    """Write a detector into a bundle's folder and return the file's name, which is unique to it, and its sha256."""
     data = save({name: tensor.contiguous() for name, tensor in vars(detector).items()})
     digest = fingerprint_bytes(data)
-    # A name by content: what the bundle's page names so far stays as it is until another page takes its place.
+    # Named by content: the file that bundle.json names stays in place until bundle.json is replaced.
     name = f"{DETECTOR}{digest[:16]}.safetensors"
     with write_atomically(folder / name) as file:
         file.write(data)
@@ -118,10 +118,10 @@ def write_detector(folder: Path, detector: Detector) -> tuple[str, str]:
 
 
 def read_detector(folder: Path, rule: OodRule) -> Detector:
-    """Return the detector of a bundle; raises as files and tensors do where it is damaged.
+    """Return the detector of a bundle; a damaged file raises the error of the file or tensor library.
 
     Raises:
-        ShardError: It is not the one that the bundle's page names.
+        ShardError: The file is not the one that bundle.json names.
     """
     path = folder / rule.file
     if fingerprint_file(path) != rule.sha256:

@@ -1,7 +1,7 @@
-"""The operating point: from what probability on a picture counts as of the one class that matters.
+"""The operating point: the probability from which a picture counts as the class of interest.
 
-A class `positive` is decided when its calibrated probability is at least the threshold; otherwise the most probable of
-the other classes is. Thresholds sit on probabilities that were observed, so that ties fall on one side together.
+The class `positive` is decided if its calibrated probability is at least the threshold; otherwise the most probable of
+the other classes is. Thresholds equal observed probabilities, so that ties fall on the same side.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ class Interval(BaseModel):
     low: float
     high: float
     count: int
-    """Pictures of which it is the share."""
+    """Number of pictures that the share refers to."""
 
 
 class OperatingPoint(BaseModel):
-    """From what probability on `positive` is decided, and what that gave where it was fitted."""
+    """The threshold from which `positive` is decided, and its results on the split it was fitted to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: str
-    """What was asked for: recall>=0.98, max-f1, ..."""
+    """The rule requested: recall>=0.98, max-f1, ..."""
     positive: str
-    """The class that matters."""
+    """The class of interest."""
     threshold: float = Field(ge=0, le=NEVER)
-    """`positive` is decided when its probability is at least this; slightly above 1: never."""
+    """`positive` is decided if its probability is at least this; slightly above 1: never."""
     recall: Interval
     """Share of the positive pictures that are decided positive (sensitivity)."""
     precision: Interval | None
-    """Share of those decided positive that are, at the class shares of use; None where none is decided positive."""
+    """Share of pictures decided positive that are positive, at deployment's class shares; None if there are none."""
     specificity: Interval
-    """Share of the other pictures that are not decided positive, at the class shares of use."""
+    """Share of the other pictures that are not decided positive, at deployment's class shares."""
     bayes_threshold: float | None = None
-    """fp / (fp + fn): the best threshold where probabilities are exact; for a rule of cost."""
+    """fp / (fp + fn): the best threshold if probabilities were exact; for cost rules."""
 
 
 @dataclass(frozen=True)
 class PointRule:
-    """What is asked of an operating point.
+    """A parsed rule for choosing an operating point.
 
-    value: The recall, precision or specificity to reach; confidence: with which recall is to reach it on new pictures,
-    in (0, 1), None: it is to reach it on those of the fit, and half of the time falls short of it on new ones;
-    fn, fp: costs of a missed positive and of a false alarm.
+    value: The recall, precision or specificity to reach. confidence: Probability, in (0, 1), that recall reaches the
+    value on new pictures; None: only the pictures of the fit must reach it, and about half of the time new ones fall
+    short. fn, fp: Costs of a missed positive and of a false alarm.
     """
 
     text: str
@@ -76,7 +76,7 @@ class PointRule:
 
     @property
     def bayes_threshold(self) -> float | None:
-        """The threshold of least expected cost where probabilities are exact.
+        """The threshold of least expected cost if probabilities were exact.
 
         Source: Elkan 2001 (The Foundations of Cost-Sensitive Learning, eq. 2).
         """
@@ -87,7 +87,7 @@ def parse_rule(text: str) -> PointRule:
     """Return the rule that `text` spells.
 
     Raises:
-        UsageError: Another form, or a number out of range.
+        UsageError: Wrong syntax, or a number out of range.
 
     >>> parse_rule("cost fn=5,fp=1").bayes_threshold
     0.16666666666666666
@@ -99,7 +99,7 @@ def parse_rule(text: str) -> PointRule:
     if match := re.fullmatch(rf"(?:(recall|precision) ?>=|(sens@spec) ?=) ?{number}(?: with {number} ?%)?", plain):
         value, sure = float(match[3]), match[4]
         if not 0 < value <= 1:
-            raise UsageError(f"--point {plain}: a share lies above 0 and at most at 1, got {match[3]}; 0.98 means 98 %")
+            raise UsageError(f"--point {plain}: a share must be above 0 and at most 1, got {match[3]}; 0.98 means 98 %")
         goal: Goal = "sens@spec" if match[2] else "recall" if match[1] == "recall" else "precision"
         return PointRule(plain, goal, value, _read_confidence(plain, goal, value, sure))
     if match := re.fullmatch(rf"cost (?:fn={number}, ?fp={number}|fp={number}, ?fn={number})", plain):
@@ -114,19 +114,19 @@ def _read_confidence(text: str, goal: Goal, value: float, percent: str | None) -
     if percent is None:
         return None
     if goal != "recall":
-        raise UsageError(f"--point {text}: a confidence goes with recall alone; leave it out, or ask for recall>=0.98")
+        raise UsageError(f"--point {text}: only recall takes a confidence; leave it out, or use recall>=0.98")
     if not 50 <= float(percent) < 100:
-        raise UsageError(f"--point {text}: a confidence lies from 50 % to below 100 %, got {percent} %; 95 % is usual")
+        raise UsageError(f"--point {text}: a confidence is at least 50 % and below 100 %, got {percent} %; use 95 %")
     if value == 1:
-        raise UsageError(f"--point {text}: no number of pictures is sure of a recall of 1; ask for 0.99, or less")
+        raise UsageError(f"--point {text}: no number of pictures can guarantee a recall of 1; use 0.99 or less")
     return float(percent) / 100
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What each threshold would give, falling thresholds; all arrays float64[M].
+    """The results of each threshold, from highest to lowest; all arrays float64[M].
 
-    tp, fp: weight of the pictures of the positive class and of others at or above it.
+    tp, fp: total weight of the positive and of the other pictures at or above the threshold.
     """
 
     thresholds: Floats
@@ -158,7 +158,7 @@ def list_candidates(scores: Floats, is_positive: npt.NDArray[np.bool_], weights:
     Args:
         scores: float64[N], probabilities of the positive class.
         is_positive: bool[N].
-        weights: float64[N], > 0; 1, or by how much a picture's class is more frequent where the model is used.
+        weights: float64[N], > 0; 1, or the ratio of the class's share at deployment to its share here.
     """
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
@@ -176,17 +176,18 @@ def list_candidates(scores: Floats, is_positive: npt.NDArray[np.bool_], weights:
 def choose_threshold(rule: PointRule, found: Candidates, positive: str) -> float:
     """Return the threshold that the rule asks for.
 
-    recall: the highest that reaches it, so the fewest pictures are decided positive. precision and specificity: the
-    lowest that reaches it, so the most positives are found. max-f1, cost: the best; the highest of equal ones.
+    recall: the highest threshold that reaches it, so that the fewest pictures are decided positive. precision and
+    specificity: the lowest that reaches it, so that the most positives are found. max-f1, cost: the best; on ties the
+    highest.
 
     Raises:
-        ShardError: No threshold reaches it; the message has the best there is.
+        ShardError: No threshold reaches the value; the message has the best one.
     """
     if rule.goal == "cost":
         never = rule.fn * found.positives
         costs = rule.fn * (found.positives - found.tp) + rule.fp * found.fp
         best = int(np.argmin(costs))
-        # Never deciding for the class is a candidate, too; its threshold is the highest.
+        # Never deciding positive is also a candidate; its threshold is the highest.
         return NEVER if never <= costs[best] * (1 + _SLACK) else float(found.thresholds[best])
     if rule.goal == "max-f1":
         return float(found.thresholds[np.argmax(found.f1)])
@@ -197,6 +198,6 @@ def choose_threshold(rule: PointRule, found: Candidates, positive: str) -> float
         what = "specificity" if rule.goal == "sens@spec" else rule.goal
         raise ShardError(
             f"no threshold on {positive} reaches {what} {rule.value:g}: the best is {of_goal[best]:.4f}, with recall "
-            f"{found.recall[best]:.4f}; ask for less, or train a better model"
+            f"{found.recall[best]:.4f}; lower the value, or train a better model"
         )
     return float(found.thresholds[reached[0 if rule.goal == "recall" else -1]])

@@ -1,4 +1,4 @@
-"""Another decision, or positive class, in a bundle that is there: whoever reads it sees the old or the new, whole."""
+"""Replace the decision or positive class of an existing bundle atomically: readers see the old or the new one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from trainer.contract.decision.ood import DETECTOR, Detector, write_detector
 def store_decision(
     folder: Path, decision: Decision, detector: Detector | None = None, out: Path | None = None
 ) -> BundlePage:
-    """Store another decision in a bundle, or in a copy of it, and return the page that has it.
+    """Store a new decision in a bundle, or in a copy of it, and return the new metadata.
 
-    Whoever reads the bundle sees the old decision or the new one: the rename of bundle.json publishes it, that of the
-    folder a copy.
+    Readers see the old decision or the new one: one rename publishes bundle.json, or the folder of the copy.
 
     Args:
         folder: The bundle.
         decision: The file and sha256 of its `ood` are filled in here.
-        detector: What belongs to its `ood`, scores of the probes included.
+        detector: The detector for its `ood`, with the scores of the probes.
         out: The copy's folder; None changes the bundle itself.
 
     Raises:
@@ -39,7 +38,7 @@ def store_decision(
         raise UsageError(f"{out} exists; choose another --out, or delete it first")
     with replace_folder(out, replaces=False) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
-        _write_decision(temporary, decision, detector)  # its lock is ours already
+        _write_decision(temporary, decision, detector)  # its lock is already held
     return read_bundle_page(out)
 
 
@@ -49,7 +48,7 @@ def _replace_decision(folder: Path, decision: Decision, detector: Detector | Non
 
 
 def _write_decision(folder: Path, decision: Decision, detector: Detector | None) -> BundlePage:
-    """Store a decision in a folder that nobody else may write, and return the page that has it."""
+    """Store a decision in a folder that is locked against other writers, and return the new metadata."""
     old = read_bundle_page(folder)
     if decision.ood is not None and detector is not None:
         name, digest = write_detector(folder, detector)
@@ -58,7 +57,7 @@ def _write_decision(folder: Path, decision: Decision, detector: Detector | None)
     page = old.model_copy(update={"decision": decision})
     write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
     kept = decision.ood.file if decision.ood else None
-    # The old detector, and whatever those left that were killed: nobody else writes while the folder is locked.
+    # Remove the old detector and files left by killed processes; the lock excludes other writers.
     for path in [*folder.glob(f"{DETECTOR}*"), *folder.glob(f"{PAGE}{TEMPORARY}-*")]:
         if path.name != kept:
             path.unlink(missing_ok=True)
@@ -66,7 +65,7 @@ def _write_decision(folder: Path, decision: Decision, detector: Detector | None)
 
 
 def store_positive(folder: Path, positive: str) -> BundlePage:
-    """Store another positive class in a bundle, one of its classes, and return the page that has it."""
+    """Make one of a bundle's classes the positive one, and return the new metadata."""
     with lock_folder(folder):
         page = read_bundle_page(folder).model_copy(update={"positive": positive})
         write_text(folder / PAGE, page.model_dump_json(indent=2, exclude_unset=True) + "\n")
@@ -74,7 +73,7 @@ def store_positive(folder: Path, positive: str) -> BundlePage:
 
 
 def score_probes(folder: Path, bundle: Bundle, detector: Detector) -> Detector:
-    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model is left."""
+    """Return the detector with the scores of the bundle's probes, computed on the CPU, where the model then stays."""
     _, images, _ = read_bundle_probes(folder)
     scoring = Bundle(bundle.page, bundle.model.cpu(), torch.device("cpu"), detector=detector)
     _, scores = scoring.compute_batch(images)

@@ -18,13 +18,13 @@ from trainer.contract.model.names import TIMM_PREFIX, resolve_alias, unknown_mod
 Module = TypeVar("Module", bound=nn.Module)
 
 OWN_CLASSES: Final = 1000
-"""Classes of the head that an architecture is built with, before it is replaced."""
+"""Outputs of the original head, before it is replaced."""
 _INITIALISED = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
 _BOTTLENECKS = ("resnet50", "resnet101", "resnet152", "resnext", "wide_resnet")
 """ResNets whose residual branches start at zero.
 
-With torchvision's default an untrained one has 2,048 features whose square is six times as large, and a head on them
-diverges at the learning rates of its recipes. The 512 of the smaller ones do no harm, and learn faster so.
+By torchvision's default an untrained one has 2,048 features whose squares are six times as large, and a head on them
+diverges at the learning rates of its recipes. Smaller ResNets with 512 features need no zero start and learn faster.
 Source: Goyal et al. 2017, Accurate, Large Minibatch SGD, 5.1.
 """
 
@@ -39,14 +39,14 @@ def build_backbone(
     """Return an untrained backbone.
 
     Args:
-        name: A torchvision builder, `timm/NAME`, or an alias of one.
-        num_classes: Outputs of the head; None keeps the head of the architecture, with `OWN_CLASSES`.
+        name: A torchvision builder, `timm/NAME`, or an alias.
+        num_classes: Outputs of the head; None keeps the head of the architecture, with `OWN_CLASSES` outputs.
         in_channels: 1 or 3; for 1 the first convolution takes one channel.
-        image_size: Side of the input, pixels; None is the architecture's own.
-        dropout: In front of the head; None is the architecture's own.
+        image_size: Side of the input, pixels; None: the architecture's default.
+        dropout: Dropout before the head; None: the architecture's default.
 
     Raises:
-        UsageError: No such model, or it cannot be built for that size.
+        UsageError: No such model, or the model cannot be built for that size.
     """
     name = resolve_alias(name)
     build = _find_builder(name)
@@ -58,7 +58,7 @@ def build_backbone(
             raise
         raise UsageError(
             f"{name} cannot be built for pictures of {image_size} pixels ({one_line(err)}); "
-            f"its own size is {own_size(name)}, take that"
+            f"use its own size, {own_size(name)}"
         ) from err
     if num_classes is not None:
         replace_heads(backbone, num_classes, dropout)
@@ -83,14 +83,14 @@ def check_timm_name(name: str) -> None:
     """Refuse a `timm/NAME[.TAG]` that timm does not have.
 
     Raises:
-        UsageError: No such model, a tag that it does not have, or a name that timm has given up.
+        UsageError: No such model, a tag that it does not have, or a name that timm has retired.
     """
     import timm  # here and below: half a second that models of torchvision need not wait for
 
     bare = name.removeprefix(TIMM_PREFIX)
     old_names = timm.models.get_deprecated_models()
     if bare in old_names:
-        raise UsageError(f"timm calls {bare} {old_names[bare]} now; write model={TIMM_PREFIX}{old_names[bare]}")
+        raise UsageError(f"timm has renamed {bare} to {old_names[bare]}; write model={TIMM_PREFIX}{old_names[bare]}")
     architecture, _, tag = bare.partition(".")
     if not timm.is_model(architecture) or architecture in old_names:
         raise unknown_model(name, [TIMM_PREFIX + known for known in timm.list_models()])
@@ -103,7 +103,7 @@ def check_timm_name(name: str) -> None:
 
 
 def find_timm_cfg(name: str) -> Any:
-    """Return timm's metadata of `timm/NAME[.TAG]`, None where it has none; raises UsageError for a tag it lacks."""
+    """Return timm's metadata of `timm/NAME[.TAG]`, None if it has none; raises UsageError for an unknown tag."""
     import timm
 
     bare = name.removeprefix(TIMM_PREFIX)
@@ -115,7 +115,7 @@ def find_timm_cfg(name: str) -> Any:
 def _build_timm(name: str, in_channels: int, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    # 1,000 also where the published model is a feature extractor without a head: replacing needs one.
+    # 1,000 even if the published model has no head: replacing the head needs one.
     model: nn.Module = timm.create_model(name, num_classes=OWN_CLASSES, in_chans=in_channels, **options)
     return model
 
@@ -133,7 +133,7 @@ def _build_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> 
 
 
 def find_first_convolutions(backbone: nn.Module) -> list[str]:
-    """Return the names of the layers that see the picture."""
+    """Return the names of the convolutions that take the picture."""
     cfg = getattr(backbone, "pretrained_cfg", None)
     if cfg is None:
         return [next(name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d))]
@@ -142,12 +142,12 @@ def find_first_convolutions(backbone: nn.Module) -> list[str]:
 
 
 def _narrow(old: nn.Module, in_channels: int) -> nn.Conv2d:
-    """Return the convolution `old` for fewer channels, with weights that keep the spread of its outputs."""
+    """Return the convolution `old` for fewer channels, with weights that keep the variance of its outputs."""
     assert isinstance(old, nn.Conv2d)
     shape: Any = {name: getattr(old, name) for name in ("kernel_size", "stride", "padding", "dilation")}
     new = nn.Conv2d(in_channels, old.out_channels, **shape, bias=old.bias is not None, device=old.weight.device)
     with torch.no_grad():
-        # A third of the inputs: their weights are larger by the root of 3, as every rule of initialisation has it.
+        # With a third of the inputs, weights are scaled by the root of 3, as in the usual initialisations.
         new.weight.copy_(old.weight[:, :in_channels] * (old.in_channels / in_channels) ** 0.5)
         if old.bias is not None:
             new.bias = old.bias
@@ -155,7 +155,7 @@ def _narrow(old: nn.Module, in_channels: int) -> nn.Conv2d:
 
 
 def _size_options(name: str, size: int) -> dict[str, Any]:
-    """Return the options by which a model with a fixed size of input is built for another."""
+    """Return the options that build a model of fixed input size for another size."""
     if name.startswith("vit_"):
         return {"image_size": size}
     if name.startswith("maxvit_"):
@@ -166,7 +166,7 @@ def _size_options(name: str, size: int) -> dict[str, Any]:
 
 
 def is_size_fixed(name: str) -> bool:
-    """Say whether a model is built for one size of input."""
+    """Return whether a model has a fixed input size."""
     if not name.startswith(TIMM_PREFIX):
         return name.startswith(("vit_", "maxvit_"))
     cfg = find_timm_cfg(name)
@@ -174,7 +174,7 @@ def is_size_fixed(name: str) -> bool:
 
 
 def own_size(name: str) -> int:
-    """Return the side of the input that a model's authors give it, pixels."""
+    """Return the side of the model's default input, pixels."""
     if name.startswith(TIMM_PREFIX):
         cfg = find_timm_cfg(name)
         return int(cfg.input_size[-1]) if cfg else 224
@@ -189,15 +189,15 @@ _DRAWS: Final = {
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Puts every `torch.empty`, which is how layers make their weights, onto the meta device.
+    """Put every `torch.empty`, which layers use to allocate weights, on the meta device.
 
-    `with torch.device("meta")` does so to all constructors, and models that compute their widths by tensors
-    (torchvision's regnets) then fail.
+    `with torch.device("meta")` affects all constructors, and then models that compute their widths with tensors
+    (torchvision's regnets) fail.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
-        if func in _DRAWS and args[0].is_meta:  # nothing there to fill, and finding that out takes half the time
+        if func in _DRAWS and args[0].is_meta:  # nothing to fill; skipping it halves the time
             return args[0]
         if func is torch.empty and options.get("device") is None:
             options["device"] = "meta"
@@ -205,11 +205,11 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 
 def build_without_memory(build: Callable[[], Module]) -> Module:
-    """Return the module that `build` makes, on the meta device: shapes without room for weights."""
+    """Return the module that `build` makes, on the meta device: shapes without memory for weights."""
     try:
         with _EmptyOnMeta():
             return build().to("meta")
-    except (RuntimeError, UsageError):  # hybrids of timm try a picture out while they are built
+    except (RuntimeError, UsageError):  # timm's hybrid models run a forward pass in their constructors
         with torch.device("meta"):
             return build()
 
@@ -220,9 +220,9 @@ def one_line(err: BaseException) -> str:
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], strict: bool = True) -> None:
-    """Load tensors by name that are of the current layout of their layers, though they do not say so.
+    """Load tensors by name, treating them as in the current layout of their layers.
 
-    safetensors keeps no version numbers of layers, and mnasnet refuses tensors without one.
+    safetensors does not store layer versions, and mnasnet rejects tensors without a version.
     """
     content = module.state_dict()
     metadata = content._metadata  # type: ignore[attr-defined]

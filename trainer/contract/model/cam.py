@@ -1,4 +1,4 @@
-"""Where in a picture a model sees what speaks for a class: class activation maps, for any backbone."""
+"""Class activation maps for any backbone: which places in a picture speak for a class."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Method = Literal["layer", "grad"]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a module gave: features [B, ...], and whether channels come first, last, or last behind a row of tokens.
+    """Output of a module: features [B, ...], and their layout: channels first, channels last, or a sequence of tokens.
 
-    prefix: how many of these are no part of the picture, None where nobody knows.
+    prefix: How many tokens are not places in the picture, None if unknown.
     """
 
     features: Tensor
@@ -27,7 +27,7 @@ class _Seen:
     prefix: int | None = None
 
     def to_maps(self, values: Tensor) -> Tensor:
-        """Return values of the features' shape as [B, C, H, W]; tokens that are no part of the picture are left out."""
+        """Return values of the features' shape as [B, C, H, W], without tokens that are not places in the picture."""
         if self.layout == "BCHW":
             return values
         if self.layout == "BHWC":
@@ -38,10 +38,10 @@ class _Seen:
 
 
 def _find_side(tokens: int, prefix: int | None) -> int:
-    """Return the side of the square of places among so many tokens.
+    """Return the side of the square grid of places in a number of tokens.
 
-    Where the prefix is not known, or the tokens have none, it is the largest square: there are fewer class tokens and
-    registers than that leaves, unless the grid is small.
+    If the prefix is unknown or does not leave a square, the largest possible square is taken. That is right unless the
+    grid is small, because there are few class tokens and registers.
 
     >>> _find_side(197, 1), _find_side(2 * 2 + 5, 5), _find_side(49, None)
     (14, 2, 7)
@@ -52,7 +52,7 @@ def _find_side(tokens: int, prefix: int | None) -> int:
 
 
 def _count_prefix(backbone: nn.Module) -> int | None:
-    """Return how many tokens stand before those of places: timm's models say it, torchvision's have one."""
+    """Return how many tokens precede those of places: timm's models state it, torchvision's have one."""
     for module in backbone.modules():
         number = getattr(module, "num_prefix_tokens", 1 if hasattr(module, "class_token") else None)
         if isinstance(number, int):
@@ -61,18 +61,18 @@ def _count_prefix(backbone: nn.Module) -> int | None:
 
 
 def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method = "layer") -> Tensor:
-    """Return float32[B, S, S], 0..1: how much each place of a picture speaks for a class; 1 the most, in each picture.
+    """Return float32[B, S, S], 0..1: how much each place speaks for a class; the maximum of each picture is 1.
 
-    The features are those of the last layer that still has places and that the answer depends on: the last feature
-    maps of a convolutional network, the tokens that enter the last attention of a vision transformer. Where nothing
-    speaks for the class, a picture's map is 0 throughout.
+    The features are those of the last layer that still has places and that affects the answer: the last feature maps of
+    a convolutional network, the tokens that enter the last attention of a vision transformer. If nothing speaks for the
+    class, a picture's map is 0 throughout.
 
     Args:
-        model: In evaluation mode; its weights' gradients are left alone.
+        model: In evaluation mode; the gradients of its weights are not changed.
         images: uint8 or float32[B, C, S, S] in 0..255.
-        classes: int64[B], the class asked about, of each picture.
-        method: layer takes at each place of each channel what its own gradient makes of it, where that is positive;
-            grad weighs channels by their mean gradient, coarser.
+        classes: int64[B], the class to explain, one per picture.
+    method: layer weighs each place of each channel by its own gradient, where that is positive; grad weighs each
+        channel by its mean gradient, which is coarser.
 
     Source: Jiang et al. 2021, LayerCAM; Selvaraju et al. 2017, Grad-CAM, which is Zhou et al.'s CAM for a linear head
     behind average pooling.
@@ -82,7 +82,7 @@ def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method =
         score = logits.gather(1, classes[:, None]).sum()
         gradients = torch.autograd.grad(score, [each.features for each in seen], allow_unused=True)
     for each, gradient in zip(reversed(seen), reversed(gradients), strict=True):
-        # The tokens that leave the last block of a transformer go nowhere: the class token alone is read.
+        # Place tokens after the last block of a transformer are unused: only the class token is read.
         if gradient is None or not bool(each.to_maps(gradient).any()):
             continue
         maps = _weigh(each.to_maps(each.features.detach()), each.to_maps(gradient), method)
@@ -91,7 +91,7 @@ def explain(model: Classifier, images: Tensor, classes: Tensor, method: Method =
 
 
 def _watch(model: Classifier, images: Tensor) -> tuple[list[_Seen], Tensor]:
-    """Return what has places, in the order in which it was computed, and the logits float32[B, K]."""
+    """Return the module outputs that have places, in computation order, and the logits float32[B, K]."""
     seen: list[_Seen] = []
     prefix = _count_prefix(model.backbone)
 
@@ -102,7 +102,7 @@ def _watch(model: Classifier, images: Tensor) -> tuple[list[_Seen], Tensor]:
 
     handles = [module.register_forward_hook(keep) for module in model.backbone.modules()]
     try:
-        # Gradients go from the answer to the features; that of the picture makes them flow through frozen weights.
+        # requires_grad on the picture lets gradients reach the features through frozen weights.
         logits, _ = split_outputs(model(images.float().requires_grad_()))
     finally:
         for handle in handles:
@@ -111,7 +111,7 @@ def _watch(model: Classifier, images: Tensor) -> tuple[list[_Seen], Tensor]:
 
 
 def _find_layout(output: Tensor) -> Literal["BCHW", "BHWC", "BNC"] | None:
-    """Return how the places of a module's output lie; None where it has none."""
+    """Return the layout of places in a module's output; None if it has none."""
     if output.ndim == 3 and output.shape[1] >= 4:
         return "BNC"
     if output.ndim != 4:
@@ -122,14 +122,14 @@ def _find_layout(output: Tensor) -> Literal["BCHW", "BHWC", "BNC"] | None:
 
 
 def _weigh(features: Tensor, gradients: Tensor, method: Method) -> Tensor:
-    """Return float32[B, H, W], what speaks for the class at each place."""
+    """Return float32[B, H, W], how much each place speaks for the class."""
     if method == "layer":
-        # For features that are never negative, as the paper has them, this is relu(gradient) * feature.
+        # For non-negative features, as in the paper, this is relu(gradient) * feature.
         return (gradients * features).clamp(min=0).sum(dim=1).float()
     return (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0).float()
 
 
 def _scale(maps: Tensor, side: int) -> Tensor:
-    """Return float32[B, S, S]: enlarged, the largest value of each map 1."""
+    """Return float32[B, S, S]: maps enlarged and scaled to a maximum of 1."""
     large = functional.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
     return large / large.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(large.dtype).tiny)

@@ -1,4 +1,4 @@
-"""Penultimate features: what enters a classifier's head, read during its ordinary forward pass."""
+"""Penultimate features: the input of a classifier's head, read during its normal forward pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from trainer.contract.model.model import Classifier
 
 
 class FeatureTap:
-    """Keeps what enters the head of a classifier until it is taken.
+    """Keep the input of a classifier's head until `take` returns it.
 
-    Several threads may compute at once, each takes what its own forward pass left.
+    Several threads may compute at once; each takes the input of its own forward pass.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -31,7 +31,7 @@ class FeatureTap:
         return features
 
     def close(self) -> None:
-        """Leave the model as it was."""
+        """Remove the hook from the model."""
         self._handle.remove()
 
 

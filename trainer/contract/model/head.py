@@ -1,4 +1,4 @@
-"""The head: the layer that maps features to classes; found in any model, and replaced for other classes."""
+"""The head, the layer that maps features to classes: how to find it in any model and replace it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional
 from shards.errors import UsageError
 
 _AUXILIARY: Final = ("AuxLogits.fc", "aux1.fc2", "aux2.fc2")
-"""Of torchvision's inception_v3 and googlenet."""
+"""Auxiliary heads of torchvision's inception_v3 and googlenet."""
 
 
 class _DroppingLinear(nn.Linear):
-    """A linear layer behind dropout of its own; its parameters bear the names of the plain layer."""
+    """A linear layer with dropout on its input; parameter names are those of the plain layer."""
 
     dropout = 0.0
 
@@ -24,7 +24,7 @@ class _DroppingLinear(nn.Linear):
 
 
 class _DroppingConv2d(nn.Conv2d):
-    """The same for a convolution, whole channels at a time."""
+    """A convolution with dropout of whole channels on its input."""
 
     dropout = 0.0
 
@@ -33,7 +33,7 @@ class _DroppingConv2d(nn.Conv2d):
 
 
 def find_head(backbone: nn.Module) -> str:
-    """Return the name of the module that maps features to classes; the first of several.
+    """Return the name of the module that maps features to classes, the first if there are several.
 
     >>> import torchvision.models
     >>> find_head(torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=2))
@@ -46,10 +46,10 @@ def find_heads(backbone: nn.Module) -> list[str]:
     """Return the names of all modules that map features to classes: the head, then distilled and auxiliary ones.
 
     Raises:
-        UsageError: A model without a layer for classes.
+        UsageError: The model has no layer for classes.
     """
     cfg = getattr(backbone, "pretrained_cfg", None)
-    if cfg is not None:  # timm says it; a tuple where several heads are averaged
+    if cfg is not None:  # from timm's metadata; a tuple if several heads are averaged
         said = cfg.get("classifier") or ()
         heads = [said] if isinstance(said, str) else list(said)
     else:
@@ -66,13 +66,12 @@ def _refuse_odd(backbone: nn.Module, heads: list[str]) -> None:
     if odd or not heads:
         what = f"its {odd[0]} is {type(modules.get(odd[0])).__name__}" if odd else "it names none"
         raise UsageError(
-            f"{type(backbone).__name__} has no linear layer for classes that could be replaced ({what}); "
-            "take another model"
+            f"{type(backbone).__name__} has no linear layer for classes to replace ({what}); use another model"
         )
 
 
 def is_auxiliary(name: str) -> bool:
-    """Say whether a tensor belongs to a head that only training uses, and evaluation leaves out.
+    """Return whether a tensor belongs to an auxiliary head, which only training uses.
 
     >>> is_auxiliary("aux1.conv.bn.weight"), is_auxiliary("fc.weight")
     (True, False)
@@ -81,13 +80,13 @@ def is_auxiliary(name: str) -> bool:
 
 
 def replace_heads(backbone: nn.Module, num_classes: int, dropout: float | None) -> None:
-    """Give every head of a model `num_classes` outputs, drawn at the scale of its own head.
+    """Give every head of a model `num_classes` outputs, with weights drawn at the scale of the original head.
 
     Args:
         backbone: Any model that `find_heads` knows.
         num_classes: Outputs, >= 2.
-        dropout: Of the main heads' input; it takes the place of a dropout that is directly in front. None keeps the
-            architecture's own.
+    dropout: Dropout on the input of the main heads; it replaces dropout directly before them. None keeps the
+        architecture's own.
     """
     for name in find_heads(backbone):
         parent, _, last = name.rpartition(".")
@@ -121,20 +120,20 @@ def _make_layer(old: nn.Module, num_classes: int, dropout: float | None) -> nn.M
 
 @torch.no_grad()
 def _draw_like(new: Tensor, old: Tensor) -> None:
-    """Draw from the normal distribution with mean and spread of the library's own start."""
-    # Its initialisation knows 1,000 outputs; for 2 some rules (1/sqrt(outputs)) would give logits of 20 and more.
+    """Draw from a normal distribution with the mean and standard deviation of the library's initial weights."""
+    # The library initialises for 1,000 outputs; for 2, some rules (1/sqrt(outputs)) give logits above 20.
     new.normal_().mul_(old.std(correction=0)).add_(old.mean())
 
 
 def _silence_dropout_before(backbone: nn.Module, parent: str, last: str) -> None:
-    """Set the dropout that directly feeds the head to 0, so that the recipe's is the only one there."""
+    """Set the dropout that directly feeds the head to 0, so that only the recipe's dropout applies."""
     container = backbone.get_submodule(parent)
     before: nn.Module | None = None
     if isinstance(container, nn.Sequential):
         names = list(container._modules)
         position = names.index(last)
         before = container._modules[names[position - 1]] if position else None
-    else:  # inception_v3, googlenet; and timm's heads, which keep it beside the layer
+    else:  # inception_v3, googlenet; and timm's heads, where dropout is beside the layer
         beside = (getattr(container, name, None) for name in ("dropout", "drop", "head_drop"))
         before = next((module for module in beside if isinstance(module, nn.Dropout)), None)
     if isinstance(before, nn.Dropout):

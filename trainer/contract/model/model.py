@@ -18,13 +18,13 @@ Outputs = Tensor | tuple[Tensor, ...]
 AUX_WEIGHTS: Final = {"inception_v3": 0.4, "googlenet": 0.3}
 """Weight of each auxiliary head's loss.
 
-Source: Szegedy et al. 2015 (Rethinking the Inception Architecture; 0.4 is its reference code's) and 2014 (Going
+Source: Szegedy et al. 2015 (Rethinking the Inception Architecture; 0.4 is from its reference code) and 2014 (Going
 Deeper with Convolutions, section 5: 0.3).
 """
 
 
 class ModelSpec(BaseModel):
-    """What must be known to build the module that a weights file fits."""
+    """The facts needed to build the module for a weights file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,13 +34,13 @@ class ModelSpec(BaseModel):
     in_channels: Literal[1, 3] = 3
     """Channels of the first convolution."""
     mean: tuple[float, ...] = Field(default_factory=lambda data: (0.0,) * data["in_channels"])
-    """Per channel, on the scale 0..1; of the pretrained weights where there are any."""
+    """Mean of each channel, on the scale 0..1; that of the pretrained weights if there are any."""
     std: tuple[float, ...] = Field(default_factory=lambda data: (1.0,) * data["in_channels"])
-    """Per channel, on the scale 0..1."""
+    """Standard deviation of each channel, on the scale 0..1."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
-    """Dropout in front of the head; None is the architecture's own."""
+    """Dropout before the head; None: the architecture's default."""
     image_size: int | None = Field(default=None, gt=0)
-    """Side of the input that the model is built for, pixels; None: it takes any, or the architecture's own."""
+    """Input side that the model is built for, pixels; None: any size, or the architecture's default."""
 
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> ModelSpec:
@@ -53,7 +53,7 @@ class ModelSpec(BaseModel):
 
 
 class Classifier(nn.Module):
-    """A backbone behind its own normalisation; takes pictures as they come from geometry."""
+    """Normalisation followed by a backbone; takes pictures as `preprocess` gives them."""
 
     mean: Tensor
     std: Tensor
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.spec = spec
         self.aux_weight = AUX_WEIGHTS.get(spec.name, 0.0)
-        """Weight of each auxiliary head's loss in training; 0 for models without."""
+        """Weight of each auxiliary head's loss in training; 0 for models without auxiliary heads."""
         self.backbone = build_backbone(
             spec.name, spec.num_classes, spec.in_channels, spec.image_size, dropout=spec.dropout
         )
@@ -70,7 +70,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         for parameter in self.parameters():
-            if parameter.dim() == 4:  # `self.to(memory_format=)` fails on the 5 of a 3d convolution (lambda layers)
+            if parameter.dim() == 4:  # `self.to(memory_format=)` fails on a 3d convolution's 5 (lambda layers)
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @staticmethod
@@ -82,25 +82,25 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.
 
-        One channel is repeated where the backbone takes three. In training mode a model with auxiliary heads returns
-        a tuple: logits, then those of each auxiliary head; `split_outputs` takes both kinds apart.
+        One channel is repeated if the backbone takes three. In training mode a model with auxiliary heads returns a
+        tuple of the logits and those of each auxiliary head; `split_outputs` handles both forms.
         """
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
-        # Gray pictures broadcast to three channels against mean[1, 3, 1, 1] in the line above.
+        # The line above broadcasts gray pictures to three channels against mean[1, 3, 1, 1].
         outputs: Outputs = self.backbone(normal.contiguous(memory_format=torch.channels_last))
         if isinstance(outputs, Tensor):
             return outputs.to(self.mean.dtype)
         return tuple(output.to(self.mean.dtype) for output in outputs if output is not None)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load as torch does; tensors that name no version of their layers are of the current one."""
+        """Load as torch does, treating tensors without a layer version as in the current version."""
         if strict and not assign and not hasattr(state_dict, "_metadata"):
             return load_tensors(self, dict(state_dict))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 def split_outputs(outputs: Outputs) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits, and the logits of each auxiliary head: none in evaluation, and for models without them.
+    """Return the logits, and the logits of each auxiliary head, which is [] in evaluation and for models without them.
 
     >>> split_outputs(torch.zeros(2, 3))[1]
     []

@@ -1,4 +1,4 @@
-"""Names that people type: models, and what the libraries call them; back ends; formats. Needs no torch."""
+"""Names that users type: models and their library names, back ends, export formats. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TIMM_PREFIX: Final = "timm/"
 
 @dataclass(frozen=True)
 class BackendRow(Row):
-    """A way to compute a bundle's model. Its builder takes the model and its device, or a file, and `defaults`."""
+    """A back end. Its builder takes the model and its device, or a file, and `defaults`."""
 
     of_a_file: bool = False
-    """It computes the bundle's ONNX file, on the CPU."""
+    """Whether it runs the bundle's ONNX file, on the CPU."""
     library: str = ""
-    """Module that it needs beside what is always installed."""
+    """Module of an optional library that it needs."""
     extra: str = ""
-    """Of this package, which installs the library."""
+    """The extra of this package that installs the library."""
     half: bool = False
-    """It computes in 16 bits: nearer to the bundle's logits than those allow is not asked of it."""
+    """Whether it computes in 16 bits, for which the parity tolerance is wider."""
     missing: str = ""
-    """What says why a device cannot compute so, in words that go on from the name; it gives None where it can."""
+    """Function that returns why a device lacks it, to follow the name in a sentence, or None if it is available."""
 
 
 BACKENDS: Final = Table(
@@ -72,11 +72,11 @@ BackendName = Annotated[str, BeforeValidator(BACKENDS.check)]
 EXPORTS: Final = "exports"
 """Folder of a bundle for exported files."""
 AUTO: Final = "auto"
-"""The back end that was chosen for this kind of CPU, or eager."""
+"""The name for the back end recorded for this kind of CPU, or eager if there is none."""
 
 
 def check_backend(name: object) -> str:
-    """Return the name of a back end, or `auto`; raises ValueError as `Table.check`."""
+    """Return the name of a back end, or `auto`; raises ValueError like `Table.check`."""
     return BACKENDS.check(name, AUTO)
 
 
@@ -86,18 +86,18 @@ EXPORT_KINDS: Final[tuple[ExportKind, ...]] = get_args(ExportKind)
 ALIASES: Final = {
     "mobilenetv3": "mobilenet_v3_large",
     "shufflenetv2": "shufflenet_v2_x1_0",
-    "adv-efficientnet-b2": "timm/tf_efficientnet_b2.ap_in1k",  # AdvProp: x*2-1, which its metadata says
+    "adv-efficientnet-b2": "timm/tf_efficientnet_b2.ap_in1k",  # AdvProp: normalises by x*2-1, as in its metadata
     "se_resnext50_32x4d": "timm/seresnext50_32x4d",
     "xception": "timm/legacy_xception",  # Chollet's, 0.5/0.5
     "convnext": "convnext_base",
     "convnext-tiny": "convnext_tiny",
     "EN-B0": "efficientnet_b0",
 }
-"""Names that tutorials use, and the models that they mean."""
+"""Aliases from tutorials, and the models they stand for."""
 
 
 def resolve_alias(name: str) -> str:
-    """Return the library's name of a model, which is `name` itself where it is no alias.
+    """Return the library's name of a model: `name` itself if it is not an alias.
 
     >>> resolve_alias("convnext-tiny"), resolve_alias("resnet18")
     ('convnext_tiny', 'resnet18')
@@ -106,7 +106,7 @@ def resolve_alias(name: str) -> str:
 
 
 def unknown_model(name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that no library has; it suggests near ones."""
+    """Return the error for an unknown model name; it suggests similar ones."""
     from shards.cli.sentences import suggest  # late: a replica needs it for no request
 
     names = ": names are torchvision builders (resnet18) or timm/NAME"

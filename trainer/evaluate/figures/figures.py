@@ -1,4 +1,4 @@
-"""Figures as PNG files: confusion matrices, and the course of a run. matplotlib is imported where it is used."""
+"""Figures as PNG files: confusion matrices and training curves. matplotlib is imported where it is used."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 _DPI = 110
 _WRITTEN = 12
-"""Classes up to which cells of a confusion matrix hold their numbers."""
+"""Maximum number of classes for numbers in the cells of a confusion matrix."""
 _TICKS = 40
-"""Names along an axis at most."""
+"""Maximum number of names along an axis."""
 _LETTERS = 18
-"""Of a name, at most."""
+"""Maximum length of a name."""
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """Return an empty figure, inches; layout: who places what is in it, None where its maker does."""
+    """Return an empty figure; sizes in inches; layout: matplotlib's layout engine, None for manual placement."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout)
@@ -41,7 +41,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def shorten_name(name: str) -> str:
-    """Return at most 18 letters of a name.
+    """Shorten a name to at most 18 characters.
 
     >>> shorten_name("a very long name of a class")
     'a very long name …'
@@ -54,14 +54,14 @@ def draw_confusion(
 ) -> None:
     """Draw a confusion matrix int64[K, K], rows true and columns predicted.
 
-    Shaded by the count, or normalised: by the share of the true class. Of many classes cells are not written in, and
-    not every one is named.
+    Cells are shaded by the count, or by the share of the true class if normalised. With many classes, cells have no
+    numbers and only some classes are named.
     """
     from matplotlib.colors import Normalize, PowerNorm
 
     number = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Square roots: the cells of rare classes are seen beside those of frequent ones.
+    # Square roots keep the cells of rare classes visible beside those of frequent ones.
     scale = Normalize(0, 1) if normalised else PowerNorm(0.5, 0, max(1, int(counts.max())))
     side = min(10.0, 2.6 + 0.62 * number)
     with lettering.applied():
@@ -86,7 +86,7 @@ def _write_cells(
 
 
 def _name_ticks(axes: Any, names: list[str]) -> None:
-    """Write the names along both axes, every n-th where there are too many to read."""
+    """Write the names along both axes, only every n-th if there are too many."""
     shown = range(0, len(names), -(-len(names) // _TICKS))
     size = 9 if len(names) <= _WRITTEN else 7
     slanted = len(names) > 4 or max(map(len, names)) > 10
@@ -96,7 +96,7 @@ def _name_ticks(axes: Any, names: list[str]) -> None:
 
 
 def draw_training(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw the course of a run from the rows of metrics.jsonl."""
+    """Draw the training curves of a run from the rows of metrics.jsonl."""
     figure = new_figure(10, 8.4)
     loss, score, rate, feed, wait, time = figure.subplots(3, 2).flat
     epochs = [row["epoch"] for row in rows]

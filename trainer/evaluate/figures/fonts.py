@@ -1,4 +1,4 @@
-"""Letters for figures: a font that has them, or names that any font can write. Never empty boxes."""
+"""Fonts for figures: find one that has the characters, or use names that any font can show. Never empty boxes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _PACKAGE = "pylopdf_fonts_zh_cn"
 """Noto Sans SC (SIL OFL 1.1); the extra `fonts` installs it."""
 _REGULAR = range(350, 550)
-"""Weights of ordinary text."""
+"""Font weights of normal text."""
 
 
 def choose_font(texts: Iterable[str]) -> FontProperties | None:
-    """Return fonts that together have every character of the texts, or None where this machine has none such.
+    """Return fonts that together have every character of the texts, or None if this machine has none.
 
-    matplotlib's own font comes first, so that what it has looks as in every other figure; then one that has the rest:
-    the package's, else an installed one.
+    matplotlib's own font comes first, so that figures look the same where it suffices; then one with the remaining
+    characters: the package's, else an installed one.
     """
     from matplotlib.font_manager import FontProperties, findfont
 
@@ -39,25 +39,25 @@ def choose_font(texts: Iterable[str]) -> FontProperties | None:
 
 @dataclass(frozen=True)
 class Lettering:
-    """What classes are called in figures, in which fonts; note: why it is not their display names."""
+    """Names of classes in figures, and their fonts; note: why they are not the display names."""
 
     names: list[str]
     families: list[str]
     note: str | None = None
 
     def applied(self) -> contextlib.AbstractContextManager[None]:
-        """As apply_fonts."""
+        """See `apply_fonts`."""
         return apply_fonts(self.families)
 
 
 @contextlib.contextmanager
 def apply_fonts(families: list[str]) -> Iterator[None]:
-    """Make figures that are built and saved inside use these fonts, and take no text for a formula."""
+    """Use these fonts for figures made and saved in the block, without parsing text as formulas."""
     import matplotlib
 
     log = logging.getLogger("matplotlib.font_manager")
     before = log.level
-    log.setLevel(logging.ERROR)  # a font that has no bold letters lends ordinary ones, which nobody need be told
+    log.setLevel(logging.ERROR)  # no warnings about missing bold letters
     try:
         with matplotlib.rc_context({"font.family": families, "text.parse_math": False}):
             yield
@@ -66,14 +66,14 @@ def apply_fonts(families: list[str]) -> Iterator[None]:
 
 
 def find_package_font() -> str | None:
-    """Return the path of the font that the extra `fonts` brings, which may be handed on; None where it is not there."""
+    """Return the path of the redistributable font from the extra `fonts`; None if it is not installed."""
     with contextlib.suppress(ModuleNotFoundError):
         return str(importlib.import_module(_PACKAGE).sans_path())
     return None
 
 
 def letter_texts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
-    """Return fonts for texts, and how each of them is to be written: as it is, or with escapes for what no font has."""
+    """Return fonts for texts, and a function that escapes characters missing from all fonts."""
     from matplotlib.font_manager import FontProperties, findfont
 
     font = choose_font(texts)
@@ -89,14 +89,14 @@ def letter_texts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]
 
 
 def letter_classes(display_names: list[str], classes: list[str]) -> Lettering:
-    """Return display names where a font has them, else the names of the classes, else their numbers."""
+    """Return display names if a font has their characters, else class names, else class numbers."""
     for names in (display_names, classes):
         font = choose_font(names)
         if font is not None:
             note = None if names is display_names else _explain(display_names, "their keys")
             return Lettering(names, font.get_family(), note)
     font = choose_font("class 0123456789")
-    assert font is not None  # matplotlib brings one that has these
+    assert font is not None  # matplotlib's font has these
     numbers = [f"class {number}" for number in range(len(classes))]
     return Lettering(numbers, font.get_family(), _explain(display_names, "numbers"))
 
@@ -105,12 +105,12 @@ def _explain(display_names: list[str], instead: str) -> str:
     lacking = next((name for name in display_names if choose_font([name]) is None), display_names[0])
     return (
         f"figures name the classes by {instead}: no font on this machine has all characters of the display names, "
-        f"such as '{lacking}'; pip install 'shardline[fonts]' brings one for Chinese"
+        f"such as '{lacking}'; pip install 'shardline[fonts]' adds one for Chinese"
     )
 
 
 def _list_fonts() -> Iterator[tuple[str, str]]:
-    """Yield name and path of upright fonts of ordinary weight, the package's first, then in order of their names."""
+    """Yield name and path of upright fonts of normal weight, the package's first, then sorted by name."""
     from matplotlib import get_data_path
     from matplotlib.font_manager import fontManager
 
@@ -119,7 +119,7 @@ def _list_fonts() -> Iterator[tuple[str, str]]:
         if all(entry.fname != path for entry in fontManager.ttflist):
             fontManager.addfont(path)
         yield next((entry.name, path) for entry in fontManager.ttflist if entry.fname == path)
-    # What matplotlib brings beside its usual font: mathematical symbols under letters' codes, and boxes for everything.
+    # Skip matplotlib's other fonts: symbols at letters' codes, and boxes for every character.
     own = get_data_path()
     upright = [entry for entry in fontManager.ttflist if entry.style == "normal" and _is_regular(entry.weight)]
     regular = [entry for entry in upright if not entry.fname.startswith(own) and "Last Resort" not in entry.name]

@@ -1,4 +1,4 @@
-"""Figures of pictures of any number of labels, as PNG files."""
+"""Figures for several labels per picture, as PNG files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MOST_TABLES, _COLUMNS = 36, 6
 
 
 def draw_confusions(path: Path, tables: npt.NDArray[np.int64], lettering: Lettering) -> None:
-    """Draw a table int64[2, 2] for each class: rows is it there, columns does the model say so; shaded by row shares.
+    """Draw a table int64[2, 2] for each class: rows are the truth, columns the prediction, shaded by row shares.
 
-    Of more than 36 classes those that most samples have are drawn.
+    With more than 36 classes, the most frequent ones are drawn.
     """
     shown = _choose(tables[:, 1].sum(axis=1), _MOST_TABLES)
     columns = min(_COLUMNS, len(shown))
@@ -45,6 +45,6 @@ def _draw_table(axes: Any, counts: npt.NDArray[np.int64]) -> None:
 
 
 def _choose(counts: npt.NDArray[np.int64], most: int) -> list[int]:
-    """Return the places of the largest counts, in ascending order."""
+    """Return the positions of the largest counts, in ascending order."""
     chosen: list[int] = sorted(np.argsort(-counts, kind="stable")[:most].tolist())
     return chosen

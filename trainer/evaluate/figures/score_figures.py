@@ -1,4 +1,4 @@
-"""Figures of probabilities: ROC and precision-recall, reliability, what a threshold brings."""
+"""Figures of probabilities: ROC, precision-recall, reliability, and metrics by threshold."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]
 
 _NAMED = 10
-"""Curves up to which each class has its own colour; of more the mean is drawn over all, and the worst are named."""
+"""Maximum number of curves with own colours; beyond it, only the worst are named, with the mean of all."""
 _WORST = 3
 _POINTS = 400
-"""Of a curve."""
+"""Maximum number of points of a curve."""
 _GRID = np.linspace(0, 1, 201)
 _INK, _SOFT = "#1f2933", "#b8c4ce"
 
@@ -32,7 +32,7 @@ _INK, _SOFT = "#1f2933", "#b8c4ce"
 def draw_scores(path: Path, labels: Ints, logits: Logits, lettering: Lettering, rule: Rule) -> None:
     """Draw ROC and precision-recall of the positive class of two, or of each class against the rest, by their log-odds.
 
-    labels: As of the rule's task.
+    labels: In the form of the rule's task.
     """
     about = name_positive(lettering.names, rule) if logits.shape[1] == 2 else ""
     with lettering.applied():
@@ -51,7 +51,7 @@ def draw_scores(path: Path, labels: Ints, logits: Logits, lettering: Lettering, 
 
 
 def name_positive(names: list[str], rule: Rule) -> str:
-    """Return what a title says of the positive class; nothing where there is none.
+    """Return the title's text about the positive class; "" if there is none.
 
     >>> from trainer.contract.task import ONE_LABEL
     >>> name_positive(["DEFECTIVE", "NORMAL"], Rule(ONE_LABEL, 0))
@@ -103,7 +103,7 @@ def _draw_curves(axes: Any, curves: list[Curve], names: list[str], area_name: st
 
 
 def draw_reliability(path: Path, labels: Ints, probabilities: Floats) -> None:
-    """Draw accuracy by confidence of the most probable class in 15 bins, and how many samples each bin holds."""
+    """Draw accuracy by confidence of the most probable class in 15 bins, and the number of samples in each bin."""
     confidences: Floats = probabilities.max(axis=1)
     bins = bin_confidences(confidences)
     right = probabilities.argmax(axis=1) == labels
@@ -130,7 +130,7 @@ def draw_reliability(path: Path, labels: Ints, probabilities: Floats) -> None:
 def draw_thresholds(path: Path, labels: Ints, probabilities: Floats, lettering: Lettering, rule: Rule) -> None:
     """Draw precision, recall, F1 and specificity against the threshold on the probability of the positive class.
 
-    Where there is none, the mean over classes with samples, each against the rest.
+    Without a positive class, draw the mean over classes with samples, each against the rest.
     """
     chosen = [rule.positive] if rule.positive is not None else range(probabilities.shape[1])
     tables = [sweep_grid(labels == number, probabilities[:, number]) for number in chosen if (labels == number).any()]
@@ -158,7 +158,7 @@ def draw_thresholds(path: Path, labels: Ints, probabilities: Floats, lettering: 
 def sweep_grid(truth: Bools, scores: Floats) -> dict[str, Floats]:
     """Return precision, recall, F1 and specificity, float64[201] each, at thresholds 0, 0.005, ... 1.
 
-    A sample is predicted where its score reaches the threshold; precision of no such sample is NaN.
+    A sample is predicted if its score reaches the threshold; precision without such samples is NaN.
     """
     positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
     true = len(positives) - np.searchsorted(positives, _GRID)

@@ -1,1 +1,1 @@
-"""Numbers from rows: metrics, ranking, calibration, bootstrap intervals."""
+"""Metrics from rows: metrics, ranking, calibration, bootstrap intervals."""

@@ -1,11 +1,11 @@
-"""Tables of rows by classes in blocks of rows: of ten thousand classes one copy in 64 bits is already a gigabyte."""
+"""Process tables of rows by classes in blocks: with ten thousand classes one float64 copy takes gigabytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 CELLS = 1 << 21
-"""Of a block, float64 each: 16 MiB. What is smaller is one block."""
+"""Cells per block, 16 MiB of float64."""
 
 
 def cut_rows(num_rows: int, width: int) -> Iterator[slice]:

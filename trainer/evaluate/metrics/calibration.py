@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: Brier score, calibration error."""
+"""Quality of probabilities: Brier score, calibration error."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 BINS = 15
-"""Of equal width, as in Guo et al. 2017."""
+"""Number of bins of equal width, as in Guo et al. 2017."""
 
 
 def brier_scores(labels: Ints, probabilities: Floats) -> Floats:
-    """Return float64[N], the squared distance of each sample's probabilities from certainty of its class.
+    """Return float64[N], the squared distance of each sample's probabilities from its one-hot label.
 
-    In 0..2; of two classes half of it, in 0..1, which is the usual form and scikit-learn's.
+    In 0..2; for two classes half of that, in 0..1, the usual form and scikit-learn's.
 
     Source: Brier 1950, sum over classes k of (p_k - y_k)^2.
     """
@@ -25,7 +25,7 @@ def brier_scores(labels: Ints, probabilities: Floats) -> Floats:
 
 
 def bin_confidences(confidences: Floats) -> Ints:
-    """Return int64[N], the bin of each sample's highest probability float64[N]; bins are open below."""
+    """Return int64[N], the bin of each sample's highest probability float64[N]; bins exclude their lower edge."""
     bins = np.ceil(confidences * BINS).astype(np.int64) - 1
     return bins.clip(0, BINS - 1)
 
@@ -36,7 +36,7 @@ def calibration_error(right: npt.NDArray[np.bool_], confidences: Floats, bins: I
     Args:
         right: bool[N], whether the most probable class is the true one.
         confidences: float64[N], its probability.
-        bins: int64[N], as of bin_confidences.
+        bins: int64[N], from `bin_confidences`.
 
     Source: Guo et al. 2017, equation 3: sum over bins of n_bin / N * |accuracy - mean confidence|.
     """

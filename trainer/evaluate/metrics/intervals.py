@@ -1,4 +1,4 @@
-"""95 % intervals by the bootstrap of what a model answers for pictures of one label each."""
+"""Bootstrap 95 % intervals of metrics for one label per picture."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Answers:
 def compute_intervals(
     answers: Answers, classes: list[str], rule: Rule, units: Units, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """Return `interval`, how it was done, and `intervals`, [low, high] by name of metric.
+    """Return `interval`, the method, and `intervals`, [low, high] by name of metric.
 
-    per_class holds those of each class's precision, recall and f1. A metric that the resamples do not bound is
-    absent, and interval.notes says why. ECE has none: it grows with noise, and a resample is noisier than its samples.
+    per_class has those of each class's precision, recall and f1. A metric without bounds from the resamples is absent,
+    and interval.notes has the reason. ECE has none: it grows with noise, and a resample is noisier than the samples.
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile); Field and Welsh 2007 (cluster bootstrap).
     """
@@ -71,7 +71,7 @@ def compute_intervals(
 
 
 def _list_ranked(answers: Answers, rule: Rule) -> range:
-    """Return the numbers of the classes by whose log-odds samples are ranked."""
+    """Return the classes whose log-odds rank the samples."""
     if answers.num_classes == 2 and rule.positive is not None:
         return range(rule.positive, rule.positive + 1)
     return range(answers.num_classes)
@@ -97,7 +97,7 @@ def _resample(answers: Answers, rows: RowScores, rule: Rule, draws: Draws, numbe
 
 
 def _weigh_counts(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return float64[B, K] each of weights float64[B, N]: right answers, labels and answers of each class."""
+    """Return weighted counts of correct predictions, labels and predictions per class, float64[B, K] each."""
     right = answers.labels == answers.predicted
     parts = (answers.labels[right], weights[:, right]), (answers.labels, weights), (answers.predicted, weights)
     hits, true, said = (_sum_classes(numbers, part, answers.num_classes) for numbers, part in parts)
@@ -113,7 +113,7 @@ def _sum_classes(numbers: Ints, weights: Floats, num_classes: int) -> Floats:
 
 
 def _judge_counts(counts: tuple[Floats, Floats, Floats], rule: Rule) -> Values:
-    """Return the metrics that counts as of `_weigh_counts` decide, float64[B] each, by class float64[B, K]."""
+    """Return the metrics that depend on the counts of `_weigh_counts`, float64[B] each, by class float64[B, K]."""
     right, true, said = counts
     total, hits, present = true.sum(axis=1), right.sum(axis=1), true > 0
     precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
@@ -133,7 +133,7 @@ def _judge_counts(counts: tuple[Floats, Floats, Floats], rule: Rule) -> Values:
 
 
 def _judge_agreement(hits: Floats, true: Floats, said: Floats, total: Floats) -> Values:
-    """Return mcc and kappa; NaN where all samples are of one class.
+    """Return mcc and kappa; NaN if all samples are of one class.
 
     Source: Gorodkin 2004 (the MCC of several classes), Cohen 1960.
     """
@@ -146,7 +146,7 @@ def _judge_agreement(hits: Floats, true: Floats, said: Floats, total: Floats) ->
 
 
 def _judge_order(ranked: dict[int, Ranked], rule: Rule, weights: Floats) -> Values:
-    """Return auroc and auprc, and sensitivities at a specificity where there is a positive class, float64[B] each."""
+    """Return auroc and auprc, and sensitivities at a specificity if there is a positive class, float64[B] each."""
     values: Values = {}
     columns: dict[str, list[Floats]] = {"auroc": [], "auprc": []}
     for number, one in ranked.items():
@@ -161,7 +161,7 @@ def _judge_order(ranked: dict[int, Ranked], rule: Rule, weights: Floats) -> Valu
 def _bound_sure(
     name: str, answers: Answers, rows: RowScores, rule: Rule, units: Units
 ) -> tuple[list[float], str] | None:
-    """Return Wilson's interval of a proportion that is the same in all resamples, and a note that says so."""
+    """Return Wilson's interval of a proportion that is the same in all resamples, and a note about it."""
     if name not in _PROPORTIONS:
         return None
     labels, right = answers.labels, answers.predicted == answers.labels

@@ -1,4 +1,4 @@
-"""The log-odds of classes, by which samples are ranked: they do not become equal where probabilities round to 1."""
+"""The log-odds of classes, for ranking samples: they still differ when probabilities round to 1."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _LEAST = -1e300
-"""In the place of minus infinity, which cannot be subtracted from itself, and which scikit-learn's curves refuse."""
+"""Replaces minus infinity, which cannot be subtracted from itself and which scikit-learn's curves reject."""
 
 
 class LogOdds:
-    """log(p / (1 - p)) of the probability of each class, of logits float32[N, K], for some classes at a time.
+    """log(p / (1 - p)) of each class's probability from logits float32[N, K], a few classes at a time.
 
-    Where a picture has any number of labels they are the logits. Where it has one, that of class k is
+    With several labels they are the logits. With one label, that of class k is
     z_k - log(sum over j != k of exp(z_j)), which softmax rounds to a probability of 1 for margins above 37.
 
     >>> from trainer.contract.task import ONE_LABEL
@@ -33,22 +33,22 @@ class LogOdds:
         self._softmax = _Softmax(logits) if task.is_exclusive and logits.shape[1] > 1 else None
 
     def column(self, number: int) -> Floats:
-        """Return float64[N], those of one class."""
+        """Return the log-odds of one class, float64[N]."""
         return self._take(slice(number, number + 1))[0]
 
     def columns(self) -> Iterator[Floats]:
-        """Yield `column` of each class; a few classes are held at a time."""
+        """Yield `column` of each class; only a few classes are in memory at a time."""
         for chosen in cut_rows(self._logits.shape[1], len(self._logits)):
             yield from self._take(chosen)
 
     def _take(self, chosen: slice) -> Floats:
-        """Return float64[k, N], those of some classes."""
+        """Return the log-odds of some classes, float64[k, N]."""
         own = np.ascontiguousarray(self._logits[:, chosen].T, dtype=np.float64)
         return own if self._softmax is None else self._softmax.subtract_rest(own, chosen)
 
 
 class _Softmax:
-    """Of each sample: its largest logit, whose class that is, and the sums of exponentials without it."""
+    """For each sample: the largest logit, its class, and the sums of exponentials without it."""
 
     def __init__(self, logits: npt.NDArray[np.float32]) -> None:
         number = len(logits)
@@ -57,7 +57,7 @@ class _Softmax:
         self._others = np.empty(number)
         """Sum over the other classes of exp(z - the largest logit), 0 to K - 1."""
         self._rest = np.empty(number)
-        """Logarithm of the sum over the other classes of exp(z): the first underflows long before it."""
+        """Logarithm of the sum over the other classes of exp(z): unlike the sum above, it does not underflow."""
         for rows in cut_rows(*logits.shape):
             block, places = logits[rows].astype(np.float64), np.arange(rows.stop - rows.start)
             block[places, self._top[rows]] = -np.inf
@@ -68,9 +68,9 @@ class _Softmax:
             self._others[rows] = sums * np.exp(second - self._largest[rows])
 
     def subtract_rest(self, own: Floats, chosen: slice) -> Floats:
-        """Return the log-odds of classes whose logits are float64[k, N]; they are written in their place."""
+        """Return the log-odds of classes with logits float64[k, N], in place."""
         own -= self._largest
-        below = np.exp(own)  # the largest logit counts as 1, so what is left of the others is added to that
+        below = np.exp(own)  # relative to the largest logit, which counts as 1
         np.log1p(np.maximum(np.subtract(self._others, below, out=below), 0.0, out=below), out=below)
         own -= below
         samples = np.flatnonzero((self._top >= chosen.start) & (self._top < chosen.stop))
@@ -81,8 +81,8 @@ class _Softmax:
 def _round_bits(numbers: Floats) -> Floats:
     """Round float64 to 40 of its 52 bits, in place, and return it.
 
-    Samples whose other logits are the same in another order have the same log-odds, whose last bits depend on the order
-    of a sum: they stay tied. float32 has 24 bits, so nothing of the logits is lost.
+    Samples whose other logits are a permutation have equal log-odds up to the last bits, which depend on the order of
+    summation; rounding keeps them tied. float32 has 24 bits, so no information of the logits is lost.
     """
     bits = numbers.view(np.int64)
     bits += 1 << 11

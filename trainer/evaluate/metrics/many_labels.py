@@ -1,6 +1,6 @@
-"""Metrics of pictures of any number of labels; the table is trainer.contract.metrics.
+"""Metrics for several labels per picture; the table is trainer.contract.metrics.
 
-scikit-learn is imported where it is used: it takes seconds, and most processes of a run never evaluate.
+scikit-learn is imported on use: it takes seconds, and most processes never evaluate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class _Counted(NamedTuple):
-    """Of each class: float64[K] and int64[K]."""
+    """Counts of each class: float64[K] and int64[K]."""
 
     precision: Floats
     recall: Floats
@@ -31,8 +31,8 @@ class _Counted(NamedTuple):
 
 
 class ManyLabelsScored(Scored):
-    """labels, predicted: int64[N, K] of 0 and 1. Figures without a threshold rank by logits, which do not become equal
-    beyond 37 as probabilities do."""
+    """labels, predicted: int64[N, K] of 0 and 1. Metrics without a threshold rank by logits, which stay distinct beyond
+    37, where probabilities do not."""
 
     @cached_property
     def counted(self) -> _Counted:
@@ -44,17 +44,17 @@ class ManyLabelsScored(Scored):
 
     @property
     def present(self) -> Bools:
-        """bool[K], classes that some sample has: recall, f1 and average precision are defined."""
+        """bool[K], classes that some sample has, so that recall, f1 and average precision are defined."""
         return self.counted.support > 0
 
     @property
     def mixed(self) -> Bools:
-        """bool[K], classes that some samples have and some have not: there is an order to look at."""
+        """bool[K], classes that some samples have and others lack, so that AUROC is defined."""
         return self.present & (self.counted.support < len(self.labels))
 
     @cached_property
     def _areas(self) -> list[Areas | None]:
-        """Of each class; None where no sample has it."""
+        """Areas of each class; None if no sample has it."""
         columns = zip(self.labels.T == 1, LogOdds(self.rule.task, self.logits).columns(), self.present, strict=True)
         return [measure_areas(scores[truth], scores) if known else None for truth, scores, known in columns]
 
@@ -68,8 +68,8 @@ class ManyLabelsScored(Scored):
         return [None if areas is None else areas.auroc for areas in self._areas]
 
     def tabulate(self) -> dict[str, Any]:
-        """Return undefined, the classes that a mean leaves out; per_class with None where a figure is undefined; and
-        confusion_per_class as [[true negatives, false positives], [false negatives, true positives]]."""
+        """Return undefined: classes left out of means; per_class: metrics by class, None if undefined; and
+        confusion_per_class: [[true negatives, false positives], [false negatives, true positives]]."""
         from sklearn import metrics as sk
 
         tables = sk.multilabel_confusion_matrix(self.labels, self.predicted).tolist()
@@ -99,7 +99,7 @@ class ManyLabelsScored(Scored):
 
 
 def subset_accuracy(scored: ManyLabelsScored) -> float:
-    """Share of samples whose labels are all right."""
+    """Share of samples whose labels are all correct."""
     return float(scored.rule.task.compare(scored.labels, scored.predicted).mean())
 
 
@@ -109,14 +109,14 @@ def hamming_loss(scored: ManyLabelsScored) -> float:
 
 
 def micro_f1(scored: ManyLabelsScored) -> float:
-    """Of all answers together."""
+    """F1 over all answers."""
     from sklearn import metrics as sk
 
     return float(sk.f1_score(scored.labels, scored.predicted, average="micro", zero_division=0.0))
 
 
 def log_loss(scored: ManyLabelsScored) -> float:
-    """Mean binary one."""
+    """Mean binary log loss."""
     return float(scored.rule.task.log_losses(scored.labels, scored.logits).mean())
 
 
@@ -131,17 +131,17 @@ def mean_average_precision(scored: ManyLabelsScored) -> float | None:
 
 
 def auroc(scored: ManyLabelsScored) -> float | None:
-    """Mean over the classes that some samples have and some have not."""
+    """Mean over the classes that some samples have and others lack."""
     return _average(scored.areas)
 
 
 def micro_auroc(scored: ManyLabelsScored) -> float | None:
-    """Of all answers together."""
+    """AUROC over all answers."""
     scores, there = scored.logits.ravel(), scored.labels.ravel() == 1
     return measure_areas(scores[there], scores).auroc if there.any() else None
 
 
 def _average(by_class: list[float | None]) -> float | None:
-    """Return the mean over the classes that define it."""
+    """Return the mean over the classes with a value."""
     defined = [value for value in by_class if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -16,17 +16,17 @@ _SCORED = {
     "single-label": "trainer.evaluate.metrics.one_label:OneLabelScored",
     "multi-label": "trainer.evaluate.metrics.many_labels:ManyLabelsScored",
 }
-"""Loaded late, as the functions of the table are: a run needs one of them."""
+"""Imported late, like the functions of the table."""
 
 
 def compute_metrics(
     labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], classes: list[str], rule: Rule
 ) -> dict[str, Any]:
-    """Return the metrics of logits float32[N, K] against labels as of the rule's task, without intervals.
+    """Return the metrics of logits float32[N, K] against labels in the form of the rule's task, without intervals.
 
-    First the number of samples and the single numbers, those of the task in the table `trainer.contract.metrics`, then
-    the tables of `Scored.tabulate`. Means over classes are over those with samples. A figure that these samples do not
-    define is absent, and `notes` or `undefined` say why.
+    First the number of samples and the task's single numbers from the table `trainer.contract.metrics`, then the tables
+    of `Scored.tabulate`. Means over classes use classes with samples. A metric that these samples do not define is
+    absent, and `notes` or `undefined` has the reason.
     """
     scored = _score(labels, logits, classes, rule)
     values = _compute(scored)
@@ -38,7 +38,7 @@ def compute_metrics(
 def compute_scalars(
     labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], classes: list[str], rule: Rule
 ) -> dict[str, float]:
-    """Return the single numbers of `compute_metrics` alone; of many classes they cost far less than its tables."""
+    """Return only the single numbers of `compute_metrics`, which for many classes are far cheaper than its tables."""
     return select_scalars(_compute(_score(labels, logits, classes, rule)))
 
 
@@ -48,7 +48,7 @@ def _score(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], class
 
 
 def _compute(scored: Scored) -> dict[str, int | float | str]:
-    """Return the number of samples and each metric of the task, or why these samples do not define it."""
+    """Return the number of samples and each metric of the task, or why it is undefined for these samples."""
     values: dict[str, int | float | str] = {"samples": len(scored.labels)}
     for metric in list_metrics(scored.rule.task.name):
         if metric.needs == "positive class" and scored.rule.positive is None:

@@ -1,4 +1,4 @@
-"""95 % intervals by the bootstrap of what a model answers for pictures of any number of labels each."""
+"""Bootstrap 95 % intervals of metrics for several labels per picture."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Logits = npt.NDArray[np.float32]
 def compute_multi_label_intervals(
     labels: Ints, logits: Logits, predicted: Ints, classes: list[str], units: Units, resamples: int = RESAMPLES
 ) -> dict[str, Any]:
-    """Return what `compute_intervals` does, of logits float32[N, K] against labels and predictions int64[N, K].
+    """Like `compute_intervals`, for logits float32[N, K] against labels and predictions int64[N, K].
 
-    A class that a resample lacks is left out of its means, as it is out of the samples'.
+    A class missing from a resample is left out of its means, as for the samples.
     """
-    rankings = len(classes) + 1  # each class's, and that of all answers together
+    rankings = len(classes) + 1  # one per class, and one over all answers
     draws = plan_draws(units, rankings, resamples)
     values = resample_multi_label(labels, logits, predicted, draws)
     how = draws.describe()
@@ -55,7 +55,7 @@ def compute_multi_label_intervals(
 
 
 def resample_multi_label(labels: Ints, logits: Logits, predicted: Ints, draws: Draws) -> Values:
-    """Return each metric's values float64[resamples, ...]; NaN where a resample does not define it."""
+    """Return each metric's values float64[resamples, ...]; NaN if a resample does not define it."""
     wrong = labels != predicted
     means = {
         "subset_accuracy": (~wrong.any(axis=1)).astype(np.float64),
@@ -65,11 +65,11 @@ def resample_multi_label(labels: Ints, logits: Logits, predicted: Ints, draws: D
     flags = [part.astype(np.float64) for part in (labels * predicted, labels, predicted)]
 
     def judge(weights: Floats) -> Values:
-        # Sums of whole numbers are exact in whatever order BLAS adds them.
+        # Sums of integers are exact in any order of addition by BLAS.
         hits, true, said = (weights @ part for part in flags)
         return average(means, weights) | _judge_counts(hits, true, said)
 
-    # Of all answers together: the sample that each is of, so that its weight is its sample's.
+    # For all answers: the sample of each answer, whose weight it has.
     together = rank_scores(labels.ravel() == 1, logits.ravel().astype(np.float64))
     together = Ranked(together.order // labels.shape[1], together.truth, together.ends)
     ranked = [rank_scores(labels[:, k] == 1, logits[:, k].astype(np.float64)) for k in range(labels.shape[1])]
@@ -77,7 +77,7 @@ def resample_multi_label(labels: Ints, logits: Logits, predicted: Ints, draws: D
 
 
 def _judge_counts(hits: Floats, true: Floats, said: Floats) -> Values:
-    """Return the metrics of counts float64[B, K] of each class: right yeses, labels, and yeses."""
+    """Return the metrics from counts float64[B, K] per class: true positives, labels, predictions."""
     present = true > 0
     f1 = 2 * hits / np.maximum(true + said, 1)
     table = {"precision": hits / np.maximum(said, 1), "recall": hits / np.maximum(true, 1), "f1": f1}
@@ -101,7 +101,7 @@ def _judge_order(ranked: list[Ranked], together: Ranked, weights: Floats) -> Val
 
 
 def _mean(by_class: Floats) -> Floats:
-    """Return float64[B], the mean of float64[B, K] over classes that define it; NaN where none does."""
+    """Return float64[B], the mean of float64[B, K] over classes with a value; NaN if there are none."""
     defined = ~np.isnan(by_class)
     total = np.where(defined, by_class, 0.0).sum(axis=1)
     return np.divide(total, defined.sum(axis=1), out=np.full(len(total), np.nan), where=defined.any(axis=1))

@@ -1,4 +1,4 @@
-"""Metrics of pictures that are of one class each; the table is trainer.contract.metrics."""
+"""Metrics for one label per picture; the table is trainer.contract.metrics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Defined = float | str
-"""A value, or why these samples do not define it."""
+"""A value, or why it is undefined for these samples."""
 
 SPECIFICITIES = {"sensitivity_at_specificity_90": 0.90, "sensitivity_at_specificity_95": 0.95}
 
 
 class Counted(NamedTuple):
-    """Samples of each class, int64[K]: right answers, with its label, with it as the answer."""
+    """Samples of each class, int64[K]: correctly predicted, labelled, predicted."""
 
     right: Ints
     true: Ints
@@ -53,7 +53,7 @@ class OneLabelScored(Scored):
         return self.counted.true
 
     def column(self, name: str) -> Floats:
-        """Return precision, recall or f1 of every class, float64[K]; 0 where no sample decides."""
+        """Return precision, recall or f1 of every class, float64[K]; 0 if there are no samples."""
         right, true, said = self.counted
         over, under = {"precision": (right, said), "recall": (right, true), "f1": (2 * right, true + said)}[name]
         return np.divide(over, under, out=np.zeros(len(under)), where=under > 0)
@@ -64,7 +64,7 @@ class OneLabelScored(Scored):
 
     @cached_property
     def areas(self) -> list[Areas | None]:
-        """Of every class against the rest; None where all samples are of it, or none."""
+        """Areas of every class against the rest; None if all samples or none are of the class."""
         order = np.argsort(self.labels, kind="stable")
         own = np.split(order, np.cumsum(self.support)[:-1])
         defined = (self.support > 0) & (self.support < len(self.labels))
@@ -75,13 +75,13 @@ class OneLabelScored(Scored):
 
     @cached_property
     def of_positive(self) -> Bools:
-        """bool[N], whether each sample is of the class that is looked for."""
+        """bool[N], whether each sample is of the positive class."""
         return self.labels == self.rule.positive
 
     @cached_property
     def sweep(self) -> Sweep:
-        """Every threshold on the log-odds of that class."""
-        assert self.rule.positive is not None  # the rows that look at it need one
+        """The sweep over all thresholds on the log-odds of the positive class."""
+        assert self.rule.positive is not None  # callers need a positive class
         ranked = rank_scores(self.of_positive, self.log_odds.column(self.rule.positive))
         return sweep_thresholds(ranked, np.ones((1, len(self.labels))))
 
@@ -91,7 +91,7 @@ class OneLabelScored(Scored):
         return {"per_class": dict(zip(self.classes, self._list_classes(), strict=True)), "confusion": confusion}
 
     def _list_classes(self) -> list[dict[str, float | int]]:
-        """Return of each class precision, recall, f1, support, and where they are defined specificity, auroc, auprc."""
+        """Return precision, recall, f1, support and, if defined, specificity, auroc and auprc of each class."""
         names = "precision", "recall", "f1"
         columns = zip(*(self.column(name).tolist() for name in names), strict=True)
         rows = [
@@ -107,7 +107,7 @@ class OneLabelScored(Scored):
 
 
 def count_answers(labels: Ints, predicted: Ints, num_classes: int) -> Counted:
-    """Return what predictions int64[N] are for labels int64[N]."""
+    """Count predictions int64[N] against labels int64[N]."""
     counted = (np.bincount(part, minlength=num_classes) for part in (labels[labels == predicted], labels, predicted))
     return Counted(*counted)
 
@@ -133,7 +133,7 @@ def _macro(scored: OneLabelScored, name: str) -> float:
 
 
 def _weighted(scored: OneLabelScored, name: str) -> float:
-    """Return the mean over the classes by their samples."""
+    """Return the mean over classes, weighted by samples."""
     return float(np.average(scored.column(name), weights=scored.support))
 
 
@@ -185,9 +185,9 @@ def _count_wrong(scored: OneLabelScored) -> int:
 
 
 def _expect_wrong(scored: OneLabelScored) -> float:
-    """Return how many answers would be wrong by chance.
+    """Return the number of wrong answers expected by chance.
 
-    The cells are added up as scikit-learn adds them, so that kappa is its own to the last bit; many in blocks.
+    Cells are summed in scikit-learn's order, so that kappa equals its result to the last bit; many in blocks.
     """
     _, true, said = scored.counted
     met = (true > 0) | (said > 0)
@@ -204,7 +204,7 @@ def top5_accuracy(scored: OneLabelScored) -> float | None:
 
 
 def _average_ranking(scored: OneLabelScored, name: str) -> Defined | None:
-    """Return the figure of the positive class of two, else the mean of all classes, each against the rest."""
+    """Return the value of the positive class of two, else the mean over all classes, each against the rest."""
     number, missing = len(scored.classes), int((scored.support == 0).sum())
     if missing:
         return f"{missing} of {number} classes have no samples here"

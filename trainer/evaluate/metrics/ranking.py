@@ -1,5 +1,4 @@
-"""Scores of one class against the rest, and what their order says: as it is, and for many weightings of the samples at
-once."""
+"""Ranking metrics of one class against the rest, for the samples as they are and for many weightings at once."""
 
 from __future__ import annotations
 
@@ -15,28 +14,28 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _FEW = 16
-"""Samples of a class up to which all scores are compared with each of them: of ten thousand classes most have few."""
+"""Up to this number of samples of a class, each is compared with all scores; with many classes most have few."""
 
 
 @dataclass(frozen=True)
 class Areas:
-    """Of one class against the rest; average_precision as scikit-learn has it. Source: Hanley and McNeil 1982."""
+    """Areas of one class against the rest; average_precision as in scikit-learn. Source: Hanley and McNeil 1982."""
 
     auroc: float | None
-    """The share of pairs of a sample of the class and another that are in the right order, ties for half a pair; None
-    where there are no such pairs."""
+    """Share of pairs of a sample of the class and another sample that are in the right order, ties counting half; None
+    if there are no such pairs."""
     average_precision: float
 
 
 def measure_areas(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> Areas:
-    """Return the areas of P > 0 samples of the class that score `own` [P], among all N samples, which score [N].
+    """Return the areas for P > 0 samples of the class with scores `own` [P], among all N samples with scores [N].
 
-    The pairs are counted in whole numbers: the same order gives the same number to the last bit, and either class of
-    two has the same AUROC.
+    Pairs are counted in integers, so that the same order gives exactly the same number, and both classes of two have
+    the same AUROC.
     """
     own, number = np.sort(own), len(own)
     above, reach = _compare(own, scores) if number <= _FEW else _look_up(own, scores)
-    # The same among the samples of the class.
+    # The same counts among the samples of the class.
     own_above, own_reach = number - np.searchsorted(own, own, "right"), number - np.searchsorted(own, own, "left")
     rest = len(scores) - number
     halves = int((2 * rest - (above - own_above) - (reach - own_reach)).sum())
@@ -44,14 +43,14 @@ def measure_areas(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> Areas:
 
 
 def _compare(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Ints, Ints]:
-    """Return int64[P] each: how many of all N scores are above each of P, and how many reach it."""
+    """Return int64[P] each: how many of the N scores are above each of P, and how many are at least equal."""
     counts = [(np.count_nonzero(scores > score), np.count_nonzero(scores >= score)) for score in own]
     above, reach = np.array(counts, dtype=np.int64).T
     return above, reach
 
 
 def _look_up(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Ints, Ints]:
-    """Return what `_compare` does, of rising `own`: each score is looked up there, and none of them is sorted."""
+    """Like `_compare`, for ascending `own`: each score is looked up in it without sorting scores."""
     below, up_to = np.zeros(len(own) + 1, np.int64), np.zeros(len(own) + 1, np.int64)
     for rows in cut_rows(len(scores), 1):
         below += np.bincount(np.searchsorted(own, scores[rows], "left"), minlength=len(below))
@@ -61,10 +60,10 @@ def _look_up(own: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Ints, Int
 
 @dataclass(frozen=True)
 class Ranked:
-    """Samples in falling order of score.
+    """Samples in descending order of score.
 
-    order: int64[N]; truth: bool[N], in that order, whether a sample is of the class; ends: int64[M], the last place of
-    each distinct score.
+    order: int64[N]; truth: bool[N], in that order, whether a sample is of the class; ends: int64[M], the last position
+    of each distinct score.
     """
 
     order: Ints
@@ -76,8 +75,8 @@ class Ranked:
 class Sweep:
     """Weight of true and false positives, float64[B, M], at every distinct score as threshold, for B weightings.
 
-    gained, let_in: what each threshold adds to them. A figure is NaN for a weighting that leaves no sample of the
-    class, or none of the rest, where it needs some.
+    gained, let_in: What each threshold adds to them. A value is NaN for a weighting without samples of the class, or
+    without others, if it needs them.
     """
 
     true: Floats
@@ -91,14 +90,14 @@ class Sweep:
         return _divide(area, self.true[:, -1] * self.false[:, -1])
 
     def average_precision(self) -> Floats:
-        """Return float64[B], the sum over thresholds of precision times the gain of recall, as scikit-learn has it."""
+        """Return float64[B], the sum over thresholds of precision times the gain of recall, as in scikit-learn."""
         said = self.true + self.false
         precision = np.divide(self.true, np.maximum(said, 1e-300, out=said), out=said)
         return _divide(np.einsum("bm,bm->b", self.gained, precision), self.true[:, -1])
 
     def sensitivity_at(self, specificity: float) -> Floats:
-        """Return float64[B], the highest sensitivity of all thresholds that keep at least this specificity."""
-        # The slack lets 0.9 of 10 negatives be 9 of them, whatever 1 - 0.9 is in binary.
+        """Return float64[B], the highest sensitivity of all thresholds with at least this specificity."""
+        # The tolerance makes 0.9 of 10 negatives 9 of them despite rounding of 1 - 0.9.
         kept = self.false <= (1 - specificity) * self.false[:, -1:] * (1 + 1e-9)
         last = kept.sum(axis=1) - 1  # both columns only grow
         best = np.where(last >= 0, self.true[np.arange(len(last)), last], 0.0)
@@ -106,7 +105,7 @@ class Sweep:
 
 
 def rank_scores(truth: npt.NDArray[np.bool_], scores: Floats) -> Ranked:
-    """Return samples, truth bool[N] and scores float64[N], in falling order of score."""
+    """Return samples, truth bool[N] and scores float64[N], in descending order of score."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(scores) - 1)

@@ -1,7 +1,7 @@
-"""The bootstrap: samples, or whole groups of them, are drawn anew with replacement.
+"""The bootstrap: samples, or whole groups of them, are drawn with replacement.
 
 A resample is a weighting of the samples, and each metric is computed for a block of weightings at once; the model's
-answers are the same in all of them.
+outputs are the same in all of them.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ TAILS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 SEED = 0
 RESAMPLES, FEWEST = 1000, 200
 _BLOCK = 1 << 18
-"""Weights that are held at once, float64 each: what fits into a CPU's cache."""
+"""Number of float64 weights in memory at once, to fit a CPU's cache."""
 _DRAWS = 100_000_000
-"""Weights that are drawn in all; beyond it there are fewer resamples, FEWEST at least."""
+"""Maximum number of weights in total; beyond it there are fewer resamples, but at least FEWEST."""
 RANKED_DRAWS = 20_000_000
-"""The same for metrics by order of the scores, over all classes, and for slices: they cost several times as much."""
+"""The same limit for ranking metrics over all classes, and for slices, which cost several times as much."""
 _RANKED_MOST = 2_000_000
-"""Samples times classes beyond which those have no intervals."""
+"""Samples times classes beyond which ranking metrics have no intervals."""
 _HELD = ((60, 93), (30, 92), (20, 90), (10, 84))
-"""Groups, from the most, and how many of 100 intervals hold the truth where there are so many: measured,
-tests/bench/results/2026-11-30-few-groups.md, in the middle between groups of one size and of sizes that differ."""
+"""Number of groups, descending, and the coverage of 100 nominal 95 % intervals with that many groups, measured in
+tests/bench/results/2026-11-30-few-groups.md; the average for groups of equal and of different sizes."""
 _FEW_GROUPS = 100
-"""From so many on 93 to 95 of 100 do, as far as 1,000 simulations tell them apart."""
+"""From this number of groups on, coverage is 93 to 95 of 100, within the accuracy of 1,000 simulations."""
 UNDEFINED_MOST = 0.1
-"""Share of the resamples that may leave a metric undefined, for want of a class."""
+"""Share of the resamples that may leave a metric undefined because a class is missing."""
 SAME = "every resample gives the same value"
 TOO_MANY = "too many samples and classes to resample in time"
 BY_CLASS = "class/"
-"""What the names of values by class begin with."""
+"""Prefix of the names of values by class."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is drawn anew. by: sample or group; of: int64[N], the unit of each sample; number: of units."""
+    """The units of resampling. by: sample or group; of: int64[N], the unit of each sample; number: number of units."""
 
     by: str
     of: Ints
     number: int
 
     def draw(self, rng: np.random.Generator, resamples: int) -> Floats:
-        """Return float64[resamples, N], how often each sample comes when as many units are drawn as there are."""
+        """Return float64[resamples, N], how often each sample occurs when as many units are drawn as there are."""
         drawn = rng.integers(0, self.number, (resamples, self.number)) + np.arange(resamples)[:, None] * self.number
         times = np.bincount(drawn.ravel(), minlength=resamples * self.number).reshape(resamples, -1).astype(np.float64)
         return times if self.by == "sample" else times[:, self.of]
 
 
 def find_units(num_samples: int, groups: pa.Array | None) -> Units:
-    """Return groups as units where any two samples share one, samples otherwise; one without a group is its own."""
+    """Return groups as units if any two samples share one, else samples; a sample without a group is its own unit."""
     own = np.arange(num_samples)
     if groups is None:
         return Units("sample", own, num_samples)
@@ -79,26 +79,26 @@ def find_units(num_samples: int, groups: pa.Array | None) -> Units:
 
 
 def describe_few(units: Units) -> list[str]:
-    """Return what is to be known of intervals of so many groups."""
+    """Return notes about intervals with few groups."""
     if units.by != "group" or units.number >= _FEW_GROUPS:
         return []
     held = next((f"about {share}" for number, share in _HELD if units.number >= number), f"fewer than {_HELD[-1][1]}")
     return [
-        f"intervals of {units.number} groups are too narrow: {held} of 100 hold the truth, not 95; take at least "
+        f"intervals of {units.number} groups are too narrow: {held} of 100 contain the truth, not 95; use at least "
         f"{_FEW_GROUPS} groups"
     ]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn how often. resamples: of all metrics; ranked: of those by order of the scores, 0: too costly."""
+    """The plan of draws. resamples: for all metrics; ranked: for ranking metrics, 0: too costly."""
 
     units: Units
     resamples: int
     ranked: int
 
     def describe(self) -> dict[str, Any]:
-        """Return how it was done, and in its notes what is to be known of it."""
+        """Return a description of the method, with notes."""
         how: dict[str, Any] = {"method": "percentile bootstrap", "level": LEVEL}
         how |= {"by": self.units.by, "units": self.units.number, "resamples": self.resamples}
         if 0 < self.ranked < self.resamples:
@@ -108,7 +108,7 @@ class Draws:
 
 
 def plan_draws(units: Units, rankings: int, resamples: int) -> Draws:
-    """Return how often to draw units of N samples whose scores are looked at in `rankings` orders."""
+    """Return the number of draws of units for N samples with `rankings` ranking metrics."""
     size = len(units.of)
     most = min(resamples, max(FEWEST, _DRAWS // size))
     few = min(most, max(FEWEST, RANKED_DRAWS // (size * rankings)))
@@ -121,10 +121,10 @@ def resample(
     """Return each metric's values float64[resamples, ...] from functions of weights float64[B, N].
 
     Args:
-        draws: What is drawn.
-        width: Numbers that are held for one resample.
-        judge: Gives most metrics.
-        judge_order: Gives those that look at the order of the scores; it sees the first `draws.ranked` weights.
+        draws: The plan of draws.
+        width: Numbers in memory per resample.
+        judge: Computes most metrics.
+        judge_order: Computes ranking metrics; gets the first `draws.ranked` weights.
     """
     rng = np.random.default_rng(SEED)
     parts: list[Values] = []
@@ -138,19 +138,19 @@ def resample(
 
 def average(means: Values, weights: Floats) -> Values:
     """Return float64[B], the mean of each of float64[N] by weights float64[B, N]."""
-    # Not by BLAS: it adds in another order for another number of threads, which depends on that of ranks.
+    # Not with BLAS: its order of addition depends on the number of threads, which depends on that of ranks.
     return {name: np.einsum("bn,n->b", weights, mean) / weights.sum(axis=1) for name, mean in means.items()}
 
 
 def cut_blocks(resamples: int, width: int) -> Iterator[int]:
-    """Yield the resamples of each block, so many that `width` numbers for each stay in a CPU's cache."""
+    """Yield the resamples of each block, sized so that `width` numbers for each fit a CPU's cache."""
     block = max(1, _BLOCK // width)
     for start in range(0, resamples, block):
         yield min(block, resamples - start)
 
 
 def list_unbounded(task: Task) -> dict[str, str]:
-    """Return why metrics of a task have no interval, of which no resample gives one."""
+    """Return the reasons for metrics of a task that have no interval by design."""
     return {metric.key: metric.unbounded for metric in list_metrics(task.name) if metric.unbounded}
 
 
@@ -160,9 +160,9 @@ def bound_values(
     """Return [low, high] by name of metric, those of each class in per_class, and why a metric has none or another's.
 
     Args:
-        values: What `resample` gave.
+        values: The result of `resample`.
         classes: K names.
-        bound_sure: Gives bounds and a note for a metric that is the same in every resample; None: it has none.
+        bound_sure: Returns bounds and a note for a metric that is equal in every resample; None: no bounds.
     """
     intervals: dict[str, Any] = {}
     notes: dict[str, str] = {}
@@ -183,7 +183,7 @@ def bound_values(
 
 
 def _bound(values: Floats) -> tuple[list[float] | None, str]:
-    """Return [low, high] of a metric's values; None and the reason where they give none."""
+    """Return [low, high] of a metric's values; None and the reason if there are none."""
     undefined = np.isnan(values)
     if undefined.mean() > UNDEFINED_MOST:
         return None, "a class is so rare that many resamples lack it"
@@ -192,7 +192,7 @@ def _bound(values: Floats) -> tuple[list[float] | None, str]:
 
 
 def wilson(right: int, number: int) -> list[float]:
-    """Return the 95 % score interval of a proportion, `right` of `number` independent ones.
+    """Return the 95 % score interval of a proportion, `right` of `number` independent samples.
 
     Source: Wilson 1927.
 
@@ -209,7 +209,7 @@ def wilson(right: int, number: int) -> list[float]:
 def bound_mean(right: npt.NDArray[np.bool_], units: Units, resamples: int = RESAMPLES) -> list[float] | None:
     """Return the 95 % interval of the mean of `right` bool[N]: Wilson's by samples, bootstrap by groups.
 
-    None: All samples are of one group.
+    None if all samples are of one group.
     """
     if units.by == "sample":
         return wilson(int(right.sum()), len(right))
@@ -228,12 +228,12 @@ def bound_mean(right: npt.NDArray[np.bool_], units: Units, resamples: int = RESA
 
 
 def bound_same(right: npt.NDArray[np.bool_], units: Units, part: npt.NDArray[np.bool_]) -> tuple[list[float], str]:
-    """Return Wilson's interval of a share of bool[N] that is the same in all resamples, and a note that says so.
+    """Return Wilson's interval of a share of bool[N] that is equal in all resamples, and a note about it.
 
     Args:
         right: bool[N], hits.
-        units: What was drawn.
-        part: bool[N], what the share is of.
+        units: The units of resampling.
+        part: bool[N], the samples that the share refers to.
     """
     number = len(np.unique(units.of[part]))
     note = f"{SAME}; it is Wilson's of {number:,} {units.by}s instead"

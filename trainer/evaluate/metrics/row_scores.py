@@ -1,4 +1,4 @@
-"""What each sample's logits say of it where a picture has one label, from one pass over the table of logits."""
+"""Scores of each sample for one label per picture, from one pass over the logits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class RowScores:
-    """Of N samples: predicted int64, as the rule gives it; best int64, the class with the largest logit; confidences
+    """Scores of N samples: predicted int64, by the rule; best int64, the class with the largest logit; confidences
     float64, its probability; log_losses and brier float64; in_top bool, whether the label is among the first five."""
 
     predicted: Ints
@@ -33,7 +33,7 @@ class RowScores:
 
 
 def score_rows(labels: Ints, logits: Logits, rule: Rule) -> RowScores:
-    """Return the scores of logits float32[N, K] against labels int64[N]; probabilities are held for a block of rows."""
+    """Return the scores of logits float32[N, K] against labels int64[N]; computed in blocks of rows."""
     blocks = [_score_block(labels[rows], logits[rows], rule) for rows in cut_rows(*logits.shape)]
     columns = zip(*blocks, strict=True)
     return RowScores(*(np.concatenate(column) for column in columns))
@@ -52,7 +52,7 @@ def _score_block(labels: Ints, logits: Logits, rule: Rule) -> tuple[Ints, Ints, 
 
 
 def _is_in_top(labels: Ints, logits: Logits) -> Bools:
-    """Return bool[N], whether fewer than 5 classes come before the true one; of equal logits the lower number does."""
+    """Return bool[N], whether fewer than 5 classes rank before the true one; ties go to the lower class number."""
     own = logits[np.arange(len(labels)), labels][:, None]
     before = (logits > own).sum(axis=1)
     tied = np.flatnonzero((logits == own).sum(axis=1) > 1)

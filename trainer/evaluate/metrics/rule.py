@@ -1,4 +1,4 @@
-"""How logits become predictions in an evaluation, and which class is the one that is looked for."""
+"""How an evaluation converts logits to predictions, and the positive class."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rule:
-    """What the task predicts where these thresholds are given.
+    """The prediction rule of a task with thresholds.
 
-    positive: number of the class that is looked for, whose sensitivity and specificity are told; None: none is.
-    thresholds: 0..1, on the probabilities of classes, by their number.
+    positive: Number of the positive class, whose sensitivity and specificity are reported; None: there is none.
+    thresholds: Thresholds 0..1 on the probabilities of classes, by class number.
     """
 
     task: Task
@@ -29,11 +29,11 @@ class Rule:
 
     @property
     def threshold(self) -> float | None:
-        """That of the positive class, where it has one."""
+        """The threshold of the positive class, if it has one."""
         return None if self.positive is None else self.thresholds.get(self.positive)
 
     def predict(self, logits: npt.NDArray[np.float32], probabilities: Floats) -> Ints:
-        """Return the labels of N samples of logits float32[N, K], which give probabilities float64[N, K]."""
+        """Return the labels of N samples from logits float32[N, K] and their probabilities float64[N, K]."""
         return self.task.predict(logits, probabilities, self.thresholds)
 
     def describe(self, classes: list[str]) -> dict[str, object]:
@@ -44,29 +44,29 @@ class Rule:
 
 
 def _describe(thresholds: Thresholds, classes: list[str]) -> dict[str, object]:
-    """Return thresholds by class; one that holds for all of them once."""
+    """Return thresholds by class, or a single number if all are equal."""
     if len(different := set(thresholds.values())) <= 1:
         return dict(zip(["threshold"], different, strict=False))
     return {"thresholds": {classes[number]: threshold for number, threshold in thresholds.items()}}
 
 
 def find_rule(task: Task, classes: list[str], positive: str | None = None, threshold: float | None = None) -> Rule:
-    """Return the rule that a user means by the names of `trainer.evaluate`: --positive and --threshold.
+    """Return the rule for the options --positive and --threshold of `trainer.evaluate`.
 
-    Where a picture is of one class, the class that is looked for is `positive`, else the task's own, and it has the
-    threshold. Where it is of any number, the threshold is that of `positive` alone, else of every class.
+    With one label per picture, the positive class is `positive`, else the task's default, and the threshold applies to
+    it. With several, the threshold applies to `positive` alone, else to every class.
 
     Raises:
-        UsageError: An unknown class, a threshold that is no probability, one without a class that it is for, or a class
-            without the threshold that it is named for.
+        UsageError: An unknown class, a threshold out of range, a threshold without a class, or a class without the
+            threshold it needs.
     """
     _check(classes, positive, threshold)
     if task.is_exclusive:
         return _find_positive(task, classes, positive, threshold)
     if threshold is None and positive is not None:
         raise UsageError(
-            f"--positive {positive} alone says nothing where a picture has several labels: the metrics of each class "
-            "are there anyway; give it a --threshold"
+            f"--positive {positive} alone has no effect with several labels per picture: the metrics of each class "
+            "are reported anyway; add --threshold"
         )
     given = {} if threshold is None else dict.fromkeys(range(len(classes)), threshold)
     return Rule(task, None, {number: at for number, at in given.items() if positive in (None, classes[number])})
@@ -79,7 +79,7 @@ def _find_positive(task: Task, classes: list[str], positive: str | None, thresho
         return Rule(task, number, {} if threshold is None else {number: threshold})
     if threshold is not None:
         raise UsageError(
-            f"--threshold {threshold:g} is for the probability of one class, and there are {len(classes)}; "
+            f"--threshold {threshold:g} applies to one class, but there are {len(classes)}; "
             "name it with --positive CLASS"
         )
     return Rule(task)

@@ -1,4 +1,4 @@
-"""What metrics are computed from: a model's answers to samples whose labels are known."""
+"""The input of metrics: a model's outputs for samples with known labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scored:
-    """labels: as of the rule's task; logits: float32[N, K]; classes: K names."""
+    """labels: in the form of the rule's task; logits: float32[N, K]; classes: K names."""
 
     labels: Ints
     logits: npt.NDArray[np.float32]
@@ -31,9 +31,9 @@ class Scored:
 
     @cached_property
     def predicted(self) -> Ints:
-        """Labels as the rule gives them."""
+        """Labels predicted by the rule."""
         return self.rule.predict(self.logits, self.probabilities)
 
     def tabulate(self) -> dict[str, Any]:
-        """Return the tables that stand behind the single numbers in metrics.json."""
+        """Return the tables that follow the single numbers in metrics.json."""
         raise NotImplementedError

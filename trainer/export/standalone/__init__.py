@@ -1,4 +1,4 @@
-"""The program beside an export, a section in each module; `trainer.export.script` joins them.
+"""The program beside an export, one section per module; `trainer.export.script` joins them.
 
 They import Pillow, numpy and onnxruntime alone, and each other.
 """

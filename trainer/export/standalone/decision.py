@@ -1,4 +1,4 @@
-"""Decision: logits float32[K] and features float32[F] -> what is answered."""
+"""Decision: logits float32[K] and features float32[F] -> the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.export.standalone.geometry import Floats
 def decide(
     logits: npt.NDArray[Any], classes: list[str], decision: dict[str, Any], score: float | None
 ) -> dict[str, Any]:
-    """Return label, probabilities, ..., by `decision` of the page; `score` is a Detector's, where it has `ood`."""
+    """Return label, probabilities, ..., by `decision` of the metadata; `score` is the Detector's if it has `ood`."""
     numbers = logits.astype(np.float64) / decision.get("temperature", 1.0)
     if priors := decision.get("priors"):
         numbers = numbers + (np.log(priors["deploy"]) - np.log(priors["train"]))
@@ -75,10 +75,10 @@ def _find_members(shares: Floats, sets: dict[str, Any]) -> list[int]:
 
 
 class Detector:
-    """How far features are from training's: the squared Mahalanobis distance to the nearest class mean."""
+    """Out-of-distribution score of features: the squared Mahalanobis distance to the nearest class mean."""
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()  # safetensors: the length of a header, the header, the numbers
+        data = path.read_bytes()  # safetensors: header length, header, numbers
         start = 8 + int.from_bytes(data[:8], "little")
         facts = json.loads(data[8:start])
         self._tensors: dict[str, Floats] = {}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
 Bytes = npt.NDArray[np.uint8]
-Image.MAX_IMAGE_PIXELS = None  # `max_pixels` of the page takes its place
+Image.MAX_IMAGE_PIXELS = None  # replaced by `max_pixels` of the metadata
 FORMATS = (
     "JPEG",
     "PNG",
@@ -38,15 +38,15 @@ OTHER_BYTES = {
     for bands in ("RGB", "RGBA", "RGBX")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B"))
 }
-"""Raw modes of Pillow that keep the high bytes of 16-bit colours, and those that give the low bytes."""
+"""Raw modes of Pillow that keep the high bytes of 16-bit colours, and those that read the low bytes."""
 
 
 class PictureError(ValueError):
-    """A picture that the endpoint refuses, or that this program cannot read as the endpoint does."""
+    """The endpoint rejects the picture, or this program cannot read it exactly as the endpoint does."""
 
 
 def decode(data: bytes, options: dict[str, Any]) -> Bytes:
-    """Return uint8[H, W, 3], RGB, upright; `options` is `preprocess.decode` of the page."""
+    """Return uint8[H, W, 3], RGB, upright; `options` is `preprocess.decode` of the metadata."""
     if not data:
         raise PictureError("the picture is empty (0 bytes)")
     if data[128:132] == b"DICM":
@@ -64,7 +64,7 @@ def decode(data: bytes, options: dict[str, Any]) -> Bytes:
 
 
 def _name_unknown(data: bytes) -> str:
-    """Return what to say of bytes in which Pillow finds no picture; the endpoint may find one."""
+    """Return the error for bytes that Pillow does not recognise; the endpoint may be able to read them."""
     what = ""
     if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
         what = "a TIFF of a rare layout"
@@ -78,7 +78,7 @@ def _name_unknown(data: bytes) -> str:
 
 
 def _decode(data: bytes, options: dict[str, Any]) -> Bytes:
-    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) >= 30:  # Pillow takes its memory as it opens
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) >= 30:  # Pillow allocates the pixels on opening
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         _refuse_bomb(width, height, options)
     opened = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -94,12 +94,12 @@ def _decode(data: bytes, options: dict[str, Any]) -> Bytes:
         image = _scale_deep(opened, values, options["gray_range"])
     try:
         turn = TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF that cannot be read says nothing
+    except Exception:  # unreadable EXIF is ignored
         turn = None
     if turn is not None:
         image = image.transpose(turn)
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        image = image.convert("RGB")  # nobody wrote the alpha that the file says it has
+        image = image.convert("RGB")  # the alpha channel is declared but not stored
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*options["background"], 255))
         image = Image.alpha_composite(canvas, image.convert("RGBA"))
@@ -121,14 +121,14 @@ def _refuse_frames(image: Image.Image, options: dict[str, Any]) -> None:
     except (OSError, SyntaxError, ValueError, KeyError, struct.error):
         if options["frames"] == "refuse":
             raise
-        frames = 1  # the first one is asked for, and only later ones are damaged
+        frames = 1  # only later frames are damaged, and the first one is used
         image.seek(0)
     if frames > 1 and options["frames"] == "refuse" and _count_pictures(image, frames) > 1:
         raise PictureError(f"the picture has {frames} frames, and one is asked for; keep the one that counts")
 
 
 def _count_pictures(image: Image.Image, frames: int) -> int:
-    """Return how many frames are neither smaller versions of another page of a TIFF nor masks; the first stays open."""
+    """Return the number of frames that are neither reduced versions nor masks of a TIFF page; the first stays open."""
     count = 0
     for frame in range(frames):
         image.seek(frame)
@@ -138,9 +138,9 @@ def _count_pictures(image: Image.Image, frames: int) -> int:
 
 
 def _refuse_unread(image: Image.Image, data: bytes) -> None:
-    """Refuse what Pillow alone does not read bit for bit as the endpoint does, or as it may do in a later version."""
+    """Reject pictures that Pillow may not read bit for bit as the endpoint does, now or in a later version."""
     what, at, args = "", data.find(b"\xff\x4f\xff\x51"), _find_args(image)
-    if _tag(image, 254, 0) & 5 or _tag(image, 255, 1) == 2:  # smaller, or a mask
+    if _tag(image, 254, 0) & 5 or _tag(image, 255, 1) == 2:  # a reduced version, or a mask
         what = "a TIFF that begins with a preview"
     elif image.format == "JPEG2000":
         told = data[
@@ -149,13 +149,13 @@ def _refuse_unread(image: Image.Image, data: bytes) -> None:
         if (set(told) != {7} and list(told) != [15]) or b"pclr" in data[:at]:
             what = "JPEG 2000 with a palette, or of other than 8 bits a channel or 16-bit gray"
     elif image.format == "PPM" and isinstance(args, tuple) and args[1] != 255:
-        what = f"a PPM or PGM whose white is {args[1]}"
+        what = f"a PPM or PGM with a maximum value of {args[1]}"
     elif image.format == "PNG" and image.mode == "L" and data[24] < 8 and "transparency" in image.info:
         what = "a PNG of gray below 8 bits with a transparent level"
     elif image.mode == "CMYK" and _tag(image, 258, (8,))[0] > 8:
         what = "a TIFF of deep CMYK"
     elif _tag(image, 258, (8,))[0] > 8 and _tag(image, 284, 1) == 2:
-        what = "a deep TIFF with a plane for each channel"
+        what = "a deep TIFF with separate channel planes"
     elif image.mode == "L" and _tag(image, 339, (1,))[0] == 2:
         what = "a TIFF of signed bytes"
     if what:
@@ -163,7 +163,7 @@ def _refuse_unread(image: Image.Image, data: bytes) -> None:
 
 
 def _refuse_filling(image: Image.Image, data: bytes) -> None:
-    """Refuse a JPEG that was cut and closed: libjpeg fills it with 128, and reads what is put before its end marker."""
+    """Reject a JPEG truncated and closed with an end marker: libjpeg fills the missing part with gray."""
     corner = (max(0, image.width - 8), max(0, image.height - 8), image.width, image.height)
     if image.format in ("JPEG", "MPO") and set(image.crop(corner).tobytes()) == {128}:
         end = data.rfind(b"\xff\xd9")
@@ -183,12 +183,12 @@ def _apply_profile(image: Image.Image) -> Image.Image:
 
 
 def _read_deep(image: Image.Image, data: bytes) -> npt.NDArray[Any] | None:
-    """Return all bits of a picture of more than 8 bits a channel, [H, W] or [H, W, C]; None for all others."""
+    """Return all bits of a picture with more than 8 bits per channel, [H, W] or [H, W, C]; else None."""
     args = _find_args(image)
     rawmode = str(args[0] if isinstance(args, tuple) and args else args)
     if image.mode in GRAY:
-        if rawmode == "I;32N" and np.asarray(image).min() < 0:  # they are above 2,147,483,647
-            raise PictureError("the picture is a TIFF of unsigned 32 bits, which this program does not read so large")
+        if rawmode == "I;32N" and np.asarray(image).min() < 0:  # values above 2,147,483,647
+            raise PictureError("the picture is a TIFF of unsigned 32 bits, with values too large for this program")
         return np.asarray(image)
     if rawmode == "LA;16B":
         return _load_as(data, "RGBA").view(">u2").astype(np.uint16)
@@ -210,7 +210,7 @@ def _load_as(data: bytes, rawmode: str) -> Bytes:
 
 
 def _find_args(image: Any) -> Any:
-    """Return what Pillow's decoder is told: a raw mode, or more; an empty text for a loaded picture."""
+    """Return the arguments of Pillow's decoder: a raw mode, or more; "" for a loaded picture."""
     return image.tile[0][3] if getattr(image, "tile", None) else ""
 
 
@@ -220,7 +220,7 @@ def _tag(image: Image.Image, tag: int, default: Any) -> Any:
 
 def _scale_deep(image: Image.Image, values: npt.NDArray[Any], gray_range: list[float] | None) -> Image.Image:
     with_alpha = values.ndim == 3 and values.shape[2] in (2, 4)
-    bits = _tag(image, 258, (0,))[0]  # of a TIFF, which tells its range
+    bits = _tag(image, 258, (0,))[0]  # a TIFF states its range
     own = [0.0, 2.0**bits - 1] if image.mode == "I;16" and 8 < bits < 16 else None
     flat = _scale(values[:, :, :-1] if with_alpha else values, gray_range or own)
     if _tag(image, 262, 1) == 0:  # white is zero

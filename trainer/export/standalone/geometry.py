@@ -24,7 +24,7 @@ def shrink(pixels: Bytes, max_side: int | None) -> Bytes:
 
 
 def fit(pixels: Bytes, spec: dict[str, Any]) -> Bytes:
-    """Return uint8[C, S, S]; `spec` is `preprocess` of the page."""
+    """Return uint8[C, S, S]; `spec` is `preprocess` of the metadata."""
     size, kind = spec["size"], spec["interpolation"]
     if spec["channels"] == 1:
         pixels = _take_luminance(pixels, spec.get("luminance", 1))
@@ -48,7 +48,7 @@ def fit(pixels: Bytes, spec: dict[str, Any]) -> Bytes:
 
 
 def _take_luminance(pixels: Bytes, rule: int) -> Bytes:
-    """Return uint8[H, W, 1] by a version of the rule: 2 rounds, 1 cuts off."""
+    """Return uint8[H, W, 1] by a version of the rule: 2 rounds, 1 truncates."""
     if rule == 2:
         weighted = pixels.astype(np.int64) @ np.array([19595, 38470, 7471])
         return ((weighted + 32768) >> 16).astype(np.uint8)[:, :, None]
@@ -58,9 +58,9 @@ def _take_luminance(pixels: Bytes, rule: int) -> Bytes:
 
 
 def resize(pixels: Bytes, height: int, width: int, kind: str) -> Bytes:
-    """Return uint8[height, width, C], antialiased, bit for bit as torch does on a CPU with AVX2 or of ARM.
+    """Return uint8[height, width, C], antialiased, bit for bit as torch does on a CPU with AVX2 or on ARM.
 
-    Pillow's own resize is up to 2 of 255 off, and bicubic up to 28 where it takes the columns before the rows.
+    Pillow's own resize differs by up to 2 of 255, and bicubic by up to 28 if it resizes columns before rows.
     """
     if width != pixels.shape[1]:
         pixels = _resize_rows(pixels.swapaxes(0, 1), width, kind).swapaxes(0, 1)
@@ -70,7 +70,7 @@ def resize(pixels: Bytes, height: int, width: int, kind: str) -> Bytes:
 def _resize_rows(pixels: Bytes, new: int, kind: str) -> Bytes:
     firsts, weights = _weigh(pixels.shape[0], new, kind)
     largest, bits = max(each.max() for each in weights), 0
-    while bits < 22 and int(0.5 + largest * 2 ** (bits + 1)) < 2**15:  # the weights are kept as 16-bit integers
+    while bits < 22 and int(0.5 + largest * 2 ** (bits + 1)) < 2**15:  # weights are stored as 16-bit integers
         bits += 1
     rows = np.empty((new, *pixels.shape[1:]), np.uint8)
     for number, (first, each) in enumerate(zip(firsts, weights, strict=True)):
@@ -81,7 +81,7 @@ def _resize_rows(pixels: Bytes, new: int, kind: str) -> Bytes:
 
 
 def _weigh(old: int, new: int, kind: str) -> tuple[list[int], list[Floats]]:
-    """Return for each new row the first old one that counts, and the weights from it on, which sum to 1."""
+    """Return for each new row the first old row that contributes, and the weights from there on, which sum to 1."""
     kernel, radius = {"bilinear": (_triangle, 1), "bicubic": (_cubic, 2)}[kind]
     scale, firsts, weights = old / new, [], []
     wide = max(scale, 1.0)

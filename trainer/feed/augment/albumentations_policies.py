@@ -1,6 +1,6 @@
-"""The one door of albumentations: policies made of its operations, drawn per sample, and its operations by name.
+"""albumentations: policies made of its operations, drawn per sample, and its operations by name.
 
-Importing this takes most of a second, so trainer.feed.augment.policies does it where a recipe needs it.
+The only module that imports albumentations. The import takes most of a second, so `policies` does it on demand.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which otherwise asks the network for a newer version
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which otherwise checks for updates over the network
 
 import albumentations as A  # noqa: N812 (the name that its documentation uses)
 import cv2
@@ -27,22 +27,22 @@ from trainer.feed.augment.seeding import SampleKey, make_numpy_rng, make_python_
 Pixels = npt.NDArray[np.uint8]
 Operations = list[A.BasicTransform | A.BaseCompose]
 
-cv2.setNumThreads(0)  # the feed's pool is the parallelism, as with torch; OpenCV has one setting for all threads
+cv2.setNumThreads(0)  # the feed's pool is the parallelism, as with torch; the setting is process-wide
 
 
 def seed_transforms(build: Callable[[], Operations], purpose: int = Purpose.OPERATIONS) -> Change:
-    """Return what `build` builds, applied in order, as a change that draws from each sample's key.
+    """Return the operations from `build`, applied in order, as a change that draws from each sample's key.
 
-    Transforms keep their generators and last parameters in themselves, so each thread builds its own.
+    Transforms store their generators and last parameters, so each thread builds its own.
     """
     local = threading.local()
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
         if not hasattr(local, "compose"):
             local.compose = A.Compose(build())
-        # Not set_random_seed: it gives every transform a generator of its own with the same seed, so that their
-        # draws agree and two flips of probability 1/2 come both or not at all
-        # (test_set_random_seed_still_makes_two_flips_agree).
+            # Not set_random_seed: it seeds the generator of every transform equally, so that their draws agree, and two
+            # flips of probability 1/2 happen both or not at all
+            # (test_set_random_seed_still_makes_two_flips_agree).
         local.compose.set_random_state(make_numpy_rng(key, purpose), make_python_rng(key, purpose))
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         changed = np.ascontiguousarray(local.compose(image=pixels)["image"])
@@ -74,17 +74,17 @@ class Sharpness(A.ImageOnlyTransform):  # albumentations sharpens but does not s
 
 
 def _flip() -> Operations:
-    """Return a mirror with p = 1/2."""
+    """Return a horizontal flip with p = 1/2."""
     return [A.HorizontalFlip(p=0.5)]
 
 
 def _square() -> Operations:
-    """Return the eight symmetries of the square, equally likely."""
+    """Return the eight symmetries of the square, all equally likely."""
     return [A.D4(p=1)]
 
 
-class Shift(A.ImageOnlyTransform):  # albumentations moves by interpolation alone
-    """Move by whole pixels onto the reflected border, as `trainer.feed.augment.operations.shift`."""
+class Shift(A.ImageOnlyTransform):  # albumentations only shifts with interpolation
+    """Shift by whole pixels with a reflected border, like `trainer.feed.augment.operations.shift`."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         reaches = [find_reach(side) for side in params["shape"][:2]]
@@ -99,7 +99,7 @@ class Shift(A.ImageOnlyTransform):  # albumentations moves by interpolation alon
 
 
 def _shift() -> Operations:
-    """Return a move by up to 5 % of the side, with p = 1/2."""
+    """Return a shift by up to 5 % of the side, with p = 1/2."""
     return [Shift(p=SHIFTED)]
 
 
@@ -118,7 +118,7 @@ def compose_photometric() -> Operations:
     """Return brightness, contrast, colour, sharpness, rotation and noise, each with p = 1/2, in random order.
 
     Factors are 0.5 to 1.5, angles -30 to 30 degrees with black corners, the noise's sigma 0 to 10 of 255.
-    One channel has no colour to change; all else is the same for it.
+    One channel has no colour to change; everything else also applies to it.
     """
     factors = (0.5, 1.5)
     operations = [
@@ -127,7 +127,7 @@ def compose_photometric() -> Operations:
         _jitter(0.5, saturation=factors),
         Sharpness(factors, p=0.5),
         A.Rotate(limit=30, interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, p=0.5),
-        # OpenCV draws it with a generator of the calling thread, seeded with one of 65,536 draws of ours each time.
+        # OpenCV draws the noise from a generator per thread, seeded each time with one of 65,536 values of ours.
         A.GaussNoise(std_range=(0, 10 / 255), p=0.5),
     ]
     return [A.RandomOrder(operations, n=len(operations))]
@@ -158,14 +158,14 @@ def build_photometric() -> Policy:
 
 # operations by name
 
-_DTYPE = "pictures stay uint8[H, W, C], and the model normalises them"
+_DTYPE = "pictures must stay uint8[H, W, C]; the model normalises them"
 _BASES = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "BaseCompose", "Compose")
 
 REFUSED = {
     **dict.fromkeys(("Normalize", "ToFloat", "FromFloat", "ToTensorV2", "ToTensor3D"), _DTYPE),
-    "Lambda": "a recipe cannot hold a function",
-    "ReplayCompose": "write its operations out one after the other, or take Sequential",
-    "Compose": "write its operations out one after the other, or take Sequential",
+    "Lambda": "a recipe cannot contain a function",
+    "ReplayCompose": "list its operations one after the other, or use Sequential",
+    "Compose": "list its operations one after the other, or use Sequential",
 }
 _WORDS = {
     "interpolation": {
@@ -186,14 +186,14 @@ _WORDS = {
 
 
 def _adapt(name: str, value: Any) -> Any:
-    """Return lists as tuples, and OpenCV's numbers for words."""
+    """Convert lists to tuples, and words to OpenCV's constants."""
     if isinstance(value, list):
         return tuple(_adapt(name, item) for item in value)
     words = _WORDS.get(name)
     if words is None or not isinstance(value, str):
         return value
     if value not in words:
-        raise ValueError(f"is one of {', '.join(words)}")
+        raise ValueError(f"must be one of {', '.join(words)}")
     return words[value]
 
 

@@ -1,4 +1,4 @@
-"""Policies; and operations of a library by name: a recipe's words become its objects, or a sentence why not."""
+"""Policies, and operations of a library by name: build the library's objects from a recipe, or explain why not."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trainer.feed.augment.seeding import SampleKey
 from trainer.recipes.options.augment import Backend, Operation
 
 Change = Callable[[Any, SampleKey], Any]
-"""Picture uint8[C, H, W] and the key of its sample -> uint8[C, H, W], the picture that came left as it was."""
+"""Picture uint8[C, H, W] and the key of its sample -> uint8[C, H, W]; the input is not modified."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What changes a training picture; None does nothing.
+    """The changes of a training picture; None changes nothing.
 
-    before: uint8[C, H, W] of any sides, the decoded picture, with C of the model's input. after: uint8[C, S, S] of any
-    strides, the model's input.
+    before: Changes the decoded picture, uint8[C, H, W] of any sides, with the model's number of channels. after:
+    Changes the model's input, uint8[C, S, S] of any strides.
     """
 
     before: Change | None = None
@@ -42,10 +42,10 @@ Elsewhere = Callable[[str], str]
 class Library:
     """A library of operations.
 
-    kinds: classes by name. refused: names that cannot change a training picture, and what to do instead.
-    adapt: parameter name and value, as YAML has it -> value as the library takes it; ValueError where it cannot.
-    seed: operations, built anew for each thread that needs it, and the purpose of their stream -> one change.
-    disturb: moves the process-wide generators that the library has of its own to a place that a number says.
+    kinds: Classes by name. refused: Names that cannot change a training picture, and what to do instead.
+    adapt: Parameter name and value from YAML -> value for the library; ValueError if that is not possible.
+    seed: Operations, built separately for each thread that needs it, and the purpose of their stream -> one change.
+    disturb: Sets the library's own process-wide generators to a state given by a number.
     """
 
     name: Backend
@@ -57,12 +57,12 @@ class Library:
 
 
 def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere) -> Any:
-    """Return the library's object for an operation; operations among its parameters are built as well.
+    """Return the library's object for an operation; operations among its parameters are built too.
 
-    elsewhere: of a name that this library lacks, where it is at home; empty where nowhere.
+    elsewhere: Returns a hint about another library that has a name; "" if there is none.
 
     Raises:
-        UsageError: No such operation, one that cannot be used here, or a bad parameter.
+        UsageError: The operation is unknown or cannot be used here, or a parameter is invalid.
     """
     kind = _find_kind(operation.op, library, elsewhere)
     known = _name_parameters(kind)
@@ -78,14 +78,14 @@ def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of parameters that it ignores: those were refused above
+            warnings.simplefilter("ignore", UserWarning)  # about ignored parameters, which were rejected above
             return kind(**parameters)
     except Exception as err:
-        raise UsageError(f"augment.pipeline: {library.name} refuses {_write(operation)} ({brief(err)})") from err
+        raise UsageError(f"augment.pipeline: {library.name} rejects {_write(operation)} ({brief(err)})") from err
 
 
 def brief(err: BaseException) -> str:
-    """Return what an error says in one line.
+    """Return an error's message on one line.
 
     >>> brief(ValueError("degrees should be\\n  a pair"))
     'degrees should be a pair'
@@ -99,7 +99,7 @@ def brief(err: BaseException) -> str:
 
 def _find_kind(name: str, library: Library, elsewhere: Elsewhere) -> type:
     if name in library.refused:
-        raise UsageError(f"augment.pipeline: {name} cannot stand in a pipeline: {library.refused[name]}")
+        raise UsageError(f"augment.pipeline: {name} cannot be used in a pipeline: {library.refused[name]}")
     if name in library.kinds:
         return library.kinds[name]
     otherwise = "; see its documentation for their names"
@@ -132,7 +132,9 @@ def _is_operation(value: Any) -> bool:
 
 def _build_nested(op: str, value: dict[str, Any], library: Library, elsewhere: Elsewhere) -> Any:
     if "when" in value:
-        raise UsageError(f"augment.pipeline: {op} holds {value['op']}; only the outer one says `when`")
+        raise UsageError(
+            f"augment.pipeline: {op} contains {value['op']} with `when`; only the outer operation takes `when`"
+        )
     return build_operation(Operation.model_validate(value), library, elsewhere)
 
 

@@ -1,11 +1,11 @@
 """Mixup and cutmix: planned for a global step, computed on a rank's batch.
 
-The plan is a function of (seed, epoch, step, size of the global batch), so it is the same for every number of ranks.
-The partner of a sample is the next one of the global batch, the last one's the first: the order is drawn anew each
-epoch, so neighbours are as random a pair as any (torchvision's reference pairs them alike), and a rank's slice lacks
-one partner at most. Where shards are sorted by class, neighbours, which come from one lane, are often of one class:
-there partners are a number of places apart that the step draws, and always of different lanes. A rank then reads up to
-twice as many pictures.
+The plan is a function of (seed, epoch, step, size of the global batch), so it does not depend on the number of ranks.
+The partner of a sample is the next one in the global batch; the last one's is the first. The order is drawn anew each
+epoch, so neighbours are a random pair (torchvision's reference does the same), and a rank's slice lacks at most one
+partner. If shards are sorted by class, neighbours, which come from one lane, are often of one class: then partners are
+a number of places apart that is drawn per step, and always in different lanes. A rank then reads up to twice as many
+pictures.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from trainer.recipes.options.augment import AugmentOptions
 Ints = npt.NDArray[np.int64]
 
 _STEPS = 1 << 16
-"""Shares are whole multiples of 1/65536: their products with pixels, and the sums, are exact in float32, so that a
-mixed picture has the same bits whatever the batch's size, memory layout and device."""
+"""Shares are multiples of 1/65536: products with pixels and their sums are then exact in float32, so that a mixed
+picture has the same bits for any batch size, memory layout and device."""
 
 
 @dataclass(frozen=True)
 class CutBox:
-    """A box of another picture, in shares of the side: top, left, bottom, right in 0..1."""
+    """A box from another picture, in shares of the side: top, left, bottom, right in 0..1."""
 
     top: float
     left: float
@@ -49,10 +49,10 @@ class CutBox:
 
 @dataclass(frozen=True)
 class MixPlan:
-    """How one global step mixes.
+    """The mixing of one global step.
 
-    lam: share of a sample's own picture, before a box is placed in pixels. partners: int64[batch_size], for each place
-    in the global batch the place of its partner. box: None blends whole pictures.
+    lam: Share of a sample's own picture, before a box is rounded to pixels. partners: int64[batch_size], for each
+    position in the global batch the position of its partner. box: None blends whole pictures.
     """
 
     lam: float
@@ -60,7 +60,7 @@ class MixPlan:
     box: CutBox | None = None
 
     def share(self, size: int) -> float:
-        """Return the share of a sample's own picture, at the given side: of cutmix what its box leaves."""
+        """Return the share of a sample's own picture at a side in pixels; for cutmix, the area outside the box."""
         if self.box is None:
             return self.lam
         top, left, bottom, right = self.box.place(size)
@@ -69,11 +69,10 @@ class MixPlan:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a rank's batch mixes: pictures i and rows[i] of its images, for the first n.
+    """The mixing of a rank's batch: picture i is mixed with rows[i], for the first n.
 
     rows: int64[n]. labels: int64[n] or float32[n, K], and weights: float32[n], of the partners. lam: float32[n], share
-    of a sample's own picture and labels. box: top, left, bottom, right in pixels of the part that is the partner's;
-    None blends.
+    of a sample's own picture and labels. box: Top, left, bottom, right in pixels of the partner's part; None blends.
     """
 
     rows: Tensor
@@ -83,7 +82,7 @@ class Pairs:
     box: tuple[int, int, int, int] | None
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Pairs:
-        """Return the same on a device."""
+        """Return a copy on a device."""
         moved = (value.to(device, non_blocking=non_blocking) for value in self.tensors)
         rows, labels, weights, lam = moved
         return replace(self, rows=rows, labels=labels, weights=weights, lam=lam)
@@ -96,13 +95,13 @@ class Pairs:
 def plan_mix(
     options: AugmentOptions, seed: int, epoch: int, step: int, batch_size: int, lanes: int | None = None
 ) -> MixPlan | None:
-    """Return how a step of an epoch mixes its global batch, None where it does not.
+    """Return how a step of an epoch mixes its global batch, None if it does not.
 
-    With both mixup and cutmix on, a step takes each with probability 1/2.
+    If both mixup and cutmix are on, a step uses each with probability 1/2.
 
-    lanes: That lie side by side in the batch, to pair their samples with each other's; None pairs neighbours.
+    lanes: Number of lanes in the batch, to pair samples of different lanes; None pairs neighbours.
 
-    Source: Zhang et al. 2017, mixup; Yun et al. 2019, CutMix (the box's centre is uniform, its part outside cut off).
+    Source: Zhang et al. 2017, mixup; Yun et al. 2019, CutMix (the box's centre is uniform, and the box is clipped).
     """
     if not options.mixes or batch_size == 0:
         return None
@@ -119,7 +118,7 @@ def plan_mix(
 
 
 def _draw_distance(batch_size: int, lanes: int, rng: np.random.Generator) -> int:
-    """Return how many places partners are apart, so that no lane holds both; half the batch where that cannot be."""
+    """Return the distance of partners that puts them in different lanes; half the batch if that is impossible."""
     longest = -(-batch_size // lanes)
     if longest > batch_size - longest:
         return batch_size // 2
@@ -135,15 +134,15 @@ def _draw_box(lam: float, row: float, column: float) -> CutBox:
 
 
 def find_missing(partners: Ints, mine: slice) -> tuple[Ints, Ints]:
-    """Return where the partners of a slice's samples stand among its rows, and places of those that it lacks.
+    """Return the rows of a slice's partners, and the positions of partners outside the slice.
 
     Args:
-        partners: int64[batch_size], for each place in the global batch the place of its partner.
+        partners: int64[batch_size], for each position in the global batch the position of its partner.
         mine: The slice.
 
     Returns:
-        rows: int64[n], counted from the slice's start; those that the slice lacks come after its n rows, in order.
-        missing: int64[m], their places in the global batch, ascending.
+        rows: int64[n], counted from the slice's start; missing partners come after its n rows, in order.
+        missing: int64[m], positions of missing partners in the global batch, ascending.
 
     >>> rows, missing = find_missing(np.array([1, 2, 3, 0]), slice(1, 3))
     >>> rows.tolist(), missing.tolist()
@@ -157,7 +156,7 @@ def find_missing(partners: Ints, mine: slice) -> tuple[Ints, Ints]:
 
 
 def mix_images(images: Tensor, pairs: Pairs) -> Tensor:
-    """Return float32[n, C, S, S] in 0..255, mixed, of uint8[n + extras, C, S, S]; n may be 0."""
+    """Return mixed pictures float32[n, C, S, S] in 0..255 from uint8[n + extras, C, S, S]; n may be 0."""
     own = images[: len(pairs.rows)].float()
     if pairs.box is None:
         partners, lam = images[pairs.rows].float(), pairs.lam[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Operations of our own on torchvision's functions, drawn from numpy's generator of a sample; policies made of them."""
+"""Our own operations on torchvision's functions, drawn from a sample's NumPy generator, and their policies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.feed.augment.library import Change, Policy
 from trainer.feed.augment.seeding import SampleKey, make_numpy_rng
 
 SHIFTED, REACH = 0.5, 0.05
-"""Share of the pictures that are moved, and by which share of the side at most."""
+"""Share of the pictures that are shifted, and the largest shift as a share of the side."""
 _TRIES = 10
 _AREA, _SHAPE = (0.02, 0.33), (0.3, 3.3)
 
@@ -23,7 +23,7 @@ Own = Callable[[Tensor, np.random.Generator], Tensor]
 
 
 def chain(*operations: Own) -> Change:
-    """Return operations of our own as a change: one after the other, all from one generator."""
+    """Return a change that applies operations one after the other, all drawing from one generator."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
         rng = make_numpy_rng(key, Purpose.OPERATIONS)
@@ -35,7 +35,7 @@ def chain(*operations: Own) -> Change:
 
 
 def flip(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mirror left and right with probability 1/2."""
+    """Flip horizontally with probability 1/2."""
     return image.flip(2) if rng.random() < 0.5 else image
 
 
@@ -47,11 +47,11 @@ def turn(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def shift(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Move by whole pixels, up to 5 % of the side either way, with probability 1/2; the border is reflected.
+    """Shift by whole pixels, up to 5 % of the side in each direction, with probability 1/2; the border is reflected.
 
-    Nothing is computed between pixels, so that training sees pictures as sharp as evaluation does, and half of them
-    where they are. Until streams of version 2 (shards.order.purposes) every picture was turned, scaled and moved by a
-    bilinear interpolation onto black, which took 27 to 31 % of its Laplacian energy.
+    Nothing is interpolated, so that training pictures are as sharp as in evaluation, and half of them unshifted. In
+    streams before version 2 (shards.order.purposes) every picture was rotated, scaled and shifted by bilinear
+    interpolation onto black, which removed 27 to 31 % of its Laplacian energy.
     """
     if rng.random() >= SHIFTED:
         return image
@@ -64,7 +64,7 @@ def shift(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def find_reach(side: int) -> int:
-    """Return by how many pixels a picture of this side is moved at most.
+    """Return the largest shift of a picture with this side, in pixels.
 
     >>> find_reach(224), find_reach(32), find_reach(8)
     (11, 2, 0)
@@ -81,9 +81,9 @@ def relight(image: Tensor, rng: np.random.Generator) -> Tensor:
 def erase(probability: float) -> Change:
     """Return a change that fills a random box with noise, each pixel and channel drawn from 0 to 255.
 
-    The box has 2 to 33 % of the area and is 0.3 to 3.3 times as wide as high.
+    The box has 2 to 33 % of the area and an aspect ratio of 0.3 to 3.3.
 
-    Source: Zhong et al. 2017, Random Erasing Data Augmentation; shares and shapes of torchvision's RandomErasing.
+    Source: Zhong et al. 2017, Random Erasing Data Augmentation; ranges from torchvision's RandomErasing.
     """
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
@@ -101,7 +101,7 @@ def erase(probability: float) -> Change:
 
 
 def _draw_erased(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Return top, left, height and width; no pixel at all where ten draws do not fit."""
+    """Return top, left, height and width; an empty box if ten draws do not fit."""
     for _ in range(_TRIES):
         area = height * width * rng.uniform(*_AREA)
         shape = math.exp(rng.uniform(math.log(_SHAPE[0]), math.log(_SHAPE[1])))

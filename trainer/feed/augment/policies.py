@@ -1,8 +1,7 @@
-"""Random changes of training pictures, the same for every number of ranks, workers and threads.
+"""Random changes of training pictures, independent of the number of ranks, workers and threads.
 
-A policy states what happens to the decoded picture, before geometry, and what to the model's input, after it. Each
-part draws from generators that the sample's key seeds; nothing draws from a process-wide generator, so threads cannot
-disturb each other.
+A policy has a part for the decoded picture, before geometry, and a part for the model's input, after it. Both draw from
+generators seeded by the sample's key, never from a process-wide generator, so threads do not affect each other.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from trainer.recipes.options.augment import POLICIES, AugmentOptions, Backend, O
 
 
 def build_policy(options: AugmentOptions) -> Policy:
-    """Return what a recipe's options make of training pictures, from the sample's key alone.
+    """Return the policy of a recipe's options, whose draws depend only on the sample's key.
 
     Raises:
-        UsageError: A pipeline with an operation that does not exist or a bad parameter.
+        UsageError: A pipeline has an unknown operation or an invalid parameter.
     """
     build = load_builder(POLICIES[options.policy].builders[options.chosen_backend])
     policy: Policy = _build_pipeline(options) if options.pipeline else build()
@@ -37,17 +36,16 @@ def build_policy(options: AugmentOptions) -> Policy:
 
 
 def check_augment(options: AugmentOptions, channels: int = 3, size: int = 224) -> None:
-    """Refuse a crop that cannot fit, and a pipeline that cannot change pictures, by trying each operation on noise.
+    """Raise if a crop cannot fit or a pipeline cannot change pictures, by trying each operation on noise.
 
     Args:
-        options: Of the recipe.
-        channels: Of the model's input, 1 or 3.
+        options: The recipe's augment options.
+        channels: Channels of the model's input, 1 or 3.
         size: Side of the model's input, pixels.
 
     Raises:
-        UsageError: A crop larger than what it is taken from; an operation that does not exist, a bad parameter, one
-            that fails, gives something else than uint8 or another shape where it must not, or does not depend on the
-            sample's key alone.
+        UsageError: A crop is larger than its picture; an operation is unknown, has an invalid parameter, fails, returns
+            another type than uint8 or a shape that must not change, or does not depend on the sample's key alone.
     """
     side = options.crop_side(size) + 2 * options.crop_padding
     if options.chosen_crop == "padded" and side < size:
@@ -57,7 +55,7 @@ def check_augment(options: AugmentOptions, channels: int = 3, size: int = 224) -
         )
     for operation in options.pipeline:
         library = _open_library(options.chosen_backend)
-        _build_all([operation], library)  # its refusals are told as they are
+        _build_all([operation], library)  # its errors are reported unchanged
         change = library.seed(partial(_build_all, [operation], library), Purpose.OPERATIONS)
         probe = probe_input if operation.when == "after" else probe_decoded
         try:
@@ -78,7 +76,7 @@ def _open_library(backend: Backend) -> Library:
         from trainer.feed.augment import torchvision_policies
 
         return torchvision_policies.LIBRARY
-    # late: importing albumentations takes most of a second, which other recipes need not pay
+    # lazy: importing albumentations takes most of a second
     from trainer.feed.augment import albumentations_policies
 
     return albumentations_policies.LIBRARY
@@ -91,7 +89,7 @@ def _build_pipeline(options: AugmentOptions) -> Policy:
         chosen = [operation for operation in options.pipeline if operation.when == when]
         if not chosen:
             return None
-        _build_all(chosen, library)  # refused now, and not in the first thread that needs it
+        _build_all(chosen, library)  # raise here, not in the first thread that needs it
         change = library.seed(partial(_build_all, chosen, library), purpose)
         return _name_failures(change, [operation.op for operation in chosen], keeps_shape=when == "after")
 
@@ -103,15 +101,15 @@ def _build_all(operations: list[Operation], library: Library) -> list[Any]:
 
 
 def _find_elsewhere(library: Library, name: str) -> str:
-    """Return where a name that a library lacks is at home; empty where nowhere."""
+    """Return a hint about another library that has a name; "" if there is none."""
     other: Backend = "albumentations" if library.name == "torchvision" else "torchvision"
     if name not in _open_library(other).kinds:
         return ""
-    return f"; {other} has: set augment.backend={other}, where its parameters may be other ones"
+    return f"; {other} has it: set augment.backend={other}, where its parameters may differ"
 
 
 def _name_failures(change: Change, names: list[str], keeps_shape: bool) -> Change:
-    """Return a change whose failures on some picture say that it is the recipe's pipeline that does not fit it."""
+    """Return a change whose failures name the pipeline's operations and the picture."""
 
     def apply(image: Tensor, key: SampleKey) -> Tensor:
         try:
@@ -127,6 +125,6 @@ def _name_failures(change: Change, names: list[str], keeps_shape: bool) -> Chang
 
 def _describe(names: list[str], image: Tensor, key: SampleKey) -> str:
     return (
-        f"augment.pipeline: {', '.join(names)} failed on sample {key.sample_id} in epoch {key.epoch + 1}, a picture of "
-        f"{tuple(image.shape)}; leave out what does not fit every picture"
+        f"augment.pipeline: {', '.join(names)} failed on sample {key.sample_id} in epoch {key.epoch + 1}, with shape "
+        f"{tuple(image.shape)}; remove operations that do not fit every picture"
     )

@@ -1,4 +1,4 @@
-"""Whether an operation may change training pictures: tried on noise, twice, under other process-wide generators."""
+"""Check an operation: apply it to noise twice, with different states of the process-wide generators."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from trainer.feed.augment.library import Change, brief
 from trainer.feed.augment.seeding import SampleKey
 
 _DRAWS = 16
-"""Enough that an operation of probability 1/4 is left out by one try in a hundred."""
+"""Number of tries, so that an operation with probability 1/4 goes unapplied in one check of a hundred."""
 _SHARED = (
-    "draws from a generator that all threads share, so that a sample's pixels would depend on the others; "
-    "take another operation"
+    "draws from a generator shared by all threads, so that a sample's pixels would depend on other samples; "
+    "use another operation"
 )
 
 
 def probe_input(change: Change, channels: int, size: int, disturb: Callable[[int], None]) -> None:
-    """Try an operation on the model's input, whose shape must stay.
+    """Try an operation on the model's input, whose shape must not change.
 
     Args:
         change: One operation.
-        channels: Of the picture.
-        size: Its side, pixels.
-        disturb: Moves the process-wide generators of the operation's library.
+        channels: Channels of the picture.
+        size: Side of the picture, pixels.
+        disturb: Changes the state of the process-wide generators of the operation's library.
 
     Raises:
-        ValueError: It cannot change training pictures; in words that go on from the operation's name.
+        ValueError: The operation cannot be used; the message continues a sentence after its name.
     """
     _probe(change, (channels, size, size), disturb, keeps_sides=True)
 
 
 def probe_decoded(change: Change, channels: int, size: int, disturb: Callable[[int], None]) -> None:
-    """Try an operation on decoded pictures, some larger than the input and then a photograph's size; raises as above.
+    """Try an operation on decoded pictures, first larger than the input, then of a photograph's size; raises like
+    `probe_input`.
 
-    One that fails on the smaller is told when it fails on the larger too: a crop may be larger than the input.
+    A failure on the smaller picture only counts if the larger fails too: a crop may be larger than the input.
     """
     try:
         _probe(change, (channels, size + size // 2, 2 * size), disturb, keeps_sides=False)
@@ -78,13 +79,15 @@ def _draw(change: Change, image: Tensor, disturb: Callable[[int], None], number:
 def _refuse_odd(changed: object, image: Tensor, keeps_sides: bool) -> None:
     if not isinstance(changed, Tensor) or changed.dtype != torch.uint8:
         kind = changed.dtype if isinstance(changed, Tensor) else type(changed).__name__
-        raise ValueError(f"gives {kind} where pictures are uint8; leave it out, the model normalises")
+        raise ValueError(f"returns {kind}, but pictures are uint8; remove it, the model normalises")
     if changed.ndim != 3 or changed.shape[0] != image.shape[0]:
-        raise ValueError(f"makes a picture of {tuple(changed.shape)} out of {tuple(image.shape)}; channels must stay")
+        raise ValueError(
+            f"makes a picture of {tuple(changed.shape)} from {tuple(image.shape)}; channels must not change"
+        )
     if keeps_sides and changed.shape != image.shape:
         raise ValueError(
             f"makes the model's input {tuple(changed.shape)} instead of {tuple(image.shape)}; add `when: before`, "
-            "which applies it to the decoded picture, or give it the input's size"
+            "which applies it to the decoded picture, or set its size to the input's"
         )
 
 
@@ -94,7 +97,7 @@ def _read_generators() -> tuple[str, str, bytes]:
 
 @contextlib.contextmanager
 def _kept_settings() -> Iterator[None]:
-    """Compute in one thread, as the feed does, and put that and the process-wide generators back at the end."""
+    """Use one torch thread, as the feed does, and restore it and the process-wide generators at the end."""
     threads = torch.get_num_threads()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
-"""Random streams of one sample: a generator for each purpose and each library, from the sample's key alone.
+"""Random streams of one sample: generators for each purpose and library, seeded by the sample's key alone.
 
-A sample gets the same draws whatever rank, worker or thread loads it, and whatever was loaded before it.
+A sample's draws do not depend on the rank, worker or thread that loads it, or on earlier samples.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _WORD = 2**32 - 1
 
 
 class SampleKey(NamedTuple):
-    """Which showing of which sample; ids and copies are below 2**32.
+    """Identifies one showing of one sample; ids and copies are below 2**32.
 
-    copy: how many times a weighted order has shown this sample before in this epoch.
+    copy: How many times a weighted order has already shown this sample in this epoch.
     """
 
     seed: int
@@ -48,18 +48,18 @@ def make_python_rng(key: SampleKey, purpose: int) -> random.Random:
 def make_torch_rng(key: SampleKey, purpose: int) -> torch.Generator:
     """Return torch's CPU generator of a sample for one purpose.
 
-    torch keeps 32 bits of a CPU generator's seed: in a run of millions of samples some two showings share their
-    draws by chance, as harmless as two equal throws of dice, but not impossible as with the other two.
+    torch uses 32 bits of a CPU generator's seed: in a run of millions of samples, two showings may share their draws by
+    chance. That is harmless, but the other two generators practically exclude it.
     """
     state = _sequence(key, purpose + Library.TORCH).generate_state(1)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 def _sequence(key: SampleKey, purpose: int) -> np.random.SeedSequence:
-    # A first showing goes without its copy, so that runs from before copies existed keep their pixels. Numpy pads
-    # short seeds with zeros up to four words: from there on another length is another stream.
-    # SeedSequence.spawn would not keep libraries apart: child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), another
-    # copy of the sample.
+    # The first showing has no copy number, so that runs from before copies existed keep their pixels. NumPy pads short
+    # seeds with zeros to four words; beyond that, another length gives another stream.
+    # SeedSequence.spawn would not keep libraries apart: child 1 of (a, b, c, d) is seeded like (a, b, c, d, 1), which
+    # is another copy of the sample.
     words = make_key(purpose, key.seed, key.epoch, key.sample_id, *((key.copy,) if key.copy else ()))
-    # Numpy takes the words of an array as they are, and else looks at them one by one, for a third of the whole cost.
+    # NumPy uses an array of words directly; converting a list would take a third of the total time.
     return np.random.SeedSequence(np.array(words, dtype=np.uint32) if key.seed <= _WORD else words)

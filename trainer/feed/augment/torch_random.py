@@ -1,8 +1,8 @@
-"""Torch's draws out of a generator of our own, inside a block and for one thread.
+"""Make torch draw from a given generator, inside a block and for one thread.
 
-torchvision's v2 transforms draw from torch's process-wide generator and take no other. In a pool of threads that
-makes a sample's draws depend on what the other threads draw meanwhile. A torch function mode is thread-local and
-sees every call before torch does, so it can hand the sample's generator to those that draw.
+torchvision's v2 transforms can only draw from torch's process-wide generator. In a pool of threads, a sample's draws
+would then depend on the other threads. A torch function mode is thread-local and intercepts every call, so it can pass
+the sample's generator to functions that draw.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ REFUSED = frozenset({
     "fractional_max_pool3d_with_indices", "gru", "gumbel_softmax", "lstm", "multi_head_attention_forward",
     "native_dropout", "rnn_relu", "rnn_tanh", "rrelu", "rrelu_", "scaled_dot_product_attention",
 })  # fmt: skip
-"""Names of those that draw inside, where no generator reaches."""
+"""Names of functions that draw internally and take no generator."""
 
 
 class DrawFrom(TorchFunctionMode):
     """Inside `with DrawFrom(generator):` this thread's torch functions draw from `generator`.
 
-    A generator that a call brings along is left to it. The process-wide generator is neither read nor moved.
+    A generator passed explicitly is kept. The process-wide generator is neither read nor advanced.
 
     Raises:
-        RuntimeError: A function that draws from the process-wide generator and takes no other.
+        RuntimeError: A function draws from the process-wide generator and takes no other.
 
     >>> def draw():
     ...     with DrawFrom(torch.Generator().manual_seed(3)):
@@ -59,7 +59,7 @@ class DrawFrom(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in REFUSED:
             raise RuntimeError(
-                f"torch's {name} draws from the process-wide generator and takes no other; a sample's pixels would "
+                f"torch's {name} draws from the process-wide generator and takes no other, so a sample's pixels would "
                 "depend on the other threads. Leave it out of the policy, or draw its parameters from the sample's key"
             )
         if name in DRAWS and kwargs.get("generator") is None:

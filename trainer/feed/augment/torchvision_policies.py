@@ -1,6 +1,6 @@
 """torchvision's v2 transforms, drawn per sample: its published policies, and its operations by name.
 
-All policies take one channel as well: what changes colour alone then changes nothing.
+All policies also work for one channel: operations on colour alone then change nothing.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def seed_transform(transform: Callable[[Tensor], Any], purpose: int = Purpose.OP
 
 
 def seed_operations(build: Callable[[], list[Any]], purpose: int) -> Change:
-    """Return v2 transforms, applied in order, as one change; they have no state, so all threads share them."""
+    """Return v2 transforms, applied in order, as one change; they are stateless, so all threads share them."""
     transform = seed_transform(v2.Compose(build()), purpose)
-    # torch fills noise in the order of memory, and geometry hands on whatever layout was cheapest to make.
+    # torch fills noise in memory order, but geometry returns whatever layout was cheapest.
     return lambda image, key: transform(image.contiguous(), key)
 
 
 class _Apart:
-    """Turns pixels outside the block that draws: that part draws nothing, and each call seen costs 2 microseconds.
+    """Apply pixel operations outside the DrawFrom block: they draw nothing, and the block adds 2 microseconds per call.
 
-    With it augmix's seeding is 4 % of a sample's work instead of 10 % (tests/bench/reseed.py). Should torchvision
-    rename the method, the pixels stay the same and the policy only gets slower.
+    With it, seeding takes 4 % of a sample's time for augmix instead of 10 % (tests/bench/reseed.py). If torchvision
+    renames the method, the pixels stay the same and the policy only becomes slower.
     """
 
     def _apply_image_or_video_transform(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ class _AugMix(_Apart, v2.AugMix): ...
 
 
 class _Between(v2.Transform):
-    """Applies a function with a factor drawn evenly between two."""
+    """Apply a function with a factor drawn uniformly from a range."""
 
     def __init__(self, function: Callable[[Tensor, float], Tensor], least: float, most: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Between(v2.Transform):
         return self._function(inpt, params["factor"])
 
 
-_BILINEAR = v2.InterpolationMode.BILINEAR  # as torchvision's own training reference; most classes default to nearest
+_BILINEAR = v2.InterpolationMode.BILINEAR  # as in torchvision's training reference; most classes default to nearest
 
 
 def compose_photometric() -> v2.Transform:
@@ -94,7 +94,7 @@ def compose_photometric() -> v2.Transform:
     return v2.RandomOrder([v2.RandomApply([operation], p=0.5) for operation in operations])
 
 
-# builders of policies; the published ones are those of torchvision, with its default numbers
+# builders of policies; the published ones are torchvision's, with its default parameters
 
 
 def build_photometric() -> Policy:
@@ -123,8 +123,8 @@ def build_augmix() -> Policy:
 
 # operations by name
 
-_DTYPE = "pictures stay uint8, and the model normalises them"
-_LABELS = "it needs boxes, points or a batch, and a training picture has none"
+_DTYPE = "pictures must stay uint8; the model normalises them"
+_LABELS = "it needs boxes, points or a batch, which a training picture lacks"
 
 REFUSED = {
     "MixUp": "it mixes a batch; set augment.mixup",
@@ -133,8 +133,8 @@ REFUSED = {
     **dict.fromkeys(("RandomIoUCrop", "SanitizeBoundingBoxes", "SanitizeKeyPoints", "ClampBoundingBoxes"), _LABELS),
     **dict.fromkeys(("ClampKeyPoints", "ConvertBoundingBoxFormat", "SetClampingMode"), _LABELS),
     "UniformTemporalSubsample": "it is for videos",
-    "Lambda": "a recipe cannot hold a function",
-    **dict.fromkeys(("FiveCrop", "TenCrop"), "it makes several pictures of one"),
+    "Lambda": "a recipe cannot contain a function",
+    **dict.fromkeys(("FiveCrop", "TenCrop"), "it makes several pictures from one"),
 }
 
 
@@ -147,10 +147,10 @@ def _adapt(name: str, value: Any) -> Any:
 
 
 def _look_up(names: Any, value: str) -> Any:
-    """Return the member of an enumeration whose value is this word."""
+    """Return the member of an enumeration with this value."""
     words = [member.value for member in names]
     if value not in words:
-        raise ValueError(f"is one of {', '.join(words)}")
+        raise ValueError(f"must be one of {', '.join(words)}")
     return names(value)
 
 

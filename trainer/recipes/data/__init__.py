@@ -1,1 +1,1 @@
-"""Pictures for the recipes: real ones laid out as a folder, or drawn look-alikes; each a command."""
+"""Pictures for the recipes: real ones written as a folder, or drawn look-alikes. Each module is a command."""

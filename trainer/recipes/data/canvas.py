@@ -1,4 +1,4 @@
-"""Brushes of the look-alike sets: noise, soft ellipses and strokes, as arrays of numbers."""
+"""Drawing functions of the look-alike sets: noise, soft ellipses and strokes as arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image, ImageDraw
 Floats = npt.NDArray[np.float32]
 Shape = tuple[int, int]
 Point = tuple[float, float]
-"""x and y, 0..1 from the upper left."""
+"""x and y, 0..1 from the upper left corner."""
 
 _FINER = 2
-"""Strokes are drawn so many times larger and then averaged, so that their edges are smooth."""
+"""Factor by which strokes are drawn larger, then averaged, for smooth edges."""
 _COARSER = 4
-"""A scene's spots are drawn so many times smaller; only its grain is as fine as the pixels."""
+"""Factor by which a scene's spots are drawn smaller; its grain has full resolution."""
 
 
 def make_noise(shape: Shape, cells: float, rng: np.random.Generator) -> Floats:
-    """Return float32[H, W] of mean 0 and deviation about 1/2 whose spots are a `cells`-th of the longer side wide."""
+    """Return noise float32[H, W], mean 0, deviation about 1/2; spots have the width of the longer side / `cells`."""
     height, width = shape
     longer = max(shape)
     coarse = rng.normal(0, 0.6, (max(2, round(height * cells / longer)), max(2, round(width * cells / longer))))
@@ -28,15 +28,15 @@ def make_noise(shape: Shape, cells: float, rng: np.random.Generator) -> Floats:
 
 
 def scale_up(values: Floats, shape: Shape) -> Floats:
-    """Return float32[H, W], interpolated."""
+    """Return values enlarged to float32[H, W] by interpolation."""
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.array(image.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
 def draw_ellipse(shape: Shape, centre: Point, radii: Point, angle: float = 0.0, soft: float = 0.1) -> Floats:
-    """Return float32[H, W]: 1 inside, 0 outside, a slope of the share `soft` of the radius between.
+    """Return float32[H, W]: 1 inside, 0 outside, with a transition of `soft` times the radius.
 
-    radii: Along x and y before the turn, in parts of the shorter side.
+    radii: Along x and y before rotation, as shares of the shorter side.
     angle: Radians, clockwise.
     """
     mask = np.zeros(shape, dtype=np.float32)
@@ -51,7 +51,7 @@ def draw_ellipse(shape: Shape, centre: Point, radii: Point, angle: float = 0.0, 
 
 
 def draw_strokes(shape: Shape, lines: Sequence[Sequence[Point]], width: float) -> Floats:
-    """Return float32[H, W]: 1 on the lines, `width` of the shorter side wide, round at corners and ends."""
+    """Return float32[H, W]: 1 on the lines, of width `width` times the shorter side, with round corners and ends."""
     canvas, pen = _open_canvas(shape)
     thick = max(1, round(width * min(canvas.size)))
     for line in lines:
@@ -70,13 +70,13 @@ def draw_polygon(shape: Shape, corners: Sequence[Point]) -> Floats:
 
 
 def blend(pixels: Floats, mask: Floats, value: float | Sequence[float]) -> Floats:
-    """Return pixels[H, W] or [H, W, 3] with `value`, 0..255, laid over them where the mask is 1."""
+    """Return pixels[H, W] or [H, W, 3] blended with `value`, 0..255, by the mask."""
     cover = mask if pixels.ndim == 2 else mask[..., None]
     return (pixels * (1 - cover) + np.asarray(value, dtype=np.float32) * cover).astype(np.float32)
 
 
 def make_scene(shape: Shape, rng: np.random.Generator) -> Floats:
-    """Return float32[H, W, 3], 0..255: coarse and fine spots around a colour of its own, as grass, bark or sand are."""
+    """Return float32[H, W, 3], 0..255: coarse and fine spots around a random colour, like grass, bark or sand."""
     small = (-(-shape[0] // _COARSER), -(-shape[1] // _COARSER))
     layers = np.broadcast_to(rng.uniform(70, 185, (3, 1, 1)), (3, *small)).astype(np.float32)
     for cells, strength in ((3, 35), (11, 22), (60, 14)):
@@ -94,7 +94,7 @@ def make_image(pixels: Floats) -> Image.Image:
 
 
 def _span(centre: float, reach: float, length: int, shape: Shape) -> slice:
-    """Return the rows or columns, of `length`, that a mark reaching so many shorter sides from its centre may touch."""
+    """Return the range of rows or columns, of `length`, within `reach` shorter sides of a centre."""
     middle, half = centre * length, reach * min(shape) + 1
     return slice(max(0, int(middle - half)), max(0, min(length, int(middle + half) + 1)))
 

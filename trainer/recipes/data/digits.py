@@ -1,4 +1,4 @@
-"""Digits of 28x28 pixels as strokes, and the 1,797 real ones of 8x8 pixels that scikit-learn carries."""
+"""Digits of 28x28 pixels as strokes, and the 1,797 real digits of 8x8 pixels in scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Line = list[Point]
 
 
 def draw_digit(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a white digit on black, square and gray, slanted, turned, stretched and shifted by hand's measure."""
+    """Return a white digit on black, square and gray, slanted, turned, stretched and shifted like handwriting."""
     shear, turn = rng.uniform(-0.25, 0.25), rng.uniform(-0.2, 0.2)
     scale, shift = rng.uniform(0.5, 0.72, 2), rng.uniform(-0.08, 0.08, 2)
     cos, sin = np.cos(turn), np.sin(turn)
@@ -33,9 +33,9 @@ def write_real_digits(out: Path, samples: int | None, labels: np.random.Generato
     """Write scikit-learn's digits as `CLASS/NUMBER.png`, 8x8 gray; return how many.
 
     Args:
-        out: Folder to be filled.
-        samples: The first so many; None means all 1,797.
-        labels: Deals the classes at random over the pictures where given.
+        out: Folder to fill.
+        samples: Number of digits to write, from the first; None: all 1,797.
+        labels: If given, shuffles the labels over the pictures.
     """
     from sklearn.datasets import load_digits  # late: it takes a second, and only this set needs it
 
@@ -46,12 +46,12 @@ def write_real_digits(out: Path, samples: int | None, labels: np.random.Generato
     for number, (image, label) in enumerate(zip(images, classes, strict=True)):
         folder = out / str(label)
         folder.mkdir(parents=True, exist_ok=True)
-        make_image(image.astype(np.float32) * (255 / 16)).save(folder / f"{number:04d}.png")  # its values are 0..16
+        make_image(image.astype(np.float32) * (255 / 16)).save(folder / f"{number:04d}.png")  # values are 0..16
     return len(images)
 
 
 def _arc(x: float, y: float, x_radius: float, y_radius: float, start: float, end: float) -> Line:
-    """Return points of an ellipse from `start` to `end`, degrees clockwise from the right."""
+    """Return points of an ellipse from `start` to `end`, in degrees clockwise from the right."""
     turns = np.radians(np.linspace(start, end, 14))
     return [(float(x + x_radius * np.cos(t)), float(y + y_radius * np.sin(t))) for t in turns]
 

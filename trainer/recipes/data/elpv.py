@@ -1,11 +1,11 @@
-"""Lay out the solar cells of the ELPV data set as an image folder.
+"""Write the solar cells of the ELPV data set as an image folder.
 
 `python -m trainer.recipes.data.elpv OUT` writes `OUT/{train,val,test}/{NORMAL,DEFECTIVE}/*.png` and
 `OUT/samples.csv` (path, weight). The pictures come from the package `elpv-dataset`; nothing is downloaded.
 
-Protocol: a cell is DEFECTIVE when its defect probability p is above 0, and p is its sample weight where
-0 < p < 1; 75 % train and 25 % test, stratified by p and by cell type (mono, poly). `val` is taken from the
-75 %, stratified alike. The data set has no module ids, so cells of one module may fall on both sides.
+Protocol: a cell is DEFECTIVE if its defect probability p is above 0; p is its sample weight if 0 < p < 1. The split is
+75 % train and 25 % test, stratified by p and by cell type (mono, poly); `val` is taken from the 75 %, stratified in the
+same way. The data set has no module ids, so cells of one module may be in several splits.
 
 Source: Deitsch et al. 2019, "Automatic classification of defective photovoltaic module cells in
 electroluminescence images", Solar Energy 185, arXiv 1807.02894.
@@ -67,7 +67,7 @@ def read_cells() -> list[Cell]:
 
 
 def choose_stratified(strata: list[str], share: float, rng: np.random.Generator) -> set[int]:
-    """Return round(share * n) positions, from each stratum as near its share as whole numbers allow.
+    """Return round(share * n) positions, from each stratum in proportion, as nearly as whole numbers allow.
 
     >>> sorted(choose_stratified(["a"] * 4 + ["b"] * 8, 0.25, np.random.default_rng(0))).__len__()
     3
@@ -82,7 +82,7 @@ def choose_stratified(strata: list[str], share: float, rng: np.random.Generator)
 
 
 def split_cells(cells: list[Cell]) -> list[str]:
-    """Return `train`, `val` or `test` for each cell; the test part does not depend on the validation share."""
+    """Return `train`, `val` or `test` for each cell; the test split does not depend on the validation share."""
     rng = np.random.default_rng(SEED)
     strata = [f"{cell.probability:.3f} {cell.kind}" for cell in cells]
     test = choose_stratified(strata, TEST_SHARE, rng)
@@ -109,13 +109,13 @@ def lay_out(out: Path) -> dict[str, int]:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.recipes.data.elpv", description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder to make, for example data/elpv")
+    parser.add_argument("out", type=Path, help="output folder, for example data/elpv")
     out: Path = parser.parse_args(argv).out
     if (out / "samples.csv").exists():
-        print(f"{out} is there already")
+        print(f"{out} already exists")
         return 0
     if out.exists():
-        raise UsageError(f"{out} exists and is not this data set (it has no samples.csv); name another folder")
+        raise UsageError(f"{out} exists but is not this data set (it has no samples.csv); choose another folder")
     print(f"{out}: " + ", ".join(f"{n:,} {name}" for name, n in lay_out(out).items()))
     return 0
 

@@ -1,4 +1,4 @@
-"""Plain shapes that stand for a logo or an object."""
+"""Simple shapes that represent a logo or an object."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ GLYPHS = ("disc", "cross", "ring", "bars", "triangle", "star", "chevron", "squar
 
 
 def draw_glyph(name: str, shape: Shape, centre: Point, radius: float, angle: float = 0.0) -> Floats:
-    """Return float32[H, W]: 1 on the shape called `name`, one of GLYPHS.
+    """Return float32[H, W]: 1 on the shape `name`, one of GLYPHS.
 
-    radius: In parts of the shorter side.
+    radius: As a share of the shorter side.
     """
     if name == "disc":
         return draw_ellipse(shape, centre, (radius, radius), soft=0.05)
@@ -31,7 +31,7 @@ def draw_glyph(name: str, shape: Shape, centre: Point, radius: float, angle: flo
 
 
 def _place(points: list[Point], shape: Shape, centre: Point, radius: float, angle: float) -> list[Point]:
-    """Return points given in radii around the centre as parts of the picture."""
+    """Convert points from units of the radius around the centre to shares of the picture's sides."""
     unit = min(shape)
     x_unit, y_unit = radius * unit / shape[1], radius * unit / shape[0]
     cos, sin = float(np.cos(angle)), float(np.sin(angle))

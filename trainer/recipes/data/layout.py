@@ -1,4 +1,4 @@
-"""A look-alike set: which files of which class lie where. No pixel is known here."""
+"""The layout of a look-alike set: files, classes and folders, without pixels."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 
 Draw = Callable[[str, int, np.random.Generator], Image.Image]
-"""Class, longer side in pixels, and the picture's own generator -> the picture."""
+"""Class, longer side in pixels, and the picture's random generator -> the picture."""
 NameFile = Callable[[str, str, int], str]
-"""Split, class and number within the whole set -> file name; its ending is the format."""
+"""Split, class and number within the whole set -> file name; its extension is the format."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split. `folder` is empty where the class folders stand at the top.
+    """A split. `folder` is empty if the class folders are at the top level.
 
-    share: Of the pictures that parts without a `count` divide among themselves.
-    count: Pictures whatever the size of the set, spread equally over the classes.
+    share: Share of the pictures that splits without a `count` divide among themselves.
+    count: A fixed number of pictures, spread equally over the classes.
     """
 
     folder: str
@@ -29,11 +29,11 @@ class Part:
 
 @dataclass(frozen=True)
 class LookAlike:
-    """How a set is laid out and drawn.
+    """The layout of a set and the function that draws it.
 
-    classes: Share of each.
-    samples: Pictures unless said otherwise.
-    side: Longer side of most pictures, pixels, unless said otherwise.
+    classes: Share of each class.
+    samples: Default number of pictures.
+    side: Default longer side of most pictures, pixels.
     """
 
     classes: Mapping[str, float]
@@ -46,11 +46,11 @@ class LookAlike:
 
 @dataclass(frozen=True)
 class Planned:
-    """One picture to be made.
+    """One picture to draw.
 
-    path: Below the set's folder.
+    path: Relative to the set's folder.
     number: Position in the set; together with the seed it decides every pixel.
-    drawn: The class that the pixels show; another than the folder's where labels are shuffled.
+    drawn: The class that the pixels show; differs from the folder's class if labels are shuffled.
     """
 
     path: str
@@ -59,10 +59,10 @@ class Planned:
 
 
 def plan_pictures(look: LookAlike, samples: int, seed: int, shuffle_labels: bool) -> list[Planned]:
-    """Return the pictures of a set of `samples`, part by part and class by class.
+    """Return the pictures of a set of `samples`, ordered by split and class.
 
-    shuffle_labels: Deal the drawn classes at random over the pictures of each part: as many of each class as before,
-        but nothing in a picture tells its folder, so that an honest run stays at chance.
+    shuffle_labels: Shuffle the drawn classes over the pictures of each split. The class counts stay the same, but the
+        pixels no longer predict the folder, so a correct run stays at chance.
     """
     rng = np.random.default_rng((seed, samples))
     planned: list[Planned] = []
@@ -78,7 +78,7 @@ def plan_pictures(look: LookAlike, samples: int, seed: int, shuffle_labels: bool
 
 
 def count_parts(look: LookAlike, samples: int) -> list[int]:
-    """Return the pictures of each part."""
+    """Return the number of pictures of each split."""
     fixed = sum(part.count or 0 for part in look.parts)
     shares = {part.folder: part.share for part in look.parts if part.count is None}
     divided = divide(max(samples - fixed, 0), shares)
@@ -86,7 +86,7 @@ def count_parts(look: LookAlike, samples: int) -> list[int]:
 
 
 def divide(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Return whole numbers that sum to `total`, each as near its share as that allows.
+    """Return whole numbers that sum to `total`, each as near to its share as possible.
 
     >>> divide(10, {"NORMAL": 1, "PNEUMONIA": 3})
     {'NORMAL': 3, 'PNEUMONIA': 7}

@@ -1,7 +1,7 @@
 """Make a set that looks like a recipe's real data: same folders, names, sizes and modes; nothing is downloaded.
 
-`python -m trainer.recipes.data.lookalike NAME OUT` writes a folder, or a zip where OUT ends in .zip. The classes differ
-by what the real task is about, never by plain brightness or colour. The same arguments give the same pixels.
+`python -m trainer.recipes.data.lookalike NAME OUT` writes a folder, or a zip if OUT ends in .zip. The classes differ
+in what the real task is about, never in plain brightness or colour. The same arguments give the same pixels.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ REAL_DIGITS = "digits_sklearn"
 NAMES = sorted([*LOOK_ALIKES, REAL_DIGITS])
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _STAMP = (1980, 1, 1, 0, 0, 0)
-"""Of every file in a zip, so that the same pictures give the same bytes."""
+"""Fixed time stamp of files in a zip, so that the same pictures give the same bytes."""
 
 
 def make_pictures(
     look: LookAlike, samples: int, seed: int, side: int, shuffle_labels: bool
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield path and encoded bytes of every picture, in the order of its plan."""
+    """Yield the path and encoded bytes of every picture, in the planned order."""
     for planned in plan_pictures(look, samples, seed, shuffle_labels):
         yield planned.path, _encode(_draw(look, planned, seed, side), Path(planned.path).suffix.lower())
 
@@ -64,7 +64,7 @@ def write_folder(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
 
 
 def write_zip(pictures: Iterator[tuple[str, bytes]], out: Path) -> int:
-    """Write the pictures into one zip in a folder of its name, as downloads have it; return their number."""
+    """Write the pictures into one zip, below a folder with the zip's name, like downloads; return their number."""
     count = 0
     with write_atomically(out) as file, zipfile.ZipFile(file, "w") as archive:
         for path, data in pictures:
@@ -84,24 +84,24 @@ def _encode(image: Image.Image, ending: str) -> bytes:
 
 
 class LookAlikeOptions(Options):
-    """Whose data is meant, and how many pictures of what size are made.
+    """The set to imitate, and the number and size of its pictures.
 
     Raises:
-        UsageError: A name that is none, or what real digits do not have.
+        UsageError: An unknown name, or an option that real digits do not support.
     """
 
     name: str
-    """The recipe, one of NAMES."""
+    """The recipe whose data is imitated, one of NAMES."""
     out: Path
-    """Folder to make, or a file that ends in .zip."""
+    """Output folder, or a file that ends in .zip."""
     samples: PositiveInt | None = None
-    """Pictures in all; None: about as many as a run needs."""
+    """Total number of pictures; None: about as many as a run needs."""
     seed: int = 0
-    """Another one gives other pictures."""
+    """Seed of the random pictures."""
     size: PositiveInt | None = None
-    """Longer side, pixels; None: as the real ones."""
+    """Longer side, pixels; None: as in the real set."""
     shuffle_labels: bool = False
-    """Deal the classes at random: what is learnt then is chance."""
+    """Shuffle the labels, so that a correct model stays at chance."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -114,11 +114,11 @@ def make_look_alike(options: LookAlikeOptions) -> int:
     """Write the pictures, and return how many there are.
 
     Raises:
-        UsageError: A place that is taken, or options that the set does not have.
+        UsageError: The output exists, or the set does not support an option.
     """
     out, seed = options.out, options.seed
     if out.exists():
-        raise UsageError(f"{out} exists and nothing was written; name another place, or delete it")
+        raise UsageError(f"{out} exists and nothing was written; choose another path, or delete it")
     if options.name == REAL_DIGITS:
         return _make_real_digits(options)
     look = LOOK_ALIKES[options.name]
@@ -129,7 +129,7 @@ def make_look_alike(options: LookAlikeOptions) -> int:
 
 def _make_real_digits(options: LookAlikeOptions) -> int:
     if options.size is not None or options.out.suffix == ".zip":
-        raise UsageError(f"{REAL_DIGITS} are 8x8 pixels in a folder as they are; leave --size out and name a folder")
+        raise UsageError(f"{REAL_DIGITS} are 8x8 pixels and written as a folder; omit --size and name a folder")
     labels = np.random.default_rng(options.seed) if options.shuffle_labels else None
     with replace_folder(options.out, replaces=False) as folder:
         return write_real_digits(folder, options.samples, labels)
@@ -150,13 +150,15 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     seed = LookAlikeOptions.default("seed")
-    parser.add_argument("name", choices=NAMES, help="the recipe whose data is meant")
-    parser.add_argument("out", help="folder to make, or a file that ends in .zip")
-    parser.add_argument("--samples", type=read_count, help="pictures in all (default: about as many as a run needs)")
-    parser.add_argument("--seed", type=int, help=f"another one gives other pictures (default: {seed})")
-    parser.add_argument("--size", type=read_count, metavar="PIXELS", help="longer side (default: as the real ones)")
+    parser.add_argument("name", choices=NAMES, help="the recipe whose data is imitated")
+    parser.add_argument("out", help="output folder, or a file that ends in .zip")
     parser.add_argument(
-        "--shuffle-labels", action="store_true", help="deal the classes at random: what is learnt then is chance"
+        "--samples", type=read_count, help="total number of pictures (default: about as many as a run needs)"
+    )
+    parser.add_argument("--seed", type=int, help=f"seed of the random pictures (default: {seed})")
+    parser.add_argument("--size", type=read_count, metavar="PIXELS", help="longer side (default: as in the real set)")
+    parser.add_argument(
+        "--shuffle-labels", action="store_true", help="shuffle the labels, so that a correct model stays at chance"
     )
     return parser
 

@@ -25,18 +25,17 @@ _OBJECTS = {
     "n01440764": "disc", "n02102040": "cross", "n02979186": "ring", "n03000684": "bars", "n03028079": "triangle",
     "n03394916": "star", "n03417042": "chevron", "n03425413": "square", "n03445777": "moon", "n03888257": "grid",
 }  # fmt: skip
-"""WordNet ids of ten classes of ImageNet, each shown by a shape of its own."""
+"""WordNet ids of ten classes of ImageNet, each drawn as a different shape."""
 
 _RED_GREEN = np.array([1, -1, 0], dtype=np.float32) / np.sqrt(np.float32(2))
 _YELLOW_BLUE = np.array([1, 1, -2], dtype=np.float32) / np.sqrt(np.float32(6))
-"""Directions of colour without brightness."""
+"""Colour directions that do not change brightness."""
 
 
 def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a poster, wide or tall, of arbitrary shapes; its class is the logo in the white banner at one short end.
+    """Return a poster, wide or tall, with random shapes; its class is the logo in the white banner at one short end.
 
-    The longer side is 1.65 to 1.95 times the shorter one, and the banner so narrow that the centre square has nothing
-    of it.
+    The longer side is 1.65 to 1.95 times the shorter one. The banner is narrow enough to lie outside the centre square.
     """
     shorter = round(side / rng.uniform(1.65, 1.95))
     tall = rng.random() < 0.5
@@ -58,14 +57,14 @@ def draw_poster(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _turn(point: Point, tall: bool) -> Point:
-    """Return a point given across and along the longer side as x and y."""
+    """Convert a point from coordinates across and along the longer side to x and y."""
     return point if tall else (point[1], point[0])
 
 
 def draw_insect(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return an ant or a bee anywhere on grass, bark or sand, turned at random.
+    """Return an ant or a bee at a random place and angle on grass, bark or sand.
 
-    Both are dark or light alike: an ant has a narrow waist and long legs, a bee stripes and wings.
+    Both are equally often dark or light; an ant has a narrow waist and long legs, a bee stripes and wings.
     """
     shape = (round(side * 0.75), side)
     scene = make_scene(shape, rng)
@@ -77,10 +76,10 @@ def draw_insect(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_object(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return an object of the class's shape, in any colour, size and place, on ground of any colour.
+    """Return an object of the class's shape, with random colour, size and place, on a random background.
 
-    The ground is speckled in two opposite hues of the class, so that a random crop tells it by its texture, as crops of
-    photographs do (Geirhos et al. 2019); the mean colour does not.
+    The background is speckled in two opposite hues of the class, so that the texture of any crop shows the class, as in
+    photographs (Geirhos et al. 2019); the mean colour does not.
     """
     shape = (round(side * 0.75), side)
     centre, radius = (rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65)), rng.uniform(0.2, 0.35)
@@ -93,14 +92,14 @@ def draw_object(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 
 
 class _Body:
-    """Where an insect lies: its own axes, x towards the head, in parts of its half length."""
+    """The position of an insect: its own axes, x towards the head, in units of half its length."""
 
     def __init__(self, shape: Shape, centre: Point, length: float, rng: np.random.Generator) -> None:
         self.shape, self._centre, self._length = shape, centre, length
         self._angle = rng.uniform(0, 2 * np.pi)
 
     def find(self, x: float, y: float) -> Point:
-        """Return a place on the body as parts of the picture."""
+        """Convert a place on the body to shares of the picture's sides."""
         cos, sin, unit = np.cos(self._angle), np.sin(self._angle), min(self.shape) * self._length
         along, down = unit * (x * cos - y * sin), unit * (x * sin + y * cos)
         return self._centre[0] + along / self.shape[1], self._centre[1] + down / self.shape[0]

@@ -20,13 +20,13 @@ from trainer.recipes.data.canvas import (
 from trainer.recipes.data.layout import LookAlike, Part
 
 _COARSE = 256
-"""Longer side, pixels, at which what is soft in the real pictures is drawn; grain comes at the full size."""
+"""Longer side, pixels, at which smooth shapes are drawn; grain has the full size."""
 
 
 def draw_chest(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a frontal chest X-ray, gray; PNEUMONIA has clouded, mottled parts of the lungs.
+    """Return a frontal chest X-ray, gray; PNEUMONIA has cloudy, mottled regions in the lungs.
 
-    Exposure and contrast differ between pictures by more than the clouds brighten one.
+    Exposure and contrast vary by more than the brightness of the clouds.
     """
     full = (round(side * rng.uniform(0.68, 0.85)), side)
     shape = _shrink(full)
@@ -45,7 +45,7 @@ def draw_chest(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 def draw_ct(label: str, side: int, rng: np.random.Generator) -> Image.Image:
     """Return an axial CT slice of the chest in a lung window; COVID has ground-glass spots near the pleura.
 
-    Half of the pictures are RGB and half gray, whatever the class.
+    In each class half of the pictures are RGB and half gray.
     """
     full = (round(side * rng.uniform(0.68, 0.8)), side)
     shape = _shrink(full)
@@ -66,7 +66,7 @@ def draw_ct(label: str, side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_cell(label: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a solar cell in electroluminescence, square and gray; DEFECTIVE has cracks and a dead part."""
+    """Return a solar cell in electroluminescence, square and gray; DEFECTIVE has cracks and a dead region."""
     shape = (side, side)
     cell = 135 + 14 * make_noise(shape, 5, rng) + 10 * make_noise(shape, 40, rng)
     bars = [[(0.0, y), (1.0, y)] for y in (0.22, 0.5, 0.78)]
@@ -85,7 +85,7 @@ def _shrink(full: Shape) -> Shape:
 
 
 def _expose(pixels: Floats, full: Shape, rng: np.random.Generator, grain: float) -> Image.Image:
-    """Return the picture at its full size, with brightness, contrast and grain of its own."""
+    """Return the picture at its full size, with random brightness, contrast and grain."""
     sharp = scale_up(pixels, full) * rng.uniform(0.85, 1.15) + rng.uniform(-18, 18)
     return make_image(sharp + grain * rng.standard_normal(full, dtype=np.float32))
 
@@ -97,7 +97,7 @@ def _draw_lung(shape: Shape, x: float, rng: np.random.Generator) -> Floats:
 
 
 def _draw_ribs(shape: Shape, rng: np.random.Generator) -> Floats:
-    """Return 0..1: nine pairs of arcs that fall away from the spine."""
+    """Return values 0..1: nine pairs of arcs that descend from the spine."""
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     fall = rng.uniform(0.5, 0.8) * (x / width - 0.5) ** 2
@@ -106,10 +106,10 @@ def _draw_ribs(shape: Shape, rng: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True)
 class _Clouds:
-    """How soft spots in the lungs look.
+    """The appearance of soft spots in the lungs.
 
-    number: least and most of them; radius: the same, in parts of the shorter side. speckle: strength of what they
-    are mottled with, against their brightness. cells: of it along the longer side.
+    number: Smallest and largest number of spots. radius: The same for the radius, as a share of the shorter side.
+    speckle: Strength of the mottling relative to the brightness. cells: Number of speckles along the longer side.
     """
 
     number: tuple[int, int]
@@ -119,14 +119,14 @@ class _Clouds:
     cells: int
 
 
-# Mottled as consolidated lungs with air in them are: a mean brightness would not be told through AutoAugment's inverted
-# and equalised pictures.
+# Mottled like consolidated lungs with air in them: a change of mean brightness alone would not survive AutoAugment's
+# inversion and equalisation.
 _PNEUMONIA = _Clouds((4, 7), (0.13, 0.2), brightness=95, speckle=1.3, cells=20)
 _COVID = _Clouds((2, 4), (0.1, 0.17), brightness=105, speckle=0.3, cells=25)
 
 
 def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, look: _Clouds) -> Floats:
-    """Return what the spots add."""
+    """Return the brightness that the spots add."""
     clouds = np.zeros(shape, dtype=np.float32)
     inside = np.maximum(*lungs)
     for _ in range(rng.integers(*look.number, endpoint=True)):
@@ -138,7 +138,7 @@ def _draw_clouds(shape: Shape, lungs: list[Floats], rng: np.random.Generator, lo
 
 
 def _draw_vessels(shape: Shape, lungs: list[Floats], rng: np.random.Generator) -> Floats:
-    """Return 0..1: short bright branches that every lung has."""
+    """Return values 0..1: the short bright branches in every lung."""
     lines = []
     for row, column in rng.choice(np.argwhere(np.maximum(*lungs) > 0.9), 30):
         x, y = (column + 0.5) / shape[1], (row + 0.5) / shape[0]

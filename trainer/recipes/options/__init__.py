@@ -1,1 +1,1 @@
-"""The groups of a recipe's options, each with its checks: of values alone, never of the machine."""
+"""The groups of a recipe's options with their checks, which depend on values alone, never on the machine."""

@@ -1,4 +1,4 @@
-"""Options that only some choices of their group use: filled in where they are used, refused where they are not."""
+"""Options that only some choices of their group use: given a default if they are used, rejected if not."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shards.cli.table import Row, Table
 from trainer.recipes.options.section import Section
 
 REQUIRED: Final = object()
-"""In the place of a default: the choice cannot do without the option."""
+"""Instead of a default: the choice requires the option."""
 
 Uses = Mapping[str, Mapping[str, Any]]
-"""Choice -> option that it uses -> its default there."""
+"""Choice -> option it uses -> default with this choice."""
 
 
 def list_uses(table: Table[Any]) -> Uses:
@@ -23,18 +23,18 @@ def list_uses(table: Table[Any]) -> Uses:
 
 
 def select_taken(options: Section, row: Row) -> dict[str, Any]:
-    """Return the values of the options that a row's builder takes, by keyword."""
+    """Return the options that a row's builder takes, as keyword arguments."""
     return {option: getattr(options, option) for option in row.defaults}
 
 
 def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]:
-    """Return the values of a group with the options that `choice` uses filled in; null means not given.
+    """Return the values of a group, with defaults for the options that `choice` uses; null means unset.
 
-    A value that is the default of another choice is as good as not given: a recipe that was resolved with that choice
-    has it. A choice that does not exist is left to the group's own check.
+    A value equal to another choice's default counts as unset, because a recipe resolved with that choice contains it.
+    An unknown choice is left to the group's own check.
 
     Raises:
-        ValueError: A value for an option that the choice does not use, or none for one that it needs.
+        ValueError: An option that the choice does not use is set, or a required one is unset.
 
     >>> settle({"name": "step", "gamma": None}, "step", {"step": {"gamma": 0.1}, "cosine": {}})
     {'name': 'step', 'gamma': 0.1}
@@ -50,7 +50,7 @@ def settle(values: dict[str, Any], choice: object, uses: Uses) -> dict[str, Any]
                 users = [name for name, used in uses.items() if option in used]
                 raise ValueError(
                     f"{choice} does not use {option}, got {option}={given}; leave it out (null), "
-                    f"or take {' or '.join(users)}"
+                    f"or use {' or '.join(users)}"
                 )
         elif given is None:
             if uses[choice][option] is REQUIRED:
@@ -64,8 +64,8 @@ def _is_default(given: object, default: object) -> bool:
 
 
 class ChoiceSection(Section):
-    """A group with such options. What was filled in is no set field: `exclude_unset` leaves it out, so that another
-    choice can be made in what remains."""
+    """A group with such options. Options filled in do not count as set: `exclude_unset` omits them, so that another
+    choice can be made from the rest."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -80,10 +80,10 @@ class ChoiceSection(Section):
 
     @classmethod
     def _open(cls, given: Any) -> Any:
-        """Return a group that is written in another form as its options; others as they are."""
+        """Expand a group written in a short form to its options; return others unchanged."""
         return given
 
     @classmethod
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the options with those that their choices use filled in; raises ValueError as `settle`."""
+        """Return the options with defaults filled in for their choices; raises ValueError like `settle`."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What a run keeps, shows and waits for."""
+"""Options about stopping, snapshots, Ray, tracking, the report and storage."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class StopOptions(Section):
     """Which epoch is the best, and when to stop waiting for a better one."""
 
     metric: Metric = "accuracy"
-    """Metric on the validation split that chooses the best epoch; where none is given, accuracy, or map for pictures of
-    several labels."""
+    """Metric on the validation split that chooses the best epoch; default: accuracy, or map for pictures with several
+    labels."""
     mode: Literal["auto", "max", "min"] = "auto"
     """Whether a higher or a lower value is better; auto: lower for losses, higher for the others."""
     patience: int | None = Field(default=None, ge=1)
-    """Epochs without a better value before the run stops; None runs all epochs."""
+    """Epochs without a better value before the run stops; None: all epochs run."""
     min_delta: float = Field(default=0.0, ge=0)
     """Smallest improvement that counts as better, in the metric's own unit."""
 
@@ -38,48 +38,48 @@ class StopOptions(Section):
 
 
 class SnapshotOptions(Section):
-    """When the state of a run is saved, and what is kept of it."""
+    """When snapshots of a run are saved, and which are kept."""
 
     keep: Literal["best-and-last", "best", "all"] = "best-and-last"
     """Snapshots that a finished run keeps: the best alone, the best and the last, or all."""
     every_epochs: int = Field(default=1, ge=1)
     """Whole epochs between snapshots."""
     every_s: float = Field(default=60.0, gt=0)
-    """Seconds between snapshots within an epoch: what a lost process costs at most, besides its restart."""
+    """Seconds between snapshots within an epoch: the most work that a lost process costs, besides its restart."""
 
 
 class RayOptions(Section):
-    """What a run on Ray Train survives. Each time all ranks start again from the last snapshot."""
+    """The failures that a run on Ray Train survives. After each one, all ranks restart from the last snapshot."""
 
     max_failures: int = Field(default=3, ge=-1)
-    """Lost workers and nodes, and errors of ours, that the run survives; -1: any number."""
+    """Number of lost workers, lost nodes and program errors that the run survives; -1: any number."""
     max_preemptions: int = Field(default=-1, ge=-1)
-    """Nodes taken away after a notice that the run survives; -1: any number."""
+    """Number of announced node removals that the run survives; -1: any number."""
     max_start_failures: int = Field(default=-1, ge=-1)
-    """Starts that may find no room for the ranks; -1 waits for nodes for ever."""
+    """Number of starts that may find too few resources for the ranks; -1 waits for nodes forever."""
     max_controller_failures: int = Field(default=3, ge=-1)
-    """Deaths of Ray Train's own process on the command's machine that the run survives; -1: any number."""
+    """Number of crashes of Ray Train's controller process that the run survives; -1: any number."""
     preemption_grace_s: float = Field(default=0.0, ge=0)
     """Seconds that ranks may keep running after the time announced for a node's removal."""
     resize_s: float = Field(default=20.0, gt=0)
-    """With num_ranks such as 2..8: least seconds between a start of the ranks and a restart with more of them."""
+    """With num_ranks such as 2..8: minimum seconds between a start of the ranks and a restart with more ranks."""
 
 
 class TrackOptions(Section):
-    """Where a run's numbers are shown beside metrics.jsonl, which is always written."""
+    """Where a run's metrics are logged, besides metrics.jsonl, which is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Mode of Weights & Biases; auto: online if a key is set, offline otherwise. WANDB_MODE overrides it."""
     project: str = "shardline"
-    """Project in W&B."""
+    """W&B project."""
     group: str | None = None
-    """Runs that belong together in W&B; a sweep sets its own name."""
+    """W&B group of related runs; a sweep sets its own name."""
     job_type: Literal["train", "trial", "confirm", "eval"] | None = None
-    """What the run is for, in W&B; None: trial in a group, train otherwise."""
+    """W&B job type; None: trial in a group, train otherwise."""
     tags: list[str] = Field(default_factory=list)
-    """Words to find the run by in W&B."""
+    """W&B tags."""
     images: bool = False
-    """Send pictures to W&B as well: augmented ones and the worst errors. They may show patients."""
+    """Also send pictures to W&B: augmented ones and the worst errors. They may show patients."""
     tensorboard: bool = False
     """Write event files for TensorBoard to the run's folder."""
     every_steps: int = Field(default=0, ge=0)
@@ -87,22 +87,22 @@ class TrackOptions(Section):
 
 
 class ReportOptions(Section):
-    """What report.html shows; it stays in the run's folder, and goes where that is taken."""
+    """Content of report.html, which is stored in the run folder."""
 
     images: bool = True
     """Show pictures of the dataset: worst errors, likely label mistakes, augmented ones. They may show patients."""
 
 
 class StorageOptions(Section):
-    """Where runs are kept; on several machines an object store, or a folder that all of them see."""
+    """Where runs are kept; with several machines, an object store or a shared folder."""
 
     root: str = "runs"
     """Folder, or s3:// or gs:// URI, that holds one folder per run."""
     work: str | None = None
-    """Folder of each node for runs on their way to a remote root; None means SHARDLINE_WORK, or the user's cache."""
+    """Local folder of each node for runs with a remote root; None: SHARDLINE_WORK, or the user's cache folder."""
     cache: str | None = None
-    """Folder of each node for shards of a remote dataset; None means SHARDLINE_CACHE, or the user's cache folder."""
+    """Local folder of each node for shards of a remote dataset; None: SHARDLINE_CACHE, or the user's cache folder."""
     cache_bytes: Size = Field(default=20 << 30, ge=1)
-    """Bytes that the cache may hold."""
+    """Maximum size of the cache in bytes."""
     deadline_s: float = Field(default=600.0, gt=0)
-    """Seconds within which one remote file must arrive, in either direction, retries included."""
+    """Time limit in seconds for one upload or download, retries included."""

@@ -14,29 +14,29 @@ from trainer.recipes.options.choice import REQUIRED, ChoiceSection, list_uses, s
 
 @dataclass(frozen=True)
 class Form:
-    """A schedule and its options in one word, as tutorials have them; without warm-up."""
+    """A short form of a schedule and its options in one word, as in tutorials; without warm-up."""
 
     example: str
     pattern: str
-    """A group for each of the options."""
+    """Regular expression with a group for each option."""
     options: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ScheduleRow(Row):
-    """A schedule. Its builder takes a place in the run, and options by keyword; it returns the share of the peak."""
+    """A schedule. Its builder takes the position in the run and keyword options; it returns the share of the peak."""
 
     warmup_frac: float = 0.1
-    """Default of the option."""
+    """Default of warmup_frac."""
     rises: bool = True
-    """The warm-up multiplies it by a rise from 0; else it has one of its own."""
+    """Whether a linear warm-up multiplies it; otherwise it has its own warm-up."""
     shrinks: bool = False
-    """gamma is a factor, below 1."""
+    """Whether gamma is a factor, which must be below 1."""
     spans_run: bool = False
-    """It falls to the end of the run, so that a longer one would have had other rates from the beginning."""
+    """Whether rates depend on the length of the run, so that a run cannot be extended."""
     watch: str = ""
-    """What it makes of the metric after each epoch: takes its state, the value, whether less is better, and the same
-    options. Empty: it does not look at it."""
+    """Function that updates the schedule with the metric after each epoch: takes its state, the value, whether lower is
+    better, and the same options. Empty: the schedule does not use the metric."""
     form: Form | None = None
 
 
@@ -56,7 +56,7 @@ SCHEDULES: Final = Table(
         form=Form("multi-30,60-0.1", rf"multi-([\d.,]+)-{_NUMBER}", ("milestones", "gamma")),
     ),
     ScheduleRow(
-        "cosine", "half a cosine from the end of warm-up to that of the run",
+        "cosine", "half a cosine from the end of warm-up to the end of the run",
         "trainer.step.schedule:follow_cosine", {"final_frac": 0.0}, spans_run=True,
     ),
     ScheduleRow(
@@ -73,12 +73,12 @@ SCHEDULES: Final = Table(
         "trainer.step.schedule:follow_natural_exp", {"gamma": REQUIRED, "staircase": True},
     ),
     ScheduleRow(
-        "one_cycle", "up by half a cosine, down by another to far below the start",
+        "one_cycle", "rises by half a cosine, then falls by another to far below the start",
         "trainer.step.schedule:follow_one_cycle", {"start_div": 25.0, "end_div": 1e4}, warmup_frac=0.3, rises=False,
         spans_run=True,
     ),
     ScheduleRow(
-        "polynomial", "a power of what is left of the run after warm-up; power 1 falls in a straight line",
+        "polynomial", "a power of the remaining share of the run after warm-up; power 1 falls linearly",
         "trainer.step.schedule:follow_polynomial", {"power": 1.0, "final_frac": 0.0}, spans_run=True,
     ),
     ScheduleRow(
@@ -92,13 +92,13 @@ SCHEDULES: Final = Table(
 
 
 class ScheduleOptions(ChoiceSection):
-    """Learning rate as a function of samples seen; also written as one word, such as step-20-0.1."""
+    """Learning rate as a function of samples seen; may be written as one word, such as step-20-0.1."""
 
     name: Annotated[str, BeforeValidator(SCHEDULES.check)] = "cosine"
-    """Name of the schedule. Options below that it does not use are null."""
+    """Name of the schedule. Options that it does not use are null."""
     warmup_frac: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the run in which the rate rises linearly from 0; 0 beside warmup_epochs. one_cycle rises by half a
-    cosine, by default in 0.3 of the run."""
+    """Share of the run in which the rate rises linearly from 0; 0 if warmup_epochs is set. one_cycle rises by half a
+    cosine, by default over 0.3 of the run."""
     warmup_epochs: float | None = Field(default=None, gt=0)
     """Length of the warm-up in epochs, instead of warmup_frac."""
     gamma: float | None = Field(default=None, gt=0)
@@ -108,7 +108,8 @@ class ScheduleOptions(ChoiceSection):
     milestones: list[float] | None = None
     """Epochs, ascending, at which the rate is multiplied by gamma."""
     staircase: bool | None = None
-    """Fall in steps (at each step_epochs, at each epoch); false falls with each sample along the curve through them."""
+    """Fall in steps (at each step_epochs, at each epoch); false: fall with each sample along the curve through these
+    points."""
     first_epochs: float | None = Field(default=None, gt=0)
     """Epochs from the end of warm-up to the first restart."""
     mult: int | None = Field(default=None, ge=1)
@@ -118,16 +119,16 @@ class ScheduleOptions(ChoiceSection):
     end_div: float | None = Field(default=None, ge=1)
     """Rate of the first step divided by that of the last."""
     power: float | None = Field(default=None, gt=0)
-    """Power of the share of the run that is left; 1 falls in a straight line."""
+    """Power of the remaining share of the run; 1 falls linearly."""
     factor: float | None = Field(default=None, gt=0, lt=1)
     """Factor by which the rate is multiplied when the metric has not improved."""
     patience: int | None = Field(default=None, ge=0)
-    """Epochs without a better value that are tolerated; the rate falls after one more."""
+    """Number of epochs without a better value before the rate falls at the next one."""
     threshold: float | None = Field(default=None, ge=0, lt=1)
-    """Least change that counts as better, as a share of the best value."""
+    """Smallest change that counts as better, as a share of the best value."""
     final_frac: float | None = Field(default=None, ge=0, le=1)
-    """Share of the peak that is left: at the end of cosine and polynomial, and of each period of sgdr; at least by
-    plateau."""
+    """Lowest rate as a share of the peak: at the end of cosine and polynomial, at the end of each period of sgdr, and
+    the lower limit of plateau."""
 
     @classmethod
     def _open(cls, given: Any) -> Any:
@@ -141,11 +142,11 @@ class ScheduleOptions(ChoiceSection):
     @model_validator(mode="after")
     def _falls(self) -> ScheduleOptions:
         if SCHEDULES[self.name].shrinks and self.gamma is not None and self.gamma >= 1:
-            raise ValueError(f"{self.name} multiplies by gamma, which is below 1, got {self.gamma:g}")
+            raise ValueError(f"{self.name} multiplies by gamma, which must be below 1, got {self.gamma:g}")
         if self.milestones is not None:
             ascending = all(low < high for low, high in zip([0.0, *self.milestones], self.milestones, strict=False))
             if not self.milestones or not ascending:
-                raise ValueError(f"milestones are epochs above 0 in ascending order, got {self.milestones}")
+                raise ValueError(f"milestones must be ascending epochs above 0, got {self.milestones}")
         return self
 
 
@@ -156,16 +157,16 @@ def _settle_warmup(values: dict[str, Any], name: object) -> dict[str, Any]:
         return values | {"warmup_frac": usual if epochs is None else 0.0}
     if epochs is not None and share != 0:
         raise ValueError(
-            f"the warm-up is given twice, got warmup_frac={share} and warmup_epochs={epochs}; set one of them to null"
+            f"the warm-up is set twice, got warmup_frac={share} and warmup_epochs={epochs}; set one of them to null"
         )
     return values
 
 
 def parse_schedule(text: str) -> dict[str, Any]:
-    """Return the options that a schedule in one word stands for: its name, or a form of the tutorials without warm-up.
+    """Expand a schedule in one word to its options: its name, or a short form from tutorials, without warm-up.
 
     Raises:
-        ValueError: No such form; the message has those that exist.
+        ValueError: Unknown form; the message lists the known ones.
 
     >>> parse_schedule("step-20-0.1")
     {'name': 'step', 'warmup_frac': 0.0, 'step_epochs': '20', 'gamma': '0.1'}
@@ -184,4 +185,4 @@ def parse_schedule(text: str) -> dict[str, Any]:
             listed = {"milestones": numbers["milestones"].split(",")} if "milestones" in numbers else {}
             return {"name": name, "warmup_frac": 0.0, **numbers, **listed}
     told = ", ".join(f"{form.example} ({name}: {', '.join(form.options)})" for name, form in forms.items())
-    raise ValueError(f"no schedule '{text}': in one word it is {told}, or one of {', '.join(SCHEDULES)}, got '{text}'")
+    raise ValueError(f"no schedule '{text}': use {told}, or one of {', '.join(SCHEDULES)}, got '{text}'")

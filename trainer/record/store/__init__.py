@@ -1,1 +1,1 @@
-"""Where a run lives: a folder of this machine, or one mirrored to an object store."""
+"""The run store: a run folder mirrored to an object store."""

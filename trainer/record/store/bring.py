@@ -1,4 +1,4 @@
-"""A run in an object store: its newest state is brought to every node before training, its outputs after it."""
+"""Fetch a run from its run store: the newest state to every node before training, the outputs after it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from trainer.record.store.position import Position, read_local_position, read_st
 from trainer.record.store.run_store import RunStore
 
 BEFORE_SNAPSHOT = (METRICS, NOTES, f"{LEDGER}/{POSITION}")
-"""Files that are copied before the snapshot that stands on them."""
+"""Files that are copied before the snapshot that depends on them."""
 _OF_THIS_MACHINE = (STOP_FILE, SAVE_FILE, PROGRESS, RUN_ID)
 _NOWHERE = (-1, -1)
 
 
 def bring_run(run_dir: Path, ranks: Ranks, store: RunStore) -> None:
-    """Make the folder of every node hold the newest state of the run, be it in the store or on some node.
+    """Copy the newest state of the run, from the store or a node, to the folder of every node.
 
     Every rank calls it.
 
     Raises:
-        OSError: The store does not answer.
+        OSError: The store does not respond.
     """
     leads = _leads(ranks, run_dir)
     if leads:
@@ -64,7 +64,7 @@ def _reach(position: Position | None) -> tuple[int, int]:
 
 
 def _publish(run_dir: Path, store: RunStore) -> None:
-    """Copy a state to the store that its node could not copy before it was lost."""
+    """Copy a state to the store that its node could not copy before it stopped."""
     position = read_local_position(run_dir)
     assert position is not None
     for name in BEFORE_SNAPSHOT:
@@ -75,13 +75,13 @@ def _publish(run_dir: Path, store: RunStore) -> None:
 
 
 def _drop_ledger(store: RunStore, position: int) -> None:
-    """Remove the ledger of steps after `position` from the store: they are taken again."""
+    """Remove the ledger of steps after `position` from the store: these steps are repeated."""
     names = [name for name in store.sizes() if name.startswith(f"{LEDGER}/rank-")]
     store.delete([name for name in names if int(Path(name).stem.rsplit("-", 1)[1]) > position])
 
 
 def _fetch_state(run_dir: Path, store: RunStore, is_behind: bool, with_best: bool) -> None:
-    """Bring the newest state of the store into a node's folder, and leave no ledger there that the store lacks."""
+    """Copy the newest state of the store to a node's folder, and remove ledger files that the store lacks."""
     names, position = store.sizes(), read_stored_position(store)
     assert position is not None
     if is_behind:
@@ -106,7 +106,7 @@ def _fetch_snapshot(run_dir: Path, store: RunStore, names: list[str]) -> None:
 
 
 def share(folder: RunFolder, ranks: Ranks, name: str) -> None:
-    """Return when what rank 0 has written below a folder of the run is there on every node; every rank calls it."""
+    """Copy what rank 0 has written below a folder of the run to every node; every rank calls it."""
     ranks.barrier()
     store, run_dir = folder.store, folder.path
     if store is None:
@@ -127,7 +127,7 @@ def share(folder: RunFolder, ranks: Ranks, name: str) -> None:
 
 
 def fetch_outputs(folder: RunFolder) -> None:
-    """Bring what people look at of a finished run to this machine: bundle, evaluations, report, metrics."""
+    """Copy the outputs of a finished run to this machine: bundle, evaluations, report, metrics."""
     store = folder.store
     names = store.sizes() if store else {}
     if store is None or RESULT not in names:
@@ -138,12 +138,12 @@ def fetch_outputs(folder: RunFolder) -> None:
 
 
 def is_output(path: Path) -> bool:
-    """Say whether a file, its path below the run's folder, is neither state nor of one machine alone."""
+    """Return whether a file, by its path in the run folder, is neither state nor specific to one machine."""
     return path.parts[0] not in (SNAPSHOTS, LEDGER, "ray", *_OF_THIS_MACHINE) and not any(map(is_leftover, path.parts))
 
 
 def _leads(ranks: Ranks, run_dir: Path) -> bool:
-    """Say whether this is the first rank that sees this folder; one rank of each node does what is done once there."""
+    """Return whether this is the first rank that sees this folder, which does the work once per node."""
     run_dir.mkdir(parents=True, exist_ok=True)
     stat = run_dir.stat()
     keys = ranks.gather((socket.gethostname(), stat.st_dev, stat.st_ino))

@@ -1,4 +1,4 @@
-"""A run in an object store: what must outlive a node is copied from the folder of rank 0, beside training."""
+"""Mirror a run to its run store: copy files that must survive the node from rank 0's folder, in the background."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HURRY_S = 30.0
 
 @contextlib.contextmanager
 def mirrored(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
-    """Bring the newest state of a run in a store here, and keep the store up to date while the block runs.
+    """Fetch the newest state of a run from its store, and keep the store up to date while the block runs.
 
-    Every rank calls it. With a folder as root it does nothing.
+    Every rank calls it. Without a run store it does nothing.
 
     Raises:
-        OSError: The store stayed away for longer than storage.deadline_s; training was stopped, its state is here.
-        DiskError: A disk of this machine takes no more; likewise.
+        OSError: The store did not respond within storage.deadline_s; training was stopped, its state is saved locally.
+        DiskError: A local disk is full; training was stopped too.
     """
     if folder.store is None:
         yield
@@ -39,7 +39,7 @@ def mirrored(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
         yield
     except BaseException:
         if mirror:
-            with contextlib.suppress(OSError, UsageError):  # the first error is the one to tell
+            with contextlib.suppress(OSError, UsageError):  # report the first error
                 mirror.close()
         raise
     if mirror:
@@ -47,15 +47,15 @@ def mirrored(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
 
 
 class Mirror:
-    """Copies in a thread what rank 0 writes."""
+    """Copies the files of rank 0 in a thread."""
 
     def __init__(self, run_dir: Path, store: RunStore) -> None:
         self._run_dir, self._store = run_dir, store
         self._copied: dict[str, tuple[int, int]] = {}
-        """By name, when a file's content was written, and its inode."""
+        """Modification time and inode of copied files, by name."""
         names = store.sizes()
         self._there = {name.split("/")[1] for name in names if name.startswith(f"{SNAPSHOTS}/")}
-        # The run was just brought here: what both places have whole is the same.
+        # The run was just fetched: snapshots that are complete in both places are equal.
         for snapshot in self._there:
             if f"{SNAPSHOTS}/{snapshot}/{STATE}" in names:
                 with contextlib.suppress(FileNotFoundError):
@@ -66,15 +66,15 @@ class Mirror:
         self._thread.start()
 
     def close(self) -> None:
-        """Copy what is left; raises what ended the copying."""
-        if not (self._run_dir / RESULT).exists():  # stopped on the way: somebody waits, and the state is here
+        """Copy the remaining files; raises the error that ended copying."""
+        if not (self._run_dir / RESULT).exists():  # stopped early: do not keep the user waiting, the state is local
             self._store.deadline_s = min(self._store.deadline_s, _HURRY_S)
         self._closing.set()
         self._thread.join()
         if isinstance(self._error, OSError) and not isinstance(self._error, DiskError):
             raise OSError(
                 f"{self._error}. The run was stopped; its state is saved on this machine in {self._run_dir}, and the "
-                "same command goes on from it once the store answers"
+                "same command resumes from it once the store responds"
             ) from self._error
         if self._error:
             raise self._error
@@ -87,8 +87,8 @@ class Mirror:
             self._copy_outputs()
         except Exception as err:
             self._error = err
-            # Going on would mean to lose everything with the node. The loop saves its state here and ends.
-            with contextlib.suppress(OSError):  # on a full disk, which the loop meets itself
+            # Continuing would risk losing everything with the node. The loop saves its state locally and ends.
+            with contextlib.suppress(OSError):  # on a full disk, which the loop reports itself
                 (self._run_dir / STOP_FILE).touch()
 
     def _copy_state(self) -> None:
@@ -101,7 +101,7 @@ class Mirror:
         try:
             for name in position.snapshots:
                 self._copy_snapshot(name)
-        except FileNotFoundError:  # a newer one has taken its place; its turn comes next
+        except FileNotFoundError:  # replaced by a newer one, which is copied next
             return
         for name in sorted(self._there - set(position.snapshots)):
             remove_snapshot(name, self._store)
@@ -115,14 +115,14 @@ class Mirror:
             self._copied[name] = identity
 
     def _copy_outputs(self) -> None:
-        """Copy all other files; result.json last, since a run that has it is finished."""
+        """Copy all other files; result.json last, because it marks the run as finished."""
         paths = [path.relative_to(self._run_dir) for path in self._run_dir.rglob("*") if path.is_file()]
         names = [path.as_posix() for path in paths if is_output(path)]
         for name in sorted(names, key=lambda name: (name == RESULT, name)):
             self._copy(name)
 
     def _copy(self, name: str) -> None:
-        """Copy a file when it is there and has changed."""
+        """Copy a file if it exists and has changed."""
         with contextlib.suppress(FileNotFoundError):
             identity = _identify(self._run_dir / name)
             if self._copied.get(name) != identity:

@@ -1,4 +1,4 @@
-"""Where a run stands, read from its snapshots in a folder or in a store."""
+"""The position of a run, read from its snapshots in a folder or a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Best(BaseModel):
 
 
 class Position(BaseModel):
-    """What a snapshot's state.json says of where it stands."""
+    """The position in a snapshot's state.json."""
 
     samples_seen: int
     epochs_done: int
@@ -29,36 +29,36 @@ class Position(BaseModel):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Of two positions of a run the one with the greater reach goes further."""
+        """Sort key: a position with a greater reach is further along."""
         return self.samples_seen, self.epochs_done
 
     @property
     def snapshots(self) -> list[str]:
-        """Names of the snapshots that a run in this position needs: the best epoch's, then its own."""
+        """Names of the snapshots that a run at this position needs: the best epoch's, then its own."""
         own = name_snapshot(self.samples_seen)
         return [self.best.snapshot, own] if self.best and self.best.snapshot != own else [own]
 
 
 def read_local_position(run_dir: Path) -> Position | None:
-    """Return the position of the newest whole snapshot in a run's folder, None where there is none."""
+    """Return the position of the newest complete snapshot in a run folder, None if there is none."""
     for folder in sorted((run_dir / SNAPSHOTS).glob("*"), reverse=True):
-        with contextlib.suppress(OSError, ValueError):  # one that is just being written, or was not
+        with contextlib.suppress(OSError, ValueError):  # being written, or incomplete
             if folder.name.isdigit():
                 return Position.model_validate(json.loads((folder / STATE).read_bytes()))
     return None
 
 
 def read_stored_position(store: RunStore) -> Position | None:
-    """Return the same for a store; raises as the store does."""
+    """Return the position of the newest snapshot in a store; raises the store's errors."""
     states = [name for name in store.sizes() if name.startswith(f"{SNAPSHOTS}/") and name.endswith(f"/{STATE}")]
     content = store.read(max(states)) if states else None
     return Position.model_validate(json.loads(content)) if content else None
 
 
 def upload_snapshot(run_dir: Path, name: str, store: RunStore) -> None:
-    """Copy a snapshot to a store; raises FileNotFoundError when a newer one takes its place meanwhile.
+    """Copy a snapshot to a store; raises FileNotFoundError if a newer one replaces it meanwhile.
 
-    Its state goes up last, and is removed first: a snapshot without it is none.
+    state.json is uploaded last and removed first: without it, a snapshot does not count.
     """
     folder = run_dir / SNAPSHOTS / name
     for path in sorted(folder.iterdir(), key=lambda path: (path.name == STATE, path.name)):

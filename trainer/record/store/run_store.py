@@ -1,4 +1,4 @@
-"""The place of a run in an object store; every call is tried again until it works or its time is over."""
+"""A run's files in an object store; every call is retried until it succeeds or its deadline passes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from shards.storage.download import download
 from shards.storage.readable import naming, one_line
 from shards.storage.storage import ObjectStorage, open_readable, open_storage
 
-_BACKOFF_S = (0.2, 5.0)  # first and longest
+_BACKOFF_S = (0.2, 5.0)  # shortest and longest
 _COPY_BYTES = 8 << 20
 _POLL_S = 0.5
 
-_jitter = random.Random()  # its own: training seeds the module's
+_jitter = random.Random()  # separate, because training seeds the module's generator
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -32,16 +32,16 @@ class RunStore:
     """Files of one run below its URI; names have `/` in them.
 
     Every method raises:
-        TimeoutError: The store did not do it within the deadline; the message says what and why.
-        PermissionError: It refuses these keys.
-        UsageError: It refuses the request as such: another region, a wrong endpoint.
-        DiskError: The disk of this machine does not take what is on its way.
+        TimeoutError: The store did not respond within the deadline; the message has the operation and cause.
+        PermissionError: The store rejects these keys.
+        UsageError: The store rejects the request: another region, a wrong endpoint.
+        DiskError: The local disk is full.
     """
 
     def __init__(self, uri: str, deadline_s: float) -> None:
-        open_storage(uri)  # refuses what cannot be written to
-        # What is made for reading gives up within seconds, and it is here that a call is tried again: a call that is
-        # left behind must not keep the process from ending.
+        open_storage(uri)  # raises if it cannot be written to
+        # Read-only storage times out within seconds, and calls are retried here: an abandoned call must not keep the
+        # process from ending.
         objects = open_readable(uri)
         assert isinstance(objects, ObjectStorage)
         self._storage = objects
@@ -55,7 +55,7 @@ class RunStore:
         return self._insist("be listed", "", self._storage.sizes)
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file, None where there is none."""
+        """Return the content of a small file, None if there is none."""
 
         def act() -> bytes | None:
             with contextlib.suppress(FileNotFoundError):
@@ -69,10 +69,10 @@ class RunStore:
         self._insist("be written", name, lambda: self._storage.write(name, data))
 
     def upload(self, path: Path, name: str) -> None:
-        """Publish a file of this machine, whole or not at all.
+        """Publish a local file, completely or not at all.
 
         Raises:
-            FileNotFoundError: It is gone from this machine.
+            FileNotFoundError: The local file is gone.
         """
         size = path.stat().st_size
 
@@ -83,7 +83,7 @@ class RunStore:
         self._insist(f"take {size:,} bytes", name, act)
 
     def download(self, name: str, path: Path) -> None:
-        """Write a file of the store to `path`, whole or not at all."""
+        """Write a file of the store to `path`, completely or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = name_temporary(path)
         try:
@@ -96,22 +96,22 @@ class RunStore:
                 temporary.unlink()
 
     def delete(self, names: list[str]) -> None:
-        """Remove files in this order, those that are not there included."""
+        """Remove files in this order; missing ones are ignored."""
         if names:
             self._insist("be removed", names[0], lambda: self._storage.delete(names))
 
     def _insist(self, what: str, name: str, act: Callable[[], _T]) -> _T:
-        """Return what `act` returns, and call it again until it does or the time is over."""
+        """Return the result of `act`, retrying until it succeeds or the deadline passes."""
         where = f"{self}/{name}".rstrip("/")
         started, failures, cause = time.monotonic(), 0, "no answer"
 
-        def left_s() -> float:  # asked anew each time: the deadline comes closer when somebody waits for the end
+        def left_s() -> float:  # evaluated each time: the deadline is shortened while closing
             return started + self.deadline_s - time.monotonic()
 
         while left_s() > 0:
             try:
                 return _call_within(left_s, act, where)
-            except (PermissionError, FileNotFoundError, DiskError):  # no later try would go otherwise
+            except (PermissionError, FileNotFoundError, DiskError):  # retrying would not help
                 raise
             except OSError as err:
                 cause = one_line(err)
@@ -124,7 +124,7 @@ class RunStore:
 
 
 def _call_within(left_s: Callable[[], float], act: Callable[[], _T], where: str) -> _T:
-    """Return what `act` returns; in a daemon thread, because calls into pyarrow may hang for longer than a deadline."""
+    """Run `act` in a daemon thread and return its result, because calls into pyarrow may hang beyond the deadline."""
     answers: queue.Queue[_T | BaseException] = queue.Queue(1)
 
     def run() -> None:

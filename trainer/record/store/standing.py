@@ -1,4 +1,4 @@
-"""How far a run is in the place where it is kept, looked up without leaving anything there."""
+"""Look up the progress of a run in its folder or store, without leaving files there."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NOWHERE: Final = Position(samples_seen=0, epochs_done=0)
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run is.
+    """The progress of a run.
 
     samples_seen: Of its newest snapshot, 0 without one.
-    is_finished: It has its bundle, evaluations and report.
-    streams: Version of the random streams of one that has a snapshot.
+    is_finished: Whether it has its bundle, evaluations and report.
+    streams: Version of the random streams, for a run with a snapshot.
     """
 
     samples_seen: int
@@ -31,17 +31,17 @@ class Standing:
 
     @property
     def begun(self) -> int | None:
-        """The version of one that has a snapshot, None for a new one."""
+        """The version of the random streams of a run with a snapshot, None for a new run."""
         return self.streams if self.samples_seen else None
 
 
 def look_up(recipe: Recipe, folder: RunFolder) -> Standing:
-    """Return how far a run is, in its folder or its store; the store is seen to take and to remove a file.
+    """Return the progress of a run in its folder or store, after testing that the store can write and delete a file.
 
     Raises:
-        UsageError: It is a run of another recipe; its first difference is named.
-        ShardError: A damaged snapshot.
-        OSError: The store does not answer, or does not let files be written or removed.
+        UsageError: It is a run with another recipe; the message has the first difference.
+        ShardError: The snapshot is damaged.
+        OSError: The store does not respond, or does not allow files to be written or removed.
     """
     store = folder.store
     if store is None:

@@ -1,1 +1,1 @@
-"""A run's numbers for people: W&B, TensorBoard, curves."""
+"""Tracking of a run: W&B, TensorBoard, curves."""

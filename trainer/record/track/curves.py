@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as charts draw them: counts, and curves of few points."""
+"""The numbers for charts of an evaluation: counts, and curves with few points."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[int], Floats]
-"""Number of a class -> float64[N], by which it ranks N samples."""
+"""Class number -> float64[N], the class's scores of N samples."""
 
 POINTS = 200
-"""Of a curve; more cannot be told apart on a screen."""
+"""Points per curve; more cannot be distinguished on a screen."""
 MOST_CLASSES = 20
-"""Whose curves are drawn: those with most samples."""
+"""Number of classes with curves: those with the most samples."""
 MOST_CELLS = 10_000
-"""Of a confusion matrix; W&B's tables hold no more."""
+"""Cells of a confusion matrix; the limit of W&B's tables."""
 
 
 def list_cells(confusion: list[list[int]], classes: list[str]) -> list[list[str | int]]:
-    """Return (actual, predicted, count) of every cell; of a matrix over MOST_CELLS the largest that are not zero."""
+    """Return (actual, predicted, count) of every cell; above MOST_CELLS, only the largest non-zero cells."""
     counts = np.array(confusion)
     places = np.indices(counts.shape).reshape(2, -1).T
     if counts.size > MOST_CELLS:
@@ -35,10 +35,10 @@ def trace_roc(
     """Return (class, false positive rate, true positive rate) of each class against the rest.
 
     Args:
-        labels: int64[N] class numbers, or int64[N, K] of 0 and 1 where samples have several.
-        score: Of each class; asked for those alone that are traced.
-        classes: K names; a class with no sample, or all, has no curve.
-        positive: Of two classes the one that is traced alone; None: the second.
+        labels: int64[N] class numbers, or int64[N, K] of 0 and 1 with several labels.
+        score: Returns the scores of a class; called only for classes with a curve.
+        classes: K names; a class with no samples, or with all, has no curve.
+        positive: With two classes, the only one with a curve; None: the second.
     """
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
@@ -52,7 +52,7 @@ def trace_roc(
 def trace_pr(
     labels: npt.NDArray[np.int64], score: Score, classes: list[str], positive: str | None = None
 ) -> list[list[str | float]]:
-    """Return (class, recall, precision) of each class against the rest; arguments as of trace_roc."""
+    """Return (class, recall, precision) of each class against the rest; arguments as in `trace_roc`."""
     from sklearn import metrics as sk  # late: it takes seconds, and most processes never track
 
     rows: list[list[str | float]] = []
@@ -75,7 +75,7 @@ def _each_class(
 
 
 def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
-    """Return POINTS points at most, both ends among them, evenly spaced along the curve's length."""
+    """Return at most POINTS points including both ends, evenly spaced along the curve's length."""
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     if len(x) <= POINTS:
         chosen = np.arange(len(x))

@@ -1,4 +1,4 @@
-"""TensorBoard behind one door: event files in the run's folder."""
+"""TensorBoard event files in the run folder; the only module that uses tensorboardX."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _FLUSH_S = 60.0
 
 
 class EventFiles:
-    """Scalars of a run over its global steps. Each start of the run adds a file to the folder.
+    """Scalars of a run by global step. Each start of the run adds a file to the folder.
 
-    tensorboardX's SummaryWriter would write in a thread, which dies on a full disk and leaves the run waiting for ever.
+    tensorboardX's SummaryWriter writes in a thread that dies on a full disk, after which the run would wait forever.
 
     Args:
         run_dir: Folder of the run.
-        purge_step: What earlier starts wrote for this step and those after it counts no more.
+        purge_step: Discard what earlier starts wrote for this step and later ones.
     """
 
     def __init__(self, run_dir: Path, purge_step: int) -> None:
         folder = run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        # tensorboardX names files by the second, and would overwrite that of a start in the same second.
+        # tensorboardX names files by the second, so starts within one second would overwrite each other.
         self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         self._flushed_at = time.monotonic()
         self._add(Event(session_log=SessionLog(status=SessionLog.START)), purge_step)
@@ -38,7 +38,7 @@ class EventFiles:
             self.flush()
 
     def flush(self) -> None:
-        """Put on disk what was written so far."""
+        """Write everything so far to disk."""
         self._flushed_at = time.monotonic()
         self._writer.flush()
 

@@ -1,4 +1,4 @@
-"""What others show of a run: Weights & Biases and TensorBoard, rank 0 only. Nothing that fails here stops training."""
+"""Tracking with Weights & Biases and TensorBoard, on rank 0 only. Failures here never stop training."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Outside = TypeVar("Outside")
 
 
 class Tracker:
-    """One run in W&B and in TensorBoard, as its recipe asks; it shows nothing before `start`.
+    """One run in W&B and TensorBoard, as set in its recipe; nothing is sent before `start`.
 
     Args:
         recipe: The run's recipe.
-        run_dir: The run's folder; it exists.
-        num_ranks: Ranks that really take part.
+        run_dir: The run folder, which exists.
+        num_ranks: Actual number of ranks.
     """
 
     def __init__(self, recipe: Recipe, run_dir: Path, num_ranks: int) -> None:
@@ -42,11 +42,11 @@ class Tracker:
         self._default: str | None = None
 
     def start(self, dataset: Dataset, step: int) -> None:
-        """Begin the run, or its next start, once the files of the run's folder are cut to what it goes on from.
+        """Start or resume tracking, after the files in the run folder are cut to the snapshot it resumes from.
 
         Args:
-            dataset: What it trains on.
-            step: Global steps that the snapshot has behind it, 0 for a new run.
+            dataset: The training dataset.
+            step: Global steps at the snapshot, 0 for a new run.
         """
         self._classes, self._default = dataset.classes, make_task(dataset.manifest.task).find_positive(dataset.classes)
         mode = choose_mode(self._recipe.track)
@@ -54,26 +54,26 @@ class Tracker:
             self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, mode))
         if mode == "online" and not self._wandb.is_open:
             folder = self._run_dir / "wandb"
-            logger.warning("what W&B would have got is kept in %s; `wandb sync` sends it from there", folder)
+            logger.warning("W&B data is stored in %s; send it with `wandb sync`", folder)
             self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, "offline"))
         if self._recipe.track.tensorboard:
             self._events.open(lambda: _open_events(self._run_dir, step))
             for row in [*read_steps(self._run_dir), *read_metrics(self._run_dir)]:
-                if row.get("step") == step:  # purged with all that an earlier start wrote from here on
+                if row.get("step") == step:  # purged with everything an earlier start wrote from here on
                     self._write_events(self._name_row(row), step)
 
     @property
     def takes_images(self) -> bool:
-        """Whether log_image and log_pictures do anything."""
+        """Whether log_image and log_pictures have an effect."""
         return self._recipe.track.images and self._wandb.is_open
 
     def log_step(self, numbers: Numbers) -> None:
-        """Show a row of steps.jsonl."""
+        """Log a row of steps.jsonl."""
         self._wandb.use(lambda run: run.log_step(numbers))
         self._write_events(numbers, int(numbers["step"]))
 
     def log_epoch(self, numbers: Numbers, positive: str | None = None) -> None:
-        """Show a row of metrics.jsonl, which is already in the file; `positive` is the class that it is about."""
+        """Log a row of metrics.jsonl, which is already in the file; `positive` is the positive class."""
         numbers = self._name(numbers, positive)
         best = self._take_best(numbers)
         self._wandb.use(lambda run: run.log_epoch(numbers, best))
@@ -81,18 +81,18 @@ class Tracker:
         self._events.use(lambda events: events.flush())
 
     def log_evaluation(self, judged: Judged) -> None:
-        """Show the final evaluation of a part as numbers, once its epochs are all in metrics.jsonl."""
+        """Log the metrics of the final evaluation of a split, after all epochs are in metrics.jsonl."""
         self._wandb.use(lambda run: run.log_evaluation(judged))
         last = read_metrics(self._run_dir)[-1:]
         self._write_events(judged.scalars(), int(last[0].get("step", 0)) if last else 0)
 
     def log_image(self, name: str, path: Path) -> None:
-        """Show a picture file, such as a sheet of augmented samples; nothing without track.images."""
+        """Log a picture file, such as a sheet of augmented samples, if track.images is set."""
         if self.takes_images:
             self._wandb.use(lambda run: run.log_image(name, path))
 
     def log_pictures(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Show pictures as a table with label, prediction, probability and path; nothing without track.images."""
+        """Log pictures as a table with label, prediction, probability and path, if track.images is set."""
         if self.takes_images:
             self._wandb.use(lambda run: run.log_pictures(name, pictures))
 
@@ -102,11 +102,11 @@ class Tracker:
         self._events.use(lambda events: events.close())
 
     def _name(self, numbers: Numbers, positive: str | None) -> Numbers:
-        """Return numbers by the names under which they are shown: those of one class with that class."""
+        """Return numbers by their display names, with the class for metrics of one class."""
         return name_figures(numbers, positive and clean_name(positive), len(self._classes))
 
     def _name_row(self, row: dict[str, Any]) -> Numbers:
-        """Return the numbers of a row of a file likewise; rows of earlier versions do not say which class it is."""
+        """Return the numbers of a file's row by display names; rows of earlier versions have no class."""
         numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
         return self._name(numbers, row.get("val/positive", self._default))
 
@@ -115,7 +115,7 @@ class Tracker:
         self._events.use(lambda events: events.write(named, step))
 
     def _take_best(self, numbers: Numbers) -> Numbers:
-        """Return the best of each score over all epochs, those before a restart included."""
+        """Return the best value of each score over all epochs, including those before a restart."""
         rows = [numbers]
         if self._best is None:
             rows = [self._name_row(row) for row in read_metrics(self._run_dir)]
@@ -135,7 +135,7 @@ def _open_events(run_dir: Path, step: int) -> EventFiles:
 
 
 class _Guarded(Generic[Outside]):
-    """An object of another library that may fail at any time: what it raises is told and goes no further."""
+    """An object of another library that may fail at any time: its errors are logged, not raised."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -149,7 +149,7 @@ class _Guarded(Generic[Outside]):
     def open(self, start: Callable[[], Outside]) -> None:
         try:
             self._inside = start()
-        except Exception as err:  # tracking is a convenience; the run and its metrics.jsonl go on without it
+        except Exception as err:  # tracking is optional; the run and metrics.jsonl continue without it
             logger.warning("%s does not record this run: %s", self._name, err)
 
     def use(self, function: Callable[[Outside], None]) -> None:
@@ -158,6 +158,6 @@ class _Guarded(Generic[Outside]):
         try:
             function(self._inside)
         except Exception as err:
-            if str(err) not in self._said:  # a service that has died fails in every step
-                logger.warning("%s failed and lacks a part of this run: %s", self._name, err)
+            if str(err) not in self._said:  # a dead service fails in every step
+                logger.warning("%s failed and has an incomplete record of this run: %s", self._name, err)
             self._said.add(str(err))

@@ -1,4 +1,4 @@
-"""Weights & Biases behind its one door: a run, its charts of numbers, its tables of pictures."""
+"""A run in Weights & Biases, with charts and tables of pictures; the only module that uses wandb."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer.record.track.curves import Score
 
 RUN_ID = "wandb-id"
-"""File in the run's folder: its id in W&B."""
+"""File in the run folder with its W&B id."""
 _DATA_DIR = "WANDB_DATA_DIR"
 _NO_SCORES = ("time_s", "samples", "best", "best_epoch")
 
@@ -46,11 +46,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Judged:
-    """The final evaluation of a part.
+    """The final evaluation of a split.
 
-    part: train, val or test; metrics: as trainer.evaluate.metrics.metrics gives them, `confusion` may be
-    missing; labels: int64[N] class numbers, or int64[N, K] of 0 and 1; score: by which each class ranks them;
-    classes: K names.
+    part: train, val or test; metrics: as from trainer.evaluate.metrics.metrics, possibly without `confusion`; labels:
+    int64[N] class numbers, or int64[N, K] of 0 and 1; score: returns the scores of a class; classes: K names.
     """
 
     part: str
@@ -60,14 +59,14 @@ class Judged:
     classes: list[str]
 
     def scalars(self) -> Numbers:
-        """Return the metrics that are single numbers, as part/name; those of one class with that class."""
+        """Return the metrics that are single numbers, as split/name, with the class for metrics of one class."""
         numbers = {name: value for name, value in self.metrics.items() if isinstance(value, (int, float))}
         named = name_figures(numbers, self.positive and clean_name(self.positive), len(self.classes))
         return {f"{self.part}/{name}": float(value) for name, value in named.items()}
 
     @property
     def positive(self) -> str | None:
-        """The class that is looked for; None where none is."""
+        """The positive class; None if there is none."""
         return self.metrics.get("positive")
 
 
@@ -76,9 +75,9 @@ class WandbRun:
 
     Args:
         recipe: The run's recipe; it is the config.
-        run_dir: The run's folder.
-        dataset: What it trains on.
-        num_ranks: Ranks that really take part.
+        run_dir: The run folder.
+        dataset: The training dataset.
+        num_ranks: Actual number of ranks.
         mode: online or offline.
     """
 
@@ -89,12 +88,12 @@ class WandbRun:
         self._defined: set[str] = set()
         self._data_dir_is_ours = _DATA_DIR not in os.environ
         if self._data_dir_is_ours:
-            # Tables wait here for `wandb sync`; by default they would lie in the home folder of a node that may go.
+            # Tables for `wandb sync` are stored here, not in the home folder of a node that may disappear.
             os.environ[_DATA_DIR] = str(run_dir / "wandb" / "data")
         try:
             self._run: Any = self._begin(recipe, run_dir, dataset, num_ranks, mode)
         except Exception:
-            self._end_service()  # it would refuse the run's id to a second try
+            self._end_service()  # it would reject the same run id on a retry
             self._forget_data_dir()
             raise
 
@@ -116,18 +115,18 @@ class WandbRun:
                 config={**recipe.describe(), **_describe(dataset), "world_size": num_ranks},
                 settings=self._wandb.Settings(console="off", silent=True),
             )
-        # They tell W&B of every library that is imported from now on. Where its service has died, that import fails.
+        # W&B's import hooks report imported libraries to its service; if that has died, imports would fail.
         unregister_all_post_import_hooks()
         run.define_metric("*", step_metric="epoch")
         run.define_metric("step/*", step_metric="step")
         return run
 
     def log_step(self, numbers: Numbers) -> None:
-        """Log a row; its step is W&B's own, too, so that a resumed run on a server takes no step twice."""
+        """Log a row with its step as W&B's step, so that a resumed run does not repeat steps on the server."""
         self._run.log(numbers, step=int(numbers["step"]))
 
     def log_epoch(self, numbers: Numbers, best: Numbers) -> None:
-        """Log a row; best: of each score over all epochs, because W&B forgets those before a restart."""
+        """Log a row; best: best value of each score over all epochs, because W&B forgets those before a restart."""
         for name in numbers.keys() - self._defined:
             if choose_summary(name):
                 self._run.define_metric(name, step_metric="epoch", summary=choose_summary(name))
@@ -139,7 +138,7 @@ class WandbRun:
         self._run.summary.update(summary)
 
     def log_evaluation(self, judged: Judged) -> None:
-        """Put the metrics into the summary, and log confusion matrix and curves as tables of numbers."""
+        """Write the metrics to the summary, and log confusion matrix and curves as tables."""
         from trainer.record.track.curves import list_cells, trace_pr, trace_roc  # late: most runs show nothing
 
         self._run.summary.update(judged.scalars())
@@ -173,7 +172,7 @@ class WandbRun:
         try:
             self._run.finish(exit_code=exit_code)
         except Exception:
-            self._end_service()  # one that has died; else ending it fails at Python's end, with a traceback
+            self._end_service()  # a dead service would otherwise cause a traceback when Python exits
             raise
         finally:
             self._forget_data_dir()
@@ -187,7 +186,7 @@ class WandbRun:
             os.environ.pop(_DATA_DIR, None)
 
     def _draw_lines(self, title: str, columns: list[str], rows: list[Any]) -> Any:
-        """Return W&B's chart of a line for each class; columns: names of class, x and y."""
+        """Return a W&B chart with a line for each class; columns: names of the class, x and y columns."""
         fields = dict(zip(("class", "x", "y"), columns, strict=True))
         texts = {"title": title, "x-axis-title": columns[1], "y-axis-title": columns[2]}
         table = self._wandb.Table(columns=columns, data=rows)
@@ -203,7 +202,7 @@ class WandbRun:
 
 @contextlib.contextmanager
 def _hiding_keys_of_command() -> Iterator[None]:
-    """W&B records the words of the command, too."""
+    """Hide keys in the command line, which W&B records."""
     words = sys.argv
     sys.argv = show_locations(words)
     try:
@@ -213,7 +212,7 @@ def _hiding_keys_of_command() -> Iterator[None]:
 
 
 def choose_mode(options: TrackOptions) -> str:
-    """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE wins, as W&B users expect."""
+    """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE takes precedence."""
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
     if options.wandb != "auto":
@@ -222,7 +221,7 @@ def choose_mode(options: TrackOptions) -> str:
 
 
 def choose_summary(name: str) -> Literal["max", "min"] | None:
-    """Return which value of a number's course sums it up: the best of a score on validation, else None, the last.
+    """Return which value summarises a series: max or min for a validation score, else None, the last value.
 
     >>> choose_summary("val/accuracy"), choose_summary("val/log_loss"), choose_summary("train/loss")
     ('max', 'min', None)
@@ -234,7 +233,7 @@ def choose_summary(name: str) -> Literal["max", "min"] | None:
 
 
 def clean_name(name: str) -> str:
-    """Return a class name without what W&B takes for more than letters: globs, and steps into a tree.
+    """Return a class name without characters that are special in W&B: globs and path separators.
 
     >>> clean_name("v1.0 * dust")
     'v1_0 _ dust'
@@ -243,10 +242,10 @@ def clean_name(name: str) -> str:
 
 
 def claim_run_id(run_dir: Path, name: str) -> str:
-    """Return the run's id in W&B, made at its first start: every restart gives it again, so that W&B merges them."""
+    """Return the run's W&B id, created at its first start and reused at every restart."""
     path = run_dir / RUN_ID
     if not path.is_file():
-        # Random: a run that is deleted and begun anew under the same name is another one, also for the server.
+        # Random, because a run deleted and started again under the same name is a new run for the server.
         write_text(path, f"{re.sub('[^A-Za-z0-9._=-]', '-', name)[:100]}-{secrets.token_hex(4)}")
     return path.read_text(encoding="utf-8")
 

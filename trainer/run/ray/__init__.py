@@ -1,1 +1,1 @@
-"""Ray Train: the ranks as workers, what command and ranks write to each other, and who watches."""
+"""Ray Train: the ranks as workers, messages between command and ranks, and monitoring."""

@@ -1,7 +1,6 @@
-"""Short messages between the command and the ranks of a run, kept by the Ray cluster itself.
+"""Short messages between the command and the ranks of a run, stored by the Ray cluster itself.
 
-Files would do on a disk that all machines share; a run in an object store has no such disk, and NFS shows a new file
-only after a while.
+Files would need a disk shared by all machines. A run in an object store has none, and NFS shows new files with a delay.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MESSAGES: tuple[Message, ...] = get_args(Message)
 
 
 class Board:
-    """The messages of one run; any process of the cluster reads and writes them."""
+    """The messages of one run; any process of the cluster can read and write them."""
 
     def __init__(self, place: str) -> None:
         self._prefix = hashlib.sha256(place.encode()).hexdigest()[:24]
@@ -28,22 +27,22 @@ class Board:
         ray_private.put_text(self._key(message), text)
 
     def read(self, message: Message) -> str | None:
-        """Return the text of a message, None where nobody has posted it."""
+        """Return the text of a message, None if it was not posted."""
         return ray_private.read_text(self._key(message))
 
     def remove(self, *messages: Message) -> None:
-        """Remove messages; all, and the lines that nobody has taken, where none are named."""
+        """Remove messages; without arguments, remove all messages and remaining lines."""
         for message in messages or MESSAGES:
             ray_private.remove_text(self._key(message))
         if not messages:
             self.take_lines()
 
     def post_line(self, line: str) -> None:
-        """Add a line that is taken once."""
+        """Add a line, which is taken once."""
         ray_private.put_text(f"{self._lines}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}", line)
 
     def take_lines(self) -> list[str]:
-        """Return the lines that came since the last call, in the order of the time at which they were posted."""
+        """Return the lines since the last call, in the order of posting."""
         lines = []
         for key in ray_private.list_texts(self._lines):
             line = ray_private.read_text(key)
@@ -60,7 +59,7 @@ class Board:
 
 
 class Outbox:
-    """Lines of one rank on their way to the board; they are posted by a thread, which may wait for the cluster."""
+    """Lines of one rank for the board, posted by a thread, which may wait for the cluster."""
 
     def __init__(self, board: Board) -> None:
         self._board, self._lines = board, deque[str]()

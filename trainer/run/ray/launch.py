@@ -1,4 +1,4 @@
-"""The Ray Train door: the same ranks as workers of a TorchTrainer, on this machine or on a cluster."""
+"""Run the ranks as workers of Ray's TorchTrainer, on this machine or a cluster."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported, and carried to its controller and workers; what the user has set stays.
-# A report would wait for the controller's next look, by default 2 s.
+# Ray reads these on import and passes them to its controller and workers; values set by the user are kept.
+# A report waits for the controller's next poll, by default 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# A start of the ranks waits so long for room, by default 60 s. The first after the loss of a node often waits in vain,
-# because it counts on that node; room that is there is found in no time.
+# A start of the ranks waits this long for resources, by default 60 s. The first start after the loss of a node often
+# waits in vain, because Ray still counts that node; existing resources are found at once.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
-# Notices that a node will be taken away are looked for so often, by default every 5 s; a spot machine may have 30.
+# Interval for checking for node removal notices, by default 5 s; a spot machine may give only 30 s notice.
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 
 from shards.workers.ray_cluster import join_or_start  # isort: skip, it quiets Ray
@@ -68,9 +68,9 @@ def run_on_ray(recipe: ResolvedRecipe, folder: RunFolder) -> Outcome:
     """Run all ranks as Ray Train workers; a lost worker restarts them all from the last snapshot.
 
     Raises:
-        UsageError: The cluster cannot hold the ranks, more was lost than the recipe allows, or a disk is full.
-        ShardError: What a rank refused.
-        OSError: What a rank could not do: reach a store.
+        UsageError: The cluster has too few resources, more failures occurred than the recipe allows, or a disk is full.
+        ShardError: Raised by a rank.
+        OSError: Raised by a rank, for example if a store cannot be reached.
     """
     with connect_ray(recipe.cpus_per_rank, recipe.gpus_per_rank or 0.0, recipe.least_ranks):
         gpus = recipe.gpus_per_rank
@@ -81,30 +81,30 @@ def run_on_ray(recipe: ResolvedRecipe, folder: RunFolder) -> Outcome:
         board.remove()
         side = CommandSide(folder.path, recipe.is_elastic, board)
         try:
-            # Ray Train keeps files of its own in the run's folder.
+            # Ray Train writes its own files to the run folder.
             with explaining_stop(folder), watching(side.look, "cluster", TICK_S):
                 progress_logger.info("starting %s ranks on Ray", recipe.num_ranks)
                 return _fit(recipe, folder, gpus, board)
         finally:
-            with contextlib.suppress(Exception):  # of a cluster that is gone
+            with contextlib.suppress(Exception):  # if the cluster is gone
                 side.log_lines()
             board.remove()
 
 
 @contextlib.contextmanager
 def connect_ray(cpus: float, gpus: float, count: int) -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, or start one on this machine and end it.
+    """Join the cluster of RAY_ADDRESS, or run one on this machine during the block.
 
     Args:
-        cpus: CPUs of each process that must find room.
-        gpus: GPUs of each.
-        count: Processes that must find room at once.
+        cpus: CPUs of each process.
+        gpus: GPUs of each process.
+        count: Number of processes at the same time.
 
     Raises:
-        UsageError: There is no room; Ray itself would wait for ever.
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        UsageError: There are too few resources; Ray itself would wait forever.
+        ConnectionError: RAY_ADDRESS names a cluster that does not respond.
     """
-    # A machine with fewer cores than asked for still runs the processes, more slowly.
+    # A machine with fewer cores than requested still runs the processes, more slowly.
     started = join_or_start(num_cpus=max(count_cpus(), math.ceil(count * cpus)), log_to_driver=False)
     try:
         _refuse_too_small({"CPU": cpus, "GPU": gpus}, count)
@@ -120,15 +120,15 @@ def _refuse_too_small(each: dict[str, float], count: int) -> None:
         if amount * count > resources.get(kind, 0):
             raise UsageError(
                 f"{count} processes with {amount:g} {kind} each need {amount * count:g} {kind}, the Ray cluster has "
-                f"{resources.get(kind, 0):g}; ask for fewer processes or less {kind} for each, or add nodes"
+                f"{resources.get(kind, 0):g}; use fewer processes or less {kind} each, or add nodes"
             )
 
 
 def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> TorchTrainer:
     resources = {"CPU": recipe.cpus_per_rank} | ({"GPU": gpus} if gpus else {})
     limits, elastic = recipe.ray, (recipe.least_ranks, recipe.most_ranks)
-    # The state of a run is in its snapshots. What Ray Train has written of an earlier start can only be in the way:
-    # a file that was cut by a kill would end every later start.
+    # The state of a run is in its snapshots. Files that Ray Train wrote in an earlier start can only cause harm: a file
+    # truncated by a kill would make every later start fail.
     shutil.rmtree(folder.path / RAY_FOLDER, ignore_errors=True)
     return build_trainer(
         functools.partial(is_final, str(folder)),
@@ -156,9 +156,9 @@ def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> TorchTrain
 
 
 def _run_worker(config: dict[str, Any]) -> str:
-    """Run one rank; return its outcome, or the refusal of an earlier attempt, should Ray have started another.
+    """Run one rank; return its outcome, or the final error of an earlier attempt if Ray has started another.
 
-    A refusal raises, so that Ray ends the ranks that wait for this one, and is on the board by then.
+    A final error is posted to the board and raised, so that Ray ends the ranks waiting for this one.
     """
     recipe, level = ResolvedRecipe.model_validate(config["recipe"]), config["level"]
     folder = RunFolder.of(recipe)
@@ -179,7 +179,7 @@ def _run_worker(config: dict[str, Any]) -> str:
         ):
             return run_rank(recipe, ranks, report_to_ray)
     except RankMemoryError:
-        raise  # no refusal: the restart heals it, and counts as a failure
+        raise  # not final: a restart may fix it, and counts as a failure
     except (UsageError, ShardError, OSError) as err:
         post_refusal(board, err)
         raise
@@ -187,39 +187,39 @@ def _run_worker(config: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _handing_on(board: Board, level: int) -> Iterator[None]:
-    """Have what this rank logs logged by the command, whatever Ray does with the output of workers."""
+    """Forward this rank's log to the command, independent of Ray's handling of worker output."""
     outbox = Outbox(board)
     try:
         with handing_on(outbox.add, level), watching(outbox.post, "outbox", TICK_S):
             yield
     finally:
-        with contextlib.suppress(Exception):  # of a cluster that is gone: it has nobody to log it
+        with contextlib.suppress(Exception):  # if the cluster is gone, there is no command to log it
             outbox.post()
 
 
 @contextlib.contextmanager
 def _listening(folder: RunFolder, board: Board) -> Iterator[None]:
-    """Let rank 0 hear what is wanted of it while the block runs."""
+    """Let rank 0 receive requests during the block."""
     _remove_old_request(folder.stop_file, board)
     with watching(RankSide(folder, board).look, "requests", TICK_S):
         yield
 
 
 def _remove_old_request(path: Path, board: Board) -> None:
-    """Remove a wish to stop that an earlier start has left on a machine that is not the command's."""
+    """Remove a stop request that an earlier start left on another machine than the command's."""
     with contextlib.suppress(FileNotFoundError):
-        # One of this start is on the board within a second; a younger file may be on its way there.
+        # A request of this start is on the board within a second; a newer file may be about to be posted.
         if board.read("stop") is None and time.time() - path.stat().st_mtime > _YOUNG_S:
             path.unlink()
 
 
 def report_to_ray(numbers: Numbers) -> None:
-    """Hand an epoch's numbers to Ray Train; the state itself is in the run's folder."""
+    """Report an epoch's numbers to Ray Train; the state itself is in the run folder."""
     ray.train.report(dict(numbers))
 
 
 def _release_earlier(board: Board) -> None:
-    """Let go of the nodes of an attempt that was killed, and of the room that its ranks had."""
+    """Release the nodes of a killed attempt, and the resources of its ranks."""
     attempt, room = board.read("attempt"), board.read("room")
     if attempt is not None:
         release_nodes(attempt)
@@ -229,7 +229,7 @@ def _release_earlier(board: Board) -> None:
 
 
 def _fit(recipe: Recipe, folder: RunFolder, gpus: float, board: Board) -> Outcome:
-    """Return how the run ended; when Ray Train's controller dies, begin anew from the last snapshot."""
+    """Return the outcome; if Ray Train's controller dies, restart from the last snapshot."""
     deaths = 0
     while True:
         trainer = _build_trainer(recipe, folder, gpus)
@@ -240,11 +240,11 @@ def _fit(recipe: Recipe, folder: RunFolder, gpus: float, board: Board) -> Outcom
         deaths += 1
         if 0 <= recipe.ray.max_controller_failures < deaths:
             raise UsageError(
-                f"Ray Train's controller died {deaths} times, ray.max_controller_failures allows "
-                f"{recipe.ray.max_controller_failures}; look for a lack of memory on this machine. The same command "
-                "goes on from the last snapshot"
+                f"Ray Train's controller died {deaths} times, but ray.max_controller_failures allows "
+                f"{recipe.ray.max_controller_failures}; check for a lack of memory on this machine. The same command "
+                "resumes from the last snapshot"
             ) from result
-        logger.warning("Ray Train's controller died; the run goes on from its last snapshot")
+        logger.warning("Ray Train's controller died; the run resumes from its last snapshot")
         _release_earlier(board)
     if isinstance(result, Exception):
         raise read_refusal(board.read("refusal")) or _explain(result, recipe) from result
@@ -255,14 +255,14 @@ def _fit(recipe: Recipe, folder: RunFolder, gpus: float, board: Board) -> Outcom
 
 
 def _is_death(result: Any) -> bool:
-    """Say whether Ray Train's controller died, or gave up because a worker died while the ranks were starting."""
+    """Return whether Ray Train's controller died, or gave up because a worker died during the start."""
     if isinstance(result, ControllerError):
         return isinstance(result.controller_failure, RayActorError)
     return isinstance(result, RayActorError)
 
 
 def _fit_in_thread(trainer: TorchTrainer) -> Any:
-    """Return what rank 0 returned, or the error. A thread, so that Ctrl-C asks the ranks to save."""
+    """Return rank 0's result, or the error. It runs in a thread, so that Ctrl-C can make the ranks save."""
     results: list[Any] = []
 
     def fit() -> None:
@@ -274,12 +274,12 @@ def _fit_in_thread(trainer: TorchTrainer) -> Any:
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     while thread.is_alive():
-        thread.join(0.5)  # a bare join would not let the signal handler run
+        thread.join(0.5)  # a plain join would block the signal handler
     return results[0]
 
 
 def _explain(err: Exception, recipe: Recipe) -> Exception:
-    """Return the sentence for what was lost too often; any other error is a fault of ours and stays as it is."""
+    """Return an error about too many failures; other errors are bugs and are returned unchanged."""
     failures = (
         [unwrap_failure(each) for each in err.worker_failures.values()] if isinstance(err, WorkerGroupError) else []
     )
@@ -288,9 +288,9 @@ def _explain(err: Exception, recipe: Recipe) -> Exception:
     elif any(isinstance(each, RayActorError) for each in failures):
         what = f"a worker or its node was lost more than ray.max_failures={recipe.ray.max_failures} times"
     elif isinstance(err, PreemptionError):
-        what = f"nodes were taken away more than ray.max_preemptions={recipe.ray.max_preemptions} times"
+        what = f"nodes were removed more than ray.max_preemptions={recipe.ray.max_preemptions} times"
     elif isinstance(err, ControllerError) and recipe.ray.max_start_failures >= 0:
         what = f"the ranks found no room more than ray.max_start_failures={recipe.ray.max_start_failures} times"
     else:
         return err
-    return UsageError(f"{what}; the same command goes on from the last snapshot, or raise that option")
+    return UsageError(f"{what}; the same command resumes from the last snapshot, or raise that option")

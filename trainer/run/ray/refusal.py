@@ -1,4 +1,4 @@
-"""What a rank refuses, and no restart would heal: it ends a run on Ray Train at once, with the rank's sentence."""
+"""Final errors of a rank, which no restart would fix: they end a run on Ray Train at once with the rank's message."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REFUSALS: dict[str, type[Exception]] = {"usage": UsageError, "refused": ShardErr
 
 
 def post_refusal(board: Board, err: Exception) -> None:
-    """Let the command know what a rank has refused, before the other ranks fail because of it."""
+    """Post a rank's final error for the command, before the other ranks fail because of it."""
     kind = next(name for name, error in REFUSALS.items() if isinstance(err, error))
     board.post("refusal", f"{kind}:{err}")
 
 
 def read_refusal(text: str | None) -> Exception | None:
-    """Return the error of what `post_refusal` has posted, None where it is nothing of the kind.
+    """Return the error posted by `post_refusal`; None if the text is something else.
 
     >>> read_refusal("usage:no such model"), read_refusal("finished")
     (UsageError('no such model'), None)
@@ -28,15 +28,15 @@ def read_refusal(text: str | None) -> Exception | None:
 
 
 def is_final(place: str, err: Exception) -> bool:
-    """Say whether no restart would heal an error of Ray Train: a rank refused something, or a disk takes no more.
+    """Return whether an error of Ray Train is final: a rank posted a final error, or a disk is full.
 
-    place: the run's, by which its board is known.
+    place: The run's location, which identifies its board.
     """
     return is_full_disk(err) or Board(place).read("refusal") is not None
 
 
 def is_full_disk(err: BaseException) -> bool:
-    """Say whether an error of Ray Train is a disk's: what its own files need room for as well."""
+    """Return whether an error of Ray Train is a disk error, which its own files can also cause."""
     inner = list(err.worker_failures.values()) if isinstance(err, WorkerGroupError) else []
     inner += [err.controller_failure] if isinstance(err, ControllerError) else []
     return any(explain_disk(each) is not None for each in [err, *inner])

@@ -1,7 +1,7 @@
-"""What is heard beside training on Ray: the command's wish to stop, nodes that come and go, a node's last minutes.
+"""Monitoring during training on Ray: stop requests, added and lost nodes, node removal notices.
 
-Each side has one thread. The command's side speaks through the board; the side of rank 0 turns what it hears into
-files in the run's folder, which the loop obeys in its next step.
+Each side has one thread. The command's side posts to the board; rank 0's side turns messages into files in the run
+folder, which the loop checks in its next step.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from trainer.run.ray.board import Board
 
 TICK_S = 0.3
 _NODES_EVERY_S = 2.0
-_NOTICE_S = 120.0  # Ray Train's own guess where a notice names no time
-_LAST_SAVE_S = 4.0  # a snapshot that is begun later may not be whole in time
+_NOTICE_S = 120.0  # Ray Train's own default if a notice has no time
+_LAST_SAVE_S = 4.0  # a snapshot started later may not be complete in time
 
 _LATE_S = 5.0
-"""By which a line of rank 0 may come later than once a minute, on its way."""
+"""Delay allowed for a line of rank 0 beyond once a minute."""
 
 logger = logging.getLogger(__name__)
 progress_logger = logging.getLogger(f"{__name__}.progress")
 
 
 class CommandSide:
-    """Tells the ranks when the user wants to stop, and Ray Train when the cluster has changed; logs what ranks say."""
+    """Sends stop requests to the ranks and cluster changes to Ray Train; logs the lines of the ranks."""
 
     def __init__(self, run_dir: Path, is_elastic: bool, board: Board) -> None:
         self._run_dir, self._is_elastic, self._board = run_dir, is_elastic, board
@@ -56,7 +56,7 @@ class CommandSide:
             self._look_at_nodes()
 
     def log_lines(self) -> None:
-        """Log what ranks have handed on, and that nothing came for long."""
+        """Log the lines from ranks, or that none have arrived for long."""
         now = time.monotonic()
         for line in self._board.take_lines():
             self._replay(line)
@@ -64,20 +64,20 @@ class CommandSide:
         if now - self._heard_at > self._limit_s:
             self._heard_at = now
             so_far = describe_duration(now - self._began)
-            progress_logger.info("ranks are being started on Ray, or wait for room there; %s so far", so_far)
+            progress_logger.info("ranks are starting on Ray or waiting for resources; %s so far", so_far)
 
     def _look_at_nodes(self) -> None:
         before, self._nodes = self._nodes, _list_nodes()
         if self._nodes == before:
             return
-        if self._nodes - before:  # ranks are added by starting all of them from the last snapshot: make it a new one
+        if self._nodes - before:  # adding ranks restarts all from the last snapshot: save a new one first
             self._board.post("save")
             time.sleep(TICK_S * 3)
         refresh_view()
 
 
 class RankSide:
-    """Rank 0 hears the command, and a notice that one of its nodes will be taken away."""
+    """Rank 0's side: receives requests of the command, and node removal notices."""
 
     def __init__(self, folder: RunFolder, board: Board) -> None:
         self._folder, self._board = folder, board
@@ -96,13 +96,13 @@ class RankSide:
             self._tell_progress()
 
     def _look_for_notice(self) -> None:
-        """Save at once on a notice, then each time that half of what is left has passed."""
+        """Save at once on a notice, then each time half of the remaining time has passed."""
         notice = ray_private.read_preemption_notice()
         if notice is None:
             return
         now = time.time()
         if notice != self._notice:
-            logger.warning("a node of this run will be taken away; its state is saved now")
+            logger.warning("a node of this run will be removed; the state is saved now")
             self._notice, self._save_at = notice, now
             self._deadline = notice.deadline_ms / 1000 if notice.deadline_ms else now + _NOTICE_S
         if now >= self._save_at:
@@ -119,15 +119,15 @@ class RankSide:
 
 
 def refresh_view() -> None:
-    """Have Ray's record of which nodes there are made anew; elastic ranks are started by it."""
+    """Refresh Ray's list of nodes, by which elastic ranks are started."""
     try:
         ray_private.recount_nodes()
-    except Exception as err:  # it is made anew every 20 s in any case
-        logger.debug("Ray's view of the cluster was not made anew: %s", err)
+    except Exception as err:  # it is refreshed every 20 s anyway
+        logger.debug("Ray's view of the cluster was not refreshed: %s", err)
 
 
 def release_nodes(run_id: str) -> None:
-    """Have Ray forget what an attempt of Ray Train that was killed has reserved; else that is kept for 3 minutes."""
+    """Release the resources reserved by a killed attempt of Ray Train, which Ray otherwise keeps for 3 minutes."""
     try:
         ray_private.cancel_reservation(run_id)
     except Exception as err:
@@ -137,20 +137,20 @@ def release_nodes(run_id: str) -> None:
 def name_room() -> str:
     """Return the name of the placement group that this rank is in."""
     group = get_current_placement_group()
-    assert group is not None  # Ray Train puts all ranks of a run into one
+    assert group is not None  # Ray Train puts all ranks of a run in one group
     return str(group.id.hex())
 
 
 def release_room(name: str) -> None:
-    """Have Ray give back the CPUs and GPUs of ranks whose controller died.
+    """Release the CPUs and GPUs of ranks whose controller died.
 
-    Ray has a process for that, its PlacementGroupCleaner, which ends for good when the cluster's store does not answer
-    it in time; what the ranks had is then kept until the command ends, and the command waits for it.
+    Ray's PlacementGroupCleaner does this, but it ends for good if the cluster's store does not respond in time; then
+    the resources are kept until the command ends, and the command waits for them.
     """
     try:
         ray_private.remove_group(name)
     except Exception as err:
-        logger.debug("Ray still keeps the room of an earlier attempt: %s", err)
+        logger.debug("Ray still keeps resources of an earlier attempt: %s", err)
 
 
 def _list_nodes() -> frozenset[str]:
