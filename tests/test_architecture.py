@@ -231,7 +231,8 @@ def find_wrong_rooms(source: str, file: str) -> list[str]:
     names = list_imports(source, file)
     wrong = [name for name in names if "__main__" in name.split(".")]
     if home is not None:
-        level = next(number for number, rooms in enumerate(levels) if home in rooms)
+        level = next((number for number, rooms in enumerate(levels) if home in rooms), None)
+        assert level is not None, f"give the room {home} a place in LEVELS['{package}'] of tests/test_architecture.py"
         others = [room for rooms in levels[level:] for room in rooms if room != home]
         wrong += [name for name in names if any(is_within(name, f"{package}.{room}") for room in others)]
     return [f"{file} imports {name}" for name in wrong]

@@ -42,6 +42,13 @@ def pages() -> dict[Path, str]:
     return made
 
 
+def test_every_command_has_a_guide() -> None:
+    lacking = [command.name for command in DOCS.COMMANDS if command.name not in DOCS.GUIDES]
+    assert not lacking, f"give {', '.join(lacking)} a row in GUIDES of infra/docs.py: its page in docs/"
+    unknown = set(DOCS.GUIDES) - {command.name for command in DOCS.COMMANDS}
+    assert not unknown, f"GUIDES of infra/docs.py names {', '.join(sorted(unknown))}, which is no command"
+
+
 def test_committed_pages_are_what_make_docs_writes(pages: dict[Path, str]) -> None:
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     names = ", ".join(str(path.relative_to(ROOT)) for path in stale)

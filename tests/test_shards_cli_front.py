@@ -90,6 +90,8 @@ def test_unknown_command_is_one_sentence_with_a_near_one(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "error: there is no command 'rnu'; did you mean 'run'?\n")
     assert call("frobnicate") == 2
     assert capsys.readouterr() == ("", "error: there is no command 'frobnicate'; `shardline` lists all\n")
+    assert call("trainer.run", "smoke") == 2
+    assert capsys.readouterr() == ("", "error: a module is no command; write `shardline run`\n")
 
 
 @pytest.mark.parametrize("name", MODULES)

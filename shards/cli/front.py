@@ -56,6 +56,9 @@ def run_named(argv: list[str], rows: Mapping[str, Command], caller: str) -> int:
     if name not in rows:
         from shards.cli.sentences import suggest  # late import: only a mistake needs it
 
+        meant = next((row.name for row in rows.values() if name == row.module.replace(" ", ".")), None)
+        if meant is not None:  # what stands behind `python -m`; the module itself is not named, it would be respelt
+            raise UsageError(f"a module is no command; write `{caller} {meant}`")
         raise UsageError(f"there is no command '{name}'{suggest(name, rows, otherwise=f'; `{caller}` lists all')}")
     code: int = load_builder(rows[name].builder)(rest)
     return code
