@@ -255,6 +255,24 @@ def test_bundle_is_evaluated_as_its_run_was(finished: tuple[trainer.Recipe, trai
         trainer.evaluate_bundle(run.bundle, data, outt="x")
 
 
+def test_evaluation_of_something_else_is_not_overwritten(
+    finished: tuple[trainer.Recipe, trainer.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, run = finished
+    data = shards.open_dataset(recipe.data)
+    trainer.decide_bundle(run.bundle, data["val"], out="other")
+    first = trainer.evaluate_bundle(run.bundle, data["test"])
+    other = trainer.evaluate_bundle("other", data["test"])
+    assert first.folder == Path("evaluations/test")
+    assert other.folder.parent == first.folder.parent
+    assert other.folder != first.folder
+    stored = [json.loads((each.folder / "metrics.json").read_text())["bundle"] for each in (first, other)]
+    assert stored == [run.bundle.page.fingerprint(), trainer.Bundle.load("other").page.fingerprint()]
+    assert trainer.evaluate_bundle(run.bundle, data["test"]).folder == first.folder
+    assert trainer.evaluate_bundle("other", data["test"]).folder == other.folder
+
+
 def test_decision_is_fitted_into_a_bundle_of_its_own(
     finished: tuple[trainer.Recipe, trainer.Run], tmp_path: Path
 ) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shards.dataset.dataset import open_dataset, shorten
 from shards.errors import UsageError
+from shards.files.fingerprint import fingerprint_json
 from shards.sources.list_form import parse_form
 from shards.sources.location import name_split
 from trainer.contract.bundle import read_bundle_page
 from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
 from trainer.evaluate.columns import check_paths, check_samples, read_columns
-from trainer.evaluate.files import Judging, write_evaluation
+from trainer.evaluate.files import METRICS, Judging, write_evaluation
 from trainer.evaluate.labelled import Reading, choose_split, is_packed, list_labelled
 from trainer.evaluate.matching import match_dataset
 from trainer.evaluate.options import EvaluateOptions
@@ -59,7 +61,7 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
         labelled = list_labelled(location, named, page, reading)
         if judging.columns is not None:
             check_paths(judging.columns, [source.name for source in labelled.sources])
-        out = options.out or EVALUATIONS / labelled.part
+        out = options.out or _default_out(labelled.part, bundle=page.fingerprint(), source=labelled.where)
         task = (bundle, labelled, out, options.workers, judging)
         return Evaluated(run_processes(evaluate_labelled, task, options.num_ranks), out)
     dataset = open_dataset(location).require_labels()
@@ -71,9 +73,26 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
     judging.check(make_task(page.task), page.classes)
     if judging.columns is not None:
         check_samples(judging.columns, split)
-    out = options.out or EVALUATIONS / part
+    out = options.out or _default_out(part, bundle=page.fingerprint(), dataset=dataset.fingerprint())
     packed = (bundle, location, part, out, options.workers, judging)
     return Evaluated(run_processes(evaluate_on_rank, packed, options.num_ranks), out)
+
+
+def _default_out(part: str, **evaluated: str) -> Path:
+    """Return evaluations/SPLIT, or a folder beside it where that has the evaluation of something else.
+
+    Args:
+        part: The split.
+        evaluated: Fingerprint of the bundle, and of the dataset or the name of the source.
+    """
+    out = EVALUATIONS / part
+    try:
+        before = json.loads((out / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return out
+    if all(before.get(name) == value for name, value in evaluated.items()):
+        return out
+    return out.with_name(f"{part}-{fingerprint_json(evaluated)[:8]}")
 
 
 def _read_reading(options: EvaluateOptions) -> Reading:

@@ -27,7 +27,7 @@ class EvaluateOptions(Options):
     rows: Path | None = None
     """predictions.parquet of an evaluation, instead of `bundle` and `data`."""
     out: Path | None = None
-    """Output folder; None: evaluations/SPLIT, or one beside `rows`."""
+    """Output folder; None: evaluations/SPLIT (one beside it where that holds something else), or one beside `rows`."""
     positive: str | None = None
     """Positive class; None: that of the bundle or dataset, else the second of two."""
     threshold: float | None = None
