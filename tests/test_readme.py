@@ -54,7 +54,7 @@ def test_the_docs_list_what_an_option_can_be(option: str, table: Table[Row]) -> 
 
 def test_the_docs_list_the_schedules_in_one_word() -> None:
     forms = ", ".join(f"`{row.form.example}`" for row in SCHEDULES.values() if row.form)
-    wanted = f"as tutorials spell it ({forms})"
+    wanted = f"as in tutorials ({forms})"
     assert wanted in " ".join(TRAINING.split()), f"write '{wanted}' where docs/training.md lists schedules"
 
 

@@ -76,5 +76,5 @@ def _fit(
 
 
 def compute_log_loss(logits: npt.NDArray[np.float64], own: npt.NDArray[np.float64]) -> float:
-    """Return the mean log loss, nats, of logits float64[N, K] with true classes' entries own float64[N]."""
+    """Return the mean log loss, nats, of logits float64[N, K]; own: float64[N], the logits of the true classes."""
     return float((logsumexp(logits, axis=1) - own).mean())

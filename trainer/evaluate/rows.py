@@ -81,7 +81,7 @@ def evaluate_batches(
     """Return the rows of the batches of all ranks, gathered on every rank; None if there are none.
 
     batches: Batches of one rank. Each starts a new chunk; chunks are assigned to ranks in turn. advance: see
-    `evaluate_split`, except for what the last chunk lacks.
+    `evaluate_split`; counts the last chunk as full.
     """
     model.eval()
     parts: list[Rows] = []

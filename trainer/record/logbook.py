@@ -28,7 +28,7 @@ class Logbook:
         write_text(run_dir / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, numbers: Numbers, words: dict[str, str]) -> None:
-        """Append one row; every row has its epoch. words: other values, such as the verdict on the feed."""
+        """Append one row; every row has its epoch. words: text values, such as the verdict on the feed."""
         append_text(self._run_dir / METRICS, json.dumps(numbers | words) + "\n")
 
     def show(self, samples_seen: int, total: int, number: Callable[[], Numbers]) -> Numbers | None:

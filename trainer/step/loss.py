@@ -45,7 +45,7 @@ class Loss:
         self._class_weights = class_weights
 
     def blank_labels(self, size: int, _num_classes: int, /) -> Tensor:
-        """Return placeholder labels for `per_sample`, int64[size] here, for a trial step that tests memory."""
+        """Return placeholder labels int64[size], in the form of `per_sample`, for a trial step that tests memory."""
         return torch.zeros(size, dtype=torch.int64)
 
     def weigh(self, labels: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class Decision(BaseModel):
             if getattr(self, name) is not None:
                 raise ValueError(f"a decision with the rule {self.rule} must not have {name}")
         if self.rule == "threshold" and self.point is None:
-            raise ValueError("a decision with the rule threshold needs a point")
+            raise ValueError("a decision with the rule `threshold` needs an operating point")
         if len({point.positive for point in self.points or []}) != len(self.points or []):
             raise ValueError("a class has two operating points")
         return self

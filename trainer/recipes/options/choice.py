@@ -11,7 +11,7 @@ from shards.cli.table import Row, Table
 from trainer.recipes.options.section import Section
 
 REQUIRED: Final = object()
-"""Instead of a default: the choice requires the option."""
+"""Marks an option without a default, which the choice requires."""
 
 Uses = Mapping[str, Mapping[str, Any]]
 """Choice -> option it uses -> default with this choice."""
