@@ -643,7 +643,7 @@ def test_another_question_is_refused_where_answers_are_half_done(
     }.items():
         code, _, err = predict(*stopped[:position], value, *stopped[position + 1 :])
         assert code == 2
-        assert f"has answers of a command with another {name}; run that one again" in err
+        assert f"has answers of a command with another {name}; run that command again" in err
     assert predict(*stopped)[0] == 0
 
 
@@ -652,7 +652,7 @@ def test_other_pictures_than_before_are_refused(stopped: list[object], tmp_path:
     first.rename(first.with_name("aaa.jpg"))
     code, _, err = predict(*stopped)
     assert code == 2
-    assert f"has the answer for {first} as number 1, and it is {first.with_name('aaa.jpg')} now" in err
+    assert f"has the answer for {first} as number 1, but it is {first.with_name('aaa.jpg')} now" in err
     shutil.rmtree(tmp_path / "asked" / "red")
     shutil.rmtree(tmp_path / "asked" / "green")
     first.with_name("aaa.jpg").rename(first)
