@@ -157,7 +157,8 @@ def test_other_dataset_is_refused(named_run: Path, dataset_path: Path) -> None:
 
 
 def test_part_that_was_not_evaluated_is_refused(named_run: Path) -> None:
-    assert "was evaluated on test, but --part asks for val; leave out --part" in refusal(str(named_run), "--part", "val")
+    sentence = "was evaluated on test, but --part asks for val; leave out --part"
+    assert sentence in refusal(str(named_run), "--part", "val")
 
 
 def test_packing_command_of_the_page_makes_the_same_dataset(named_run: Path, tmp_path: Path) -> None:
