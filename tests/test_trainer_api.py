@@ -219,8 +219,8 @@ def test_gray_array_is_repeated(bundle: trainer.Bundle) -> None:
     [
         (3, "a int is not a picture; give a path, the bytes of a file, a PIL picture, or an array"),
         (np.zeros((4, 4, 3)), r"an array float64\[4, 4, 3\] is not a picture; give uint8\[H, W, 3\] in RGB"),
-        (np.zeros((3, 4, 4), np.uint8), r"an array uint8\[3, 4, 4\] is no picture"),
-        (np.zeros((0, 4, 3), np.uint8), r"an array uint8\[0, 4, 3\] is no picture"),
+        (np.zeros((3, 4, 4), np.uint8), r"an array uint8\[3, 4, 4\] is not a picture"),
+        (np.zeros((0, 4, 3), np.uint8), r"an array uint8\[0, 4, 3\] is not a picture"),
     ],
 )
 def test_what_is_no_picture_is_refused_in_a_sentence(bundle: trainer.Bundle, picture: object, sentence: str) -> None:

@@ -160,7 +160,7 @@ def test_task_is_that_of_the_dataset_that_is_named(
     said = [str(tmp_path / "w.pt"), "--model", NAME, "--classes", "blue,green,red", "--out", str(tmp_path / "bundle")]
     assert run_command(main, [*said, "--task", "multi-label", "--dataset", str(dataset_path)]) == 2
     assert capsys.readouterr().err == (
-        f"error: --task is multi-label, {dataset_path} is single-label; use the task of its labels\n"
+        f"error: --task is multi-label, but {dataset_path} is single-label; use the task of its labels\n"
     )
 
 
@@ -260,9 +260,10 @@ def save_single(path: Path, model: nn.Module) -> None:
 
 
 REFUSED: list[tuple[Any, list[str], int, str]] = [
-    (save_good, ["--classes", "a,b"], 3, "w.pt does not fill shufflenet_v2_x0_5 with 2 classes: nothing for fc.weight, "
+    (save_good, ["--classes", "a,b"], 3, "w.pt does not have all tensors of shufflenet_v2_x0_5 with 2 classes: it lacks "
+     "fc.weight, "
      "fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2])"),
-    (save_without_head, ["--classes", "a,b,c"], 3, "does not fill shufflenet_v2_x0_5 with 3 classes: nothing for fc."),
+    (save_without_head, ["--classes", "a,b,c"], 3, "does not have all tensors of shufflenet_v2_x0_5 with 3 classes: it lacks fc."),
     (save_good, ["--classes", "a,b,a"], 2, "--classes has the name 'a' twice"),
     (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, given as a,b or"),
     (save_good, ["--classes", "a,b\nb,c"], 2, "with a character that cannot be printed; remove it"),

@@ -116,7 +116,7 @@ def test_a_missing_library_is_one_sentence(
 
 def test_a_gpu_has_no_back_ends_of_files() -> None:
     assert explain_missing("onnx", torch.device("cuda")) == (
-        "back end onnx computes on the CPU, not on cuda; take eager, bf16, compiled or compiled-bf16 there"
+        "back end onnx computes on the CPU, not on cuda; use eager, bf16, compiled or compiled-bf16 there"
     )
 
 
@@ -170,7 +170,7 @@ def test_the_choice_for_this_cpu_computes(copy: Path, images: torch.Tensor) -> N
     assert bundle.backend.name == "onnx"
     assert why == f"computes with onnx, the fastest on {read_cpu()} when measured on 2026-11-25"
     eager, why = load_with_backend(copy, backend="eager")
-    assert (eager.backend, why) == (None, "computes with eager, as asked for")
+    assert (eager.backend, why) == (None, "computes with eager, as requested")
     assert not torch.equal(bundle.compute_logits(images), eager.compute_logits(images))  # it is another program
     require_parity(bundle.compute_logits(images), eager.compute_logits(images), 1e-4, "onnx")
     assert len(json.loads((copy / "exports" / "backends.json").read_bytes())["choices"]) == 2

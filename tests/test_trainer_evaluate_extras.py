@@ -73,7 +73,7 @@ def test_run_ends_well_where_nothing_can_be_drawn(dataset_path: Path, tmp_path: 
     for name in ("every figure", "the map beside each picture", "curves.png"):
         assert f"{name} is left out (ValueError: Key backend" in page
         assert f"{name} is left out (ValueError: Key backend" in done.stderr
-    assert SENTENCE.format("augment.png is not in the run&#x27;s folder") in page
+    assert SENTENCE.format("augment.png is not in the run folder") in page
     assert "augment.png is left out (ValueError: Key backend" in done.stderr
     assert "image/png" not in page
     assert page.count("image/webp") == count_pictures(page) > 0  # pictures stay, each without its map
@@ -123,7 +123,7 @@ def test_run_ends_well_without_the_pictures_of_its_contact_sheet(
     with without(list((data / "train").glob("*.tar"))):
         recipe = resolve_recipe(load_recipe(str(folder / "recipe.yaml")))
         finish_run(recipe, RunFolder.of(recipe), single_rank())
-    assert SENTENCE.format("augment.png is not in the run&#x27;s folder") in (folder / "report.html").read_text()
+    assert SENTENCE.format("augment.png is not in the run folder") in (folder / "report.html").read_text()
     assert "augment.png is left out (" in caplog.text
 
 

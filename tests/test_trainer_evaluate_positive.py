@@ -390,7 +390,7 @@ def test_class_that_the_data_lack_is_refused_and_null_takes_that_of_the_dataset(
         refuse_misfit(*open_named(cells, remedy))
     dataset = open_dataset(multi_path)
     name = dataset.classes[0]
-    with pytest.raises(UsageError, match=f"positive={name} names one class alone"):
+    with pytest.raises(UsageError, match=f"positive={name} names one class, but"):
         refuse_misfit(load_recipe("smoke", [f"data={multi_path}", "loss.name=bce", f"positive={name}"]), dataset)
 
 

@@ -50,14 +50,14 @@ REFUSALS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "interpolation, expand, center, fill": ("torchvision", [{"op": "RandomRotation", "degreez": 3}]),
     "augment.pipeline: HorizontalFlip has no parameter 'always'; it takes p": (
         "albumentations", [{"op": "HorizontalFlip", "always": True}]),
-    "augment.pipeline: torchvision refuses RandomRotation(degrees=[1, 2, 3]) (degrees should be a sequence of length "
+    "augment.pipeline: torchvision rejects RandomRotation(degrees=[1, 2, 3]) (degrees should be a sequence of length "
     "2.)": ("torchvision", [{"op": "RandomRotation", "degrees": [1, 2, 3]}]),
-    "augment.pipeline: albumentations refuses Blur(p=7) (p: Input should be less than or equal to 1)": (
+    "augment.pipeline: albumentations rejects Blur(p=7) (p: Input should be less than or equal to 1)": (
         "albumentations", [{"op": "Blur", "p": 7}]),
-    "augment.pipeline: RandomRotation's interpolation is one of nearest, nearest-exact, bilinear, bicubic, box, "
+    "augment.pipeline: RandomRotation's interpolation must be one of nearest, nearest-exact, bilinear, bicubic, box, "
     "hamming, lanczos, got 'cubic'": (
         "torchvision", [{"op": "RandomRotation", "degrees": 3, "interpolation": "cubic"}]),
-    "augment.pipeline: Rotate's border_mode is one of constant, replicate, reflect, wrap, reflect_101, got 'mirror'": (
+    "augment.pipeline: Rotate's border_mode must be one of constant, replicate, reflect, wrap, reflect_101, got 'mirror'": (
         "albumentations", [{"op": "Rotate", "border_mode": "mirror"}]),
     "augment.pipeline: MixUp cannot be used in a pipeline: it mixes a batch; set augment.mixup": (
         "torchvision", [{"op": "MixUp"}]),
@@ -66,7 +66,7 @@ REFUSALS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "augment.pipeline: RandomCrop makes the model's input (3, 16, 16) instead of (3, 32, 32); add `when: before`, "
     "which applies it to the decoded picture, or set its size to the input's": (
         "torchvision", [{"op": "RandomCrop", "size": 16}]),
-    "augment.pipeline: Grayscale makes a picture of (1, 32, 32) out of (3, 32, 32); channels must stay": (
+    "augment.pipeline: Grayscale makes a picture of (1, 32, 32) from (3, 32, 32); channels must not change": (
         "torchvision", [{"op": "Grayscale"}]),
     "augment.pipeline: FDA cannot change a picture of (3, 32, 32) (FDA requires ['fda_metadata'] missing keys: "
     "{'fda_metadata'})": ("albumentations", [{"op": "FDA"}]),

@@ -220,7 +220,7 @@ def test_what_the_device_refuses_is_made_by_the_cpu_and_named(device: str, caplo
     decode_into(images, pictures, Meter())
     assert images.float().mean(dim=(1, 2, 3)).tolist() == [255, 10, 0, 255, 255, 0, 60]
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "/shards/train/000000.tar key 000000007 at offset 512 is decoded on the CPU"
+        "/shards/train/000000.tar key 000000007 at offset 512 is decoded on the CPU instead"
     ] * 2
 
 

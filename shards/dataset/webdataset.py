@@ -21,7 +21,10 @@ Row = dict[str, Any]
 def open_webdataset(split: Split, shuffle: int, seed: int) -> webdataset.WebDataset:
     """Return the pipeline; see `Split.webdataset`."""
     access = open_access(split.location, split.cache)
-    leases = [access.lease(split.wanted_shard(shard)) for shard in range(len(split.counts))]
+    try:
+        leases = [access.lease(split.wanted_shard(shard)) for shard in range(len(split.counts))]
+    finally:
+        access.close()  # its threads; what is leased stays
     paths = [str(lease.path) for lease in leases]
     dataset = webdataset.WebDataset(
         paths,
@@ -38,14 +41,13 @@ def open_webdataset(split: Split, shuffle: int, seed: int) -> webdataset.WebData
     if shuffle:
         dataset = dataset.compose(webdataset.detshuffle(shuffle, initial=shuffle, seed=seed))
     # Not as an attribute: spawned workers get a copy of the pipeline, and locks cannot be copied.
-    weakref.finalize(dataset, _let_go, access, leases)
+    weakref.finalize(dataset, _close_all, leases)
     return dataset
 
 
-def _let_go(access: Any, leases: list[Any]) -> None:
+def _close_all(leases: list[Any]) -> None:
     for lease in leases:
         lease.close()
-    access.close()
 
 
 def _escape(name: str) -> str:

@@ -188,7 +188,9 @@ def _read_deep(image: Image.Image, data: bytes) -> npt.NDArray[Any] | None:
     rawmode = str(args[0] if isinstance(args, tuple) and args else args)
     if image.mode in GRAY:
         if rawmode == "I;32N" and np.asarray(image).min() < 0:  # values above 2,147,483,647
-            raise PictureError("the picture is a TIFF of unsigned 32 bits, with values too large for this program")
+            raise PictureError(
+                "the picture is a TIFF of unsigned 32 bits with values above 2,147,483,647, which this program does not read"
+            )
         return np.asarray(image)
     if rawmode == "LA;16B":
         return _load_as(data, "RGBA").view(">u2").astype(np.uint16)
