@@ -260,10 +260,10 @@ def save_single(path: Path, model: nn.Module) -> None:
 
 
 REFUSED: list[tuple[Any, list[str], int, str]] = [
-    (save_good, ["--classes", "a,b"], 3, "w.pt does not have all tensors of shufflenet_v2_x0_5 with 2 classes: it lacks "
-     "fc.weight, "
-     "fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], the model has [2])"),
-    (save_without_head, ["--classes", "a,b,c"], 3, "does not have all tensors of shufflenet_v2_x0_5 with 3 classes: it lacks fc."),
+    (save_good, ["--classes", "a,b"], 3, "w.pt does not have all tensors of shufflenet_v2_x0_5 with 2 classes: "
+     "it lacks fc.weight, fc.bias; left out fc.weight (shape [3, 1024], the model has [2, 1024]), fc.bias (shape [3], "
+     "the model has [2])"),
+    (save_without_head, ["--classes", "a,b,c"], 3, "all tensors of shufflenet_v2_x0_5 with 3 classes: it lacks fc."),
     (save_good, ["--classes", "a,b,a"], 2, "--classes has the name 'a' twice"),
     (save_good, ["--classes", "a"], 2, "--classes names a; a classifier has two classes or more, given as a,b or"),
     (save_good, ["--classes", "a,b\nb,c"], 2, "with a character that cannot be printed; remove it"),

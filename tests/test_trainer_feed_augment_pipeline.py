@@ -57,7 +57,8 @@ REFUSALS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "augment.pipeline: RandomRotation's interpolation must be one of nearest, nearest-exact, bilinear, bicubic, box, "
     "hamming, lanczos, got 'cubic'": (
         "torchvision", [{"op": "RandomRotation", "degrees": 3, "interpolation": "cubic"}]),
-    "augment.pipeline: Rotate's border_mode must be one of constant, replicate, reflect, wrap, reflect_101, got 'mirror'": (
+    "augment.pipeline: Rotate's border_mode must be one of constant, replicate, reflect, wrap, reflect_101, "
+    "got 'mirror'": (
         "albumentations", [{"op": "Rotate", "border_mode": "mirror"}]),
     "augment.pipeline: MixUp cannot be used in a pipeline: it mixes a batch; set augment.mixup": (
         "torchvision", [{"op": "MixUp"}]),

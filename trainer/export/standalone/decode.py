@@ -189,7 +189,8 @@ def _read_deep(image: Image.Image, data: bytes) -> npt.NDArray[Any] | None:
     if image.mode in GRAY:
         if rawmode == "I;32N" and np.asarray(image).min() < 0:  # values above 2,147,483,647
             raise PictureError(
-                "the picture is a TIFF of unsigned 32 bits with values above 2,147,483,647, which this program does not read"
+                "the picture is a TIFF of unsigned 32 bits with values above 2,147,483,647, "
+                "which this program does not read"
             )
         return np.asarray(image)
     if rawmode == "LA;16B":
