@@ -378,7 +378,7 @@ def test_metric_of_the_other_kind_of_labels_is_refused_and_the_kinds_own_are_nam
     for data, task, metric in ((multi_path, "multi-label", "accuracy"), (dataset_path, "single-label", "map")):
         *names, last = [row.key for row in list_metrics(task, "stop")]
         assert refusal(trainer_run.main, "smoke", *fixed, f"data={data}", f"stop.metric={metric}") == (
-            f"{data} is {task} and has no stop.metric={metric}; take {', '.join(names)} or {last}"
+            f"{data} is {task} and has no stop.metric={metric}; use {', '.join(names)} or {last}"
         )
 
 

@@ -331,7 +331,7 @@ def test_run_whose_evaluation_lacks_its_split_is_refused_with_what_trains(
     without: dict[str, Path], tmp_path: Path, asked: str, left: str
 ) -> None:
     sentence = refusal("smoke", *options(without["test"], tmp_path, f"evaluate_on={asked}"))
-    told = re.search(r"; or give (evaluate_on=\S+), which needs no test$", sentence)
+    told = re.search(r"; or give (evaluate_on=\S+), which does not need test$", sentence)
     assert told, sentence
     assert told[1] == f"evaluate_on={left}"
     done = run("smoke", *options(without["test"], tmp_path, told[1]), "--dry-run")

@@ -252,11 +252,11 @@ NEEDS = Memory(parameters=GIB, gradients=GIB, exchange=0, state=0, activations=G
     ("device", "on_node", "free_host", "free_device", "sentence"),
     [
         ("cpu", 1, 5 * GIB, 0, ""),
-        ("cpu", 1, 5 * GIB - 1, 0, "the run needs about 5.0 GiB of memory, this machine has 5.0 GiB free; "),
-        ("cpu", 2, 9 * GIB, 0, "the run needs about 10.0 GiB of memory, this machine has 9.0 GiB free; "),
+        ("cpu", 1, 5 * GIB - 1, 0, "the run needs about 5.0 GiB of memory, but this machine has 5.0 GiB free; "),
+        ("cpu", 2, 9 * GIB, 0, "the run needs about 10.0 GiB of memory, but this machine has 9.0 GiB free; "),
         ("cuda:0", 1, 2 * GIB, 3 * GIB, ""),
-        ("cuda:0", 1, 2 * GIB, 2 * GIB, "the run needs about 3.0 GiB of memory, cuda:0 has 2.0 GiB free; "),
-        ("cuda:0", 2, 3 * GIB, 9 * GIB, "the run needs about 4.0 GiB of memory, this machine has 3.0 GiB free; "),
+        ("cuda:0", 1, 2 * GIB, 2 * GIB, "the run needs about 3.0 GiB of memory, but cuda:0 has 2.0 GiB free; "),
+        ("cuda:0", 2, 3 * GIB, 9 * GIB, "the run needs about 4.0 GiB of memory, but this machine has 3.0 GiB free; "),
     ],
 )
 def test_run_that_does_not_fit_into_memory_is_refused(
