@@ -62,7 +62,7 @@ DOORS = {
     "wandb": ("trainer/record/track/wandb_run.py",),
     "tensorboardX": ("trainer/record/track/tensorboard.py",),
     "albumentations": ("trainer/feed/augment/albumentations_policies.py",),
-    "webdataset": ("shards/dataset/webdataset.py", "shards/dataset/dataset.py"),
+    "webdataset": ("shards/dataset/webdataset.py", "shards/dataset/split.py"),
     "pydicom": ("shards/pictures/dicom.py",),
     "onnxruntime": ("trainer/contract/compute/onnx_backend.py", "trainer/export/standalone/program.py"),
     "difflib": ("shards/cli/sentences.py",),  # one "did you mean" for all

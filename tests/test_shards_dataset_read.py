@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from shards.dataset.dataset import Split, open_dataset
+from shards.dataset.dataset import open_dataset
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from shards.errors import ShardError, UsageError
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack

@@ -17,8 +17,9 @@ from data.scenes import draw
 from PIL import Image
 
 from shards.__main__ import main
-from shards.dataset.dataset import Split, open_dataset
+from shards.dataset.dataset import open_dataset
 from shards.dataset.manifest import MANIFEST_NAME, Manifest
+from shards.dataset.split import Split
 from shards.dataset.verify import Verified, verify_dataset
 from shards.errors import ShardError, UsageError
 from shards.packing.claim import QUARANTINE

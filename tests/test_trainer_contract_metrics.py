@@ -21,8 +21,7 @@ from trainer.evaluate.metrics.many_labels import ManyLabelsScored
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
 from trainer.evaluate.metrics.one_label import SPECIFICITIES, OneLabelScored
 from trainer.evaluate.metrics.resampling import find_units
-from trainer.evaluate.metrics.rule import find_rule
-from trainer.evaluate.metrics.scored import Scored
+from trainer.evaluate.metrics.rule import Scored, find_rule
 from trainer.evaluate.predictions import Predictions
 from trainer.recipes.file import load_recipe
 from trainer.record.track.wandb_run import choose_summary

@@ -18,9 +18,10 @@ import torch
 import xxhash
 from torch import Tensor
 
-from shards.dataset.dataset import Split, open_dataset
+from shards.dataset.dataset import open_dataset
 from shards.dataset.index import INDEX_SCHEMA, build_table, encode_table
 from shards.dataset.read import Sample
+from shards.dataset.split import Split
 from shards.errors import ShardError
 from shards.files.fingerprint import hash_bytes
 from shards.order.plan import Refs, concat_refs, sequential_refs

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.cli.messages import showing_messages_by_default
-from shards.dataset.dataset import Dataset, Split
+from shards.dataset.dataset import Dataset
+from shards.dataset.split import Split
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 from trainer.contract.model.names import ExportKind
@@ -22,6 +23,7 @@ from trainer.export.options import ExportOptions
 from trainer.recipes import file
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RECIPE, RESULT, RunFolder
+from trainer.report.page import REPORT
 from trainer.run.launch import launch
 
 Data = str | os.PathLike[str] | Dataset | Split
@@ -88,7 +90,7 @@ class Run:
     @property
     def report(self) -> Path:
         """Path of report.html."""
-        return self.folder / "report.html"
+        return self.folder / REPORT
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -101,7 +103,7 @@ def evaluate_bundle(bundle: BundleLike, data: Data, **options: Any) -> Evaluated
         bundle: A loaded bundle, or its folder.
         data: A split of a packed dataset, or a folder, an archive or a list of labelled pictures.
         **options: Options of `python -m trainer.evaluate`: `out="evaluations/a"`, `positive="CAT"`, `by=("group",)`,
-        ...
+            ...
 
     Raises:
         UsageError: The bundle, data or an option is invalid.

@@ -22,7 +22,6 @@ from shards.pictures.decode import DecodeOptions
 from shards.sources.find import find_sources
 from shards.sources.list_form import ListForm, parse_form
 from shards.sources.model import SourceList
-from shards.splits.missing import make_missing
 from shards.splits.splits import ONLY_TEST, SplitOptions, parse_merge, parse_shares
 from shards.workers.openmp import count_cpus
 from shards.workers.pools import Pool, open_pool
@@ -136,6 +135,8 @@ class SourceOptions(Options):
         """
         if self.split is None:
             return listed, options
+        from shards.splits.missing import make_missing  # late import: few sources lack only some splits
+
         split, notes = make_missing(options.split, {source.split for source in listed.sources})
         return replace(listed, notes=[*listed.notes, *notes]), options.model_copy(update={"split": split})
 

@@ -10,8 +10,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from shards.dataset.dataset import Dataset, Split
+from shards.dataset.dataset import Dataset
 from shards.dataset.read import Sample, SampleReader
+from shards.dataset.split import Split
 
 _SHOWN, _SIDE = 12, 96
 """Pictures, and pixels of a picture's longer side."""
@@ -41,9 +42,7 @@ def draw_split(split: Split) -> str:
     Raises:
         ShardError: One that cannot be read or decoded.
     """
-    chosen = (
-        np.unique(np.linspace(0, split.num_samples - 1, _SHOWN).astype(int)) if split.num_samples else np.empty(0, int)
-    )
+    chosen = np.linspace(0, split.num_samples - 1, min(_SHOWN, split.num_samples)).astype(int)
     with SampleReader(split) as reader:
         figures = "".join(
             _draw_picture(split, reader.read_one(*split.find_sample(number))) for number in chosen.tolist()

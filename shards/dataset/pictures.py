@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.dataset.ahead import look_ahead
-from shards.dataset.dataset import Split
-from shards.dataset.read import Sample, SampleReader
+from shards.dataset.read import Sample, SampleReader, name_broken
+from shards.dataset.split import Split
 from shards.errors import DecodeError, UsageError
-from shards.order.plan import EpochPlan, OrderOptions, ShardSizes
+from shards.order.plan import EpochPlan, OrderOptions, Refs, ShardSizes, sequential_refs, slice_rank
 from shards.workers.openmp import count_cpus
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,7 +31,7 @@ class EpochOptions:
     """The batches of one epoch and one rank.
 
     batch_size: samples of a step over all ranks. first_step: steps to skip, to resume an epoch.
-    shuffle: False gives stored order, as for evaluation. lanes, window_bytes: as `stream` in a recipe.
+    shuffle: False gives stored order, as for evaluation.
     """
 
     batch_size: int
@@ -41,11 +41,9 @@ class EpochOptions:
     num_ranks: int = 1
     first_step: int = 0
     shuffle: bool = True
-    lanes: int = 8
-    window_bytes: int = 256 << 20
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "epoch": 0, "num_ranks": 1, "first_step": 0, "lanes": 1, "window_bytes": 1}
+        least = {"batch_size": 1, "epoch": 0, "num_ranks": 1, "first_step": 0}
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise UsageError(f"{name} must be at least {number}, got {getattr(self, name)}")
@@ -75,14 +73,12 @@ def iterate_batches(
                     future.cancel()
 
 
-def _list_steps(split: Split, options: EpochOptions) -> Iterator[Any]:
+def _list_steps(split: Split, options: EpochOptions) -> Iterator[Refs]:
     if options.shuffle:
-        order = OrderOptions(options.seed, options.batch_size, options.lanes, options.window_bytes)
+        order = OrderOptions(options.seed, options.batch_size)
         plan = EpochPlan(ShardSizes(split.counts, split.shard_bytes), order, options.epoch)
         yield from plan.slices(options.first_step, options.rank, options.num_ranks)
         return
-    from shards.order.plan import sequential_refs, slice_rank
-
     for start in range(options.first_step * options.batch_size, split.num_samples, options.batch_size):
         size = min(options.batch_size, split.num_samples - start)
         mine = slice_rank(size, options.rank, options.num_ranks)
@@ -137,7 +133,7 @@ class _Load:
         try:
             pixels = self.split.decode_picture(sample.data)
         except DecodeError as err:
-            raise DecodeError(f"{sample.where} ({sample.source}): {err}", err.kind) from err
+            raise name_broken(sample, err) from err
         return (pixels if self.transform is None else self.transform(pixels)), self._label(sample)
 
     def _label(self, sample: Sample) -> Any:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.dataset.dataset import Split
 from shards.dataset.index import INDEX_SCHEMA, read_table
-from shards.errors import ShardError
+from shards.dataset.split import Split
+from shards.errors import DecodeError, ShardError
 from shards.files.closing import Closing
 from shards.files.fingerprint import hash_bytes
 from shards.storage.access import FolderAccess, open_access
@@ -54,6 +54,11 @@ class Sample:
     def where(self) -> str:
         """Shard, key and place in the tar, for error messages."""
         return f"{self.shard} key {self.key} at offset {self.offset:,}"
+
+
+def name_broken(sample: Sample, err: DecodeError) -> ShardError:
+    """Return the error for a sample whose bytes are not one complete picture."""
+    return ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again")
 
 
 class SampleReader(Closing):

@@ -8,8 +8,8 @@ from typing import Any
 
 import webdataset
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from shards.errors import DecodeError, ShardError
 from shards.files.fingerprint import hash_bytes
 from shards.storage.access import open_access

@@ -6,7 +6,7 @@ import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,6 @@ from shards.pictures.dicom_window import apply_window, read_window
 from shards.pictures.jpeg2000 import read_header
 from shards.pictures.signature import DICOM_BYTES, is_dicom, is_jpeg2000, refuse_bomb
 
-DICOM_ENDINGS: Final = frozenset([".dcm", ".dic", ".dicom", ".ima"])
-"""Endings that mean DICOM; many DICOM files have no ending or a number instead."""
 _INSTALL = "pip install 'shardline[dicom]'"
 _DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-ENDINGS = frozenset({
-    ".avif", ".bmp", ".dcm", ".dic", ".dicom", ".gif", ".heic", ".heif", ".ima", ".jfif", ".jp2", ".jpeg", ".jpg",
-    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-})  # fmt: skip
+DICOM_ENDINGS = frozenset({".dcm", ".dic", ".dicom", ".ima"})
+"""Endings that mean DICOM; many DICOM files have no ending or a number instead."""
+ENDINGS = DICOM_ENDINGS | {
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif",
+    ".tiff", ".webp",
+}  # fmt: skip
 UNREAD = frozenset({
     ".ai", ".arw", ".cr2", ".cr3", ".czi", ".djvu", ".dng", ".eps", ".exr", ".fit", ".fits", ".hdr", ".ico", ".jxl",
     ".lif", ".mha", ".mrxs", ".nd2", ".ndpi", ".nef", ".nii", ".nrrd", ".orf", ".psd", ".raf", ".raw", ".rw2",

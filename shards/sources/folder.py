@@ -10,9 +10,8 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.errors import ShardError, UsageError
-from shards.pictures.dicom import DICOM_ENDINGS
 from shards.sources.content import is_picture, may_be_dicom
-from shards.sources.endings import ENDINGS, is_ignored, read_ending
+from shards.sources.endings import DICOM_ENDINGS, ENDINGS, is_ignored, read_ending
 from shards.sources.layout import Entry, lay_out
 from shards.sources.model import FolderStore, Source, SourceList
 from shards.sources.pattern import Pattern

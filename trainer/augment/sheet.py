@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from shards.dataset.dataset import Dataset, shorten
+from shards.dataset.dataset import Dataset
 from shards.dataset.read import Sample, SampleReader
+from shards.dataset.split import shorten
 from shards.order.plan import Refs
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluate.figures.figures import new_figure, save_figure

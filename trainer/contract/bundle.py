@@ -7,7 +7,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self, overload
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -28,10 +28,12 @@ from trainer.contract.decision.decision import Answer, Decision, answer
 from trainer.contract.decision.ood import Detector, check_scores, read_detector
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
-from trainer.contract.picture import Picture, prepare_picture
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.contract.probes import OTHER_BACK_END, SAME_BACK_END, check_images, check_logits, read_probes, write_probes
 from trainer.contract.task import make_task
+
+if TYPE_CHECKING:
+    from trainer.contract.picture import Picture
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +201,8 @@ class Bundle:
             DecodeError: The data is not one complete picture.
             OSError: The file cannot be read.
         """
+        from trainer.contract.picture import prepare_picture  # late import: the endpoint gets encoded pictures only
+
         if not isinstance(pictures, (list, tuple)):
             return self.predict([pictures])[0]
         answers: list[Answer] = []

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from shards.order.plan import sequential_refs
 from shards.pictures.decode import decode
 from shards.pictures.shrink import shrink_pixels

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from shards.cli.progress import Progress
-from shards.dataset.dataset import Dataset, Split
+from shards.dataset.dataset import Dataset
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from trainer.contract.bundle import Bundle
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, split_outputs

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from shards.errors import UsageError
 from shards.sources.endings import read_ending
 from shards.sources.headings import BLANKS, clean, fold, rank_near

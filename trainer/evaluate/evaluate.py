@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.dataset.dataset import open_dataset, shorten
+from shards.dataset.dataset import open_dataset
+from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.sources.list_form import parse_form

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shards.cli.sentences import join_some
-from shards.dataset.dataset import Dataset, shorten
+from shards.dataset.dataset import Dataset
+from shards.dataset.split import shorten
 from shards.errors import UsageError
 from trainer.contract.bundle import BundlePage
 from trainer.evaluate.rows import Rows

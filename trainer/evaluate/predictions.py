@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from shards.errors import UsageError
 from shards.files.atomic import write_atomically
 from trainer.contract.task import Task, make_task

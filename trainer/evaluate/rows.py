@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import Sample
+from shards.dataset.split import Split
 from shards.order.plan import Refs, sequential_refs
 from trainer.contract.model.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec, prepare

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluate.answers import name_answers
 from trainer.evaluate.rows import Rows

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
-from shards.dataset.read import Sample
-from shards.errors import DecodeError, ShardError
+from shards.dataset.read import Sample, name_broken
+from shards.errors import DecodeError
 from trainer.feed.meter import Meter
 
 logger = logging.getLogger(__name__)
@@ -53,11 +53,6 @@ def decode_into(images: Tensor, encoded: Mapping[int, Encoded], meter: Meter) ->
             pictures = [encoded[row] for row in rows]
             for row, picture, decoded in zip(rows, pictures, _decode(pictures, images.device), strict=True):
                 images[row].copy_(_load(picture) if decoded is None else picture.finish(decoded))
-
-
-def name_broken(sample: Sample, err: DecodeError) -> ShardError:
-    """Return the error for a sample whose bytes are not one complete picture."""
-    return ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again")
 
 
 def _share_out(encoded: Mapping[int, Encoded]) -> Iterator[list[int]]:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from shards.dataset.ahead import look_ahead
-from shards.dataset.dataset import Split
-from shards.dataset.read import Sample, SampleReader
+from shards.dataset.read import Sample, SampleReader, name_broken
+from shards.dataset.split import Split
 from shards.errors import DecodeError
 from shards.order.plan import Refs
 from trainer.contract.task import make_task
 from trainer.feed.augment.mix import Pairs
-from trainer.feed.encoded import Encoded, name_broken
+from trainer.feed.encoded import Encoded
 from trainer.feed.meter import Meter, Readings
 
 BATCHES_AHEAD = 3

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from shards.dataset.dataset import Split, shorten
 from shards.dataset.read import SampleReader
+from shards.dataset.split import Split, shorten
 from shards.errors import UsageError
 from shards.order.draws import DrawOptions, Labels, count_classes
 from shards.order.mixing import measure_sorting

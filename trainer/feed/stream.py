@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shards.dataset.dataset import Split
 from shards.dataset.read import Sample, SampleReader
+from shards.dataset.split import Split
 from shards.order.draws import Labels, count_draws
 from shards.order.mixing import bound_clustering
 from shards.order.plan import EpochPlan, OrderOptions, Refs, ShardSizes, concat_refs, slice_rank

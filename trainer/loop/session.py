@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from shards.dataset.affected import describe_affected, describe_found, find_affected
-from shards.dataset.dataset import Dataset, Split, open_dataset
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.dataset.split import Split
 from shards.errors import UsageError
 from shards.files.temporary import clear_leftovers
 from shards.order.purposes import VERSION as STREAMS

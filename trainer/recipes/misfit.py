@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from shards.dataset.dataset import Dataset, shorten
+from shards.dataset.dataset import Dataset
 from shards.dataset.positive import describe_default, find_misfit
+from shards.dataset.split import shorten
 from shards.errors import UsageError
 from trainer.contract.metrics import Metric, describe_lack, list_metrics
 from trainer.recipes.options.loss import LOSSES

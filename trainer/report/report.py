@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shards.dataset.dataset import open_dataset, shorten
+from shards.dataset.dataset import open_dataset
 from shards.dataset.positive import find_misfit
+from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.files.disk import naming_disk
 from trainer.contract.bundle import Bundle
@@ -68,7 +69,7 @@ def _open_run(options: ReportOptions) -> Finished:
     parts: list[str] = [*(options.part or SPLITS)]
     run = Finished(folder, recipe, dataset, bundle, notes, read_environment(folder), parts)
     if options.part and len(run.evaluations) < len(set(parts)):
-        there = ", ".join(path.parent.name for path in sorted(folder.glob("evaluation/*/metrics.json"))) or "none"
+        there = ", ".join(RunFolder(folder).read_evaluations()) or "none"
         raise UsageError(f"{folder} was evaluated on {there}, but --part asks for {', '.join(parts)}; leave out --part")
     return run
 

@@ -6,9 +6,9 @@ import itertools
 import shlex
 from pathlib import Path
 
-from shards.dataset.dataset import shorten
 from shards.dataset.manifest import INDEXED, Packing
 from shards.dataset.origin import PackCommand, read_origin
+from shards.dataset.split import shorten
 from shards.pictures.decode import DecodeOptions
 from shards.splits.splits import SplitOptions
 from shards.storage.storage import open_readable

@@ -150,9 +150,8 @@ def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
     if was_finished:
         print(f"{folder} was finished before; choose another name= to train again")
         _note_repacked(recipe, run)
-    for path in sorted(folder.glob("evaluation/*/metrics.json")):
-        metrics = json.loads(path.read_text())
-        print(f"{path.parent.name}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
+    for part, metrics in run.read_evaluations().items():
+        print(f"{part}: {describe_headline(metrics)} on {metrics['samples']:,} pictures")
         told = filter(None, (describe_baseline(metrics), describe_of_positive(metrics)))
         print("".join(f"  {line}\n" for line in told), end="")
         remedy = respell(f"`python -m trainer.report {shlex.quote(str(folder))} --positive CLASS` chooses another")

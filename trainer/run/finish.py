@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shards.dataset.dataset import Dataset, Split, open_dataset
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.dataset.split import Split
 from trainer.bundle.make import make_bundle
 from trainer.contract.bundle import Bundle, BundlePage
 from trainer.evaluate.bundle import evaluate_bundle

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from shards.dataset.dataset import Dataset, open_dataset, shorten
+from shards.dataset.dataset import Dataset, open_dataset
+from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources

@@ -26,7 +26,7 @@ def narrow_first_layers(
         tensors: Tensors by the backbone's names.
         backbone: Built from `spec`, with one input channel.
         spec: Has one mean and one deviation.
-        trained: Spec with the mean and deviation used in training; None: those of `spec`, in each channel.
+        trained: Mean and deviation that the weights were trained with; None: those of `spec`, in each channel.
     """
     narrowed, changes = dict(tensors), []
     mean, std = (trained.mean, trained.std) if trained else (spec.mean * 3, spec.std * 3)

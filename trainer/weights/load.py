@@ -46,7 +46,7 @@ def load_weights(
         single_output: Convert a head with one output, whose sigmoid is the probability of the second of two classes, to
             two outputs: with 0 for the first class the softmax is the same.
         choice: Which of several models in a file.
-        trained: Spec with the mean and deviation used in training, for a one-channel backbone; None: `spec`.
+        trained: Mean and deviation that the weights were trained with, for a one-channel backbone; None: spec's.
 
     Raises:
         UsageError: The weights are unknown, not on this machine, or of another model.

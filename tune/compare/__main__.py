@@ -32,9 +32,8 @@ def main(argv: list[str]) -> int:
     options = CompareOptions(
         variant=_read_variants(arguments.variant or []), baseline=arguments.baseline, metric=arguments.metric
     )
-    from tune.stats.compare import (
-        compare,
-    )  # late: scipy and statsmodels take a second, and mistakes are reported before
+    # Late imports: scipy and statsmodels take a second, and mistakes are reported before.
+    from tune.stats.compare import compare
     from tune.stats.runs import read_variants
 
     result = compare(read_variants(options.variant), options.baseline or next(iter(options.variant)), options.metric)

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from statsmodels.stats.multitest import multipletests
 
 from shards.errors import UsageError
-from tune.stats.paired import Estimate, Floats, Ints, estimate_difference, estimate_mean
+from trainer.contract.metrics import is_lower_better
+from tune.stats.paired import Estimate, Floats, estimate_difference, estimate_mean
 from tune.stats.runs import Variant, find_groups
-from tune.stats.scores import LOWER_IS_BETTER, METRICS
+from tune.stats.scores import METRICS
 
 ALPHA = 0.05
 
@@ -73,16 +74,25 @@ def compare(variants: Sequence[Variant], baseline: str, metric: str = "accuracy"
     }
     adjusted = multipletests([each.p for each in differences.values()], ALPHA, method="holm")[1]
     holm = dict(zip(differences, map(float, adjusted), strict=True))
-    rows = [
-        _make_row(name, values, groups, differences.get(name), holm.get(name), metric, baseline, len(scores[baseline]))
-        for name, values in scores.items()
-    ]
+    single = [name for name, values in scores.items() if len(values) == 1]
+    base = estimate_mean(scores[baseline], groups)
+    rows = [_make_row(baseline, scores[baseline], base, f"{baseline} is the baseline: {metric} {spell(base, metric)}")]
+    for name, difference in differences.items():
+        alone = [each for each in (name, baseline) if each in single]
+        compared = {
+            "difference": difference.value,
+            "difference_interval": difference.interval,
+            "p": difference.p,
+            "p_holm": holm[name],
+        }
+        claim = _claim(name, difference, holm[name], metric, baseline, alone)
+        rows.append(_make_row(name, scores[name], estimate_mean(scores[name], groups), claim, **compared))
     return Comparison(
         metric=metric,
         baseline=baseline,
         pictures=len(next(iter(scores.values()))[0]),
         groups=None if groups is None else len(np.unique(groups)),
-        single_seeds=[name for name, values in scores.items() if len(values) == 1],
+        single_seeds=single,
         rows=rows,
     )
 
@@ -92,29 +102,10 @@ def _score(variant: Variant, metric: str) -> Floats:
     return np.stack([METRICS[metric](run.labels, run.logits) for run in variant.runs])
 
 
-def _make_row(
-    name: str,
-    scores: Floats,
-    groups: Ints | None,
-    difference: Estimate | None,
-    holm: float | None,
-    metric: str,
-    baseline: str,
-    baseline_seeds: int,
-) -> Row:
-    mean, means = estimate_mean(scores, groups), scores.mean(axis=1)
-    single = [each for each, number in ((name, len(scores)), (baseline, baseline_seeds)) if number == 1]
-    known: dict[str, Any] = {"name": name, "seeds": len(scores), "mean": mean.value, "interval": mean.interval}
-    known["sd"] = float(means.std(ddof=1)) if len(scores) > 1 else None
-    if difference is None or holm is None:
-        return Row(**known, sentence=f"{name} is the baseline: {metric} {spell(mean, metric)}")
+def _make_row(name: str, scores: Floats, mean: Estimate, sentence: str, **compared: Any) -> Row:
+    sd = float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None
     return Row(
-        **known,
-        difference=difference.value,
-        difference_interval=difference.interval,
-        p=difference.p,
-        p_holm=holm,
-        sentence=_claim(name, difference, holm, metric, baseline, single),
+        name=name, seeds=len(scores), mean=mean.value, sd=sd, interval=mean.interval, sentence=sentence, **compared
     )
 
 
@@ -127,7 +118,7 @@ def _claim(name: str, difference: Estimate, holm: float, metric: str, baseline: 
         )
     if holm >= ALPHA:
         return f"no evidence that {name} differs from {baseline}: {figures}"
-    is_better = (difference.value > 0) != (metric in LOWER_IS_BETTER)
+    is_better = (difference.value > 0) != is_lower_better(metric)
     return f"{name} is {'better' if is_better else 'worse'} than {baseline}: {figures}, p {holm:.2g} (Holm)"
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from shards.errors import UsageError
+from trainer.evaluate.metrics.resampling import find_units
 from trainer.evaluate.predictions import Predictions, read_predictions
 
 Ints = npt.NDArray[np.int64]
@@ -52,14 +51,7 @@ def read_variants(globs: Mapping[str, Sequence[str]]) -> list[Variant]:
 
 def find_groups(run: Predictions) -> Ints | None:
     """Return the group of each picture as a number; pictures without one are groups of their own. None: no groups."""
-    if run.groups is None:
-        return None
-    names = pc.fill_null(run.groups, "")
-    alone = pc.equal(names, "")
-    own = pa.array([f"\0{number}" for number in range(len(names))])
-    encoded = pc.if_else(alone, own, names).dictionary_encode()
-    codes: Ints = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes
+    return None if run.groups is None else find_units(len(run.labels), run.groups).of
 
 
 def _find_files(name: str, pattern: str) -> list[Path]:

@@ -97,4 +97,3 @@ METRICS: Final[dict[str, Callable[[Ints, Logits], Floats]]] = {
     "macro_f1": score_macro_f1,
     "auroc": score_auroc,
 }
-LOWER_IS_BETTER: Final = {"log_loss"}

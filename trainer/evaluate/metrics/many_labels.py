@@ -14,7 +14,7 @@ import numpy.typing as npt
 from trainer.contract.metrics import list_metrics
 from trainer.evaluate.metrics.log_odds import LogOdds
 from trainer.evaluate.metrics.ranking import Areas, measure_areas
-from trainer.evaluate.metrics.scored import Scored
+from trainer.evaluate.metrics.rule import Scored
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

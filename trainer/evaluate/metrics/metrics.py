@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from shards.cli.table import load_builder
 from trainer.contract.metrics import list_metrics
-from trainer.evaluate.metrics.rule import Rule
-from trainer.evaluate.metrics.scored import Scored
+from trainer.evaluate.metrics.rule import Rule, Scored
 
 _SCORED = {
     "single-label": "trainer.evaluate.metrics.one_label:OneLabelScored",

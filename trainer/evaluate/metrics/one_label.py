@@ -13,7 +13,7 @@ from trainer.evaluate.metrics.calibration import bin_confidences, calibration_er
 from trainer.evaluate.metrics.log_odds import LogOdds
 from trainer.evaluate.metrics.ranking import Areas, Sweep, measure_areas, rank_scores, sweep_thresholds
 from trainer.evaluate.metrics.row_scores import TOP, RowScores, score_rows
-from trainer.evaluate.metrics.scored import Scored
+from trainer.evaluate.metrics.rule import Scored
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

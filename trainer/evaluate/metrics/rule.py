@@ -1,8 +1,10 @@
-"""How an evaluation converts logits to predictions, and the positive class."""
+"""How an evaluation converts logits to predictions, and the positive class; what metrics are computed from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +43,33 @@ class Rule:
         thresholds = self.task.list_thresholds(self.thresholds, len(classes))
         positive = {} if self.positive is None else {"positive": classes[self.positive]}
         return {"rule": self.task.name_rule(self.thresholds), **_describe(thresholds, classes), **positive}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's answers to samples with known labels, from which metrics are computed.
+
+    labels: in the form of the rule's task; logits: float32[N, K]; classes: K names.
+    """
+
+    labels: Ints
+    logits: npt.NDArray[np.float32]
+    classes: list[str]
+    rule: Rule
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """float64[N, K]."""
+        return self.rule.task.compute_probabilities(self.logits)
+
+    @cached_property
+    def predicted(self) -> Ints:
+        """Labels predicted by the rule."""
+        return self.rule.predict(self.logits, self.probabilities)
+
+    def tabulate(self) -> dict[str, Any]:
+        """Return the tables that follow the single numbers in metrics.json."""
+        raise NotImplementedError
 
 
 def _describe(thresholds: Thresholds, classes: list[str]) -> dict[str, object]:
