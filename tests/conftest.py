@@ -12,6 +12,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_raylet_start_wait_time_s="120",
+    RAY_SERVE_SLOW_STARTUP_WARNING_S="600",
     WANDB_SILENT="true",
     # The keys of the tests' own object store: worker processes inherit what the first of them was started with.
     AWS_ACCESS_KEY_ID="test-key",

@@ -39,7 +39,7 @@ SMALLER = {
     "python -m trainer.run demo name=demo-more weights=runs/demo/bundle epochs=4": f"{_TINY} freeze=[]",
     "python -m trainer.run smoke": _TINY,
     "python -m trainer.run --help": "",
-    "python -m trainer.evaluate runs/demo/bundle data/elpv-shards:test --by width,mode --num-ranks 2": "--num-ranks 1",
+    "python -m trainer.evaluate runs/demo/bundle data/elpv-shards:test --by width,mode": "--num-ranks 1",
     "python -m trainer.bench": "--backend eager --seconds 0.01 --batch-size 1",
     "python -m trainer.recipes.data.lookalike": "--samples 40 --size 48",
 }
@@ -66,7 +66,7 @@ NOT_RUN = {
 }
 
 NEEDS = {
-    "python -m trainer.evaluate --rows": "python -m trainer.evaluate runs/demo/bundle data/elpv-shards:val",
+    "python -m trainer.evaluate --rows": "python -m trainer.evaluate runs/demo/bundle data/elpv-shards:test",
     "python runs/demo/bundle/exports/": "python -m trainer.export runs/demo/bundle --to onnx",
     "python -m trainer.evaluate runs/mine": "python -m trainer.run smoke data=data/mine",
     "python -m trainer.run smoke data=data/mine": "python -m shards pack pictures data/mine",

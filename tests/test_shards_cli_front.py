@@ -195,10 +195,26 @@ def test_names_of_commands_are_respelt_and_nothing_else(text: str, expected: str
         assert respell(text) == expected
 
 
-def test_errors_of_a_parser_name_commands_as_they_were_called(capsys: pytest.CaptureFixture[str]) -> None:
-    with called_by_console(), pytest.raises(SystemExit):
-        CommandParser(prog="python -m trainer.run").error("`python -m trainer.models` lists all")
-    assert capsys.readouterr().err.endswith("shardline run: error: `shardline models` lists all\n")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("pack a b --splits val=0.1", "there is no option --splits; did you mean '--split'?"),
+        ("pack a b --qualities=3", "there is no option --qualities; did you mean '--quality'?"),
+        ("pack a b c", "'c' is one argument too many;"),
+        ("pack a", "the following arguments are required: out;"),
+        ("pack a b --alike x", "argument --alike: invalid choice: 'x' (choose from 'refuse', 'join', 'keep');"),
+        ("run smoke --epochs 3", "there is no option --epochs; options of the recipe have no dashes: epochs=VALUE;"),
+        ("run smoke --optim.name=sgd", "there is no option --optim.name; options of the recipe have no dashes: "
+         "optim.name=VALUE;"),
+        ("run smoke --bogus", "there is no option --bogus;"),
+    ],
+)  # fmt: skip
+def test_mistake_in_the_words_is_one_sentence(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words.split()) == 2
+    name = words.split()[0]
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"error: {sentence} `shardline {name} --help` lists what it takes\n")
+    assert call(name, "--help") == 0  # the remedy
 
 
 @pytest.mark.parametrize("package", [package for package in TITLES if package])

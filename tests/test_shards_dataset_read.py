@@ -211,7 +211,8 @@ def test_missing_dataset_is_answered_with_how_to_make_one(tmp_path: Path) -> Non
 
 def test_folder_without_dataset_json_is_no_dataset(copy: Path) -> None:
     (copy / "dataset.json").unlink()
-    with pytest.raises(UsageError, match=r"is not a dataset \(it has no dataset\.json\)"):
+    remedy = f"(it has no dataset.json); make one with `python -m shards pack {copy} {copy}-shards`, and name that"
+    with pytest.raises(UsageError, match=re.escape(remedy)):
         open_dataset(copy)
 
 

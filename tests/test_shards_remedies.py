@@ -386,7 +386,7 @@ CASES = [
         "l.csv --one-hot ant,wasp",
     ),
     case(
-        "names no column of", listed(f"path,label\n{ROWS}"), "l.csv --columns tag=label", "l.csv --columns label=label"
+        "must be ROLE=NAME", listed(f"path,label\n{ROWS}"), "l.csv --columns tag=label", "l.csv --columns label=label"
     ),
     case(
         "twice; keep one of them",

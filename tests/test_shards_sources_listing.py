@@ -156,7 +156,10 @@ def test_groups_and_class_names_apply_to_lists(folder: Path) -> None:
         ("path,label\n1.jpg,a\n2.jpg,b\n1.jpg,b\n", "row 4 names '1.jpg', as row 2 does; keep one of them"),
         ("path,label\n1.jpg,a\n./deep/../1.jpg,b\n", "row 3 names './deep/../1.jpg', as row 2 does"),
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,\n", "row 3 has no split but other rows do; fill the column"),
-        ("path,label,split\n1.jpg,a,train\n2.jpg,b,odd\n", "row 3: no split 'odd'; it is train, val (validation) or"),
+        (
+            "path,label,split\n1.jpg,a,train\n2.jpg,b,odd\n",
+            "row 3: 'odd' is not a split; write train, val (validation)",
+        ),
         ("path,label,split\n1.jpg,a,train\n2.jpg,b,val\n", "class 'b' has no pictures in train"),
         ("path,label,weight\n1.jpg,a,0\n2.jpg,b,1\n", "the weight of '1.jpg' must be a number above 0, got '0'"),
     ],

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from shards.cli.ending import run_command
+from shards.errors import UsageError
 from trainer.bench.__main__ import main
 from trainer.bench.bench import bench
 from trainer.bench.bench_page import PUBLISHED, BenchPage, draw_figure, draw_table
@@ -151,5 +152,5 @@ def test_a_mistake_of_the_caller_is_one_sentence(
 
 @pytest.mark.parametrize("more", [["--backend", "eagre"], ["--batch-size", "0"], ["--batch-size", "x"]])
 def test_unknown_back_ends_and_sizes_are_refused(folder: Path, more: list[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(UsageError, match=more[0]):
         main([str(folder), *more])

@@ -277,7 +277,7 @@ REFUSED: list[tuple[Any, list[str], int, str]] = [
     (save_good, ["--classes", "a,b,c", "--preprocess", "crop:64:72"], 2, "--preprocess is stretch:SIZE, "),
     (save_good, ["--classes", "a,b,c", "--mean", "0.5"], 2, "--mean and --std must be given together"),
     (save_good, ["--classes", "a,b,c", "--mean", "123,117,104", "--std", "1"], 2, "--mean is 3 numbers on the scale 0"),
-    (save_good, ["--classes", "a,b,c", "--std", "0", "--mean", "0"], 2, "--std divides and must be above 0, got 0"),
+    (save_good, ["--classes", "a,b,c", "--std", "0", "--mean", "0"], 2, "must be at least 1e-6, got 0"),
     (save_good, ["--classes", "a,b,c", "--backbone-channels", "1"], 2, "--backbone-channels 1 needs gray pictures"),
 ]  # fmt: skip
 

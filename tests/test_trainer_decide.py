@@ -254,7 +254,7 @@ def test_a_decide_that_is_ended_leaves_the_old_decision_whole(
 def test_a_wish_out_of_reach_changes_nothing_and_ends_with_3(bundle: Path, data: Path) -> None:
     before = list_files(bundle)
     sentence = refusal(3, bundle, data, *ALL[:4], "--no-temperature", "--conformal", "0.995")
-    assert sentence.startswith("180 pictures are too few for a level of 0.995: 199 are needed; lower the level")
+    assert "val has 180 pictures; for the sets, 180 pictures are too few for a level of 0.995: 199 are " in sentence
     assert list_files(bundle) == before
 
 

@@ -652,13 +652,13 @@ def test_other_pictures_than_before_are_refused(stopped: list[object], tmp_path:
     first.rename(first.with_name("aaa.jpg"))
     code, _, err = predict(*stopped)
     assert code == 2
-    assert f"has the answer for {first} as number 1, but it is {first.with_name('aaa.jpg')} now" in err
+    assert f"is for {first}, but picture 1 is now {first.with_name('aaa.jpg')}: the pictures have changed" in err
     shutil.rmtree(tmp_path / "asked" / "red")
     shutil.rmtree(tmp_path / "asked" / "green")
     first.with_name("aaa.jpg").rename(first)
     code, _, err = predict(*stopped)
     assert code == 2
-    assert "as number 9, but there are fewer pictures now" in err
+    assert "but there are fewer pictures now" in err
 
 
 def test_answers_to_pictures_that_have_gone_are_not_kept(stopped: list[object], tmp_path: Path) -> None:

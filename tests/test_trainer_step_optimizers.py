@@ -545,6 +545,9 @@ def list_users(option: str) -> str:
 
 
 REFUSED = {
+    "optim.momentum=0.9": (  # sgd's default
+        f"optim: adamw does not use momentum, got momentum=0.9; leave it out (null), or use {list_users('momentum')}"
+    ),
     "optim.momentum=0.5": (
         f"optim: adamw does not use momentum, got momentum=0.5; leave it out (null), or use {list_users('momentum')}"
     ),

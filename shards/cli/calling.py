@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from shards.errors import UsageError
+
 _by_console = False  # not a context variable: messages of other threads are printed, too
 
 
@@ -78,4 +80,18 @@ class CommandParser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        super().error(respell(message))
+        """Raise UsageError with one sentence; an unknown option gets a suggestion."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message = self.explain_unknown(unknown.split()[0])
+        raise UsageError(f"{message}{'' if message.endswith('?') else ';'} `{self.prog} --help` lists what it takes")
+
+    def explain_unknown(self, word: str) -> str:
+        """Return what is wrong with a word that fits no argument."""
+        from shards.cli.sentences import suggest  # late import: only a mistake needs it
+
+        if not word.startswith("-"):
+            return f"'{word}' is one argument too many"
+        name = word.partition("=")[0]
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        return f"there is no option {name}{suggest(name, options)}"

@@ -165,11 +165,11 @@ class SourceOptions(Options):
         return _build(PackOptions, split=split, store=store, max_reject_rate=self.max_reject_rate, **self._more())
 
     def _store(self) -> dict[str, object]:
-        """Return options of the stored pictures besides their decoding."""
+        """Return the fields of StoreOptions to set, other than `decode`; those left out keep their defaults."""
         return {}
 
     def _more(self) -> dict[str, object]:
-        """Return options of the dataset besides its pictures and splits."""
+        """Return the fields of PackOptions to set, other than `split`, `store` and `max_reject_rate`."""
         return {}
 
     @contextlib.contextmanager

@@ -108,7 +108,8 @@ def open_dataset(location: str | Path, cache: CacheOptions | None = None) -> Dat
 
     Raises:
         UsageError: There is no dataset at `location`.
-        ShardError: Another version, or the table differs from the one in the manifest.
+        ShardError: The dataset has another version, its manifest or shard table is damaged, or the table is missing or
+            differs from its sha256 in the manifest.
         OSError: The store cannot be reached.
     """
     cache = cache or CacheOptions()

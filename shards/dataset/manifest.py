@@ -151,10 +151,17 @@ def find_manifest(storage: Readable, deadline_s: float = 60.0) -> Manifest:
     try:
         data = fetch(storage, MANIFEST_NAME, deadline_s=deadline_s)
     except (FileNotFoundError, NotADirectoryError) as err:
-        absent = isinstance(storage, FolderStorage) and not storage.root.is_dir()
-        what = "does not exist" if absent else "is not a dataset (it has no dataset.json)"
-        raise UsageError(f"{storage} {what}; make one with `python -m shards pack PICTURES {storage}`") from err
+        raise UsageError(f"{storage} {_explain_missing(storage)}") from err
     return parse_manifest(data, f"{storage}/{MANIFEST_NAME}")
+
+
+def _explain_missing(storage: Readable) -> str:
+    lacks = "is not a dataset (it has no dataset.json); make one with `python -m shards pack"
+    if not isinstance(storage, FolderStorage):
+        return f"{lacks} PICTURES {storage}`"
+    if storage.root.is_dir():
+        return f"{lacks} {storage} {storage}-shards`, and name that"
+    return f"does not exist; make one with `python -m shards pack PICTURES {storage}`"
 
 
 def parse_manifest(data: bytes, where: object) -> Manifest:

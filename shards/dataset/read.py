@@ -80,7 +80,7 @@ class SampleReader(Closing):
 
     @property
     def ahead_bytes(self) -> int:
-        """Bytes of shards to announce before they are read; 0 for local shards."""
+        """Bytes of shards that may be fetched before they are needed; 0 for local shards, which are not fetched."""
         return 0 if self._local else self._split.cache.limit_bytes // (2 * self._split.cache.sharers)
 
     def shard_bytes(self, shard: int) -> int:

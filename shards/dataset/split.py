@@ -48,7 +48,7 @@ class Split:
         return draw_split(self)
 
     def find_sample(self, number: int) -> tuple[int, int]:
-        """Return the shard of a sample, and its row there, by its number in stored order."""
+        """Return the shard of the sample that has this number in stored order, and the sample's row in that shard."""
         shard = int(np.searchsorted(self._ends, number, side="right"))
         return shard, number - int(self._ends[shard] - self.counts[shard])
 

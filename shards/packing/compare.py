@@ -177,8 +177,8 @@ def _refuse_other_content(base: Base, store: Store, both: _Both) -> None:
     for source, data in store.read_in_order(source for source, _ in both):
         if hash_bytes(data) != base.hashes[rows[source.name]]:
             raise ShardError(
-                f"{source.name} is not the picture that was packed under this name; an update only adds pictures: "
-                "give it another name, or pack into a new folder"
+                f"{source.name} is not the picture that was packed under this name, and an update only adds pictures; "
+                "give the new picture another name, or pack into a new folder"
             )
 
 

@@ -80,9 +80,7 @@ def is_plain_png(head: bytes) -> bool:
 
 
 def describe_unknown(count: int) -> str:
-    """Return a clause for a dataset with `count` pictures that may be of a rare changed kind, which only their bytes
-    show.
-    """
+    """Return a clause saying that a dataset's pictures decode alike, except perhaps `count` gray PNGs."""
     if count == 1:
         return "It holds no such picture, unless its 1 gray PNG is one, which only the file shows"
     return f"It holds no such picture, unless some of its {count:,} gray PNGs are, which only the files show"

@@ -98,7 +98,7 @@ def _list(bits: list[int]) -> str:
 
 
 def _read_boxes(data: bytes) -> tuple[int, tuple[int, ...], bool]:
-    """Return the start of the codestream, the bits of the palette's columns, and whether it is luminance and chroma."""
+    """Return the offset of the codestream, the bit depth of each palette column, and whether the colours are sYCC."""
     palette: tuple[int, ...] = ()
     luma = False
     for kind, begin, end in _walk(data, 0, len(data)):

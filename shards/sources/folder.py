@@ -106,7 +106,11 @@ class _Walk:
         self._above: set[Identity] = {identify(os.fspath(folder)) for folder in above}
 
     def walk_root(self, levels: int | None) -> None:
-        """Visit all files. Folders `levels` down are scopes; None: class folders are, found by names of splits."""
+        """Visit all files.
+
+        levels: Depth of the folders that are each a scope; 0: the whole tree is one. None: each class folder is one, at
+        depth 2 below a folder named like a split, otherwise at depth 1.
+        """
         tops = self._visit("", self._root)
         splits = read_splits([name for name, _ in tops], affixes=True)
         for name, folder in tops:

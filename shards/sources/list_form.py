@@ -108,7 +108,7 @@ def parse_columns(option: str, text: str, roles: Sequence[str] = ROLES) -> dict[
             meant = turned if fold(name) in roles else f"{near[0]}={name}" if near and equals else ""
             hint = f"did you mean {option} {shlex.quote(meant)}?" if meant else ""
             hint = hint or f"write {roles[0]}=NAME with the name of the column after the equals sign"
-            raise UsageError(f"{option}: '{word}' names no column of {', '.join(roles)}; {hint}")
+            raise UsageError(f"{option}: '{word}' must be ROLE=NAME, where ROLE is one of {', '.join(roles)}; {hint}")
         if role in columns:
             raise UsageError(f"{option} names {role} twice; keep one of them")
         columns[role] = name

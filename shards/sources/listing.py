@@ -202,7 +202,7 @@ def _read_splits(path: Path, table: Table, chosen: Choice, form: ListForm) -> tu
             raise UsageError(f"{path} row {number} has no split but other rows do; fill the column, or leave it out")
         if cell not in splits:
             raise UsageError(
-                f"{path} row {number}: no split '{cell}'; it is train, val (validation) or test: correct it, or "
+                f"{path} row {number}: '{cell}' is not a split; write train, val (validation) or test, or "
                 f"give {form.spell({'split': ''})} to use no splits"
             )
     return cells, splits

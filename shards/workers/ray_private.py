@@ -44,7 +44,7 @@ def remove_text(key: str) -> None:
 
 
 def list_texts(prefix: str) -> list[str]:
-    """Return the keys with this prefix, sorted."""
+    """Return the keys with this prefix in the cluster's key-value store, sorted."""
     return sorted(key.decode() for key in _internal_kv_list(prefix, namespace=_NAMESPACE))
 
 

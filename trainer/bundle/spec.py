@@ -104,7 +104,7 @@ def make_spec(options: BundleOptions, shape: Shape, num_classes: int, expects: E
     if options.mean is not None and options.std is not None:
         mean, std = _read_numbers("--mean", options.mean, channels), _read_numbers("--std", options.std, channels)
         if min(std) < 1e-6:
-            raise UsageError(f"--std divides and must be above 0, got {options.std}")
+            raise UsageError(f"pixels are divided by --std, so each value must be at least 1e-6, got {options.std}")
     fixed = size if is_size_fixed(shape.model) else None
     return ModelSpec(
         name=shape.model, num_classes=num_classes, in_channels=channels, mean=mean, std=std, image_size=fixed

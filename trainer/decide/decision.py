@@ -111,7 +111,13 @@ def _fit_sets(
     wish: Wish, level: float, classes: list[str], seen: Seen, probabilities: Floats, ratios: Floats | None, rows: Mask
 ) -> ConformalSets:
     given = probabilities[rows], seen.labels[rows], level, wish.score
-    return fit_sets_by_class(*given, classes) if wish.by_class else fit_sets(*given, ratios)
+    if wish.by_class:
+        return fit_sets_by_class(*given, classes)
+    try:
+        return fit_sets(*given, ratios)
+    except ShardError as err:
+        others = "" if rows.all() else ", about half of them for the temperature"
+        raise ShardError(f"{seen.part} has {len(rows):,} pictures{others}; for the sets, {err}") from err
 
 
 def note_sets(sets: ConformalSets, seen: Seen) -> list[str]:

@@ -17,7 +17,11 @@ from trainer.evaluate.rows import Rows
 
 @dataclass(frozen=True)
 class Match:
-    """named: the bundle's class for each of the dataset's. notes: notes for the user."""
+    """How the classes of a dataset correspond to those of a bundle.
+
+    known: All class names of the bundle, in its order. named: Class of the dataset -> class of the bundle. notes: What
+    to tell the user about the match.
+    """
 
     known: Sequence[str]
     named: Mapping[str, str]

@@ -59,10 +59,13 @@ class Partial:
         for number, (line, row) in enumerate(islice(self._read_lines(), whole)):
             place = next(places, None)
             if place is None or place.picture.path != row["path"]:
-                there = "there are fewer pictures now" if place is None else f"it is {place.picture.path} now"
+                nth = f"{number + 1:,}"
+                there = (
+                    "there are fewer pictures now" if place is None else f"picture {nth} is now {place.picture.path}"
+                )
                 raise UsageError(
-                    f"{self.path} has the answer for {row['path']} as number {number + 1:,}, but {there}: the pictures "
-                    "have changed. Delete it to start again, or choose another --out"
+                    f"answer {nth} in {self.path} is for {row['path']}, but {there}: the pictures have changed. "
+                    "Delete that file to start again, or choose another --out"
                 )
             end += len(line)
         self._file.seek(end)

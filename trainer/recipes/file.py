@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from shards.cli.sentences import suggest
 from shards.errors import UsageError, explain_invalid
+from trainer.recipes.options.choice import ChoiceSection
 from trainer.recipes.options.schedule import parse_schedule
 from trainer.recipes.recipe import Recipe
 
@@ -36,7 +37,27 @@ def load_recipe(location: str, overrides: Sequence[str] = (), changes: Mapping[s
     for override in overrides:
         apply_override(values, override)
     _merge(values, changes or {})
-    return build_recipe(values)
+    recipe = build_recipe(values)
+    _refuse_unused(recipe, overrides, changes or {})
+    return recipe
+
+
+def _refuse_unused(recipe: Recipe, overrides: Sequence[str], changes: Mapping[str, Any]) -> None:
+    """Raise UsageError if a change sets an option that the choice of its group does not use.
+
+    In a file such an option may have the default of another choice, because a resolved recipe has it.
+    """
+    given: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(given, override)
+    _merge(given, changes)
+    for name, group in given.items():
+        section = getattr(recipe, name)
+        if not isinstance(section, ChoiceSection) or not isinstance(group, Mapping):
+            continue
+        for option, value in group.items():
+            if value is not None and getattr(section, option) is None:
+                raise UsageError(f"{name}: {section.explain_unused(option, value)}")
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -14,9 +14,11 @@ import yaml
 from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
+from shards.dataset.manifest import find_manifest
 from shards.errors import ShardError, UsageError
+from shards.storage.storage import open_readable
 from trainer.recipes.file import RECIPES, load_recipe, read_header
-from trainer.recipes.place import show_location
+from trainer.recipes.place import is_remote, show_location
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RESULT, RunFolder
 
@@ -37,6 +39,8 @@ def main(argv: list[str]) -> int:
         return 0
     if arguments.dry_run:
         return _plan(recipe, arguments.json)
+    if not is_remote(recipe.data):
+        find_manifest(open_readable(recipe.data))
     from trainer.run.launch import launch  # late: torch takes seconds, and mistakes are reported before
 
     before = _read_end(RunFolder.of(recipe))
@@ -50,6 +54,12 @@ def main(argv: list[str]) -> int:
 
 
 class _Parser(CommandParser):
+    def explain_unknown(self, word: str) -> str:
+        name = word.partition("=")[0].lstrip("-")
+        if name.partition(".")[0] in Recipe.model_fields:
+            return f"there is no option --{name}; options of the recipe have no dashes: {name}=VALUE"
+        return super().explain_unknown(word)
+
     def format_help(self) -> str:
         from trainer.recipes.choices import describe_choices  # late: most runs are not asked for help
 

@@ -11,9 +11,9 @@ from trainer.step.freeze import is_below
 
 
 def measure_depths(backbone: nn.Module, head: str) -> dict[str, int]:
-    """Return the number of layers between each parameter (by name) and the head, which has 0.
+    """Return how many layers below the head each parameter (by name) lies; those of the head itself have 0.
 
-    Layers are those of timm if it names them (`group_matcher`); in some models it counts the norm before the head as
+    Layers are those of timm if it names them (`group_matcher`); in some models timm counts the norm before the head as
     part of the head. Otherwise layers are modules in order, where each block of a sequence (torchvision's layer1.0,
     encoder_layer_3, denselayer4) is one layer. A norm belongs to the layer before it, and parameters outside these
     modules (tokens, position embeddings) to the first.

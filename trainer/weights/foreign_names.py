@@ -142,25 +142,26 @@ def map_hf_resnet(source: Iterable[str], target: Iterable[str]) -> dict[str, str
 
 
 def refuse_other_than_vit(model: str) -> None:
-    """Raise if the model for a plain ViT's tensors is not a plain ViT.
+    """Raise if the weights of a plain ViT are to be loaded into a model that is not a plain ViT.
 
     Raises:
-        UsageError: The model is not a plain ViT.
+        UsageError: `model` is not a plain ViT.
     """
     if not re.match(r"(timm/)?(vit|deit3?|test_vit)(_|$|\.)", model) or re.search(r"quickgelu|_rope|_reg\d", model):
         raise UsageError(
-            f"the weights are those of a plain ViT, but {model} computes differently; name its model, such as vit_b_16 "
-            f"or {TIMM_PREFIX}vit_base_patch16_224"
+            f"the weights are those of a plain ViT, but {model} computes differently; set model= to the ViT that they "
+            f"belong to, such as vit_b_16 or {TIMM_PREFIX}vit_base_patch16_224"
         )
 
 
 def refuse_other_than_resnet(model: str) -> None:
-    """Raise if the model for a plain ResNet's tensors is not a plain ResNet.
+    """Raise if the weights of a plain ResNet are to be loaded into a model that is not a plain ResNet.
 
     Raises:
-        UsageError: The model is not a plain ResNet.
+        UsageError: `model` is not a plain ResNet.
     """
     if not re.fullmatch(r"(timm/)?resnet(18|26|34|50|101|152)(\..*)?", model):
         raise UsageError(
-            f"the weights are those of a plain ResNet, but {model} computes differently; name its model, like resnet50"
+            f"the weights are those of a plain ResNet, but {model} computes differently; set model= to the ResNet that "
+            "they belong to, such as resnet50"
         )

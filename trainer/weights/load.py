@@ -134,7 +134,7 @@ def _pass_through_timm(name: str, tensors: Tensors, spec: ModelSpec) -> Tensors:
             **options,
         )
     except (AssertionError, KeyError, RuntimeError, ValueError) as err:
-        raise ShardError(f"the file of {name} does not have the weights of that model ({one_line(err)})") from err
+        raise ShardError(f"the published weights file of {name} does not fit that model ({one_line(err)})") from err
     content: Tensors = model.state_dict()
     return content
 

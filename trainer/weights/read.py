@@ -113,7 +113,7 @@ def parse_tensors(data: bytes, where: str, choice: Choice = FOUND) -> Found:
 
 
 def _parse(data: bytes, where: str) -> tuple[Any, tuple[str, ...]]:
-    """Return a file's content, and the classes of objects in it that were not built."""
+    """Return a file's content, and the sorted names of the classes in it that were not instantiated, for safety."""
     try:
         if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data):
             return dict(safetensors.torch.load(data)), ()

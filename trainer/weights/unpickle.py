@@ -18,7 +18,7 @@ DEPTH: Final = 2
 
 
 class Unbuilt:
-    """A placeholder for an object whose class is not run: its name, attributes, and entries as a dict."""
+    """A stand-in for a pickled object that is not built; has its class's name, its attributes and its dict entries."""
 
     kind: str = ""
     """Its class or function, as module.name."""

@@ -159,7 +159,7 @@ def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
         file = find_onnx(folder, bundle.page.weights_sha256)
         if file is None:
             raise UsageError(
-                f"back end {name} computes an ONNX file, and {folder / EXPORTS} has none; make it with "
+                f"back end {name} runs an ONNX file, and {folder / EXPORTS} has none; make one with "
                 f"python -m trainer.export {folder} --to onnx"
             )
     backend = make_backend(name, bundle.model, bundle.device, file)

@@ -71,7 +71,7 @@ def parse_shares(option: str, text: str, classes: list[str], rest: list[float] |
     named = _read_shares(option, text, classes)
     left, unnamed = 1 - sum(named.values()), [name for name in classes if name not in named]
     if unnamed and rest is None:
-        raise UsageError(f"{option} names no share of {', '.join(unnamed)}; name all classes")
+        raise UsageError(f"{option} gives no share for {', '.join(unnamed)}; give a share for each class")
     if (left <= 1e-9) if unnamed else (abs(left) > 1e-6):
         kept = f"leave something for {', '.join(unnamed)}" if unnamed else "sum to 1"
         raise UsageError(f"{option} {text} sums to {1 - left:g}; the shares must {kept}")

@@ -13,7 +13,6 @@ electroluminescence images", Solar Energy 185, arXiv 1807.02894.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import importlib.util
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.files.atomic import replace_folder
@@ -108,7 +108,7 @@ def lay_out(out: Path) -> dict[str, int]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer.recipes.data.elpv", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m trainer.recipes.data.elpv", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="output folder, for example data/elpv")
     out: Path = parser.parse_args(argv).out
     if (out / "samples.csv").exists():

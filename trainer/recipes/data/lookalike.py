@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import PositiveInt, model_validator
 
 from shards.cli.arguments import read_count
+from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.cli.options import Options
 from shards.errors import UsageError
@@ -143,7 +144,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m trainer.recipes.data.lookalike",
         description=summary,
         epilog=rest.strip(),

@@ -63,6 +63,16 @@ def _is_default(given: object, default: object) -> bool:
     return given == (list(default) if isinstance(default, tuple) and isinstance(given, list) else default)
 
 
+class _Given:
+    """A value that no default equals."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 class ChoiceSection(Section):
     """A group with such options. Options filled in do not count as set: `exclude_unset` omits them, so that another
     choice can be made from the rest."""
@@ -87,3 +97,16 @@ class ChoiceSection(Section):
     def _settle(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the options with defaults filled in for their choices; raises ValueError like `settle`."""
         raise NotImplementedError
+
+    def explain_unused(self, option: str, value: object) -> str:
+        """Return the message about an option that this group's choices do not use, also for another choice's default.
+
+        >>> from trainer.recipes.options.optim import OptimOptions
+        >>> OptimOptions(name="adamw").explain_unused("momentum", 0.9)
+        'adamw does not use momentum, got momentum=0.9; leave it out (null), or use sgd or muon'
+        """
+        try:
+            self._settle({**self.model_dump(), option: _Given(value)})
+        except ValueError as err:
+            return str(err)
+        return f"{option}={value} has no effect; leave it out"
