@@ -652,7 +652,7 @@ def test_other_pictures_than_before_are_refused(stopped: list[object], tmp_path:
     first.rename(first.with_name("aaa.jpg"))
     code, _, err = predict(*stopped)
     assert code == 2
-    assert f"is for {first}, but picture 1 is now {first.with_name('aaa.jpg')}: the pictures have changed" in err
+    assert f"is for {first}, but number 1 is now {first.with_name('aaa.jpg')}: the pictures have changed" in err
     shutil.rmtree(tmp_path / "asked" / "red")
     shutil.rmtree(tmp_path / "asked" / "green")
     first.with_name("aaa.jpg").rename(first)

@@ -60,9 +60,7 @@ class Partial:
             place = next(places, None)
             if place is None or place.picture.path != row["path"]:
                 nth = f"{number + 1:,}"
-                there = (
-                    "there are fewer pictures now" if place is None else f"picture {nth} is now {place.picture.path}"
-                )
+                there = "there are fewer pictures now" if place is None else f"number {nth} is now {place.picture.path}"
                 raise UsageError(
                     f"answer {nth} in {self.path} is for {row['path']}, but {there}: the pictures have changed. "
                     "Delete that file to start again, or choose another --out"
