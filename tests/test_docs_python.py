@@ -66,6 +66,7 @@ def test_one_block_alone_needs_an_endpoint() -> None:
     compile(marked[0], "docs/python.md", "exec")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_in_a_kernel_and_shows_bars_and_answers(workplace: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     notebook.cells.append(nbformat.v4.new_code_cell("answer"))  # type: ignore[no-untyped-call]

@@ -137,6 +137,7 @@ def test_json_is_written_piece_by_piece_as_it_is_at_once(value: Any, tmp_path: P
     assert (tmp_path / "a.json").read_text() == json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
+@pytest.mark.slow
 def test_json_of_many_numbers_is_never_held_as_text(tmp_path: Path) -> None:
     value = [[0] * 1000] * 2000  # one list over and over, which is 14 MB of text
     tracemalloc.start()

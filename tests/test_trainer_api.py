@@ -99,6 +99,7 @@ def test_folder_without_a_finished_run_is_refused(finished: tuple[trainer.Recipe
         trainer.Run(tmp_path)
 
 
+@pytest.mark.slow
 def test_script_without_a_main_guard_trains_on_two_ranks_and_ctrl_c_leaves_what_resumes(
     dataset_path: Path, tmp_path: Path
 ) -> None:

@@ -312,6 +312,7 @@ def test_one_output_is_the_sigmoid_of_the_second_class(theirs: nn.Module, pictur
     assert answer.probabilities["ill"] == pytest.approx(logit.sigmoid().item(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 96), ("inception_v3", 299)])
 def test_auxiliary_heads_that_are_not_there_are_told(
     name: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -79,6 +79,7 @@ def test_run_ends_well_where_nothing_can_be_drawn(dataset_path: Path, tmp_path: 
     assert page.count("image/webp") == count_pictures(page) > 0  # pictures stay, each without its map
 
 
+@pytest.mark.slow
 def test_maps_alone_are_left_out_where_a_model_cannot_be_explained(
     trained: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -85,7 +85,7 @@ def packed(bundle_path: Path, pictures: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize(
     ("kind", "ranks"),
-    [("folder", 1), ("new.zip", 1), ("new.tar.gz", 1), ("new.csv", 1), ("new.csv", 2), ("new.tar.gz", 2)],
+    [("folder", 1), ("new.zip", 1), ("new.tar.gz", 1), ("new.csv", 1), ("new.csv", 2)],
 )
 def test_figures_of_unpacked_pictures_are_those_of_the_same_pictures_packed(
     kind: str, ranks: int, packed: Evaluated, bundle_path: Path, pictures: Path, tmp_path: Path

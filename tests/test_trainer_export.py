@@ -468,8 +468,10 @@ def test_the_program_meets_the_endpoint_on_every_odd_picture(
     loaded = {channels: (path, Bundle.load(path)) for channels, path in ((1, gray_path), (3, decided_path))}
     decisions = itertools.cycle([*DECISIONS.values(), loaded[3][1].page.decision])
     bundles, scripts = [], []
-    for channels, (number, fit), kind in itertools.product((3, 1), enumerate(FITS), ("bilinear", "bicubic")):
-        max_side = (None, 90)[(channels // 2 + number + (kind == "bicubic")) % 2]  # every other one
+    kinds = itertools.cycle(("bilinear", "bicubic"))
+    for channels, fit in itertools.product((3, 1), FITS):
+        kind = next(kinds)
+        max_side = (None, 90)[len(bundles) % 2]  # every other one
         source, bundle = loaded[channels]
         spec = PreprocessSpec(size=40, channels=channels, interpolation=kind, max_side=max_side, **fit)
         decided = next(each for each in decisions if channels == 3 or not each.ood)

@@ -317,6 +317,7 @@ def measure() -> tuple[int, int, int]:
     return len(os.listdir("/proc/self/fd")), threading.active_count(), resident
 
 
+@pytest.mark.slow
 def test_50_epochs_hold_files_threads_and_memory_constant(dataset_path: Path) -> None:
     """3,600 pictures of 3 KiB: a picture kept of each would be 11 MiB, a batch of each epoch 1.5 MiB."""
     stream = open_stream(make_recipe(dataset_path, "workers=2"))

@@ -562,11 +562,13 @@ def test_import_of_albumentations_by_its_door_asks_no_network() -> None:
     assert run_python(WATCHED.format("trainer.feed.augment.albumentations_policies")) == "False"
 
 
+@pytest.mark.slow
 def test_import_of_albumentations_by_itself_would_ask() -> None:
     """When this fails, albumentations has healed, and the door need not set NO_ALBUMENTATIONS_UPDATE."""
     assert run_python(WATCHED.format("albumentations")) == "True"
 
 
+@pytest.mark.slow
 def test_first_use_from_several_threads_at_once_gives_the_same_pixels() -> None:
     code = """
 from concurrent.futures import ThreadPoolExecutor

@@ -29,6 +29,7 @@ def test_on_a_cpu_batches_are_handed_on_as_they_are() -> None:
     assert list(feed_device(iter(batches), torch.device("cpu"), Meter())) == batches
 
 
+@pytest.mark.slow
 def test_the_gpu_bench_skips_itself_with_a_sentence_where_there_is_no_gpu(dataset_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

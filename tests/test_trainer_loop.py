@@ -432,11 +432,11 @@ def test_run_leaves_steps_out_whose_loss_is_not_finite_and_counts_them(tmp_path:
 @pytest.mark.parametrize(
     "option",
     [
-        "amp=fp16",
         "step.ema=0.9",
         *(
             pytest.param(option, marks=pytest.mark.slow)
             for option in (
+                "amp=fp16",
                 "amp=bf16",
                 "optim.name=ranger",
                 "optim.clip_norm=0.5",
@@ -480,7 +480,9 @@ def test_bundle_holds_the_average_of_the_weights(dataset_path: Path, tmp_path: P
     assert not torch.equal(bundle[name], own[name])
 
 
-@pytest.mark.parametrize(("keep", "left"), [("all", 3), ("best-and-last", 2), ("best", 1)])
+@pytest.mark.parametrize(
+    ("keep", "left"), [pytest.param("all", 3, marks=pytest.mark.slow), ("best-and-last", 2), ("best", 1)]
+)
 def test_as_many_snapshots_stay_as_the_recipe_wants(dataset_path: Path, tmp_path: Path, keep: str, left: int) -> None:
     """Three epochs, of which the first is the best: later ones would have to gain more than all there is."""
     options = ["epochs=3", "stop.min_delta=1", f"snapshot.keep={keep}", "evaluate_on=[]"]

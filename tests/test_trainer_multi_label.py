@@ -112,6 +112,7 @@ def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
     assert 0.3 < result["auroc"] < 0.7
 
 
+@pytest.mark.slow
 def test_student_learns_from_the_teacher_alone_in_parts_that_fit(
     trained: Path, multi_path: Path, tmp_path: Path
 ) -> None:

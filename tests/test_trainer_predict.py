@@ -401,6 +401,7 @@ def test_pictures_are_listed_and_read_only_as_far_ahead_as_the_batches_need(smal
     batches.close()
 
 
+@pytest.mark.slow
 def test_five_thousand_pictures_take_no_more_memory_than_a_few(
     small_path: Path, pictures: Path, tmp_path: Path
 ) -> None:

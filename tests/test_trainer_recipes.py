@@ -54,10 +54,8 @@ class Case:
         return shlex.split(found[1], comments=True) if found else []
 
 
-SMALL_CASES = {
+CASES = {
     "digits": Case("digits", "digits_sklearn", None, None, ("image_size=32", "epochs=8")),
-}
-SLOW_CASES = {
     "digits_drawn": Case("digits", "digits", 3000, None, ("image_size=32", "epochs=14")),
     "posters": Case("posters", "posters", 600, 128, ("image_size=64", "epochs=14")),
     "ants_bees": Case("ants_bees", "ants_bees", 500, 112, ("image_size=48", "preprocess.resize=55", "epochs=9")),
@@ -79,7 +77,6 @@ SLOW_CASES = {
         ),
     ),
 }
-CASES = SMALL_CASES | SLOW_CASES
 ELSEWHERE = {"demo", "smoke"}
 """`make demo` runs demo on the real cells; tests/test_trainer_run.py runs smoke on the three colours."""
 
@@ -144,15 +141,10 @@ def list_cases(cases: dict[str, Case]) -> list[object]:
     return [pytest.param(case, id=name) for name, case in cases.items()]
 
 
-@pytest.mark.parametrize("case", list_cases(SMALL_CASES))
-def test_a_recipe_learns_what_tells_the_classes_apart(case: Case, tmp_path: Path) -> None:
-    assert_learnt(run_recipe(case, tmp_path))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("case", list_cases(SLOW_CASES))
-def test_a_large_recipe_learns_what_tells_the_classes_apart(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", list_cases(CASES))
+def test_a_recipe_learns_what_tells_the_classes_apart(case: Case, tmp_path: Path) -> None:
     assert_learnt(run_recipe(case, tmp_path))
 
 

@@ -186,6 +186,7 @@ def test_run_that_does_not_fit_is_refused_before_its_first_step_and_by_the_dry_r
     assert run_command(main, [*options, "--dry-run"]) == 0
 
 
+@pytest.mark.slow
 def test_room_that_the_runs_own_snapshots_take_is_counted_as_room(
     dataset_path: Path, disk: SmallDisk, straight: bytes
 ) -> None:
@@ -226,6 +227,7 @@ def copy_run(recipe: Recipe, root: Path) -> Recipe:
     return recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"root": str(root)})})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left", "where"),
     [

@@ -368,6 +368,7 @@ def test_what_a_server_that_is_away_does_not_get_is_kept_to_be_sent(
     assert f"stored in {run_dir(recipe) / 'wandb'}; send it with `wandb sync`" in kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["wandb", "wandb-id"])
 def test_obstacle_in_the_place_of_what_wandb_writes_does_not_stop_the_run(
     place: str, dataset_path: Path, tmp_path: Path
@@ -414,6 +415,7 @@ print(run_rank(recipe, single_rank(), kill_wandb if when == "epoch" else lambda 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["start", pytest.param("epoch", marks=pytest.mark.slow)])
 def test_death_of_wandb_in_the_middle_does_not_stop_the_run(when: str, dataset_path: Path, tmp_path: Path) -> None:
     options = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=lost", "track.wandb=offline", "epochs=2"]

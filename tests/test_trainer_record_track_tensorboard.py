@@ -126,6 +126,7 @@ def test_steps_that_are_taken_again_after_a_kill_count_once(dataset_path: Path, 
     assert scalars["val/accuracy"] == [(2, 0.5)]
 
 
+@pytest.mark.slow
 def test_obstacle_in_the_place_of_the_folder_does_not_stop_the_run(
     dataset_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

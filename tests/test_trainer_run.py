@@ -309,6 +309,7 @@ def test_dataset_without_a_part_that_the_run_needs_is_refused_before_it_starts(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_packing_as_the_refusal_of_a_missing_part_says_gives_a_run_that_trains(
     without: dict[str, Path], part: str, tmp_path: Path

@@ -108,6 +108,7 @@ def test_finished_run_is_resumed_by_more_epochs_and_finished_anew(dataset_path: 
     assert (code, "another recipe (epochs was 2, now 1); choose another name=" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_run_whose_schedule_ends_with_it_is_continued_from_its_bundle(dataset_path: Path, tmp_path: Path) -> None:
     options = fixed(dataset_path, tmp_path, "schedule=cosine")
     assert run(*options, "name=run", "epochs=1")[0] == 0

@@ -155,6 +155,7 @@ def test_cache_that_cannot_hold_what_a_batch_needs_is_refused_in_words(store: Se
     stream.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [Fault("reset", 15_000), Fault("close", 9_000), Fault("refuse"), Fault("throttle", 1_000, 400_000)],
@@ -169,6 +170,7 @@ def test_epoch_over_a_bad_line_is_exact(
         assert proxy.struck.is_set()
 
 
+@pytest.mark.slow
 def test_store_that_is_killed_and_comes_back_in_an_epoch_costs_time_alone(
     store: SeaweedFS, local: Path, tmp_path: Path
 ) -> None:
@@ -262,6 +264,7 @@ def test_run_on_two_ranks_trains_from_a_store_through_one_cache(store: SeaweedFS
         assert proxy.sent < 1.5 * both  # headers and tables; two downloads of each file would be 2
 
 
+@pytest.mark.slow
 def test_lost_store_ends_all_ranks_with_one_sentence(store: SeaweedFS, tmp_path: Path) -> None:
     """Tables come through; of the shards' connections none does."""
     with FaultProxy(store.http_port, lambda number: PASS if number < 12 else Fault("stall")) as proxy:

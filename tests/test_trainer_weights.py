@@ -329,6 +329,7 @@ def test_quantised_weights_are_refused(shuffle: dict[str, Tensor], tmp_path: Pat
         load_shuffle(str(tmp_path / "w.pth"))
 
 
+@pytest.mark.slow
 def test_position_table_of_no_square_is_left_out(tmp_path: Path) -> None:
     tensors = dict(build_backbone("vit_b_32", 3, image_size=64).state_dict())
     torch.save(tensors | {"encoder.pos_embedding": torch.zeros(1, 4, 768)}, tmp_path / "w.pth")
@@ -488,6 +489,7 @@ def test_position_table_is_interpolated_to_the_size_of_the_recipe(name: str, tab
     torch.testing.assert_close(loaded, torch.full_like(loaded, 0.25))  # a constant stays one, however interpolated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "table"), [("timm/test_vit", "pos_embed"), ("vit_b_32", "encoder.pos_embedding")])
 def test_position_table_of_a_file_is_interpolated_too(name: str, table: str, tmp_path: Path) -> None:
     """A constant one stays what it is at any size."""
@@ -530,7 +532,7 @@ def randomise(backbone: nn.Module) -> dict[str, Tensor]:
     ("name", "stem"),
     [
         (SHUFFLE, "conv1.0"),  # batch normalisation behind a layer without a bias
-        ("vgg11_bn", "features.0"),  # a layer with a bias and batch normalisation behind it
+        pytest.param("vgg11_bn", "features.0", marks=pytest.mark.slow),  # a bias, and batch normalisation behind it
         ("timm/test_resnet", "conv1.0"),  # of several layers
         ("timm/test_efficientnet", "conv_stem"),  # BatchNormAct2d
         ("timm/test_vit", "patch_embed.proj"),  # a bias

@@ -232,7 +232,9 @@ def bundle(file: Path, model: str, out: Path, *more: str) -> int:
 @pytest.mark.parametrize(
     ("theirs", "model", "what"),
     [
-        ("resnet34", "resnet18", "80 tensors that resnet18 lacks: layer1.2.conv1.weight, "),
+        pytest.param(
+            "resnet34", "resnet18", "80 tensors that resnet18 lacks: layer1.2.conv1.weight, ", marks=pytest.mark.slow
+        ),
         (BATCH_NORM, GROUP_NORM, f"running statistics of BatchNorm that {GROUP_NORM} lacks: bn1.runn"),
     ],
 )  # fmt: skip

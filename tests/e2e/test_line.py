@@ -22,9 +22,11 @@ from ray import serve
 
 from cluster.serve import endpoint
 from cluster.serve.app import build
+from shards.cli.ending import run_command
 from trainer.contract.bundle import Bundle
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
+from trainer.run.__main__ import main
 
 
 def run(*command: str) -> str:
@@ -88,7 +90,7 @@ def test_a_run_leaves_all_outputs_that_the_readme_names(line: Path) -> None:
 
 def test_two_ray_workers_and_one_process_see_the_same_global_batches(line: Path) -> None:
     options = [f"data={line / 'shards'}", f"storage.root={line / 'runs'}", "launch=local", "ledger=true", "epochs=4"]
-    run("trainer.run", "smoke", "name=alone", *options, "track.wandb=disabled", "workers=3")
+    assert run_command(main, ["smoke", "name=alone", *options, "track.wandb=disabled", "workers=3"]) == 0
     columns = ["epoch", "step", "sample_id", "pixels_xxh3"]
     two = read_ledger(line / "runs/smoke/ledger")
     assert set(two["rank"].to_pylist()) == {0, 1}

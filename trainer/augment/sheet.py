@@ -185,13 +185,17 @@ def _draw_sheet(title: str, caption: str, sheet: Sheet) -> Figure:
     below = mixed_rows * (pitch + _BETWEEN) + (0.3 if mixed else 0)
     height = _TOP + len(rows) * pitch + below + _BOTTOM
     figure = new_figure(width, height, layout=None)
-
-    def place(cell: Cell, left: float, top: float) -> None:
-        axes = figure.add_axes((left / width, 1 - (top + _CELL) / height, _CELL / width, _CELL / height))
-        _show(axes, cell)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # in inches; axes for each cell are slow
+    axes.set_axis_off()
 
     def write(text: str, left: float, top: float, **style: Any) -> None:
         figure.text(left / width, 1 - top / height, text, **{"color": _INK, "va": "top", **style})
+
+    def place(cell: Cell, left: float, top: float) -> None:
+        _show(axes, cell, left, top)
+        if cell.caption:
+            style = {"ha": "center", "fontsize": 7, "color": _SOFT, "linespacing": 1.15}
+            write(cell.caption, left + _CELL / 2, top + _CELL + 0.03, **style)
 
     write(title, 0.2, 0.18, fontsize=13, weight="bold")
     write(caption, 0.2, 0.5, fontsize=8, color=_SOFT, wrap=True)
@@ -217,15 +221,16 @@ def _left(column: int) -> float:
     return _LEFT + column * (_CELL + _GAP) + (0.15 if column else 0)
 
 
-def _show(axes: Any, cell: Cell) -> None:
+def _show(axes: Any, cell: Cell, left: float, top: float) -> None:
     pixels = cell.image.round().byte().permute(1, 2, 0).numpy()
+    place = {"extent": (left, left + _CELL, top + _CELL, top), "aspect": "auto", "zorder": 1}
     if pixels.shape[2] == 1:
-        axes.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        axes.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255, **place)
     else:
-        axes.imshow(pixels)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color="#d5dbe1", linewidth=0.6)
-    if cell.caption:
-        axes.set_xlabel(cell.caption, fontsize=7, color=_SOFT, labelpad=2, linespacing=1.15)
+        axes.imshow(pixels, **place)
+    axes.plot(
+        [left, left + _CELL, left + _CELL, left, left],
+        [top, top, top + _CELL, top + _CELL, top],
+        color="#d5dbe1",
+        linewidth=0.6,
+    )
