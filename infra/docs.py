@@ -94,7 +94,7 @@ def make_pages() -> dict[Path, str]:
 def make_options_page() -> str:
     from trainer.recipes.choices import CHOICES, describe_row
     from trainer.recipes.explain import list_options
-    from tune.space import Space
+    from tune.space.options import Space
 
     lines = [
         "# Options of a recipe and of a space",
@@ -130,6 +130,7 @@ def make_options_page() -> str:
     lines += [
         draw_row(f"`{option.name}`", option.meaning, option.values, option.default or "must be given")
         for option in list_options(Space)
+        if not option.is_group
     ]
     return "\n".join(lines) + "\n"
 

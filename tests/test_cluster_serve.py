@@ -30,7 +30,6 @@ from cluster.serve.__main__ import main
 from cluster.serve.api import PAGES, Endpoint, Page, Prediction, build_api
 from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
-from cluster.serve.forward import compute_each
 from cluster.serve.options import read_options
 from shards.cli.ending import run_command
 from shards.errors import UsageError
@@ -338,6 +337,12 @@ def test_an_unknown_option_is_refused_with_a_suggestion(bundle_path: Path) -> No
         build({"bundle": bundle_path, "replicas": "0"})
     with pytest.raises(UsageError, match=r"option 'bundle' is missing"):
         build({"replicas": 2})
+
+
+@pytest.mark.parametrize("place", ["", "bundle", "best/bundle"])
+def test_folder_of_a_run_or_a_sweep_stands_for_its_bundle(place: str, bundle_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_path, tmp_path / "x" / place, dirs_exist_ok=True)
+    assert read_options({"bundle": str(tmp_path / "x")}).bundle == tmp_path / "x" / place
 
 
 def test_the_command_refuses_a_folder_that_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

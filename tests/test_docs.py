@@ -18,7 +18,9 @@ from shards.cli.options import Options
 from trainer.recipes.explain import explain_recipe, list_options
 from trainer.recipes.file import RECIPES, load_recipe, parse_recipe
 from trainer.recipes.options.section import Section
-from tune.space import Space, load_space, make_trials
+from tune.space.file import load_space
+from tune.space.options import Space
+from tune.space.variants import make_variants
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +105,7 @@ def test_options_page_has_each_option_of_a_recipe_and_a_space_with_meaning_value
     rows = re.findall(r"^\| `([\w.]+)` \| (.+) \| (.+) \| (.+) \|$", pages[ROOT / "docs/options.md"], re.MULTILINE)
     named = [row[0] for row in rows]
     assert named == [option.name for option in [*list_options(), *list_options(Space)] if not option.is_group]
-    assert {"augment.progressive.start_size", "optim.peak_lr", "reduction_factor"} <= set(named)
+    assert {"augment.progressive.start_size", "optim.peak_lr", "screen.reduction_factor"} <= set(named)
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -142,9 +144,9 @@ def test_the_space_of_the_page_is_one_and_makes_the_trials_that_it_names(tmp_pat
     text = (ROOT / "docs/space.md").read_text(encoding="utf-8")
     written = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
     (tmp_path / "space.yaml").write_text(written, encoding="utf-8")
-    trials = make_trials(load_recipe("smoke"), load_space(str(tmp_path / "space.yaml")), tmp_path)
-    assert len(trials) == 4
-    assert f"`{trials[0].name}` to `{trials[-1].name}`" in text
+    variants = make_variants(load_recipe("smoke"), load_space(str(tmp_path / "space.yaml")))
+    assert len(variants) == 4
+    assert f"`{variants[0].name}` to `{variants[-1].name}`" in text
 
 
 def test_troubleshooting_quotes_what_the_code_says() -> None:

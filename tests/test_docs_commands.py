@@ -46,7 +46,7 @@ SMALLER = {
 """Beginning of a command -> words that are put behind it; the longest beginning counts."""
 
 SLOW = {
-    "python -m tune.run": "Ray Tune, eight trials",
+    "python -m tune.run demo demo name=demo-sweep epochs=3 image_size=96": "Ray Tune, eight trials",
     "python -m cluster.serve": "an endpoint on Ray Serve",
     "python -m cluster.client": "an endpoint on Ray Serve",
     "curl": "an endpoint on Ray Serve",

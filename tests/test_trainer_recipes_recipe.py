@@ -16,7 +16,7 @@ from trainer.recipes.options.loss import LossOptions
 from trainer.recipes.options.optim import OptimOptions
 from trainer.recipes.options.schedule import SCHEDULES
 from trainer.recipes.recipe import PLACEMENT, Recipe
-from tune.space import SPACES, load_space
+from tune.space.file import SPACES, load_space
 
 SMOKE = "data=somewhere"
 

@@ -12,9 +12,9 @@ from runs import run_dir
 
 from trainer.recipes.file import load_recipe
 from trainer.record.run_folder import RESULT
-from tune.progress import SweepProgress
-from tune.space import Trial
-from tune.trial import REFUSAL_FILE
+from tune.space.variants import Trial, Variant
+from tune.trials.progress import SweepProgress
+from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
 
 
 class Clock:
@@ -35,7 +35,7 @@ def make_trial(root: Path, name: str, accuracies: list[float], finished: bool = 
     (run_dir(recipe) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
         (run_dir(recipe) / RESULT).write_text("{}")
-    return Trial(name, {"rate": name}, recipe)
+    return Trial(Variant(name, {"rate": name}, recipe), recipe)
 
 
 def end(progress: SweepProgress, name: str, method: str = "on_trial_complete") -> None:
@@ -54,7 +54,7 @@ def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
         make_trial(tmp_path, "lost", []),
         make_trial(tmp_path, "open", []),
     ]
-    (trials[2].folder.path / REFUSAL_FILE).write_text("no such model")
+    (trials[2].folder.path / FAILURE_FILE).write_text("no such model")
     clock = Clock()
     progress = SweepProgress(trials, clock=clock)
     for clock.now, name in ((60.0, "good"), (80.0, "slow"), (80.0, "slow"), (90.0, "wrong")):
@@ -64,11 +64,30 @@ def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
     assert caplog.messages == [
         "trial 1/5, good: val accuracy 0.9000, finished after 3 of 3 epochs (the best finished so far); "
         "1 min 0 s so far, about 4 min 0 s left",
-        "trial 2/5, slow: val accuracy 0.2500, stopped by ASHA after 1 of 3 epochs (best 0.9000, good); "
+        "trial 2/5, slow: val accuracy 0.2500, stopped early after 1 of 3 epochs (best 0.9000, good); "
         "1 min 20 s so far, about 2 min 0 s left",
-        "trial 3/5, wrong: did not train: no such model; 1 min 30 s so far, about 1 min 0 s left",
-        "trial 4/5, lost: did not train: crashed; 1 min 40 s so far, about 25 s left",
+        "trial 3/5, wrong: failed: no such model; 1 min 30 s so far, about 1 min 0 s left",
+        "trial 4/5, lost: failed: crashed; 1 min 40 s so far, about 25 s left",
     ]
+
+
+def test_trial_that_fell_behind_is_remembered_and_leaves_no_snapshot(tmp_path: Path) -> None:
+    """A sweep that is resumed must not train it on; a trial that was interrupted must go on."""
+    trials = [
+        make_trial(tmp_path, "behind", [0.5]),
+        make_trial(tmp_path, "finished", [0.5, 0.6, 0.7], finished=True),
+        make_trial(tmp_path, "interrupted", [0.5]),
+        make_trial(tmp_path, "wrong", [0.5]),
+    ]
+    trials[2].folder.stop_file.touch()
+    (trials[3].folder.path / FAILURE_FILE).write_text("NaN")
+    progress = SweepProgress(trials)
+    for trial in trials:
+        (trial.folder.snapshots / "1").mkdir(parents=True)
+        end(progress, trial.name)
+    stopped = [(trial.folder.path / STOPPED_FILE).exists() for trial in trials]
+    assert stopped == [True, False, False, False]
+    assert [trial.folder.snapshots.exists() for trial in trials] == [False, True, True, True]
 
 
 def test_sweep_says_once_a_minute_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ def build_parser() -> CommandParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     fields = ServeOptions.model_fields
-    parser.add_argument("bundle", help="folder of the bundle; every node must see it")
+    parser.add_argument("bundle", help="folder of a bundle, a run or a sweep; every node must see it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
     _add_option(parser, fields, "replicas", int, "processes that each hold the model")

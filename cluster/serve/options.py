@@ -16,13 +16,17 @@ from trainer.contract.model.names import AUTO, check_backend
 QUEUED_PER_ONGOING = 2
 
 
+_PAGE, _INNER = "bundle.json", ("bundle", "best/bundle")
+"""File of a bundle, and where a run and a sweep have theirs."""
+
+
 class ServeOptions(Options):
     """How a bundle is served."""
 
     there_are: ClassVar[str] = "the endpoint has"
 
     bundle: Path
-    """Folder of the bundle; every node that runs a replica must see it."""
+    """Folder of a bundle, or of the run or sweep that has it; every node that runs a replica must see it."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     max_batch_size: int = Field(default=16, ge=1, le=4096)
@@ -41,8 +45,10 @@ class ServeOptions(Options):
     @field_validator("bundle")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        # Replicas run in another working directory.
-        return value.expanduser().absolute()
+        # Replicas run in another working directory. Of a run or a sweep, its bundle is meant.
+        folder = value.expanduser().absolute()
+        inner = next((folder / name for name in _INNER if (folder / name / _PAGE).is_file()), folder)
+        return folder if (folder / _PAGE).is_file() else inner
 
     @property
     def max_bytes(self) -> int:

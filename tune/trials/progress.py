@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ray import tune
 
 from shards.cli.progress import LINE_EVERY_S, Clock, describe_duration
+from shards.files.atomic import write_text
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import TICK_S
-from tune.space import Trial
-from tune.table import FINISHED, Row, read_table
+from tune.space.variants import Trial
+from tune.trials.table import FINISHED, Row, read_table
+from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,7 @@ class SweepProgress(tune.Callback):
         clock: Returns seconds.
     """
 
-    def __init__(self, trials: list[Trial], every_s: float = LINE_EVERY_S, clock: Clock = time.monotonic) -> None:
+    def __init__(self, trials: Sequence[Trial], every_s: float = LINE_EVERY_S, clock: Clock = time.monotonic) -> None:
         self._trials, self._every_s, self._clock = trials, every_s, clock
         self._began = self._logged_at = clock()
         self._ended: set[str] = set()
@@ -43,7 +47,9 @@ class SweepProgress(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Log the result of a trial that ended or was stopped; called by Tune."""
         del iteration, trials, info
-        self._end(str(trial.config["recipe"]["name"]))
+        name = str(trial.config["recipe"]["name"])
+        self._mark_stopped(next(each for each in self._trials if each.name == name))
+        self._end(name)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Log that a trial crashed for good; called by Tune."""
@@ -58,6 +64,14 @@ class SweepProgress(tune.Callback):
                 f"{self._total:,} epochs done"
             )
 
+    def _mark_stopped(self, trial: Trial) -> None:
+        """Remember that the scheduler stopped a trial, and drop its snapshots: nothing goes on from them."""
+        folder = trial.folder
+        has_ended_itself = folder.is_finished or (folder.path / FAILURE_FILE).exists() or folder.stop_file.exists()
+        if not has_ended_itself and read_metrics(folder.path):
+            write_text(folder.path / STOPPED_FILE, "")
+            shutil.rmtree(folder.snapshots, ignore_errors=True)
+
     def _end(self, name: str, failure: str = "") -> None:
         if name in self._ended:
             return
@@ -65,11 +79,11 @@ class SweepProgress(tune.Callback):
         self._log(f"trial {len(self._ended):,}/{len(self._trials):,}, {name}: {self._describe(name, failure)}")
 
     def _describe(self, name: str, failure: str) -> str:
-        table = read_table(self._trials, {})
+        table = read_table(self._trials)
         row = next((row for row in table.rows if row.trial == name), None)
         failure = table.failures.get(name, failure)
         if failure or row is None:
-            return f"did not train: {failure or 'it has no epoch'}"
+            return f"failed: {failure or 'it has no epoch'}"
         ran = f"{row.status} after {row.epochs:,} of {self._find_epochs(name):,} epochs"
         words = f"val {table.metric.replace('_', ' ')} {row.value:.4f}, {ran}"
         return words if table.best is None else f"{words} ({_compare(row, table.best)})"

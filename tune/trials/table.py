@@ -1,24 +1,25 @@
-"""The table of a sweep: a row per trial, as CSV and Markdown."""
+"""The table of a screen: a row per trial, as CSV and Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.files.atomic import write_text
 from trainer.record.logbook import read_metrics
-from tune.space import Trial
-from tune.trial import REFUSAL_FILE
+from tune.space.variants import Trial
+from tune.trials.trial import FAILURE_FILE
 
 NOTE = (
-    "Trials that ASHA stopped were trained for fewer epochs: their values cannot be compared with those of "
+    "Trials that were stopped early were trained for fewer epochs: their values cannot be compared with those of "
     "finished ones.\nThere is one seed per trial: differences of a few pictures are chance.\n"
 )
 
 
-FINISHED = "finished"
+FINISHED, STOPPED, FAILED = "finished", "stopped early", "failed"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Row:
     """The result of a trial; `value` is the stop metric of its best epoch on the validation split."""
 
     trial: str
+    variant: str
     levels: dict[str, str]
     status: str
     value: float
@@ -37,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows, finished ones first and the best on top; failures: why other trials have no row, by name."""
+    """The rows, finished ones first and the best on top; failures: why other trials did not finish, by name."""
 
     metric: str
     rows: list[Row]
@@ -48,21 +50,23 @@ class Table:
         """The best finished row; None if no trial finished."""
         return self.rows[0] if self.rows and self.rows[0].status == FINISHED else None
 
+    @property
+    def finished(self) -> list[Row]:
+        return [row for row in self.rows if row.status == FINISHED]
 
-def read_table(trials: list[Trial], crashes: dict[str, str]) -> Table:
-    """Return the results in the trials' folders; `crashes`: last lines, by name, for trials that left no message."""
+
+def read_table(trials: Sequence[Trial]) -> Table:
+    """Return the results in the trials' folders."""
     metric = trials[0].recipe.stop.metric
     sign = 1 if trials[0].recipe.stop.lower_is_better else -1
-    rows = [row for trial in trials if (row := _read_row(trial)) is not None]
-    failures = dict(crashes)
-    for trial in trials:
-        path = trial.folder.path / REFUSAL_FILE
-        if path.is_file():
-            failures[trial.name] = path.read_text(encoding="utf-8")
-    return Table(metric, sorted(rows, key=lambda row: (row.status != FINISHED, sign * row.value)), failures)
+    files = {trial.name: trial.folder.path / FAILURE_FILE for trial in trials}
+    failures = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
+    rows = [row for trial in trials if (row := _read_row(trial, trial.name in failures)) is not None]
+    order = {FINISHED: 0, STOPPED: 1, FAILED: 2}
+    return Table(metric, sorted(rows, key=lambda row: (order[row.status], sign * row.value)), failures)
 
 
-def _read_row(trial: Trial) -> Row | None:
+def _read_row(trial: Trial, has_failed: bool) -> Row | None:
     epochs = read_metrics(trial.folder.path)
     if not epochs:
         return None
@@ -70,9 +74,12 @@ def _read_row(trial: Trial) -> Row | None:
     choose = min if trial.recipe.stop.lower_is_better else max
     best = choose(epochs, key=lambda epoch: epoch[metric])
     seconds = sum(epoch["train/time_s"] for epoch in epochs)
-    status = FINISHED if trial.folder.is_finished else "stopped by ASHA"
+    status = FAILED if has_failed else FINISHED if trial.folder.is_finished else STOPPED
     pictures_s = epochs[-1]["samples_seen"] / max(seconds, 1e-9)
-    return Row(trial.name, trial.levels, status, best[metric], best["epoch"], len(epochs), seconds, pictures_s)
+    variant = trial.variant
+    return Row(
+        trial.name, variant.name, variant.levels, status, best[metric], best["epoch"], len(epochs), seconds, pictures_s
+    )
 
 
 def write_table(sweep_dir: Path, table: Table) -> None:
@@ -85,7 +92,7 @@ def write_table(sweep_dir: Path, table: Table) -> None:
 
 def describe(table: Table) -> str:
     """Return the table as Markdown, with notes for reading it."""
-    failures = "".join(f"{name} did not train: {sentence}\n" for name, sentence in table.failures.items())
+    failures = "".join(f"{name} failed: {sentence}\n" for name, sentence in table.failures.items())
     return f"{format_markdown(tabulate(table))}\n{failures}{NOTE}"
 
 

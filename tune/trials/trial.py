@@ -21,8 +21,10 @@ from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.job import run_rank
 from trainer.weights.resolve import resolve_recipe
 
-REFUSAL_FILE = "refusal"
+FAILURE_FILE = "failure"
 """File in the folder of a trial that cannot train; it holds the reason."""
+STOPPED_FILE = "stopped"
+"""File in the folder of a trial that fell behind; a sweep that is resumed leaves it as it is."""
 WORST = -1e9
 
 
@@ -42,7 +44,7 @@ def run_trial(config: dict[str, Any]) -> None:
     if (sweep_dir / STOP_FILE).exists():
         return
     folder.stop_file.unlink(missing_ok=True)
-    (folder.path / REFUSAL_FILE).unlink(missing_ok=True)
+    (folder.path / FAILURE_FILE).unlink(missing_ok=True)
 
     def report(numbers: Numbers) -> None:
         tune.report(_score(numbers, recipe))
@@ -54,13 +56,18 @@ def run_trial(config: dict[str, Any]) -> None:
         folder.claim(resolved)
         for row in read_metrics(folder.path):
             tune.report(_score(row, recipe))
-        if not folder.is_finished:
+        if not folder.is_finished and not (folder.path / STOPPED_FILE).exists():
             # The sweep logs the trial's result; its notes are in its folder.
             with handing_on(lambda _line: None, logging.INFO):
                 run_rank(resolved, single_rank(), report)
     except (UsageError, ShardError) as err:  # if raised, Tune would retry what cannot succeed
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.path / REFUSAL_FILE, str(err))
+        write_failure(folder, str(err))
+
+
+def write_failure(folder: RunFolder, sentence: str) -> None:
+    """Leave the reason why a trial cannot train in its folder."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(folder.path / FAILURE_FILE, sentence)
 
 
 def _score(numbers: Numbers, recipe: Recipe) -> dict[str, float]:

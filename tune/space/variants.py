@@ -1,0 +1,125 @@
+"""The variants of a space, and the recipes of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shards.errors import UsageError
+from trainer.recipes.file import apply_override, build_recipe
+from trainer.recipes.recipe import Recipe
+from trainer.record.run_folder import RunFolder
+from tune.space.design import Vector, list_full, list_one_factor
+from tune.space.options import Space
+
+_LONGEST = 200
+"""Bytes of a variant's name: folders have 255, and seeds are added."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of levels, and the recipe with their changes."""
+
+    name: str
+    levels: dict[str, str]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a variant in the folder of a sweep."""
+
+    variant: Variant
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.recipe)
+
+
+def make_variants(recipe: Recipe, space: Space) -> list[Variant]:
+    """Return the variants of a space, the baseline first.
+
+    Raises:
+        UsageError: A level sets an option that the recipe does not have, or two variants would have the same name.
+    """
+    levels = space.order_levels()
+    variants = []
+    for places in _list_combinations(space):
+        chosen = {factor: levels[factor][place] for factor, place in zip(levels, places, strict=True)}
+        name = "_".join(f"{factor}={level}" for factor, level in chosen.items())
+        variants.append(Variant(name, chosen, _apply(recipe, [space.factors[each][chosen[each]] for each in chosen])))
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"two variants would be named '{twice}'; rename a level or a factor")
+    longest = max(names, key=len)
+    if len(longest.encode()) > _LONGEST:
+        raise UsageError(
+            f"the variant '{longest}' has a name of {len(longest.encode())} bytes, too long for its folder; "
+            f"shorten names of factors and levels to {_LONGEST} bytes in all"
+        )
+    return variants
+
+
+def _list_combinations(space: Space) -> list[Vector]:
+    sizes = [len(levels) for levels in space.factors.values()]
+    if space.design == "fractional":
+        return space.make_fraction().runs
+    return list_one_factor(sizes) if space.design == "one_factor" else list_full(sizes)
+
+
+def _apply(recipe: Recipe, changes: Sequence[Mapping[str, Any]]) -> Recipe:
+    """Return the recipe with the changes of some levels, later ones over earlier ones."""
+    # Unset options stay unset: a level that changes the optimizer gets that optimizer's defaults.
+    values = recipe.model_dump(mode="json", exclude_unset=True)
+    for each in changes:
+        for option, value in each.items():
+            text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n")
+            apply_override(values, f"{option}={text}")
+    return build_recipe(values)
+
+
+def make_screen_trials(variants: Sequence[Variant], space: Space, sweep_dir: Path) -> list[Trial]:
+    """Return a run of each variant on the budget of the screen, with the recipe's own seed."""
+    return [
+        make_trial(each, each.recipe.seed, space.screen.find_epochs(each.recipe.epochs), sweep_dir / "trials", "trial")
+        for each in variants
+    ]
+
+
+def make_confirm_trials(variants: Sequence[Variant], seeds: Sequence[int], sweep_dir: Path) -> list[Trial]:
+    """Return a whole run of each variant for each seed."""
+    return [
+        make_trial(each, seed, each.recipe.epochs, sweep_dir / "confirm", "confirm")
+        for each in variants
+        for seed in seeds
+    ]
+
+
+def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) -> Trial:
+    """Return a run of a variant: one rank below `root`, which does not look at the test split.
+
+    kind: job_type of the run in W&B, trial or confirm.
+    """
+    values = variant.recipe.model_dump(mode="json", exclude_unset=True)
+    values |= {
+        "name": f"{variant.name}-s{seed}",
+        "seed": seed,
+        "epochs": epochs,
+        "launch": "local",
+        "num_ranks": 1,
+        "evaluate_on": [],
+    }
+    values["storage"] = {**values.get("storage", {}), "root": str(root)}
+    tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items())]
+    values["track"] = {**values.get("track", {}), "group": root.parent.name, "job_type": kind, "tags": tags}
+    return Trial(variant, build_recipe(values))

@@ -1,0 +1,111 @@
+"""All trials of a phase on Ray Tune, with early stopping or without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+# Ray reads these when it is imported: our bar and table replace its boxes and warnings.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from shards.cli.progress import draw_bar
+from trainer.record.progress import TICK_S
+from trainer.record.run_folder import STOP_FILE
+from tune.space.options import Screen, Space
+from tune.space.variants import Trial
+from tune.trials.progress import SweepProgress
+from tune.trials.trial import run_trial, write_failure
+
+MAX_FAILURES = 1
+
+
+def run_trials(trials: Sequence[Trial], space: Space, screen: Screen | None, sweep_dir: Path) -> None:
+    """Run what is missing of some trials; those that cannot train have the reason in their folders.
+
+    Args:
+        trials: The trials; their folders hold what was trained before.
+        space: Resources of a trial.
+        screen: How trials that fall behind are stopped; None: none is.
+        sweep_dir: Folder of the sweep; a stop file in it makes the trials save their states and end.
+    """
+    shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
+    progress = SweepProgress(trials)
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
+        param_space={
+            "recipe": tune.grid_search([trial.recipe.model_dump(mode="json") for trial in trials]),
+            "sweep_dir": str(sweep_dir),
+            "cpus": space.cpus_per_trial,
+        },
+        tune_config=tune.TuneConfig(
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+            metric="score",
+            mode="max",
+            reuse_actors=True,  # a new process would import torch again for each trial
+            scheduler=_make_scheduler(screen, max(trial.recipe.epochs for trial in trials)),
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(sweep_dir),
+            verbose=0,
+            callbacks=[progress],
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    progress.begin()
+    folders = {trial.name: trial.folder for trial in trials}
+    for result in _fit(tuner, trials, sweep_dir, progress):
+        if result.error is not None and result.config is not None:
+            write_failure(folders[result.config["recipe"]["name"]], str(result.error).strip().splitlines()[-1])
+
+
+def _make_scheduler(screen: Screen | None, epochs: int) -> TrialScheduler:
+    if screen is None or screen.stop == "none":
+        return FIFOScheduler()
+    if screen.stop == "median":
+        return MedianStoppingRule(time_attr="epoch", grace_period=screen.grace_epochs, min_samples_required=2)
+    return ASHAScheduler(
+        time_attr="epoch",
+        max_t=epochs + 1,  # + 1: the loop ends a trial, after its bundle
+        grace_period=min(screen.grace_epochs, epochs),
+        reduction_factor=screen.reduction_factor,
+    )
+
+
+def _fit(tuner: tune.Tuner, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress) -> tune.ResultGrid:
+    """Run the tuner in a thread of its own, so that this one shows progress and is stopped by Ctrl-C."""
+    results: list[tune.ResultGrid | Exception] = []
+
+    def fit() -> None:
+        try:
+            results.append(tuner.fit())
+        except Exception as err:
+            results.append(err)
+
+    thread = threading.Thread(target=fit, name="tune", daemon=True)
+    thread.start()
+    _watch(thread, trials, sweep_dir, progress)
+    if isinstance(results[0], Exception):
+        raise results[0]
+    return results[0]
+
+
+def _watch(thread: threading.Thread, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress) -> None:
+    """Show the number of finished epochs until the thread ends; pass a stop request on to the running trials."""
+    total = sum(trial.recipe.epochs for trial in trials)
+    with draw_bar(total=total, unit="epoch", desc=sweep_dir.name) as bar:
+        while thread.is_alive():
+            thread.join(TICK_S)
+            bar.update(progress.count_epochs() - bar.n)
+            progress.tick()
+            if (sweep_dir / STOP_FILE).exists():
+                for trial in trials:
+                    if trial.folder.path.is_dir():
+                        trial.folder.stop_file.touch()
