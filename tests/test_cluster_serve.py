@@ -30,6 +30,7 @@ from cluster.serve.__main__ import main
 from cluster.serve.api import PAGES, Endpoint, Page, Prediction, build_api
 from cluster.serve.app import Replica, build
 from cluster.serve.body import read_picture
+from cluster.serve.forward import compute_each
 from cluster.serve.options import read_options
 from shards.cli.ending import run_command
 from shards.errors import UsageError
