@@ -436,7 +436,7 @@ CASES = [
         {"l.csv": f"path,label\n{ROWS}"},
     ),
     case(
-        "; it is train, val (validation) or test: correct it, or give ",
+        "is not a split; write train, val (validation) or test, or ",
         listed("path,label,split\n1.png,ant,train\n2.png,wasp,odd\n"),
         "l.csv",
         "l.csv --columns split=",

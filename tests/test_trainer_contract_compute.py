@@ -217,7 +217,7 @@ def test_a_back_end_that_gives_other_logits_on_the_probes_is_refused(copy: Path,
 
 
 def test_a_back_end_of_a_file_says_how_to_make_the_file(bundle_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"exports has none; make it with python -m trainer.export .* --to onnx"):
+    with pytest.raises(UsageError, match=r"exports has none; make one with python -m trainer.export .* --to onnx"):
         load_with_backend(bundle_path, backend="onnx")
     with pytest.raises(UsageError, match=r"exports has none"):
         build({"bundle": bundle_path, "backend": "onnx"})  # before a replica starts

@@ -88,10 +88,11 @@ class CommandParser(argparse.ArgumentParser):
 
     def explain_unknown(self, word: str) -> str:
         """Return what is wrong with a word that fits no argument."""
-        from shards.cli.sentences import suggest  # late import: only a mistake needs it
+        from shards.cli.sentences import find_near  # late import: only a mistake needs it
 
         if not word.startswith("-"):
             return f"'{word}' is one argument too many"
         name = word.partition("=")[0]
-        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        return f"there is no option {name}{suggest(name, options)}"
+        options = [option for action in self._actions for option in action.option_strings]
+        near = find_near(name[2:], [option[2:] for option in options if option.startswith("--")])
+        return f"there is no option {name}" + (f"; did you mean '--{near[0]}'?" if near else "")
