@@ -72,8 +72,8 @@ def plan_confirm(
             f"the baseline {baseline.name} failed in the screen, so there is nothing to compare with: "
             f"{table.failures[failed[0]]}"
         )
-    best = [row.variant for row in table.finished][: space.confirm.top]
-    chosen = [baseline.name, *(name for name in best if name != baseline.name)]
+    rivals = [row.variant for row in table.finished if row.variant != baseline.name]
+    chosen = [baseline.name, *rivals[: space.confirm.top]]
     if len(chosen) < 2:
         raise ShardError(f"no variant but the baseline finished the screen in {sweep_dir}; there is nothing to confirm")
     first = baseline.recipe.seed + 1  # fresh: the screen had the recipe's own

@@ -25,20 +25,27 @@ class SweepProgress(tune.Callback):
     """Logs the results of ended trials. The trials' own messages stay in their folders: they would flood the screen.
 
     Args:
-        trials: All trials of the sweep.
+        trials: All trials of a phase of the sweep.
+        phase: Its name.
         every_s: Longest time without a line.
         clock: Returns seconds.
     """
 
-    def __init__(self, trials: Sequence[Trial], every_s: float = LINE_EVERY_S, clock: Clock = time.monotonic) -> None:
-        self._trials, self._every_s, self._clock = trials, every_s, clock
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        phase: str = "screen",
+        every_s: float = LINE_EVERY_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._trials, self._phase, self._every_s, self._clock = trials, phase, every_s, clock
         self._began = self._logged_at = clock()
         self._ended: set[str] = set()
         self._total = sum(trial.recipe.epochs for trial in trials)
 
     def begin(self) -> None:
-        """Log the size of the sweep."""
-        self._log(f"{len(self._trials):,} trials on Ray, at most {self._total:,} epochs")
+        """Log the size of the phase."""
+        self._log(f"{self._phase}: {len(self._trials):,} trials on Ray, at most {self._total:,} epochs")
 
     def count_epochs(self) -> int:
         """Return the number of finished epochs of all trials."""

@@ -36,7 +36,7 @@ def run_trials(trials: Sequence[Trial], space: Space, screen: Screen | None, swe
         sweep_dir: Folder of the sweep; a stop file in it makes the trials save their states and end.
     """
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
-    progress = SweepProgress(trials)
+    progress = SweepProgress(trials, "screen" if screen else "confirm")
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
         param_space={
