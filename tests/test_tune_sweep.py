@@ -26,8 +26,8 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.misfit import settle_metric
 from trainer.record.logbook import read_metrics
 from trainer.record.run_folder import hold_folder
+from tune.result.folder import claim, forget_changed
 from tune.run.__main__ import main
-from tune.run.folder import claim, forget_changed
 from tune.run.sweep import _refuse_misfits, run_sweep
 from tune.space.options import Space
 from tune.space.variants import Trial, make_screen_trials, make_variants

@@ -22,13 +22,13 @@ from trainer.recipes.file import load_recipe
 from tune.run.options import SweepOptions
 
 if TYPE_CHECKING:
-    from tune.run.sweep import Sweep
+    from tune.result.sweep import Sweep
 
 
 def main(argv: list[str]) -> int:
     arguments = build_parser().parse_intermixed_args(argv)
     if arguments.delete:
-        from tune.run.folder import delete_sweep
+        from tune.result.folder import delete_sweep
 
         delete_sweep(Path(arguments.delete))
         print(f"deleted {arguments.delete}")

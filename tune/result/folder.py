@@ -1,4 +1,4 @@
-"""The folder of a sweep: which recipe, data and space it belongs to, and which of its trials may stay."""
+"""Which recipe, data and space the folder of a sweep belongs to, and which of its trials may stay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,23 @@ def claim(sweep_dir: Path, recipe: Recipe, dataset: str, space: Space, *, extend
         _refuse_other(sweep_dir, before, content, extend=extend)
         if before != content:
             (sweep_dir / RESULT).unlink(missing_ok=True)
+    # Options that are not set stay so: levels get their own defaults of them.
+    said = recipe.model_dump(mode="json", exclude_unset=True)
+    write_text(sweep_dir / RECIPE, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def read_identity(sweep_dir: Path) -> tuple[Recipe, Space, str]:
+    """Return the recipe, the space and the fingerprint of the data of a sweep.
+
+    Raises:
+        UsageError: The folder is no sweep's.
+    """
+    path = sweep_dir / IDENTITY
+    if not path.is_file():
+        raise UsageError(f"{sweep_dir} is not a sweep (it has no {IDENTITY}); name a folder such as runs/demo-sweep")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return load_recipe(str(sweep_dir / RECIPE)), Space.model_validate(content["space"]), content["dataset"]
 
 
 def _refuse_other(sweep_dir: Path, before: dict[str, Any], content: dict[str, Any], *, extend: bool) -> None:

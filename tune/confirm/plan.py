@@ -1,33 +1,21 @@
-"""The second half of a sweep: what is confirmed is written down, trained, evaluated on test once, and compared."""
+"""What is confirmed: written down before the test split is opened, and the run that is kept in the end."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import ray
 from pydantic import BaseModel, ConfigDict
 
-from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_text
-from trainer.contract.bundle import Bundle
-from trainer.evaluate.bundle import evaluate_bundle
-from trainer.evaluate.files import Judging
-from trainer.evaluate.positive import find_positive
-from trainer.evaluate.predictions import read_predictions
-from trainer.ranks.ranks import single_rank
 from trainer.recipes.recipe import Recipe
-from trainer.weights.resolve import resolve_recipe
 from tune.space.options import Space
-from tune.space.variants import Trial, Variant
-from tune.stats.compare import Comparison, compare
-from tune.stats.runs import Variant as Answers
-from tune.stats.scores import METRICS
+from tune.space.variants import Variant
 from tune.trials.table import Table
 
-PLAN, COMPARISON = "confirm.json", "comparison.json"
+PLAN = "confirm.json"
 TEST = "test"
 
 
@@ -83,7 +71,7 @@ def plan_confirm(
         kept = before.seeds + [seed for seed in wanted if seed not in before.seeds]
         added = [name for name in chosen if name not in before.variants]
         has_more = bool(added) or kept != before.seeds
-        opened = (sweep_dir / COMPARISON).is_file()
+        opened = any(sweep_dir.glob(f"confirm/*/evaluation/{TEST}"))
         plan = before.model_copy(
             update={
                 "variants": before.variants + added,
@@ -103,60 +91,6 @@ def read_plan(sweep_dir: Path) -> ConfirmPlan | None:
     """Return the plan of a sweep, None before it has one."""
     path = sweep_dir / PLAN
     return ConfirmPlan.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def evaluate_on_test(trials: Sequence[Trial], space: Space) -> None:
-    """Evaluate the trials on the test split, as tasks on the cluster; what was evaluated before is left as it is."""
-    task = ray.remote(num_cpus=space.cpus_per_trial, num_gpus=space.gpus_per_trial)(_evaluate)
-    missing = [trial for trial in trials if not find_predictions(trial).is_file()]
-    ray.get([task.remote(trial.recipe.model_dump(mode="json")) for trial in missing])
-
-
-def _evaluate(values: Mapping[str, object]) -> None:
-    from trainer.recipes.file import build_recipe
-    from trainer.record.run_folder import RunFolder
-
-    recipe = resolve_recipe(build_recipe(dict(values)))
-    folder, ranks = RunFolder.of(recipe), single_rank()
-    dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
-    bundle, judging = Bundle.load(folder.bundle, str(ranks.device)), Judging(stored=find_positive(recipe, dataset))
-    out = folder.path / "evaluation" / TEST
-    evaluate_bundle(bundle, dataset, TEST, ranks, ranks.count_workers(recipe.workers), out, judging)
-
-
-def find_predictions(trial: Trial) -> Path:
-    """Return the file of a trial's answers to the test split."""
-    return trial.folder.path / "evaluation" / TEST / "predictions.parquet"
-
-
-def compare_confirmed(plan: ConfirmPlan, trials: Sequence[Trial], table: Table, sweep_dir: Path) -> Comparison:
-    """Compare the variants of which at least two runs finished, and write comparison.json.
-
-    Raises:
-        ShardError: The baseline, or every other variant, has fewer than two finished runs.
-    """
-    finished = {row.trial for row in table.finished}
-    answers = []
-    for name in plan.variants:
-        files = [find_predictions(trial) for trial in trials if trial.variant.name == name and trial.name in finished]
-        if len(files) >= 2:
-            answers.append(Answers(name, files, [read_predictions(file) for file in files]))
-    if len(answers) < 2 or answers[0].name != plan.baseline:
-        lost = next(iter(table.failures.values()), "they were stopped")
-        raise ShardError(f"too few runs finished to compare {plan.baseline} with another variant: {lost}")
-    result = compare(answers, plan.baseline, choose_metric(trials[0].recipe))
-    write_text(sweep_dir / COMPARISON, result.model_dump_json(indent=2) + "\n")
-    return result
-
-
-def read_comparison(sweep_dir: Path) -> Comparison:
-    """Return the comparison of a finished sweep."""
-    return Comparison.model_validate_json((sweep_dir / COMPARISON).read_text(encoding="utf-8"))
-
-
-def choose_metric(recipe: Recipe) -> str:
-    """Return the metric that variants are compared by: the one that chose epochs, or accuracy where that cannot be."""
-    return recipe.stop.metric if recipe.stop.metric in METRICS else "accuracy"
 
 
 def choose_best(plan: ConfirmPlan, table: Table, recipe: Recipe) -> str:

@@ -1,0 +1,1 @@
+"""`python -m tune.report`: a page, tables and figures about a sweep."""

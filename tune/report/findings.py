@@ -1,0 +1,168 @@
+"""What a sweep found, in numbers: answer, costs, effects of factors, the front of accuracy and speed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import safe_open
+
+from trainer.contract.bundle import WEIGHTS
+from trainer.record.logbook import read_metrics
+from tune.result.sweep import Sweep
+from tune.space.variants import Trial
+from tune.stats.compare import ALPHA
+from tune.trials.table import Row
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a variant costs, means over its finished runs. parameters: in millions."""
+
+    parameters: float
+    train_s: float
+    img_s: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Mean of the trials with one level of a factor, all at the same epoch; trials: how many they are."""
+
+    factor: str
+    level: str
+    mean: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of the levels after `epoch` epochs, which every trial trained that did not fail.
+
+    interactions: Pair of factors -> largest part of a combination's mean that the two factors' own effects do not
+    explain; only of pairs of which every combination was tried.
+    """
+
+    epoch: int
+    levels: list[Effect]
+    interactions: dict[str, float]
+
+
+def ask(sweep: Sweep) -> str:
+    """Return the question of a sweep in one sentence."""
+    count, base = len(sweep.variants), sweep.variants[0].name
+    factors = " x ".join(sweep.space.factors)
+    return f"Of {count} variants of {sweep.recipe.model} ({factors}), which is better than {base}?"
+
+
+def answer(sweep: Sweep) -> str:
+    """Return the answer in one or two sentences, with no more than the runs show."""
+    if sweep.comparison is None:
+        best = sweep.table.best
+        if best is None:
+            return "No trial finished, so there is no answer."
+        metric = sweep.table.metric.replace("_", " ")
+        return (
+            f"Nothing was confirmed: {best.variant} has the best validation {metric} of the screen, {best.value:.4f}, "
+            "with one seed a variant, so that differences may be luck."
+        )
+    rows = sweep.comparison.rows[1:]
+    told = [row.sentence for row in rows if row.p_holm is not None and row.p_holm < ALPHA]
+    if not told:
+        return (
+            f"There is no evidence that any of {len(rows)} confirmed variants differs from {sweep.comparison.baseline} "
+            f"in {sweep.comparison.metric.replace('_', ' ')} on {sweep.comparison.pictures:,} test pictures."
+        )
+    return f"{'; '.join(told)}."
+
+
+def list_costs(sweep: Sweep) -> dict[str, Cost]:
+    """Return the costs of each variant with a finished run, from its confirming runs if it has some."""
+    costs = {}
+    for variant in sweep.variants:
+        found = find_runs(sweep, variant.name)
+        if found:
+            folders = [trial.folder for trial, _ in found]
+            costs[variant.name] = Cost(
+                count_parameters(str(folders[0].bundle / WEIGHTS)) / 1e6,
+                float(np.mean([row.train_s for _, row in found])),
+                float(np.mean([row.img_s for _, row in found])),
+            )
+    return costs
+
+
+def find_runs(sweep: Sweep, variant: str) -> list[tuple[Trial, Row]]:
+    """Return the finished runs of a variant: the confirming ones, or else that of the screen."""
+    for trials, table in ((sweep.confirm_trials, sweep.confirmed), (sweep.screen_trials, sweep.table)):
+        rows = {row.trial: row for row in table.finished} if table else {}
+        found = [(trial, rows[trial.name]) for trial in trials if trial.variant.name == variant and trial.name in rows]
+        if found:
+            return found
+    return []
+
+
+def count_parameters(path: str) -> int:
+    """Return the number of weights in a safetensors file, without the statistics of norms."""
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if not name.endswith(_BUFFERS)]  # noqa: SIM118
+        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in names)
+
+
+def measure_effects(sweep: Sweep) -> Effects | None:
+    """Return the effects of the levels in the screen; None if fewer than two trials trained."""
+    metric = f"val/{sweep.table.metric}"
+    rows = {
+        trial.name: [row[metric] for row in read_metrics(trial.folder.path)]
+        for trial in sweep.screen_trials
+        if trial.name not in sweep.table.failures
+    }
+    trained = [(trial, rows[trial.name]) for trial in sweep.screen_trials if rows.get(trial.name)]
+    if len(trained) < 2:
+        return None
+    epoch = min(len(values) for _, values in trained)
+    choose = min if sweep.recipe.stop.lower_is_better else max
+    values = [(trial.variant.levels, float(choose(each[:epoch]))) for trial, each in trained]
+    effects = [
+        Effect(factor, level, float(np.mean(found)), len(found))
+        for factor, levels in sweep.space.factors.items()
+        for level in levels
+        if (found := [value for chosen, value in values if chosen[factor] == level])
+    ]
+    pairs = itertools.combinations(sweep.space.factors, 2)
+    interactions = {
+        f"{one} x {other}": size
+        for one, other in pairs
+        if (size := _interact(values, one, other, sweep.space.factors)) is not None
+    }
+    return Effects(epoch, effects, interactions)
+
+
+def _interact(
+    values: Sequence[tuple[dict[str, str], float]], one: str, other: str, factors: dict[str, dict[str, object]]
+) -> float | None:
+    cells = np.full((len(factors[one]), len(factors[other])), np.nan)
+    for (row, first), (column, second) in itertools.product(enumerate(factors[one]), enumerate(factors[other])):
+        found = [value for chosen, value in values if (chosen[one], chosen[other]) == (first, second)]
+        if not found:
+            return None
+        cells[row, column] = np.mean(found)
+    rest = cells - cells.mean(axis=1, keepdims=True) - cells.mean(axis=0, keepdims=True) + cells.mean()
+    return float(np.abs(rest).max())
+
+
+def find_front(speed: Sequence[float], value: Sequence[float], *, lower_is_better: bool) -> list[int]:
+    """Return the positions that no other one beats in both speed and value, the slowest first.
+
+    >>> find_front([1, 2, 3, 4], [0.9, 0.8, 0.85, 0.7], lower_is_better=False)
+    [0, 2, 3]
+    """
+    sign = -1 if lower_is_better else 1
+    order = sorted(range(len(speed)), key=lambda place: (-speed[place], -sign * value[place]))
+    front: list[int] = []
+    for place in order:
+        if not front or sign * value[place] > sign * value[front[-1]]:
+            front.append(place)
+    return front[::-1]
