@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from tune.space.variants import Trial
 from tune.stats.compare import ALPHA
 from tune.trials.table import Row
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_BUFFERS = {"running_mean", "running_var", "num_batches_tracked", "mean", "std"}
+"""Last parts of the names of tensors that are no weights: statistics of norms, and how pictures are normalised."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,13 @@ def answer(sweep: Sweep) -> str:
         )
     rows = sweep.comparison.rows[1:]
     told = [row.sentence for row in rows if row.p_holm is not None and row.p_holm < ALPHA]
-    if not told:
-        return (
-            f"There is no evidence that any of {len(rows)} confirmed variants differs from {sweep.comparison.baseline} "
-            f"in {sweep.comparison.metric.replace('_', ' ')} on {sweep.comparison.pictures:,} test pictures."
-        )
-    return f"{'; '.join(told)}."
+    if told:
+        return f"{'; '.join(told)}."
+    which = rows[0].name if len(rows) == 1 else f"any of {len(rows)} confirmed variants"
+    return (
+        f"There is no evidence that {which} differs from {sweep.comparison.baseline} in "
+        f"{sweep.comparison.metric.replace('_', ' ')} on {sweep.comparison.pictures:,} test pictures."
+    )
 
 
 def list_costs(sweep: Sweep) -> dict[str, Cost]:
@@ -107,7 +109,7 @@ def find_runs(sweep: Sweep, variant: str) -> list[tuple[Trial, Row]]:
 def count_parameters(path: str) -> int:
     """Return the number of weights in a safetensors file, without the statistics of norms."""
     with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if not name.endswith(_BUFFERS)]  # noqa: SIM118
+        names = [name for name in file.keys() if name.rpartition(".")[2] not in _BUFFERS]  # noqa: SIM118
         return sum(int(np.prod(file.get_slice(name).get_shape())) for name in names)
 
 
@@ -131,20 +133,18 @@ def measure_effects(sweep: Sweep) -> Effects | None:
         for level in levels
         if (found := [value for chosen, value in values if chosen[factor] == level])
     ]
-    pairs = itertools.combinations(sweep.space.factors, 2)
     interactions = {
         f"{one} x {other}": size
-        for one, other in pairs
-        if (size := _interact(values, one, other, sweep.space.factors)) is not None
+        for one, other in itertools.combinations(sweep.space.factors, 2)
+        if (size := _interact(values, one, other)) is not None
     }
     return Effects(epoch, effects, interactions)
 
 
-def _interact(
-    values: Sequence[tuple[dict[str, str], float]], one: str, other: str, factors: dict[str, dict[str, object]]
-) -> float | None:
-    cells = np.full((len(factors[one]), len(factors[other])), np.nan)
-    for (row, first), (column, second) in itertools.product(enumerate(factors[one]), enumerate(factors[other])):
+def _interact(values: Sequence[tuple[Mapping[str, str], float]], one: str, other: str) -> float | None:
+    rows, columns = (list(dict.fromkeys(chosen[factor] for chosen, _ in values)) for factor in (one, other))
+    cells = np.full((len(rows), len(columns)), np.nan)
+    for (row, first), (column, second) in itertools.product(enumerate(rows), enumerate(columns)):
         found = [value for chosen, value in values if (chosen[one], chosen[other]) == (first, second)]
         if not found:
             return None

@@ -6,6 +6,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+from shards.cli.sentences import count_things
 from shards.files.atomic import write_text
 from trainer.evaluate.extras import try_extra
 from trainer.recipes.place import show_location
@@ -28,8 +29,8 @@ from tune.trials.table import NOTE, tabulate
 PAGE = "ablation.html"
 FIGURES = "figures"
 _ADJUSTED = (
-    "Intervals hold for new seeds and new pictures and are not adjusted for the number of variants; p is (Holm). The sd is that "
-    "of single runs."
+    "Intervals hold for new seeds and new pictures and are not adjusted for the number of variants; p is (Holm). sd is "
+    "that of single runs."
 )
 
 
@@ -102,8 +103,8 @@ def _tell_effects(sweep: Sweep, effects: Effects) -> str:
     metric = sweep.table.metric.replace("_", " ")
     rows = [(each.factor, each.level, f"{each.mean:.4f}", each.trials) for each in effects.levels]
     told = (
-        f"Means over the trials of the screen with each level, all after {effects.epoch} epochs, which every trial "
-        "trained that did not fail. One seed each: small differences are luck."
+        f"Means over the trials of the screen with each level, all after {count_things(effects.epoch, 'epoch')}, which "
+        "every trial trained that did not fail. One seed each: small differences are luck."
     )
     parts = [show_table(["factor", "level", f"val {metric}", "trials"], rows), f"<p class=soft>{escape(told)}</p>"]
     if effects.interactions:

@@ -47,6 +47,7 @@ def claim(sweep_dir: Path, recipe: Recipe, dataset: str, space: Space, *, extend
         _refuse_other(sweep_dir, before, content, extend=extend)
         if before != content:
             (sweep_dir / RESULT).unlink(missing_ok=True)
+    sweep_dir.mkdir(parents=True, exist_ok=True)
     # Options that are not set stay so: levels get their own defaults of them.
     said = recipe.model_dump(mode="json", exclude_unset=True)
     write_text(sweep_dir / RECIPE, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
