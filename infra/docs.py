@@ -64,6 +64,7 @@ GUIDES = {
     "augment": ("training.md#pictures-for-training", ""),
     "report": ("formats.md#run-folder", "trainer.report.options:ReportOptions"),
     "sweep": ("space.md", ""),
+    "sweep-report": ("space.md#what-it-writes", "tune.report.options:SweepReportOptions"),
     "compare": ("space.md#compare", "tune.compare.options:CompareOptions"),
     "serve": ("serving.md", ""),
     "client": ("serving.md", ""),

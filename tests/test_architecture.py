@@ -53,7 +53,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "tune": (("space", "stats"), ("trials", "compare"), ("confirm",), ("result",), ("report",), ("run",)),
+    "tune": (("space", "stats"), ("trials", "compare"), ("confirm",), ("result",), ("report",), ("run",), ("api",)),
     "cluster": (("serve", "client"),),
 }
 

@@ -32,9 +32,9 @@ ROOT = Path(__file__).parent.parent
 
 def test_importing_a_package_imports_nothing_heavy_and_every_public_name_is_there() -> None:
     script = (
-        "import sys, shards, trainer, cluster\n"
+        "import sys, shards, trainer, tune, cluster\n"
         "print(*sorted({'torch', 'numpy', 'pyarrow', 'PIL', 'ray', 'pydantic'} & sys.modules.keys()))\n"
-        "for package in (shards, trainer, cluster):\n"
+        "for package in (shards, trainer, tune, cluster):\n"
         "    for name in package.__all__:\n"
         "        assert getattr(package, name).__name__ == name, name\n"
         "    assert set(package.__all__) <= set(dir(package))\n"

@@ -81,7 +81,7 @@ def test_promised_commands_are_there() -> None:
 def test_without_a_command_all_are_listed(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*words) == 0
     listed = capsys.readouterr().out
-    assert re.findall(r"^  (\w+)  +\S", listed, re.MULTILINE) == NAMES
+    assert re.findall(r"^  ([\w-]+)  +\S", listed, re.MULTILINE) == NAMES
     assert all(row.summary in listed for row in COMMANDS.values())
 
 

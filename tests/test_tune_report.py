@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+import tune
 from shards.cli.ending import run_command
+from shards.errors import UsageError
 from tests.conftest import train_smoke
 from trainer.evaluate.predictions import read_predictions
 from trainer.recipes.file import load_recipe
@@ -233,3 +235,25 @@ def test_sweep_is_opened_with_the_recipe_as_it_was_given(sweep: Sweep) -> None:
     said = yaml.safe_load((sweep.folder / "recipe.yaml").read_text(encoding="utf-8"))
     assert set(said["optim"]) == {"name", "peak_lr", "weight_decay"}  # those of smoke.yaml
     assert open_sweep(sweep.folder).variants[0].recipe.epochs == 2
+
+
+# from Python
+
+
+def test_python_opens_reports_and_compares_as_the_commands_do(sweep: Sweep) -> None:
+    assert tune.open_sweep(str(sweep.folder)).comparison == sweep.comparison
+    assert tune.write_report(sweep.folder) == sweep.folder / "ablation.html"
+    globs = {name: f"{sweep.folder}/confirm/{name}-s*" for name in ("net=a_turn=no", "net=b_turn=yes")}
+    assert tune.compare_runs(globs) == sweep.comparison
+    assert tune.compare_runs(globs, metric="log_loss").metric == "log_loss"
+    with pytest.raises(UsageError, match="no variants to compare"):
+        tune.compare_runs({})
+
+
+def test_space_from_python_is_that_of_the_file(tmp_path: Path) -> None:
+    content = {"factors": FACTORS, "confirm": {"top": 1}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert tune.load_space(content) == tune.load_space(tmp_path / "space.yaml")
+    assert tune.load_space("smoke").factors
+    with pytest.raises(UsageError, match=r"^factors: field required"):
+        tune.load_space({})

@@ -26,12 +26,19 @@ def load_space(location: str) -> Space:
         names = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))
         raise UsageError(f"no space '{location}': neither a file nor one of {names}")
     try:
-        return Space.model_validate(_parse(path.read_text(encoding="utf-8")))
+        return read_space(_parse(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as err:
         raise UsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
-    except (ValidationError, UsageError) as err:
-        said = explain_invalid(err) if isinstance(err, ValidationError) else str(err)
-        raise UsageError(f"{path}: {said}") from err
+    except UsageError as err:
+        raise UsageError(f"{path}: {err}") from err
+
+
+def read_space(content: Any) -> Space:
+    """Return the space with this content; raises UsageError with one sentence about the first error."""
+    try:
+        return Space.model_validate(content)
+    except ValidationError as err:
+        raise UsageError(explain_invalid(err)) from err
 
 
 def _parse(text: str) -> Any:
