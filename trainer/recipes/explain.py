@@ -33,7 +33,7 @@ USES: Final[dict[str, Sequence[Uses]]] = {
 
 _BOUNDS: Final = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 _PLAIN: Final = {bool: "true, false", int: "a whole number", float: "a number", str: "text"}
-_MANY: Final = {int: "whole numbers", float: "numbers", str: "texts"}
+_MANY: Final = {int: "whole numbers", float: "numbers", str: "texts", Any: "values"}
 _WIDTH: Final = 118
 
 
@@ -61,7 +61,7 @@ def list_options(model: type[BaseModel] = Recipe, group: str = "") -> Iterator[O
     """
     meanings = {name: re.sub(r"\bNone\b", "null", text) for name, text in read_meanings(model).items()}
     for name, field in model.model_fields.items():
-        full = f"{group}.{name}" if group else name
+        full = f"{group}.{field.alias or name}" if group else name
         inner = find_section(field.annotation)
         is_plain = field.annotation != inner
         if inner is None or is_plain:
@@ -70,7 +70,7 @@ def list_options(model: type[BaseModel] = Recipe, group: str = "") -> Iterator[O
         else:
             yield Option(full, describe_class(inner), is_group=True)
         if inner is not None:
-            yield from list_options(inner, full)
+            yield from list_options(inner, f"{full}.OPTION" if get_origin(field.annotation) is dict else full)
 
 
 def find_section(kind: Any) -> type[BaseModel] | None:
@@ -121,7 +121,11 @@ def _describe_type(kind: Any, limits: str = "") -> list[str]:
     if origin is tuple:
         return [f"[{', '.join('number' for _ in args)}]"]
     if origin is dict:
+        if find_section(args[1]):
+            return ["{name: a group of the options below, ...}"]
         return ["{name: number, ...}" if args[1] is float else "{name: value, ...}"]
+    if kind is Any:
+        return ["a value of the option"]
     if find_section(kind):
         return ["a group of the options below"]
     return [_PLAIN[kind] + (limits if kind in (int, float) else "")]

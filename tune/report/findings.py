@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import safe_open
+from scipy.stats import rankdata
 
 from trainer.contract.bundle import WEIGHTS
 from trainer.record.logbook import read_metrics
@@ -16,6 +18,9 @@ from tune.space.variants import Trial
 from tune.stats.compare import ALPHA
 from tune.trials.table import Row
 
+Floats = npt.NDArray[np.float64]
+_LEAST = 5
+"""Trials below which nothing is said of importance."""
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked", "mean", "std"}
 """Last parts of the names of tensors that are no weights: statistics of norms, and how pictures are normalised."""
 
@@ -55,7 +60,7 @@ class Effects:
 def ask(sweep: Sweep) -> str:
     """Return the question of a sweep in one sentence."""
     count, base = len(sweep.variants), sweep.variants[0].name
-    factors = " x ".join(sweep.space.factors)
+    factors = " x ".join(sweep.space.factors or sweep.space.search)
     return f"Of {count} variants of {sweep.recipe.model} ({factors}), which is better than {base}?"
 
 
@@ -114,7 +119,54 @@ def count_parameters(path: str) -> int:
 
 
 def measure_effects(sweep: Sweep) -> Effects | None:
-    """Return the effects of the levels in the screen; None if fewer than two trials trained."""
+    """Return the effects of the levels in the screen; None in a search, or if fewer than two trials trained."""
+    found = _read_at_one_epoch(sweep)
+    if not sweep.space.factors or found is None:
+        return None
+    epoch, values = found
+    effects = [
+        Effect(factor, level, float(np.mean(same)), len(same))
+        for factor, levels in sweep.space.factors.items()
+        for level in levels
+        if (same := [value for chosen, value in values if chosen[factor] == level])
+    ]
+    interactions = {
+        f"{one} x {other}": size
+        for one, other in itertools.combinations(sweep.space.factors, 2)
+        if (size := _interact(values, one, other)) is not None
+    }
+    return Effects(epoch, effects, interactions)
+
+
+def measure_importance(sweep: Sweep) -> dict[str, float]:
+    """Return for each option of a search the share of the variance of the ranks that it explains alone, 0 to 1.
+
+    Of numbers it is the square of Spearman's correlation; of other values, the share between their groups. Trials are
+    compared at the epoch that all have reached. {} if there are fewer than five.
+    """
+    found = _read_at_one_epoch(sweep)
+    if found is None or len(found[1]) < _LEAST:
+        return {}
+    shares = {}
+    for option in sweep.space.search:
+        pairs = [(chosen[option], value) for chosen, value in found[1] if chosen[option]]
+        if len(pairs) >= _LEAST and len({text for text, _ in pairs}) > 1:
+            ranks = rankdata([value for _, value in pairs])
+            shares[option] = _explain([text for text, _ in pairs], ranks) if np.ptp(ranks) else 0.0
+    return shares
+
+
+def _explain(texts: Sequence[str], ranks: Floats) -> float:
+    try:
+        numbers = rankdata([float(text) for text in texts])
+    except ValueError:
+        means = {text: ranks[[each == text for each in texts]].mean() for text in set(texts)}
+        return float(np.var([means[text] for text in texts]) / np.var(ranks))
+    return float(np.corrcoef(numbers, ranks)[0, 1] ** 2)
+
+
+def _read_at_one_epoch(sweep: Sweep) -> tuple[int, list[tuple[dict[str, str], float]]] | None:
+    """Return the last epoch that every trial reached that did not fail, and levels and best value of each by then."""
     metric = f"val/{sweep.table.metric}"
     rows = {
         trial.name: [row[metric] for row in read_metrics(trial.folder.path)]
@@ -126,19 +178,7 @@ def measure_effects(sweep: Sweep) -> Effects | None:
         return None
     epoch = min(len(values) for _, values in trained)
     choose = min if sweep.recipe.stop.lower_is_better else max
-    values = [(trial.variant.levels, float(choose(each[:epoch]))) for trial, each in trained]
-    effects = [
-        Effect(factor, level, float(np.mean(found)), len(found))
-        for factor, levels in sweep.space.factors.items()
-        for level in levels
-        if (found := [value for chosen, value in values if chosen[factor] == level])
-    ]
-    interactions = {
-        f"{one} x {other}": size
-        for one, other in itertools.combinations(sweep.space.factors, 2)
-        if (size := _interact(values, one, other)) is not None
-    }
-    return Effects(epoch, effects, interactions)
+    return epoch, [(trial.variant.levels, float(choose(each[:epoch]))) for trial, each in trained]
 
 
 def _interact(values: Sequence[tuple[Mapping[str, str], float]], one: str, other: str) -> float | None:

@@ -21,7 +21,7 @@ from tune.report.figures import (
     draw_effects,
     draw_speed,
 )
-from tune.report.findings import Effects, answer, ask, measure_effects
+from tune.report.findings import Effects, answer, ask, measure_effects, measure_importance
 from tune.report.tables import tabulate_comparison, write_csv, write_latex, write_markdown
 from tune.result.sweep import Sweep
 from tune.trials.table import NOTE, tabulate
@@ -39,7 +39,7 @@ def write_report(sweep: Sweep) -> Path:
 
     A figure that cannot be drawn is left out, with a note in the log.
     """
-    effects = measure_effects(sweep)
+    effects, importance = measure_effects(sweep), measure_importance(sweep)
     _draw_figures(sweep, effects)
     tables = [("Screen", tabulate(sweep.table))]
     if sweep.comparison is not None:
@@ -52,6 +52,7 @@ def write_report(sweep: Sweep) -> Path:
         *([("Comparison on the test split", _tell_comparison(sweep))] if sweep.comparison else []),
         ("Screen", _tell_screen(sweep)),
         *([("Effects of the factors", _tell_effects(sweep, effects))] if effects else []),
+        *([("Importance of the options", _tell_importance(importance))] if importance else []),
         ("Accuracy and speed", show_figures(sweep.folder / FIGURES / SPEED) or "<p>No variant finished.</p>"),
         *([("Failures", _tell_failures(sweep))] if sweep.failures else []),
         ("What was chosen on which data", show_facts(_tell_choice(sweep))),
@@ -114,6 +115,12 @@ def _tell_effects(sweep: Sweep, effects: Effects) -> str:
         groups = [" = ".join(group) for group in sweep.space.make_fraction().aliases]
         parts.append(show_note(f"This is a fraction: {'; '.join(groups)} cannot be told apart.") if groups else "")
     return "".join(parts) + show_figures(sweep.folder / FIGURES / EFFECTS)
+
+
+def _tell_importance(importance: dict[str, float]) -> str:
+    rows = sorted(((name, f"{share:.2f}") for name, share in importance.items()), key=lambda row: row[1], reverse=True)
+    told = "Share of the variance of the trials' ranks that an option explains alone. Few trials make it uncertain."
+    return show_table(["option", "share"], rows) + f"<p class=soft>{escape(told)}</p>"
 
 
 def _tell_failures(sweep: Sweep) -> str:

@@ -39,7 +39,7 @@ def claim(sweep_dir: Path, recipe: Recipe, dataset: str, space: Space, *, extend
     content = {
         "recipe": recipe.fingerprint(),
         "dataset": dataset,
-        "space": space.model_dump(mode="json", exclude=_FREE),  # type: ignore[arg-type]
+        "space": space.model_dump(mode="json", by_alias=True, exclude=_FREE),  # type: ignore[arg-type]
     }
     path = sweep_dir / IDENTITY
     if path.is_file():

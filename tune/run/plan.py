@@ -79,7 +79,9 @@ def _plan_trial(trial: Trial, space: Space, rehearsed: dict[tuple[object, ...], 
             rehearsed[key] = str(err)
     found = rehearsed[key]
     levels = trial.variant.levels
-    options = {name: value for each in levels for name, value in space.factors[each][levels[each]].items()}
+    options: dict[str, Any] = {name: value for name, value in levels.items() if value}
+    if space.factors:
+        options = {name: value for each in levels for name, value in space.factors[each][levels[each]].items()}
     if isinstance(found, str):
         return PlannedTrial(trial.name, options, recipe.epochs, 0.0, 0, found)
     return PlannedTrial(

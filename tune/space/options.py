@@ -11,6 +11,7 @@ from shards.cli.sentences import suggest
 from shards.errors import UsageError
 from trainer.recipes.options.section import Section
 from tune.space.design import Fraction, make_fraction
+from tune.space.search import Range, check_conditions, draw_trials, list_grid
 
 Budget = int | float
 _FIXED = {
@@ -72,10 +73,17 @@ class Confirm(Section):
 
 
 class Space(Section):
-    """An ablation: combinations of levels of factors, screened, and confirmed if `confirm` is given."""
+    """An ablation (`factors`) or a search (`search`): variants to screen, and to confirm if `confirm` is given."""
 
-    factors: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
+    factors: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """{factor: {level: {recipe option: value}}}; a combination of levels is a variant."""
+    search: dict[str, Range] = Field(default_factory=dict)
+    """{recipe option: {KIND: values}}, instead of factors; KIND is choice, uniform, loguniform, int or quantised, and
+    `when: {option: value}` makes one depend on another. The recipe itself is the baseline."""
+    searcher: Literal["random", "grid"] = "random"
+    """How trials of a search are chosen. random: drawn; grid: every combination of values that can be counted."""
+    trials: int | None = Field(default=None, ge=1)
+    """Number of random trials of a search."""
     baseline: dict[str, str] = Field(default_factory=dict)
     """{factor: level} of the variant that the others are compared with; unnamed factors have their first level."""
     design: Literal["full", "one_factor", "fractional"] = "full"
@@ -106,6 +114,31 @@ class Space(Section):
             for level, changes in levels.items():
                 _refuse_fixed(f"level '{level}' of factor '{name}'", changes)
         return value
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Space:
+        if bool(self.factors) == bool(self.search):
+            raise ValueError("a space has either factors or search; give one of them")
+        if self.search and (self.baseline or self.design != "full"):
+            raise ValueError("baseline and design are for factors; a search compares with the recipe itself")
+        if self.search and self.searcher == "random" and self.trials is None:
+            raise ValueError("searcher: random needs trials, the number of trials to draw")
+        if self.trials is not None and (not self.search or self.searcher == "grid"):
+            raise ValueError("trials is for searcher: random; leave it out")
+        check_conditions(self.search, list(self.search))
+        for option in self.search:
+            _refuse_fixed("search", {option: None})
+        try:
+            self.list_searched(0)
+        except UsageError as err:
+            raise ValueError(str(err)) from err
+        return self
+
+    def list_searched(self, seed: int) -> list[dict[str, Any]]:
+        """Return the options of each trial of a search."""
+        if not self.search:
+            return []
+        return list_grid(self.search) if self.searcher == "grid" else draw_trials(self.search, self.trials or 1, seed)
 
     @model_validator(mode="after")
     def _fits(self) -> Space:

@@ -16,6 +16,8 @@ from trainer.record.run_folder import RunFolder
 from tune.space.design import Vector, list_full, list_one_factor
 from tune.space.options import Space
 
+BASELINE = "recipe"
+"""Name of the variant without changes that a search is compared with."""
 _LONGEST = 200
 """Bytes of a variant's name: folders have 255, and seeds are added."""
 
@@ -46,11 +48,13 @@ class Trial:
 
 
 def make_variants(recipe: Recipe, space: Space) -> list[Variant]:
-    """Return the variants of a space, the baseline first.
+    """Return the variants of a space, the baseline first; those of a search are named t0000, t0001, ...
 
     Raises:
         UsageError: A level sets an option that the recipe does not have, or two variants would have the same name.
     """
+    if space.search:
+        return _make_searched(recipe, space)
     levels = space.order_levels()
     variants = []
     for places in _list_combinations(space):
@@ -68,6 +72,15 @@ def make_variants(recipe: Recipe, space: Space) -> list[Variant]:
             f"shorten names of factors and levels to {_LONGEST} bytes in all"
         )
     return variants
+
+
+def _make_searched(recipe: Recipe, space: Space) -> list[Variant]:
+    """Return the recipe itself as the baseline, then the trials of a search."""
+    found = [Variant(BASELINE, dict.fromkeys(space.search, ""), recipe)]
+    for number, values in enumerate(space.list_searched(recipe.seed)):
+        levels = {option: str(values.get(option, "")) for option in space.search}
+        found.append(Variant(f"t{number:04}", levels, _apply(recipe, [values])))
+    return found
 
 
 def _list_combinations(space: Space) -> list[Vector]:
@@ -120,6 +133,6 @@ def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) 
         "evaluate_on": [],
     }
     values["storage"] = {**values.get("storage", {}), "root": str(root)}
-    tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items())]
+    tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items() if level)]
     values["track"] = {**values.get("track", {}), "group": root.parent.name, "job_type": kind, "tags": tags}
     return Trial(variant, build_recipe(values))
