@@ -13,6 +13,7 @@ from tune.space.file import load_space, read_space
 from tune.space.options import Space
 from tune.space.search import Range, draw_trials
 from tune.space.variants import BASELINE, make_variants
+from tune.trials.table import FINISHED, Row, Table, tabulate
 
 RATES = {"optim.peak_lr": {"loguniform": [1e-4, 1e-1]}}
 
@@ -67,6 +68,16 @@ def test_grid_has_each_combination_once_and_conditions_hold() -> None:
     ]  # fmt: skip
     drawn = make_variants(load_recipe("smoke", ["data=x"]), read_space({"search": search, "trials": 6}))[1:]
     assert all((each.recipe.optim.momentum is None) == (each.recipe.optim.name == "adamw") for each in drawn)
+
+
+def test_table_of_a_search_names_its_trials() -> None:
+    rows = [
+        Row("t0003-s0", "t0003", {"epochs": "4"}, FINISHED, 0.75, 1, 2, 3.0, 4.0),
+        Row("recipe-s0", "recipe", {"epochs": ""}, FINISHED, 0.5, 1, 2, 3.0, 4.0),
+    ]
+    head, *lines = tabulate(Table("accuracy", rows, {}))
+    assert head[:3] == ["variant", "epochs", "val accuracy"]
+    assert [line[:3] for line in lines] == [["t0003", "4", "0.7500"], ["recipe", "", "0.5000"]]
 
 
 def test_shipped_search_draws_its_trials() -> None:

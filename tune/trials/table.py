@@ -99,9 +99,20 @@ def describe(table: Table) -> str:
 def tabulate(table: Table) -> list[list[str]]:
     """Return header and cells."""
     factors = list(table.rows[0].levels) if table.rows else []
-    header = [*factors, f"val {table.metric}", "best epoch", "epochs", "status", "train s", "pictures/s"]
+    has_names = any("=" not in row.variant for row in table.rows)  # of a search, where levels are no names
+    header = [
+        *(["variant"] if has_names else []),
+        *factors,
+        f"val {table.metric}",
+        "best epoch",
+        "epochs",
+        "status",
+        "train s",
+        "pictures/s",
+    ]
     body = [
         [
+            *([row.variant] if has_names else []),
             *row.levels.values(),
             *(f"{row.value:.4f}", str(row.best_epoch), str(row.epochs), row.status),
             *(f"{row.train_s:.0f}", f"{row.img_s:.0f}"),

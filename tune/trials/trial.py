@@ -46,8 +46,12 @@ def run_trial(config: dict[str, Any]) -> None:
     folder.stop_file.unlink(missing_ok=True)
     (folder.path / FAILURE_FILE).unlink(missing_ok=True)
 
+    def tell(numbers: Numbers) -> None:
+        if numbers["epoch"] < recipe.epochs:  # after the last epoch there is nothing left to stop early
+            tune.report(_score(numbers, recipe))
+
     def report(numbers: Numbers) -> None:
-        tune.report(_score(numbers, recipe))
+        tell(numbers)
         if (sweep_dir / STOP_FILE).exists():
             folder.stop_file.touch()
 
@@ -55,7 +59,7 @@ def run_trial(config: dict[str, Any]) -> None:
         resolved = resolve_recipe(recipe)
         folder.claim(resolved)
         for row in read_metrics(folder.path):
-            tune.report(_score(row, recipe))
+            tell(row)
         if not folder.is_finished and not (folder.path / STOPPED_FILE).exists():
             # The sweep logs the trial's result; its notes are in its folder.
             with handing_on(lambda _line: None, logging.INFO):
