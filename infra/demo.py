@@ -84,7 +84,7 @@ def run_line(demo: Demo) -> None:
     options = ("name=demo-sweep", "epochs=3", "image_size=96")
     step = demo.run("sweep", "tune.run", "demo", "demo", *options)
     with open(f"{SWEEP}/table.csv", newline="", encoding="utf-8") as file:
-        step.outcome = f"{len(list(csv.DictReader(file)))} trials, best bundle in {SWEEP}/best"
+        step.outcome = f"{len(list(csv.DictReader(file)))} trials, best bundle in {SWEEP}/best/bundle"
     serve_and_ask(demo)
     pictures = [f"data/elpv/test/{name}" for name in ("DEFECTIVE", "NORMAL")]
     demo.run(
@@ -147,7 +147,7 @@ def print_summary(steps: list[Step], seconds: float) -> None:
     outputs = {
         "report": f"{RUN}/report.html",
         "bundle": f"{RUN}/bundle",
-        "sweep table": f"{SWEEP}/table.md",
+        "sweep": f"{SWEEP}/ablation.html",
         "W&B": str(offline[-1]) if offline else "not recorded (WANDB_MODE=disabled)",
     }
     print("\nOutputs")

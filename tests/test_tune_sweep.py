@@ -199,6 +199,10 @@ def test_folder_of_other_data_or_another_space_is_refused_and_extend_takes_the_s
     claim(tmp_path, recipe, "data", Space(factors=FACTORS, cpus_per_trial=2), extend=False)
     with pytest.raises(UsageError, match="holds trials on data that have been packed anew since"):
         claim(tmp_path, recipe, "other", space, extend=True)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/sweep.yaml").write_text(f"recipe: {recipe.fingerprint()}\nspace: {{}}\n")
+    with pytest.raises(UsageError, match="holds a sweep of an earlier version, whose trials have other names; choose"):
+        claim(tmp_path / "old", recipe, "data", space, extend=False)
     wider = Space(factors=FACTORS | {"more": {"a": {}}})
     with pytest.raises(UsageError, match="holds a sweep of another space; --extend keeps the trials that have not"):
         claim(tmp_path, recipe, "data", wider, extend=False)

@@ -71,7 +71,9 @@ def _refuse_other(sweep_dir: Path, before: dict[str, Any], content: dict[str, An
     remedy = "choose another name=, or delete the sweep with --delete"
     if before.get("recipe") != content["recipe"]:
         raise UsageError(f"{sweep_dir} holds a sweep of another recipe; {remedy}")
-    if before.get("dataset") != content["dataset"]:
+    if "dataset" not in before:
+        raise UsageError(f"{sweep_dir} holds a sweep of an earlier version, whose trials have other names; {remedy}")
+    if before["dataset"] != content["dataset"]:
         raise UsageError(
             f"{sweep_dir} holds trials on data that have been packed anew since, and different data cannot be "
             f"compared; {remedy}"
