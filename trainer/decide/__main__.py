@@ -86,7 +86,8 @@ def build_parser() -> CommandParser:
     )
     parser.add_argument("bundle", help="folder of a bundle, for example runs/demo/bundle")
     parser.add_argument("data", nargs="?", help="folder of a dataset, and the split (default: val)")
-    _add_wishes(parser)
+    _add_answers(parser)
+    _add_abstaining(parser)
     parser.add_argument("--out", help="write a copy of the bundle there (default: change the bundle itself)")
     workers = DecideOptions.default("workers")
     parser.add_argument("--workers", type=int, help=f"decoding threads (default: {workers})")
@@ -102,8 +103,8 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def _add_wishes(parser: argparse.ArgumentParser) -> None:
-    """Add the options for fitting a decision."""
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    """Add the options for fitting what is answered: calibrated probabilities, an operating point, conformal sets."""
     default, choices = DecideOptions.default, DecideOptions.choices
     parser.add_argument(
         "--temperature",
@@ -138,6 +139,11 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
         help="all: the level holds on average over all pictures; class: for the pictures of each class "
         f"(default: {default('conformal_by')})",
     )
+
+
+def _add_abstaining(parser: argparse.ArgumentParser) -> None:
+    """Add the options for when no answer is given, and for class shares that differ from those of training."""
+    default, choices = DecideOptions.default, DecideOptions.choices
     parser.add_argument(
         "--ood",
         type=float,
