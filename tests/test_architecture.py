@@ -249,7 +249,9 @@ def test_room_knows_no_room_but_earlier_ones(file: str) -> None:
 def test_every_folder_is_a_room_of_some_level(package: str) -> None:
     there = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file()}
     flat = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__", "__main__"}
-    assert there | flat == {room for rooms in LEVELS[package] for room in rooms}
+    levels = {room for rooms in LEVELS[package] for room in rooms}
+    assert not there | flat - levels, f"give {sorted((there | flat) - levels)} a place in LEVELS[{package!r}]"
+    assert not levels - there - flat, f"LEVELS[{package!r}] has {sorted(levels - there - flat)}, which is not there"
     assert not flat or flat <= {"errors", "api"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import cast
@@ -9,10 +10,32 @@ from typing import cast
 import pytest
 from fastapi.testclient import TestClient
 
+from cluster.serve import api
 from cluster.serve.api import PAGES, Endpoint, Page, build_api
 
 SERVING = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
 PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
+
+
+def find_unnamed(source: str) -> list[str]:
+    """Return the functions that answer a request, and that no row of PAGES names."""
+    tree = ast.parse(source)
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return [
+        each.name
+        for each in tree.body
+        if isinstance(each, ast.AsyncFunctionDef) and len(each.args.args) == 2 and each.name not in named
+    ]
+
+
+def test_every_function_that_answers_a_request_has_its_page() -> None:
+    unnamed = find_unnamed(Path(api.__file__).read_text(encoding="utf-8"))
+    assert not unnamed, f"no row of PAGES names {unnamed[0]} in cluster/serve/api.py; add one"
+
+
+def test_planted_function_without_a_page_is_found() -> None:
+    source = "async def f(endpoint, request): ...\nasync def g(endpoint, request): ...\nPAGES = (Page(f),)"
+    assert find_unnamed(source) == ["g"]
 
 
 @pytest.fixture

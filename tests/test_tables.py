@@ -200,17 +200,17 @@ def test_builder_without_a_row_is_a_sentence() -> None:
 
 def test_option_that_no_row_uses_is_a_sentence() -> None:
     class More(OptimOptions):
-        momentum_decay: float | None = None
+        no_such_option: float | None = None
 
     assert list(find_stray_options(replace(KINDS["optim.name"], options=More)))[-1:] == [
-        "More.momentum_decay is null, and no row of the optimizers uses it; give its default in the rows that do"
+        "More.no_such_option is null, and no row of the optimizers uses it; give its default in the rows that do"
     ]
 
 
 def test_default_of_an_option_that_does_not_exist_is_a_sentence() -> None:
-    row = OptimizerRow("planted", "Adam again", ADAM, {"momentum_decay": 0.004})
+    row = OptimizerRow("planted", "Adam again", ADAM, {"no_such_option": 0.004})
     assert next(find_stray_options(plant(*OPTIMIZERS.values(), row))) == (
-        "optimizers: a row gives a default of momentum_decay, which OptimOptions lacks; add it there"
+        "optimizers: a row gives a default of no_such_option, which OptimOptions lacks; add it there"
     )
 
 

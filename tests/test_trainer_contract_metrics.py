@@ -286,7 +286,10 @@ def test_lack_is_described_exactly_where_the_samples_do_not_define_the_metric(me
         if metric.key == "top5_accuracy":  # of few classes there is none, whatever the samples
             continue
         lack = describe_lack(metric, flags.sum(axis=0).tolist(), len(flags), classes)
-        assert (lack is None) == (metric.key in computed), rows
+        assert (lack is None) == (metric.key in computed), (
+            f"{metric.key}: of the labels {rows} the row says it {'exists' if lack is None else f'does not ({lack})'}, "
+            "and its function says otherwise; mend `needs`, or let the function return a sentence where it has no value"
+        )
         found.append(lack)
     assert metric.needs == "nothing" or any(found)
 

@@ -59,7 +59,10 @@ def final_weights(recipe: ResolvedRecipe) -> dict[str, torch.Tensor]:
 def test_schedule_takes_more_epochs_where_the_rates_so_far_would_be_the_same(name: str) -> None:
     options = ScheduleOptions.model_validate({"name": name, "warmup_epochs": 1, **NEEDED.get(name, {})})
     rates = [[scale_lr(options, seen, epochs * 100, 100) for seen in range(0, 1000, 50)] for epochs in (10, 20)]
-    assert (rates[0] != rates[1]) == SCHEDULES[name].spans_run
+    assert (rates[0] != rates[1]) == SCHEDULES[name].spans_run, (
+        f"the rates of {name} {'depend' if rates[0] != rates[1] else 'do not depend'} on the length of the run; "
+        f"its row says spans_run={SCHEDULES[name].spans_run}"
+    )
 
 
 @pytest.mark.parametrize("schedule", ["step-1-0.5", "default-0.5-0"])

@@ -173,7 +173,9 @@ def test_step_against_the_gradient_makes_the_loss_less(name: str, labels: Tensor
     loss, logits = build_any(name, labels), (draw_logits().double() / 3).requires_grad_()
     before = loss.per_sample(logits, labels)
     (gradient,) = torch.autograd.grad(before.sum(), logits)
-    assert (loss.per_sample(logits - 0.01 * gradient, labels) < before).all()
+    after = loss.per_sample(logits - 0.01 * gradient, labels)
+    assert (after <= before).all(), f"{name}: a small step against the gradient makes the loss of some sample larger"
+    assert after.sum() < before.sum(), f"{name}: its gradient is 0, or leads nowhere"
 
 
 @ROWS

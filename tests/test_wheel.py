@@ -49,7 +49,7 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     assert tracked - held == set(), "name the missing files under [tool.setuptools.package-data] in pyproject.toml"
     assert held - tracked == set()
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
-    assert {"trainer/recipes/smoke.yaml", "tune/spaces/smoke.yaml", "shards/audit/page.html"} <= held
+    assert {"trainer/recipes/smoke.yaml", "tune/space/spaces/smoke.yaml", "shards/audit/page.html"} <= held
 
 
 @pytest.mark.slow
