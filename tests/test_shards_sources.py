@@ -210,11 +210,10 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_file_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path: Path) -> None:
     touch(tmp_path, "a.rar")
-    endings = ", ".join(ending for kind in PACKED_KINDS for ending in kind.endings)
-    assert endings.startswith(".zip, .tar, .tar.gz, ")
-    assert refusal(tmp_path / "a.rar") == (
-        f"{tmp_path}/a.rar is neither a folder nor a file that can be packed ({endings})"
-    )
+    said = refusal(tmp_path / "a.rar")
+    assert said.startswith(f"{tmp_path}/a.rar is neither a folder nor a file that can be packed (.zip, ")
+    named = said[said.index("packed (") + 8 : -1].split(", ")
+    assert sorted(named) == sorted(ending for kind in PACKED_KINDS for ending in kind.endings)
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
