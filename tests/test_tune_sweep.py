@@ -28,7 +28,8 @@ from trainer.record.logbook import read_metrics
 from trainer.record.run_folder import hold_folder
 from tune.result.folder import claim, forget_changed
 from tune.run.__main__ import main
-from tune.run.sweep import _refuse_misfits, run_sweep
+from tune.run.check import refuse_useless
+from tune.run.sweep import run_sweep
 from tune.space.options import Space
 from tune.space.variants import Trial, make_screen_trials, make_variants
 from tune.stats.compare import compare
@@ -36,13 +37,14 @@ from tune.stats.runs import read_variants
 from tune.trials.table import read_table
 
 EPOCHS = 3
+GROWING = {"start_size": 16, "from_epoch": 1, "to_epoch": 2, "multiple": 16}
 # The rate decides: at 1e-9 nothing is learnt, and the log loss, which has no ties, says so after each epoch.
 FACTORS: dict[str, dict[str, dict[str, Any]]] = {
-    "rate": {"good": {"optim.peak_lr": 0.003}, "hopeless": {"optim.peak_lr": 1e-9}},
+    "rate": {"good": {"optim.peak_lr": 0.003}, "hopeless": {"optim.peak_lr": 1e-9, "augment.progressive": GROWING}},
     "model": {
         "tiny": {"model": "timm/test_efficientnet_gn"},
         "flipped": {"model": "timm/test_efficientnet_gn", "augment.policy": "flip"},
-        "missing": {"model": "timm/no_such_model"},
+        "fixed": {"model": "timm/test_vit"},  # it takes pictures of one size only, so that its hopeless trial fails
     },
 }
 BASELINE = "rate=good_model=tiny"
@@ -95,19 +97,20 @@ def read_csv(folder: Path) -> list[dict[str, str]]:
 def test_the_table_has_a_row_for_every_trial_that_could_train(sweep: Sweep) -> None:
     rows = read_csv(sweep.folder)
     assert {(row["rate"], row["model"]) for row in rows} == {
-        (rate, model) for rate in ("good", "hopeless") for model in ("tiny", "flipped")
-    }
+        (rate, model) for rate in FACTORS["rate"] for model in FACTORS["model"]
+    } - {("hopeless", "fixed")}
 
 
 def test_a_trial_that_cannot_train_is_named_with_its_sentence_and_costs_no_other(sweep: Sweep) -> None:
-    assert set(sweep.result["failures"]) == {"rate=good_model=missing-s0", "rate=hopeless_model=missing-s0"}
+    assert set(sweep.result["failures"]) == {"rate=hopeless_model=fixed-s0"}
     text = (sweep.folder / "table.md").read_text("utf-8")
-    assert "rate=good_model=missing-s0 failed: no model 'timm/no_such_model'" in text
+    assert "rate=hopeless_model=fixed-s0 failed: timm/test_vit has a fixed input size, 32, but augment.prog" in text
 
 
 def test_asha_stops_what_learns_nothing_and_the_table_says_so(sweep: Sweep) -> None:
     stopped = [row for row in read_csv(sweep.folder) if row["status"] == "stopped early"]
-    assert {row["rate"] for row in stopped} == {"hopeless"}
+    assert {row["rate"] for row in read_csv(sweep.folder) if row["status"] == "finished"} == {"good"}
+    assert len([row for row in stopped if row["rate"] == "hopeless"]) == 2
     assert all(int(row["epochs"]) < EPOCHS for row in stopped)
     assert "were trained for fewer epochs" in (sweep.folder / "table.md").read_text(encoding="utf-8")
     for row in stopped:
@@ -218,7 +221,7 @@ def test_mended_level_is_trained_anew_and_other_trials_are_kept(sweep: Sweep, tm
     assert forget_changed(list_trials(recipe, Space(factors=FACTORS), folder)) == []
     mended = {**FACTORS, "rate": {**FACTORS["rate"], "hopeless": {"optim.peak_lr": 1e-4}}}
     gone = forget_changed(list_trials(recipe, Space(factors=mended), folder))
-    assert set(gone) == {f"rate=hopeless_model={model}-s0" for model in FACTORS["model"]}
+    assert set(gone) == {"rate=hopeless_model=tiny-s0", "rate=hopeless_model=flipped-s0"}
     assert {path.name for path in (folder / "trials").iterdir()} == {
         path.name for path in (sweep.folder / "trials").iterdir()
     } - set(gone)
@@ -249,7 +252,9 @@ def test_plan_names_every_trial_and_starts_none(
     assert [trial["name"] for trial in plan["screen"]] == [
         f"rate={rate}_model={model}-s0" for rate in FACTORS["rate"] for model in FACTORS["model"]
     ]
-    assert all(("no model" in trial["refusal"]) == ("missing" in trial["name"]) for trial in plan["screen"])
+    refused = {trial["name"]: trial["refusal"] for trial in plan["screen"] if trial["refusal"]}
+    assert list(refused) == ["rate=hopeless_model=fixed-s0"]
+    assert refused["rate=hopeless_model=fixed-s0"].startswith("timm/test_vit has a fixed input size, 32")
     assert plan["screen"][0]["options"] == {"optim.peak_lr": 0.003, "model": "timm/test_efficientnet_gn"}
     assert [trial["name"][-2:] for trial in plan["confirm"]] == ["s1", "s2", "s1", "s2"]
     assert plan["time_s"] == pytest.approx(sum(trial["time_s"] for trial in plan["screen"] + plan["confirm"]))
@@ -257,7 +262,7 @@ def test_plan_names_every_trial_and_starts_none(
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
     assert run_command(main, [word for word in command if word != "--json"]) == 0
     text = capsys.readouterr().out
-    assert "rate=good_model=missing-s0: cannot train: no model 'timm/no_such_model'" in text
+    assert "rate=hopeless_model=fixed-s0: cannot train: timm/test_vit has a fixed input size, 32" in text
     assert "screen: 6 trials\n" in text
 
 
@@ -298,9 +303,31 @@ def test_sweep_none_of_whose_trials_fits_the_labels_is_refused_before_it_starts(
     with pytest.raises(UsageError, match=r"is multi-label and loss\.name=focal needs one label each"):
         run_sweep(recipe, space)
     assert not run_dir(recipe).exists()
-    dataset = open_dataset(multi_path)
-    one_fits = list_trials(settle_metric(recipe, dataset), Space(factors={"loss": LOSSES}), tmp_path)
-    _refuse_misfits(one_fits, dataset)
+    dataset, space = open_dataset(multi_path), Space(factors={"loss": LOSSES})
+    with pytest.raises(UsageError, match=r"no trial can use level 'focal' of factor 'loss': .* Mend the level"):
+        refuse_useless(list_trials(settle_metric(recipe, dataset), space, tmp_path), space)
+    space = Space(factors={"loss": {"bce": LOSSES["bce"]}})
+    refuse_useless(list_trials(settle_metric(recipe, dataset), space, tmp_path), space)  # the remedy
+
+
+@pytest.mark.parametrize(
+    ("level", "reason"),
+    [
+        ({"model": "timm/no_such_model"}, "no model 'timm/no_such_model'"),
+        ({"freeze": ["no_layer"]}, "freeze: no parameter of timm/test_efficientnet_gn begins with 'no_layer'"),
+        ({"preprocess.gray_backbone": True}, "preprocess.gray_backbone needs pictures with one channel"),
+        ({"positive": "purple"}, "positive=purple"),
+    ],
+)
+def test_level_that_no_trial_can_use_is_refused_before_any_starts(
+    level: dict[str, Any], reason: str, dataset_path: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe("smoke", [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep"])
+    factors: dict[str, Any] = {"a": {"plain": {}, "bad": level}, "b": {"x": {}, "y": {"epochs": 2}}}
+    with pytest.raises(UsageError) as caught:
+        run_sweep(recipe, Space(factors=factors))
+    assert str(caught.value).startswith(f"no trial can use level 'bad' of factor 'a': {reason}")
+    assert not run_dir(recipe).exists()
 
 
 @pytest.mark.parametrize(("metric", "best"), [("map", "high"), ("hamming_loss", "low"), ("log_loss", "low")])

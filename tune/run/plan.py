@@ -10,6 +10,7 @@ from shards.errors import ShardError, UsageError
 from shards.files.sizes import format_size
 from trainer.recipes.recipe import Recipe
 from trainer.run.dry_run import Plan, plan_run
+from tune.run.check import find_refusal
 from tune.space.options import Space
 from tune.space.variants import Trial, make_confirm_trials, make_screen_trials, make_variants
 
@@ -77,7 +78,8 @@ def _plan_trial(trial: Trial, space: Space, rehearsed: dict[tuple[object, ...], 
             rehearsed[key] = plan_run(recipe)
         except (UsageError, ShardError) as err:
             rehearsed[key] = str(err)
-    found = rehearsed[key]
+    refusal = find_refusal(trial)
+    found = rehearsed[key] if refusal is None else str(refusal)
     levels = trial.variant.levels
     options: dict[str, Any] = {name: value for name, value in levels.items() if value}
     if space.factors:

@@ -6,10 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.dataset.dataset import Dataset, open_dataset
-from shards.errors import Interrupted, ShardError, UsageError
+from shards.dataset.dataset import open_dataset
+from shards.errors import Interrupted, ShardError
 from shards.files.atomic import replace_folder, write_json
-from trainer.recipes.misfit import refuse_misfit, settle_metric
+from trainer.recipes.misfit import settle_metric
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RECIPE, RESULT, STOP_FILE, RunFolder, hold_folder
 from trainer.run.launch import stop_on_signal
@@ -19,6 +19,7 @@ from tune.confirm.plan import choose_best, plan_confirm, read_plan, refuse_witho
 from tune.report.page import write_report
 from tune.result.folder import claim, forget_changed
 from tune.result.sweep import BEST, Sweep, list_confirmed, open_sweep
+from tune.run.check import refuse_useless
 from tune.run.options import SweepOptions
 from tune.space.options import Space
 from tune.space.variants import Trial, make_screen_trials, make_variants
@@ -46,7 +47,7 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
         refuse_without_test(dataset.splits, recipe.data)
     recipe = settle_metric(recipe, dataset)
     trials = make_screen_trials(make_variants(recipe, space), space, sweep_dir)
-    _refuse_misfits(trials, dataset)
+    refuse_useless(trials, space)
     with hold_folder(sweep_dir):
         claim(sweep_dir, recipe, dataset.fingerprint(), space, extend=options.extend)
         if options.extend:
@@ -124,15 +125,3 @@ class _Run:
             raise Interrupted(
                 f"interrupted; the trials so far are in {self.sweep_dir}, and the same command resumes with them"
             )
-
-
-def _refuse_misfits(trials: list[Trial], dataset: Dataset) -> None:
-    """Refuse a sweep if none of its trials fits the dataset; if some do, each misfit trial records its own refusal."""
-    refusals = []
-    for trial in trials:
-        try:
-            refuse_misfit(trial.recipe, dataset)
-        except UsageError as err:
-            refusals.append(err)
-    if len(refusals) == len(trials):
-        raise refusals[0]

@@ -19,6 +19,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.job import run_rank
+from trainer.run.launch import open_data
 from trainer.weights.resolve import resolve_recipe
 
 FAILURE_FILE = "failure"
@@ -56,7 +57,7 @@ def run_trial(config: dict[str, Any]) -> None:
             folder.stop_file.touch()
 
     try:
-        resolved = resolve_recipe(recipe)
+        resolved, _ = open_data(resolve_recipe(recipe))  # with the checks that a run of its own has
         folder.claim(resolved)
         for row in read_metrics(folder.path):
             tell(row)
