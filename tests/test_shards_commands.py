@@ -135,7 +135,9 @@ def test_target_that_cannot_be_written_exits_2_and_is_named(folder: Path, tmp_pa
     assert_one_sentence(run("pack", folder, tmp_path / "file/out"), 2, f"Not a directory: {tmp_path}/file/out")
 
 
-def test_full_disk_exits_2_without_a_traceback(folder: Path, tmp_path: Path) -> None:
+def test_full_disk_exits_2_without_a_traceback(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # its data would not fit either
+
     def limit() -> None:  # a file that cannot grow stands for a disk that is full
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 

@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import ShardError, UsageError
-from shards.sources.endings import ENDINGS
+from shards.sources.alike import find_alike
+from shards.sources.endings import ENDINGS, IGNORED
 from shards.sources.find import find_sources
 from shards.sources.list_form import ListForm
 from shards.sources.model import SourceList
@@ -616,7 +617,7 @@ def test_weights_beside_pictures_in_an_archive_are_not_forgotten_silently(tmp_pa
 
 
 TEXT = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
-NAMES = TEXT.filter(lambda text: not text.startswith(".") and text.lower() not in ("thumbs.db", "__macosx"))
+NAMES = TEXT.filter(lambda text: not text.startswith(".") and text.lower() not in IGNORED)
 CLASSES = NAMES.filter(lambda text: text.lower() not in ("train", "val", "valid", "validation", "test"))
 FILES = st.builds(
     lambda folders, stem, ending: "/".join([*folders, stem + ending]),
@@ -659,7 +660,12 @@ def has_one_meaning(tree: dict[str, tuple[str, str | None, bytes]]) -> bool:
     return len(set.intersection(*inside.values())) < 2
 
 
-@given(trees().filter(fits_on_disk).filter(has_one_meaning))
+def has_no_twins(tree: dict[str, tuple[str, str | None, bytes]]) -> bool:
+    """Say whether no two classes look alike, which `pack` refuses."""
+    return not find_alike({label for label, _, _ in tree.values()})
+
+
+@given(trees().filter(fits_on_disk).filter(has_one_meaning).filter(has_no_twins))
 def test_any_tree_comes_back_exactly_from_folder_and_archives(tree: dict[str, tuple[str, str | None, bytes]]) -> None:
     expected = [(name, (label,), split, len(data), data) for name, (label, split, data) in sorted(tree.items())]
     files = {name: data for name, (_, _, data) in tree.items()}

@@ -479,7 +479,7 @@ def test_the_program_meets_the_endpoint_on_every_odd_picture(
         bundles.append(vary(export, bundle, folder, spec, decided))
         scripts.append(script_path(folder / export.name))
     answers, libraries = answer_alone(scripts, odd)
-    assert libraries == ["PIL", "numpy", "onnxruntime"]
+    assert set(libraries) - {"coverage"} == {"PIL", "numpy", "onnxruntime"}  # make coverage looks on
     for alone, bundle in zip(answers, bundles, strict=True):
         asked = ask_endpoint(bundle, odd)
         assert assert_equal_answers(alone, asked) >= 60
