@@ -24,7 +24,7 @@ from trainer.recipes.recipe import Recipe
 from tune.confirm.answers import compare_confirmed
 from tune.confirm.plan import plan_confirm
 from tune.report.__main__ import main
-from tune.report.findings import answer, ask, count_parameters, list_costs, measure_effects
+from tune.report.findings import answer, ask, count_parameters, list_costs, measure_effects, measure_importance
 from tune.result.folder import claim
 from tune.result.sweep import Sweep, list_confirmed, open_sweep
 from tune.space.options import Space
@@ -157,6 +157,25 @@ def test_effects_compare_levels_at_the_epoch_that_all_trials_reached(sweep: Swee
     }
     # 0.5 - 0.55 - 0.45 + 0.55 and so on: each cell is 0.05 off the sum of its row and column.
     assert effects.interactions == {"net x turn": pytest.approx(0.05)}
+
+
+def test_importance_is_the_share_of_the_ranks_that_an_option_explains(dataset_path: Path, tmp_path: Path) -> None:
+    """Accuracy rises with the rate, whatever else; the policy is a name that explains nothing."""
+    search = {"optim.peak_lr": {"choice": [1e-4, 1e-3, 1e-2]}, "augment.policy": {"choice": ["none", "flip"]}}
+    space = Space.model_validate({"search": search, "searcher": "grid"})
+    recipe = load_recipe("smoke", [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "epochs=2"])
+    claim(tmp_path / "sweep", recipe, "f" * 64, space, extend=False)
+    for trial in make_screen_trials(make_variants(recipe, space), space, tmp_path / "sweep"):
+        trial.folder.path.mkdir(parents=True)
+        write_metrics(trial.folder.path, [0.4, 0.5 + 10 * trial.recipe.optim.peak_lr], 3.0)
+    found = measure_importance(open_sweep(tmp_path / "sweep"))
+    # Both trials of a rate tie, so that ranks are those of the rates alone; each policy has every rate once.
+    assert found == {"optim.peak_lr": pytest.approx(1.0), "augment.policy": pytest.approx(0.0)}
+    assert measure_effects(open_sweep(tmp_path / "sweep")) is None
+    assert run_command(main, [str(tmp_path / "sweep")]) == 0
+    page = (tmp_path / "sweep/ablation.html").read_text(encoding="utf-8")
+    assert "<h2>Importance of the options</h2>" in page
+    assert "No trial finished, so there is no answer." in page
 
 
 def test_costs_are_of_the_confirming_runs_where_there_are_some(sweep: Sweep) -> None:
