@@ -438,7 +438,7 @@ def test_columns_are_chosen_by_name_and_order(small_path: Path, pictures: Path, 
     assert out.splitlines() == ["image_id,label", f"{picture.stem},{row['label']}"]
     chosen = ask(small_path, picture, "--columns", "probability_red,image_id")
     assert chosen == [{"probability_red": row["probabilities"]["red"], "image_id": picture.stem}]
-    for columns, sentence in {"imageid": "there are image_id, path, label", "label,label": "names it twice"}.items():
+    for columns, sentence in {"imageid": "there are image_id, path, label", "label,label": "is named twice"}.items():
         code, _, err = predict(small_path, picture, "--columns", columns)
         assert code == 2
         assert sentence in err

@@ -148,7 +148,7 @@ def _sum(weights: Weights, members: npt.NDArray[np.int64]) -> float:
 
 
 def _choose(options: DrawOptions, labels: Labels) -> list[npt.NDArray[np.int64]]:
-    """Return the shown samples by class; if samples have several labels, as a single group."""
+    """Return the samples to train on, one array per class; if samples have several labels, a single array."""
     if not isinstance(labels, np.ndarray):
         assert options.order != "balanced"  # trainer.recipes.misfit refuses it
         seed = int(np.random.SeedSequence(_key_of(options)).generate_state(1)[0])

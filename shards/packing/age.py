@@ -29,8 +29,8 @@ from shards.storage.storage import Storage
 
 @dataclass(frozen=True)
 class Age:
-    """decoding: the dataset's version after an update; the older one if old pictures decode differently now. note: what
-    the user should know, '' if nothing."""
+    """decoding: the decoding version to record after an update; unchanged if old pictures decode, or may decode,
+    differently now. note: what the user should know, '' if nothing."""
 
     decoding: int
     note: str = ""

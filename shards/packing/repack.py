@@ -15,7 +15,7 @@ from shards.storage.storage import FolderStorage, Storage
 class Repack:
     """How a dataset was packed, as far as known.
 
-    recorded: The commands that made it. asked: The command that updates it now, None if a program does.
+    recorded: The commands that made it. asked: The command that updates it now; None if Python code does.
     """
 
     storage: Storage

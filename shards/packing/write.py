@@ -187,6 +187,9 @@ def _read(setting: Setting, job: ShardJob, number: int, source: Source) -> bytes
 
 
 def _refuse_guessed_range(data: bytes, options: StoreOptions) -> None:
-    """Raise if only an audit could determine which values of deep gray are black and white."""
+    """Raise for a picture of more than 8 bits a channel whose white is known only from its bits, if no range is given.
+
+    Only an audit of all pictures could determine the range.
+    """
     if options.decode.gray_range is None and inspect(data, options.decode).peak > 0:
         raise DecodeError("deep gray of unknown range: give --bits or --range")

@@ -55,7 +55,7 @@ def settle_classes(
     lost = {name: what for name, what in listed.lost.items() if fold_class(name) not in known}
     if lost and not drop_empty:
         raise UsageError(
-            f"{src}: {_describe_lost(lost)}, so it would not be a class; convert them or add pictures, remove the "
+            f"{src}: {_describe_lost(lost)}, so it would not be a class; convert its files or add pictures, remove the "
             "folder, or give --drop-empty-classes to leave it out"
         )
     notes = [f"{_describe_lost(lost)}: left out"] if lost else []

@@ -187,7 +187,7 @@ class OneLabel(Task):
         return [classes[label] for label in labels.tolist()]
 
     def read_labels(self, names: Sequence[str], classes: Sequence[str]) -> Ints:
-        """Return int64[N]."""
+        """Return int64[N], the class number for each text of `name_labels`."""
         numbers = {name: number for number, name in enumerate(classes)}
         found = [numbers.get(name, -1) for name in names]
         if lost := found.count(-1):
@@ -199,7 +199,7 @@ class OneLabel(Task):
         return torch.tensor([own[0] if own else -1 for own in labels], dtype=torch.int64)
 
     def read_index(self, read_column: Callable[[str], npt.NDArray[Any]]) -> ClassNumbers:
-        """Return int32[N]."""
+        """Return int32[N], the class number of each sample, from the column `label`."""
         return read_column("label")
 
     def find_positive(self, classes: Sequence[str], /) -> str | None:

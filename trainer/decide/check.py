@@ -28,7 +28,7 @@ class Checked(BaseModel):
 
     right: Correct labels; right_where_sure: correct labels among pictures without abstention. covered: sets that hold
     the true class, overall and by class; empty: empty sets. kept: pictures that are not out of distribution.
-    groups: Name of the groups that intervals count; None: they count pictures.
+    groups: Number of groups, if the intervals are computed over groups; None: they are computed over pictures.
     """
 
     part: str

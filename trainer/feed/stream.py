@@ -41,7 +41,7 @@ Whole = Callable[[Sample, int, Meter], Tensor]
 class TrainStream:
     """Epochs of training batches; their content does not depend on ranks and workers.
 
-    weigh: Makes the weights in the loss from the dataset's sample weights; if omitted, they are the same.
+    weigh: Returns the loss weights from labels and sample weights; if omitted, sample weights are used unchanged.
     version: Version of the random streams, see shards.order.purposes.
     """
 

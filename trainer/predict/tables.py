@@ -49,8 +49,8 @@ def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
     there = ["image_id", *usual]
     wrong = next((name for number, name in enumerate(chosen) if name not in there or name in chosen[:number]), None)
     if wrong is not None:
-        what = "names it twice" if wrong in there else f"there are {', '.join(there)}"
-        raise UsageError(f"--columns: '{wrong}': {what}")
+        what = "is named twice" if wrong in there else f"is not a column; there are {', '.join(there)}"
+        raise UsageError(f"--columns: '{wrong}' {what}")
     return Columns(list(chosen), chosen=True)
 
 

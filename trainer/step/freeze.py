@@ -16,7 +16,7 @@ def list_frozen(model: Classifier, prefixes: list[str]) -> list[str]:
     heads.
 
     Raises:
-        UsageError: No parameter has a prefix, or nothing is left to train.
+        UsageError: A prefix matches no parameter, or nothing is left to train.
     """
     heads = find_heads(model.backbone)
     names = [name for name, _ in model.backbone.named_parameters()]
@@ -39,7 +39,7 @@ def apply_freeze(model: Classifier, prefixes: list[str], frozen: bool) -> list[n
     fresh when it is unfrozen. The caller keeps the norms in evaluation mode.
 
     Raises:
-        UsageError: No parameter has a prefix, or nothing is left to train.
+        UsageError: A prefix matches no parameter, or nothing is left to train.
     """
     for name in list_frozen(model, prefixes):
         parameter = model.backbone.get_parameter(name)

@@ -100,10 +100,10 @@ def make_fraction(
 
 @dataclass(frozen=True)
 class _Part:
-    """The fraction of factors with one number of levels.
+    """The fraction of those factors that have the same number of levels.
 
-    columns: For each factor its coefficients of the basic factors; its level in a run is the sum of their levels, each
-    times its coefficient, modulo `levels`.
+    columns: For each factor, one coefficient per basic factor; the factor's level in a run is the sum of the basic
+    factors' levels, each times its coefficient, modulo `levels`.
     """
 
     names: Sequence[str]

@@ -10,7 +10,7 @@ from trainer.contract.probes import OTHER_BACK_END, check_logits
 
 
 class Parity(BaseModel):
-    """The differences on a set of pictures."""
+    """How far logits differ from the expected ones on a set of pictures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -64,7 +64,7 @@ class OneLabelScored(Scored):
 
     @cached_property
     def areas(self) -> list[Areas | None]:
-        """Areas of every class against the rest; None if all samples or none are of the class."""
+        """AUROC and average precision of each class against the rest; None if all samples or none are of the class."""
         order = np.argsort(self.labels, kind="stable")
         own = np.split(order, np.cumsum(self.support)[:-1])
         defined = (self.support > 0) & (self.support < len(self.labels))

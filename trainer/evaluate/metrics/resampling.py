@@ -56,7 +56,7 @@ class Units:
     number: int
 
     def draw(self, rng: np.random.Generator, resamples: int) -> Floats:
-        """Return float64[resamples, N], how often each sample occurs when as many units are drawn as there are."""
+        """Return float64[resamples, N], how often each bootstrap resample of samples or groups contains each sample."""
         drawn = rng.integers(0, self.number, (resamples, self.number)) + np.arange(resamples)[:, None] * self.number
         times = np.bincount(drawn.ravel(), minlength=resamples * self.number).reshape(resamples, -1).astype(np.float64)
         return times if self.by == "sample" else times[:, self.of]

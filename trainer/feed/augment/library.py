@@ -59,7 +59,7 @@ class Library:
 def build_operation(operation: Operation, library: Library, elsewhere: Elsewhere) -> Any:
     """Return the library's object for an operation; operations among its parameters are built too.
 
-    elsewhere: Returns a hint about another library that has a name; "" if there is none.
+    elsewhere: Takes an unknown operation's name; returns a hint if another library has that operation, else "".
 
     Raises:
         UsageError: The operation is unknown or cannot be used here, or a parameter is invalid.

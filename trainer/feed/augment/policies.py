@@ -101,7 +101,7 @@ def _build_all(operations: list[Operation], library: Library) -> list[Any]:
 
 
 def _find_elsewhere(library: Library, name: str) -> str:
-    """Return a hint about another library that has a name; "" if there is none."""
+    """Return a hint if another library has an operation of this name, else ""."""
     other: Backend = "albumentations" if library.name == "torchvision" else "torchvision"
     if name not in _open_library(other).kinds:
         return ""
@@ -117,7 +117,8 @@ def _name_failures(change: Change, names: list[str], keeps_shape: bool) -> Chang
         except Exception as err:
             raise UsageError(f"{_describe(names, image, key)} ({brief(err)})") from err
         if keeps_shape and changed.shape != image.shape:
-            raise UsageError(f"{_describe(names, image, key)}: it became {tuple(changed.shape)}")
+            shape = f"they changed the shape to {tuple(changed.shape)}, which must stay the same"
+            raise UsageError(f"{_describe(names, image, key)} ({shape})")
         return changed
 
     return apply

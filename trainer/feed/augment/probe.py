@@ -79,7 +79,9 @@ def _draw(change: Change, image: Tensor, disturb: Callable[[int], None], number:
 def _refuse_odd(changed: object, image: Tensor, keeps_sides: bool) -> None:
     if not isinstance(changed, Tensor) or changed.dtype != torch.uint8:
         kind = changed.dtype if isinstance(changed, Tensor) else type(changed).__name__
-        raise ValueError(f"returns {kind}, but pictures are uint8; remove it, the model normalises")
+        raise ValueError(
+            f"returns {kind}, but must return a uint8 tensor; remove this operation: the model normalises its input"
+        )
     if changed.ndim != 3 or changed.shape[0] != image.shape[0]:
         raise ValueError(
             f"makes a picture of {tuple(changed.shape)} from {tuple(image.shape)}; channels must not change"
