@@ -114,6 +114,7 @@ def test_pack_killed_many_times_ends_in_the_same_bytes(folder: Path, unstopped: 
         assert digests(out) == unstopped, f"killed after {moments} files"
 
 
+@pytest.mark.slow
 def test_update_killed_at_random_moments_leaves_the_old_dataset_whole(folder: Path, tmp_path: Path) -> None:
     first, whole, out = tmp_path / "first", tmp_path / "whole", tmp_path / "out"
     make_folder(first, 60)

@@ -414,6 +414,7 @@ def test_every_rank_has_its_own_rows_of_the_dataset(dataset_path: Path, runs: di
     assert counts == [open_dataset(dataset_path).split("train").num_samples] * 2
 
 
+@pytest.mark.slow
 def test_epoch_is_judged_by_the_average_that_is_kept(wide_path: Path, tmp_path: Path) -> None:
     """The average of each rank has seen BatchNorm statistics of its own."""
     options = ("model=timm/test_resnet", "step.ema=0.9", "num_ranks=2", "evaluate_on=[val]", "stop.metric=log_loss")

@@ -173,11 +173,12 @@ def test_best_run_is_chosen_on_validation_alone_and_kept_with_recipe_and_evaluat
 # the same command again
 
 
-def test_the_same_command_again_trains_nothing_and_says_the_same(sweep: Sweep) -> None:
+def test_the_same_command_again_trains_nothing_and_says_the_same(
+    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.glob("*/*/snapshots/*")}
-    done = run(sweep.command)
-    assert done.returncode == 3, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == sweep.result
+    assert run_command(main, sweep.arguments) == 3
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == sweep.result
     assert {
         path for path, changed in before.items() if not path.exists() or path.stat().st_mtime_ns != changed
     } == set()
