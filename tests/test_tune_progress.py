@@ -11,7 +11,7 @@ import pytest
 from runs import run_dir
 
 from trainer.recipes.file import load_recipe
-from trainer.record.run_folder import RESULT
+from trainer.record.run_folder import RESULT, STOP_FILE
 from tune.space.variants import Trial, Variant
 from tune.trials.progress import SweepProgress
 from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
@@ -88,6 +88,16 @@ def test_trial_that_fell_behind_is_remembered_and_leaves_no_snapshot(tmp_path: P
     stopped = [(trial.folder.path / STOPPED_FILE).exists() for trial in trials]
     assert stopped == [True, False, False, False]
     assert [trial.folder.snapshots.exists() for trial in trials] == [False, True, True, True]
+
+
+def test_trial_that_ends_with_a_stopped_sweep_has_not_fallen_behind(tmp_path: Path) -> None:
+    """It may end before its own stop file is there; without its snapshots the resumed sweep would begin it anew."""
+    trial = make_trial(tmp_path / "trials", "one", [0.5])
+    (trial.folder.snapshots / "1").mkdir(parents=True)
+    (tmp_path / STOP_FILE).touch()
+    end(SweepProgress([trial]), "one")
+    assert not (trial.folder.path / STOPPED_FILE).exists()
+    assert trial.folder.snapshots.exists()
 
 
 def test_sweep_says_once_a_minute_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

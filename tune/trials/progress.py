@@ -14,6 +14,7 @@ from shards.cli.progress import LINE_EVERY_S, Clock, describe_duration
 from shards.files.atomic import write_text
 from trainer.record.logbook import read_metrics
 from trainer.record.progress import TICK_S
+from trainer.record.run_folder import STOP_FILE
 from tune.space.variants import Trial
 from tune.trials.table import FINISHED, Row, read_table
 from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
@@ -74,8 +75,10 @@ class SweepProgress(tune.Callback):
     def _mark_stopped(self, trial: Trial) -> None:
         """Remember that the scheduler stopped a trial, and drop its snapshots: nothing goes on from them."""
         folder = trial.folder
-        has_ended_itself = folder.is_finished or (folder.path / FAILURE_FILE).exists() or folder.stop_file.exists()
-        if not has_ended_itself and read_metrics(folder.path):
+        sweep_dir = folder.path.parent.parent
+        is_interrupted = folder.stop_file.exists() or (sweep_dir / STOP_FILE).exists()
+        has_ended_itself = folder.is_finished or (folder.path / FAILURE_FILE).exists()
+        if not (is_interrupted or has_ended_itself) and read_metrics(folder.path):
             write_text(folder.path / STOPPED_FILE, "")
             shutil.rmtree(folder.snapshots, ignore_errors=True)
 
