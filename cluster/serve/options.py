@@ -16,8 +16,8 @@ from trainer.contract.model.names import AUTO, check_backend
 QUEUED_PER_ONGOING = 2
 
 
-_PAGE, _INNER = "bundle.json", ("bundle", "best/bundle")
-"""File of a bundle, and where a run and a sweep have theirs."""
+_PAGES = ("bundle.json", "bundle/bundle.json", "best/bundle/bundle.json")
+"""Where a bundle, a run and a sweep have the file that makes a folder a bundle."""
 
 
 class ServeOptions(Options):
@@ -47,8 +47,7 @@ class ServeOptions(Options):
     def _absolute(cls, value: Path) -> Path:
         # Replicas run in another working directory. Of a run or a sweep, its bundle is meant.
         folder = value.expanduser().absolute()
-        inner = next((folder / name for name in _INNER if (folder / name / _PAGE).is_file()), folder)
-        return folder if (folder / _PAGE).is_file() else inner
+        return next(((folder / page).parent for page in _PAGES if (folder / page).is_file()), folder)
 
     @property
     def max_bytes(self) -> int:

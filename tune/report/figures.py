@@ -31,7 +31,7 @@ def draw_differences(sweep: Sweep, path: Path) -> None:
             assert row.difference is not None
             assert row.difference_interval is not None
             low, high = row.difference_interval
-            colour = _BLUE if row.p_holm is not None and row.p_holm < 0.05 else _GRAY
+            colour = _BLUE if row.differs else _GRAY
             axes.plot([low, high], [place, place], color=colour, linewidth=2)
             axes.plot(row.difference, place, "o", color=colour)
         axes.axvline(0, color=_INK, linewidth=0.8)

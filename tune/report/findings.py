@@ -15,7 +15,6 @@ from trainer.contract.bundle import WEIGHTS
 from trainer.record.logbook import read_metrics
 from tune.result.sweep import Sweep
 from tune.space.variants import Trial
-from tune.stats.compare import ALPHA
 from tune.trials.table import Row
 
 Floats = npt.NDArray[np.float64]
@@ -76,7 +75,7 @@ def answer(sweep: Sweep) -> str:
             "with one seed a variant, so that differences may be luck."
         )
     rows = sweep.comparison.rows[1:]
-    told = [row.sentence for row in rows if row.p_holm is not None and row.p_holm < ALPHA]
+    told = [row.sentence for row in rows if row.differs]
     if told:
         return f"{'; '.join(told)}."
     which = rows[0].name if len(rows) == 1 else f"any of {len(rows)} confirmed variants"

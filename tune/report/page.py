@@ -22,9 +22,9 @@ from tune.report.figures import (
     draw_speed,
 )
 from tune.report.findings import Effects, answer, ask, measure_effects, measure_importance
-from tune.report.tables import tabulate_comparison, write_csv, write_latex, write_markdown
+from tune.report.tables import tabulate_comparison, write_latex, write_markdown
 from tune.result.sweep import Sweep
-from tune.trials.table import NOTE, tabulate
+from tune.trials.table import NOTE, format_csv, tabulate
 
 PAGE = "ablation.html"
 FIGURES = "figures"
@@ -46,7 +46,7 @@ def write_report(sweep: Sweep) -> Path:
         tables.insert(0, ("Comparison", tabulate_comparison(sweep)))
     told = [ask(sweep), answer(sweep)]
     write_text(sweep.folder / "ablation.md", write_markdown(sweep.folder.name, told, tables))
-    write_text(sweep.folder / "ablation.csv", write_csv(tables[0][1]))
+    write_text(sweep.folder / "ablation.csv", format_csv(tables[0][1]))
     write_text(sweep.folder / "ablation.tex", write_latex(tables[0][1]) + "\n")
     sections = [
         *([("Comparison on the test split", _tell_comparison(sweep))] if sweep.comparison else []),

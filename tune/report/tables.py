@@ -1,9 +1,7 @@
-"""The comparison and the screen as rows of text, for the page, Markdown, CSV and LaTeX."""
+"""The comparison and the screen as rows of text, for the page, Markdown and LaTeX."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 from tune.report.findings import list_costs
@@ -39,13 +37,6 @@ def tabulate_comparison(sweep: Sweep) -> Lines:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def write_csv(lines: Lines) -> str:
-    """Return lines as CSV."""
-    text = io.StringIO()
-    csv.writer(text).writerows(lines)
-    return text.getvalue()
 
 
 def write_latex(lines: Lines) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from trainer.recipes.recipe import Recipe
@@ -44,16 +45,16 @@ class Sweep:
         """Why trials did not finish, by name."""
         return self.table.failures | (self.confirmed.failures if self.confirmed else {})
 
-    @property
+    @cached_property
     def variants(self) -> list[Variant]:
         """All variants, the baseline first."""
         return make_variants(self.recipe, self.space)
 
-    @property
+    @cached_property
     def screen_trials(self) -> list[Trial]:
         return make_screen_trials(self.variants, self.space, self.folder)
 
-    @property
+    @cached_property
     def confirm_trials(self) -> list[Trial]:
         return list_confirmed(self.variants, self.plan, self.folder) if self.plan else []
 

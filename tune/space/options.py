@@ -125,7 +125,7 @@ class Space(Section):
             raise ValueError("searcher: random needs trials, the number of trials to draw")
         if self.trials is not None and (not self.search or self.searcher == "grid"):
             raise ValueError("trials is for searcher: random; leave it out")
-        check_conditions(self.search, list(self.search))
+        check_conditions(self.search)
         for option in self.search:
             _refuse_fixed("search", {option: None})
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -129,9 +129,9 @@ def _drop_conditional(values: dict[str, Any], search: Mapping[str, Range]) -> di
     }
 
 
-def check_conditions(search: Mapping[str, Range], names: Sequence[str]) -> None:
+def check_conditions(search: Mapping[str, Range]) -> None:
     """Raise ValueError if a condition names an option that is not searched."""
     for option, each in search.items():
         for other in each.when:
-            if other not in names or other == option:
+            if other not in search or other == option:
                 raise ValueError(f"{option}: when names {other}, which is not among the searched options")

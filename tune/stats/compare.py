@@ -38,6 +38,11 @@ class Row(BaseModel):
     p_holm: float | None = None
     sentence: str
 
+    @property
+    def differs(self) -> bool:
+        """Whether the difference is significant after adjustment."""
+        return self.p_holm is not None and self.p_holm < ALPHA
+
 
 class Comparison(BaseModel):
     """A table of variants; rows are in the order that they were named in, the baseline first."""

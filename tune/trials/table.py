@@ -84,9 +84,7 @@ def _read_row(trial: Trial, has_failed: bool) -> Row | None:
 
 def write_table(sweep_dir: Path, table: Table) -> None:
     """Write table.csv and table.md."""
-    text = io.StringIO()
-    csv.writer(text).writerows(tabulate(table))
-    write_text(sweep_dir / "table.csv", text.getvalue())
+    write_text(sweep_dir / "table.csv", format_csv(tabulate(table)))
     write_text(sweep_dir / "table.md", describe(table))
 
 
@@ -120,6 +118,13 @@ def tabulate(table: Table) -> list[list[str]]:
         for row in table.rows
     ]
     return [header, *body]
+
+
+def format_csv(lines: list[list[str]]) -> str:
+    """Return a CSV table."""
+    text = io.StringIO()
+    csv.writer(text).writerows(lines)
+    return text.getvalue()
 
 
 def format_markdown(lines: list[list[str]]) -> str:
