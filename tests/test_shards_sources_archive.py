@@ -282,7 +282,7 @@ def test_chinese_names_of_a_zip_that_does_not_say_its_encoding_are_right(tmp_pat
     assert listed.classes == ["正常", "肺炎"]
     assert listed.notes == [
         f"{tmp_path}/x.zip does not declare how its names are encoded; they were read as {encoding}, which is a guess: "
-        "'正常/图片 1.jpg'. If that is wrong, pack with --names and the encoding (cp850, cp437, gbk, shift_jis)"
+        "'正常/图片 1.jpg'. If that is wrong, give the encoding with --names (cp850, cp437, gbk, shift_jis)"
     ]
     assert [data[:3] for *_, data in content(listed)] == [b"@00", b"@01"]
 
@@ -315,7 +315,7 @@ def test_names_of_an_archive_are_read_in_the_encoding_that_the_user_says(
     assert ([source.name for source in listed.sources], listed.notes) == (sorted(names), [])
     guessed = find_sources(path, alike="keep")
     assert "which is a guess: '" in guessed.notes[0]  # whatever was guessed
-    assert "pack with --names and the encoding" in guessed.notes[0]
+    assert "give the encoding with --names" in guessed.notes[0]
 
 
 def test_western_names_are_not_taken_for_chinese_ones(tmp_path: Path) -> None:

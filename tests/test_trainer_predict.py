@@ -212,6 +212,26 @@ def test_whatever_holds_the_pictures_the_answers_are_those_of_the_folder(
         check_travels(arguments)
 
 
+def test_names_in_an_archive_are_read_in_the_encoding_that_the_user_gives(
+    small_path: Path, pictures: Path, of_folder: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp850") as file:
+        for path in (pictures / "test").glob("*/*"):
+            file.add(path, f"Käfer/ð {path.name}")
+    rows = ask(small_path, tmp_path / "x.tar", "--names", "cp850")
+    check_same([row | {"path": row["path"].replace("ð ", "")} for row in rows], of_folder)
+    assert all(row["path"].startswith(f"{tmp_path}/x.tar/Käfer/ð ") for row in rows)
+    _, out, err = predict(small_path, tmp_path / "x.tar", "--json")
+    assert "which is a guess: 'K" in err
+    assert "give the encoding with --names (cp850, " in err
+    assert "Käfer/ð" not in out
+    code, _, err = predict(small_path, pictures / "test", "--names", "cp850")
+    assert (code, err.strip()) == (
+        2,
+        "error: --names applies to archives (.zip, .tar), and none is given; remove the option",
+    )
+
+
 def check_travels(paths: list[str]) -> None:
     """What another machine is sent reads the same bytes, and does not carry the names of all pictures."""
     asked = find_asked(paths)

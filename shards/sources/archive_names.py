@@ -63,7 +63,7 @@ def decode_names(
         example = next(text for text, name in zip(names, raw, strict=True) if not name.isascii())
         return names, [
             f"{path} does not declare how its names are encoded; they were read as {guess}, which is a guess: "
-            f"'{example}'. If that is wrong, pack with --names and the encoding ({_EXAMPLES})"
+            f"'{example}'. If that is wrong, give the encoding with --names ({_EXAMPLES})"
         ]
     raise AssertionError(f"{fallback} decodes any bytes")
 

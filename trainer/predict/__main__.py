@@ -20,6 +20,7 @@ from shards.cli.arguments import read_count
 from shards.cli.calling import CommandParser
 from shards.cli.ending import REFUSED, run_command
 from shards.cli.messages import add_volume, write_line
+from shards.commands.arguments import add_names_argument
 from shards.errors import Interrupted
 from shards.sources.kinds import KINDS, describe
 from trainer.contract.model.names import AUTO, BACKENDS
@@ -70,6 +71,7 @@ def build_parser() -> CommandParser:
     group.add_argument("--list-columns", metavar="path=NAME", help="column of paths (path)")
     group.add_argument("--base", metavar="DIR", help="folder of relative paths (that of the list)")
     group.add_argument("--ending", metavar=".jpg", help="extension appended to paths that lack it")
+    add_names_argument(parser)
     group = parser.add_argument_group("answers")
     group.add_argument("--out", help="write .csv, .parquet or .jsonl instead of CSV to standard output")
     group.add_argument(

@@ -34,6 +34,8 @@ class PredictOptions(Options):
     """Folder of a list's relative paths; None: that of the list."""
     ending: str | None = None
     """Extension appended to paths of a list that lack it: .jpg."""
+    names: str | None = None
+    """Encoding of names for which an archive declares none: cp850, gbk; None: guess."""
     out: Path | None = None
     """Output file: .csv, .parquet or .jsonl."""
     columns: tuple[str, ...] | None = None

@@ -58,7 +58,7 @@ def predict(options: PredictOptions, stream: TextIO | None = None, report: Repor
     """
     page = read_bundle_page(options.bundle)
     columns = choose_columns(page, options.columns)
-    asked = find_asked(options.paths, options.lists, _read_form(options))
+    asked = find_asked(options.paths, options.lists, _read_form(options), options.names)
     answers = _Answers(options, asked, report)
     tally = _Tally(options.grid_pages * PER_PAGE if options.grid else 0)
     rows: list[Row] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,18 @@ from shards.sources.table import read_text
 from shards.storage.storage import open_readable
 from trainer.unpacked.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
+logger = logging.getLogger(__name__)
+
 PATHS_ALONE = ListForm(roles=("path",), option="--list-columns")
 """The default form of a list of pictures to predict: only its paths are read."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How lists and archives are read, see `find_asked`."""
+
+    form: ListForm
+    names: str | None
 
 
 class Place(NamedTuple):
@@ -53,26 +64,32 @@ class Asked:
                 yield Place(number, picture)
 
 
-def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm = PATHS_ALONE) -> Asked:
+def find_asked(
+    paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm = PATHS_ALONE, names: str | None = None
+) -> Asked:
     """Return the sources named by paths and by lists of files.
 
     Args:
         paths: Paths, each of one of KINDS; `DATASET:test` is one split of a packed dataset.
         lists: Files with one path or URI per line, relative to the folder of the list, or .csv and .parquet lists.
         form: How .csv and .parquet lists are read.
+        names: Encoding of names for which an archive declares none; None: guess, with a note in the log.
 
     Raises:
-        UsageError: A path of another kind, or no pictures at all.
+        UsageError: A path of another kind, no pictures at all, or an option that applies to none of the sources.
         ShardError: An archive or dataset is damaged.
         OSError: A store cannot be reached.
     """
     kinds = [name_kind(str(path)) for path in [*paths, *lists]]
     if (option := form.name_given()) and not any(kind and kind.is_list for kind in kinds):
         raise UsageError(f"{option} applies to .csv and .parquet lists, and none is given; remove the option")
+    if names is not None and not any(kind and kind.in_archive for kind in kinds):
+        raise UsageError("--names applies to archives (.zip, .tar), and none is given; remove the option")
+    how = How(form, names)
     parts = _join_files(
         [
-            *(part for path in paths for part in _find(path, form)),
-            *(part for path in lists for part in _read_list(path, form)),
+            *(part for path in paths for part in _find(path, how)),
+            *(part for path in lists for part in _read_list(path, how)),
         ]
     )
     if next(Asked(parts).list(), None) is None:
@@ -81,27 +98,35 @@ def find_asked(paths: Sequence[str], lists: Sequence[Path] = (), form: ListForm 
     return Asked(parts)
 
 
-def _find(path: str, form: ListForm) -> Iterable[Part]:
+def _find(path: str, how: How) -> Iterable[Part]:
     kind = find_kind(path)
     if kind is not None:
         find = PARTS.get(kind.name)
-        return find(path, form) if find else [_store(path, form, kind)]
+        return find(path, how) if find else [_store(path, how, kind)]
     if os.path.isfile(path):  # named explicitly, so treated as a picture
         return [Files([path])]
     raise UsageError(f"no such picture or folder: {path}")
 
 
-def _store(path: str, form: ListForm, kind: Kind) -> Stored:
+def _store(path: str, how: How, kind: Kind) -> Stored:
     """Return the pictures that `shards.sources` lists."""
-    where = f"{Path(path)}/"
+    where, form = f"{Path(path)}/", how.form
     if kind.is_list:
         where = os.path.dirname(path) if form.base is None else str(form.base)
         form = replace(form, base=form.base.absolute() if form.base is not None else None)
-    listed = find_sources(Path(path).absolute(), unlabelled=True, form=form if kind.is_list else None)
+    listed = find_sources(
+        Path(path).absolute(),
+        unlabelled=True,
+        form=form if kind.is_list else None,
+        names=how.names if kind.in_archive else None,
+    )
+    if kind.in_archive:
+        for note in listed.notes:
+            logger.info("%s", note)
     return Stored(path, listed.sources, listed.store, where)
 
 
-def _find_packed(path: str, _: ListForm) -> Iterable[Part]:
+def _find_packed(path: str, _: How) -> Iterable[Part]:
     location, split = split_location(path)
     return [_open_packed(open_dataset(location), split)]
 
@@ -112,7 +137,7 @@ def _open_packed(dataset: Dataset, split: str | None) -> Packed:
     return Packed(dataset, splits)
 
 
-def _find_objects(path: str, _: ListForm) -> Iterable[Part]:
+def _find_objects(path: str, _: How) -> Iterable[Part]:
     uri, split = split_location(path)
     kind = name_kind(shorten(uri)) if split is None else None
     if kind is not None and kind.load is None:
@@ -139,32 +164,32 @@ def _find_objects(path: str, _: ListForm) -> Iterable[Part]:
     return [_open_packed(open_dataset(uri), split)]
 
 
-def _find_matches(pattern: str, form: ListForm) -> Iterable[Part]:
+def _find_matches(pattern: str, how: How) -> Iterable[Part]:
     """Return the sources that match a pattern, except lists, which lie beside their pictures, and other files."""
     matches = sorted(glob.iglob(pattern, recursive=True))
     kinds = [(match, find_kind(match)) for match in matches]
-    parts = [part for match, kind in kinds if kind is not None and not kind.is_list for part in _find(match, form)]
+    parts = [part for match, kind in kinds if kind is not None and not kind.is_list for part in _find(match, how)]
     if not parts:
         raise UsageError(f"no pictures match {pattern} (looked for {', '.join(sorted(ENDINGS))})")
     return parts
 
 
-def _read_list(path: Path, form: ListForm) -> Iterable[Part]:
+def _read_list(path: Path, how: How) -> Iterable[Part]:
     if not path.is_file():
         raise UsageError(f"--list: no such file: {path}; give a file with one picture path per line, or a .csv")
     kind = name_kind(path.name)
     if kind is not None and kind.is_list:
-        return [_store(str(path), form, kind)]
+        return [_store(str(path), how, kind)]
     lines = (line.strip() for line in read_text(path).splitlines())
     return [
         part
         for line in lines
         if line
-        for part in (_find(line, form) if is_uri(line) else [Files([os.path.join(path.parent, line)])])
+        for part in (_find(line, how) if is_uri(line) else [Files([os.path.join(path.parent, line)])])
     ]
 
 
-PARTS: dict[str, Callable[[str, ListForm], Iterable[Part]]] = {
+PARTS: dict[str, Callable[[str, How], Iterable[Part]]] = {
     "uri": _find_objects,
     "dataset": _find_packed,
     "folder": lambda path, _: [Folder(path)],
