@@ -56,7 +56,7 @@ def test_each_trial_that_ends_is_said_once_with_what_came_of_it(
     ]
     (trials[2].folder.path / FAILURE_FILE).write_text("no such model")
     clock = Clock()
-    progress = SweepProgress(trials, clock=clock)
+    progress = SweepProgress(trials, len(trials), clock=clock)
     for clock.now, name in ((60.0, "good"), (80.0, "slow"), (80.0, "slow"), (90.0, "wrong")):
         end(progress, name)
     clock.now = 100.0
@@ -81,7 +81,7 @@ def test_trial_that_fell_behind_is_remembered_and_leaves_no_snapshot(tmp_path: P
     ]
     trials[2].folder.stop_file.touch()
     (trials[3].folder.path / FAILURE_FILE).write_text("NaN")
-    progress = SweepProgress(trials)
+    progress = SweepProgress(trials, len(trials))
     for trial in trials:
         (trial.folder.snapshots / "1").mkdir(parents=True)
         end(progress, trial.name)
@@ -95,7 +95,7 @@ def test_trial_that_ends_with_a_stopped_sweep_has_not_fallen_behind(tmp_path: Pa
     trial = make_trial(tmp_path / "trials", "one", [0.5])
     (trial.folder.snapshots / "1").mkdir(parents=True)
     (tmp_path / STOP_FILE).touch()
-    end(SweepProgress([trial]), "one")
+    end(SweepProgress([trial], 1), "one")
     assert not (trial.folder.path / STOPPED_FILE).exists()
     assert trial.folder.snapshots.exists()
 
@@ -103,7 +103,9 @@ def test_trial_that_ends_with_a_stopped_sweep_has_not_fallen_behind(tmp_path: Pa
 def test_sweep_says_once_a_minute_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tune")
     clock = Clock()
-    progress = SweepProgress([make_trial(tmp_path, "one", [0.5, 0.6]), make_trial(tmp_path, "two", [0.5])], clock=clock)
+    progress = SweepProgress(
+        [make_trial(tmp_path, "one", [0.5, 0.6]), make_trial(tmp_path, "two", [0.5])], 2, clock=clock
+    )
     for clock.now in (30.0, 60.0, 90.0, 120.0):
         progress.tick()
     assert caplog.messages == [

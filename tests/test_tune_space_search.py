@@ -89,11 +89,11 @@ def test_shipped_search_draws_its_trials() -> None:
     [
         ({}, "a space has either factors or search; give one of them"),
         ({"factors": {"a": {"b": {}}}, "search": RATES, "trials": 2}, "a space has either factors or search"),
-        ({"search": RATES}, "searcher: random needs trials, the number of trials to draw"),
+        ({"search": RATES}, "searcher: random needs trials, the number of trials"),
         ({"search": RATES, "searcher": "grid"}, "uniform and loguniform have no grid; give choice or quantised"),
         ({"search": RATES, "trials": 0}, "trials: input should be greater than or equal to 1, got 0"),
         ({"search": RATES, "trials": 2, "design": "one_factor"}, "baseline and design are for factors"),
-        ({"factors": {"a": {"b": {}}}, "trials": 3}, "trials is for searcher: random; leave it out"),
+        ({"factors": {"a": {"b": {}}}, "trials": 3}, "trials is for a search with searcher: random or tpe; leave it out"),
         ({"search": {"epochs": {"int": [1, 2]}}, "trials": 3}, "has only 2 different trials, and trials: 3 are asked"),
         (
             {"search": {"seed": {"int": [1, 2]}}, "trials": 2},

@@ -13,6 +13,7 @@ from tune.confirm.answers import read_comparison
 from tune.confirm.plan import ConfirmPlan, read_plan
 from tune.result.folder import read_identity
 from tune.space.options import Space
+from tune.space.suggested import read_suggested
 from tune.space.variants import Trial, Variant, make_confirm_trials, make_screen_trials, make_variants
 from tune.stats.compare import Comparison
 from tune.trials.table import Table, read_table
@@ -48,7 +49,7 @@ class Sweep:
     @cached_property
     def variants(self) -> list[Variant]:
         """All variants, the baseline first."""
-        return make_variants(self.recipe, self.space)
+        return make_variants(self.recipe, self.space, read_suggested(self.folder))
 
     @cached_property
     def screen_trials(self) -> list[Trial]:
@@ -73,7 +74,8 @@ def open_sweep(sweep_dir: str | Path) -> Sweep:
     """
     folder = Path(sweep_dir)
     recipe, space, dataset = read_identity(folder)
-    variants, plan, result = make_variants(recipe, space), read_plan(folder), folder / RESULT
+    plan, result = read_plan(folder), folder / RESULT
+    variants = make_variants(recipe, space, read_suggested(folder))
     return Sweep(
         folder=folder,
         recipe=recipe,

@@ -12,7 +12,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.run.dry_run import Plan, plan_run
 from tune.run.check import find_refusal
 from tune.space.options import Space
-from tune.space.variants import Trial, make_confirm_trials, make_screen_trials, make_variants
+from tune.space.variants import Trial, make_confirm_trials, make_probes, make_screen_trials, make_variants
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def plan_sweep(recipe: Recipe, space: Space, seeds: int | None) -> SweepPlan:
     sweep_dir, variants = RunFolder.of(recipe).path, make_variants(recipe, space)
     rehearsed: dict[tuple[object, ...], Plan | str] = {}
     screen = [_plan_trial(trial, space, rehearsed) for trial in make_screen_trials(variants, space, sweep_dir)]
+    if space.searcher == "tpe":
+        probes = [_plan_trial(trial, space, rehearsed) for trial in make_probes(recipe, space, sweep_dir)]
+        screen += _plan_suggested(
+            space, max((each for each in probes if not each.refusal), key=_get_time, default=None)
+        )
     confirm: list[PlannedTrial] = []
     if space.confirm is not None:
         count = seeds or space.confirm.seeds
@@ -65,9 +70,21 @@ def plan_sweep(recipe: Recipe, space: Space, seeds: int | None) -> SweepPlan:
         planned = [_plan_trial(trial, space, rehearsed) for trial in possible]
         fitting = [trial for trial in planned if not trial.refusal]
         baseline, others = fitting[:count], fitting[count:]
-        confirm = baseline + sorted(others, key=lambda trial: -trial.time_s)[: space.confirm.top * count]
+        confirm = baseline + sorted(others, key=_get_time, reverse=True)[: space.confirm.top * count]
     fraction = space.make_fraction() if space.design == "fractional" else None
     return SweepPlan(screen, confirm, fraction.aliases if fraction else [], fraction.generators if fraction else {})
+
+
+def _get_time(trial: PlannedTrial) -> float:
+    return trial.time_s
+
+
+def _plan_suggested(space: Space, slowest: PlannedTrial | None) -> list[PlannedTrial]:
+    """Return the trials of a search that learns, each like the slowest that it may suggest."""
+    assert space.trials is not None  # checked by Space
+    epochs, time_s, disk = (slowest.epochs, slowest.time_s, slowest.disk) if slowest else (0, 0.0, 0)
+    options = dict.fromkeys(space.search, "as suggested then")
+    return [PlannedTrial(f"t{number:04}", options, epochs, time_s, disk) for number in range(space.trials)]
 
 
 def _plan_trial(trial: Trial, space: Space, rehearsed: dict[tuple[object, ...], Plan | str]) -> PlannedTrial:

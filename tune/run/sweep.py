@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shards.dataset.dataset import open_dataset
 from shards.errors import Interrupted, ShardError
@@ -22,7 +24,16 @@ from tune.result.sweep import BEST, Sweep, list_confirmed, open_sweep
 from tune.run.check import refuse_useless
 from tune.run.options import SweepOptions
 from tune.space.options import Space
-from tune.space.variants import Trial, make_screen_trials, make_variants
+from tune.space.suggested import read_suggested
+from tune.space.variants import (
+    Trial,
+    make_probes,
+    make_screen_trial,
+    make_screen_trials,
+    make_searched,
+    make_variants,
+)
+from tune.trials.searcher import RecipeSearcher
 from tune.trials.table import Table, read_table, write_table
 from tune.trials.tuning import run_trials
 
@@ -46,8 +57,8 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
     if space.confirm is not None:
         refuse_without_test(dataset.splits, recipe.data)
     recipe = settle_metric(recipe, dataset)
-    trials = make_screen_trials(make_variants(recipe, space), space, sweep_dir)
-    refuse_useless(trials, space)
+    trials = make_screen_trials(make_variants(recipe, space, read_suggested(sweep_dir)), space, sweep_dir)
+    refuse_useless([*trials, *make_probes(recipe, space, sweep_dir)], space)
     with hold_folder(sweep_dir):
         claim(sweep_dir, recipe, dataset.fingerprint(), space, extend=options.extend)
         if options.extend:
@@ -87,7 +98,7 @@ class _Run:
 
     def _screen(self) -> Table:
         if not self.options.confirm_only:
-            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir)
+            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir, self._make_searcher())
         self._refuse_stopped()
         table = read_table(self.trials)
         write_table(self.sweep_dir, table)
@@ -97,8 +108,24 @@ class _Run:
             )
         return table
 
+    def _make_searcher(self) -> RecipeSearcher | None:
+        """Return what suggests the trials of a search that learns, and adds new ones to `trials`."""
+        if self.space.searcher != "tpe":
+            return None
+
+        def make(number: int | None, values: Mapping[str, Any]) -> Trial:
+            variant = make_searched(self.recipe, self.space, number, values)
+            trial = make_screen_trial(variant, self.space, self.sweep_dir)
+            known = next((each for each in self.trials if each.name == trial.name), None)
+            if known is None:
+                self.trials.append(trial)
+            return known or trial
+
+        assert self.space.trials is not None  # checked by Space
+        return RecipeSearcher(self.space.search, self.space.trials, self.sweep_dir, make, self.recipe.seed)
+
     def _confirm(self, table: Table) -> None:
-        variants = make_variants(self.recipe, self.space)
+        variants = make_variants(self.recipe, self.space, read_suggested(self.sweep_dir))
         plan = plan_confirm(self.sweep_dir, table, variants, self.space, self._seeds, self.dataset)
         trials = list_confirmed(variants, plan, self.sweep_dir)
         forget_changed(trials)

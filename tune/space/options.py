@@ -80,10 +80,11 @@ class Space(Section):
     search: dict[str, Range] = Field(default_factory=dict)
     """{recipe option: {KIND: values}}, instead of factors; KIND is choice, uniform, loguniform, int or quantised, and
     `when: {option: value}` makes one depend on another. The recipe itself is the baseline."""
-    searcher: Literal["random", "grid"] = "random"
-    """How trials of a search are chosen. random: drawn; grid: every combination of values that can be counted."""
+    searcher: Literal["random", "grid", "tpe"] = "random"
+    """How trials of a search are chosen. random: drawn; grid: every combination of values that can be counted; tpe:
+    each learns from the scores of those before it (Optuna)."""
     trials: int | None = Field(default=None, ge=1)
-    """Number of random trials of a search."""
+    """Number of trials of a search, for random and tpe."""
     baseline: dict[str, str] = Field(default_factory=dict)
     """{factor: level} of the variant that the others are compared with; unnamed factors have their first level."""
     design: Literal["full", "one_factor", "fractional"] = "full"
@@ -121,10 +122,10 @@ class Space(Section):
             raise ValueError("a space has either factors or search; give one of them")
         if self.search and (self.baseline or self.design != "full"):
             raise ValueError("baseline and design are for factors; a search compares with the recipe itself")
-        if self.search and self.searcher == "random" and self.trials is None:
-            raise ValueError("searcher: random needs trials, the number of trials to draw")
+        if self.search and self.searcher != "grid" and self.trials is None:
+            raise ValueError(f"searcher: {self.searcher} needs trials, the number of trials")
         if self.trials is not None and (not self.search or self.searcher == "grid"):
-            raise ValueError("trials is for searcher: random; leave it out")
+            raise ValueError("trials is for a search with searcher: random or tpe; leave it out")
         check_conditions(self.search)
         for option in self.search:
             _refuse_fixed("search", {option: None})
@@ -135,8 +136,8 @@ class Space(Section):
         return self
 
     def list_searched(self, seed: int) -> list[dict[str, Any]]:
-        """Return the options of each trial of a search."""
-        if not self.search:
+        """Return the options of each trial of a search; none of one that learns, whose trials are not known yet."""
+        if not self.search or self.searcher == "tpe":
             return []
         return list_grid(self.search) if self.searcher == "grid" else draw_trials(self.search, self.trials or 1, seed)
 

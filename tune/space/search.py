@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Any
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from shards.errors import UsageError
 from trainer.recipes.options.section import Section
+
+if TYPE_CHECKING:
+    import optuna
 
 _KINDS = ("choice", "uniform", "loguniform", "int", "quantised")
 
@@ -76,6 +80,39 @@ class Range(Section):
         values = self.list_values()
         return values[int(rng.integers(len(values)))]
 
+    def suggest(self, trial: optuna.Trial, option: str) -> Any:
+        """Return the value that an Optuna study proposes; values that can be counted are proposed by position."""
+        if self.choice is not None:  # Optuna's own choices cannot be lists
+            return self.choice[trial.suggest_categorical(option, range(len(self.choice)))]
+        if self.uniform is not None:
+            return self._fit(trial.suggest_float(option, *self.uniform), self.uniform)
+        if self.loguniform is not None:
+            return self._fit(trial.suggest_float(option, *self.loguniform, log=True), self.loguniform)
+        values = self.list_values()
+        return values[trial.suggest_int(option, 0, len(values) - 1)]
+
+    def encode(self, value: Any) -> Any:
+        """Return what the study proposed for a value."""
+        return value if self.uniform is not None or self.loguniform is not None else self.list_values().index(value)
+
+    @property
+    def ends(self) -> list[Any]:
+        """Every value of a choice, otherwise the lowest and the highest."""
+        if self.choice is not None:
+            return self.choice
+        bounds = self.uniform or self.loguniform or self.int_
+        return list(bounds) if bounds is not None else self.list_values()[:: len(self.list_values()) - 1]
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value is in the range."""
+        bounds = self.uniform or self.loguniform
+        return bounds[0] <= value <= bounds[1] if bounds is not None else value in self.list_values()
+
+    @staticmethod
+    def _fit(value: float, bounds: tuple[float, float]) -> float:
+        """Return a rounded number that is still within its bounds."""
+        return min(max(_trim(value), bounds[0]), bounds[1])
+
 
 def _trim(value: float) -> float:
     """Return a number with 4 significant digits, so that recipes and names stay readable.
@@ -120,18 +157,42 @@ def list_grid(search: Mapping[str, Range]) -> list[dict[str, Any]]:
     return found
 
 
+def list_probes(search: Mapping[str, Range]) -> list[dict[str, Any]]:
+    """Return trials, before a search that learns has suggested any, that have each end of each range among them."""
+
+    def set_conditions(option: str) -> dict[str, Any]:
+        when = search[option].when
+        return {name: value for other in when for name, value in set_conditions(other).items()} | when
+
+    return [{**set_conditions(option), option: value} for option, each in search.items() for value in each.ends]
+
+
 def _drop_conditional(values: dict[str, Any], search: Mapping[str, Range]) -> dict[str, Any]:
     """Return the values without options whose condition does not hold."""
-    return {
-        option: value
-        for option, value in values.items()
-        if all(values.get(other) == wanted for other, wanted in search[option].when.items())
-    }
+    kept: dict[str, Any] = {}
+    for option in order_options(search):
+        if all(kept.get(other) == wanted for other, wanted in search[option].when.items()):
+            kept[option] = values[option]
+    return {option: kept[option] for option in search if option in kept}
+
+
+def order_options(search: Mapping[str, Range]) -> list[str]:
+    """Return the options, each after those that its condition names.
+
+    Raises:
+        ValueError: Conditions name each other in a circle.
+    """
+    try:
+        return list(TopologicalSorter({option: each.when.keys() for option, each in search.items()}).static_order())
+    except CycleError as err:
+        circle = " -> ".join(err.args[1])
+        raise ValueError(f"the conditions of search name each other in a circle, {circle}; remove one `when`") from err
 
 
 def check_conditions(search: Mapping[str, Range]) -> None:
-    """Raise ValueError if a condition names an option that is not searched."""
+    """Raise ValueError if a condition names an option that is not searched, or if conditions form a circle."""
     for option, each in search.items():
         for other in each.when:
             if other not in search or other == option:
                 raise ValueError(f"{option}: when names {other}, which is not among the searched options")
+    order_options(search)

@@ -15,6 +15,7 @@ from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RunFolder
 from tune.space.design import Vector, list_full, list_one_factor
 from tune.space.options import Space
+from tune.space.search import list_probes
 
 BASELINE = "recipe"
 """Name of the variant without changes that a search is compared with."""
@@ -47,14 +48,20 @@ class Trial:
         return RunFolder.of(self.recipe)
 
 
-def make_variants(recipe: Recipe, space: Space) -> list[Variant]:
+def make_variants(recipe: Recipe, space: Space, suggested: Sequence[Mapping[str, Any]] = ()) -> list[Variant]:
     """Return the variants of a space, the baseline first; those of a search are named t0000, t0001, ...
+
+    Args:
+        recipe: What all variants share.
+        space: The space.
+        suggested: What a search that learns has suggested so far, see `read_suggested`.
 
     Raises:
         UsageError: A level sets an option that the recipe does not have, or two variants would have the same name.
     """
     if space.search:
-        return _make_searched(recipe, space)
+        rows = suggested if space.searcher == "tpe" else space.list_searched(recipe.seed)
+        return [make_searched(recipe, space), *(make_searched(recipe, space, *row) for row in enumerate(rows))]
     levels = space.order_levels()
     variants = []
     for places in _list_combinations(space):
@@ -74,13 +81,14 @@ def make_variants(recipe: Recipe, space: Space) -> list[Variant]:
     return variants
 
 
-def _make_searched(recipe: Recipe, space: Space) -> list[Variant]:
-    """Return the recipe itself as the baseline, then the trials of a search."""
-    found = [Variant(BASELINE, dict.fromkeys(space.search, ""), recipe)]
-    for number, values in enumerate(space.list_searched(recipe.seed)):
-        levels = {option: str(values.get(option, "")) for option in space.search}
-        found.append(Variant(f"t{number:04}", levels, _apply(recipe, [values])))
-    return found
+def make_searched(
+    recipe: Recipe, space: Space, number: int | None = None, values: Mapping[str, Any] | None = None
+) -> Variant:
+    """Return one trial of a search; without a number the baseline, which is the recipe itself."""
+    if number is None or values is None:
+        return Variant(BASELINE, dict.fromkeys(space.search, ""), recipe)
+    levels = {option: str(values.get(option, "")) for option in space.search}
+    return Variant(f"t{number:04}", levels, _apply(recipe, [values]))
 
 
 def _list_combinations(space: Space) -> list[Vector]:
@@ -103,10 +111,20 @@ def _apply(recipe: Recipe, changes: Sequence[Mapping[str, Any]]) -> Recipe:
 
 def make_screen_trials(variants: Sequence[Variant], space: Space, sweep_dir: Path) -> list[Trial]:
     """Return a run of each variant on the budget of the screen, with the recipe's own seed."""
-    return [
-        make_trial(each, each.recipe.seed, space.screen.find_epochs(each.recipe.epochs), sweep_dir / "trials", "trial")
-        for each in variants
-    ]
+    return [make_screen_trial(each, space, sweep_dir) for each in variants]
+
+
+def make_probes(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
+    """Return trials with the ends of all ranges of a search whose own trials are not known yet; they never run."""
+    if space.searcher != "tpe":
+        return []
+    return make_screen_trials(make_variants(recipe, space, list_probes(space.search)), space, sweep_dir)
+
+
+def make_screen_trial(variant: Variant, space: Space, sweep_dir: Path) -> Trial:
+    """Return one of `make_screen_trials`."""
+    epochs = space.screen.find_epochs(variant.recipe.epochs)
+    return make_trial(variant, variant.recipe.seed, epochs, sweep_dir / "trials", "trial")
 
 
 def make_confirm_trials(variants: Sequence[Variant], seeds: Sequence[int], sweep_dir: Path) -> list[Trial]:

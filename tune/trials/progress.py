@@ -26,7 +26,8 @@ class SweepProgress(tune.Callback):
     """Logs the results of ended trials. The trials' own messages stay in their folders: they would flood the screen.
 
     Args:
-        trials: All trials of a phase of the sweep.
+        trials: The trials of a phase of the sweep; more may be added while it runs.
+        count: How many there will be at most.
         phase: Its name.
         every_s: Longest time without a line.
         clock: Returns seconds.
@@ -35,22 +36,29 @@ class SweepProgress(tune.Callback):
     def __init__(
         self,
         trials: Sequence[Trial],
+        count: int,
         phase: str = "screen",
         every_s: float = LINE_EVERY_S,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._trials, self._phase, self._every_s, self._clock = trials, phase, every_s, clock
+        self._trials, self._count, self._phase = trials, count, phase
+        self._every_s, self._clock = every_s, clock
         self._began = self._logged_at = clock()
         self._ended: set[str] = set()
-        self._total = sum(trial.recipe.epochs for trial in trials)
+
+    @property
+    def total(self) -> int:
+        """Epochs of all trials, if none is stopped early; trials to come are like the first."""
+        known = [trial.recipe.epochs for trial in list(self._trials)]
+        return sum(known) + known[0] * (self._count - len(known))
 
     def begin(self) -> None:
         """Log the size of the phase."""
-        self._log(f"{self._phase}: {len(self._trials):,} trials on Ray, at most {self._total:,} epochs")
+        self._log(f"{self._phase}: {self._count:,} trials on Ray, at most {self.total:,} epochs")
 
     def count_epochs(self) -> int:
         """Return the number of finished epochs of all trials."""
-        return sum(len(read_metrics(trial.folder.path)) for trial in self._trials)
+        return sum(len(read_metrics(trial.folder.path)) for trial in list(self._trials))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Log the result of a trial that ended or was stopped; called by Tune."""
@@ -68,8 +76,8 @@ class SweepProgress(tune.Callback):
         """Log the sweep's progress, if the next tick would come too late for a line."""
         if self._clock() - self._logged_at + TICK_S > self._every_s:
             self._log(
-                f"{len(self._ended):,} of {len(self._trials):,} trials ended, {self.count_epochs():,} of "
-                f"{self._total:,} epochs done"
+                f"{len(self._ended):,} of {self._count:,} trials ended, {self.count_epochs():,} of "
+                f"{self.total:,} epochs done"
             )
 
     def _mark_stopped(self, trial: Trial) -> None:
@@ -86,7 +94,7 @@ class SweepProgress(tune.Callback):
         if name in self._ended:
             return
         self._ended.add(name)
-        self._log(f"trial {len(self._ended):,}/{len(self._trials):,}, {name}: {self._describe(name, failure)}")
+        self._log(f"trial {len(self._ended):,}/{self._count:,}, {name}: {self._describe(name, failure)}")
 
     def _describe(self, name: str, failure: str) -> str:
         table = read_table(self._trials)
@@ -104,7 +112,7 @@ class SweepProgress(tune.Callback):
     def _log(self, line: str) -> None:
         self._logged_at = now = self._clock()
         times = f"{describe_duration(now - self._began)} so far"
-        left = len(self._trials) - len(self._ended)
+        left = self._count - len(self._ended)
         if self._ended and left:
             # The estimate counts trials that end early as whole ones: as many of the remaining trials will end early,
             # too.

@@ -21,30 +21,39 @@ from trainer.record.run_folder import STOP_FILE
 from tune.space.options import Screen, Space
 from tune.space.variants import Trial
 from tune.trials.progress import SweepProgress
+from tune.trials.searcher import RecipeSearcher, configure
 from tune.trials.trial import run_trial, write_failure
 
 MAX_FAILURES = 1
 
 
-def run_trials(trials: Sequence[Trial], space: Space, screen: Screen | None, sweep_dir: Path) -> None:
+def run_trials(
+    trials: Sequence[Trial],
+    space: Space,
+    screen: Screen | None,
+    sweep_dir: Path,
+    searcher: RecipeSearcher | None = None,
+) -> None:
     """Run what is missing of some trials; those that cannot train have the reason in their folders.
 
     Args:
-        trials: The trials; their folders hold what was trained before.
+        trials: The trials; their folders hold what was trained before. A searcher adds those that it suggests.
         space: Resources of a trial.
         screen: How trials that fall behind are stopped; None: none is.
         sweep_dir: Folder of the sweep; a stop file in it makes the trials save their states and end.
+        searcher: Suggests all trials, also those that are known; None: the trials are as they are.
     """
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
-    progress = SweepProgress(trials, "screen" if screen else "confirm")
+    count = searcher.count if searcher else len(trials)
+    progress = SweepProgress(trials, count, "screen" if screen else "confirm")
+    fixed = {"sweep_dir": str(sweep_dir), "cpus": space.cpus_per_trial}
+    every = {} if searcher else {"recipe": tune.grid_search([configure(trial)["recipe"] for trial in trials])}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
-        param_space={
-            "recipe": tune.grid_search([trial.recipe.model_dump(mode="json") for trial in trials]),
-            "sweep_dir": str(sweep_dir),
-            "cpus": space.cpus_per_trial,
-        },
+        param_space={**every, **fixed},
         tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=count if searcher else 1,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
             metric="score",
             mode="max",
@@ -60,8 +69,9 @@ def run_trials(trials: Sequence[Trial], space: Space, screen: Screen | None, swe
         ),
     )
     progress.begin()
+    results = _fit(tuner, trials, sweep_dir, progress)
     folders = {trial.name: trial.folder for trial in trials}
-    for result in _fit(tuner, trials, sweep_dir, progress):
+    for result in results:
         if result.error is not None and result.config is not None:
             write_failure(folders[result.config["recipe"]["name"]], str(result.error).strip().splitlines()[-1])
 
@@ -99,8 +109,7 @@ def _fit(tuner: tune.Tuner, trials: Sequence[Trial], sweep_dir: Path, progress: 
 
 def _watch(thread: threading.Thread, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress) -> None:
     """Show the number of finished epochs until the thread ends; pass a stop request on to the running trials."""
-    total = sum(trial.recipe.epochs for trial in trials)
-    with draw_bar(total=total, unit="epoch", desc=sweep_dir.name) as bar:
+    with draw_bar(total=progress.total, unit="epoch", desc=sweep_dir.name) as bar:
         while thread.is_alive():
             thread.join(TICK_S)
             bar.update(progress.count_epochs() - bar.n)
