@@ -13,6 +13,7 @@ from runs import run_dir
 from trainer.recipes.file import load_recipe
 from trainer.record.run_folder import RESULT, STOP_FILE
 from tune.space.variants import Trial, Variant
+from tune.trials.limits import Limits
 from tune.trials.progress import SweepProgress
 from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
 
@@ -112,3 +113,20 @@ def test_sweep_says_once_a_minute_how_far_it_is(tmp_path: Path, caplog: pytest.L
         "0 of 2 trials ended, 3 of 6 epochs done; 1 min 0 s so far",
         "0 of 2 trials ended, 3 of 6 epochs done; 2 min 0 s so far",
     ]
+
+
+def test_limits_of_time_and_disk_are_reached_one_at_a_time(tmp_path: Path) -> None:
+    now = [0.0]
+    timed, full = Limits(hours=0.5, clock=lambda: now[0]), Limits(disk=2048, clock=lambda: now[0])
+    (tmp_path / "a").write_bytes(b"x" * 2048)
+    assert timed.find_reached(tmp_path) is full.find_reached(tmp_path) is Limits().find_reached(tmp_path) is None
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "b").write_bytes(b"y")
+    now[0] = 1799.0
+    assert timed.find_reached(tmp_path) is None
+    assert full.find_reached(tmp_path) == (
+        f"stopped because {tmp_path} takes 2.0 KiB, more than the --max-disk of 2.0 KiB; raise it to go on"
+    )
+    now[0] = 1801.0
+    assert timed.find_reached(tmp_path) == "stopped after 0.5 h, the --max-hours"
+    assert full.find_reached(tmp_path) is None  # it looks every 5 s

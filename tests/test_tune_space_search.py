@@ -9,6 +9,7 @@ import pytest
 
 from shards.errors import UsageError
 from trainer.recipes.file import load_recipe
+from tune.run.options import SweepOptions
 from tune.space.file import load_space, read_space
 from tune.space.options import Space
 from tune.space.search import Range, draw_trials
@@ -93,7 +94,10 @@ def test_shipped_search_draws_its_trials() -> None:
         ({"search": RATES, "searcher": "grid"}, "uniform and loguniform have no grid; give choice or quantised"),
         ({"search": RATES, "trials": 0}, "trials: input should be greater than or equal to 1, got 0"),
         ({"search": RATES, "trials": 2, "design": "one_factor"}, "baseline and design are for factors"),
-        ({"factors": {"a": {"b": {}}}, "trials": 3}, "trials is for a search with searcher: random or tpe; leave it out"),
+        (
+            {"factors": {"a": {"b": {}}}, "trials": 3},
+            "trials is for a search with searcher: random or tpe; leave it out",
+        ),
         ({"search": {"epochs": {"int": [1, 2]}}, "trials": 3}, "has only 2 different trials, and trials: 3 are asked"),
         (
             {"search": {"seed": {"int": [1, 2]}}, "trials": 2},
@@ -126,3 +130,20 @@ def test_mistake_in_a_search_is_a_sentence(content: dict[str, Any], sentence: st
 def test_option_that_the_recipe_lacks_is_refused_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match=r"no option 'optim\.peek_lr': did you mean 'peak_lr'"):
         make_variants(load_recipe("smoke"), read_space({"search": {"optim.peek_lr": {"uniform": [0, 1]}}, "trials": 1}))
+
+
+def test_number_of_trials_may_be_given_with_the_command() -> None:
+    search = {"search": {"optim.peak_lr": {"uniform": [0, 1]}}, "trials": 3}
+    assert SweepOptions(trials=7).change(read_space(search)).trials == 7
+    assert SweepOptions().change(read_space(search)).trials == 3
+    factors = {"factors": {"rate": {"a": {"optim.peak_lr": 0.1}}}}
+    with pytest.raises(UsageError, match="--trials is for a search with searcher: random or tpe, and this space is"):
+        SweepOptions(trials=7).change(read_space(factors))
+    assert SweepOptions().change(read_space(factors)).factors  # the remedy
+
+
+def test_options_of_the_command_are_checked() -> None:
+    assert SweepOptions(max_disk="2MiB").max_disk == 2 << 20
+    for wrong in ({"max_hours": 0}, {"max_disk": "2 parsecs"}, {"max_disk": 0}):
+        with pytest.raises(UsageError):
+            SweepOptions(**wrong)

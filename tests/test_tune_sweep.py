@@ -20,7 +20,7 @@ from runs import run_dir
 
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
-from shards.errors import UsageError
+from shards.errors import Interrupted, UsageError
 from trainer.contract.bundle import Bundle
 from trainer.recipes.file import load_recipe
 from trainer.recipes.misfit import settle_metric
@@ -29,6 +29,7 @@ from trainer.record.run_folder import hold_folder
 from tune.result.folder import claim, forget_changed
 from tune.run.__main__ import main
 from tune.run.check import refuse_useless
+from tune.run.options import SweepOptions
 from tune.run.sweep import run_sweep
 from tune.space.options import Space
 from tune.space.variants import Trial, make_screen_trials, make_variants
@@ -376,3 +377,24 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_completes_the_sweep(
     done = run(command)
     assert done.returncode == 3, done.stderr
     assert [row["epoch"] for row in read_metrics(first)] == list(range(1, 31))
+
+
+@pytest.mark.slow
+def test_limits_stop_a_sweep_that_the_same_command_completes(
+    ray_cluster: str, dataset_path: Path, tmp_path: Path
+) -> None:
+    fixed = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "track.wandb=disabled", "epochs=40"]
+    recipe = load_recipe("smoke", [*fixed, "model=timm/test_efficientnet_gn"])
+    space = Space.model_validate({"factors": {"rate": {"a": {"optim.peak_lr": 0.01}}}, "cpus_per_trial": 4})
+    for limit, says in (
+        ({"max_disk": 1000}, r"more than the --max-disk of 1000 bytes"),
+        ({"max_hours": 1e-4}, "0.0001 h"),
+    ):
+        with pytest.raises(
+            Interrupted, match=f"^stopped .*{says}.*; the trials so far are in .*, and the same command"
+        ):
+            run_sweep(recipe, space, SweepOptions(**limit))
+    trained = read_metrics(tmp_path / "sweep" / "trials" / "rate=a-s0")
+    assert len(trained) < 40
+    sweep = run_sweep(recipe, space, SweepOptions(max_disk="1GiB", max_hours=1))
+    assert [row.epochs for row in sweep.table.rows] == [40]

@@ -1,4 +1,4 @@
-"""Numbers as command-line arguments: counts and shares."""
+"""Numbers as command-line arguments: counts, shares and sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from shards.errors import UsageError
+from shards.files.sizes import parse_size
 
 
 def read_at_least(least: int) -> Callable[[str], int]:
@@ -20,6 +21,14 @@ def read_at_least(least: int) -> Callable[[str], int]:
 
 
 read_count = read_at_least(1)
+
+
+def read_size(text: str) -> int:
+    """Return a number of bytes, for argparse's `type`; see `parse_size`."""
+    try:
+        return parse_size(text)
+    except UsageError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
 
 
 def check_count(option: str, value: int | None, of: str) -> None:

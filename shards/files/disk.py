@@ -10,7 +10,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from shards.files.sizes import format_size
+from shards.files.sizes import format_size, measure
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
@@ -54,7 +54,7 @@ def naming_disk(
     try:
         yield
     except Exception as err:
-        given_back = 0 if temporary is None else _count_files(temporary)
+        given_back = 0 if temporary is None else measure(temporary)
         needed = needed or (f"more than {format_size(given_back)}" if given_back else None)
         refused = explain_disk(err, path, needed, elsewhere, given_back)
         if refused is None or refused is err:
@@ -137,11 +137,6 @@ def _find_folder(path: Path) -> Path:
     while not there.is_dir() and there != there.parent:
         there = there.parent
     return there
-
-
-def _count_files(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path] if path.exists() else []
-    return sum(each.stat().st_size for each in files if each.is_file())
 
 
 def _describe_full(folder: Path, where: str, needs: str, given_back: int) -> str:

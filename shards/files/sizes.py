@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 from shards.errors import UsageError
 
@@ -35,3 +37,17 @@ def format_size(number: int) -> str:
         if number >= size:
             return f"{number / size:.1f} {unit}"
     return f"{number} bytes"
+
+
+def measure(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; what is not there, or goes meanwhile, has none."""
+    paths = [path]
+    if path.is_dir():
+        paths = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    total = 0
+    for each in paths:
+        try:
+            total += each.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total

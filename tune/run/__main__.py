@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shards.cli.arguments import read_at_least
+from shards.cli.arguments import read_at_least, read_size
 from shards.cli.calling import CommandParser
 from shards.cli.ending import DONE, REFUSED, run_command
 from shards.cli.messages import add_volume
@@ -40,6 +40,9 @@ def main(argv: list[str]) -> int:
         screen_only=arguments.screen_only,
         confirm_only=arguments.confirm_only,
         extend=arguments.extend,
+        trials=arguments.trials,
+        max_hours=arguments.max_hours,
+        max_disk=arguments.max_disk,
     )
     from tune.space.file import load_space
 
@@ -49,6 +52,7 @@ def main(argv: list[str]) -> int:
             f"{arguments.space} confirms nothing, which --seeds, --screen-only and --confirm-only are about; "
             "add `confirm: {top: 3, seeds: 3}` to it"
         )
+    space = options.change(space)
     if arguments.plan:
         from shards.workers.openmp import count_cpus
         from tune.run.plan import as_json, describe_plan, plan_sweep
@@ -74,6 +78,13 @@ def build_parser() -> CommandParser:
     parser.add_argument("--plan", action="store_true", help="print every trial with its time and disk, and start none")
     parser.add_argument(
         "--seeds", type=read_at_least(2), metavar="N", help="runs of each confirmed variant (as the space says)"
+    )
+    parser.add_argument("--trials", type=read_at_least(1), metavar="N", help="trials of a search (as the space says)")
+    parser.add_argument(
+        "--max-hours", type=float, metavar="H", help="save all states and end after H hours; the same command resumes"
+    )
+    parser.add_argument(
+        "--max-disk", type=read_size, metavar="SIZE", help="the same once the sweep's folder takes more, such as 20GiB"
     )
     parser.add_argument("--screen-only", action="store_true", help="end after the screen; test stays unread")
     parser.add_argument("--confirm-only", action="store_true", help="confirm what the screen has so far")

@@ -33,6 +33,7 @@ from tune.space.variants import (
     make_searched,
     make_variants,
 )
+from tune.trials.limits import Limits
 from tune.trials.searcher import RecipeSearcher
 from tune.trials.table import Table, read_table, write_table
 from tune.trials.tuning import run_trials
@@ -50,6 +51,7 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
         ShardError: No trial finished, or too few to compare.
     """
     options = options or SweepOptions()
+    space = options.change(space)
     recipe = recipe.with_absolute_paths()
     sweep_dir = RunFolder.of(recipe).path
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_labels()
@@ -63,7 +65,8 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
         claim(sweep_dir, recipe, dataset.fingerprint(), space, extend=options.extend)
         if options.extend:
             forget_changed(trials)
-        _Run(recipe, space, options, sweep_dir, dataset.fingerprint(), trials).run()
+        limits = Limits(options.max_hours, options.max_disk)
+        _Run(recipe, space, options, limits, sweep_dir, dataset.fingerprint(), trials).run()
         sweep = open_sweep(sweep_dir)
         write_report(sweep)
     return sweep
@@ -74,6 +77,7 @@ class _Run:
     recipe: Recipe
     space: Space
     options: SweepOptions
+    limits: Limits
     sweep_dir: Path
     dataset: str
     trials: list[Trial]
@@ -98,7 +102,7 @@ class _Run:
 
     def _screen(self) -> Table:
         if not self.options.confirm_only:
-            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir, self._make_searcher())
+            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir, self.limits, self._make_searcher())
         self._refuse_stopped()
         table = read_table(self.trials)
         write_table(self.sweep_dir, table)
@@ -129,7 +133,7 @@ class _Run:
         plan = plan_confirm(self.sweep_dir, table, variants, self.space, self._seeds, self.dataset)
         trials = list_confirmed(variants, plan, self.sweep_dir)
         forget_changed(trials)
-        run_trials(trials, self.space, None, self.sweep_dir)
+        run_trials(trials, self.space, None, self.sweep_dir, self.limits)
         self._refuse_stopped()
         confirmed = read_table(trials)
         finished = {row.trial for row in confirmed.finished}
@@ -148,7 +152,9 @@ class _Run:
         write_json(self.sweep_dir / RESULT, {"best": best})
 
     def _refuse_stopped(self) -> None:
-        if (self.sweep_dir / STOP_FILE).exists():
+        file = self.sweep_dir / STOP_FILE
+        if file.exists():
+            why = file.read_text(encoding="utf-8") or "interrupted"
             raise Interrupted(
-                f"interrupted; the trials so far are in {self.sweep_dir}, and the same command resumes with them"
+                f"{why}; the trials so far are in {self.sweep_dir}, and the same command resumes with them"
             )

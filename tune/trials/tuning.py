@@ -16,10 +16,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from shards.cli.progress import draw_bar
+from shards.files.atomic import write_text
 from trainer.record.progress import TICK_S
 from trainer.record.run_folder import STOP_FILE
 from tune.space.options import Screen, Space
 from tune.space.variants import Trial
+from tune.trials.limits import Limits
 from tune.trials.progress import SweepProgress
 from tune.trials.searcher import RecipeSearcher, configure
 from tune.trials.trial import run_trial, write_failure
@@ -32,6 +34,7 @@ def run_trials(
     space: Space,
     screen: Screen | None,
     sweep_dir: Path,
+    limits: Limits,
     searcher: RecipeSearcher | None = None,
 ) -> None:
     """Run what is missing of some trials; those that cannot train have the reason in their folders.
@@ -41,6 +44,7 @@ def run_trials(
         space: Resources of a trial.
         screen: How trials that fall behind are stopped; None: none is.
         sweep_dir: Folder of the sweep; a stop file in it makes the trials save their states and end.
+        limits: When they are stopped in that way.
         searcher: Suggests all trials, also those that are known; None: the trials are as they are.
     """
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
@@ -69,7 +73,7 @@ def run_trials(
         ),
     )
     progress.begin()
-    results = _fit(tuner, trials, sweep_dir, progress)
+    results = _fit(tuner, trials, sweep_dir, progress, limits)
     folders = {trial.name: trial.folder for trial in trials}
     for result in results:
         if result.error is not None and result.config is not None:
@@ -89,7 +93,9 @@ def _make_scheduler(screen: Screen | None, epochs: int) -> TrialScheduler:
     )
 
 
-def _fit(tuner: tune.Tuner, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress) -> tune.ResultGrid:
+def _fit(
+    tuner: tune.Tuner, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress, limits: Limits
+) -> tune.ResultGrid:
     """Run the tuner in a thread of its own, so that this one shows progress and is stopped by Ctrl-C."""
     results: list[tune.ResultGrid | Exception] = []
 
@@ -101,20 +107,24 @@ def _fit(tuner: tune.Tuner, trials: Sequence[Trial], sweep_dir: Path, progress: 
 
     thread = threading.Thread(target=fit, name="tune", daemon=True)
     thread.start()
-    _watch(thread, trials, sweep_dir, progress)
+    _watch(thread, trials, sweep_dir, progress, limits)
     if isinstance(results[0], Exception):
         raise results[0]
     return results[0]
 
 
-def _watch(thread: threading.Thread, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress) -> None:
+def _watch(
+    thread: threading.Thread, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress, limits: Limits
+) -> None:
     """Show the number of finished epochs until the thread ends; pass a stop request on to the running trials."""
     with draw_bar(total=progress.total, unit="epoch", desc=sweep_dir.name) as bar:
         while thread.is_alive():
             thread.join(TICK_S)
             bar.update(progress.count_epochs() - bar.n)
             progress.tick()
+            if not (sweep_dir / STOP_FILE).exists() and (reached := limits.find_reached(sweep_dir)):
+                write_text(sweep_dir / STOP_FILE, reached)
             if (sweep_dir / STOP_FILE).exists():
-                for trial in trials:
+                for trial in list(trials):
                     if trial.folder.path.is_dir():
                         trial.folder.stop_file.touch()
