@@ -65,6 +65,7 @@ GUIDES = {
     "report": ("formats.md#run-folder", "trainer.report.options:ReportOptions"),
     "sweep": ("space.md", ""),
     "sweep-report": ("space.md#what-it-writes", "tune.report.options:SweepReportOptions"),
+    "dashboard": ("space.md#dashboard", "tune.dashboard.options:DashboardOptions"),
     "compare": ("space.md#compare", "tune.compare.options:CompareOptions"),
     "serve": ("serving.md", ""),
     "client": ("serving.md", ""),

@@ -53,7 +53,16 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "tune": (("space", "stats"), ("trials", "compare"), ("confirm",), ("result",), ("report",), ("run",), ("api",)),
+    "tune": (
+        ("space", "stats"),
+        ("trials", "compare"),
+        ("confirm",),
+        ("result",),
+        ("report",),
+        ("dashboard",),
+        ("run",),
+        ("api",),
+    ),
     "cluster": (("serve", "client"),),
 }
 
@@ -61,7 +70,8 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
 # A new door is a decision, not a habit.
 DOORS = {
     "ray": ("shards/workers/ray_*.py", "trainer/run/ray/*.py", "trainer/predict/ray.py", "tune/*", "cluster/*"),
-    "wandb": ("trainer/record/track/wandb_run.py",),
+    "wandb": ("trainer/record/track/wandb_session.py",),
+    "wandb_workspaces": ("tune/dashboard/*.py",),
     "tensorboardX": ("trainer/record/track/tensorboard.py",),
     "albumentations": ("trainer/feed/augment/albumentations_policies.py",),
     "webdataset": ("shards/dataset/webdataset.py", "shards/dataset/split.py"),
@@ -456,7 +466,7 @@ def test_checker_sees_a_planted_violation(file: str, source: str) -> None:
         ),
         ("trainer/run/ray/launch.py", "import ray"),
         ("trainer/run/ray/reporter.py", "from ray.train import report"),
-        ("trainer/record/track/wandb_run.py", "import wandb"),
+        ("trainer/record/track/wandb_session.py", "import wandb"),
         ("trainer/loop/loop.py", "import rayon_like\nimport tuner"),
     ],
 )

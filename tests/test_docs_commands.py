@@ -61,6 +61,7 @@ NOT_RUN = {
     "ray": "it changes this machine's Ray; tests/e2e/test_job_submit.py starts a head with a token and submits a job",
     "serve": "Ray's command takes port 8000; tests/test_cluster_serve.py builds the same application",
     "python -m tune.compare": "runs of two variants with several seeds each; tests/test_tune_compare.py makes them",
+    "python -m tune.dashboard": "the tracked runs of a sweep; tests/test_tune_dashboard.py makes them",
     "python -m shards pack scans.csv s3://": "a store and a cluster; tests/test_shards_packing_remote.py has both",
     "python -m trainer.predict runs/demo/bundle s3://": "a store and a cluster; tests/test_trainer_predict.py has both",
 }

@@ -266,7 +266,7 @@ OTHER = {
     "track.project": "p", "track.group": "g", "storage.root": "r", "storage.work": "/w", "ray.max_failures": "9",
     "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
     "ray.preemption_grace_s": "9", "ray.resize_s": "9", "report.images": "false",
-    "positive": "sick",
+    "positive": "sick", "track.config": "{a: b}",
 }  # fmt: skip
 
 

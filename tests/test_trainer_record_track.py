@@ -32,7 +32,7 @@ from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_folder import STOP_FILE
 from trainer.record.steps import read_steps
 from trainer.record.track.track import Tracker
-from trainer.record.track.wandb_run import choose_mode
+from trainer.record.track.wandb_session import choose_mode
 from trainer.run.job import run_rank
 from trainer.weights.resolve import resolve_recipe
 
@@ -109,6 +109,7 @@ def test_config_is_the_resolved_recipe_and_what_it_ran_on(tracked: Tracked) -> N
     dataset = open_dataset(tracked.recipe.data)
     shards = len(list(Path(tracked.recipe.data).glob("*/*.tar")))
     facts: dict[str, Any] = {"dataset": dataset.fingerprint(), "num_shards": shards, "world_size": 1}
+    facts["recipe_fingerprint"] = tracked.recipe.fingerprint()
     facts |= {"git_sha": sha} if (sha := read_git_sha()) else {}
     assert config == {**tracked.recipe.model_dump(mode="json"), **facts, "_wandb": {}}
 

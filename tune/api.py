@@ -1,4 +1,4 @@
-"""The Python API of `import tune`: spaces, sweeps, comparisons, reports."""
+"""The Python API of `import tune`: spaces, sweeps, comparisons, reports, dashboards."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from shards.cli.messages import showing_messages_by_default
 from shards.errors import UsageError
 from trainer.recipes.recipe import Recipe
+from tune.dashboard import make
+from tune.dashboard.make import Dashboard
 from tune.report import page
 from tune.result import sweep as result
 from tune.result.sweep import Sweep
@@ -85,3 +87,13 @@ def write_report(sweep: Sweep | str | os.PathLike[str]) -> Path:
         UsageError: The folder is no sweep's.
     """
     return page.write_report(sweep if isinstance(sweep, Sweep) else open_sweep(sweep))
+
+
+def make_dashboard(sweep: Sweep | str | os.PathLike[str]) -> Dashboard:
+    """Make the W&B workspace and report of a sweep; offline, their specs as files in its folder.
+
+    Raises:
+        UsageError: The folder is no sweep's, its runs were not tracked, or tracking is disabled.
+        ConnectionError: W&B did not take them.
+    """
+    return make.make_dashboard(sweep if isinstance(sweep, Sweep) else open_sweep(sweep))

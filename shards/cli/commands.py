@@ -54,6 +54,7 @@ COMMANDS = Table(
     Command("report", "rewrite the report of a finished run", "trainer.report.__main__:main"),
     Command("sweep", "screen variants, confirm the best, keep a bundle", "tune.run.__main__:main"),
     Command("sweep-report", "write the page of a sweep again", "tune.report.__main__:main"),
+    Command("dashboard", "make the W&B workspace and report of a sweep", "tune.dashboard.__main__:main"),
     Command("compare", "do variants differ, seeds and pictures counted", "tune.compare.__main__:main"),
     Command("serve", "serve a bundle over HTTP", "cluster.serve.__main__:main"),
     Command("client", "send pictures to an endpoint", "cluster.client.__main__:main"),

@@ -24,7 +24,7 @@ from trainer.record.room import refuse_small_disk
 from trainer.record.run_folder import RunFolder
 from trainer.record.steps import count_steps
 from trainer.record.store.standing import Standing, look_up
-from trainer.record.track.wandb_run import choose_mode
+from trainer.record.track.wandb_session import choose_mode
 from trainer.run.launch import choose_launch, open_data
 from trainer.run.rehearsal import Rehearsal, rehearse
 from trainer.weights.resolve import resolve_recipe

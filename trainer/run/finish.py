@@ -59,7 +59,7 @@ def finish_run(
         with progress.stage(f"evaluating on {part}", dataset.split(part).num_samples) as advance:
             rows, metrics = evaluate_bundle(bundle, dataset, part, ranks, workers, out, judging, advance)
             if tracker and ranks.is_first:
-                _track(tracker, bundle.page, dataset.split(part), rows, metrics)
+                track_evaluation(tracker, bundle.page, dataset.split(part), rows, metrics)
     note = describe_local_norms(bundle.model, ranks.num_ranks)
     notes = [note] if note else []
     if ranks.is_first:
@@ -76,7 +76,7 @@ def finish_run(
     return notes
 
 
-def _track(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
+def track_evaluation(tracker: Tracker, page: BundlePage, split: Split, rows: Rows, metrics: dict[str, Any]) -> None:
     """Track an evaluation; pictures only if the recipe allows it."""
     log_odds = LogOdds(rows.task, rows.logits)
     tracker.log_evaluation(Judged(split.name, metrics, rows.labels, log_odds.column, page.classes))

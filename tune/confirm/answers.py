@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ray
 
-from shards.dataset.dataset import open_dataset
+from shards.dataset.dataset import Dataset, open_dataset
 from shards.errors import ShardError
 from shards.files.atomic import write_text
 from trainer.contract.bundle import Bundle
@@ -17,8 +17,11 @@ from trainer.evaluate.positive import find_positive
 from trainer.evaluate.predictions import read_predictions
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import build_recipe
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.run_folder import RunFolder
+from trainer.record.track.track import Tracker
+from trainer.record.track.wandb_session import choose_mode
+from trainer.run.finish import track_evaluation
 from trainer.weights.resolve import resolve_recipe
 from tune.confirm.plan import TEST, ConfirmPlan
 from tune.space.options import Space
@@ -29,22 +32,39 @@ from tune.stats.scores import METRICS
 from tune.trials.table import Table
 
 COMPARISON = "comparison.json"
+EVAL = "eval"
+"""Folder, in that of a confirming run, of the W&B run of its evaluation."""
 
 
 def evaluate_on_test(trials: Sequence[Trial], space: Space) -> None:
     """Evaluate the trials on the test split, as tasks on the cluster; what was evaluated before is left as it is."""
-    task = ray.remote(num_cpus=space.cpus_per_trial, num_gpus=space.gpus_per_trial)(_evaluate)
+    task = ray.remote(num_cpus=space.cpus_per_trial, num_gpus=space.gpus_per_trial)(evaluate_recipe)
     missing = [trial for trial in trials if not find_predictions(trial).is_file()]
     ray.get([task.remote(trial.recipe.model_dump(mode="json")) for trial in missing])
 
 
-def _evaluate(values: Mapping[str, object]) -> None:
+def evaluate_recipe(values: Mapping[str, object]) -> None:
+    """Evaluate the run of a recipe on the test split; it is tracked as a W&B run of its own, of the job_type eval."""
     recipe = resolve_recipe(build_recipe(dict(values)))
     folder, ranks = RunFolder.of(recipe), single_rank()
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
     bundle, judging = Bundle.load(folder.bundle, str(ranks.device)), Judging(stored=find_positive(recipe, dataset))
     out = folder.path / "evaluation" / TEST
-    evaluate_bundle(bundle, dataset, TEST, ranks, ranks.count_workers(recipe.workers), out, judging)
+    rows, metrics = evaluate_bundle(bundle, dataset, TEST, ranks, ranks.count_workers(recipe.workers), out, judging)
+    if choose_mode(recipe.track) != "disabled":
+        tracker = _start_tracker(recipe, folder, dataset)
+        track_evaluation(tracker, bundle.page, dataset.split(TEST), rows, metrics)
+        tracker.close()
+
+
+def _start_tracker(recipe: ResolvedRecipe, folder: RunFolder, dataset: Dataset) -> Tracker:
+    """Return the W&B run of an evaluation, which has the name and config of the evaluated run and an id of its own."""
+    place = folder.path / EVAL
+    place.mkdir(exist_ok=True)
+    track = recipe.track.model_copy(update={"job_type": "eval", "tensorboard": False})
+    tracker = Tracker(recipe.model_copy(update={"track": track}), place, 1)
+    tracker.start(dataset, 0)
+    return tracker
 
 
 def find_predictions(trial: Trial) -> Path:

@@ -18,6 +18,7 @@ from trainer.run.launch import stop_on_signal
 from trainer.run.ray.launch import connect_ray
 from tune.confirm.answers import compare_confirmed, evaluate_on_test
 from tune.confirm.plan import choose_best, plan_confirm, read_plan, refuse_without_test
+from tune.dashboard.run import try_report_run
 from tune.report.page import write_report
 from tune.result.folder import claim, forget_changed
 from tune.result.sweep import BEST, Sweep, list_confirmed, open_sweep
@@ -66,9 +67,11 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
         if options.extend:
             forget_changed(trials)
         limits = Limits(options.max_hours, options.max_disk)
-        _Run(recipe, space, options, limits, sweep_dir, dataset.fingerprint(), trials).run()
+        has_run = _Run(recipe, space, options, limits, sweep_dir, dataset.fingerprint(), trials).run()
         sweep = open_sweep(sweep_dir)
         write_report(sweep)
+        if has_run:
+            try_report_run(sweep)
     return sweep
 
 
@@ -82,11 +85,11 @@ class _Run:
     dataset: str
     trials: list[Trial]
 
-    def run(self) -> None:
-        """Run what is missing."""
+    def run(self) -> bool:
+        """Run what is missing; return False if the sweep was finished before."""
         plan = read_plan(self.sweep_dir)
         if (self.sweep_dir / RESULT).is_file() and (plan is None or len(plan.seeds) >= self._seeds):
-            return
+            return False
         (self.sweep_dir / STOP_FILE).unlink(missing_ok=True)
         with stop_on_signal(self.sweep_dir), connect_ray(self.space.cpus_per_trial, self.space.gpus_per_trial, 1):
             table = self._screen()
@@ -95,6 +98,7 @@ class _Run:
                 self._keep(table.best.trial, self.trials)
             elif not self.options.screen_only:
                 self._confirm(table)
+        return True
 
     @property
     def _seeds(self) -> int:

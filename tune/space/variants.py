@@ -21,6 +21,11 @@ BASELINE = "recipe"
 """Name of the variant without changes that a search is compared with."""
 _LONGEST = 200
 """Bytes of a variant's name: folders have 255, and seeds are added."""
+VARIANT = "variant"
+"""Key of the W&B config with the variant of a run."""
+_CONFIRMED = ", confirmed"
+"""Follows names of variants and levels in the W&B config of confirming runs: charts that group runs by them do not mix
+these with trials of the screen, which had another budget or were stopped early."""
 
 
 @dataclass(frozen=True)
@@ -152,5 +157,23 @@ def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) 
     }
     values["storage"] = {**values.get("storage", {}), "root": str(root)}
     tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items() if level)]
-    values["track"] = {**values.get("track", {}), "group": root.parent.name, "job_type": kind, "tags": tags}
+    config = {**variant.recipe.track.config, **_make_config(variant, kind)}
+    track = {"group": root.parent.name, "job_type": kind, "tags": tags, "config": config}
+    values["track"] = {**values.get("track", {}), **track}
     return Trial(variant, build_recipe(values))
+
+
+def _make_config(variant: Variant, kind: str) -> dict[str, str]:
+    """Return what W&B groups runs by: the variant and the level of each factor."""
+    added = _CONFIRMED if kind == "confirm" else ""
+    levels = {name_factor(factor): f"{level}{added}" for factor, level in variant.levels.items() if level}
+    return {VARIANT: f"{variant.name}{added}", **levels}
+
+
+def name_factor(factor: str) -> str:
+    """Return the key of the W&B config with the level of a factor; a full stop would make it a nested key.
+
+    >>> name_factor("optim.peak_lr")
+    'factor/optim_peak_lr'
+    """
+    return f"factor/{factor.replace('.', '_')}"

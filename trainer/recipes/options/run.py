@@ -78,6 +78,8 @@ class TrackOptions(Section):
     """W&B job type; None: trial in a group, train otherwise."""
     tags: list[str] = Field(default_factory=list)
     """W&B tags."""
+    config: dict[str, str] = Field(default_factory=dict)
+    """More entries of the W&B config; a sweep adds the variant and the level of each factor."""
     images: bool = False
     """Also send pictures to W&B: augmented ones and the worst errors. They may show patients."""
     tensorboard: bool = False

@@ -13,7 +13,8 @@ from trainer.contract.task import make_task
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.steps import read_steps
-from trainer.record.track.wandb_run import Judged, Picture, WandbRun, choose_mode, choose_summary, clean_name
+from trainer.record.track.wandb_run import Judged, Picture, WandbRun, choose_summary, clean_name
+from trainer.record.track.wandb_session import choose_mode
 
 if TYPE_CHECKING:
     from trainer.record.track.tensorboard import EventFiles

@@ -1,13 +1,9 @@
-"""A run in Weights & Biases, with charts and tables of pictures; the only module that uses wandb."""
+"""A run in Weights & Biases, with charts and tables of pictures."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,20 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.dataset.dataset import Dataset
-from shards.files.atomic import write_text
 from trainer.contract.metrics import is_lower_better, name_figures
-from trainer.recipes.options.run import TrackOptions
-from trainer.recipes.place import show_locations
 from trainer.recipes.recipe import Recipe
 from trainer.record.code import read_git_sha
 from trainer.record.logbook import Numbers
+from trainer.record.track.wandb_session import Heading, WandbSession
 
 if TYPE_CHECKING:
     from trainer.record.track.curves import Score
 
-RUN_ID = "wandb-id"
-"""File in the run folder with its W&B id."""
-_DATA_DIR = "WANDB_DATA_DIR"
 _NO_SCORES = ("time_s", "samples", "best", "best_epoch")
 
 
@@ -82,44 +73,14 @@ class WandbRun:
     """
 
     def __init__(self, recipe: Recipe, run_dir: Path, dataset: Dataset, num_ranks: int, mode: Any) -> None:
-        import wandb  # late: it takes seconds, and most processes never track
-
-        self._wandb: Any = wandb
-        self._defined: set[str] = set()
-        self._data_dir_is_ours = _DATA_DIR not in os.environ
-        if self._data_dir_is_ours:
-            # Tables for `wandb sync` are stored here, not in the home folder of a node that may disappear.
-            os.environ[_DATA_DIR] = str(run_dir / "wandb" / "data")
-        try:
-            self._run: Any = self._begin(recipe, run_dir, dataset, num_ranks, mode)
-        except Exception:
-            self._end_service()  # it would reject the same run id on a retry
-            self._forget_data_dir()
-            raise
-
-    def _begin(self, recipe: Recipe, run_dir: Path, dataset: Dataset, num_ranks: int, mode: Any) -> Any:
-        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
-
-        options = recipe.track
-        with _hiding_keys_of_command():
-            run = self._wandb.init(
-                project=options.project,
-                group=options.group,
-                job_type=options.job_type or ("trial" if options.group else "train"),
-                name=recipe.name,
-                tags=options.tags,
-                id=claim_run_id(run_dir, recipe.name),
-                resume="allow" if mode == "online" else None,
-                mode=mode,
-                dir=run_dir,
-                config={**recipe.describe(), **_describe(dataset), "world_size": num_ranks},
-                settings=self._wandb.Settings(console="off", silent=True),
-            )
-        # W&B's import hooks report imported libraries to its service; if that has died, imports would fail.
-        unregister_all_post_import_hooks()
-        run.define_metric("*", step_metric="epoch")
-        run.define_metric("step/*", step_metric="step")
-        return run
+        options, self._defined = recipe.track, set[str]()
+        job_type = options.job_type or ("trial" if options.group else "train")
+        heading = Heading(options.project, options.group, job_type, recipe.name, options.tags)
+        config = {**options.config, **recipe.describe(), **describe_identity(recipe, dataset), "world_size": num_ranks}
+        self._session = WandbSession(run_dir, heading, config, mode)
+        self._wandb, self._run = self._session.wandb, self._session.run
+        self._run.define_metric("*", step_metric="epoch")
+        self._run.define_metric("step/*", step_metric="step")
 
     def log_step(self, numbers: Numbers) -> None:
         """Log a row with its step as W&B's step, so that a resumed run does not repeat steps on the server."""
@@ -150,7 +111,9 @@ class WandbRun:
             ),
         }
         if "confusion" in judged.metrics:
-            charts[f"{part}/confusion"] = self._draw_cells(list_cells(judged.metrics["confusion"], judged.classes))
+            charts[f"{part}/confusion"] = self._session.draw_cells(
+                list_cells(judged.metrics["confusion"], judged.classes)
+            )
         if "confusion_per_class" in judged.metrics:
             rows = [[name, *no, *yes] for name, (no, yes) in judged.metrics["confusion_per_class"].items()]
             columns = ["class", "true negatives", "false positives", "false negatives", "true positives"]
@@ -169,21 +132,7 @@ class WandbRun:
         self._run.log({name: self._wandb.Table(columns=columns, data=rows)})
 
     def close(self, exit_code: int) -> None:
-        try:
-            self._run.finish(exit_code=exit_code)
-        except Exception:
-            self._end_service()  # a dead service would otherwise cause a traceback when Python exits
-            raise
-        finally:
-            self._forget_data_dir()
-
-    def _end_service(self) -> None:
-        with contextlib.suppress(Exception):
-            self._wandb.teardown()
-
-    def _forget_data_dir(self) -> None:
-        if self._data_dir_is_ours:
-            os.environ.pop(_DATA_DIR, None)
+        self._session.close(exit_code)
 
     def _draw_lines(self, title: str, columns: list[str], rows: list[Any]) -> Any:
         """Return a W&B chart with a line for each class; columns: names of the class, x and y columns."""
@@ -191,33 +140,6 @@ class WandbRun:
         texts = {"title": title, "x-axis-title": columns[1], "y-axis-title": columns[2]}
         table = self._wandb.Table(columns=columns, data=rows)
         return self._wandb.plot_table("wandb/area-under-curve/v0", table, fields, texts)
-
-    def _draw_cells(self, rows: list[Any]) -> Any:
-        """Return W&B's chart of a confusion matrix."""
-        columns = ["Actual", "Predicted", "nPredictions"]
-        table = self._wandb.Table(columns=columns, data=rows)
-        texts = {"title": "Confusion matrix"}
-        return self._wandb.plot_table("wandb/confusion_matrix/v1", table, {name: name for name in columns}, texts)
-
-
-@contextlib.contextmanager
-def _hiding_keys_of_command() -> Iterator[None]:
-    """Hide keys in the command line, which W&B records."""
-    words = sys.argv
-    sys.argv = show_locations(words)
-    try:
-        yield
-    finally:
-        sys.argv = words
-
-
-def choose_mode(options: TrackOptions) -> str:
-    """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE takes precedence."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if options.wandb != "auto":
-        return options.wandb
-    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
 def choose_summary(name: str) -> Literal["max", "min"] | None:
@@ -241,16 +163,12 @@ def clean_name(name: str) -> str:
     return re.sub(r"[*.\\/]", "_", name)
 
 
-def claim_run_id(run_dir: Path, name: str) -> str:
-    """Return the run's W&B id, created at its first start and reused at every restart."""
-    path = run_dir / RUN_ID
-    if not path.is_file():
-        # Random, because a run deleted and started again under the same name is a new run for the server.
-        write_text(path, f"{re.sub('[^A-Za-z0-9._=-]', '-', name)[:100]}-{secrets.token_hex(4)}")
-    return path.read_text(encoding="utf-8")
-
-
-def _describe(dataset: Dataset) -> dict[str, Any]:
+def describe_identity(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a run's data, recipe and code apart from those of others, for its config."""
     sha = read_git_sha()
-    facts = {"dataset": dataset.fingerprint(), "num_shards": dataset.table.num_rows}
+    facts = {
+        "dataset": dataset.fingerprint(),
+        "num_shards": dataset.table.num_rows,
+        "recipe_fingerprint": recipe.fingerprint(),
+    }
     return facts | ({"git_sha": sha} if sha else {})

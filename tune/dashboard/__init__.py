@@ -1,0 +1,1 @@
+"""The W&B dashboard of a sweep: its last run, a workspace and a report."""
