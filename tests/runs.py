@@ -21,9 +21,9 @@ def run_dir(recipe: Recipe) -> Path:
     return RunFolder.of(recipe).path
 
 
-def save_weights(path: Path, model: str, without: tuple[str, ...] = ()) -> Path:
+def save_weights(path: Path, model: str, without: tuple[str, ...] = (), seed: int = 1) -> Path:
     """Save a checkpoint of a model for three classes, made with another seed than a run's, without some tensors."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     tensors = dict(build_backbone(model, 3).state_dict())
     torch.save({name: tensor for name, tensor in tensors.items() if name not in without}, path)
     return path

@@ -266,7 +266,7 @@ OTHER = {
     "track.project": "p", "track.group": "g", "storage.root": "r", "storage.work": "/w", "ray.max_failures": "9",
     "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
     "ray.preemption_grace_s": "9", "ray.resize_s": "9", "report.images": "false",
-    "positive": "sick", "track.config": "{a: b}",
+    "cache_features": "true", "storage.features": "/f", "positive": "sick", "track.config": "{a: b}",
 }  # fmt: skip
 
 
@@ -274,6 +274,7 @@ OTHER = {
 BESIDE = {
     "optim.momentum": "optim.name=sgd", "optim.lookahead_steps": "optim.name=ranger",
     "augment.pipeline": "augment.policy=none", "freeze_epochs": "freeze=[backbone]",
+    "cache_features": "freeze=[backbone]",
     "optim.lookahead_share": "optim.name=ranger", "schedule.step_epochs": "schedule.name=step",
     "schedule.gamma": "schedule.name=step", "schedule.staircase": "schedule.name=step",
     "schedule.milestones": "schedule={name: multistep, milestones: [1]}", "schedule.first_epochs": "schedule.name=sgdr",
@@ -298,7 +299,8 @@ def list_options() -> list[str]:
 @pytest.mark.parametrize("option", list_options())
 def test_fingerprint_changes_with_what_is_computed_and_not_with_where(option: str) -> None:
     assert option in OTHER, f"give {option} another value than its default in OTHER"
-    beside = [BESIDE[option]] if option in BESIDE else []
+    beside = ["augment.policy=none"] if option == "cache_features" else []
+    beside += [BESIDE[option]] if option in BESIDE else []
     recipe, other = load(*beside), load(*beside, f"{option}={OTHER[option]}")
     assert other != recipe
     assert (other.fingerprint() == recipe.fingerprint()) == (option.partition(".")[0] in PLACEMENT)

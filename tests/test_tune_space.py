@@ -39,7 +39,10 @@ def screen(base: Any, **more: object) -> list[Trial]:
 def test_every_shipped_space_fits_a_recipe(name: str) -> None:
     recipe = load_recipe(name if (RECIPES / f"{name}.yaml").is_file() else "smoke", ["data=x"])
     variants = make_variants(recipe, load_space(name))
-    assert len(variants) == {"ablation": 36, "augment": 7, "chest_xray": 5, "demo": 8, "lr": 13, "smoke": 8}[name]
+    assert (
+        len(variants)
+        == {"ablation": 36, "augment": 7, "backbones": 6, "chest_xray": 5, "demo": 8, "lr": 13, "smoke": 8}[name]
+    )
 
 
 def test_every_combination_of_levels_is_a_variant_named_after_them() -> None:
@@ -204,5 +207,21 @@ def test_name_that_stands_twice_is_refused_where_yaml_would_keep_the_last(tmp_pa
 
 
 def test_an_unknown_space_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no space 'dmeo': neither a file nor one of ablation, augment, chest"):
+    with pytest.raises(
+        UsageError, match="no space 'dmeo': neither a file nor one of ablation, augment, backbones, chest"
+    ):
         load_space("dmeo")
+
+
+def test_variants_with_cached_features_share_them_in_the_sweep() -> None:
+    base = load_recipe("smoke", ["data=x"])
+    trials = make_screen_trials(make_variants(base, load_space("backbones")), load_space("backbones"), SWEEP)
+    assert {trial.recipe.storage.features for trial in trials} == {"/sweeps/mine/features"}
+    assert {trial.recipe.storage.features for trial in screen(base)} == {None}
+    mine = load_recipe("smoke", ["data=x", "storage.features=/mine"])
+    assert (
+        make_screen_trials(make_variants(mine, load_space("backbones")), load_space("backbones"), SWEEP)[
+            0
+        ].recipe.storage.features
+        == "/mine"
+    )

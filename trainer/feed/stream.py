@@ -34,6 +34,9 @@ from trainer.recipes.recipe import Recipe
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """Labels and weights of the dataset -> weights in the loss, float32[n]."""
 
+LookUp = Callable[[Refs], Batch]
+"""Samples -> their batch."""
+
 Whole = Callable[[Sample, int, Meter], Tensor]
 """Sample, its copy in the epoch, and a meter -> uint8[C, S, S]."""
 
@@ -70,6 +73,8 @@ class TrainStream:
         self.works_ahead = ahead > 0 and self.workers > 0
         self._feed = Feed(split, self.workers, held=1, pinned=pinned, ahead=ahead)
         self._make_load = make_late_load if recipe.stream.decode == "device" else make_load
+        self.look_up: LookUp | None = None
+        """Makes batches of epochs without reading pictures, if it is set; only for pictures that are not mixed."""
         self.samples_per_epoch = self.plan(0).num_samples
         self.clustering = bound_clustering(self.plan(0))
         """Upper bound on how often two samples of one shard share a batch, relative to a full shuffle."""
@@ -99,7 +104,13 @@ class TrainStream:
         return feed_device(batches(epoch, first_step), self._ranks.device, self._feed.meter)
 
     def _iterate_plain(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        return self._read(self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks), epoch)
+        slices = self.plan(epoch).slices(first_step, self._ranks.rank, self._ranks.num_ranks)
+        return self._read(slices, epoch) if self.look_up is None else self._look_up(slices, self.look_up)
+
+    def _look_up(self, slices: Iterable[Refs], look_up: LookUp) -> Iterator[Batch]:
+        for refs in slices:
+            batch = look_up(refs)
+            yield replace(batch, weights=self._weigh(batch.labels, batch.weights))
 
     def _spec_of(self, epoch: int) -> PreprocessSpec:
         """Return the preprocessing of an epoch, whose picture size may depend on it."""

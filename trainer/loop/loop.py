@@ -84,7 +84,11 @@ def _judge_epoch(run: Run) -> Numbers:
     with run.engine.judged_weights(), run.progress.validating() as advance:
         # Snapshots have rank 0's buffers; BatchNorm statistics differ by rank, in the model and in the average.
         run.ranks.copy_from_first(run.engine.model.buffers())
-        rows = evaluate_split(run.engine.model, run.preprocess, run.val_split, run.ranks, run.stream.workers, advance)
+        model, ranks = run.engine.model, run.ranks
+        if run.cached_val is not None:
+            rows = run.cached_val.evaluate(model, ranks)
+        else:
+            rows = evaluate_split(model, run.preprocess, run.val_split, ranks, run.stream.workers, advance)
     _refuse_divergence(rows, run)
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:

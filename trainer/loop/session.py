@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from trainer.evaluate.positive import find_positive, take_default
 from trainer.feed.shown import count_weighed
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_model, build_preprocess
+from trainer.loop.cached import CachedSplit, Caching
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.longer import find_begun_epochs, takes_more_epochs
 from trainer.recipes.misfit import refuse_misfit
@@ -68,6 +70,8 @@ class Run:
     guard: Guard
     loss_here: Tensor
     """float64[], weighted loss of this rank's samples that is not yet in the state."""
+    cached_val: CachedSplit | None = None
+    """Features of the validation split, if the head is trained on features."""
     verdict: str = ""
     """Verdict on the feed in the last epoch."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -128,6 +132,11 @@ def open_run(
         store.load(state, engine)
     if not is_trained(recipe, state):
         require_room(recipe, folder, ranks, engine)
+    cached_val = None
+    if recipe.cache_features:
+        place = Path(recipe.storage.features) if recipe.storage.features else folder.features
+        caching = Caching(engine, dataset, preprocess, ranks, stream.workers, place)
+        stream.look_up, cached_val = caching.open("train").take, caching.open("val")
     every = recipe.track.every_steps
     if tracker:
         tracker.start(dataset, count_steps(state.samples_seen, stream.samples_per_epoch, recipe.batch_size_global))
@@ -148,6 +157,7 @@ def open_run(
         progress=progress or RunProgress(recipe, speaks=False),
         guard=Guard(folder.path / NONFINITE, ranks.rank),
         loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
+        cached_val=cached_val,
     )
     _begin_progress(run)
     return run

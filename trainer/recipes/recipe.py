@@ -65,6 +65,9 @@ class Recipe(Section):
     """Prefixes of the names of backbone parameters to freeze; [backbone] freezes everything except the head."""
     freeze_epochs: int | None = Field(default=None, ge=1)
     """Number of epochs after which frozen layers are trained too; None: never."""
+    cache_features: bool = False
+    """With freeze=[backbone] and no random change of pictures: compute the head's input once for each picture, and
+    train the head on it. Epochs then take seconds; runs with the same backbone and data share storage.features."""
     limit_samples: int | None = Field(default=None, ge=1)
     """Train on about this many samples, the same share of each class, to try out a recipe; None: all."""
     amp: Literal["off", "bf16", "fp16"] = "off"
@@ -162,6 +165,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _cached_where_fixed(self) -> Recipe:
+        if self.cache_features and (misfit := _find_uncached(self)):
+            raise ValueError(
+                f"cache_features computes the head's input once for each picture, but {misfit}, or leave "
+                "cache_features out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _decoded_where_changed(self) -> Recipe:
         if self.stream.decode == "device" and not self.augment.only_moves:
             chosen = "pipeline" if self.augment.pipeline else f"policy={self.augment.policy}"
@@ -212,11 +224,27 @@ class Recipe(Section):
         """Return the recipe with absolute paths, for Ray workers in other folders."""
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
         named = {"root": self.storage.root, "work": self.storage.work, "cache": self.storage.cache}
+        named["features"] = self.storage.features
         storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
         update: dict[str, object] = {"data": _absolute(self.data), "weights": weights, "storage": storage}
         if self.loss.teacher:
             update["loss"] = self.loss.model_copy(update={"teacher": _absolute(self.loss.teacher)})
         return self.model_copy(update=update)
+
+
+def _find_uncached(recipe: Recipe) -> str | None:
+    """Return which option changes the head's input from epoch to epoch, and the remedy; None: none does."""
+    if "backbone" not in recipe.freeze or recipe.freeze_epochs is not None:
+        return "the backbone is trained: set freeze=[backbone] without freeze_epochs"
+    if recipe.augment.changes or recipe.augment.progressive:
+        return "augment changes pictures in each epoch: set augment.policy=none and no crop, erasing, mixing or growth"
+    if recipe.stream.decode != "faithful":
+        return f"stream.decode={recipe.stream.decode} decodes otherwise than evaluation: set stream.decode=faithful"
+    if recipe.loss.teacher is not None:
+        return "the teacher of loss.teacher sees the pictures: leave it out"
+    if recipe.dtype != "float32":
+        return f"features have float32 and dtype={recipe.dtype}: set dtype=float32"
+    return None
 
 
 PLACEMENT = {
@@ -225,7 +253,7 @@ PLACEMENT = {
 }  # fmt: skip
 """Options about location, speed, display and checks: runs that differ only in these compute the same."""
 
-LATER = {"weights_key", "weights_ema"}
+LATER = {"weights_key", "weights_ema", "cache_features"}
 """Options added later: at their defaults they do not enter a fingerprint."""
 
 

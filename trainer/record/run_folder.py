@@ -27,6 +27,7 @@ RECIPE = "recipe.yaml"
 RESULT = "result.json"
 """Written last; marks a run as finished."""
 SNAPSHOTS = "snapshots"
+FEATURES = "features"
 BUNDLE = "bundle"
 STOP_FILE = "stop"
 """A file with this name makes the run save its state and end."""
@@ -85,6 +86,10 @@ class RunFolder:
     @property
     def bundle(self) -> Path:
         return self.path / BUNDLE
+
+    @property
+    def features(self) -> Path:
+        return self.path / FEATURES
 
     @property
     def stop_file(self) -> Path:

@@ -12,7 +12,7 @@ import yaml
 from shards.errors import UsageError
 from trainer.recipes.file import apply_override, build_recipe
 from trainer.recipes.recipe import Recipe
-from trainer.record.run_folder import RunFolder
+from trainer.record.run_folder import FEATURES, RunFolder
 from tune.space.design import Vector, list_full, list_one_factor
 from tune.space.options import Space
 from tune.space.search import list_probes
@@ -155,7 +155,8 @@ def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) 
         "num_ranks": 1,
         "evaluate_on": [],
     }
-    values["storage"] = {**values.get("storage", {}), "root": str(root)}
+    storage = {"features": str(root.parent / FEATURES)} if variant.recipe.cache_features else {}
+    values["storage"] = {**storage, **values.get("storage", {}), "root": str(root)}
     tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items() if level)]
     config = {**variant.recipe.track.config, **_make_config(variant, kind)}
     track = {"group": root.parent.name, "job_type": kind, "tags": tags, "config": config}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import torch
@@ -82,15 +83,24 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         """Return float32[B, K] logits of images uint8 or float32[B, C, S, S] in 0..255, C in {1, 3}.
 
+        Two dimensions are features float32[B, D], the input of the head, which alone is then computed.
+
         One channel is repeated if the backbone takes three. In training mode a model with auxiliary heads returns a
         tuple of the logits and those of each auxiliary head; `split_outputs` handles both forms.
         """
+        if images.ndim == 2:
+            logits: Tensor = self.backbone.get_submodule(self._head)(images.to(self.mean.dtype))
+            return logits.to(self.mean.dtype)
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
         # The line above broadcasts gray pictures to three channels against mean[1, 3, 1, 1].
         outputs: Outputs = self.backbone(normal.contiguous(memory_format=torch.channels_last))
         if isinstance(outputs, Tensor):
             return outputs.to(self.mean.dtype)
         return tuple(output.to(self.mean.dtype) for output in outputs if output is not None)
+
+    @cached_property
+    def _head(self) -> str:
+        return find_head(self.backbone)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load as torch does, treating tensors without a layer version as in the current version."""

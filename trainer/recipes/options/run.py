@@ -104,6 +104,8 @@ class StorageOptions(Section):
     """Local folder of each node for runs with a remote root; None: SHARDLINE_WORK, or the user's cache folder."""
     cache: str | None = None
     """Local folder of each node for shards of a remote dataset; None: SHARDLINE_CACHE, or the user's cache folder."""
+    features: str | None = None
+    """Local folder of features for cache_features, which runs may share; None: in the run's folder."""
     cache_bytes: Size = Field(default=20 << 30, ge=1)
     """Maximum size of the cache in bytes."""
     deadline_s: float = Field(default=600.0, gt=0)
