@@ -81,7 +81,7 @@ def sweep(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep
     train(screen[0], is_interrupted=True)
     copy_trained(screen[0].folder.path, screen, "wandb*")
     plan = plan_confirm(folder, read_table(screen), variants, space, 2, dataset)
-    confirm = list_confirmed(variants, plan, folder)
+    confirm = list_confirmed(variants, plan, folder, space)
     train(confirm[0])
     evaluate_recipe(confirm[0].recipe.model_dump(mode="json"))
     copy_trained(confirm[0].folder.path, confirm, "wandb*", "eval")

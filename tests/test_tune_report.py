@@ -102,7 +102,7 @@ def sweep(run: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactor
     folder, variants = root / "sweep", make_variants(recipe, space)
     table = read_table(make_screen_trials(variants, space, folder))
     plan = plan_confirm(folder, table, variants, space, 2, "f" * 64)
-    trials = list_confirmed(variants, plan, folder)
+    trials = list_confirmed(variants, plan, folder, space)
     for trial in trials:
         shutil.copytree(run, trial.folder.path)
         write_metrics(trial.folder.path, [0.5, 0.75], 4.0)
@@ -134,7 +134,7 @@ def test_without_a_difference_the_answer_claims_none(sweep: Sweep, run: Path, tm
     folder = Path(shutil.copytree(sweep.folder, tmp_path / "sweep"))
     same = open_sweep(folder)
     assert same.plan is not None
-    trials = list_confirmed(same.variants, same.plan, folder)
+    trials = list_confirmed(same.variants, same.plan, folder, same.space)
     for trial in trials:
         write_answers(run, trial.folder.path, 4, trial.recipe.seed + 3 * (trial.variant.name[4] == "b"))
     compare_confirmed(same.plan, trials, read_table(trials), folder)

@@ -11,7 +11,7 @@ import yaml
 
 from shards.errors import UsageError
 from trainer.recipes.file import RECIPES, load_recipe
-from tune.space.file import SPACES, load_space
+from tune.space.file import SPACES, load_space, read_space
 from tune.space.options import Screen, Space
 from tune.space.variants import Trial, make_confirm_trials, make_screen_trials, make_variants
 
@@ -82,7 +82,7 @@ def test_trials_are_named_after_variant_and_seed_and_say_to_wandb_what_they_are(
     track = first.recipe.track
     assert (track.group, track.job_type, track.tags) == ("mine", "trial", ["mine", "size=small", "turned=no"])
     space = Space.model_validate({"factors": FACTORS})
-    confirmed = make_confirm_trials(make_variants(load_recipe("smoke"), space)[:2], [1, 2], SWEEP)
+    confirmed = make_confirm_trials(make_variants(load_recipe("smoke"), space)[:2], [1, 2], SWEEP, space)
     assert [trial.name for trial in confirmed] == [
         "size=small_turned=no-s1", "size=small_turned=no-s2", "size=small_turned=yes-s1", "size=small_turned=yes-s2"
     ]  # fmt: skip
@@ -102,8 +102,9 @@ def test_budget_of_the_screen_is_epochs_or_a_share_and_a_confirming_run_has_all(
 ) -> None:
     base = load_recipe("smoke", ["epochs=10"])
     assert {trial.recipe.epochs for trial in screen(base, screen={"budget": budget})} == {epochs}
-    variants = make_variants(base, Space.model_validate({"factors": FACTORS}))
-    assert {trial.recipe.epochs for trial in make_confirm_trials(variants, [1], SWEEP)} == {10}
+    space = Space.model_validate({"factors": FACTORS})
+    variants = make_variants(base, space)
+    assert {trial.recipe.epochs for trial in make_confirm_trials(variants, [1], SWEEP, space)} == {10}
     assert Screen(budget=budget).find_epochs(10) == epochs
 
 
@@ -225,3 +226,15 @@ def test_variants_with_cached_features_share_them_in_the_sweep() -> None:
         ].recipe.storage.features
         == "/mine"
     )
+
+
+def test_ranks_of_a_trial_are_placed_by_the_space() -> None:
+    trial = screen(load_recipe("smoke"), ranks_per_trial=4, cpus_per_trial=2, gpus_per_trial=1)[0]
+    placed = trial.recipe.launch, trial.recipe.num_ranks, trial.recipe.cpus_per_rank, trial.recipe.gpus_per_rank
+    assert placed == ("ray", 4, 2.0, 1.0)
+    alone = screen(load_recipe("smoke"), cpus_per_trial=2)[0].recipe
+    assert (alone.launch, alone.num_ranks) == ("local", 1)
+    with pytest.raises(UsageError, match=r"ranks of one trial cannot share a GPU, got gpus_per_trial=0\.5 with ranks"):
+        read_space({"factors": FACTORS, "ranks_per_trial": 2, "gpus_per_trial": 0.5})
+    assert read_space({"factors": FACTORS, "ranks_per_trial": 1, "gpus_per_trial": 0.5})  # the remedies
+    assert read_space({"factors": FACTORS, "ranks_per_trial": 2, "gpus_per_trial": 1})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from runs import run_dir
 
@@ -398,3 +399,31 @@ def test_limits_stop_a_sweep_that_the_same_command_completes(
     assert len(trained) < 40
     sweep = run_sweep(recipe, space, SweepOptions(max_disk="1GiB", max_hours=1))
     assert [row.epochs for row in sweep.table.rows] == [40]
+
+
+@pytest.mark.slow
+def test_trials_of_two_ranks_run_as_many_at_a_time_as_there_is_room_and_leave_nothing_behind(
+    ray_cluster: str, dataset_path: Path, tmp_path: Path
+) -> None:
+    fixed = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "track.wandb=disabled", "epochs=40"]
+    recipe = load_recipe("smoke", [*fixed, "model=timm/test_efficientnet_gn", "stop.metric=log_loss"])
+    rates = {f"r{number}": {"optim.peak_lr": rate} for number, rate in enumerate([0.003, 1e-9, 0.002])}
+    # Four CPUs hold two trials; a third would wait for its ranks while the others wait for theirs.
+    space = {"factors": {"rate": rates}, "ranks_per_trial": 2, "cpus_per_trial": 1}
+    before = ray.available_resources()["CPU"]
+    sweep = run_sweep(recipe, Space.model_validate(space))
+    rows = {row.levels["rate"]: row for row in sweep.table.rows}
+    assert not sweep.failures
+    assert rows["r0"].status == "finished"
+    assert rows["r1"].status == "stopped early"
+    assert sweep.best in (rows["r0"].trial, rows["r2"].trial)
+    for row in rows.values():
+        ledger = load_recipe(str(tmp_path / "sweep" / "trials" / row.trial / "recipe.yaml"))
+        assert ledger.num_ranks == 2
+        assert [epoch["epoch"] for epoch in read_metrics(tmp_path / "sweep" / "trials" / row.trial)] == list(
+            range(1, row.epochs + 1)
+        )
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != before and time.monotonic() < until:
+        time.sleep(0.5)
+    assert ray.available_resources()["CPU"] == before

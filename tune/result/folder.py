@@ -19,7 +19,7 @@ from tune.space.options import Space
 from tune.space.variants import Trial
 
 IDENTITY = "sweep.yaml"
-_FREE = {"cpus_per_trial": True, "gpus_per_trial": True, "confirm": {"seeds"}}
+_FREE = {"cpus_per_trial": True, "gpus_per_trial": True, "ranks_per_trial": True, "confirm": {"seeds"}}
 """Options of a space that may change in a sweep: they are about resources, or add seeds."""
 
 

@@ -57,13 +57,13 @@ class Sweep:
 
     @cached_property
     def confirm_trials(self) -> list[Trial]:
-        return list_confirmed(self.variants, self.plan, self.folder) if self.plan else []
+        return list_confirmed(self.variants, self.plan, self.folder, self.space) if self.plan else []
 
 
-def list_confirmed(variants: list[Variant], plan: ConfirmPlan, sweep_dir: Path) -> list[Trial]:
+def list_confirmed(variants: list[Variant], plan: ConfirmPlan, sweep_dir: Path, space: Space) -> list[Trial]:
     """Return the confirming runs of a plan."""
     named = {variant.name: variant for variant in variants}
-    return make_confirm_trials([named[name] for name in plan.variants], plan.seeds, sweep_dir)
+    return make_confirm_trials([named[name] for name in plan.variants], plan.seeds, sweep_dir, space)
 
 
 def open_sweep(sweep_dir: str | Path) -> Sweep:
@@ -83,7 +83,7 @@ def open_sweep(sweep_dir: str | Path) -> Sweep:
         dataset=dataset,
         table=read_table(make_screen_trials(variants, space, folder)),
         plan=plan,
-        confirmed=read_table(list_confirmed(variants, plan, folder)) if plan else None,
+        confirmed=read_table(list_confirmed(variants, plan, folder, space)) if plan else None,
         comparison=read_comparison(folder),
         best=json.loads(result.read_text(encoding="utf-8"))["best"] if result.is_file() else None,
     )

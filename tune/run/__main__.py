@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         from tune.run.plan import as_json, describe_plan, plan_sweep
 
         plan = plan_sweep(recipe, space, options.seeds)
-        at_once = max(1, int(count_cpus() // space.cpus_per_trial))
+        at_once = max(1, int(count_cpus() // (space.cpus_per_trial * space.ranks_per_trial)))
         print(json.dumps(as_json(plan)) if arguments.json else describe_plan(plan, at_once))
         return DONE
     from tune.run.sweep import run_sweep  # late: Ray and torch take seconds; mistakes are reported first

@@ -66,7 +66,7 @@ def plan_sweep(recipe: Recipe, space: Space, seeds: int | None) -> SweepPlan:
     confirm: list[PlannedTrial] = []
     if space.confirm is not None:
         count = seeds or space.confirm.seeds
-        possible = make_confirm_trials(variants, range(recipe.seed + 1, recipe.seed + 1 + count), sweep_dir)
+        possible = make_confirm_trials(variants, range(recipe.seed + 1, recipe.seed + 1 + count), sweep_dir, space)
         planned = [_plan_trial(trial, space, rehearsed) for trial in possible]
         fitting = [trial for trial in planned if not trial.refusal]
         baseline, others = fitting[:count], fitting[count:]

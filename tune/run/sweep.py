@@ -91,7 +91,8 @@ class _Run:
         if (self.sweep_dir / RESULT).is_file() and (plan is None or len(plan.seeds) >= self._seeds):
             return False
         (self.sweep_dir / STOP_FILE).unlink(missing_ok=True)
-        with stop_on_signal(self.sweep_dir), connect_ray(self.space.cpus_per_trial, self.space.gpus_per_trial, 1):
+        each = self.space.cpus_per_trial, self.space.gpus_per_trial
+        with stop_on_signal(self.sweep_dir), connect_ray(*each, self.space.ranks_per_trial):
             table = self._screen()
             if self.space.confirm is None:
                 assert table.best is not None  # checked by _screen
@@ -135,7 +136,7 @@ class _Run:
     def _confirm(self, table: Table) -> None:
         variants = make_variants(self.recipe, self.space, read_suggested(self.sweep_dir))
         plan = plan_confirm(self.sweep_dir, table, variants, self.space, self._seeds, self.dataset)
-        trials = list_confirmed(variants, plan, self.sweep_dir)
+        trials = list_confirmed(variants, plan, self.sweep_dir, self.space)
         forget_changed(trials)
         run_trials(trials, self.space, None, self.sweep_dir, self.limits)
         self._refuse_stopped()

@@ -17,7 +17,7 @@ Budget = int | float
 _FIXED = {
     "name": "the sweep names its runs",
     "launch": "the sweep places its trials",
-    "num_ranks": "a trial is one rank",
+    "num_ranks": "the space sets it for all trials, as ranks_per_trial",
     "storage": "trials lie in the folder of the sweep; give it as an option of the command",
     "data": "trials on different data cannot be compared",
     "seed": "seeds are those of `confirm`",
@@ -98,10 +98,13 @@ class Space(Section):
     screen: Screen = Screen()
     confirm: Confirm | None = None
     """Which variants are confirmed with how many seeds; None: none is, and the best trial of the screen is kept."""
+    ranks_per_trial: int = Field(default=1, ge=1)
+    """Processes that train a trial together, through Ray Train. As many trials run at a time as the cluster has room
+    for all of their ranks."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
-    """CPUs that Ray reserves for a trial, and its torch threads."""
+    """CPUs that Ray reserves for a trial, and its torch threads; with several ranks, for each of them."""
     gpus_per_trial: float = Field(default=0.0, ge=0)
-    """GPUs that Ray reserves for a trial; with a fraction, trials share a GPU."""
+    """GPUs that Ray reserves for a trial, or for each of its ranks. With a fraction, trials of one rank share a GPU."""
 
     @field_validator("factors")
     @classmethod
@@ -140,6 +143,15 @@ class Space(Section):
         if not self.search or self.searcher == "tpe":
             return []
         return list_grid(self.search) if self.searcher == "grid" else draw_trials(self.search, self.trials or 1, seed)
+
+    @model_validator(mode="after")
+    def _has_whole_gpus(self) -> Space:
+        if self.ranks_per_trial > 1 and not float(self.gpus_per_trial).is_integer():
+            raise ValueError(
+                f"ranks of one trial cannot share a GPU, got gpus_per_trial={self.gpus_per_trial:g} with "
+                f"ranks_per_trial={self.ranks_per_trial}; give each rank a whole GPU, or set ranks_per_trial=1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Space:

@@ -129,30 +129,31 @@ def make_probes(recipe: Recipe, space: Space, sweep_dir: Path) -> list[Trial]:
 def make_screen_trial(variant: Variant, space: Space, sweep_dir: Path) -> Trial:
     """Return one of `make_screen_trials`."""
     epochs = space.screen.find_epochs(variant.recipe.epochs)
-    return make_trial(variant, variant.recipe.seed, epochs, sweep_dir / "trials", "trial")
+    return make_trial(variant, variant.recipe.seed, epochs, sweep_dir / "trials", "trial", space)
 
 
-def make_confirm_trials(variants: Sequence[Variant], seeds: Sequence[int], sweep_dir: Path) -> list[Trial]:
+def make_confirm_trials(
+    variants: Sequence[Variant], seeds: Sequence[int], sweep_dir: Path, space: Space
+) -> list[Trial]:
     """Return a whole run of each variant for each seed."""
     return [
-        make_trial(each, seed, each.recipe.epochs, sweep_dir / "confirm", "confirm")
+        make_trial(each, seed, each.recipe.epochs, sweep_dir / "confirm", "confirm", space)
         for each in variants
         for seed in seeds
     ]
 
 
-def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) -> Trial:
-    """Return a run of a variant: one rank below `root`, which does not look at the test split.
+def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str, space: Space) -> Trial:
+    """Return a run of a variant below `root`, which does not look at the test split.
 
-    kind: job_type of the run in W&B, trial or confirm.
+    kind: job_type of the run in W&B, trial or confirm. space: What its ranks get.
     """
     values = variant.recipe.model_dump(mode="json", exclude_unset=True)
     values |= {
         "name": f"{variant.name}-s{seed}",
         "seed": seed,
         "epochs": epochs,
-        "launch": "local",
-        "num_ranks": 1,
+        **_place(space),
         "evaluate_on": [],
     }
     storage = {"features": str(root.parent / FEATURES)} if variant.recipe.cache_features else {}
@@ -162,6 +163,14 @@ def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str) 
     track = {"group": root.parent.name, "job_type": kind, "tags": tags, "config": config}
     values["track"] = {**values.get("track", {}), **track}
     return Trial(variant, build_recipe(values))
+
+
+def _place(space: Space) -> dict[str, Any]:
+    """Return the options of a recipe about its ranks."""
+    if space.ranks_per_trial == 1:
+        return {"launch": "local", "num_ranks": 1}
+    each = {"cpus_per_rank": space.cpus_per_trial, "gpus_per_rank": space.gpus_per_trial}
+    return {"launch": "ray", "num_ranks": space.ranks_per_trial, **each}
 
 
 def _make_config(variant: Variant, kind: str) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_text
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import build_recipe
-from trainer.recipes.recipe import Recipe
+from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_folder import STOP_FILE, RunFolder
 from trainer.run.job import run_rank
 from trainer.run.launch import open_data
+from trainer.run.ray.launch import run_on_ray
 from trainer.weights.resolve import resolve_recipe
 
 FAILURE_FILE = "failure"
@@ -27,6 +30,8 @@ FAILURE_FILE = "failure"
 STOPPED_FILE = "stopped"
 """File in the folder of a trial that fell behind; a sweep that is resumed leaves it as it is."""
 WORST = -1e9
+_LOOK_EVERY_S = 0.5
+"""Seconds between two looks at the epochs of a trial that other processes train."""
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -64,9 +69,40 @@ def run_trial(config: dict[str, Any]) -> None:
         if not folder.is_finished and not (folder.path / STOPPED_FILE).exists():
             # The sweep logs the trial's result; its notes are in its folder.
             with handing_on(lambda _line: None, logging.INFO):
-                run_rank(resolved, single_rank(), report)
+                if resolved.most_ranks == 1:
+                    run_rank(resolved, single_rank(), report)
+                else:
+                    run_ranks(resolved, folder, tell)
     except (UsageError, ShardError) as err:  # if raised, Tune would retry what cannot succeed
         write_failure(folder, str(err))
+
+
+def run_ranks(recipe: ResolvedRecipe, folder: RunFolder, tell: Callable[[Numbers], None]) -> None:
+    """Train on several ranks through Ray Train, and tell each epoch as it ends.
+
+    It is Tune's thread that tells: when the scheduler stops the trial, Tune ends this process, and Ray Train with it.
+    """
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            run_on_ray(recipe, folder)
+        except Exception as err:
+            errors.append(err)
+
+    told = len(read_metrics(folder.path))
+    thread = threading.Thread(target=run, name="ranks", daemon=True)
+    thread.start()
+    is_over = False
+    while not is_over:
+        thread.join(_LOOK_EVERY_S)
+        is_over = not thread.is_alive()
+        rows = read_metrics(folder.path)
+        for row in rows[told:]:
+            tell(row)
+        told = max(told, len(rows))
+    if errors:
+        raise errors[0]
 
 
 def write_failure(folder: RunFolder, sentence: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
@@ -53,7 +54,7 @@ def run_trials(
     fixed = {"sweep_dir": str(sweep_dir), "cpus": space.cpus_per_trial}
     every = {} if searcher else {"recipe": tune.grid_search([configure(trial)["recipe"] for trial in trials])}
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}),
+        tune.with_resources(run_trial, _need(space)),
         param_space={**every, **fixed},
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -61,7 +62,9 @@ def run_trials(
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
             metric="score",
             mode="max",
-            reuse_actors=True,  # a new process would import torch again for each trial
+            # A new process would import torch again for each trial. One with ranks ends with them when it is stopped.
+            reuse_actors=space.ranks_per_trial == 1,
+            max_concurrent_trials=count_at_once(space) if space.ranks_per_trial > 1 else None,
             scheduler=_make_scheduler(screen, max(trial.recipe.epochs for trial in trials)),
         ),
         run_config=tune.RunConfig(
@@ -78,6 +81,24 @@ def run_trials(
     for result in results:
         if result.error is not None and result.config is not None:
             write_failure(folders[result.config["recipe"]["name"]], str(result.error).strip().splitlines()[-1])
+
+
+def _need(space: Space) -> dict[str, float]:
+    """Return what Tune reserves for a trial; the ranks of one with several have reservations of their own."""
+    if space.ranks_per_trial > 1:
+        return {"cpu": 0.01}
+    return {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}
+
+
+def count_at_once(space: Space) -> int:
+    """Return how many trials of several ranks the cluster holds at a time, at least 1.
+
+    More would wait for each other's ranks forever: each trial holds its own process, and waits for its ranks.
+    """
+    there = ray.cluster_resources()
+    each = {"CPU": space.cpus_per_trial, "GPU": space.gpus_per_trial}
+    holds = [there.get(kind, 0.0) // (amount * space.ranks_per_trial) for kind, amount in each.items() if amount]
+    return max(1, int(min(holds)))
 
 
 def _make_scheduler(screen: Screen | None, epochs: int) -> TrialScheduler:
