@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainer.recipes.recipe import Recipe
 from tune.confirm.answers import compare_confirmed
 from tune.confirm.plan import plan_confirm
 from tune.report.__main__ import main
+from tune.report.figures import place_values
 from tune.report.findings import answer, ask, count_parameters, list_costs, measure_effects, measure_importance
 from tune.result.folder import claim
 from tune.result.sweep import Sweep, list_confirmed, open_sweep
@@ -176,6 +178,30 @@ def test_importance_is_the_share_of_the_ranks_that_an_option_explains(dataset_pa
     page = (tmp_path / "sweep/ablation.html").read_text(encoding="utf-8")
     assert "<h2>Importance of the options</h2>" in page
     assert "No trial finished, so there is no answer." in page
+
+
+def test_parallel_coordinates_place_values_by_their_scale(dataset_path: Path, tmp_path: Path) -> None:
+    search = {
+        "optim.peak_lr": {"loguniform": [1e-4, 1e-1]},
+        "optim.name": {"choice": ["sgd", "adamw"]},
+        "optim.momentum": {"quantised": [0.5, 0.9, 0.1], "when": {"optim.name": "sgd"}},
+    }
+    space = Space.model_validate({"search": search, "trials": 14})
+    recipe = load_recipe("smoke", [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "epochs=2"])
+    claim(tmp_path / "sweep", recipe, "f" * 64, space, extend=False)
+    for trial in make_screen_trials(make_variants(recipe, space), space, tmp_path / "sweep"):
+        trial.folder.path.mkdir(parents=True)
+        write_metrics(trial.folder.path, [0.4, 0.9 - abs(math.log10(trial.recipe.optim.peak_lr) + 2) / 5], 3.0)
+    assert run_command(main, [str(tmp_path / "sweep")]) == 0
+    assert (tmp_path / "sweep/figures/parallel.png").stat().st_size > 10_000
+    pictures = {path.stem for path in (tmp_path / "sweep/figures").iterdir()}
+    assert (tmp_path / "sweep/ablation.html").read_text("utf-8").count("data:image/") == len(pictures)
+    heights, ticks = place_values(["0.0001", "0.01", "", "0.001"], log=True)
+    assert heights.tolist() == [0.0, 1.0, pytest.approx(-0.08), 0.5]
+    assert ticks == {"0.0001": 0.0, "0.01": 1.0, "0.001": 0.5}
+    assert place_values(["sgd", "adamw", "sgd"], log=False)[0].tolist() == [0.0, 1.0, 0.0]
+    assert place_values(["7", "7"], log=False)[0].tolist() == [0.0, 0.0]
+    assert len(place_values([str(number) for number in range(99)], log=False)[1]) == 5
 
 
 def test_costs_are_of_the_confirming_runs_where_there_are_some(sweep: Sweep) -> None:

@@ -405,9 +405,11 @@ def test_limits_stop_a_sweep_that_the_same_command_completes(
 def test_trials_of_two_ranks_run_as_many_at_a_time_as_there_is_room_and_leave_nothing_behind(
     ray_cluster: str, dataset_path: Path, tmp_path: Path
 ) -> None:
-    fixed = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "track.wandb=disabled", "epochs=40"]
+    fixed = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "track.wandb=disabled", "epochs=3"]
     recipe = load_recipe("smoke", [*fixed, "model=timm/test_efficientnet_gn", "stop.metric=log_loss"])
-    rates = {f"r{number}": {"optim.peak_lr": rate} for number, rate in enumerate([0.003, 1e-9, 0.002])}
+    # The hopeless one is stopped long before its end, while its ranks train.
+    levels = [(0.003, 3), (1e-9, 300), (0.002, 3)]
+    rates = {f"r{place}": {"optim.peak_lr": rate, "epochs": epochs} for place, (rate, epochs) in enumerate(levels)}
     # Four CPUs hold two trials; a third would wait for its ranks while the others wait for theirs.
     space = {"factors": {"rate": rates}, "ranks_per_trial": 2, "cpus_per_trial": 1}
     before = ray.available_resources()["CPU"]
@@ -418,11 +420,9 @@ def test_trials_of_two_ranks_run_as_many_at_a_time_as_there_is_room_and_leave_no
     assert rows["r1"].status == "stopped early"
     assert sweep.best in (rows["r0"].trial, rows["r2"].trial)
     for row in rows.values():
-        ledger = load_recipe(str(tmp_path / "sweep" / "trials" / row.trial / "recipe.yaml"))
-        assert ledger.num_ranks == 2
-        assert [epoch["epoch"] for epoch in read_metrics(tmp_path / "sweep" / "trials" / row.trial)] == list(
-            range(1, row.epochs + 1)
-        )
+        folder = tmp_path / "sweep" / "trials" / row.trial
+        assert load_recipe(str(folder / "recipe.yaml")).num_ranks == 2
+        assert [epoch["epoch"] for epoch in read_metrics(folder)] == list(range(1, row.epochs + 1))
     until = time.monotonic() + 60
     while ray.available_resources().get("CPU") != before and time.monotonic() < until:
         time.sleep(0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import numpy as np
 from trainer.evaluate.figures.figures import new_figure, save_figure
 from trainer.evaluate.figures.fonts import apply_fonts, letter_texts
 from trainer.record.logbook import read_metrics
-from tune.report.findings import Effects, find_front, list_costs
+from tune.report.findings import Effects, Floats, find_front, list_costs, read_at_one_epoch
 from tune.result.sweep import Sweep
 from tune.trials.table import FINISHED, STOPPED
 
 DIFFERENCES, CURVES, EFFECTS, SPEED = "differences.png", "curves.png", "effects.png", "speed.png"
+PARALLEL = "parallel.png"
 _GRAY, _INK, _BLUE = "#9aa4ae", "#1b1f24", "#0b5cad"
+_TICKS = 10
+"""Most values of an option that its axis names."""
 _NAMED = 12
 """Most trials that the legend of the curves names."""
 
@@ -85,6 +89,81 @@ def draw_effects(effects: Effects, metric: str, path: Path) -> None:
             axes.margins(x=0.2)
         panels[0].set_ylabel(f"validation {metric.replace('_', ' ')},\nepoch {effects.epoch}", fontsize=8)
         save_figure(figure, path)
+
+
+def draw_parallel(sweep: Sweep, path: Path) -> None:
+    """Draw each trial of a search as a line through its options to its validation metric; dark lines are better.
+
+    All trials are judged at the epoch that every one of them reached. A trial without an option passes below its axis.
+    """
+    found = read_at_one_epoch(sweep)
+    assert found is not None  # checked by the caller
+    epoch, trials = found
+    values = np.array([value for _, value in trials])
+    columns = {option: [chosen[option] for chosen, _ in trials] for option in sweep.space.search}
+    order = np.argsort(-values if sweep.recipe.stop.lower_is_better else values)
+    ranks = np.empty(len(order))
+    ranks[order] = np.linspace(0.12, 1.0, len(order))
+    metric = f"validation {sweep.table.metric.replace('_', ' ')}, epoch {epoch}"
+    families, spell = letter_texts([*columns, *(text for texts in columns.values() for text in texts)])
+    with apply_fonts(families):
+        figure = new_figure(min(14.0, 3.0 + 2.0 * len(columns)), 4.4)
+        axes = figure.add_subplot()
+        search = sweep.space.search
+        places = [place_values(texts, log=search[name].loguniform is not None) for name, texts in columns.items()]
+        places.append(_spread(values))
+        for number in order.tolist():
+            heights = [heights[number] for heights, _ in places]
+            axes.plot(range(len(places)), heights, color=_BLUE, alpha=float(ranks[number]), linewidth=1.2)
+        for at, (_, ticks) in enumerate(places):
+            axes.axvline(at, color=_INK, linewidth=0.8)
+            for text, height in ticks.items():
+                axes.annotate(
+                    spell(text),
+                    (at, height),
+                    fontsize=7,
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5},
+                )
+        axes.set_xticks(range(len(places)), [*map(spell, columns), metric], fontsize=8)
+        axes.set_yticks([])
+        axes.margins(x=0.08, y=0.06)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        save_figure(figure, path)
+
+
+Placed = tuple[Floats, dict[str, float]]
+"""Height of each trial on an axis, 0..1, and the ticks there: text -> height."""
+
+
+def place_values(texts: Sequence[str], *, log: bool) -> Placed:
+    """Return where the values of an option are on its axis; numbers by size, words in order of their first use."""
+    given = [text for text in texts if text]
+    try:
+        numbers = {text: np.log10(float(text)) if log else float(text) for text in given}
+    except ValueError:
+        numbers = {text: float(place) for place, text in enumerate(dict.fromkeys(given))}
+    low, high = min(numbers.values()), max(numbers.values())
+    heights = {text: (number - low) / ((high - low) or 1.0) for text, number in numbers.items()}
+    # Ten words at most are all named; of numbers the ends and the middle are.
+    ticks = (
+        heights
+        if len(heights) <= _TICKS
+        else {text: heights[text] for text in _thin(sorted(heights, key=heights.__getitem__))}
+    )
+    return np.array([heights.get(text, -0.08) for text in texts]), ticks
+
+
+def _spread(values: Floats) -> Placed:
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / ((high - low) or 1.0), {f"{low:.4f}": 0.0, f"{high:.4f}": 1.0}
+
+
+def _thin(texts: Sequence[str]) -> list[str]:
+    return [texts[round(place)] for place in np.linspace(0, len(texts) - 1, 5)]
 
 
 def draw_speed(sweep: Sweep, path: Path) -> None:

@@ -119,7 +119,7 @@ def count_parameters(path: str) -> int:
 
 def measure_effects(sweep: Sweep) -> Effects | None:
     """Return the effects of the levels in the screen; None in a search, or if fewer than two trials trained."""
-    found = _read_at_one_epoch(sweep)
+    found = read_at_one_epoch(sweep)
     if not sweep.space.factors or found is None:
         return None
     epoch, values = found
@@ -143,7 +143,7 @@ def measure_importance(sweep: Sweep) -> dict[str, float]:
     Of numbers it is the square of Spearman's correlation; of other values, the share between their groups. Trials are
     compared at the epoch that all have reached. {} if there are fewer than five.
     """
-    found = _read_at_one_epoch(sweep)
+    found = read_at_one_epoch(sweep)
     if found is None or len(found[1]) < _LEAST:
         return {}
     shares = {}
@@ -164,7 +164,7 @@ def _explain(texts: Sequence[str], ranks: Floats) -> float:
     return float(np.corrcoef(numbers, ranks)[0, 1] ** 2)
 
 
-def _read_at_one_epoch(sweep: Sweep) -> tuple[int, list[tuple[dict[str, str], float]]] | None:
+def read_at_one_epoch(sweep: Sweep) -> tuple[int, list[tuple[dict[str, str], float]]] | None:
     """Return the last epoch that every trial reached that did not fail, and levels and best value of each by then."""
     metric = f"val/{sweep.table.metric}"
     rows = {

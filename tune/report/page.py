@@ -15,10 +15,12 @@ from tune.report.figures import (
     CURVES,
     DIFFERENCES,
     EFFECTS,
+    PARALLEL,
     SPEED,
     draw_curves,
     draw_differences,
     draw_effects,
+    draw_parallel,
     draw_speed,
 )
 from tune.report.findings import Effects, answer, ask, measure_effects, measure_importance
@@ -40,7 +42,7 @@ def write_report(sweep: Sweep) -> Path:
     A figure that cannot be drawn is left out, with a note in the log.
     """
     effects, importance = measure_effects(sweep), measure_importance(sweep)
-    _draw_figures(sweep, effects)
+    _draw_figures(sweep, effects, importance)
     tables = [("Screen", tabulate(sweep.table))]
     if sweep.comparison is not None:
         tables.insert(0, ("Comparison", tabulate_comparison(sweep)))
@@ -52,7 +54,7 @@ def write_report(sweep: Sweep) -> Path:
         *([("Comparison on the test split", _tell_comparison(sweep))] if sweep.comparison else []),
         ("Screen", _tell_screen(sweep)),
         *([("Effects of the factors", _tell_effects(sweep, effects))] if effects else []),
-        *([("Importance of the options", _tell_importance(importance))] if importance else []),
+        *([("Importance of the options", _tell_importance(sweep, importance))] if importance else []),
         ("Accuracy and speed", show_figures(sweep.folder / FIGURES / SPEED) or "<p>No variant finished.</p>"),
         *([("Failures", _tell_failures(sweep))] if sweep.failures else []),
         ("What was chosen on which data", show_facts(_tell_choice(sweep))),
@@ -66,7 +68,7 @@ def write_report(sweep: Sweep) -> Path:
     return sweep.folder / PAGE
 
 
-def _draw_figures(sweep: Sweep, effects: Effects | None) -> None:
+def _draw_figures(sweep: Sweep, effects: Effects | None, importance: dict[str, float]) -> None:
     out = sweep.folder / FIGURES
     out.mkdir(exist_ok=True)
     wanted = {CURVES: partial(draw_curves, sweep, out / CURVES)} if sweep.table.rows else {}
@@ -74,6 +76,8 @@ def _draw_figures(sweep: Sweep, effects: Effects | None) -> None:
         wanted[SPEED] = partial(draw_speed, sweep, out / SPEED)
     if effects is not None:
         wanted[EFFECTS] = partial(draw_effects, effects, sweep.table.metric, out / EFFECTS)
+    if importance:
+        wanted[PARALLEL] = partial(draw_parallel, sweep, out / PARALLEL)
     if sweep.comparison is not None:
         wanted[DIFFERENCES] = partial(draw_differences, sweep, out / DIFFERENCES)
     for name, draw in wanted.items():
@@ -117,10 +121,11 @@ def _tell_effects(sweep: Sweep, effects: Effects) -> str:
     return "".join(parts) + show_figures(sweep.folder / FIGURES / EFFECTS)
 
 
-def _tell_importance(importance: dict[str, float]) -> str:
+def _tell_importance(sweep: Sweep, importance: dict[str, float]) -> str:
     rows = sorted(((name, f"{share:.2f}") for name, share in importance.items()), key=lambda row: row[1], reverse=True)
     told = "Share of the variance of the trials' ranks that an option explains alone. Few trials make it uncertain."
-    return show_table(["option", "share"], rows) + f"<p class=soft>{escape(told)}</p>"
+    figure = show_figures(sweep.folder / FIGURES / PARALLEL)
+    return show_table(["option", "share"], rows) + f"<p class=soft>{escape(told)}</p>{figure}"
 
 
 def _tell_failures(sweep: Sweep) -> str:
