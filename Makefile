@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help install demo serve lint fix test test-slow coverage bench docs clean
+.PHONY: help install demo ablation-demo serve lint fix test test-slow coverage bench docs clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## folder of pictures -> shards -> training -> sweep -> endpoint -> answers
 	$(PY) infra/demo.py
+
+ABLATION := data/elpv-ablation
+ablation-demo: $(STAMP)  ## an ablation of backbones, augmentations and schedules on solar cells, in an hour or two; resumable
+	$(PY) -m trainer.recipes.data.elpv $(ABLATION)-pictures --seed 1
+	$(PY) -m shards pack $(ABLATION)-pictures $(ABLATION) --shard-bytes 4MiB
+	$(PY) -m tune.run elpv elpv_ablation data=$(ABLATION) name=elpv-ablation epochs=8 image_size=128 \
+	    'freeze=[conv_stem, bn1, blocks.0, blocks.1, blocks.2, blocks.3, blocks.4, blocks.5]'
 
 serve: $(STAMP)  ## keep an endpoint up with the demo's bundle
 	$(PY) -m cluster.serve runs/demo/bundle

@@ -41,7 +41,16 @@ def test_every_shipped_space_fits_a_recipe(name: str) -> None:
     variants = make_variants(recipe, load_space(name))
     assert (
         len(variants)
-        == {"ablation": 36, "augment": 7, "backbones": 6, "chest_xray": 5, "demo": 8, "lr": 13, "smoke": 8}[name]
+        == {
+            "ablation": 36,
+            "augment": 7,
+            "backbones": 6,
+            "chest_xray": 5,
+            "demo": 8,
+            "elpv_ablation": 18,
+            "lr": 13,
+            "smoke": 8,
+        }[name]
     )
 
 

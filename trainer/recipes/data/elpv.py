@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.cli.arguments import read_at_least
 from shards.cli.calling import CommandParser
 from shards.cli.ending import run_command
 from shards.errors import UsageError
@@ -81,9 +82,9 @@ def choose_stratified(strata: list[str], share: float, rng: np.random.Generator)
     return {int(i) for m, n in zip(members, counts, strict=True) for i in rng.permutation(m)[:n]}
 
 
-def split_cells(cells: list[Cell]) -> list[str]:
+def split_cells(cells: list[Cell], seed: int = SEED) -> list[str]:
     """Return `train`, `val` or `test` for each cell; the test split does not depend on the validation share."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     strata = [f"{cell.probability:.3f} {cell.kind}" for cell in cells]
     test = choose_stratified(strata, TEST_SHARE, rng)
     rest = [i for i in range(len(cells)) if i not in test]
@@ -91,10 +92,19 @@ def split_cells(cells: list[Cell]) -> list[str]:
     return ["test" if i in test else "val" if i in val else "train" for i in range(len(cells))]
 
 
-def lay_out(out: Path) -> dict[str, int]:
-    """Write the image folder, published by one rename; return the number of cells of each split."""
+def choose_cells(seed: int | None) -> tuple[list[Cell], list[str]]:
+    """Return cells and their splits: with a seed another split of what is not in the demo's test split."""
     cells = read_cells()
     splits = split_cells(cells)
+    if seed is None:
+        return cells, splits
+    rest = [cell for cell, split in zip(cells, splits, strict=True) if split != "test"]
+    return rest, split_cells(rest, seed)
+
+
+def lay_out(out: Path, seed: int | None = None) -> dict[str, int]:
+    """Write the image folder, published by one rename; return the number of cells of each split."""
+    cells, splits = choose_cells(seed)
     with replace_folder(out, replaces=False) as temporary:
         rows = []
         for cell, split in zip(cells, splits, strict=True):
@@ -110,13 +120,20 @@ def lay_out(out: Path) -> dict[str, int]:
 def main(argv: list[str]) -> int:
     parser = CommandParser(prog="python -m trainer.recipes.data.elpv", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="output folder, for example data/elpv")
-    out: Path = parser.parse_args(argv).out
+    parser.add_argument(
+        "--seed",
+        type=read_at_least(0),
+        metavar="N",
+        help="leave the demo's test split out, and split the other cells anew with this seed",
+    )
+    arguments = parser.parse_args(argv)
+    out: Path = arguments.out
     if (out / "samples.csv").exists():
         print(f"{out} already exists")
         return 0
     if out.exists():
         raise UsageError(f"{out} exists but is not this data set (it has no samples.csv); choose another folder")
-    print(f"{out}: " + ", ".join(f"{n:,} {name}" for name, n in lay_out(out).items()))
+    print(f"{out}: " + ", ".join(f"{n:,} {name}" for name, n in lay_out(out, arguments.seed).items()))
     return 0
 
 
