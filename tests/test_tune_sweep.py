@@ -37,6 +37,7 @@ from tune.space.variants import Trial, make_screen_trials, make_variants
 from tune.stats.compare import compare
 from tune.stats.runs import read_variants
 from tune.trials.table import read_table
+from tune.trials.tuning import count_at_once
 
 EPOCHS = 3
 GROWING = {"start_size": 16, "from_epoch": 1, "to_epoch": 2, "multiple": 16}
@@ -402,7 +403,7 @@ def test_limits_stop_a_sweep_that_the_same_command_completes(
 
 
 @pytest.mark.slow
-def test_trials_of_two_ranks_run_as_many_at_a_time_as_there_is_room_and_leave_nothing_behind(
+def test_trials_of_two_ranks_are_stopped_while_they_train_and_leave_nothing_behind(
     ray_cluster: str, dataset_path: Path, tmp_path: Path
 ) -> None:
     fixed = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep", "track.wandb=disabled", "epochs=3"]
@@ -410,15 +411,20 @@ def test_trials_of_two_ranks_run_as_many_at_a_time_as_there_is_room_and_leave_no
     # The hopeless one is stopped long before its end, while its ranks train.
     levels = [(0.003, 3), (1e-9, 300), (0.002, 3)]
     rates = {f"r{place}": {"optim.peak_lr": rate, "epochs": epochs} for place, (rate, epochs) in enumerate(levels)}
-    # Four CPUs hold two trials; a third would wait for its ranks while the others wait for theirs.
-    space = {"factors": {"rate": rates}, "ranks_per_trial": 2, "cpus_per_trial": 1}
+    # More trials at a time than the cluster holds would wait for each other's ranks forever.
+    narrow, wide = (
+        Space.model_validate({"factors": {"rate": rates}, "ranks_per_trial": 2, "cpus_per_trial": cpus})
+        for cpus in (1, 2)
+    )
+    assert (count_at_once(narrow), count_at_once(wide)) == (2, 1)
     before = ray.available_resources()["CPU"]
-    sweep = run_sweep(recipe, Space.model_validate(space))
+    sweep = run_sweep(recipe, wide)  # one after the other: each is compared with the first
     rows = {row.levels["rate"]: row for row in sweep.table.rows}
     assert not sweep.failures
     assert rows["r0"].status == "finished"
     assert rows["r1"].status == "stopped early"
     assert sweep.best in (rows["r0"].trial, rows["r2"].trial)
+    assert rows["r1"].epochs < 300
     for row in rows.values():
         folder = tmp_path / "sweep" / "trials" / row.trial
         assert load_recipe(str(folder / "recipe.yaml")).num_ranks == 2

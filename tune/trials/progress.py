@@ -12,7 +12,7 @@ from ray import tune
 
 from shards.cli.progress import LINE_EVERY_S, Clock, describe_duration
 from shards.files.atomic import write_text
-from trainer.record.logbook import read_metrics
+from trainer.record.logbook import METRICS, read_metrics
 from trainer.record.progress import TICK_S
 from trainer.record.run_folder import STOP_FILE
 from tune.space.variants import Trial
@@ -45,6 +45,9 @@ class SweepProgress(tune.Callback):
         self._every_s, self._clock = every_s, clock
         self._began = self._logged_at = clock()
         self._ended: set[str] = set()
+        self._finished: list[Row] = []
+        self._counted: dict[str, tuple[int, int]] = {}
+        """Name of a trial -> the size of its file of metrics, and the epochs in it."""
 
     @property
     def total(self) -> int:
@@ -58,7 +61,17 @@ class SweepProgress(tune.Callback):
 
     def count_epochs(self) -> int:
         """Return the number of finished epochs of all trials."""
-        return sum(len(read_metrics(trial.folder.path)) for trial in list(self._trials))
+        return sum(map(self._count_epochs, list(self._trials)))
+
+    def _count_epochs(self, trial: Trial) -> int:
+        """Return the finished epochs of a trial; its file is read only when it has grown."""
+        try:
+            size = (trial.folder.path / METRICS).stat().st_size
+        except FileNotFoundError:
+            return 0
+        if self._counted.get(trial.name, (-1, 0))[0] != size:
+            self._counted[trial.name] = size, len(read_metrics(trial.folder.path))
+        return self._counted[trial.name][1]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Log the result of a trial that ended or was stopped; called by Tune."""
@@ -97,17 +110,19 @@ class SweepProgress(tune.Callback):
         self._log(f"trial {len(self._ended):,}/{self._count:,}, {name}: {self._describe(name, failure)}")
 
     def _describe(self, name: str, failure: str) -> str:
-        table = read_table(self._trials)
-        row = next((row for row in table.rows if row.trial == name), None)
+        trial = next(trial for trial in self._trials if trial.name == name)
+        table = read_table([trial])
         failure = table.failures.get(name, failure)
-        if failure or row is None:
+        if failure or not table.rows:
             return f"failed: {failure or 'it has no epoch'}"
-        ran = f"{row.status} after {row.epochs:,} of {self._find_epochs(name):,} epochs"
+        row = table.rows[0]
+        self._finished += table.finished
+        ran = f"{row.status} after {row.epochs:,} of {trial.recipe.epochs:,} epochs"
         words = f"val {table.metric.replace('_', ' ')} {row.value:.4f}, {ran}"
-        return words if table.best is None else f"{words} ({_compare(row, table.best)})"
-
-    def _find_epochs(self, name: str) -> int:
-        return next(trial.recipe.epochs for trial in self._trials if trial.name == name)
+        if not self._finished:
+            return words
+        choose = min if trial.recipe.stop.lower_is_better else max
+        return f"{words} ({_compare(row, choose(self._finished, key=lambda each: each.value))})"
 
     def _log(self, line: str) -> None:
         self._logged_at = now = self._clock()

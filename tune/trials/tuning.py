@@ -24,6 +24,7 @@ from tune.space.options import Screen, Space
 from tune.space.variants import Trial
 from tune.trials.limits import Limits
 from tune.trials.progress import SweepProgress
+from tune.trials.rooms import Rooms
 from tune.trials.searcher import RecipeSearcher, configure
 from tune.trials.trial import run_trial, write_failure
 
@@ -86,7 +87,7 @@ def run_trials(
 def _need(space: Space) -> dict[str, float]:
     """Return what Tune reserves for a trial; the ranks of one with several have reservations of their own."""
     if space.ranks_per_trial > 1:
-        return {"cpu": 0.01}
+        return {"memory": 1}  # a byte: Tune refuses to reserve nothing, and a share of a CPU would be one too few
     return {"cpu": space.cpus_per_trial, "gpu": space.gpus_per_trial}
 
 
@@ -138,14 +139,17 @@ def _watch(
     thread: threading.Thread, trials: Sequence[Trial], sweep_dir: Path, progress: SweepProgress, limits: Limits
 ) -> None:
     """Show the number of finished epochs until the thread ends; pass a stop request on to the running trials."""
+    rooms = Rooms(trials)
     with draw_bar(total=progress.total, unit="epoch", desc=sweep_dir.name) as bar:
         while thread.is_alive():
             thread.join(TICK_S)
             bar.update(progress.count_epochs() - bar.n)
             progress.tick()
+            rooms.look()
             if not (sweep_dir / STOP_FILE).exists() and (reached := limits.find_reached(sweep_dir)):
                 write_text(sweep_dir / STOP_FILE, reached)
             if (sweep_dir / STOP_FILE).exists():
                 for trial in list(trials):
                     if trial.folder.path.is_dir():
                         trial.folder.stop_file.touch()
+    rooms.finish()

@@ -218,6 +218,11 @@ def report_to_ray(numbers: Numbers) -> None:
     ray.train.report(dict(numbers))
 
 
+def release_killed(folder: RunFolder) -> None:
+    """Release what a run had reserved whose controller was killed; Ray keeps some of it for minutes."""
+    _release_earlier(Board(str(folder)))
+
+
 def _release_earlier(board: Board) -> None:
     """Release the nodes of a killed attempt, and the resources of its ranks."""
     attempt, room = board.read("attempt"), board.read("room")
