@@ -9,34 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor, nn
 
 from shards.cli.progress import Progress
 from shards.dataset.dataset import Dataset
 from shards.dataset.read import SampleReader
 from shards.dataset.split import Split
 from trainer.contract.bundle import Bundle
-from trainer.contract.model.features import FeatureTap
-from trainer.contract.model.model import Classifier, split_outputs
+from trainer.contract.model.features import FeatureTap, WithFeatures
+from trainer.contract.model.model import Classifier
 from trainer.decide.seen import Part, Seen
 from trainer.evaluate.rows import evaluate_split
 from trainer.ranks.ranks import Ranks
 
 REFERENCE_SAMPLES = 20_000
 """Approximate number of pictures of train for class means and covariance; more change little but take longer."""
-
-
-class _WithFeatures(nn.Module):
-    """Returns logits followed by the head's input: float32[B, K + D]."""
-
-    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
-        super().__init__()
-        self.model, self.tap = model, tap
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits, _ = split_outputs(self.model(images))
-        return torch.cat([logits.float(), self.tap.take()], dim=1)
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,7 @@ def see_part(
         split = take_shards(split, most)
     tap = FeatureTap(bundle.model)
     # Evaluation only calls the model.
-    model = cast(Classifier, _WithFeatures(bundle.model, tap)) if with_features else bundle.model
+    model = cast(Classifier, WithFeatures(bundle.model, tap)) if with_features else bundle.model
     progress = Progress(f"reading {part}", split.num_samples)
     try:
         rows = evaluate_split(model, bundle.page.preprocess, split, viewer.ranks, viewer.workers, progress.show)

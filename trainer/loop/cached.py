@@ -25,7 +25,7 @@ from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_atomically
 from shards.files.fingerprint import fingerprint_json
 from shards.order.plan import Refs, sequential_refs
-from trainer.contract.model.features import FeatureTap
+from trainer.contract.model.features import FeatureTap, WithFeatures
 from trainer.contract.model.head import find_head, find_heads
 from trainer.contract.model.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec
@@ -38,18 +38,6 @@ from trainer.step.engine import Engine
 FILE = "features.safetensors"
 _PROBED = 4
 """Pictures on which a model's features are tried."""
-
-
-class _Features(nn.Module):
-    """Returns the head's input: float32[B, D]."""
-
-    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
-        super().__init__()
-        self.model, self.tap = model, tap
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.model(images)
-        return self.tap.take()
 
 
 @dataclass(frozen=True)
@@ -146,16 +134,15 @@ class Caching:
 
     def _compute(self, split: Split) -> Tensor:
         model, tap = self.engine.model, FeatureTap(self.engine.model)
+        several = cast(Classifier, WithFeatures(model, tap))  # evaluation only calls the model
         progress = Progress(f"computing features of {split.name}", split.num_samples)
         try:
-            # Evaluation only calls the model.
-            model = cast(Classifier, _Features(model, tap))
-            rows = evaluate_split(model, self.preprocess, split, self.ranks, self.workers, progress.show)
+            rows = evaluate_split(several, self.preprocess, split, self.ranks, self.workers, progress.show)
         finally:
             progress.close()
             tap.close()
         ids = CachedSplit(split, torch.empty(0))._ids
-        return torch.from_numpy(rows.logits[np.searchsorted(rows.ids, ids)])
+        return torch.from_numpy(rows.logits[np.searchsorted(rows.ids, ids), model.spec.num_classes :])
 
     def _name(self, part: str) -> str:
         """Return a name that says what the features depend on."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from trainer.contract.model.head import find_head
-from trainer.contract.model.model import Classifier
+from trainer.contract.model.model import Classifier, split_outputs
 
 
 class FeatureTap:
@@ -33,6 +34,18 @@ class FeatureTap:
     def close(self) -> None:
         """Remove the hook from the model."""
         self._handle.remove()
+
+
+class WithFeatures(nn.Module):
+    """Returns logits followed by the head's input: float32[B, K + D]."""
+
+    def __init__(self, model: Classifier, tap: FeatureTap) -> None:
+        super().__init__()
+        self.model, self.tap = model, tap
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, _ = split_outputs(self.model(images))
+        return torch.cat([logits.float(), self.tap.take()], dim=1)
 
 
 def pool_positions(features: Tensor, channels_first: bool) -> Tensor:
