@@ -251,6 +251,9 @@ def test_bundle_is_evaluated_as_its_run_was(finished: tuple[trainer.Recipe, trai
     for place in (data["test"], f"{recipe.data}:test", data):
         evaluated = trainer.evaluate_bundle(run.bundle, place, out=tmp_path / "e")
         assert evaluated.metrics["accuracy"] == run.metrics["test"]["accuracy"]
+    with pytest.raises(shards.UsageError, match="was not evaluated on 'val' but on test; evaluate_bundle"):
+        _ = run.metrics["val"]
+    assert "samples" in trainer.evaluate_bundle(run.bundle, data["val"], out=tmp_path / "v").metrics  # the remedy
     assert (tmp_path / "e/predictions.csv").is_file()
     with pytest.raises(shards.UsageError, match="no option 'outt': did you mean 'out'"):
         trainer.evaluate_bundle(run.bundle, data, outt="x")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from shards.cli.messages import showing_messages_by_default
 from shards.dataset.dataset import Dataset
@@ -57,6 +57,16 @@ def train(recipe: Recipe) -> Run:
     return Run(launch(recipe).path)
 
 
+class _Evaluations(dict[str, dict[str, Any]]):
+    """Metrics by split; a split that is not there is refused with a sentence."""
+
+    def __missing__(self, part: str) -> NoReturn:
+        raise UsageError(
+            f"the run was not evaluated on '{part}' but on {', '.join(self) or 'nothing'}; "
+            f"evaluate_bundle(run.bundle, data['{part}']).metrics has its figures"
+        )
+
+
 class Run:
     """A finished run: its folder, metrics, report and bundle."""
 
@@ -80,7 +90,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Content of `evaluation/SPLIT/metrics.json` by split, with intervals: `run.metrics["test"]["accuracy"]`."""
-        return RunFolder(self.folder).read_evaluations()
+        return _Evaluations(RunFolder(self.folder).read_evaluations())
 
     @cached_property
     def bundle(self) -> Bundle:
