@@ -184,9 +184,16 @@ def draw_speed(sweep: Sweep, path: Path) -> None:
         axes.plot(speeds, values, "o", color=_BLUE)
         front = find_front(speeds, values, lower_is_better=sweep.recipe.stop.lower_is_better)
         axes.plot([speeds[place] for place in front], [values[place] for place in front], color=_GRAY, zorder=0)
+        middle = (min(speeds) + max(speeds)) / 2
         for place, name in enumerate(names):
+            side, shift = ("left", 4) if speeds[place] <= middle else ("right", -4)  # names stay within the figure
             axes.annotate(
-                spell(name), (speeds[place], values[place]), fontsize=7, xytext=(4, 4), textcoords="offset points"
+                spell(name),
+                (speeds[place], values[place]),
+                fontsize=7,
+                xytext=(shift, 4),
+                textcoords="offset points",
+                ha=side,
             )
         axes.set_xlabel("pictures a second in training (line: no variant is better in both)", fontsize=8)
         axes.set_ylabel(f"validation {table.metric.replace('_', ' ')}", fontsize=8)
