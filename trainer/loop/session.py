@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from trainer.evaluate.positive import find_positive, take_default
 from trainer.feed.shown import count_weighed
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_model, build_preprocess
-from trainer.loop.cached import CachedSplit, Caching
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.longer import find_begun_epochs, takes_more_epochs
 from trainer.recipes.misfit import refuse_misfit
@@ -42,6 +42,9 @@ from trainer.step.engine import Engine
 from trainer.step.guard import Guard
 from trainer.step.loss import Loss, build_loss
 from trainer.step.norms import describe_local_norms
+
+if TYPE_CHECKING:
+    from trainer.loop.cached import CachedSplit
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +137,8 @@ def open_run(
         require_room(recipe, folder, ranks, engine)
     cached_val = None
     if recipe.cache_features:
+        from trainer.loop.cached import Caching  # late: most runs train on pictures
+
         place = Path(recipe.storage.features) if recipe.storage.features else folder.features
         caching = Caching(engine, dataset, preprocess, ranks, stream.workers, place)
         stream.look_up, cached_val = caching.open("train").take, caching.open("val")
