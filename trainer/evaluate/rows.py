@@ -59,7 +59,7 @@ def evaluate_split(
     advance: Called on every rank with the approximate number of pictures done by all ranks.
     """
     feed = Feed(split, workers, held=_count_at_once(ranks) + 1, ahead=count_ahead(ranks.device))
-    batches = feed.iterate(_chunks(split, ranks), _make_load(spec), spec.shape)
+    batches = feed.iterate(list_chunks(split, ranks), _make_load(spec), spec.shape)
     try:
         rows = evaluate_batches(
             model, batches, make_task(split.task), ranks, lambda done: advance(min(split.num_samples, done))
@@ -126,7 +126,8 @@ def _compute_rows(model: Classifier, batch: Batch, task: Task, device: torch.dev
     return Rows(task, batch.ids, batch.labels.long().numpy(), logits, batch.sources)
 
 
-def _chunks(split: Split, ranks: Ranks) -> Iterator[Refs]:
+def list_chunks(split: Split, ranks: Ranks) -> Iterator[Refs]:
+    """Yield the samples of each of a rank's batches in an evaluation."""
     for start in range(ranks.rank * CHUNK, split.num_samples, ranks.num_ranks * CHUNK):
         yield sequential_refs(split.counts, start, min(start + CHUNK, split.num_samples))
 

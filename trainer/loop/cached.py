@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,13 +23,13 @@ from shards.dataset.split import Split
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_atomically
 from shards.files.fingerprint import fingerprint_json
-from shards.order.plan import Refs, sequential_refs
+from shards.order.plan import Refs
 from trainer.contract.model.features import FeatureTap, WithFeatures
 from trainer.contract.model.head import find_head, find_heads
 from trainer.contract.model.model import Classifier
 from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.task import make_task
-from trainer.evaluate.rows import CHUNK, Rows, evaluate_batches, evaluate_split
+from trainer.evaluate.rows import Rows, evaluate_batches, evaluate_split, list_chunks
 from trainer.feed.feed import Batch
 from trainer.ranks.ranks import Ranks
 from trainer.step.engine import Engine
@@ -82,14 +81,10 @@ class CachedSplit:
 
     def evaluate(self, model: Classifier, ranks: Ranks) -> Rows:
         """Return the rows of the split, gathered on every rank, like `evaluate_split`."""
-        rows = evaluate_batches(model, self._chunks(ranks), make_task(self.split.task), ranks)
+        batches = map(self.take, list_chunks(self.split, ranks))
+        rows = evaluate_batches(model, batches, make_task(self.split.task), ranks)
         assert rows is not None
         return rows
-
-    def _chunks(self, ranks: Ranks) -> Iterator[Batch]:
-        count = self.split.num_samples
-        for start in range(ranks.rank * CHUNK, count, ranks.num_ranks * CHUNK):
-            yield self.take(sequential_refs(self.split.counts, start, min(start + CHUNK, count)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,8 @@ class Caching:
         finally:
             progress.close()
             tap.close()
-        ids = CachedSplit(split, torch.empty(0))._ids
+        with SampleReader(split) as reader:
+            ids = reader.read_column("sample_id")
         return torch.from_numpy(rows.logits[np.searchsorted(rows.ids, ids), model.spec.num_classes :])
 
     def _name(self, part: str) -> str:
@@ -154,7 +150,7 @@ class Caching:
             "dataset": self.dataset.fingerprint(),
             "split": part,
         }
-        return f"{part}-{fingerprint_json(json.loads(json.dumps(facts)))[:24]}"
+        return f"{part}-{fingerprint_json(facts)[:24]}"
 
     @cached_property
     def _weights(self) -> str:
