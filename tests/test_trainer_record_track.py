@@ -32,7 +32,6 @@ from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.run_folder import STOP_FILE
 from trainer.record.steps import read_steps
 from trainer.record.track.track import Tracker
-from trainer.record.track.wandb_session import choose_mode
 from trainer.run.job import run_rank
 from trainer.weights.resolve import resolve_recipe
 
@@ -452,4 +451,4 @@ def test_mode_is_that_of_the_environment_then_the_recipe_then_the_key(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert choose_mode(TrackOptions.model_validate({"wandb": option})) == mode
+    assert TrackOptions.model_validate({"wandb": option}).choose_wandb_mode() == mode

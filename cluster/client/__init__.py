@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from shards.errors import ShardError, UsageError
-from shards.files.closing import Closing
 
 CONNECT_TIMEOUT_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
@@ -23,7 +23,7 @@ class PictureRefusedError(ShardError):
     """The endpoint refuses this picture; the message is the endpoint's."""
 
 
-class Client(Closing):
+class Client(AbstractContextManager["Client"]):
     """A connection to one endpoint, kept open between requests; also a context manager."""
 
     def __init__(self, url: str, timeout_s: float = 30.0, retries: int = 6) -> None:
@@ -46,6 +46,9 @@ class Client(Closing):
             usable = False
         if not usable:
             raise UsageError(f"'{url}' is not the address of an endpoint; give one like http://127.0.0.1:8000")
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the connection."""

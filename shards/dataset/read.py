@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ import pyarrow as pa
 from shards.dataset.index import INDEX_SCHEMA, read_table
 from shards.dataset.split import Split
 from shards.errors import DecodeError, ShardError
-from shards.files.closing import Closing
 from shards.files.fingerprint import hash_bytes
 from shards.storage.access import FolderAccess, open_access
 from shards.storage.cache import CacheCounts
@@ -61,7 +61,7 @@ def name_broken(sample: Sample, err: DecodeError) -> ShardError:
     return ShardError(f"{sample.where}: {err}. Restore the shard from a backup or pack again")
 
 
-class SampleReader(Closing):
+class SampleReader(AbstractContextManager["SampleReader"]):
     """Reads samples of a split, byte for byte as they were packed; thread-safe.
 
     Keeps at most 256 shards open.
@@ -130,6 +130,9 @@ class SampleReader(Closing):
     def counts(self) -> CacheCounts:
         """Return the cache's counts so far; zeros for local shards."""
         return self._access.counts()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         with self._lock:

@@ -10,12 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from shards.errors import ShardError
-from shards.files.closing import Closing
 from shards.storage.download import download, measure
 from shards.storage.folder import CacheFolder, Entry, NoRoomError, is_full, touch
 from shards.storage.readable import Readable
@@ -62,12 +62,15 @@ class CacheCounts:
     refetched: int = 0
 
 
-class Lease(Closing):
+class Lease(AbstractContextManager["Lease"]):
     """A file that is not evicted until the lease is closed."""
 
     def __init__(self, path: Path, lock: BinaryIO | None = None) -> None:
         self.path = path
         self._lock = lock
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         lock, self._lock = self._lock, None
@@ -76,7 +79,7 @@ class Lease(Closing):
             lock.close()
 
 
-class ShardCache(Closing):
+class ShardCache(AbstractContextManager["ShardCache"]):
     """Files of `readable` in a folder that all processes of this machine may share; thread-safe.
 
     deadline_s: seconds within which a file must arrive. threads: how many files are prefetched at a time.
@@ -136,6 +139,9 @@ class ShardCache(Closing):
     def counts(self) -> CacheCounts:
         with self._wake:
             return self._counts
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the threads and cancel their downloads; leases stay valid."""

@@ -24,7 +24,6 @@ from trainer.record.room import refuse_small_disk
 from trainer.record.run_folder import RunFolder
 from trainer.record.steps import count_steps
 from trainer.record.store.standing import Standing, look_up
-from trainer.record.track.wandb_session import choose_mode
 from trainer.run.launch import choose_launch, open_data
 from trainer.run.rehearsal import Rehearsal, rehearse
 from trainer.weights.resolve import resolve_recipe
@@ -163,7 +162,7 @@ def _make_plan(
         memory=_list_memory(rehearsal),
         storage={"folder": str(folder.path), **room},
         time=_estimate_time(recipe, dataset, rehearsal, 0 if standing.is_finished else total - done),
-        wandb=choose_mode(recipe.track),
+        wandb=recipe.track.choose_wandb_mode(),
         tensorboard=recipe.track.tensorboard,
         notes=notes,
     )

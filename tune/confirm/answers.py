@@ -20,7 +20,6 @@ from trainer.recipes.file import build_recipe
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.run_folder import RunFolder
 from trainer.record.track.track import Tracker
-from trainer.record.track.wandb_session import choose_mode
 from trainer.run.finish import track_evaluation
 from trainer.weights.resolve import resolve_recipe
 from tune.confirm.plan import TEST, ConfirmPlan
@@ -51,7 +50,7 @@ def evaluate_recipe(values: Mapping[str, object]) -> None:
     bundle, judging = Bundle.load(folder.bundle, str(ranks.device)), Judging(stored=find_positive(recipe, dataset))
     out = folder.path / "evaluation" / TEST
     rows, metrics = evaluate_bundle(bundle, dataset, TEST, ranks, ranks.count_workers(recipe.workers), out, judging)
-    if choose_mode(recipe.track) != "disabled":
+    if recipe.track.choose_wandb_mode() != "disabled":
         tracker = _start_tracker(recipe, folder, dataset)
         track_evaluation(tracker, bundle.page, dataset.split(TEST), rows, metrics)
         tracker.close()

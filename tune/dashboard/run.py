@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.evaluate.extras import describe_error
 from trainer.record.track.curves import list_cells
-from trainer.record.track.wandb_session import Heading, WandbSession, choose_mode
+from trainer.record.track.wandb_session import Heading, WandbSession
 from tune.confirm.answers import find_predictions
 from tune.dashboard.keys import COMPARISON, FIGURES, SCREEN, name_confusion
 from tune.dashboard.tracked import FOLDER, is_tracked
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def try_report_run(sweep: Sweep) -> None:
     """Track the last run of a sweep that has ended, if its runs are tracked; a failure is a note in the log."""
-    mode = choose_mode(sweep.recipe.track)
+    mode = sweep.recipe.track.choose_wandb_mode()
     if mode == "disabled" or not is_tracked(sweep):
         return
     try:

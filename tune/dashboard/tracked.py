@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from shards.errors import UsageError
-from trainer.record.track.wandb_session import OFFLINE_RUNS, RUN_ID, choose_mode
+from trainer.record.track.wandb_session import OFFLINE_RUNS, RUN_ID
 from tune.result.sweep import Sweep
 
 FOLDER = "dashboard"
@@ -23,7 +23,7 @@ def check_tracked(sweep: Sweep) -> str:
     Raises:
         UsageError: Its runs were not tracked, tracking is disabled, or WANDB_MODE is unknown.
     """
-    mode = choose_mode(sweep.recipe.track)
+    mode = sweep.recipe.track.choose_wandb_mode()
     page = f"`python -m tune.report {shlex.quote(str(sweep.folder))}`"
     remedy = f"run it with track.wandb=offline under another name=, or read the page that {page} writes"
     if mode == "disabled":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -86,6 +87,14 @@ class TrackOptions(Section):
     """Write event files for TensorBoard to the run's folder."""
     every_steps: int = Field(default=0, ge=0)
     """Global steps between rows of steps.jsonl; 0 writes none."""
+
+    def choose_wandb_mode(self) -> str:
+        """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE takes precedence."""
+        if os.environ.get("WANDB_MODE"):
+            return os.environ["WANDB_MODE"]
+        if self.wandb != "auto":
+            return self.wandb
+        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
 class ReportOptions(Section):

@@ -14,7 +14,6 @@ from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import Numbers, read_metrics
 from trainer.record.steps import read_steps
 from trainer.record.track.wandb_run import Judged, Picture, WandbRun, choose_summary, clean_name
-from trainer.record.track.wandb_session import choose_mode
 
 if TYPE_CHECKING:
     from trainer.record.track.tensorboard import EventFiles
@@ -50,7 +49,7 @@ class Tracker:
             step: Global steps at the snapshot, 0 for a new run.
         """
         self._classes, self._default = dataset.classes, make_task(dataset.manifest.task).find_positive(dataset.classes)
-        mode = choose_mode(self._recipe.track)
+        mode = self._recipe.track.choose_wandb_mode()
         if mode != "disabled":
             self._wandb.open(lambda: WandbRun(self._recipe, self._run_dir, dataset, self._num_ranks, mode))
         if mode == "online" and not self._wandb.is_open:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from shards.files.atomic import write_text
-from trainer.recipes.options.run import TrackOptions
 from trainer.recipes.place import show_locations
 
 RUN_ID = "wandb-id"
@@ -121,15 +120,6 @@ def _hiding_keys_of_command() -> Iterator[None]:
         yield
     finally:
         sys.argv = words
-
-
-def choose_mode(options: TrackOptions) -> str:
-    """Return online, offline or disabled; auto is offline when no key is set. WANDB_MODE takes precedence."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"]
-    if options.wandb != "auto":
-        return options.wandb
-    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
 def claim_run_id(run_dir: Path, name: str) -> str:
