@@ -27,7 +27,6 @@ from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.ledger import read_ledger
 from trainer.record.logbook import read_metrics
-from trainer.record.parts import read_parts
 from trainer.record.run_folder import STOP_FILE, RunFolder, enter_work_folder
 from trainer.record.store.standing import Standing, look_up
 from trainer.run.job import run_rank
@@ -278,7 +277,7 @@ def test_keys_that_a_store_does_not_take_are_refused_in_one_sentence(
 ) -> None:
     recipe = make_recipe(dataset_path, s3.format(path="denied"), tmp_path / "work")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    for look in (partial(look_up, recipe), read_parts):
+    for look in (partial(look_up, recipe), RunFolder.read_parts):
         with pytest.raises(PermissionError) as caught:
             look(RunFolder.of(recipe))
         assert str(caught.value).count("the store denies access") == 1
@@ -290,7 +289,7 @@ def test_keys_that_may_read_and_not_write_are_refused_before_the_run(
     recipe = stop_early(make_recipe(dataset_path, s3.format(path="read-only"), tmp_path / "work"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER[1])
-    assert read_parts(RunFolder.of(recipe)) == 1
+    assert RunFolder.of(recipe).read_parts() == 1
     with pytest.raises(PermissionError, match=r"the store denies access .*check the keys"):
         look_up(recipe, RunFolder.of(recipe))
 

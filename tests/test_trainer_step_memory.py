@@ -18,7 +18,6 @@ from trainer.ranks.ranks import Ranks
 from trainer.recipes.file import load_recipe
 from trainer.recipes.recipe import Recipe
 from trainer.record.logbook import read_metrics
-from trainer.record.parts import read_parts, write_parts
 from trainer.record.run_folder import SNAPSHOTS, RunFolder
 from trainer.record.snapshot import SnapshotStore
 from trainer.run.job import run_rank
@@ -90,8 +89,8 @@ def test_two_ranks_begin_anew_in_more_parts_when_memory_runs_out_on_one(dataset_
         RunFolder.of(recipe).claim(recipe)
         assert run_until_it_fits(recipe, run) == "finished"
         assert len(read_metrics(run_dir(recipe))) == 1
-    assert read_parts(RunFolder.of(free)) == 1
-    assert read_parts(RunFolder.of(limited)) > 1
+    assert RunFolder.of(free).read_parts() == 1
+    assert RunFolder.of(limited).read_parts() > 1
     expected, found = read_weights(free), read_weights(limited)
     assert max(float((found[name] - expected[name]).abs().max()) for name in expected) < 1e-5
 
@@ -99,9 +98,9 @@ def test_two_ranks_begin_anew_in_more_parts_when_memory_runs_out_on_one(dataset_
 def test_parts_are_kept_with_the_run(dataset_path: Path, tmp_path: Path) -> None:
     recipe = make_recipe(dataset_path, tmp_path, "kept")
     RunFolder.of(recipe).claim(recipe)
-    assert read_parts(RunFolder.of(recipe)) == 1
-    write_parts(RunFolder.of(recipe), 4)
-    assert read_parts(RunFolder.of(recipe)) == 4
+    assert RunFolder.of(recipe).read_parts() == 1
+    RunFolder.of(recipe).write_parts(4)
+    assert RunFolder.of(recipe).read_parts() == 4
 
 
 def test_the_wish_for_more_parts_crosses_processes() -> None:

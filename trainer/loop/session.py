@@ -31,7 +31,6 @@ from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.ledger import LEDGER, Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, read_metrics
-from trainer.record.parts import read_parts
 from trainer.record.progress import RunProgress, Size
 from trainer.record.room import require_room
 from trainer.record.run_folder import RunFolder
@@ -130,7 +129,7 @@ def open_run(
     begun = state.streams if state.samples_seen else None
     if ranks.is_first and begun is not None and (note := describe_streams(recipe, begun)):
         logger.warning("%s", note)
-    engine, stream = open_engine(recipe, dataset, preprocess, ranks, read_parts(folder), begun=begun)
+    engine, stream = open_engine(recipe, dataset, preprocess, ranks, folder.read_parts(), begun=begun)
     if state.samples_seen:
         store.load(state, engine)
     if not is_trained(recipe, state):

@@ -29,6 +29,8 @@ RESULT = "result.json"
 SNAPSHOTS = "snapshots"
 FEATURES = "features"
 BUNDLE = "bundle"
+PARTS = "parts.json"
+"""The number of microbatches that the run's ranks need."""
 STOP_FILE = "stop"
 """A file with this name makes the run save its state and end."""
 SAVE_FILE = "save"
@@ -108,6 +110,19 @@ class RunFolder:
         """Return the content of each split's metrics.json, by split."""
         found = sorted(self.path.glob("evaluation/*/metrics.json"))
         return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+
+    def read_parts(self) -> int:
+        """Return the smallest number of microbatches per slice that the ranks need: 1 if memory never ran out."""
+        path = self.path / PARTS
+        data = self.store.read(PARTS) if self.store else path.read_bytes() if path.is_file() else None
+        return int(json.loads(data)) if data else 1
+
+    def write_parts(self, parts: int) -> None:
+        """Store the number of microbatches for the next start of the run."""
+        if self.store:
+            self.store.write(PARTS, json.dumps(parts).encode())
+        else:
+            write_json(self.path / PARTS, parts)
 
     def claim(self, recipe: Recipe) -> None:
         """Create the folder, also in the run store if there is one, and save the recipe in it.

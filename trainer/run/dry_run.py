@@ -19,7 +19,6 @@ from trainer.evaluate.positive import find_positive
 from trainer.ranks.machine import read_free_disk, refuse_too_many_ranks
 from trainer.ranks.processes import run_processes
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
-from trainer.record.parts import read_parts
 from trainer.record.room import refuse_small_disk
 from trainer.record.run_folder import RunFolder
 from trainer.record.steps import count_steps
@@ -80,7 +79,7 @@ def _plan(recipe: ResolvedRecipe) -> Plan:
     read_free_disk(folder.path)  # raises before any step if it is not writable
     on_cluster = _check_ranks(recipe)
     here = 1 if on_cluster else recipe.least_ranks
-    rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks, read_parts(folder), standing.begun), here)
+    rehearsal = run_processes(rehearse, (recipe, recipe.least_ranks, folder.read_parts(), standing.begun), here)
     room = refuse_small_disk(recipe, folder, rehearsal.memory.snapshot, rehearsal.memory.parameters)
     notes = _note(recipe, rehearsal, on_cluster)
     return _make_plan(recipe, folder, dataset, rehearsal, standing, room, notes)

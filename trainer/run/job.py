@@ -11,7 +11,6 @@ from trainer.ranks.ranks import Ranks
 from trainer.ranks.watching import watching
 from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.notes import keep_notes
-from trainer.record.parts import write_parts
 from trainer.record.progress import TICK_S, RunProgress
 from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RESULT, RunFolder
@@ -50,7 +49,7 @@ def run_rank(recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch) -> Outco
                     write_json(folder.path / RESULT, result)
         exit_code = DONE if outcome == "finished" else INTERRUPTED
     except RankMemoryError as err:
-        write_parts(folder, err.parts)
+        folder.write_parts(err.parts)
         raise
     finally:
         if tracker:
