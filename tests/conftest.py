@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from endpoints import OPTIONS, find_free_port
 from hypothesis import HealthCheck, settings
 from object_stores import SeaweedFS, run_gcs, run_seaweedfs
 from PIL import Image
@@ -74,7 +75,8 @@ class ByModule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "ray" if "ray_cluster" in (self.config.rootpath / module).read_text(encoding="utf-8") else module
+        text = (self.config.rootpath / module).read_text(encoding="utf-8")
+        return "ray" if "ray_cluster" in text or "endpoint_url" in text else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
@@ -231,3 +233,30 @@ def ray_cluster() -> Iterator[str]:
     yield address
     os.environ.pop("RAY_ADDRESS")
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def decided_path(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with all that a decision can have but a temperature, which its untrained model does not give."""
+    from shards.cli.ending import run_command
+    from trainer.decide.__main__ import main
+
+    out = tmp_path_factory.mktemp("decided") / "bundle"
+    wish = ["--no-temperature", "--point", "recall>=0.5", "--positive", "red", "--conformal", "0.8", "--ood", "0.9"]
+    assert run_command(main, [str(bundle_path), str(dataset_path), *wish, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def endpoint_url(ray_cluster: str, decided_path: Path) -> Iterator[str]:
+    """The address of an endpoint in the session's cluster, behind Ray Serve's proxy in Python."""
+    from ray import serve
+
+    from cluster.serve import endpoint
+    from cluster.serve.options import read_options
+
+    port = find_free_port()
+    endpoint.deploy(read_options({"bundle": decided_path, **OPTIONS}), "127.0.0.1", port, name="tested")
+    yield f"http://127.0.0.1:{port}"
+    endpoint.remove(everything=False, name="tested")
+    serve.shutdown()

@@ -28,8 +28,8 @@ OK = write_response("200 OK", json.dumps(ANSWER))
 BUSY = write_response("503 Service Unavailable", "Request dropped due to backpressure", "retry-after: 0")
 TOO_MANY = write_response("429 Too Many Requests", "slow down", "retry-after: 0")
 REPLICA_DIED = write_response("500 Internal Server Error", "Internal Server Error")
-FAULT = write_response("500 Internal Server Error", '{"error": "the endpoint failed"}')
-REFUSED = write_response("422 Unprocessable Entity", '{"error": "the picture is empty (0 bytes)"}')
+FAULT = write_response("500 Internal Server Error", '{"detail": "the endpoint failed"}')
+REFUSED = write_response("422 Unprocessable Entity", '{"detail": "the picture is empty (0 bytes)"}')
 CUT = b""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import os
 import select
@@ -15,61 +17,40 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
+import numpy as np
+import psutil
 import pytest
 import torch
-from fastapi import HTTPException, Request
-from fastapi.testclient import TestClient
+from endpoints import MAX_MIB, OPTIONS, find_free_port, stall
+from PIL import Image
 
-import trainer.decide.__main__ as trainer_decide
 from cluster.client import Client
-from cluster.serve import endpoint
 from cluster.serve.__main__ import main
-from cluster.serve.api import PAGES, Endpoint, Page, Prediction, build_api
-from cluster.serve.app import Replica, build
-from cluster.serve.body import read_picture
-from cluster.serve.forward import compute_each
+from cluster.serve.answer import Timings, Wishes, describe_answer
+from cluster.serve.api import PAGES, build_api
+from cluster.serve.app import build
+from cluster.serve.compute import Job, Result, compute_each, compute_jobs
 from cluster.serve.options import read_options
+from cluster.serve.page import Page
+from cluster.serve.predictor import Predictor
+from cluster.serve.problem import TITLES
+from cluster.serve.rollout import Rollout
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.workers.ray_cluster import join_or_start
 from trainer.contract.bundle import Bundle
 from trainer.contract.compute.exported import default_path, script_path
+from trainer.contract.model.cam import explain
 
-MAX_MIB = 0.5
 MAX_BYTES = MAX_MIB * 2**20
-OPTIONS: dict[str, Any] = {"max_batch_size": 8, "batch_wait_ms": 50, "max_mib": MAX_MIB}
-MAX_IN_HAND = 48  # 16 in the replica and 32 that wait, for batches of 8
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
-def decided_path(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with all that a decision can have but a temperature, which its untrained model does not give."""
-    out = tmp_path_factory.mktemp("decided") / "bundle"
-    wish = ["--no-temperature", "--point", "recall>=0.5", "--positive", "red", "--conformal", "0.8", "--ood", "0.9"]
-    assert run_command(trainer_decide.main, [str(bundle_path), str(dataset_path), *wish, "--out", str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def url(ray_cluster: str, decided_path: Path) -> Iterator[str]:
-    """The address of an endpoint in the session's cluster."""
-    from ray import serve
-
-    port = find_free_port()
-    endpoint.deploy(build({"bundle": decided_path, **OPTIONS}), "127.0.0.1", port, name="tested")
-    yield f"http://127.0.0.1:{port}"
-    endpoint.remove(everything=False, name="tested")
-    serve.shutdown()
+def url(endpoint_url: str) -> str:
+    return endpoint_url
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +86,15 @@ def assert_equal_answer(answer: dict[str, Any], bundle: Bundle, data: bytes) -> 
 
 
 def read_error(response: httpx.Response) -> str:
-    """Return the sentence of an error, which is all that its body may hold."""
+    """Return the sentence of a problem, whose other members must be those of its kind."""
     page = response.json()
-    assert list(page) == ["error"]
-    return str(page["error"])
+    assert response.headers["content-type"] == "application/problem+json"
+    assert page["status"] == response.status_code
+    assert (page["type"], page["title"]) == next(
+        (f"urn:shardline:{kind}", title) for kind, (_, title) in TITLES.items() if page["type"].endswith(f":{kind}")
+    )
+    assert page["request_id"] == response.headers.get("x-request-id", page["request_id"])
+    return str(page["detail"])
 
 
 def test_the_logits_tell_a_picture_from_its_mirror_image(bundle: Bundle, files: list[Path]) -> None:
@@ -177,15 +163,15 @@ def test_a_bundle_of_several_labels_answers_with_all_that_are_there(
     page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
     text = page.read_text().replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
     page.write_text(text)
-    replica = Replica(read_options({"bundle": page.parent, **OPTIONS}))
 
-    async def compute(image: torch.Tensor) -> torch.Tensor | Exception:
-        return compute_each(replica._bundle, [image])[0]
-
-    monkeypatch.setattr(replica, "_compute", compute)
+    async def compute(job: Job) -> Result:
+        return compute_jobs([job])[0]
 
     async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+        predictor = Predictor(read_options({"bundle": page.parent, **OPTIONS}))
+        monkeypatch.setattr(predictor, "_compute", compute)
+        await predictor.follow(Rollout(bundle=str(page.parent)))
+        transport = httpx.ASGITransport(build_api(predictor))
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
             bodies = [path.read_bytes() for path in files[::8]]
             return [await client.get("/v1/model"), *[await client.post("/v1/predict", content=body) for body in bodies]]
@@ -212,32 +198,6 @@ def test_an_exception_in_a_batch_stays_with_its_own_picture(bundle: Bundle, file
         torch.testing.assert_close(result.logits, bundle.compute_logits(image[None])[0], rtol=1e-4, atol=1e-6)
 
 
-def test_more_requests_than_may_wait_are_turned_away_and_a_patient_client_is_answered(
-    url: str, files: list[Path]
-) -> None:
-    data = files[0].read_bytes()
-    with ExitStack() as stalled:
-        hold_all_places(int(url.rpartition(":")[2]), stalled)
-        turned_away = httpx.post(f"{url}/v1/predict", content=data)
-        assert (turned_away.status_code, turned_away.headers["retry-after"]) == (503, "1")
-        with Client(url, retries=1) as client, pytest.raises(ConnectionError, match=r"is busy .*503.*, 2 times"):
-            client.predict(data)
-    with Client(url) as client:
-        assert client.predict(data)["label"]
-
-
-def hold_all_places(port: int, stack: ExitStack) -> None:
-    """Open requests whose bodies do not come, until the endpoint turns one of them away."""
-    waiting: list[socket.socket] = []
-    # Ray counts a request some time after it let it in, so that a burst passes the limit by several.
-    while not (answered := select.select(waiting, [], [], 0.05)[0]):
-        assert len(waiting) < 4 * MAX_IN_HAND, f"{len(waiting)} stalled requests were all let in"
-        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
-        waiting.append(connection)
-    assert answered[0].recv(12) == b"HTTP/1.1 503"
-
-
 @pytest.mark.parametrize("headers", [{}, {"content-type": "image/jpeg"}])
 def test_an_empty_body_is_refused(http: httpx.Client, headers: dict[str, str]) -> None:
     response = http.post("/v1/predict", content=b"", headers=headers)
@@ -260,33 +220,173 @@ def test_a_picture_over_the_limit_is_refused_by_its_announced_and_by_its_real_si
     ("form", "found"),
     [
         ({"files": {"image": b"x"}}, "got 'image';"),
-        ({"files": [("file", b"x"), ("file", b"y")]}, "got 'file', 'file';"),
         ({"files": {"file": b"x"}, "data": {"label": "cat"}}, "got 'label' (text), 'file';"),
         ({"headers": {"content-type": "multipart/form-data; boundary=b"}, "content": b"--b--\r\n"}, "got none;"),
         ({"headers": {"content-type": "multipart/form-data"}, "content": b"x"}, "Missing boundary"),
         ({"headers": {"content-type": "multipart/form-data; boundary=b"}, "content": b"nonsense"}, "cannot be read"),
     ],
 )
-def test_a_form_without_exactly_one_file_is_refused(http: httpx.Client, form: dict[str, Any], found: str) -> None:
+def test_a_form_without_files_alone_is_refused(http: httpx.Client, form: dict[str, Any], found: str) -> None:
     response = http.post("/v1/predict", **form)
     assert response.status_code == 422
     assert found in read_error(response)
 
 
 def test_another_content_type_is_refused_with_those_that_are_taken(http: httpx.Client) -> None:
-    response = http.post("/v1/predict", json={"url": "http://somewhere/picture.jpg"})
+    response = http.post("/v1/predict", content="<picture/>", headers={"content-type": "text/xml"})
     assert response.status_code == 415
-    assert "application/json is not supported; send the picture as image/*" in read_error(response)
+    assert "text/xml is not supported; send a picture as image/*" in read_error(response)
 
 
-def test_a_body_that_stalls_is_given_up(files: list[Path]) -> None:
-    async def receive_nothing() -> dict[str, Any]:
-        await asyncio.sleep(30)
-        raise AssertionError
+def test_stalled_clients_stop_nobody_and_are_ended_at_the_limit(url: str, files: list[Path]) -> None:
+    port, data = int(url.rpartition(":")[2]), files[0].read_bytes()
+    with ExitStack() as stack:
+        stalled = stall(port, 200, stack)
+        began = time.monotonic()
+        with Client(url, retries=0) as client:
+            for _ in range(20):
+                assert client.predict(data)["label"]
+        # All were answered before the least rate of an upload could have ended any of the others.
+        assert time.monotonic() - began < 5, "the machine is too slow for this test to say anything"
+        assert not select.select(stalled, [], [], 0)[0]
+        for connection in stalled:
+            assert connection.recv(12) == b"HTTP/1.1 408"
+        assert 4.5 < time.monotonic() - began < 30
 
-    request = Request({"type": "http", "headers": []}, receive_nothing)
-    with pytest.raises(HTTPException, match=r"408: the picture did not arrive within 0.05 s"):
-        asyncio.run(read_picture(request, 100, timeout_s=0.05))
+
+def test_more_pictures_than_may_wait_are_turned_away_and_a_patient_client_is_answered(
+    url: str, files: list[Path]
+) -> None:
+    data = files[0].read_bytes()
+    form = [("file", data)] * 4
+
+    async def send_many() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            return await asyncio.gather(*(client.post("/v1/predict", files=form) for _ in range(40)))
+
+    responses = asyncio.run(send_many())
+    busy = [response for response in responses if response.status_code == 503]
+    assert busy
+    assert {response.status_code for response in responses} == {200, 503}
+    for response in busy:
+        assert response.headers["retry-after"] == "1"
+        assert "already works on" in read_error(response)
+        assert response.json()["limit"] == {"name": "max_waiting", "value": 48}
+    assert all(len(response.json()) == 4 for response in responses if response.status_code == 200)
+
+
+def test_many_pictures_are_answered_in_order_and_a_broken_one_spoils_no_other(
+    http: httpx.Client, bundle: Bundle, files: list[Path]
+) -> None:
+    good = [path.read_bytes() for path in files[:3]]
+    sent = [good[0], good[1][:99], good[1], good[2]]
+    encoded = [base64.b64encode(data).decode() for data in sent]
+    for body in ({"files": [("file", data) for data in sent]}, {"json": {"images": encoded}}):
+        response = http.post("/v1/predict", **body)  # type: ignore[arg-type]
+        first, broken, *others = response.json()
+        assert response.status_code == 200
+        for answer, data in zip([first, *others], good, strict=True):
+            assert_equal_answer(answer, bundle, data)
+        assert (broken["status"], broken["type"]) == (422, "urn:shardline:picture-refused")
+        assert "cannot be decoded" in broken["detail"]
+    alone = http.post("/v1/predict", json={"image": encoded[0]}).json()
+    assert_equal_answer(alone, bundle, good[0])
+    assert isinstance(http.post("/v1/predict", json={"images": encoded[:1]}).json(), list)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"json": {"url": "http://127.0.0.1:1/picture.jpg"}}, 422, "the JSON has 'url'; send {"),
+        ({"json": {"image": "no base64!"}}, 422, "'image' is not base64"),
+        ({"json": {"images": []}}, 422, "'images' is not a list with pictures"),
+        ({"json": {"images": ["aGk=", 7]}}, 422, "'images[1]' is not base64"),
+        ({"json": ["aGk="]}, 422, "the JSON has a list"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "the body is not JSON"),
+        ({"json": {"images": ["aGk="] * 5}}, 413, "the request has 5 pictures, over the limit of 4"),
+        ({"files": [("file", b"x")] * 5}, 413, "5 pictures, over the limit of 4"),
+        ({"files": [("file", b"x")] * 9}, 422, "it has more than 4 files"),
+        ({"json": {"image": "A" * 3_000_000}}, 413, "the request has"),
+    ],
+)
+def test_bodies_of_another_form_are_refused(body: dict[str, Any], status: int, said: str, http: httpx.Client) -> None:
+    response = http.post("/v1/predict", **body)
+    assert said in read_error(response)
+    assert response.status_code == status
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_the_endpoints_own_limit(http: httpx.Client) -> None:
+    file = io.BytesIO()
+    Image.new("L", (2500, 2000)).save(file, "PNG")
+    response = http.post("/v1/predict", content=file.getvalue())
+    assert (response.status_code, response.json()["limit"]) == (413, {"name": "max_megapixels", "value": 4})
+    assert "2,500 x 2,000 pixels, over the limit of 4,000,000" in read_error(response)
+
+
+def test_the_most_probable_classes_can_be_asked_for_alone(http: httpx.Client, files: list[Path]) -> None:
+    data = files[0].read_bytes()
+    whole = http.post("/v1/predict", content=data).json()
+    ranked = sorted(whole["probabilities"].items(), key=lambda pair: -pair[1])
+    for k in (1, 2, 9):
+        answer = http.post(f"/v1/predict?top_k={k}", content=data).json()
+        assert [(each["label"], pytest.approx(each["probability"])) for each in answer["top_k"]] == ranked[:k]
+        assert not answer.keys() & {"probabilities", "logits"}
+        assert answer["label"] == whole["label"]
+
+
+def test_a_threshold_moves_the_decision_for_the_positive_class(http: httpx.Client, files: list[Path]) -> None:
+    for path in files[::5]:
+        data = path.read_bytes()
+        p = http.post("/v1/predict", content=data).json()["probabilities"]["red"]
+        for threshold, label in ((p - 1e-6, "red"), (p + 1e-6, None)):
+            answer = http.post(f"/v1/predict?threshold={threshold}", content=data).json()
+            assert (answer["label"] == "red") == (label == "red")
+
+
+def test_the_explanation_is_the_map_of_the_decided_class(http: httpx.Client, bundle: Bundle, files: list[Path]) -> None:
+    data = files[1].read_bytes()
+    answer = http.post("/v1/predict?explain=true", content=data).json()
+    said = answer["explanation"]
+    assert said["label"] == answer["label"]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(said["png"]))))
+    number = bundle.page.classes.index(said["label"])
+    expected = explain(bundle.model, bundle.prepare(data)[None], torch.tensor([number]))[0]
+    assert drawn.shape == expected.shape
+    assert np.abs(drawn / 255 - expected.numpy()).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("top_k=0", "option 'top_k': input should be greater than or equal to 1, got '0'"),
+        ("threshold=2", "option 'threshold': input should be less than or equal to 1"),
+        ("explain=maybe", "option 'explain'"),
+        ("topk=1", "there is no option 'topk'; /v1/predict takes top_k, explain, threshold"),
+    ],
+)
+def test_options_of_a_request_are_checked(query: str, said: str, http: httpx.Client, files: list[Path]) -> None:
+    response = http.post(f"/v1/predict?{query}", content=files[0].read_bytes())
+    assert response.status_code == 422
+    assert said in read_error(response)
+
+
+def test_timings_are_of_this_picture(http: httpx.Client, files: list[Path]) -> None:
+    began = time.perf_counter()
+    timings = http.post("/v1/predict", content=files[0].read_bytes()).json()["timings"]
+    whole_ms = 1e3 * (time.perf_counter() - began)
+    assert list(timings) == ["queue_ms", "decode_ms", "model_ms"]
+    assert all(value > 0 for value in timings.values())
+    assert sum(timings.values()) < whole_ms
+    assert timings["queue_ms"] >= 40  # a lone picture waits for others
+
+
+def test_head_and_options_are_answered(http: httpx.Client) -> None:
+    for page in PAGES:
+        if page.method == "GET":
+            assert http.head(page.path).status_code == 200
+        asked = http.options(page.path)
+        assert (asked.status_code, asked.content) == (204, b"")
+        assert page.method in asked.headers["allow"]
 
 
 def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> None:
@@ -306,15 +406,10 @@ def test_every_page_answers_in_json(page: Page, http: httpx.Client) -> None:
 def test_an_answer_without_a_decision_has_no_words_for_one(bundle_path: Path, files: list[Path]) -> None:
     plain = Bundle.load(bundle_path)
 
-    class Inside:
-        max_bytes = int(MAX_BYTES)
-
-        async def predict(self, data: bytes) -> Prediction:
-            said = plain.answer(*plain.compute(plain.prepare(data)[None])[0])
-            return Prediction(**said.model_dump(), bundle=plain.page.fingerprint())
-
-    page = TestClient(build_api(cast(Endpoint, Inside()))).post("/v1/predict", content=files[0].read_bytes()).json()
-    assert list(page) == ["label", "labels", "probability", "probabilities", "logits", "bundle"]
+    said = plain.answer(*plain.compute(plain.prepare(files[0].read_bytes())[None])[0])
+    timings = Timings(queue_ms=0, decode_ms=1, model_ms=2)
+    page = describe_answer(said, Wishes(), bundle="0", timings=timings).describe()
+    assert list(page) == ["label", "labels", "probability", "probabilities", "logits", "bundle", "timings"]
 
 
 def test_health_and_model_pages_say_what_is_served(http: httpx.Client, bundle: Bundle, decided_path: Path) -> None:
@@ -379,7 +474,7 @@ def test_the_command_joins_the_cluster_and_respects_who_serves_there(
     assert run_command(main, [str(bundle_path), "--port", str(find_free_port())]) == 2
     assert f"Ray Serve already listens on port {port}" in capsys.readouterr().err
     assert run_command(main, [str(bundle_path), "--port", str(port)]) == 2
-    assert 'refuses the endpoint: Prefix / is being used by application "tested"' in capsys.readouterr().err
+    assert "already has the application 'tested' at the same pages; delete that one first" in capsys.readouterr().err
     assert http.get("/healthz").status_code == 200
 
 
@@ -433,6 +528,12 @@ def test_the_command_serves_until_ctrl_c_and_leaves_no_process(bundle_path: Path
         assert done.stdout.startswith(f"{files[0]}  ")
         family = find_family(server.pid)
         assert len(family) > 5  # the command, Ray's own processes, Serve's and the replica
+        listening = find_listening("haproxy", family)
+        assert listening == {("127.0.0.1", port)}  # Ray's template opens two more on every interface
+        with ExitStack() as stack:
+            stall(port, 200, stack)
+            with Client(url, retries=0) as asking:
+                assert asking.predict(files[0])["label"]
         server.send_signal(signal.SIGINT)
         out, err = server.communicate(timeout=60)
     finally:
@@ -457,7 +558,7 @@ def test_the_endpoint_computes_with_the_back_end_that_is_asked_for(exported_path
         assert server.stdout is not None
         assert server.stdout.readline().startswith("ready")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-            assert http.get("/v1/model").json()["backend"] == "computes with onnx, as asked for"
+            assert http.get("/v1/model").json()["backend"] == "computes with onnx, as requested"
             for path in files[::4]:
                 answer = http.post("/v1/predict", content=path.read_bytes()).json()
                 expected = bundle.compute_logits(bundle.prepare(path.read_bytes())[None])[0]
@@ -499,6 +600,13 @@ def find_family(pid: int) -> set[tuple[int, int]]:
     for _ in range(8):  # generations
         family |= {child for (child, _), parent in parents.items() if parent in family}
     return {process for process in parents if process[0] in family}
+
+
+def find_listening(name: str, family: set[tuple[int, int]]) -> set[tuple[str, int]]:
+    """Return the addresses at which processes of this name listen."""
+    processes = [psutil.Process(pid) for pid, _ in family]
+    connections = [each for process in processes if process.name() == name for each in process.net_connections()]
+    return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
 
 
 def wait_until_gone(family: set[tuple[int, int]]) -> None:

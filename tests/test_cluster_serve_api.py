@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import pytest
 from fastapi.testclient import TestClient
 
-from cluster.serve import api
-from cluster.serve.api import PAGES, Endpoint, Page, build_api
+from cluster.serve import v1
+from cluster.serve.api import PAGES, build_api
+from cluster.serve.page import Endpoint, Page
 
 SERVING = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
+MODULES = (v1,)
 PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
 
 
@@ -28,9 +31,10 @@ def find_unnamed(source: str) -> list[str]:
     ]
 
 
-def test_every_function_that_answers_a_request_has_its_page() -> None:
-    unnamed = find_unnamed(Path(api.__file__).read_text(encoding="utf-8"))
-    assert not unnamed, f"no row of PAGES names {unnamed[0]} in cluster/serve/api.py; add one"
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_function_that_answers_a_request_has_its_page(module: ModuleType) -> None:
+    unnamed = find_unnamed(Path(module.__file__ or "").read_text(encoding="utf-8"))
+    assert not unnamed, f"no row of PAGES names {unnamed[0]} in {module.__file__}; add one"
 
 
 def test_planted_function_without_a_page_is_found() -> None:
@@ -48,7 +52,7 @@ def test_refusals_name_the_page(page: Page, client: TestClient) -> None:
     wrong = "POST" if page.method == "GET" else "GET"
     for response, status in ((client.get("/v2/predict"), 404), (client.request(wrong, page.path), 405)):
         assert response.status_code == status
-        assert f"{page.method} {page.path}" in response.json()["error"]
+        assert f"{page.method} {page.path}" in response.json()["detail"]
 
 
 def test_openapi_has_the_pages_of_the_table_and_no_other(client: TestClient) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from cluster.serve.forward import compute_each
 from conftest import make_bundle
 from decisions import DECISIONS, compare
 from fastapi.testclient import TestClient
@@ -28,7 +29,6 @@ from PIL import Image
 import trainer.decide.__main__ as trainer_decide
 import trainer.export.__main__ as trainer_export
 from cluster.serve.api import Endpoint, Prediction, build_api
-from cluster.serve.forward import compute_each
 from shards.cli.ending import run_command
 from shards.errors import ShardError
 from shards.pictures.decode import DecodeOptions

@@ -127,7 +127,7 @@ class Client(AbstractContextManager["Client"]):
         page = _read_json(response)
         if response.is_success and page is not None:
             return page
-        sentence = (page or {}).get("error")
+        sentence = (page or {}).get("detail")
         if sentence is None:
             raise UsageError(
                 f"{response.url} answers with status {response.status_code}, not as a Shardline endpoint does; "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from cluster.serve.haproxy import use_haproxy
 from cluster.serve.options import ServeOptions, read_options
 from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, run_command
 from shards.workers.ray_cluster import join_or_start, read_address
+from trainer.contract.intact import check_intact
 from trainer.contract.model.names import AUTO, BACKENDS
 
 
@@ -21,16 +23,25 @@ def main(argv: list[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
-    from cluster.serve import app, endpoint  # late imports: they import ray
+    check_intact(options.bundle)
+    proxy = use_haproxy() if read_address() is None else None
+    try:
+        return _serve(options, host, port)
+    finally:
+        if proxy is not None:
+            shutil.rmtree(proxy, ignore_errors=True)
 
-    application = app.build(arguments)
+
+def _serve(options: ServeOptions, host: str, port: int) -> int:
+    from cluster.serve import endpoint  # late import: it imports ray
+
     if read_address() is None:
         endpoint.check_port(host, port)
     print(f"starting {options.replicas} x {options.bundle} ...", file=sys.stderr, flush=True)
     started = join_or_start()
     endpoint.check_resources(options) if started else endpoint.check_place(host, port)
     try:
-        endpoint.deploy(application, host, port)
+        endpoint.deploy(options, host, port)
         _announce(host, port, options)
         _wait_for_stop()
     finally:
@@ -46,30 +57,17 @@ def build_parser() -> CommandParser:
         description="Serve a bundle over HTTP, in the cluster named by RAY_ADDRESS or in one started here.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    fields = ServeOptions.model_fields
     parser.add_argument("bundle", help="folder of a bundle, a run or a sweep; every node must see it")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
-    _add_option(parser, fields, "replicas", int, "processes that each hold the model")
-    _add_option(parser, fields, "max_batch_size", int, "most pictures in one forward pass")
-    _add_option(parser, fields, "batch_wait_ms", float, "milliseconds that a batch's first picture waits for others")
-    _add_option(parser, fields, "max_mib", float, "size of a picture file above which it is refused, MiB")
-    _add_option(parser, fields, "cpus_per_replica", int, "threads of a replica's model, and CPUs reserved for it")
-    _add_option(parser, fields, "gpus_per_replica", float, "GPUs reserved for a replica; 0 computes on the CPU")
-    parser.add_argument(
-        "--backend",
-        choices=(AUTO, *BACKENDS),
-        default=AUTO,
-        help="back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, "
-        "or eager",
-    )
+    for name, field in ServeOptions.model_fields.items():
+        if name != "bundle":
+            text = " ".join((field.description or "").split()).removesuffix(".")
+            choices = (AUTO, *BACKENDS) if name == "backend" else None
+            metavar = None if choices else "N"
+            option = f"--{name.replace('_', '-')}"
+            parser.add_argument(option, default=field.default, choices=choices, metavar=metavar, help=text)
     return parser
-
-
-def _add_option(
-    parser: argparse.ArgumentParser, fields: dict[str, Any], name: str, kind: type[int] | type[float], text: str
-) -> None:
-    parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=fields[name].default, help=text)
 
 
 def _announce(host: str, port: int, options: ServeOptions) -> None:

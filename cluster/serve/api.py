@@ -1,91 +1,34 @@
-"""The HTTP pages of the endpoint; every error is JSON of the form {"error": "sentence"}."""
+"""The HTTP application of a replica: its pages, and errors as problems of RFC 9457."""
 
 from __future__ import annotations
 
+import logging
+import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from http import HTTPStatus
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from cluster.serve.body import FIELD, read_picture
-from shards.errors import DecodeError
-from trainer.contract.decision.decision import Answer
+from cluster.serve import v1
+from cluster.serve.page import Endpoint, Page
+from cluster.serve.problem import MEDIA_TYPE, TITLES, ProblemError, ProblemPage
 
-_BODY = {
-    "required": True,
-    "content": {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {"type": "object", "properties": {FIELD: {"type": "string", "format": "binary"}}}
-        },
-    },
-}
+logger = logging.getLogger(__name__)
 
+ID_HEADER = "x-request-id"
+_LEFT = 499  # of nginx: the client has gone; nobody reads the response
 
-class Prediction(Answer):
-    """The answer for one picture, and the bundle that gave it."""
-
-    bundle: str
-    """Fingerprint of the bundle."""
-
-
-class Endpoint(Protocol):
-    """What the pages need from their replica."""
-
-    max_bytes: int
-
-    async def predict(self, data: bytes) -> Prediction: ...
-
-    def describe_model(self) -> dict[str, Any]: ...
-
-    def describe_stats(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page of the endpoint."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    answer: Callable[[Endpoint, Request], Awaitable[Any]]
-    """Returns the response, as JSON: a dict, or a response object."""
-    gives: Any = dict[str, Any]
-    """Type of the response, for /openapi.json."""
-    takes: dict[str, Any] | None = None
-    """Body of the request, for /openapi.json."""
-
-
-async def _predict(endpoint: Endpoint, request: Request) -> JSONResponse:
-    prediction = await endpoint.predict(await read_picture(request, endpoint.max_bytes))
-    return JSONResponse(prediction.describe())
-
-
-async def _describe_model(endpoint: Endpoint, _: Request) -> dict[str, Any]:
-    return endpoint.describe_model()
-
-
-async def _describe_stats(endpoint: Endpoint, _: Request) -> dict[str, Any]:
-    return endpoint.describe_stats()
-
-
-async def _answer_healthy(_endpoint: Endpoint, _request: Request) -> dict[str, str]:
-    return {"status": "ok"}
-
-
-PAGES = (
-    Page("POST", "/v1/predict", _predict, gives=Prediction, takes=_BODY),
-    Page("GET", "/v1/model", _describe_model),
-    Page("GET", "/v1/stats", _describe_stats),
-    Page("GET", "/healthz", _answer_healthy, gives=dict[str, str]),
-)
+PAGES: tuple[Page, ...] = (*v1.PAGES,)
+"""All pages; each module of pages adds its own."""
 
 
 def build_api(endpoint: Endpoint) -> FastAPI:
     """Return the application; `endpoint` answers its pages."""
-    api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers())
+    api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers(), docs_url=None, redoc_url=None)
     for page in PAGES:
         api.add_api_route(
             page.path,
@@ -93,9 +36,30 @@ def build_api(endpoint: Endpoint) -> FastAPI:
             methods=[page.method],
             name=page.path.rpartition("/")[2],
             response_model=page.gives,
-            openapi_extra={"requestBody": page.takes} if page.takes else None,
+            responses=_describe_problems(page),
+            openapi_extra=_describe_request(page),
         )
+        if page.method == "GET":
+            api.add_api_route(page.path, _bind(page, endpoint), methods=["HEAD"], include_in_schema=False)
     return api
+
+
+def _describe_request(page: Page) -> dict[str, Any] | None:
+    """Return the body and the options that a page takes, for /openapi.json."""
+    said: dict[str, Any] = {"requestBody": page.takes} if page.takes else {}
+    if page.query:
+        schema = page.query.model_json_schema()["properties"]
+        said["parameters"] = [{"name": name, "in": "query", "schema": each} for name, each in schema.items()]
+    return said or None
+
+
+def _describe_problems(page: Page) -> dict[int | str, dict[str, Any]]:
+    content = {"content": {MEDIA_TYPE: {"schema": ProblemPage.model_json_schema()}}}
+    by_status: dict[int | str, list[str]] = {}
+    for kind in page.problems:
+        status, title = TITLES[kind]
+        by_status.setdefault(status, []).append(title)
+    return {status: {"description": "; ".join(titles), **content} for status, titles in by_status.items()}
 
 
 def _bind(page: Page, endpoint: Endpoint) -> Callable[[Request], Awaitable[Any]]:
@@ -107,29 +71,50 @@ def _bind(page: Page, endpoint: Endpoint) -> Callable[[Request], Awaitable[Any]]
 
 def _handlers() -> dict[int | type[Exception], Any]:
     return {
-        StarletteHTTPException: _answer_http_error,
-        DecodeError: _answer_refused_picture,
+        HTTPException: _answer_http_error,
+        ProblemError: _answer_problem,
+        ClientDisconnect: _answer_nobody,
         Exception: _answer_fault,
     }
 
 
-async def _answer_http_error(request: Request, err: HTTPException) -> JSONResponse:
+async def _answer_http_error(request: Request, err: HTTPException) -> Response:
     *others, last = (f"{page.method} {page.path}" for page in PAGES)
     pages = f"the endpoint has {', '.join(others)} and {last}"
-    sentences = {
-        404: f"there is no page {request.url.path}; {pages}",
-        405: f"{request.method} is not possible at {request.url.path}; {pages}",
-    }
-    return _answer_error(err.status_code, sentences.get(err.status_code, str(err.detail)), err.headers)
+    allow = dict(err.headers or {})
+    if err.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=allow)
+        said = f"{request.method} is not possible at {request.url.path}; {pages}"
+        return await _answer_problem(request, ProblemError("method-not-allowed", said, headers=allow))
+    if err.status_code == HTTPStatus.NOT_FOUND:
+        said = f"there is no page {request.url.path[:200]}; {pages}"
+        return await _answer_problem(request, ProblemError("no-such-page", said))
+    return await _answer_problem(request, ProblemError("malformed-request", str(err.detail), headers=allow))
 
 
-async def _answer_refused_picture(_: Request, err: DecodeError) -> JSONResponse:
-    return _answer_error(422, str(err))
+async def _answer_problem(request: Request, problem: ProblemError) -> Response:
+    name = _name_request(request)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and problem.kind != "busy":
+        logger.error("request %s: %s", name, problem.detail)
+    page = problem.make_page(name).describe()
+    return JSONResponse(page, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-async def _answer_fault(_: Request, err: Exception) -> JSONResponse:
-    return _answer_error(500, f"the endpoint failed on this request ({type(err).__name__}); see its log")
+async def _answer_nobody(_: Request, _err: ClientDisconnect) -> Response:
+    return Response(status_code=_LEFT)
 
 
-def _answer_error(status: int, sentence: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status, headers=headers)
+async def _answer_fault(request: Request, err: Exception) -> Response:
+    name = _name_request(request)
+    logger.error("request %s failed", name, exc_info=err)
+    problem = ProblemError(
+        "fault", f"the endpoint failed on this request ({type(err).__name__}); its log has request {name}"
+    )
+    return JSONResponse(problem.make_page(name).describe(), problem.status, media_type=MEDIA_TYPE)
+
+
+def _name_request(request: Request) -> str:
+    """Return the id of a request: the one that it came with, or a new one."""
+    given = request.headers.get(ID_HEADER, "")
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 100 else uuid.uuid4().hex

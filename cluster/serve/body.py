@@ -1,90 +1,237 @@
-"""Reading one picture from a request: raw or multipart, with never more than the limit in memory."""
+"""Reading the pictures of a request: raw, multipart or JSON, within the limits of bytes, time and rate."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import base64
+import binascii
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
-from fastapi import HTTPException, Request
-from starlette.datastructures import FormData, UploadFile
+from fastapi import Request
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-FIELD = "file"
-# A request keeps its slot in the replica while its body arrives; a stalled one must not keep it forever.
-TIMEOUT_S = 60.0
-_MULTIPART = "multipart/form-data"
+from cluster.serve.options import Limits
+from cluster.serve.problem import ProblemError
+
+FIELD: Final = "file"
+_JSON: Final = "application/json"
+_MULTIPART: Final = "multipart/form-data"
 # The last is the type that `curl --data-binary` sends for any file.
-_RAW = ("application/octet-stream", "application/x-www-form-urlencoded")
-_FRAMING_BYTES = 64 * 1024  # boundaries and part headers around the picture
+_RAW: Final = ("application/octet-stream", "application/x-www-form-urlencoded")
+_FRAMING_BYTES: Final = 64 * 1024  # boundaries and part headers around the pictures
+_WINDOW_S: Final = 5.0
+"""The rate of an upload is counted over so many seconds."""
 
 
-async def read_picture(request: Request, max_bytes: int, timeout_s: float = TIMEOUT_S) -> bytes:
-    """Return the bytes of the picture in `request`.
+@dataclass(frozen=True)
+class Sent:
+    """The pictures of a request as encoded bytes; `is_list` if the sender wants a list of answers, even of one."""
+
+    pictures: list[bytes]
+    is_list: bool = False
+
+
+class Held:
+    """Bytes that all arriving requests of a replica hold."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._bytes = limits, 0
+
+    @contextlib.contextmanager
+    def count(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that adds bytes to those that are held; they are released after the block.
+
+        Raises:
+            ProblemError: All requests together hold too much.
+        """
+        mine = 0
+
+        def add(size: int) -> None:
+            nonlocal mine
+            if self._bytes + size > self._limits.max_held_bytes:
+                raise ProblemError(
+                    "busy",
+                    "too many large requests arrive at the same time; send this one again",
+                    "max_held_mib",
+                    self._limits,
+                    {"retry-after": "1"},
+                )
+            mine += size
+            self._bytes += size
+
+        try:
+            yield add
+        finally:
+            self._bytes -= mine
+
+
+async def read_pictures(request: Request, limits: Limits, held: Held) -> Sent:
+    """Return the pictures in `request`.
 
     Raises:
-        HTTPException: 408 after `timeout_s`, 413 over `max_bytes`, 415 for another content type, 422 for another form.
+        ProblemError: It is too large, too slow, or of another form.
+        ClientDisconnect: The client has left.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _read(request, max_bytes)
-    except TimeoutError as err:
-        raise HTTPException(408, f"the picture did not arrive within {timeout_s:g} s; send it again") from err
-
-
-async def _read(request: Request, max_bytes: int) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == _MULTIPART:
-        return await _read_file_field(request, max_bytes)
-    if kind and not kind.startswith("image/") and kind not in _RAW:
-        raise HTTPException(
-            415,
-            f"content type {kind} is not supported; send the picture as image/*, as application/octet-stream, or as "
-            f"multipart/form-data with one field '{FIELD}' (curl -F {FIELD}=@picture.jpg)",
+    with held.count() as add:
+        if kind == _MULTIPART:
+            sent = await _read_form(request, limits, add)
+        elif kind == _JSON:
+            sent = _read_json(await _read_all(request, limits, limits.max_request_bytes, add))
+        elif kind and not kind.startswith("image/") and kind not in _RAW:
+            raise ProblemError(
+                "unsupported-type",
+                f"content type {kind} is not supported; send a picture as image/* or application/octet-stream, "
+                f"pictures as multipart/form-data in fields '{FIELD}' (curl -F {FIELD}=@picture.jpg), or as "
+                f"{_JSON} in base64",
+            )
+        else:
+            sent = Sent([await _read_all(request, limits, limits.max_bytes, add)])
+    _check_pictures(sent, limits)
+    return sent
+
+
+def _check_pictures(sent: Sent, limits: Limits) -> None:
+    if len(sent.pictures) > limits.max_pictures:
+        raise ProblemError(
+            "too-large",
+            f"the request has {len(sent.pictures):,} pictures, over the limit of {limits.max_pictures:,}; send fewer "
+            "per request",
+            "max_pictures",
+            limits,
         )
-    return b"".join([chunk async for chunk in _stream(request, max_bytes, max_bytes)])
+    for data in sent.pictures:
+        if len(data) > limits.max_bytes:
+            raise _too_large(f"the picture has {len(data):,} bytes", "max_mib", limits)
 
 
-async def _stream(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield the body; both its announced and its actual size are limited to `limit` bytes."""
-    size = int(request.headers.get("content-length", 0))
-    if size > limit:
-        raise _too_large(f"{size:,}", max_bytes)
-    size = 0
-    async for chunk in request.stream():
+async def _read_all(request: Request, limits: Limits, limit: int, add: Callable[[int], None]) -> bytes:
+    return b"".join([chunk async for chunk in _stream(request, limits, limit, add)])
+
+
+async def _stream(
+    request: Request, limits: Limits, limit: int, add: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body; its announced and its actual size are limited to `limit` bytes, its rate and time by `limits`."""
+    announced = request.headers.get("content-length", "")
+    too_large = ("the picture", "max_mib") if limit == limits.max_bytes else ("the request", "max_request_mib")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(f"{too_large[0]} has {int(announced):,} bytes", too_large[1], limits)
+    size, pace, chunks = 0, _Pace(limits), request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(pace.seconds_left()):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as err:
+            raise pace.describe() from err
+        pace.count(len(chunk))
+        add(len(chunk))
         size += len(chunk)
         if size > limit:
-            raise _too_large(f"at least {size:,}", max_bytes)
+            raise _too_large(f"{too_large[0]} has at least {size:,} bytes", too_large[1], limits)
         yield chunk
 
 
-async def _read_file_field(request: Request, max_bytes: int) -> bytes:
-    stream = _stream(request, max_bytes + _FRAMING_BYTES, max_bytes)
+class _Pace:
+    """The rate of one upload, in windows of a few seconds."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._began = self._window_began = time.monotonic()
+        self._window_bytes = 0
+
+    def seconds_left(self) -> float:
+        """Return the seconds within which more bytes must come."""
+        now = time.monotonic()
+        whole = self._began + self._limits.max_upload_s - now
+        return min(whole, self._window_began + _WINDOW_S - now) if self._limits.min_kib_per_s else whole
+
+    def count(self, size: int) -> None:
+        """Count bytes that have come; a window ends when it has enough."""
+        self._window_bytes += size
+        if self._window_bytes >= self._limits.min_kib_per_s * 1024 * _WINDOW_S:
+            self._window_began, self._window_bytes = time.monotonic(), 0
+
+    def describe(self) -> ProblemError:
+        """Return the error of an upload that is too slow."""
+        seconds = time.monotonic() - self._began
+        if seconds >= self._limits.max_upload_s:
+            sentence = f"the request did not arrive within {self._limits.max_upload_s:g} s; send it again"
+            return ProblemError("upload-too-slow", sentence, "max_upload_s", self._limits)
+        return ProblemError(
+            "upload-too-slow",
+            f"the request arrived at less than {self._limits.min_kib_per_s:g} KiB/s; send it again over a faster line",
+            "min_kib_per_s",
+            self._limits,
+        )
+
+
+async def _read_form(request: Request, limits: Limits, add: Callable[[int], None]) -> Sent:
+    stream = _stream(request, limits, limits.max_request_bytes + _FRAMING_BYTES, add)
     try:
-        form = await MultiPartParser(request.headers, stream, max_files=16, max_fields=16).parse()
+        parser = MultiPartParser(request.headers, stream, max_files=limits.max_pictures + 1, max_fields=16)
+        form = await parser.parse()
     except MultiPartException as err:
-        raise HTTPException(422, f"the multipart body cannot be read ({err.message.rstrip('.')})") from err
+        message = err.message.rstrip(".")
+        if message.startswith("Too many files"):
+            message = f"it has more than {limits.max_pictures} files, the most per request"
+        raise ProblemError("invalid-request", f"the multipart body cannot be read ({message})") from err
     try:
-        data = await _only_file(form).read()
+        fields = form.multi_items()
+        files = [value for name, value in fields if name == FIELD and isinstance(value, UploadFile)]
+        if not files or len(files) != len(fields):
+            found = ", ".join(f"'{name}'" + ("" if isinstance(it, UploadFile) else " (text)") for name, it in fields)
+            raise ProblemError(
+                "invalid-request",
+                f"the form must hold files in fields named '{FIELD}' and nothing else, got {found or 'none'}; options "
+                "are given in the address, like ?top_k=5",
+            )
+        return Sent([await file.read() for file in files], is_list=len(files) > 1)
     finally:
         await form.close()
-    if len(data) > max_bytes:
-        raise _too_large(f"{len(data):,}", max_bytes)
-    return data
 
 
-def _only_file(form: FormData) -> UploadFile:
-    fields = form.multi_items()
-    if len(fields) == 1 and fields[0][0] == FIELD and isinstance(fields[0][1], UploadFile):
-        return fields[0][1]
-    found = ", ".join(f"'{name}'" + ("" if isinstance(value, UploadFile) else " (text)") for name, value in fields)
-    raise HTTPException(
-        422,
-        f"the form must hold one file in a field named '{FIELD}', got {found or 'none'}; send one picture per request",
+def _read_json(body: bytes) -> Sent:
+    wanted = 'send {"image": "BASE64"} or {"images": ["BASE64", ...]}'
+    try:
+        page = json.loads(body)
+    except (ValueError, RecursionError) as err:
+        raise ProblemError("invalid-request", f"the body is not JSON ({str(err)[:100]}); {wanted}") from err
+    if not isinstance(page, dict) or list(page) not in (["image"], ["images"]):
+        found = ", ".join(map(repr, page)) if isinstance(page, dict) else f"a {type(page).__name__}"
+        raise ProblemError(
+            "invalid-request", f"the JSON has {found[:200] or 'no field'}; {wanted}. No address is ever fetched"
+        )
+    if "image" in page:
+        return Sent([_decode_base64(page["image"], "image")])
+    pictures = page["images"]
+    if not isinstance(pictures, list) or not pictures:
+        raise ProblemError("invalid-request", f"'images' is not a list with pictures; {wanted}")
+    return Sent([_decode_base64(text, f"images[{place}]") for place, text in enumerate(pictures)], is_list=True)
+
+
+def _decode_base64(text: Any, name: str) -> bytes:
+    if isinstance(text, str):
+        with contextlib.suppress(binascii.Error, ValueError):
+            return base64.b64decode("".join(text.split()), validate=True)
+    raise ProblemError(
+        "invalid-request", f"'{name}' is not base64; encode the file's bytes as in `base64 -w0 picture.jpg`"
     )
 
 
-def _too_large(size: str, max_bytes: int) -> HTTPException:
-    return HTTPException(
-        413,
-        f"the picture has {size} bytes, over the limit of {max_bytes:,}; send a smaller one, or raise --max-mib",
+def _too_large(what: str, limit: str, limits: Limits) -> ProblemError:
+    most = limits.max_bytes if limit == "max_mib" else limits.max_request_bytes
+    return ProblemError(
+        "too-large",
+        f"{what}, over the limit of {most:,}; send a smaller one, or raise --{limit.replace('_', '-')}",
+        limit,
+        limits,
     )

@@ -6,18 +6,24 @@ import errno
 import logging
 import re
 import socket
+import time
 from contextlib import suppress
+from typing import Any
 
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster.serve.options import ServeOptions
+from cluster.serve.rollout import Rollout
 from shards.errors import ShardError, UsageError
-from shards.workers.ray_private import read_serve_port
+from shards.workers.ray_private import apply_serve_config, read_serve_port, read_serve_routes
 
 APPLICATION = "shardline"
-_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+DEPLOYMENT = "Replica"
+_PASSING = ("NOT_STARTED", "DEPLOYING")
+_POLL_S = 0.05
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def check_port(host: str, port: int) -> None:
@@ -75,24 +81,43 @@ def check_resources(options: ServeOptions) -> None:
             )
 
 
-def deploy(application: serve.Application, host: str, port: int, name: str = APPLICATION) -> None:
-    """Deploy `application`, replacing one of the same name, and return when it answers.
+def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION) -> None:
+    """Deploy a bundle, replacing an application of the same name, and return when it answers.
 
     Raises:
         ShardError: Its replicas cannot start.
         UsageError: Another application uses its pages.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": host, "port": port}, logging_config=_LOGGING)
-    target = serve.RunTarget(application, name=name, route_prefix="/", logging_config=_LOGGING)
-    try:
-        serve.run_many([target])
-    except RayServeException as err:  # an application of another name has the same pages
+    serve.start(http_options={"host": host, "port": port}, logging_config=LOGGING)
+    _refuse_taken_pages(name)
+    apply_serve_config([describe_application(options, name)])
+    while (application := serve.status().applications.get(name)) is None or application.status in _PASSING:
+        time.sleep(_POLL_S)
+    if application.status != "RUNNING":
+        messages = [application.message, *(state.message for state in application.deployments.values())]
+        raise ShardError(f"no replica could start: {_last_line(chr(10).join(messages))}")
+
+
+def describe_application(options: ServeOptions, name: str) -> dict[str, Any]:
+    """Return the application as in a file of `serve deploy`."""
+    rollout = Rollout(bundle=str(options.bundle)).model_dump()
+    return {
+        "name": name,
+        "route_prefix": "/",
+        "import_path": "cluster.serve.app:build",
+        "args": options.model_dump(mode="json", exclude_unset=True),
+        "runtime_env": dict(ray.get_runtime_context().runtime_env),
+        "deployments": [{"name": DEPLOYMENT, "user_config": rollout}],
+    }
+
+
+def _refuse_taken_pages(name: str) -> None:
+    taken = [other for other, route in read_serve_routes().items() if route == "/" and other != name]
+    if taken:
         raise UsageError(
-            f"the cluster's Ray Serve refuses the endpoint: {_last_line(str(err))} Delete that one first"
-        ) from err
-    except RuntimeError as err:
-        raise ShardError(f"no replica could start: {_read_reason(name) or _last_line(str(err))}") from err
+            f"the cluster's Ray Serve already has the application '{taken[0]}' at the same pages; delete that one first"
+        )
 
 
 def remove(everything: bool, name: str = APPLICATION) -> None:
@@ -101,13 +126,6 @@ def remove(everything: bool, name: str = APPLICATION) -> None:
         serve.delete(name)
     if everything:
         ray.shutdown()
-
-
-def _read_reason(name: str) -> str:
-    """Return the reason that Serve recorded for the replica's failure, empty if there is none."""
-    application = serve.status().applications.get(name)
-    messages = [state.message for state in application.deployments.values()] if application else []
-    return _last_line("\n".join(messages))
 
 
 def _last_line(text: str) -> str:

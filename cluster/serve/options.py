@@ -6,23 +6,69 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from shards.cli.options import Options
 from shards.errors import UsageError
 from trainer.contract.model.names import AUTO, check_backend
 
-# Pictures that wait in each proxy, per picture that may be in a replica; the proxy holds their bytes in memory.
-QUEUED_PER_ONGOING = 2
-
-
+_MIB = 2**20
 _PAGES = ("bundle.json", "bundle/bundle.json", "best/bundle/bundle.json")
 """Where a bundle, a run and a sweep have the file that makes a folder a bundle."""
 
 
-class ServeOptions(Options):
+class Limits(BaseModel):
+    """What a replica accepts. Each error about a limit has its name and value."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    max_mib: float = Field(default=32.0, gt=0)
+    """Size of a picture file in MiB above which it is refused."""
+    max_megapixels: float = Field(default=100.0, gt=0)
+    """Millions of pixels above which a picture is refused before it is decoded."""
+    max_pictures: int = Field(default=32, ge=1)
+    """Pictures in one request."""
+    max_request_mib: float = Field(default=64.0, gt=0)
+    """Size of a whole request in MiB."""
+    max_waiting: int = Field(default=64, ge=1)
+    """Pictures that a replica decodes, keeps waiting or computes at a time; further requests get status 503."""
+    max_wait_s: float = Field(default=30.0, gt=0)
+    """Seconds from the arrival of a request's last byte to its answer; later it gets status 504."""
+    max_upload_s: float = Field(default=60.0, gt=0)
+    """Seconds within which a request must arrive."""
+    min_kib_per_s: float = Field(default=4.0, ge=0)
+    """KiB per second at which it must arrive, counted over 5 seconds."""
+    max_held_mib: float = Field(default=512.0, gt=0)
+    """MiB that all requests of a replica may hold while they arrive."""
+    max_connections: int = Field(default=1024, ge=1)
+    """Requests of a replica that may arrive or be answered at a time."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of a picture file in bytes above which it is refused."""
+        return int(self.max_mib * _MIB)
+
+    @property
+    def max_request_bytes(self) -> int:
+        return int(self.max_request_mib * _MIB)
+
+    @property
+    def max_held_bytes(self) -> int:
+        return int(self.max_held_mib * _MIB)
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1e6)
+
+    def describe(self) -> dict[str, float]:
+        """Return the limits by name."""
+        return {name: getattr(self, name) for name in Limits.model_fields}
+
+
+class ServeOptions(Options, Limits):
     """How a bundle is served."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
     there_are: ClassVar[str] = "the endpoint has"
 
     bundle: Path
@@ -33,8 +79,6 @@ class ServeOptions(Options):
     """Most pictures in one forward pass."""
     batch_wait_ms: float = Field(default=5.0, ge=0, le=10_000)
     """Milliseconds that the first picture of a batch waits for others."""
-    max_mib: float = Field(default=32.0, gt=0)
-    """Size of a picture file in MiB above which it is refused."""
     cpus_per_replica: int = Field(default=1, ge=1)
     """Threads of the model, and CPUs that Ray reserves for a replica."""
     gpus_per_replica: float = Field(default=0.0, ge=0)
@@ -49,21 +93,6 @@ class ServeOptions(Options):
         folder = value.expanduser().absolute()
         return next(((folder / page).parent for page in _PAGES if (folder / page).is_file()), folder)
 
-    @property
-    def max_bytes(self) -> int:
-        """Size of a picture file in bytes above which it is refused."""
-        return int(self.max_mib * 2**20)
-
-    @property
-    def max_ongoing(self) -> int:
-        """Requests in a replica at once: a batch in the model, and the next one."""
-        return 2 * self.max_batch_size
-
-    @property
-    def max_queued(self) -> int:
-        """Requests that wait at each proxy; further ones are refused with 503."""
-        return QUEUED_PER_ONGOING * self.max_ongoing * self.replicas
-
 
 def read_options(arguments: Mapping[str, Any]) -> ServeOptions:
     """Return the validated options.
@@ -75,9 +104,23 @@ def read_options(arguments: Mapping[str, Any]) -> ServeOptions:
     2
     >>> read_options({"bundle": "/b", "replica": 2})
     Traceback (most recent call last):
-    shards.errors.UsageError: no option 'replica': did you mean 'replicas'? the endpoint has bundle, replicas, \
-max_batch_size, batch_wait_ms, max_mib, cpus_per_replica, gpus_per_replica, backend
+    shards.errors.UsageError: no option 'replica': did you mean 'replicas'? the endpoint has ...
     """
     if "bundle" not in arguments and arguments.keys() <= ServeOptions.model_fields.keys():
         raise UsageError("option 'bundle' is missing; give it, for example bundle=runs/demo/bundle")
-    return ServeOptions(**arguments)
+    options = ServeOptions(**arguments)
+    _refuse_contradictions(options)
+    return options
+
+
+def _refuse_contradictions(options: ServeOptions) -> None:
+    for low, high in (
+        ("max_mib", "max_request_mib"),
+        ("max_pictures", "max_waiting"),
+        ("max_request_mib", "max_held_mib"),
+    ):
+        if getattr(options, low) > getattr(options, high):
+            raise UsageError(
+                f"{low}={getattr(options, low):g} is above {high}={getattr(options, high):g}, so that a request within "
+                f"the first limit could never be answered; lower {low}, or raise {high}"
+            )

@@ -113,6 +113,49 @@ def unwrap_failure(failure: Exception) -> Exception:
     return unwrapped
 
 
+def apply_serve_config(applications: list[dict[str, Any]]) -> None:
+    """Deploy applications to this cluster's Ray Serve as `serve deploy` does, which needs no dashboard here.
+
+    All others that were deployed in this way stay as they are.
+
+    Args:
+        applications: As in the files of `serve deploy`, see `ray.serve.schema.ServeApplicationSchema`.
+
+    Raises:
+        RayServeException, ValueError: Ray Serve refuses them.
+    """
+    from ray.serve.schema import ServeDeploySchema
+
+    client = _open_serve()
+    mine = {each["name"] for each in applications}
+    others = [
+        config.model_dump(exclude_unset=True) for name, config in _read_configs(client).items() if name not in mine
+    ]
+    client.deploy_apps(ServeDeploySchema.model_validate({"applications": [*others, *applications]}))
+
+
+def read_serve_config(name: str) -> dict[str, Any] | None:
+    """Return the application of this name as it was deployed by `apply_serve_config` or `serve deploy`, if it was."""
+    found = _read_configs(_open_serve()).get(name)
+    return None if found is None else dict(found.model_dump(exclude_unset=True))
+
+
+def read_serve_routes() -> dict[str, str | None]:
+    """Return the route prefix of each application of this cluster's Ray Serve, by name."""
+    details = _open_serve().get_serve_details()["applications"]
+    return {name: each.get("route_prefix") for name, each in details.items()}
+
+
+def _read_configs(client: Any) -> dict[str, Any]:
+    return dict(ray.get(client._controller.get_app_configs.remote()))
+
+
+def _open_serve() -> Any:
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client()
+
+
 def read_serve_port() -> int | None:
     """Return the port that this cluster's Ray Serve listens on, None if Serve is not running.
 

@@ -15,8 +15,9 @@ from shards.errors import ShardError, UsageError
 from shards.pictures.decoding import VERSION
 from trainer.bundle.options import BundleOptions, Task
 from trainer.bundle.spec import choose_positive, find_shape, make_preprocess, make_spec
-from trainer.contract.bundle import Bundle, BundlePage, is_bundle, read_bundle_page, save_bundle
+from trainer.contract.bundle import Bundle, BundlePage, read_bundle_page, save_bundle
 from trainer.contract.decision.decision import make_plain_decision
+from trainer.contract.intact import is_bundle
 from trainer.contract.model.backbone import find_first_convolutions
 from trainer.contract.model.head import is_auxiliary
 from trainer.contract.model.model import Classifier, ModelSpec

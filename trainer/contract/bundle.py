@@ -26,6 +26,7 @@ from shards.pictures.decoding import describe_versions
 from trainer.contract.compute.backends import Backend
 from trainer.contract.decision.decision import Answer, Decision, answer
 from trainer.contract.decision.ood import Detector, check_scores, read_detector
+from trainer.contract.intact import PAGE, REMEDY, VERSION, WEIGHTS, check_weights, require_bundle
 from trainer.contract.model.features import FeatureTap
 from trainer.contract.model.model import Classifier, ModelSpec, split_outputs
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -37,10 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION: Final = 1
 _AT_ONCE: Final = 32
 """Number of pictures in one forward pass."""
-PAGE, WEIGHTS, _PROBES = "bundle.json", "weights.safetensors", "probes"
+_PROBES = "probes"
 
 
 class BundlePage(BaseModel):
@@ -163,8 +163,7 @@ class Bundle:
             logger.warning("%s", _describe_age(page))
         model = Classifier(page.model)
         try:
-            if fingerprint_file(root / WEIGHTS) != page.weights_sha256:
-                raise ShardError(f"{root / WEIGHTS}: sha256 differs from bundle.json; restore the bundle from a backup")
+            check_weights(root, page.weights_sha256)
             model.load_state_dict(load_file(root / WEIGHTS))
             _check_normalisation(model, root)
             detector = read_detector(root, page.decision.ood).to(torch.device(device)) if page.decision.ood else None
@@ -238,13 +237,35 @@ class Bundle:
         """Return logits float32[B, K], on the CPU, for images uint8[B, C, S, S]."""
         return self.compute_batch(images)[0]
 
-    def answer(self, logits: Tensor, ood_score: float | None = None) -> Answer:
+    def answer(self, logits: Tensor, ood_score: float | None = None, threshold: float | None = None) -> Answer:
         """Return the answer for one picture: `bundle.answer(*output)` for each of `compute`.
+
+        Args:
+            logits: float32[K].
+            ood_score: From the same forward pass, if the decision has `ood`.
+            threshold: In place of the bundle's own: the probability from which the positive class is decided, or with
+                several labels each class.
 
         Raises:
             ValueError: The decision has `ood`, but no score was given.
+            UsageError: A threshold is given, but no class is positive.
         """
-        return answer(logits, self.page.classes, self.page.decision, ood_score)
+        thresholds = None if threshold is None else self._spread(threshold)
+        return answer(logits, self.page.classes, self.page.decision, ood_score, thresholds)
+
+    def _spread(self, threshold: float) -> dict[int, float]:
+        """Return the threshold by the number of each class that it is for."""
+        page = self.page
+        if not page.decision.task.is_exclusive:
+            return dict.fromkeys(range(len(page.classes)), threshold)
+        point = page.decision.point
+        positive = point.positive if point else page.positive or make_task(page.task).find_positive(page.classes)
+        if positive is None:
+            raise UsageError(
+                "a threshold needs a class of interest, and this bundle has none; choose one with "
+                "`python -m trainer.decide ... --point RULE --positive CLASS`, or leave the threshold out"
+            )
+        return {page.classes.index(positive): threshold}
 
 
 def _describe_age(page: BundlePage) -> str:
@@ -318,11 +339,6 @@ def read_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")}
 
 
-def is_bundle(root: Path) -> bool:
-    """Return whether a folder is a bundle."""
-    return (root / PAGE).is_file()
-
-
 def read_bundle_page(root: Path) -> BundlePage:
     """Return the metadata (bundle.json) of a bundle without loading it.
 
@@ -330,11 +346,7 @@ def read_bundle_page(root: Path) -> BundlePage:
         UsageError: The folder is not a bundle.
         ShardError: bundle.json has another version or is damaged.
     """
-    path = root / PAGE
-    if not path.is_file():
-        what = "is not a bundle (it has no bundle.json)" if root.is_dir() else "does not exist"
-        raise UsageError(f"{root} {what}; a finished run keeps its bundle in runs/NAME/bundle")
-    return read_page(path, BundlePage, "restore the bundle from a backup or train again")
+    return read_page(require_bundle(root), BundlePage, REMEDY)
 
 
 def read_bundle_probes(root: Path) -> tuple[list[bytes], Tensor, Tensor]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from shards.files.sizes import format_size
-from trainer.contract.bundle import WEIGHTS, Bundle
+from trainer.contract.bundle import Bundle
+from trainer.contract.intact import WEIGHTS
 from trainer.contract.model.model import split_outputs
 from trainer.report.sources import LATENCY, Finished
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from shards.errors import UsageError
-from trainer.contract.bundle import is_bundle, read_bundle_page
+from trainer.contract.bundle import read_bundle_page
+from trainer.contract.intact import is_bundle
 from trainer.weights.published import find_published
 from trainer.weights.read import hide_query
 from trainer.weights.saved import is_saved_folder, read_saved_classes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.contract.bundle import is_bundle, read_bundle_page
+from trainer.contract.bundle import read_bundle_page
+from trainer.contract.intact import is_bundle
 from trainer.contract.model.backbone import find_timm_cfg, is_size_fixed
 from trainer.contract.model.names import TIMM_PREFIX
 from trainer.weights.expectation import SCRATCH, Expectation

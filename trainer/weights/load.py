@@ -11,7 +11,8 @@ from torch import nn
 
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
-from trainer.contract.bundle import WEIGHTS, is_bundle, read_bundle_page
+from trainer.contract.bundle import read_bundle_page
+from trainer.contract.intact import WEIGHTS, is_bundle
 from trainer.contract.model.backbone import is_size_fixed, one_line
 from trainer.contract.model.head import find_heads
 from trainer.contract.model.model import ModelSpec

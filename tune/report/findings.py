@@ -11,7 +11,7 @@ import numpy.typing as npt
 from safetensors import safe_open
 from scipy.stats import rankdata
 
-from trainer.contract.bundle import WEIGHTS
+from trainer.contract.intact import WEIGHTS
 from trainer.record.logbook import read_metrics
 from tune.result.sweep import Sweep
 from tune.space.variants import Trial

@@ -157,7 +157,13 @@ class Answer(BaseModel):
         return f"<table>{''.join(f'<tr><td>{name}</td><td>{value}</td></tr>' for name, value in rows)}</table>"
 
 
-def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: float | None = None) -> Answer:
+def answer(
+    logits: Tensor,
+    classes: list[str],
+    decision: Decision,
+    ood_score: float | None = None,
+    thresholds: Thresholds | None = None,
+) -> Answer:
     """Return the answer for one picture.
 
     Args:
@@ -165,13 +171,15 @@ def answer(logits: Tensor, classes: list[str], decision: Decision, ood_score: fl
         classes: K names.
         decision: The bundle's decision.
         ood_score: From the same forward pass, if the decision has `ood`.
+        thresholds: Probabilities in place of those of the decision's operating points, by class number.
 
     Raises:
         ValueError: The decision needs a score, but none was given.
     """
     if decision.ood is not None and ood_score is None:
         raise ValueError("this bundle needs an out-of-distribution score; use Bundle.compute, which returns it")
-    task, thresholds = decision.task, decision.find_thresholds(classes)
+    task = decision.task
+    thresholds = decision.find_thresholds(classes) if thresholds is None else thresholds
     calibrated = calibrate(logits, decision.temperature, decision.priors)
     shares = task.soften(calibrated)
     # With a threshold, the other classes are ranked by probability, as in the program of an export.

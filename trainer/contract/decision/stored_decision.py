@@ -11,9 +11,10 @@ import torch
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, replace_folder, write_text
 from shards.files.temporary import TEMPORARY
-from trainer.contract.bundle import PAGE, Bundle, BundlePage, read_bundle_page, read_bundle_probes
+from trainer.contract.bundle import Bundle, BundlePage, read_bundle_page, read_bundle_probes
 from trainer.contract.decision.decision import Decision
 from trainer.contract.decision.ood import DETECTOR, Detector, write_detector
+from trainer.contract.intact import PAGE
 
 
 def store_decision(

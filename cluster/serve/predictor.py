@@ -1,0 +1,193 @@
+"""One process with the model: pictures are admitted, decoded in threads, gathered into batches and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from ray import serve
+from torch import Tensor
+
+from cluster.serve.answer import Prediction, Timings, Wishes, describe_answer, draw_explanation
+from cluster.serve.body import Held
+from cluster.serve.compute import Job, Result, compute_jobs
+from cluster.serve.models import Models, Served
+from cluster.serve.options import Limits, ServeOptions
+from cluster.serve.problem import RETRY_AFTER_S, ProblemError
+from cluster.serve.rollout import Rollout
+from shards.errors import DecodeError, UsageError
+from trainer.contract.bundle import Bundle, Output, read_versions
+from trainer.contract.decision.decision import Answer
+from trainer.contract.preprocess import PreprocessSpec, prepare
+
+
+@dataclass
+class Stats:
+    """Counts of one replica since it started; only its event loop changes them."""
+
+    pictures: int = 0
+    """Pictures that went through the model."""
+    batches: int = 0
+    largest_batch: int = 0
+
+
+class Predictor:
+    """What a replica does; see `cluster.serve.app.Replica`."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        torch.set_num_threads(options.cpus_per_replica)
+        self.limits: Limits = options
+        self.held = Held(options)
+        self._options = options
+        self._models = Models(options)
+        self._has_model = asyncio.Event()
+        self._waiting = 0
+        self._stats = Stats()
+        # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
+        # for the model, since `serve.batch` runs one batch at a time.
+        self._decoders = ThreadPoolExecutor(max(2, options.cpus_per_replica), "decode")
+        self._model = ThreadPoolExecutor(1, "model")
+        self._compute.set_max_batch_size(options.max_batch_size)
+        self._compute.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)
+
+    async def follow(self, rollout: Rollout) -> None:
+        """Load the bundles of a rollout, and answer by it from then on.
+
+        Raises:
+            UsageError, ShardError: A bundle cannot be loaded; all stays as it was.
+        """
+        await self._models.follow(rollout)
+        self._has_model.set()
+
+    async def predict_all(
+        self, pictures: Sequence[bytes], wishes: Wishes, client: str | None = None
+    ) -> list[Prediction | ProblemError]:
+        """Return an answer, or the reason why there is none, for each encoded picture, all by the same bundle.
+
+        Args:
+            pictures: Encoded pictures.
+            wishes: What the request asks for.
+            client: A key of the client; all its requests are answered by the same bundle.
+
+        Raises:
+            ProblemError: The replica is busy, or the answers were not ready in time.
+        """
+        await self._has_model.wait()  # Ray Serve opens the port before it sends the first rollout
+        limits = self.limits
+        with self._admit(len(pictures)):
+            served = self._models.choose(client)
+            try:
+                async with asyncio.timeout(limits.max_wait_s):
+                    return await asyncio.gather(*(self._predict(data, served, wishes) for data in pictures))
+            except TimeoutError as err:
+                sentence = f"the answer was not ready within {limits.max_wait_s:g} s; send fewer pictures at once"
+                raise ProblemError("too-late", sentence, "max_wait_s", limits) from err
+
+    @contextmanager
+    def _admit(self, number: int) -> Iterator[None]:
+        """Count pictures while they are worked on.
+
+        Raises:
+            ProblemError: The replica has too many already.
+        """
+        if self._waiting + number > self.limits.max_waiting:
+            raise ProblemError(
+                "busy",
+                f"the replica already works on {self._waiting} pictures; send this request again",
+                "max_waiting",
+                self.limits,
+                {"retry-after": str(RETRY_AFTER_S)},
+            )
+        self._waiting += number
+        try:
+            yield
+        finally:
+            self._waiting -= number
+
+    async def _predict(self, data: bytes, served: Served, wishes: Wishes) -> Prediction | ProblemError:
+        with served.used():
+            try:
+                return await self._answer(data, served, wishes)
+            except DecodeError as err:
+                return self._refuse(err)
+            except ProblemError as problem:
+                return problem
+
+    async def _answer(self, data: bytes, served: Served, wishes: Wishes) -> Prediction:
+        loop, began = asyncio.get_running_loop(), time.perf_counter()
+        image, decode_s = await loop.run_in_executor(self._decoders, self._prepare, data, served.bundle.page.preprocess)
+        result = await self._compute_one(Job(image, served))
+        waited_s = time.perf_counter() - began - decode_s - result.model_s
+        answer = self._judge(served.bundle, result.output, wishes)
+        explanation = None
+        if wishes.explain:
+            explanation = await loop.run_in_executor(self._model, draw_explanation, served.bundle, image, answer)
+        timings = Timings(queue_ms=max(0.0, waited_s * 1e3), decode_ms=decode_s * 1e3, model_ms=result.model_s * 1e3)
+        return describe_answer(answer, wishes, bundle=served.fingerprint, timings=timings, explanation=explanation)
+
+    def _prepare(self, data: bytes, spec: PreprocessSpec) -> tuple[Tensor, float]:
+        """Return uint8[C, S, S] of an encoded picture, and the seconds that it took; raises DecodeError."""
+        began = time.perf_counter()
+        most = min(spec.decode.max_pixels, self.limits.max_pixels)
+        decode = spec.decode.model_copy(update={"max_pixels": most})
+        return prepare(data, spec.model_copy(update={"decode": decode})), time.perf_counter() - began
+
+    async def _compute_one(self, job: Job) -> Result:
+        try:
+            result: Result = await self._compute(job)
+        except asyncio.CancelledError:
+            job.has_left = True
+            raise
+        return result
+
+    @serve.batch
+    async def _compute(self, jobs: list[Job]) -> list[Result]:
+        results = await asyncio.get_running_loop().run_in_executor(self._model, compute_jobs, jobs)
+        self._stats.batches += 1
+        self._stats.pictures += len(jobs)
+        self._stats.largest_batch = max(self._stats.largest_batch, len(jobs))
+        return results
+
+    def _judge(self, bundle: Bundle, output: Output | Exception, wishes: Wishes) -> Answer:
+        if isinstance(output, Exception):
+            raise output
+        if not bool(output.logits.isfinite().all()):
+            raise ProblemError("fault", "the model's logits for this picture are not finite; its weights overflow")
+        try:
+            return bundle.answer(*output, threshold=wishes.threshold)
+        except UsageError as err:
+            raise ProblemError("invalid-request", str(err)) from err
+
+    def _refuse(self, err: DecodeError) -> ProblemError:
+        if err.kind == "bomb":
+            return ProblemError("too-large", str(err), "max_megapixels", self.limits)
+        return ProblemError("picture-refused", str(err))
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return a description of the bundle that answers and of the endpoint's options, as JSON."""
+        served = self._models.active
+        bundle = served.bundle.page
+        page = bundle.model_dump(mode="json")
+        wanted = ("model", "preprocess", "classes", "display_names", "task", "positive", "decision")
+        return {
+            **{name: page[name] for name in wanted},
+            "metrics": bundle.name_metrics(),
+            "fingerprints": {"bundle": served.fingerprint, "dataset": page["dataset"], "recipe": page["recipe"]},
+            "versions": {"bundle": page["versions"], "endpoint": read_versions()},
+            "device": str(served.bundle.device),
+            "backend": served.why,
+            "limits": self.limits.describe(),
+            "options": self._options.model_dump(mode="json"),
+            # The rule in use; the bundle also keeps argmax beside an operating point.
+            "decision": bundle.decision.state_rule().model_dump(mode="json"),
+        }
+
+    def describe_stats(self) -> dict[str, Any]:
+        """Return the counts of this replica, as JSON."""
+        return {"replica": serve.get_replica_context().replica_tag, **asdict(self._stats)}

@@ -1,0 +1,23 @@
+"""Which bundles a service has loaded, and which of them answers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Rollout(BaseModel):
+    """Which bundles a service has, and which of them answers.
+
+    It is the user_config of Ray Serve, which changes without a restart of replicas.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: str
+    """Folder of the bundle that answers."""
+    beside: str | None = None
+    """Folder of another one that is kept loaded: the previous one, or one that is tried."""
+    share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the requests that the one beside answers."""
+    shadow: bool = False
+    """Whether the one beside also computes every picture, to count how often both agree."""

@@ -1,0 +1,36 @@
+"""An endpoint in the tests' Ray cluster: its options, its address, and clients that do not behave."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+MAX_MIB = 0.5
+OPTIONS: dict[str, Any] = {
+    "max_batch_size": 8,
+    "batch_wait_ms": 50,
+    "max_mib": MAX_MIB,
+    "max_request_mib": 2,
+    "max_pictures": 4,
+    "max_megapixels": 4,
+    "max_waiting": 48,
+}
+
+
+def find_free_port() -> int:
+    """Return a TCP port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def stall(port: int, number: int, stack: ExitStack) -> list[socket.socket]:
+    """Open requests that send their headers and three bytes of their bodies, until the stack is closed."""
+    connections = []
+    for _ in range(number):
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\nabc")
+        connections.append(connection)
+    return connections
