@@ -69,6 +69,9 @@ GUIDES = {
     "compare": ("space.md#compare", "tune.compare.options:CompareOptions"),
     "serve": ("serving.md", ""),
     "client": ("serving.md", ""),
+    "promote": ("serving.md#another-bundle-without-downtime", "cluster.swap.swap:PromoteOptions"),
+    "rollback": ("serving.md#another-bundle-without-downtime", ""),
+    "status": ("serving.md#another-bundle-without-downtime", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

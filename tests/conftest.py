@@ -140,13 +140,13 @@ def several_run(multi_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return train_smoke(multi_path, tmp_path_factory.mktemp("several"), "loss.name=bce")
 
 
-def make_bundle(folder: Path, pictures: Path, name: str, preprocess: PreprocessSpec) -> Path:
+def make_bundle(folder: Path, pictures: Path, name: str, preprocess: PreprocessSpec, seed: int = 0) -> Path:
     """Save a bundle of a small untrained model with three classes, its BatchNorm settled on the training pictures.
 
     With the statistics of a new model the signal dies out layer by layer: a mirrored picture gets the same logits
     as the picture itself, and no comparison of logits could fail.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = Classifier(ModelSpec(name=name, num_classes=3, in_channels=preprocess.channels))
     images = torch.stack([prepare(path.read_bytes(), preprocess) for path in sorted((pictures / "train").glob("*/*"))])
     for layer in model.modules():

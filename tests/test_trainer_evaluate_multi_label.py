@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.contract.metrics import list_metrics
+from trainer.contract.metrics import describe_headline, list_metrics
 from trainer.contract.task import MANY_LABELS, ONE_LABEL
-from trainer.evaluate.answers import describe_headline, name_answers
 from trainer.evaluate.metrics.metrics import compute_metrics, select_scalars
 from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.rows import Rows
@@ -104,9 +103,9 @@ def test_probabilities_are_those_of_each_class_alone() -> None:
 
 
 def test_rows_are_told_in_the_words_of_a_packed_list() -> None:
-    assert name_answers(ROWS, CLASSES) == (["a;c", "a;b", "c", ""], ["a;c", "b", "a;c", ""])
+    assert ROWS.name_answers(CLASSES) == (["a;c", "a;b", "c", ""], ["a;c", "b", "a;c", ""])
     single = Rows(ONE_LABEL, np.arange(2), np.array([2, 0]), LOGITS[:2], ["", ""])
-    assert name_answers(single, CLASSES) == (["c", "a"], ["a", "b"])
+    assert single.name_answers(CLASSES) == (["c", "a"], ["a", "b"])
 
 
 def test_worst_pictures_are_wrong_ones_with_the_largest_loss_first() -> None:

@@ -19,9 +19,10 @@ from torch.nn.functional import cross_entropy
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
+from shards.workers.memory import read_free_memory
 from trainer.loop.build import build_model
 from trainer.loop.loop import train
-from trainer.ranks.machine import read_free_disk, read_free_memory, refuse_full_disk, refuse_too_many_ranks
+from trainer.ranks.machine import read_free_disk, refuse_full_disk, refuse_too_many_ranks
 from trainer.ranks.ranks import Ranks, single_rank
 from trainer.recipes.file import load_recipe
 from trainer.record.logbook import read_metrics

@@ -5,6 +5,7 @@ Ray Serve imports this module in a process of its own before replicas start, so 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,15 @@ class Replica:
         return build_api(self._predictor)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
-        """Follow a rollout; Ray Serve calls this at the start, and when the service's user_config has changed."""
-        await self._predictor.follow(Rollout.model_validate(config))
+        """Follow a rollout; Ray Serve calls this at the start, and when the service's user_config has changed.
+
+        A replica whose bundles cannot be loaded does not start. A running one goes on with those that it has.
+        """
+        from cluster.serve.report import publish_report  # late: nothing else needs it in the process that builds
+
+        here = serve.get_replica_context()
+        report = await self._predictor.follow(Rollout.model_validate(config))
+        await asyncio.to_thread(publish_report, here.app_name, here.replica_id.unique_id, report)
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:

@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from cluster.serve.options import ServeOptions
+from cluster.serve.report import forget_reports
 from cluster.serve.rollout import Rollout
 from shards.errors import ShardError, UsageError
 from shards.workers.ray_private import apply_serve_config, read_serve_port, read_serve_routes
@@ -81,17 +82,17 @@ def check_resources(options: ServeOptions) -> None:
             )
 
 
-def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION) -> None:
+def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION, route: str = "/") -> None:
     """Deploy a bundle, replacing an application of the same name, and return when it answers.
 
     Raises:
         ShardError: Its replicas cannot start.
-        UsageError: Another application uses its pages.
+        UsageError: Another application uses its pages, which begin with `route`.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": host, "port": port}, logging_config=LOGGING)
-    _refuse_taken_pages(name)
-    apply_serve_config([describe_application(options, name)])
+    _refuse_taken_pages(name, route)
+    apply_serve_config([describe_application(options, name, route)])
     while (application := serve.status().applications.get(name)) is None or application.status in _PASSING:
         time.sleep(_POLL_S)
     if application.status != "RUNNING":
@@ -99,12 +100,12 @@ def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION)
         raise ShardError(f"no replica could start: {_last_line(chr(10).join(messages))}")
 
 
-def describe_application(options: ServeOptions, name: str) -> dict[str, Any]:
+def describe_application(options: ServeOptions, name: str, route: str) -> dict[str, Any]:
     """Return the application as in a file of `serve deploy`."""
     rollout = Rollout(bundle=str(options.bundle)).model_dump()
     return {
         "name": name,
-        "route_prefix": "/",
+        "route_prefix": route,
         "import_path": "cluster.serve.app:build",
         "args": options.model_dump(mode="json", exclude_unset=True),
         "runtime_env": dict(ray.get_runtime_context().runtime_env),
@@ -112,11 +113,12 @@ def describe_application(options: ServeOptions, name: str) -> dict[str, Any]:
     }
 
 
-def _refuse_taken_pages(name: str) -> None:
-    taken = [other for other, route in read_serve_routes().items() if route == "/" and other != name]
-    if taken:
+def _refuse_taken_pages(name: str, route: str) -> None:
+    others = [other for other, taken in read_serve_routes().items() if taken == route and other != name]
+    if others:
         raise UsageError(
-            f"the cluster's Ray Serve already has the application '{taken[0]}' at the same pages; delete that one first"
+            f"the cluster's Ray Serve already has the application '{others[0]}' at the same pages; delete that one "
+            "first"
         )
 
 
@@ -124,6 +126,7 @@ def remove(everything: bool, name: str = APPLICATION) -> None:
     """Remove the application; `everything` also ends Ray, if it was started here."""
     with suppress(RayServeException):  # Serve has not started yet
         serve.delete(name)
+        forget_reports(name)
     if everything:
         ray.shutdown()
 

@@ -15,10 +15,17 @@ import torch
 
 from cluster.serve.options import ServeOptions
 from cluster.serve.rollout import Rollout
+from shards.errors import UsageError
+from shards.files.sizes import format_size
+from shards.workers.memory import read_free_memory
 from trainer.contract.bundle import Bundle
 from trainer.contract.compute.choice import load_with_backend
+from trainer.contract.intact import WEIGHTS
 
 logger = logging.getLogger(__name__)
+
+_LOADING = 3
+"""Memory for loading a bundle, in sizes of its weights: the file, the model, and features of its probes."""
 
 
 @dataclass(eq=False)
@@ -65,6 +72,17 @@ def load_served(folder: str, options: ServeOptions) -> Served:
     return Served(folder, bundle, why, bundle.page.fingerprint())
 
 
+def _check_memory(folders: list[Path]) -> None:
+    """Raise UsageError if the weights of bundles do not fit into the memory that is free beside what is loaded."""
+    needed = _LOADING * sum((folder / WEIGHTS).stat().st_size for folder in folders if (folder / WEIGHTS).is_file())
+    free = read_free_memory()
+    if needed > free:
+        raise UsageError(
+            f"loading {' and '.join(map(str, folders))} takes about {format_size(needed)}, but {format_size(free)} of "
+            "memory is free on this node; free some, or serve it from another node"
+        )
+
+
 class Models:
     """The loaded bundles of one replica."""
 
@@ -88,15 +106,21 @@ class Models:
     def beside(self) -> Served | None:
         return self._loaded.get(self._rollout.beside) if self._rollout and self._rollout.beside else None
 
+    @property
+    def shadow(self) -> Served | None:
+        """The bundle that computes every picture without answering."""
+        return self.beside if self._rollout and self._rollout.shadow else None
+
     async def follow(self, rollout: Rollout) -> None:
         """Load what is wanted, then put it into force; requests are answered meanwhile.
 
         Returns when no answer of what was in force before is outstanding.
 
         Raises:
-            UsageError, ShardError: Like `load_served`; all stays as it was.
+            UsageError, ShardError: Like `load_served`, or too little memory; all stays as it was.
         """
         before = dict(self._loaded)
+        _check_memory([Path(folder) for folder in (rollout.bundle, rollout.beside) if folder and folder not in before])
         wanted = [folder for folder in (rollout.bundle, rollout.beside) if folder]
         loaded: dict[str, Served] = {}
         for folder in wanted:

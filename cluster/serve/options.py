@@ -89,9 +89,13 @@ class ServeOptions(Options, Limits):
     @field_validator("bundle")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        # Replicas run in another working directory. Of a run or a sweep, its bundle is meant.
-        folder = value.expanduser().absolute()
-        return next(((folder / page).parent for page in _PAGES if (folder / page).is_file()), folder)
+        return find_bundle(value)
+
+
+def find_bundle(folder: Path) -> Path:
+    """Return the bundle that a folder is, or that the folder of a run or a sweep has; absolute, for other processes."""
+    there = folder.expanduser().absolute()
+    return next(((there / page).parent for page in _PAGES if (there / page).is_file()), there)
 
 
 def read_options(arguments: Mapping[str, Any]) -> ServeOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,14 @@ from cluster.serve.compute import Job, Result, compute_jobs
 from cluster.serve.models import Models, Served
 from cluster.serve.options import Limits, ServeOptions
 from cluster.serve.problem import RETRY_AFTER_S, ProblemError
+from cluster.serve.report import ReplicaReport
 from cluster.serve.rollout import Rollout
-from shards.errors import DecodeError, UsageError
+from shards.errors import DecodeError, ShardError, UsageError
 from trainer.contract.bundle import Bundle, Output, read_versions
 from trainer.contract.decision.decision import Answer
 from trainer.contract.preprocess import PreprocessSpec, prepare
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,6 +39,10 @@ class Stats:
     """Pictures that went through the model."""
     batches: int = 0
     largest_batch: int = 0
+    compared: int = 0
+    """Pictures that a bundle on trial computed as well."""
+    agreed: int = 0
+    """Those of them for which both bundles gave the same labels."""
 
 
 class Predictor:
@@ -49,6 +57,7 @@ class Predictor:
         self._has_model = asyncio.Event()
         self._waiting = 0
         self._stats = Stats()
+        self._trials: set[asyncio.Task[None]] = set()
         # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
         # for the model, since `serve.batch` runs one batch at a time.
         self._decoders = ThreadPoolExecutor(max(2, options.cpus_per_replica), "decode")
@@ -56,14 +65,30 @@ class Predictor:
         self._compute.set_max_batch_size(options.max_batch_size)
         self._compute.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)
 
-    async def follow(self, rollout: Rollout) -> None:
-        """Load the bundles of a rollout, and answer by it from then on.
+    async def follow(self, rollout: Rollout) -> ReplicaReport:
+        """Load the bundles of a rollout, answer by it from then on, and return what came of it.
+
+        If a bundle cannot be loaded, all stays as it was.
 
         Raises:
-            UsageError, ShardError: A bundle cannot be loaded; all stays as it was.
+            UsageError, ShardError: There was nothing before.
         """
-        await self._models.follow(rollout)
+        failed = None
+        try:
+            await self._models.follow(rollout)
+        except Exception as err:  # whatever is wrong with a new bundle, the old one still answers
+            if self._models.rollout is None:
+                raise
+            failed = f"{err}" if isinstance(err, ShardError) else f"{type(err).__name__}: {err}"
+            logger.warning("%s stays: %s", self._models.active.folder, failed)
         self._has_model.set()
+        active, beside = self._models.active, self._models.beside
+        return ReplicaReport(
+            asked=rollout,
+            failed=failed,
+            bundle=active.fingerprint,
+            beside=beside.fingerprint if beside else None,
+        )
 
     async def predict_all(
         self, pictures: Sequence[bytes], wishes: Wishes, client: str | None = None
@@ -125,11 +150,30 @@ class Predictor:
         result = await self._compute_one(Job(image, served))
         waited_s = time.perf_counter() - began - decode_s - result.model_s
         answer = self._judge(served.bundle, result.output, wishes)
+        if shadow := self._models.shadow:
+            self._compare(data, shadow, answer)
         explanation = None
         if wishes.explain:
             explanation = await loop.run_in_executor(self._model, draw_explanation, served.bundle, image, answer)
         timings = Timings(queue_ms=max(0.0, waited_s * 1e3), decode_ms=decode_s * 1e3, model_ms=result.model_s * 1e3)
         return describe_answer(answer, wishes, bundle=served.fingerprint, timings=timings, explanation=explanation)
+
+    def _compare(self, data: bytes, shadow: Served, answer: Answer) -> None:
+        """Compute a picture by the bundle on trial as well; skipped while the replica is half full."""
+        if 2 * self._waiting > self.limits.max_waiting or len(self._trials) > self.limits.max_waiting:
+            return
+        trial = asyncio.create_task(self._try(data, shadow, answer))
+        self._trials.add(trial)
+        trial.add_done_callback(self._trials.discard)
+
+    async def _try(self, data: bytes, shadow: Served, answer: Answer) -> None:
+        with shadow.used():
+            loop = asyncio.get_running_loop()
+            image, _ = await loop.run_in_executor(self._decoders, self._prepare, data, shadow.bundle.page.preprocess)
+            result = await self._compute_one(Job(image, shadow))
+            other = self._judge(shadow.bundle, result.output, Wishes())
+        self._stats.compared += 1
+        self._stats.agreed += other.labels == answer.labels
 
     def _prepare(self, data: bytes, spec: PreprocessSpec) -> tuple[Tensor, float]:
         """Return uint8[C, S, S] of an encoded picture, and the seconds that it took; raises DecodeError."""

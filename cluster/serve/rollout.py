@@ -21,3 +21,13 @@ class Rollout(BaseModel):
     """Share of the requests that the one beside answers."""
     shadow: bool = False
     """Whether the one beside also computes every picture, to count how often both agree."""
+
+    def describe(self) -> str:
+        """Return it in words, in one or two lines."""
+        if self.shadow:
+            beside = f"{self.beside} computes every picture beside it, without answering"
+        elif self.share:
+            beside = f"{self.beside} answers {self.share:.0%} of the requests"
+        else:
+            beside = f"{self.beside} is kept loaded for `python -m cluster.rollback`" if self.beside else ""
+        return f"{self.bundle} answers" + (f"\n{beside}" if beside else "")

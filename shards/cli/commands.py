@@ -57,6 +57,9 @@ COMMANDS = Table(
     Command("dashboard", "make the W&B workspace and report of a sweep", "tune.dashboard.__main__:main"),
     Command("compare", "do variants differ, seeds and pictures counted", "tune.compare.__main__:main"),
     Command("serve", "serve a bundle over HTTP", "cluster.serve.__main__:main"),
+    Command("promote", "let another bundle answer, without downtime", "cluster.promote.__main__:main"),
+    Command("rollback", "go back to the bundle before", "cluster.rollback.__main__:main"),
+    Command("status", "show an endpoint's bundles and replicas", "cluster.status.__main__:main"),
     Command("client", "send pictures to an endpoint", "cluster.client.__main__:main"),
     Command("completion", "print the completion script for bash, zsh or fish", "shards.cli.completion:main"),
 )

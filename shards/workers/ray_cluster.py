@@ -61,6 +61,32 @@ def join_or_start(**options: Any) -> bool:
     return False
 
 
+def join_running(address: str | None = None) -> None:
+    """Connect this process to a Ray cluster that runs.
+
+    Args:
+        address: Its HOST:PORT; None: that of RAY_ADDRESS, or else the one on this machine.
+
+    Raises:
+        ConnectionError: No cluster answers.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    given = address or read_address()
+    try:
+        if given:
+            _require_listener(given)
+        _connect(address=given or "auto")
+    except (OSError, RuntimeError, ValueError) as err:
+        where = f"at {given}" if given else "on this machine"
+        raise ConnectionError(
+            f"no Ray cluster answers {where} ({str(err).splitlines()[0]}); start an endpoint with "
+            "`python -m cluster.serve`, or give the --address of its cluster"
+        ) from err
+
+
 def _connect(**options: Any) -> None:
     import ray
 

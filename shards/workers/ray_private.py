@@ -140,6 +140,13 @@ def read_serve_config(name: str) -> dict[str, Any] | None:
     return None if found is None else dict(found.model_dump(exclude_unset=True))
 
 
+def list_serve_replicas(application: str, deployment: str) -> list[dict[str, str]]:
+    """Return id, state and node of each replica of a deployment; none if there is no such application."""
+    found = _open_serve().get_serve_details()["applications"].get(application, {})
+    replicas = found.get("deployments", {}).get(deployment, {}).get("replicas", [])
+    return [{"id": each["replica_id"], "state": each["state"], "node": each["node_ip"] or ""} for each in replicas]
+
+
 def read_serve_routes() -> dict[str, str | None]:
     """Return the route prefix of each application of this cluster's Ray Serve, by name."""
     details = _open_serve().get_serve_details()["applications"]

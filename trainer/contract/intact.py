@@ -23,6 +23,7 @@ class _Head(BaseModel):
     format: Literal["shardline-bundle"]
     version: Literal[1] = VERSION
     weights_sha256: str
+    classes: list[str]
 
 
 def is_bundle(root: Path) -> bool:
@@ -65,3 +66,8 @@ def check_intact(root: Path) -> None:
         check_weights(root, head.weights_sha256)
     except OSError as err:
         raise ShardError(f"{root} is damaged ({err}); restore it from a backup") from err
+
+
+def read_classes(root: Path) -> list[str]:
+    """Return the class names of a bundle in the order of its outputs; raises like `check_intact`."""
+    return read_page(require_bundle(root), _Head, REMEDY).classes

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def _describe(result: dict[str, Any]) -> str:
     """Return an evaluation in a few lines."""
-    from trainer.evaluate.answers import describe_headline, describe_of_positive
+    from trainer.contract.metrics import describe_headline, describe_of_positive
     from trainer.evaluate.baseline import describe_baseline
     from trainer.evaluate.positive import list_lines
 

@@ -45,6 +45,10 @@ class Rows:
         """Predicted labels without thresholds."""
         return self.task.predict(self.logits, self.probabilities, {})
 
+    def name_answers(self, classes: list[str]) -> tuple[list[str], list[str]]:
+        """Return the true and the predicted labels of each row as text; several are joined, none give ""."""
+        return self.task.name_labels(self.labels, classes), self.task.name_labels(self.predicted, classes)
+
 
 def evaluate_split(
     model: Classifier,

@@ -9,7 +9,6 @@ from torch import Tensor
 from shards.dataset.read import SampleReader
 from shards.dataset.split import Split
 from trainer.contract.preprocess import PreprocessSpec, prepare
-from trainer.evaluate.answers import name_answers
 from trainer.evaluate.rows import Rows
 from trainer.record.track.wandb_run import Picture
 
@@ -30,7 +29,7 @@ def read_worst(rows: Rows, split: Split, spec: PreprocessSpec, classes: list[str
     Raises:
         ShardError: A sample can no longer be read.
     """
-    rates, (labels, predictions) = rows.task.rate_truth(rows.labels, rows.logits), name_answers(rows, classes)
+    rates, (labels, predictions) = rows.task.rate_truth(rows.labels, rows.logits), rows.name_answers(classes)
     worst = find_worst(rows, most)
     return [
         Picture(

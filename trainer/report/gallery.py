@@ -15,7 +15,6 @@ from shards.dataset.read import SampleReader
 from shards.errors import ShardError
 from trainer.contract.bundle import Bundle
 from trainer.contract.model.cam import explain
-from trainer.evaluate.answers import name_answers
 from trainer.evaluate.extras import describe_error, try_extra
 from trainer.evaluate.label_issues import find_label_issues, find_multi_label_issues
 from trainer.evaluate.predictions import Predictions
@@ -73,7 +72,7 @@ def _ask_both(predictions: Predictions, position: int, given: int) -> Shown:
 
 def _select_worst_set(predictions: Predictions, rows: Rows, positions: list[int]) -> Iterator[Shown]:
     names = predictions.display_names
-    labels, answers = name_answers(rows, names)
+    labels, answers = rows.name_answers(names)
     losses = rows.task.log_losses(rows.labels, rows.logits)
     for position in positions:
         wrong = np.where(rows.labels[position] != rows.predicted[position], losses[position], -1.0)

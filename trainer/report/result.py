@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.contract.metrics import is_of_positive, list_metrics, spell_metric
-from trainer.evaluate.answers import describe_headline
+from trainer.contract.metrics import describe_headline, is_of_positive, list_metrics, spell_metric
 from trainer.evaluate.baseline import Baseline, describe_baseline, find_baseline
 from trainer.evaluate.positive import list_lines, read_positive
 from trainer.report.data import count_classes

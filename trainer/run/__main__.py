@@ -151,7 +151,7 @@ def _note_repacked(recipe: Recipe, run: RunFolder) -> None:
 
 
 def _print_results(recipe: Recipe, run: RunFolder, was_finished: bool) -> None:
-    from trainer.evaluate.answers import describe_headline, describe_of_positive
+    from trainer.contract.metrics import describe_headline, describe_of_positive
     from trainer.evaluate.baseline import describe_baseline
     from trainer.evaluate.positive import list_lines, read_positive
     from trainer.record.notes import read_notes

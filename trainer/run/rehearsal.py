@@ -11,12 +11,12 @@ from torch import Tensor
 
 from shards.dataset.dataset import open_dataset
 from shards.errors import UsageError
+from shards.workers.memory import read_free_memory
 from trainer.feed.feed import BATCHES_AHEAD, Batch
 from trainer.feed.meter import Readings
 from trainer.feed.stream import TrainStream
 from trainer.loop.build import build_preprocess
 from trainer.loop.session import open_engine
-from trainer.ranks.machine import read_free_memory
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import ResolvedRecipe
 from trainer.record.snapshot import count_bytes

@@ -1,0 +1,1 @@
+"""`python -m cluster.promote BUNDLE`: let another bundle answer, without downtime."""

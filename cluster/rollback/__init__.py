@@ -1,0 +1,1 @@
+"""`python -m cluster.rollback`: go back to the bundle before, or end the trial of one."""

@@ -1,0 +1,1 @@
+"""`python -m cluster.status`: which bundles a running endpoint has, and what its replicas do."""
