@@ -107,9 +107,8 @@ async def _infer(endpoint: Endpoint, request: Request) -> Response:
     _find_model(endpoint, request)
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
-        raise ProblemError(
-            "unsupported-type", f"content encoding {coding[:50]!r} is not supported; send the body as it is"
-        )
+        sentence = f"content encoding {coding[:50]!r} is not supported; send the body without one"
+        raise ProblemError("unsupported-type", sentence)
     body = await read_body(request, endpoint.limits, endpoint.held)
     asked = parse_request(body, request.headers.get(HEADER))
     pictures = read_inputs(asked.tensor, endpoint.limits)
