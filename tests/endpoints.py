@@ -18,6 +18,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def fill_path(path: str) -> str:
+    """Return the address of a page, with the endpoint's model in place of the path's parameters."""
+    return path.format(name="shardline", version="1")
+
+
 def find_free_port() -> int:
     """Return a TCP port of this machine that nothing listens on."""
     with socket.socket() as probe:

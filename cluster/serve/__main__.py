@@ -64,7 +64,7 @@ def build_parser() -> CommandParser:
         if name != "bundle":
             text = " ".join((field.description or "").split()).removesuffix(".")
             choices = (AUTO, *BACKENDS) if name == "backend" else None
-            metavar = None if choices else "N"
+            metavar = None if choices else "NAME" if field.annotation is str else "N"
             option = f"--{name.replace('_', '-')}"
             parser.add_argument(option, default=field.default, choices=choices, metavar=metavar, help=text)
     return parser

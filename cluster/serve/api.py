@@ -1,8 +1,9 @@
-"""The HTTP application of a replica: its pages, and errors as problems of RFC 9457."""
+"""The HTTP application of a replica: its pages, and errors as problems of RFC 9457 or in the form of /v2."""
 
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -16,13 +17,15 @@ from starlette.requests import ClientDisconnect
 from cluster.serve import v1
 from cluster.serve.page import Endpoint, Page
 from cluster.serve.problem import MEDIA_TYPE, TITLES, ProblemError, ProblemPage
+from cluster.serve.v2 import errors as v2_errors
+from cluster.serve.v2 import pages as v2
 
 logger = logging.getLogger(__name__)
 
 ID_HEADER = "x-request-id"
 _LEFT = 499  # of nginx: the client has gone; nobody reads the response
 
-PAGES: tuple[Page, ...] = (*v1.PAGES,)
+PAGES: tuple[Page, ...] = (*v1.PAGES, *v2.PAGES)
 """All pages; each module of pages adds its own."""
 
 
@@ -45,20 +48,25 @@ def build_api(endpoint: Endpoint) -> FastAPI:
 
 
 def _describe_request(page: Page) -> dict[str, Any] | None:
-    """Return the body and the options that a page takes, for /openapi.json."""
+    """Return the body, the options and the parts of the address that a page takes, for /openapi.json."""
     said: dict[str, Any] = {"requestBody": page.takes} if page.takes else {}
-    if page.query:
-        schema = page.query.model_json_schema()["properties"]
-        said["parameters"] = [{"name": name, "in": "query", "schema": each} for name, each in schema.items()]
-    return said or None
+    schema = page.query.model_json_schema()["properties"] if page.query else {}
+    options = [{"name": name, "in": "query", "schema": each} for name, each in schema.items()]
+    parts = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", page.path)
+    ]
+    return {**said, "parameters": [*parts, *options]} if parts or options else said or None
 
 
 def _describe_problems(page: Page) -> dict[int | str, dict[str, Any]]:
-    content = {"content": {MEDIA_TYPE: {"schema": ProblemPage.model_json_schema()}}}
+    is_v2 = v2_errors.is_own(page.path)
+    media_type, form = ("application/json", v2_errors.ErrorPage) if is_v2 else (MEDIA_TYPE, ProblemPage)
+    content = {"content": {media_type: {"schema": form.model_json_schema()}}}
     by_status: dict[int | str, list[str]] = {}
     for kind in page.problems:
         status, title = TITLES[kind]
-        by_status.setdefault(status, []).append(title)
+        by_status.setdefault(v2_errors.find_status(kind) if is_v2 else status, []).append(title)
     return {status: {"description": "; ".join(titles), **content} for status, titles in by_status.items()}
 
 
@@ -97,6 +105,13 @@ async def _answer_problem(request: Request, problem: ProblemError) -> Response:
     name = _name_request(request)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and problem.kind != "busy":
         logger.error("request %s: %s", name, problem.detail)
+    return _write_problem(request, problem, name)
+
+
+def _write_problem(request: Request, problem: ProblemError, name: str) -> Response:
+    """Return a problem in the form that the clients of this page read."""
+    if v2_errors.is_own(request.url.path):
+        return v2_errors.write_error(problem)
     page = problem.make_page(name).describe()
     return JSONResponse(page, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
@@ -111,7 +126,7 @@ async def _answer_fault(request: Request, err: Exception) -> Response:
     problem = ProblemError(
         "fault", f"the endpoint failed on this request ({type(err).__name__}); its log has request {name}"
     )
-    return JSONResponse(problem.make_page(name).describe(), problem.status, media_type=MEDIA_TYPE)
+    return _write_problem(request, problem, name)
 
 
 def _name_request(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Reading the pictures of a request: raw, multipart or JSON, within the limits of bytes, time and rate."""
+"""Reading the body of a request, and the pictures in it, within the limits of bytes, values, time and rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import binascii
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ _MULTIPART: Final = "multipart/form-data"
 # The last is the type that `curl --data-binary` sends for any file.
 _RAW: Final = ("application/octet-stream", "application/x-www-form-urlencoded")
 _FRAMING_BYTES: Final = 64 * 1024  # boundaries and part headers around the pictures
+_MOST_VALUES: Final = 4_000_000
+"""Values in the JSON of a request. Parsing them takes up to 64 bytes each, and the event loop waits meanwhile."""
 _WINDOW_S: Final = 5.0
 """The rate of an upload is counted over so many seconds."""
 
@@ -93,22 +95,46 @@ async def read_pictures(request: Request, limits: Limits, held: Held) -> Sent:
             )
         else:
             sent = Sent([await _read_all(request, limits, limits.max_bytes, add)])
-    _check_pictures(sent, limits)
+    check_pictures(sent.pictures, limits)
     return sent
 
 
-def _check_pictures(sent: Sent, limits: Limits) -> None:
-    if len(sent.pictures) > limits.max_pictures:
+async def read_body(request: Request, limits: Limits, held: Held) -> bytes:
+    """Return the body of `request`, of any type.
+
+    Raises:
+        ProblemError: It is too large or too slow.
+        ClientDisconnect: The client has left.
+    """
+    with held.count() as add:
+        return await _read_all(request, limits, limits.max_request_bytes, add)
+
+
+def check_pictures(pictures: Sequence[bytes], limits: Limits) -> None:
+    """Check the number and the sizes of encoded pictures.
+
+    Raises:
+        ProblemError: There are too many, or one has too many bytes.
+    """
+    check_number(len(pictures), limits)
+    for data in pictures:
+        if len(data) > limits.max_bytes:
+            raise _too_large(f"the picture has {len(data):,} bytes", "max_mib", limits)
+
+
+def check_number(number: int, limits: Limits) -> None:
+    """Check how many pictures a request has.
+
+    Raises:
+        ProblemError: There are too many.
+    """
+    if number > limits.max_pictures:
         raise ProblemError(
             "too-large",
-            f"the request has {len(sent.pictures):,} pictures, over the limit of {limits.max_pictures:,}; send fewer "
-            "per request",
+            f"the request has {number:,} pictures, over the limit of {limits.max_pictures:,}; send fewer per request",
             "max_pictures",
             limits,
         )
-    for data in sent.pictures:
-        if len(data) > limits.max_bytes:
-            raise _too_large(f"the picture has {len(data):,} bytes", "max_mib", limits)
 
 
 async def _read_all(request: Request, limits: Limits, limit: int, add: Callable[[int], None]) -> bytes:
@@ -199,26 +225,44 @@ async def _read_form(request: Request, limits: Limits, add: Callable[[int], None
         await form.close()
 
 
-def _read_json(body: bytes) -> Sent:
-    wanted = 'send {"image": "BASE64"} or {"images": ["BASE64", ...]}'
+def parse_json(body: bytes, wanted: str) -> Any:
+    """Return the value of a JSON body; `wanted` says in a sentence what to send instead.
+
+    Raises:
+        ProblemError: It is no JSON, is nested too deeply, or has too many values.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:  # each value but the first follows one of these
+        raise ProblemError(
+            "too-large", f"the JSON has more than {_MOST_VALUES:,} values; send less at once, or send it in binary form"
+        )
     try:
-        page = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as err:
         raise ProblemError("invalid-request", f"the body is not JSON ({str(err)[:100]}); {wanted}") from err
+
+
+def _read_json(body: bytes) -> Sent:
+    wanted = 'send {"image": "BASE64"} or {"images": ["BASE64", ...]}'
+    page = parse_json(body, wanted)
     if not isinstance(page, dict) or list(page) not in (["image"], ["images"]):
         found = ", ".join(map(repr, page)) if isinstance(page, dict) else f"a {type(page).__name__}"
         raise ProblemError(
             "invalid-request", f"the JSON has {found[:200] or 'no field'}; {wanted}. No address is ever fetched"
         )
     if "image" in page:
-        return Sent([_decode_base64(page["image"], "image")])
+        return Sent([decode_base64(page["image"], "image")])
     pictures = page["images"]
     if not isinstance(pictures, list) or not pictures:
         raise ProblemError("invalid-request", f"'images' is not a list with pictures; {wanted}")
-    return Sent([_decode_base64(text, f"images[{place}]") for place, text in enumerate(pictures)], is_list=True)
+    return Sent([decode_base64(text, f"images[{place}]") for place, text in enumerate(pictures)], is_list=True)
 
 
-def _decode_base64(text: Any, name: str) -> bytes:
+def decode_base64(text: Any, name: str) -> bytes:
+    """Return the bytes that a value of a JSON body has in base64; the error calls it `name`.
+
+    Raises:
+        ProblemError: It is no base64.
+    """
     if isinstance(text, str):
         with contextlib.suppress(binascii.Error, ValueError):
             return base64.b64decode("".join(text.split()), validate=True)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Job:
-    """A picture uint8[C, S, S] that waits for the bundle that was chosen for it."""
+    """A picture uint8 or float32[C, S, S] that waits for the bundle that was chosen for it."""
 
     image: Tensor
     served: Served
@@ -39,11 +39,12 @@ class LeftError(Exception):
 
 
 def compute_jobs(jobs: Sequence[Job]) -> list[Result]:
-    """Return a result for each job, from one forward pass for each bundle among them."""
+    """Return a result for each job, from one forward pass for each bundle and type of numbers among them."""
     results = [Result(LeftError(), 0.0)] * len(jobs)
     waiting = [place for place, job in enumerate(jobs) if not job.has_left]
-    for served in {jobs[place].served for place in waiting}:
-        places = [place for place in waiting if jobs[place].served is served]
+    kinds = {place: (jobs[place].served, jobs[place].image.dtype) for place in waiting}
+    for kind in set(kinds.values()):
+        served, places = kind[0], [place for place in waiting if kinds[place] == kind]
         began = time.perf_counter()
         outputs = compute_each(served.bundle, [jobs[place].image for place in places])
         seconds = time.perf_counter() - began
@@ -53,7 +54,7 @@ def compute_jobs(jobs: Sequence[Job]) -> list[Result]:
 
 
 def compute_each(bundle: Bundle, images: Sequence[Tensor]) -> list[Output | Exception]:
-    """Return the model's output, or the exception, for each of images uint8[C, S, S].
+    """Return the model's output, or the exception, for each of images uint8 or float32[C, S, S].
 
     A batch that fails is halved until the failing pictures are alone: Ray Serve would otherwise pass one exception to
     every request of the batch. Halving also helps if a batch is too large for the memory.

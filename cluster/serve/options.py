@@ -73,6 +73,8 @@ class ServeOptions(Options, Limits):
 
     bundle: Path
     """Folder of a bundle, or of the run or sweep that has it; every node that runs a replica must see it."""
+    model_name: str = Field(default="shardline", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Name of the model in the addresses of the Open Inference Protocol, /v2/models/NAME."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     max_batch_size: int = Field(default=16, ge=1, le=4096)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fastapi import Request
 from pydantic import BaseModel
+from torch import Tensor
 
 from cluster.serve.answer import Prediction, Wishes
 from cluster.serve.body import Held
@@ -20,9 +21,13 @@ class Endpoint(Protocol):
 
     limits: Limits
     held: Held
+    model_name: str
+
+    @property
+    def is_ready(self) -> bool: ...
 
     async def predict_all(
-        self, pictures: list[bytes], wishes: Wishes, client: str | None = None
+        self, pictures: Sequence[bytes | Tensor], wishes: Wishes, client: str | None = None
     ) -> list[Prediction | ProblemError]: ...
 
     def describe_model(self) -> dict[str, Any]: ...

@@ -52,6 +52,7 @@ class Predictor:
         torch.set_num_threads(options.cpus_per_replica)
         self.limits: Limits = options
         self.held = Held(options)
+        self.model_name = options.model_name
         self._options = options
         self._models = Models(options)
         self._has_model = asyncio.Event()
@@ -90,13 +91,18 @@ class Predictor:
             beside=beside.fingerprint if beside else None,
         )
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a bundle is loaded."""
+        return self._has_model.is_set()
+
     async def predict_all(
-        self, pictures: Sequence[bytes], wishes: Wishes, client: str | None = None
+        self, pictures: Sequence[bytes | Tensor], wishes: Wishes, client: str | None = None
     ) -> list[Prediction | ProblemError]:
-        """Return an answer, or the reason why there is none, for each encoded picture, all by the same bundle.
+        """Return an answer, or the reason why there is none, for each picture, all by the same bundle.
 
         Args:
-            pictures: Encoded pictures.
+            pictures: Encoded pictures, or prepared ones: uint8 or float32[C, S, S] in 0..255, as the model takes them.
             wishes: What the request asks for.
             client: A key of the client; all its requests are answered by the same bundle.
 
@@ -135,7 +141,7 @@ class Predictor:
         finally:
             self._waiting -= number
 
-    async def _predict(self, data: bytes, served: Served, wishes: Wishes) -> Prediction | ProblemError:
+    async def _predict(self, data: bytes | Tensor, served: Served, wishes: Wishes) -> Prediction | ProblemError:
         with served.used():
             try:
                 return await self._answer(data, served, wishes)
@@ -144,9 +150,13 @@ class Predictor:
             except ProblemError as problem:
                 return problem
 
-    async def _answer(self, data: bytes, served: Served, wishes: Wishes) -> Prediction:
+    async def _answer(self, data: bytes | Tensor, served: Served, wishes: Wishes) -> Prediction:
         loop, began = asyncio.get_running_loop(), time.perf_counter()
-        image, decode_s = await loop.run_in_executor(self._decoders, self._prepare, data, served.bundle.page.preprocess)
+        spec = served.bundle.page.preprocess
+        if isinstance(data, Tensor):
+            image, decode_s = check_prepared(data, spec), 0.0
+        else:
+            image, decode_s = await loop.run_in_executor(self._decoders, self._prepare, data, spec)
         result = await self._compute_one(Job(image, served))
         waited_s = time.perf_counter() - began - decode_s - result.model_s
         answer = self._judge(served.bundle, result.output, wishes)
@@ -235,3 +245,15 @@ class Predictor:
     def describe_stats(self) -> dict[str, Any]:
         """Return the counts of this replica, as JSON."""
         return {"replica": serve.get_replica_context().replica_tag, **asdict(self._stats)}
+
+
+def check_prepared(image: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Return a picture in the model's input layout as it is.
+
+    Raises:
+        ProblemError: It has another shape.
+    """
+    if image.shape == spec.shape:
+        return image
+    got, wanted = list(image.shape), list(spec.shape)
+    raise ProblemError("invalid-request", f"the picture has shape {got}, but the model takes {wanted} (C, S, S)")

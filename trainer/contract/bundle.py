@@ -219,9 +219,10 @@ class Bundle:
         """Return logits float32[B, K], and OOD scores float32[B] if the decision has `ood`, from one forward pass.
 
         Args:
-            images: uint8[B, C, S, S]; the results are on the CPU.
+            images: uint8[B, C, S, S], or float32 in 0..255, which no back end takes, so that the model itself
+                computes; the results are on the CPU.
         """
-        if self.backend is not None:
+        if self.backend is not None and images.dtype == torch.uint8:
             logits, features = self.backend.compute(images)
             return logits, self.detector.score(features.to(self.device)) if self.detector else None
         logits, _ = split_outputs(self.model(images.to(self.device)))
@@ -229,7 +230,7 @@ class Bundle:
         return logits.cpu(), scores
 
     def compute(self, images: Tensor) -> list[Output]:
-        """Return the arguments of `answer` for each of images uint8[B, C, S, S]."""
+        """Return the arguments of `answer` for each of images uint8 or float32[B, C, S, S]."""
         logits, scores = self.compute_batch(images)
         return list(map(Output, logits, [None] * len(logits) if scores is None else scores.tolist()))
 
