@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cluster.serve.haproxy import use_haproxy
 from cluster.serve.options import ServeOptions, read_options
@@ -17,6 +18,8 @@ from shards.cli.ending import DONE, run_command
 from shards.workers.ray_cluster import join_or_start, read_address
 from trainer.contract.intact import check_intact
 from trainer.contract.model.names import AUTO, BACKENDS
+
+METAVARS: dict[Any, str] = {bool: "on|off", str: "NAME"}
 
 
 def main(argv: list[str]) -> int:
@@ -64,17 +67,22 @@ def build_parser() -> CommandParser:
         if name != "bundle":
             text = " ".join((field.description or "").split()).removesuffix(".")
             choices = (AUTO, *BACKENDS) if name == "backend" else None
-            metavar = None if choices else "NAME" if field.annotation is str else "N"
+            metavar = None if choices else METAVARS.get(field.annotation, "N")
             option = f"--{name.replace('_', '-')}"
-            parser.add_argument(option, default=field.default, choices=choices, metavar=metavar, help=text)
+            parser.add_argument(option, default=_spell(field.default), choices=choices, metavar=metavar, help=text)
     return parser
+
+
+def _spell(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def _announce(host: str, port: int, options: ServeOptions) -> None:
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     print(
         f"ready: {options.bundle}\n"
-        f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
+        + (f"  page   {url}/\n" if options.page else "")
+        + f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
         f"         {respell('python -m cluster.client')} {url} picture.jpg\n"
         f"  model  {url}/v1/model\n"
         f"  stop   Ctrl-C",

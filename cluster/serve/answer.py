@@ -22,7 +22,7 @@ from trainer.contract.model.cam import explain
 class Wishes(BaseModel):
     """The options of a request, in the query of its address."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     top_k: int | None = Field(default=None, ge=1)
     """Give the most probable classes in `top_k`, and leave out `probabilities` and `logits`."""
@@ -53,12 +53,16 @@ def read_wishes(query: Mapping[str, str]) -> Wishes:
 class Ranked(BaseModel):
     """A class and its probability."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     label: str
     probability: float
 
 
 class Explanation(BaseModel):
     """A class activation map."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     label: str
     """The class whose map it is."""
@@ -68,6 +72,8 @@ class Explanation(BaseModel):
 
 class Timings(BaseModel):
     """Milliseconds that a picture took in its replica."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     queue_ms: float
     """Waiting for a decoder and for its batch."""
@@ -79,6 +85,8 @@ class Timings(BaseModel):
 class Prediction(BaseModel):
     """The answer for one picture. Fields that nothing was fitted or asked for are absent."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     label: str | None
     """The decided class; with several labels the most probable predicted one, null if none is predicted."""
     labels: list[str]
@@ -86,16 +94,25 @@ class Prediction(BaseModel):
     probability: float
     """Probability of `label`, 0..1; if `label` is null, of the most probable class."""
     probabilities: dict[str, float] | None = None
+    """Of each class, 0..1."""
     top_k: list[Ranked] | None = None
+    """The most probable classes, in place of `probabilities` and `logits`."""
     logits: list[float] | None = None
+    """The model's raw output for each class."""
     decision: str | None = None
+    """The decided class again, if a rule was chosen for it."""
     abstain: bool | None = None
+    """A person should look at the picture."""
     ood_score: float | None = None
+    """How unlike the pictures of the fit it is, 0 or more."""
     set: list[str] | None = None
+    """The classes that the picture may be of, the most probable first."""
     explanation: Explanation | None = None
+    """Which places of the picture speak for the class."""
     bundle: str
     """Fingerprint of the bundle that answered."""
     timings: Timings
+    """Milliseconds in the replica: `queue_ms`, `decode_ms`, `model_ms`."""
 
     def describe(self) -> dict[str, Any]:
         """Return the fields as JSON."""

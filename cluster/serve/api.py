@@ -19,32 +19,42 @@ from cluster.serve.page import Endpoint, Page
 from cluster.serve.problem import MEDIA_TYPE, TITLES, ProblemError, ProblemPage
 from cluster.serve.v2 import errors as v2_errors
 from cluster.serve.v2 import pages as v2
+from cluster.serve.web import pages as web
 
 logger = logging.getLogger(__name__)
 
 ID_HEADER = "x-request-id"
 _LEFT = 499  # of nginx: the client has gone; nobody reads the response
 
-PAGES: tuple[Page, ...] = (*v1.PAGES, *v2.PAGES)
+PAGES: tuple[Page, ...] = (*v1.PAGES, *v2.PAGES, *web.PAGES)
 """All pages; each module of pages adds its own."""
 
 
-def build_api(endpoint: Endpoint) -> FastAPI:
-    """Return the application; `endpoint` answers its pages."""
+def build_api(endpoint: Endpoint, page: bool = True) -> FastAPI:
+    """Return the application; `endpoint` answers its pages. `page` false leaves out those for people."""
     api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers(), docs_url=None, redoc_url=None)
-    for page in PAGES:
-        api.add_api_route(
-            page.path,
-            _bind(page, endpoint),
-            methods=[page.method],
-            name=page.path.rpartition("/")[2],
-            response_model=page.gives,
-            responses=_describe_problems(page),
-            openapi_extra=_describe_request(page),
-        )
-        if page.method == "GET":
-            api.add_api_route(page.path, _bind(page, endpoint), methods=["HEAD"], include_in_schema=False)
+    api.state.pages = [each for each in PAGES if page or each not in web.PAGES]
+    for each in api.state.pages:
+        _add(api, each, endpoint)
     return api
+
+
+def _add(api: FastAPI, page: Page, endpoint: Endpoint) -> None:
+    is_json = not (isinstance(page.gives, type) and issubclass(page.gives, Response))
+    api.add_api_route(
+        page.path,
+        _bind(page, endpoint),
+        methods=[page.method],
+        name=page.path.rpartition("/")[2] or "page",
+        summary=page.summary or None,
+        response_model=page.gives if is_json else None,
+        response_class=JSONResponse if is_json else page.gives,
+        include_in_schema=not page.is_part,
+        responses=_describe_problems(page),
+        openapi_extra=_describe_request(page),
+    )
+    if page.method == "GET":
+        api.add_api_route(page.path, _bind(page, endpoint), methods=["HEAD"], include_in_schema=False)
 
 
 def _describe_request(page: Page) -> dict[str, Any] | None:
@@ -87,7 +97,7 @@ def _handlers() -> dict[int | type[Exception], Any]:
 
 
 async def _answer_http_error(request: Request, err: HTTPException) -> Response:
-    *others, last = (f"{page.method} {page.path}" for page in PAGES)
+    *others, last = (f"{page.method} {page.path}" for page in request.app.state.pages if not page.is_part)
     pages = f"the endpoint has {', '.join(others)} and {last}"
     allow = dict(err.headers or {})
     if err.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -30,13 +30,13 @@ class Replica:
     def __init__(self, options: ServeOptions) -> None:
         from cluster.serve.predictor import Predictor  # late: it imports torch
 
-        self._predictor = Predictor(options)
+        self._predictor, self._options = Predictor(options), options
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the pages; Ray Serve calls this in the replica, so that nothing is pickled."""
         from cluster.serve.api import build_api
 
-        return build_api(self._predictor)
+        return build_api(self._predictor, page=self._options.page)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Follow a rollout; Ray Serve calls this at the start, and when the service's user_config has changed.

@@ -88,6 +88,9 @@ class ServeOptions(Options, Limits):
     backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """Back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
+    page: bool = True
+    """on: people can ask in the browser at / and read about the endpoint at /docs. off: neither is there."""
+
     @field_validator("bundle")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -43,11 +43,15 @@ class Page:
     path: str
     answer: Callable[[Endpoint, Request], Awaitable[Any]]
     """Returns the response, as JSON: a dict, or a response object."""
+    summary: str = ""
+    """What it is for, in a few words."""
     gives: Any = dict[str, Any]
-    """Type of the response, for /openapi.json."""
+    """Type of the response, for /openapi.json; a class of responses for what is no JSON."""
     takes: dict[str, Any] | None = None
     """Body of the request, for /openapi.json."""
     query: type[BaseModel] | None = None
     """Options in the address."""
     problems: tuple[Kind, ...] = field(default=())
     """The kinds of problems that it can answer with, for /openapi.json."""
+    is_part: bool = False
+    """A file that another page loads: named in no list of pages."""

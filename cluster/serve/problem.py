@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from cluster.serve.options import Limits
 
@@ -48,6 +48,8 @@ TITLES: Final[dict[Kind, tuple[int, str]]] = {
 class Limit(BaseModel):
     """The limit that a request met, by its name among the options."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
     value: float
 
@@ -55,13 +57,18 @@ class Limit(BaseModel):
 class ProblemPage(BaseModel):
     """The body of an error, as in RFC 9457."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     type: str
     """urn:shardline:KIND; programs tell errors apart by it."""
     title: str
+    """The same for each problem of this type."""
     status: int
+    """Status of the response."""
     detail: str
     """One sentence: what is wrong, and what to do."""
     limit: Limit | None = None
+    """The limit that was met: `name` and `value`."""
     request_id: str | None = None
     """The id under which the endpoint's log has the request."""
 

@@ -76,6 +76,7 @@ PAGES = (
         "POST",
         "/v1/predict",
         _predict,
+        "Classify one picture, or several",
         gives=Prediction | list[Prediction | ProblemPage],
         takes=_BODY,
         query=Wishes,
@@ -90,7 +91,7 @@ PAGES = (
             "too-late",
         ),
     ),
-    Page("GET", "/v1/model", _describe_model),
-    Page("GET", "/v1/stats", _describe_stats),
-    Page("GET", "/healthz", _answer_healthy, gives=dict[str, str]),
+    Page("GET", "/v1/model", _describe_model, "What is served: classes, preprocessing, decision, metrics, limits"),
+    Page("GET", "/v1/stats", _describe_stats, "Pictures and batches of the replica that answers, since it started"),
+    Page("GET", "/healthz", _answer_healthy, "Whether the endpoint lives", gives=dict[str, str]),
 )
