@@ -13,6 +13,7 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_raylet_start_wait_time_s="120",
     RAY_SERVE_SLOW_STARTUP_WARNING_S="600",
+    RAY_metrics_report_interval_ms="1000",
     WANDB_SILENT="true",
     # The keys of the tests' own object store: worker processes inherit what the first of them was started with.
     AWS_ACCESS_KEY_ID="test-key",

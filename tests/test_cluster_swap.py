@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -20,6 +21,7 @@ import cluster.promote.__main__ as promote_command
 import cluster.rollback.__main__ as rollback_command
 import cluster.status.__main__ as status_command
 from cluster.serve import endpoint
+from cluster.serve.metrics import METRICS
 from cluster.serve.options import read_options
 from cluster.swap import swap
 from cluster.swap.service import Service
@@ -31,6 +33,7 @@ from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import TENSORS
 
 NAME = "swapped"
+TAGS = {tag for metric in METRICS for tag in metric.tags}
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +174,40 @@ def read_all_stats(http: httpx.Client, wanted: int, name: str) -> Counter[str]:
     return sum((Counter(each) for each in by_replica.values()), Counter())
 
 
+def test_metrics_of_all_replicas_are_served_by_rays_agent(service: Service, url: str, pictures: Path) -> None:
+    files = sorted((pictures / "test").glob("*/*"))
+    time.sleep(3)  # replicas report every second, agents collect it: what other tests did has arrived
+    before = read_metrics(service)
+    with httpx.Client(base_url=url, timeout=60) as http:
+        labels = Counter(http.post("/v1/predict", content=path.read_bytes()).json()["label"] for path in files)
+        http.post("/v1/predict", content=files[0].read_bytes()[:99])
+    until = time.monotonic() + 30
+    while (now := read_metrics(service) - before)["shardline_pictures_total"] < len(files):
+        assert time.monotonic() < until, now
+        time.sleep(0.5)
+    assert now["shardline_pictures_total"] == len(files)
+    assert now["shardline_refused_pictures_total reason=truncated"] == 1
+    assert {name: now[f"shardline_labels_total label={name}"] for name in labels} == labels
+    for stage in ("queue", "decode", "model"):
+        assert now[f"shardline_stage_ms_count stage={stage}"] == len(files)
+    assert now["shardline_requests_total outcome=ok page=/v1/predict"] == len(files)
+    assert now["shardline_requests_total outcome=picture-refused page=/v1/predict"] == 1
+    assert now["shardline_batch_size_sum"] == len(files)
+
+
+def read_metrics(service: Service) -> Counter[str]:
+    """Return the metrics of the endpoint's replicas, summed over them, by name, and by name and tags."""
+    found: Counter[str] = Counter()
+    for address in service.list_metrics():
+        for line in httpx.get(address).text.splitlines():
+            if match := re.fullmatch(r"ray_(shardline_\w+){(.*)} ([\d.e+]+)", line):
+                tags = [(key, value) for key, value in re.findall(r'(\w+)="([^"]*)"', match[2]) if key in TAGS]
+                if f'application="{NAME}"' in match[2] or "application" not in match[2]:
+                    found[match[1]] += float(match[3])
+                    found[" ".join([match[1], *(f"{key}={value}" for key, value in sorted(tags))])] += float(match[3])
+    return found
+
+
 def damage(bundle_path: Path, folder: Path) -> Path:
     """Return a copy whose probes were recorded by other weights: intact by its hashes, but not reproducible."""
     from safetensors.torch import load_file, save_file
@@ -226,8 +263,8 @@ def test_the_commands_say_what_is_in_force(
     assert run_command(status_command.main, []) == 0
     fingerprint = Bundle.load(better_path).page.fingerprint()
     lines = capsys.readouterr().out.splitlines()
-    assert (len(lines), lines[0]) == (4, f"{better_path} answers")
-    assert all(line.endswith(f": running, answers with {fingerprint[:12]}") for line in lines[2:])
+    assert (len(lines), lines[0]) == (5, f"{better_path} answers")
+    assert all(line.endswith(f": running, answers with {fingerprint[:12]}") for line in lines[2:4])
     assert run_command(rollback_command.main, ["--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bundle"] == str(bundle_path)
     assert run_command(promote_command.main, [str(better_path), "--canary", "0.1", "--shadow"]) == 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cluster.serve.auth import parse_auth, read_tokens
 from cluster.serve.haproxy import use_haproxy
 from cluster.serve.options import ServeOptions, read_options
 from shards.cli.calling import CommandParser, respell
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
     check_intact(options.bundle)
+    if path := parse_auth(options.auth):
+        read_tokens(path)
     proxy = use_haproxy() if read_address() is None else None
     try:
         return _serve(options, host, port)

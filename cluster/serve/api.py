@@ -12,9 +12,12 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from cluster.serve import v1
+from cluster.serve.front import Gate
+from cluster.serve.options import Front
 from cluster.serve.page import Endpoint, Page
 from cluster.serve.problem import MEDIA_TYPE, TITLES, ProblemError, ProblemPage
 from cluster.serve.v2 import errors as v2_errors
@@ -28,22 +31,37 @@ _LEFT = 499  # of nginx: the client has gone; nobody reads the response
 
 PAGES: tuple[Page, ...] = (*v1.PAGES, *v2.PAGES, *web.PAGES)
 """All pages; each module of pages adds its own."""
+_OPEN = Front()
 
 
-def build_api(endpoint: Endpoint, page: bool = True) -> FastAPI:
-    """Return the application; `endpoint` answers its pages. `page` false leaves out those for people."""
-    api = FastAPI(title="Shardline endpoint", exception_handlers=_handlers(), docs_url=None, redoc_url=None)
-    api.state.pages = [each for each in PAGES if page or each not in web.PAGES]
-    for each in api.state.pages:
-        _add(api, each, endpoint)
+def build_api(endpoint: Endpoint, front: Front = _OPEN) -> FastAPI:
+    """Return the application; `endpoint` answers its pages.
+
+    Raises:
+        UsageError: The file of tokens cannot be read.
+        OSError: The log of requests cannot be written.
+    """
+    api = FastAPI(
+        title="Shardline endpoint",
+        exception_handlers=_handlers(),
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": front.root_path}] if front.root_path else None,
+    )
+    if front.allow_origin:
+        api.add_middleware(CORSMiddleware, allow_origins=[front.allow_origin], allow_methods=["*"], allow_headers=["*"])
+    gate = Gate(endpoint, front)
+    api.state.pages = [page for page in PAGES if front.page or page not in web.PAGES]
+    for page in api.state.pages:
+        _add(api, page, gate.bind(page))
     return api
 
 
-def _add(api: FastAPI, page: Page, endpoint: Endpoint) -> None:
+def _add(api: FastAPI, page: Page, answer: Callable[[Request], Awaitable[Any]]) -> None:
     is_json = not (isinstance(page.gives, type) and issubclass(page.gives, Response))
     api.add_api_route(
         page.path,
-        _bind(page, endpoint),
+        answer,
         methods=[page.method],
         name=page.path.rpartition("/")[2] or "page",
         summary=page.summary or None,
@@ -54,7 +72,7 @@ def _add(api: FastAPI, page: Page, endpoint: Endpoint) -> None:
         openapi_extra=_describe_request(page),
     )
     if page.method == "GET":
-        api.add_api_route(page.path, _bind(page, endpoint), methods=["HEAD"], include_in_schema=False)
+        api.add_api_route(page.path, answer, methods=["HEAD"], include_in_schema=False)
 
 
 def _describe_request(page: Page) -> dict[str, Any] | None:
@@ -78,13 +96,6 @@ def _describe_problems(page: Page) -> dict[int | str, dict[str, Any]]:
         status, title = TITLES[kind]
         by_status.setdefault(v2_errors.find_status(kind) if is_v2 else status, []).append(title)
     return {status: {"description": "; ".join(titles), **content} for status, titles in by_status.items()}
-
-
-def _bind(page: Page, endpoint: Endpoint) -> Callable[[Request], Awaitable[Any]]:
-    async def answer(request: Request) -> Any:
-        return await page.answer(endpoint, request)
-
-    return answer
 
 
 def _handlers() -> dict[int | type[Exception], Any]:

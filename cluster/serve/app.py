@@ -36,7 +36,7 @@ class Replica:
         """Return the pages; Ray Serve calls this in the replica, so that nothing is pickled."""
         from cluster.serve.api import build_api
 
-        return build_api(self._predictor, page=self._options.page)
+        return build_api(self._predictor, self._options)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Follow a rollout; Ray Serve calls this at the start, and when the service's user_config has changed.

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import ray
 from ray.util.metrics import Counter, Gauge, Histogram
-
-from shards.errors import DecodeError
 
 _MILLISECONDS: Final = (
     1.0,
@@ -89,27 +88,25 @@ METRICS: Final = (
 
 
 class Recorder:
-    """Records the metrics of this replica."""
+    """Records the metrics of this replica; outside of a Ray cluster it records nothing."""
 
     def __init__(self) -> None:
-        self._open = {metric.name: metric.open() for metric in METRICS}
+        self._open = {metric.name: metric.open() for metric in METRICS} if ray.is_initialized() else {}
 
     def count(self, name: str, number: float = 1.0, **tags: str) -> None:
         """Add to a counter; nothing is recorded for 0."""
-        if number:
+        if number and self._open:
             self._open[name].inc(number, tags=tags)
 
     def observe(self, name: str, value: float, **tags: str) -> None:
         """Add a value to a histogram."""
-        self._open[name].observe(value, tags=tags)
+        if self._open:
+            self._open[name].observe(value, tags=tags)
 
     def set(self, name: str, value: float) -> None:
         """Set a gauge."""
-        self._open[name].set(value)
-
-    def count_refusal(self, err: DecodeError) -> None:
-        """Count a picture that could not be decoded."""
-        self.count("shardline_refused_pictures", reason=err.kind)
+        if self._open:
+            self._open[name].set(value)
 
     def count_labels(self, labels: list[str], num_classes: int) -> None:
         """Count the labels of an answer."""

@@ -65,7 +65,31 @@ class Limits(BaseModel):
         return {name: getattr(self, name) for name in Limits.model_fields}
 
 
-class ServeOptions(Options, Limits):
+class Front(BaseModel):
+    """Who may ask, from where, and what stands before the pages."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    page: bool = True
+    """on: people can ask in the browser at / and read about the endpoint at /docs. off: neither is there."""
+    auth: str | None = None
+    """token:FILE: each request needs one of the file's tokens, one per line; the file may change at any time."""
+    root_path: str = ""
+    """Path under which a proxy in front shows the endpoint, for /openapi.json."""
+    allow_origin: str | None = None
+    """Origin whose pages may ask from the browser, like https://example.org; * allows all, none is the default."""
+    access_log: str | None = None
+    """File to which each replica appends one JSON line per request, without pictures or their names."""
+
+    @field_validator("access_log", "auth")
+    @classmethod
+    def _absolute_files(cls, value: str | None) -> str | None:
+        # Replicas run in another working directory.
+        scheme, _, path = value.rpartition(":") if value else ("", "", "")
+        return f"{scheme + ':' if scheme else ''}{Path(path).expanduser().absolute()}" if path else value
+
+
+class ServeOptions(Options, Limits, Front):
     """How a bundle is served."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -87,9 +111,6 @@ class ServeOptions(Options, Limits):
     """GPUs that Ray reserves for a replica; 0 computes on the CPU, 0.5 lets two replicas share a GPU."""
     backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """Back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, or eager."""
-
-    page: bool = True
-    """on: people can ask in the browser at / and read about the endpoint at /docs. off: neither is there."""
 
     @field_validator("bundle")
     @classmethod

@@ -34,6 +34,8 @@ class Endpoint(Protocol):
 
     def describe_stats(self) -> dict[str, Any]: ...
 
+    def count_request(self, page: str, outcome: str) -> None: ...
+
 
 @dataclass(frozen=True)
 class Page:
@@ -53,5 +55,7 @@ class Page:
     """Options in the address."""
     problems: tuple[Kind, ...] = field(default=())
     """The kinds of problems that it can answer with, for /openapi.json."""
+    is_open: bool = False
+    """Whether it needs no token."""
     is_part: bool = False
     """A file that another page loads: named in no list of pages."""

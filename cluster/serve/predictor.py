@@ -18,9 +18,10 @@ from torch import Tensor
 from cluster.serve.answer import Prediction, Timings, Wishes, describe_answer, draw_explanation
 from cluster.serve.body import Held
 from cluster.serve.compute import Job, Result, compute_jobs
+from cluster.serve.metrics import Recorder
 from cluster.serve.models import Models, Served
 from cluster.serve.options import Limits, ServeOptions
-from cluster.serve.problem import RETRY_AFTER_S, ProblemError
+from cluster.serve.problem import RETRY, ProblemError
 from cluster.serve.report import ReplicaReport
 from cluster.serve.rollout import Rollout
 from shards.errors import DecodeError, ShardError, UsageError
@@ -58,6 +59,7 @@ class Predictor:
         self._has_model = asyncio.Event()
         self._waiting = 0
         self._stats = Stats()
+        self._recorder = Recorder()
         self._trials: set[asyncio.Task[None]] = set()
         # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
         # for the model, since `serve.batch` runs one batch at a time.
@@ -133,19 +135,22 @@ class Predictor:
                 f"the replica already works on {self._waiting} pictures; send this request again",
                 "max_waiting",
                 self.limits,
-                {"retry-after": str(RETRY_AFTER_S)},
+                RETRY,
             )
         self._waiting += number
+        self._recorder.set("shardline_waiting", self._waiting)
         try:
             yield
         finally:
             self._waiting -= number
+            self._recorder.set("shardline_waiting", self._waiting)
 
     async def _predict(self, data: bytes | Tensor, served: Served, wishes: Wishes) -> Prediction | ProblemError:
         with served.used():
             try:
                 return await self._answer(data, served, wishes)
             except DecodeError as err:
+                self._recorder.count("shardline_refused_pictures", reason=err.kind)
                 return self._refuse(err)
             except ProblemError as problem:
                 return problem
@@ -160,13 +165,29 @@ class Predictor:
         result = await self._compute_one(Job(image, served))
         waited_s = time.perf_counter() - began - decode_s - result.model_s
         answer = self._judge(served.bundle, result.output, wishes)
-        if shadow := self._models.shadow:
+        if (shadow := self._models.shadow) and isinstance(data, bytes):
             self._compare(data, shadow, answer)
         explanation = None
         if wishes.explain:
             explanation = await loop.run_in_executor(self._model, draw_explanation, served.bundle, image, answer)
         timings = Timings(queue_ms=max(0.0, waited_s * 1e3), decode_ms=decode_s * 1e3, model_ms=result.model_s * 1e3)
+        self._record(served, answer, timings)
         return describe_answer(answer, wishes, bundle=served.fingerprint, timings=timings, explanation=explanation)
+
+    def _record(self, served: Served, answer: Answer, timings: Timings) -> None:
+        page, recorder = served.bundle.page, self._recorder
+        recorder.count("shardline_pictures", bundle=served.fingerprint[:12])
+        recorder.count_labels(answer.labels, len(page.classes))
+        recorder.count("shardline_abstentions", bool(answer.abstain))
+        if page.decision.ood is not None:
+            is_foreign = not (answer.ood_score or 0.0) <= page.decision.ood.threshold
+            recorder.count("shardline_foreign_pictures", is_foreign)
+        for name, value in timings:
+            recorder.observe("shardline_stage_ms", value, stage=name.removesuffix("_ms"))
+
+    def count_request(self, page: str, outcome: str) -> None:
+        """Count a request of a page by its outcome: `ok`, or the kind of its problem."""
+        self._recorder.count("shardline_requests", page=page, outcome=outcome)
 
     def _compare(self, data: bytes, shadow: Served, answer: Answer) -> None:
         """Compute a picture by the bundle on trial as well; skipped while the replica is half full."""
@@ -182,8 +203,11 @@ class Predictor:
             image, _ = await loop.run_in_executor(self._decoders, self._prepare, data, shadow.bundle.page.preprocess)
             result = await self._compute_one(Job(image, shadow))
             other = self._judge(shadow.bundle, result.output, Wishes())
+        is_same = other.labels == answer.labels
         self._stats.compared += 1
-        self._stats.agreed += other.labels == answer.labels
+        self._stats.agreed += is_same
+        self._recorder.count("shardline_compared")
+        self._recorder.count("shardline_agreed", is_same)
 
     def _prepare(self, data: bytes, spec: PreprocessSpec) -> tuple[Tensor, float]:
         """Return uint8[C, S, S] of an encoded picture, and the seconds that it took; raises DecodeError."""
@@ -206,6 +230,7 @@ class Predictor:
         self._stats.batches += 1
         self._stats.pictures += len(jobs)
         self._stats.largest_batch = max(self._stats.largest_batch, len(jobs))
+        self._recorder.observe("shardline_batch_size", len(jobs))
         return results
 
     def _judge(self, bundle: Bundle, output: Output | Exception, wishes: Wishes) -> Answer:

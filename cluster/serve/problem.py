@@ -12,6 +12,8 @@ from cluster.serve.options import Limits
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
 """Seconds after which a busy endpoint may be asked again."""
+RETRY: Final = {"retry-after": str(RETRY_AFTER_S)}
+"""Header of a response that asks for another attempt."""
 
 Kind = Literal[
     "malformed-request",

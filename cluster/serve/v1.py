@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from cluster.serve.answer import Prediction, Wishes, read_wishes
 from cluster.serve.body import FIELD, read_pictures
 from cluster.serve.page import Endpoint, Page
-from cluster.serve.problem import ProblemError, ProblemPage
+from cluster.serve.problem import RETRY, ProblemError, ProblemPage
 
 CLIENT_HEADER = "x-client-key"
 """Requests with the same value are answered by the same bundle while another one is tried."""
@@ -71,6 +71,12 @@ async def _answer_healthy(_endpoint: Endpoint, _request: Request) -> dict[str, s
     return {"status": "ok"}
 
 
+async def _answer_ready(endpoint: Endpoint, _: Request) -> dict[str, str]:
+    if not endpoint.is_ready:
+        raise ProblemError("busy", "the bundle is still being loaded; ask again in a few seconds", headers=RETRY)
+    return {"status": "ready"}
+
+
 PAGES = (
     Page(
         "POST",
@@ -93,5 +99,14 @@ PAGES = (
     ),
     Page("GET", "/v1/model", _describe_model, "What is served: classes, preprocessing, decision, metrics, limits"),
     Page("GET", "/v1/stats", _describe_stats, "Pictures and batches of the replica that answers, since it started"),
-    Page("GET", "/healthz", _answer_healthy, "Whether the endpoint lives", gives=dict[str, str]),
+    Page("GET", "/healthz", _answer_healthy, "Whether the endpoint lives", gives=dict[str, str], is_open=True),
+    Page(
+        "GET",
+        "/readyz",
+        _answer_ready,
+        "Whether a bundle is loaded and answers",
+        gives=dict[str, str],
+        problems=("busy",),
+        is_open=True,
+    ),
 )

@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
         answers = f"answers with {each['bundle'][:12]}" if each["bundle"] else "has no bundle yet"
         failed = f"; refused: {each['failed']}" if each["failed"] else ""
         print(f"  replica {each['replica']} on {each['node']}: {each['state'].lower()}, {answers}{failed}")
+    print(f"  metrics {' '.join(said['metrics'])}")
     return DONE
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from cluster.serve.endpoint import APPLICATION, DEPLOYMENT
 from cluster.serve.report import ReplicaReport, read_report
 from cluster.serve.rollout import Rollout
@@ -65,6 +67,11 @@ class Service:
         return [
             ReplicaState(each["id"], each["state"], each["node"], read_report(self._name, each["id"])) for each in found
         ]
+
+    def list_metrics(self) -> list[str]:
+        """Return the addresses at which Ray's agents serve the metrics of the replicas on their nodes."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in alive]
 
     def follow(self, rollout: Rollout, timeout_s: float) -> None:
         """Make all replicas follow a rollout, and return when they do.

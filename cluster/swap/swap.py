@@ -95,7 +95,7 @@ def describe_service(service: Service) -> dict[str, Any]:
         }
         for each in service.list_replicas()
     ]
-    return {**service.rollout.model_dump(), "replicas": replicas}
+    return {**service.rollout.model_dump(), "replicas": replicas, "metrics": service.list_metrics()}
 
 
 def _compare_classes(new: Path, old: Path) -> None:

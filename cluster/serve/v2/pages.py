@@ -202,8 +202,8 @@ def _make_model_pages(model: str) -> tuple[Page, ...]:
 
 PAGES: tuple[Page, ...] = (
     Page("GET", ROOT, _describe_server),
-    Page("GET", f"{ROOT}/health/live", _answer_live, gives=dict[str, bool]),
-    Page("GET", f"{ROOT}/health/ready", _answer_ready, gives=dict[str, bool], problems=("busy",)),
+    Page("GET", f"{ROOT}/health/live", _answer_live, gives=dict[str, bool], is_open=True),
+    Page("GET", f"{ROOT}/health/ready", _answer_ready, gives=dict[str, bool], problems=("busy",), is_open=True),
     *_make_model_pages(_MODEL),
     *_make_model_pages(_VERSIONED),
 )

@@ -48,7 +48,7 @@ def _list_parts() -> list[str]:
 
 
 PAGES = (
-    Page("GET", "/", _give("page.html"), "Ask about a picture in the browser", gives=HTMLResponse),
-    Page("GET", "/docs", _show_docs, "This documentation", gives=HTMLResponse),
-    *(Page("GET", f"/web/{name}", _give(name), gives=Response, is_part=True) for name in _list_parts()),
+    Page("GET", "/", _give("page.html"), "Ask about a picture in the browser", gives=HTMLResponse, is_open=True),
+    Page("GET", "/docs", _show_docs, "This documentation", gives=HTMLResponse, is_open=True),
+    *(Page("GET", f"/web/{name}", _give(name), gives=Response, is_open=True, is_part=True) for name in _list_parts()),
 )
