@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ INFER = "/v2/models/shardline/infer"
 SIZES = [3, 64, 64]
 PIXELS = math.prod(SIZES)
 TRITON = "tritonclient[http]==2.73.0"
+SERVING = (Path(__file__).parents[1] / "docs/serving.md").read_text(encoding="utf-8")
 TYPES = {"FP32": "<f4", "BOOL": "?"}
 
 
@@ -284,6 +286,29 @@ def test_nvidias_client_gets_the_answers_of_v1(
     assert said["error"]["message"].startswith("picture[0]: ")
 
 
+def test_the_example_of_the_docs_runs(
+    triton_command: list[str], endpoint_url: str, http: httpx.Client, files: list[Path], tmp_path: Path
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
+    (tmp_path / "example.py").write_text(code.replace("127.0.0.1:8000", endpoint_url.removeprefix("http://")))
+    shutil.copy(files[0], tmp_path / "cell.png")
+    command = [*triton_command, "example.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"[b'{ask_v1(http, files[:1])['label'][0]}'] [[")
+
+
+def test_the_commands_of_the_docs_are_answered(endpoint_url: str, files: list[Path], tmp_path: Path) -> None:
+    commands = [line for line in SERVING.splitlines() if line.startswith("curl ") and ":8000/v2" in line]
+    assert len(commands) == len(PAGES)
+    shutil.copy(files[0], tmp_path / "cell.png")
+    for command in commands:
+        typed = command.replace("http://127.0.0.1:8000", endpoint_url).replace("curl", "curl -sf", 1)
+        done = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, command
+        assert "error" not in json.loads(done.stdout)
+
+
 # A replica in this process
 
 
@@ -359,35 +384,41 @@ def test_several_labels_are_joined(bundle_path: Path, files: list[Path], tmp_pat
         assert [each["name"] for each in asking("GET", "/v2/models/shardline").json()["outputs"]] == list(outputs)
 
 
+def compute_sevens(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what no model computes, like a back end that takes bytes alone."""
+    assert images.dtype == torch.uint8
+    return torch.full((len(images), 3), 7.0), torch.zeros(len(images), 1024)
+
+
 def test_floats_are_not_rounded_and_pass_by_a_back_end_that_takes_none(
     bundle: Bundle, prepared: np.ndarray, decided_path: Path
 ) -> None:
     images = np.clip(prepared.astype("<f4") + np.float32(0.4), 0, 255)
     expected = bundle.compute_logits(torch.from_numpy(images))
     assert float((expected - bundle.compute_logits(torch.from_numpy(prepared))).abs().max()) > 1e-3
-    eager = bundle.compute_logits
-
-    def compute(sent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        assert sent.dtype == torch.uint8
-        return torch.full((len(sent), 3), 7.0), torch.zeros(len(sent), 1024)
-
     with run_replica(decided_path) as (asking, predictor):
         active = predictor._models.active
-        active.bundle.backend = Backend("onnx", compute)
+        active.bundle.backend = Backend("onnx", compute_sevens)
         floats = read_outputs(asking("POST", INFER, **binary_images(images, "FP32")))
         whole = read_outputs(asking("POST", INFER, **binary_images(prepared.astype("<f4"), "FP32")))
-    np.testing.assert_allclose(floats["logits"], eager(torch.from_numpy(images)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(floats["logits"], expected, rtol=1e-3, atol=1e-3)
     assert whole["logits"] == [[7.0] * 3] * len(prepared)
 
 
-def test_floats_and_bytes_of_a_batch_are_computed_apart(bundle: Bundle, prepared: np.ndarray) -> None:
-    served = Served("folder", bundle, "", "0")
+def test_a_float_picture_keeps_no_other_of_its_batch_from_the_back_end(
+    bundle: Bundle, prepared: np.ndarray, decided_path: Path
+) -> None:
+    other = Bundle.load(decided_path)
+    other.backend = Backend("onnx", compute_sevens)
+    served = Served("folder", other, "", "0")
     images = [torch.from_numpy(each) for each in prepared]
-    jobs = [Job(images[0], served), Job(images[1].float() + 0.4, served), Job(images[1], served)]
-    for job, result in zip(jobs, compute_jobs(jobs), strict=True):
+    first, middle, last = compute_jobs([Job(each, served) for each in (images[0], images[1].float() + 0.4, images[1])])
+    for result in (first, last):
         assert not isinstance(result.output, Exception)
-        expected = bundle.compute_logits(job.image[None])[0]
-        torch.testing.assert_close(result.output.logits, expected, rtol=1e-3, atol=1e-4)
+        assert result.output.logits.tolist() == [7.0] * 3
+    assert not isinstance(middle.output, Exception)
+    expected = bundle.compute_logits(images[1].float()[None] + 0.4)[0]
+    torch.testing.assert_close(middle.output.logits, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_one_bad_picture_fails_its_request_and_is_named(ask: Ask, files: list[Path]) -> None:
@@ -412,6 +443,7 @@ def test_the_limits_are_those_of_v1(ask: Ask) -> None:
         (binary_files([b"x"] * 5), "the request has 5 pictures, over the limit of 4"),
         ({"json": {"inputs": [describe_files([b"x"] * 5)]}}, "the request has 5 pictures, over the limit of 4"),
         (binary_images(pixel.repeat(5, 0), "UINT8"), "the request has 5 pictures, over the limit of 4"),
+        (binary_files([b"x", bytes(600_000)]), "picture[1] has 600,000 bytes, over the limit of 524,288"),
         (binary_files([bytes(600_000)]), "the picture has 600,000 bytes, over the limit of 524,288"),
         ({"content": bytes(3_000_000)}, "the request has 3,000,000 bytes, over the limit of 2,097,152"),
         ({"content": iterate(3_000_000)}, "the request has at least"),

@@ -117,9 +117,10 @@ def check_pictures(pictures: Sequence[bytes], limits: Limits) -> None:
         ProblemError: There are too many, or one has too many bytes.
     """
     check_number(len(pictures), limits)
-    for data in pictures:
+    for place, data in enumerate(pictures):
         if len(data) > limits.max_bytes:
-            raise _too_large(f"the picture has {len(data):,} bytes", "max_mib", limits)
+            name = "the picture" if len(pictures) == 1 else f"picture[{place}]"
+            raise _too_large(f"{name} has {len(data):,} bytes", "max_mib", limits)
 
 
 def check_number(number: int, limits: Limits) -> None:
