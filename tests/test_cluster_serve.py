@@ -28,6 +28,7 @@ from endpoints import MAX_MIB, OPTIONS, find_free_port, stall
 from PIL import Image
 
 from cluster.client import Client
+from cluster.serve import v1
 from cluster.serve.__main__ import main
 from cluster.serve.answer import Timings, Wishes, describe_answer
 from cluster.serve.api import PAGES, build_api
@@ -396,8 +397,8 @@ def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> N
     assert read_error(wrong).startswith("GET is not possible at /v1/predict; the endpoint has")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
-def test_every_page_answers_in_json(page: Page, http: httpx.Client) -> None:
+@pytest.mark.parametrize("page", v1.PAGES, ids=lambda page: page.path)
+def test_every_page_of_programs_answers_in_json(page: Page, http: httpx.Client) -> None:
     response = http.request(page.method, page.path)
     assert isinstance(response.json(), dict)
     assert response.status_code == (422 if page.takes else 200)  # what takes a picture got none

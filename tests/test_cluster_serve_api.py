@@ -14,10 +14,12 @@ from fastapi.testclient import TestClient
 from cluster.serve import v1
 from cluster.serve.api import PAGES, build_api
 from cluster.serve.page import Endpoint, Page
+from cluster.serve.web import pages as web
 
 SERVING = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
-MODULES = (v1,)
-PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
+MODULES = (v1, web)
+LISTED = [page for page in PAGES if not page.is_part]
+PAGE_CASES = [pytest.param(page, id=page.path) for page in LISTED]
 
 
 def find_unnamed(source: str) -> list[str]:
@@ -58,8 +60,8 @@ def test_refusals_name_the_page(page: Page, client: TestClient) -> None:
 def test_openapi_has_the_pages_of_the_table_and_no_other(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     said = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    assert said == {(page.method, page.path) for page in PAGES}
-    assert all(("requestBody" in paths[page.path][page.method.lower()]) == bool(page.takes) for page in PAGES)
+    assert said == {(page.method, page.path) for page in LISTED}
+    assert all(("requestBody" in paths[page.path][page.method.lower()]) == bool(page.takes) for page in LISTED)
 
 
 @pytest.mark.parametrize("page", PAGE_CASES)

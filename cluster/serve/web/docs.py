@@ -73,7 +73,9 @@ def _draw_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     heads = "".join(f'<th scope="col">{_mark_code(each)}</th>' for each in head)
     drawn = ("".join(f"<td>{_mark_code(cell)}</td>" for cell in row) for row in rows)
     lines = "\n".join(f"<tr>{cells}</tr>" for cells in drawn)
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+    return (
+        f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+    )
 
 
 def _mark_code(text: str) -> str:
