@@ -28,6 +28,7 @@ from endpoints import MAX_MIB, OPTIONS, fill_path, find_free_port, stall
 from PIL import Image
 
 from cluster.client import Client
+from cluster.serve import v1
 from cluster.serve.__main__ import main
 from cluster.serve.answer import Timings, Wishes, describe_answer
 from cluster.serve.api import PAGES, build_api
@@ -38,6 +39,7 @@ from cluster.serve.page import Page
 from cluster.serve.predictor import Predictor
 from cluster.serve.problem import TITLES
 from cluster.serve.rollout import Rollout
+from cluster.serve.v2 import pages as v2
 from shards.cli.ending import run_command
 from shards.errors import UsageError
 from shards.workers.ray_cluster import join_or_start
@@ -396,8 +398,8 @@ def test_unknown_pages_and_methods_are_answered_in_json(http: httpx.Client) -> N
     assert read_error(wrong).startswith("GET is not possible at /v1/predict; the endpoint has")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
-def test_every_page_answers_in_json(page: Page, http: httpx.Client) -> None:
+@pytest.mark.parametrize("page", [*v1.PAGES, *v2.PAGES], ids=lambda page: page.path)
+def test_every_page_of_programs_answers_in_json(page: Page, http: httpx.Client) -> None:
     response = http.request(page.method, fill_path(page.path))
     assert isinstance(response.json(), dict)
     # What takes a picture got none.

@@ -16,10 +16,12 @@ from cluster.serve import v1
 from cluster.serve.api import PAGES, build_api
 from cluster.serve.page import Endpoint, Page
 from cluster.serve.v2 import pages as v2
+from cluster.serve.web import pages as web
 
 SERVING = (Path(__file__).parent.parent / "docs/serving.md").read_text(encoding="utf-8")
-MODULES = (v1, v2)
-PAGE_CASES = [pytest.param(page, id=page.path) for page in PAGES]
+MODULES = (v1, v2, web)
+LISTED = [page for page in PAGES if not page.is_part]
+PAGE_CASES = [pytest.param(page, id=page.path) for page in LISTED]
 
 
 def find_unnamed(source: str) -> list[str]:
@@ -61,8 +63,8 @@ def test_refusals_name_the_page(page: Page, client: TestClient) -> None:
 def test_openapi_has_the_pages_of_the_table_and_no_other(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     said = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    assert said == {(page.method, page.path) for page in PAGES}
-    for page in PAGES:
+    assert said == {(page.method, page.path) for page in LISTED}
+    for page in LISTED:
         operation = paths[page.path][page.method.lower()]
         assert ("requestBody" in operation) == bool(page.takes)
         parts = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]

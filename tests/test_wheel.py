@@ -50,6 +50,7 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     assert held - tracked == set()
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
     assert {"trainer/recipes/smoke.yaml", "tune/space/spaces/smoke.yaml", "shards/audit/page.html"} <= held
+    assert {f"cluster/serve/web/{name}" for name in ("page.html", "page.css", "page.js", "icon.svg")} <= held
 
 
 @pytest.mark.slow

@@ -14,14 +14,14 @@ export function drawAbout(model) {
     make("div", { className: "columns" }, make("div", {}, drawFacts(model), drawClasses(model)), drawMetrics(metrics)),
     notes.length ? make("h3", { textContent: "To keep in mind" }) : null,
     notes.length ? make("ul", {}, ...notes) : null,
-    make("p", { className: "soft" }, "Bundle ", drawFingerprint(fingerprints.bundle), ", dataset ", drawFingerprint(fingerprints.dataset)),
+    make("p", { className: "soft" }, "Bundle ", mark(fingerprints.bundle), ", dataset ", mark(fingerprints.dataset)),
   ];
 }
 
 function drawFacts(model) {
   const rows = [
     ["Model", model.model.name],
-    ["Answer", isMulti(model) ? "any number of classes" : "one class"],
+    ["Answer", isMulti(model) ? "any number of classes" : "one class per picture"],
     ["It sees", sight(model.preprocess)],
   ];
   const cells = rows.flatMap(([what, text]) => [make("dt", { textContent: what }), name(text, "dd")]);
@@ -38,9 +38,10 @@ function drawClasses(model) {
 function drawMetrics(metrics) {
   const rows = Object.entries(metrics ?? {});
   if (!rows.length) return make("p", { className: "soft", textContent: "No metrics are recorded in this bundle." });
-  const drawn = rows.map(([what, value]) =>
-    make("tr", {}, make("th", { scope: "row", dir: "auto", textContent: what }), make("td", { textContent: number(value) })),
-  );
+  const drawn = rows.map(([what, value]) => {
+    const head = make("th", { scope: "row", dir: "auto", textContent: what });
+    return make("tr", {}, head, make("td", { textContent: number(value) }));
+  });
   return make(
     "table",
     {},
@@ -51,4 +52,4 @@ function drawMetrics(metrics) {
 
 const number = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : "not defined");
 
-const drawFingerprint = (whole) => make("code", { title: whole, textContent: short(whole) });
+const mark = (whole) => make("code", { title: whole, textContent: short(whole) });

@@ -1,7 +1,7 @@
 /** An answer, or the reason why there is none, as elements. */
 
 import { make, name, percent, short } from "./dom.js";
-import { decided, display, facts, LOOK, reasons, rule } from "./words.js";
+import { decided, display, facts, LOOK, reasons, rule, sentence } from "./words.js";
 
 const BARS = 10;
 
@@ -13,7 +13,7 @@ export function drawEntry(entry, model) {
   return [
     file,
     make(
-      "p",
+      "h2",
       { className: "verdict" },
       name(decided(answer, model), "strong"),
       make("span", { className: "share", textContent: percent(answer.probability) }),
@@ -28,20 +28,20 @@ export function drawEntry(entry, model) {
 
 /** Return what a screen reader says of an entry. */
 export function sayEntry(entry, model) {
-  if (entry.refusal) return `${entry.name}: ${entry.refusal.title}. ${entry.refusal.detail}`;
+  if (entry.refusal) return `${entry.name}: ${sentence(entry.refusal.detail)}`;
   const look = entry.answer.abstain ? ` ${LOOK}.` : "";
   return `${entry.name}: ${decided(entry.answer, model)}, ${percent(entry.answer.probability)}.${look}`;
 }
 
 function drawRefusal({ title, detail }) {
-  return [make("div", { className: "notice error" }, make("strong", { textContent: title }), name(sentence(detail), "p"))];
+  const said = sentence(detail);
+  const head = said.startsWith(title) ? null : make("strong", { textContent: title });
+  return [make("div", { className: "notice error" }, head, name(said, "p"))];
 }
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 function drawLook(answer, model) {
   if (answer.abstain === undefined) return null;
-  if (!answer.abstain) return make("p", { className: "fine", textContent: "The model may decide this picture alone." });
+  if (!answer.abstain) return make("p", { className: "fine", textContent: "By the rules of this model, no person needs to look." });
   const why = reasons(answer, model).map((each) => make("li", { textContent: each }));
   return make(
     "div",
@@ -53,7 +53,9 @@ function drawLook(answer, model) {
 
 function drawBars(answer, model) {
   const ranked = Object.entries(answer.probabilities).sort((one, other) => other[1] - one[1]);
-  const bars = ranked.slice(0, BARS).map(([label, share]) => drawBar(display(model, label), share, answer.labels.includes(label)));
+  const bars = ranked
+    .slice(0, BARS)
+    .map(([label, share]) => drawBar(display(model, label), share, answer.labels.includes(label)));
   const rest = ranked.length - BARS;
   if (rest > 0) bars.push(make("li", { className: "soft", textContent: `and ${rest} less probable` }));
   const drawn = make("ol", { className: "bars" }, ...bars);

@@ -46,7 +46,7 @@ export async function drawMap(explanation, spec, width, height, label) {
 }
 
 function colour(canvas, image, [left, top, width, height]) {
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, left, top, width, height, 0, 0, width, height);
   const pixels = context.getImageData(0, 0, width, height);
   for (let at = 0; at < pixels.data.length; at += 4) {

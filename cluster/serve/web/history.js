@@ -22,9 +22,9 @@ export function clear() {
   keep();
 }
 
-function keep() {
-  // Neither the file nor the map: they may be large.
-  const kept = entries.map(({ file, ...entry }) => ({ ...entry, answer: leaveOutMap(entry.answer) }));
+/** Write down all but the files and the maps, which may be large. */
+export function keep() {
+  const kept = entries.map(({ file, mapRefusal, ...entry }) => ({ ...entry, answer: leaveOutMap(entry.answer) }));
   write(KEY, entries.length ? JSON.stringify(kept) : null);
 }
 
@@ -38,7 +38,8 @@ function leaveOutMap(answer) {
 export function shrink(image) {
   if (!image) return null;
   const scale = Math.min(1, THUMBNAIL / Math.max(image.naturalWidth, image.naturalHeight));
-  const [width, height] = [image.naturalWidth, image.naturalHeight].map((side) => Math.max(1, Math.round(side * scale)));
+  const sides = [image.naturalWidth, image.naturalHeight];
+  const [width, height] = sides.map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = make("canvas", { width, height });
   canvas.getContext("2d").drawImage(image, 0, 0, width, height);
   return canvas.toDataURL("image/webp", 0.8);
@@ -47,20 +48,24 @@ export function shrink(image) {
 /** Draw the list; `choose` is called with the entry that somebody wants to see again. */
 export function drawHistory(shown, model, choose) {
   find("earlier").hidden = !entries.length;
-  find("history").replaceChildren(...entries.map((entry) => drawItem(entry, entry === shown, model, choose)));
+  const list = find("history");
+  const focused = document.activeElement.closest("#history li")?.entry;
+  list.replaceChildren(...entries.map((entry) => drawItem(entry, entry === shown, model, choose)));
+  [...list.children].find((item) => focused && item.entry === focused)?.firstElementChild.focus();
 }
 
 function drawItem(entry, isShown, model, choose) {
   const picture = entry.thumbnail ? make("img", { src: entry.thumbnail, alt: "" }) : make("span", { className: "blank" });
   const label = entry.refusal ? "No answer" : decided(entry.answer, model);
-  const share = entry.refusal ? "" : percent(entry.answer.probability) + (entry.answer.abstain ? " · look" : "");
+  const share = entry.refusal ? "" : percent(entry.answer.probability);
   const button = make(
     "button",
     { type: "button", title: entry.name, onclick: () => choose(entry) },
     picture,
     name(label),
     make("span", { className: "soft", textContent: share }),
+    entry.answer?.abstain ? make("span", { className: "badge", textContent: "needs a look" }) : null,
   );
   if (isShown) button.setAttribute("aria-current", "true");
-  return make("li", {}, button);
+  return make("li", { entry }, button);
 }

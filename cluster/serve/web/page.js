@@ -5,9 +5,12 @@ import { drawEntry, sayEntry } from "./answer.js";
 import { predict, readModel, Refusal } from "./ask.js";
 import { find, make, name } from "./dom.js";
 import { drawMap, isPart } from "./heat.js";
-import { clear, drawHistory, entries, remember, shrink } from "./history.js";
+import { clear, drawHistory, keep, remember, shrink } from "./history.js";
 import { forget } from "./token.js";
-import { display, purpose } from "./words.js";
+import { display, purpose, sentence } from "./words.js";
+
+const NARROW = "(max-width: 46rem)";
+const SMALL = 240;
 
 let model = null;
 let shown = null;
@@ -28,18 +31,19 @@ function addPictures(files) {
 }
 
 async function answerPicture(file) {
-  const image = await showPicture(file);
+  const image = await loadPicture(file);
+  stage(image);
   showBusy(file.name);
   const entry = { name: file.name, thumbnail: shrink(image), file };
   await ask(entry);
   remember(entry);
   await show(entry, image);
   find("said").textContent = sayEntry(entry, model);
+  if (waiting <= 1 && matchMedia(NARROW).matches) find("answer").scrollIntoView({ block: "nearest" });
 }
 
 /** Put the answer, or the reason why there is none, into an entry. */
 async function ask(entry) {
-  delete entry.refusal;
   try {
     checkSize(entry.file);
     entry.answer = await predict(entry.file, find("explain").checked);
@@ -60,54 +64,64 @@ function checkSize(file) {
 
 function showBusy(file) {
   const more = waiting > 1 ? ` ${waiting - 1} more to come.` : "";
-  find("answer").replaceChildren(make("p", { className: "soft file" }, name(file)), make("p", { className: "busy", textContent: `Asking the model …${more}` }));
+  find("answer").replaceChildren(
+    make("p", { className: "soft file" }, name(file)),
+    make("p", { className: "busy", textContent: `Asking the model …${more}` }),
+  );
 }
 
-/** Show a picture on the stage; return its element, null where the browser cannot show it. */
-async function showPicture(source) {
+/** Return the element of a picture, null where the browser cannot show it. */
+async function loadPicture(source) {
   const address = typeof source === "string" ? source : URL.createObjectURL(source);
   const image = make("img", { src: address, alt: "The picture" });
   try {
     await image.decode();
-    find("stage").replaceChildren(make("div", { className: "frame" }, image));
+    const longest = Math.max(image.naturalWidth, image.naturalHeight);
+    if (longest < SMALL) image.style.width = `${(image.naturalWidth * SMALL) / longest}px`;
     return image;
   } catch {
-    find("stage").replaceChildren(make("p", { className: "soft", textContent: "This browser cannot show this file." }));
     return null;
   } finally {
-    find("stage").hidden = false;
-    find("place").textContent = "Drop or paste more";
     if (typeof source !== "string") URL.revokeObjectURL(address);
   }
 }
 
+function stage(image) {
+  const shows = image
+    ? make("div", { className: "frame" }, image)
+    : make("p", { className: "soft", textContent: "This browser cannot show this file." });
+  find("stage").replaceChildren(shows);
+  find("stage").hidden = false;
+  find("place").textContent = "Drop or paste more";
+}
+
 async function show(entry, image) {
   shown = entry;
+  stage(image);
   find("answer").replaceChildren(...drawEntry(entry, model).filter(Boolean));
   drawHistory(shown, model, showAgain);
   await showMap(entry, image);
 }
 
 async function showAgain(entry) {
-  const image = await showPicture(entry.file ?? entry.thumbnail ?? "");
-  await show(entry, image);
-  find("history").querySelector("[aria-current]")?.focus();
+  await show(entry, await loadPicture(entry.file ?? entry.thumbnail ?? ""));
   find("said").textContent = sayEntry(entry, model);
 }
 
 /** Lay the heat map over the picture, if it is wanted and there is one, and say what it covers. */
 async function showMap(entry, image) {
-  document.querySelector(".frame .heat")?.remove();
   const explanation = entry.answer?.explanation;
   const note = find("map");
   note.hidden = !find("explain").checked || Boolean(entry.refusal);
   if (note.hidden) return;
   if (!explanation) {
-    note.textContent = "The picture itself is no longer here; send it again to see its heat map.";
+    note.textContent = entry.mapRefusal ?? "The picture itself is no longer here; send it again to see its heat map.";
     return;
   }
   const label = display(model, explanation.label);
-  const { canvas, place } = await drawMap(explanation, image && model?.preprocess, image?.naturalWidth, image?.naturalHeight, label);
+  const sides = [image?.naturalWidth, image?.naturalHeight];
+  const { canvas, place } = await drawMap(explanation, image && model?.preprocess, ...sides, label);
+  if (entry !== shown) return;
   if (image) image.parentElement.append(canvas);
   else find("stage").replaceChildren(make("div", { className: "frame alone" }, canvas));
   const part = image && isPart(place) ? " The model sees only the centre of this picture, and the map covers that." : "";
@@ -117,8 +131,19 @@ async function showMap(entry, image) {
 async function changeExplain() {
   const entry = shown;
   if (!entry) return;
-  if (find("explain").checked && entry.file && entry.answer && !entry.answer.explanation) await inTurn(() => ask(entry));
+  const lacks = entry.file && entry.answer && !entry.answer.explanation;
+  if (find("explain").checked && lacks) await inTurn(() => askForMap(entry));
   if (entry === shown) await show(entry, document.querySelector(".frame img"));
+}
+
+async function askForMap(entry) {
+  try {
+    entry.answer = await predict(entry.file, true);
+    keep();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    entry.mapRefusal = sentence(error.message);
+  }
 }
 
 async function loadModel() {
@@ -126,12 +151,13 @@ async function loadModel() {
     model = await readModel();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    find("purpose").textContent = error.message;
+    find("purpose").textContent = sentence(error.message);
     return;
   }
   const { max_mib: size, max_megapixels: pixels } = model.limits;
   find("purpose").textContent = purpose(model);
-  find("limits").textContent = `Up to ${size} MiB and ${pixels} megapixels each. Pictures go to this endpoint and to nobody else.`;
+  find("limits").textContent =
+    `Up to ${size} MiB and ${pixels} megapixels each. Pictures go to this endpoint and to nobody else.`;
   find("about").replaceChildren(...drawAbout(model).filter(Boolean));
   find("about").hidden = false;
   document.title = `Ask about a picture · ${model.model.name}`;

@@ -2,6 +2,7 @@
 
 import { find } from "./dom.js";
 import { read, write } from "./store.js";
+import { sentence } from "./words.js";
 
 const KEY = "shardline-token";
 let token = read(KEY);
@@ -29,7 +30,7 @@ function keep(given) {
 function question(detail) {
   const dialog = find("token");
   const field = find("token-field");
-  find("token-detail").textContent = detail;
+  find("token-detail").textContent = sentence(detail);
   field.value = "";
   return new Promise((resolve) => {
     let given = null;

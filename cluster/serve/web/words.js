@@ -7,8 +7,16 @@ export const LOOK = "A person should look at this picture";
 /** Return the name that people read for a class. */
 export const display = (model, label) => model?.display_names?.[model.classes.indexOf(label)] ?? label;
 
-export const list = (words, last = "and") =>
-  words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${last} ${words.at(-1)}`;
+/** Return a text that begins and ends as a sentence does. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+export function list(words, last = "and") {
+  const apart = words.map(isolate);
+  return apart.length < 2 ? apart.join("") : `${apart.slice(0, -1).join(", ")} ${last} ${apart.at(-1)}`;
+}
+
+/** Return a word that does not turn its neighbours round if it is written from right to left. */
+const isolate = (word) => (/\p{Script=Arabic}|\p{Script=Hebrew}/u.test(word) ? `\u2068${word}\u2069` : word);
 
 /** Return the decided class or classes. */
 export function decided(answer, model) {
@@ -48,12 +56,13 @@ export function facts(answer, model) {
   if (answer.set) {
     const level = model?.decision?.conformal?.level;
     const names = answer.set.map((each) => display(model, each));
-    said.push([level ? `Likely classes (${percent(level)} sure)` : "Likely classes", list(names) || "none"]);
+    const sure = level ? ` (the true class is among them for ${Number((level * 100).toPrecision(3))}% of pictures)` : "";
+    said.push(["Possible classes", (list(names, "or") || "none") + sure]);
   }
   if (answer.ood_score !== undefined) {
     const most = model?.decision?.ood?.threshold;
     const bound = most === undefined ? "" : ` (a person looks above ${Number(most.toPrecision(4))})`;
-    said.push(["How unusual it is", `${Number(answer.ood_score.toPrecision(4))}${bound}`]);
+    said.push(["How unusual", `${Number(answer.ood_score.toPrecision(4))}${bound}`]);
   }
   return said;
 }
