@@ -165,7 +165,7 @@ def test_the_command_lists_refused_pictures_and_does_the_rest(
 ) -> None:
     one, two, three = (write_picture(tmp_path, name) for name in ("1.jpg", "2.jpg", "3.jpg"))
     with serving(OK, REFUSED, OK) as (url, _):
-        assert run_command(main, [url, str(one), str(two), str(three)]) == 3
+        assert run_command(main, [url, str(one), str(two), str(three), "--at-once", "1"]) == 3
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"{one}  blue  0.5000", f"{three}  blue  0.5000"]
     assert err.splitlines() == [f"{two}: the picture is empty (0 bytes)", "error: 1 of 3 pictures were refused"]
@@ -174,7 +174,7 @@ def test_the_command_lists_refused_pictures_and_does_the_rest(
 def test_the_command_prints_one_json_object_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = write_picture(tmp_path, "1.jpg"), write_picture(tmp_path, "2.jpg")
     with serving(OK, REFUSED) as (url, _):
-        assert run_command(main, [url, str(one), str(two), "--json"]) == 3
+        assert run_command(main, [url, str(one), str(two), "--json", "--at-once", "1"]) == 3
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"path": str(one), **ANSWER}, {"path": str(two), "error": "the picture is empty (0 bytes)"}]
 
@@ -183,7 +183,7 @@ def test_the_command_asks_nothing_when_a_picture_is_missing(tmp_path: Path, caps
     with serving(OK) as (url, served):
         assert run_command(main, [url, str(write_picture(tmp_path, "1.jpg")), str(tmp_path / "none.jpg")]) == 2
         assert served() == 0
-    assert "none.jpg is not a file; give pictures" in capsys.readouterr().err
+    assert "none.jpg is not a file or folder; give pictures" in capsys.readouterr().err
 
 
 def write_picture(folder: Path, name: str) -> Path:
