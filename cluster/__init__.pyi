@@ -5,3 +5,6 @@ from .client import EndpointError as EndpointError
 from .client import PictureRefusedError as PictureRefusedError
 from .client import Problem as Problem
 from .client import RequestRefusedError as RequestRefusedError
+from .verify.differences import Difference as Difference
+from .verify.verify import Verified as Verified
+from .verify.verify import verify_endpoint as verify_endpoint

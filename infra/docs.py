@@ -68,7 +68,8 @@ GUIDES = {
     "dashboard": ("space.md#dashboard", "tune.dashboard.options:DashboardOptions"),
     "compare": ("space.md#compare", "tune.compare.options:CompareOptions"),
     "serve": ("serving.md", ""),
-    "client": ("serving.md", ""),
+    "client": ("serving.md#client", ""),
+    "verify-endpoint": ("serving.md#verify", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

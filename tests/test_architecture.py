@@ -63,7 +63,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "cluster": (("serve", "client"),),
+    "cluster": (("serve", "client"), ("verify",)),
 }
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.

@@ -58,5 +58,6 @@ COMMANDS = Table(
     Command("compare", "do variants differ, seeds and pictures counted", "tune.compare.__main__:main"),
     Command("serve", "serve a bundle over HTTP", "cluster.serve.__main__:main"),
     Command("client", "send pictures to an endpoint", "cluster.client.__main__:main"),
+    Command("verify-endpoint", "compare an endpoint with a bundle in process", "cluster.verify.__main__:main"),
     Command("completion", "print the completion script for bash, zsh or fish", "shards.cli.completion:main"),
 )
