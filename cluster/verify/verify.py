@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -47,8 +48,12 @@ class Verified:
         return self.served == self.bundle and not any(each.differs for each in self.differences)
 
     def describe(self) -> dict[str, Any]:
-        """Return the fields as JSON."""
-        return {**asdict(self), "agrees": self.agrees}
+        """Return the fields as JSON; a largest difference that is no number is None."""
+        page = asdict(self)
+        for each in page["differences"]:
+            if each["largest"] is not None and not math.isfinite(each["largest"]):
+                each["largest"] = None
+        return {**page, "agrees": self.agrees}
 
 
 def verify_endpoint(
