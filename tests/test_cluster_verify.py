@@ -14,10 +14,12 @@ import torch
 from endpoints import MAX_MIB, OPTIONS
 from odd_pictures import write_odd
 from safetensors.torch import load_file, save_file
+from test_docs_python import list_blocks
 
 import cluster
-from cluster.client import Answer, Client, PictureRefusedError
+from cluster.client import Answer, Client, PictureRefusedError, RequestRefusedError
 from cluster.client.__main__ import main as ask
+from cluster.client.problem import Limit
 from cluster.verify.__main__ import main
 from cluster.verify.differences import Difference, Pair, Tolerance, list_differences
 from cluster.verify.sample import Sampled, draw_samples
@@ -257,6 +259,43 @@ def test_a_bundle_in_memory_needs_data(bundle: Bundle) -> None:
 
 
 # The endpoint and the process, through the client.
+
+
+def test_the_example_of_the_page_runs_on_a_real_endpoint(
+    endpoint_url: str, decided_path: Path, dataset_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = next(text for needs_endpoint, text in list_blocks() if needs_endpoint)
+    red, blue = (next((pictures / "test" / name).iterdir()) for name in ("red", "blue"))
+    for written, there in (
+        ("http://127.0.0.1:8000", endpoint_url), ("pictures/cat/1.png", red), ("pictures/dog/1.png", blue),
+        ("runs/smoke/bundle", decided_path),
+    ):  # fmt: skip
+        assert written in code
+        code = code.replace(written, str(there))
+    exec(compile(code, "docs/python.md", "exec"), {"data": open_dataset(dataset_path)})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[3] == "2"
+    assert lines[4].startswith("True [Difference(")
+
+
+@pytest.mark.parametrize("size", [int(MAX_MIB * 2**20) + 1, 40 * 2**20])
+def test_a_picture_over_the_limit_is_refused_with_the_limit(endpoint_url: str, size: int) -> None:
+    with Client(endpoint_url) as client, pytest.raises(PictureRefusedError, match="over the limit of") as caught:
+        client.predict(bytes(size))
+    assert caught.value.problem is not None
+    assert caught.value.problem.limit == Limit("max_mib", MAX_MIB)
+
+
+def test_an_option_that_the_endpoint_refuses_is_the_callers_mistake(endpoint_url: str, pictures: Path) -> None:
+    good = next((pictures / "test" / "red").iterdir())
+    with Client(endpoint_url) as client:
+        for refused in ({"top_k": 0}, {"threshold": 2.0}):
+            with pytest.raises(RequestRefusedError, match="refuses the request: "):
+                client.predict(good, **refused)  # type: ignore[arg-type]
+        answer = client.predict(good, top_k=2, explain=True, threshold=0.0)
+    assert (len(answer["top_k"]), answer["label"], answer["explanation"]["label"]) == (2, "red", "red")
+    assert "logits" not in answer
 
 
 def prepare_or_explain(data: bytes, spec: PreprocessSpec) -> torch.Tensor | str:

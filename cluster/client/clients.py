@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Client(AbstractContextManager["Client"]):
-    """A connection to one endpoint, kept open between requests; also a context manager. Not for several threads."""
+    """A connection to one endpoint, kept open between requests; also a context manager. Threads may share it."""
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 30.0, retries: int = 6) -> None:
         """Prepare a connection; nothing is sent yet.
