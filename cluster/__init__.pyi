@@ -1,2 +1,10 @@
+from .client import Answer as Answer
+from .client import AsyncClient as AsyncClient
 from .client import Client as Client
+from .client import EndpointError as EndpointError
 from .client import PictureRefusedError as PictureRefusedError
+from .client import Problem as Problem
+from .client import RequestRefusedError as RequestRefusedError
+from .verify.differences import Difference as Difference
+from .verify.verify import Verified as Verified
+from .verify.verify import verify_endpoint as verify_endpoint

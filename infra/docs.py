@@ -68,10 +68,11 @@ GUIDES = {
     "dashboard": ("space.md#dashboard", "tune.dashboard.options:DashboardOptions"),
     "compare": ("space.md#compare", "tune.compare.options:CompareOptions"),
     "serve": ("serving.md", ""),
-    "client": ("serving.md", ""),
     "promote": ("serving.md#another-bundle-without-downtime", "cluster.swap.swap:PromoteOptions"),
     "rollback": ("serving.md#another-bundle-without-downtime", ""),
     "status": ("serving.md#another-bundle-without-downtime", ""),
+    "client": ("serving.md#client", ""),
+    "verify-endpoint": ("serving.md#verify", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

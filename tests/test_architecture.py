@@ -63,7 +63,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "cluster": (("serve", "client"), ("swap",), ("promote", "rollback", "status")),
+    "cluster": (("serve", "client"), ("swap", "verify"), ("promote", "rollback", "status")),
 }
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.

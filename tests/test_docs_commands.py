@@ -49,6 +49,7 @@ SLOW = {
     "python -m tune.run demo demo name=demo-sweep epochs=3 image_size=96": "Ray Tune, eight trials",
     "python -m cluster.serve": "an endpoint on Ray Serve",
     "python -m cluster.client": "an endpoint on Ray Serve",
+    "python -m cluster.verify": "an endpoint on Ray Serve",
     "curl": "an endpoint on Ray Serve",
     "python -m trainer.recipes.data.elpv": "2,624 pictures of an optional package",
 }

@@ -59,7 +59,7 @@ def test_the_page_runs_from_top_to_bottom(workplace: Path) -> None:
 
 
 def test_one_block_alone_needs_an_endpoint() -> None:
-    """What it calls is proven on a real endpoint in tests/test_cluster_serve.py."""
+    """What it calls is proven on a real endpoint in tests/test_cluster_verify.py."""
     marked = [code for needs_endpoint, code in list_blocks() if needs_endpoint]
     assert len(marked) == 1
     assert "cluster.Client(" in marked[0]

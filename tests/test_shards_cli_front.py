@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = list(COMMANDS)
 PROMISED = (
     *("pack", "audit", "index", "stat", "verify", "run", "evaluate", "predict", "decide", "export", "bench", "bundle"),
-    *("models", "augment", "sweep", "serve", "client", "completion"),
+    *("models", "augment", "sweep", "serve", "client", "verify-endpoint", "completion"),
 )
 MODULES = {row.name: row.module for row in COMMANDS.values() if row.package}
 WRITTEN_BY_PIP = """import sys

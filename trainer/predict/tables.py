@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
@@ -16,13 +14,12 @@ import pyarrow.parquet as pq
 from shards.errors import UsageError
 from shards.files.atomic import write_atomically
 from trainer.contract.bundle import BundlePage
-from trainer.contract.decision.decision import Decision
+from trainer.contract.columns import PREFIX, format_value, join_row, list_columns, read_value
 from trainer.predict.answer import Row
 from trainer.predict.options import Form
 
 _GROUP = 20_000
 """Rows per row group of a Parquet file."""
-_PREFIX = "probability_"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class Columns:
 
     def values(self, row: Row) -> list[Any]:
         """Return a row's value for each column: text, numbers, booleans; lists are joined by ;."""
-        return [_read(name, row) for name in self.names]
+        assert row.answer is not None  # unreadable pictures have a separate file
+        return [read_value(name, row.path, row.answer) for name in self.names]
 
 
 def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
@@ -43,7 +41,7 @@ def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
     Raises:
         UsageError: A chosen column does not exist or is repeated.
     """
-    usual = ["path", "label", "probability", *_list_decided(page.decision), *(_PREFIX + name for name in page.classes)]
+    usual = list_columns(page.classes, page.decision.model_dump())
     if chosen is None:
         return Columns(usual, chosen=False)
     there = ["image_id", *usual]
@@ -52,34 +50,6 @@ def choose_columns(page: BundlePage, chosen: Sequence[str] | None) -> Columns:
         what = "is named twice" if wrong in there else f"is not a column; there are {', '.join(there)}"
         raise UsageError(f"--columns: '{wrong}' {what}")
     return Columns(list(chosen), chosen=True)
-
-
-def _list_decided(decision: Decision) -> list[str]:
-    """Return the columns that only a bundle with a fitted decision has."""
-    there = {
-        "decision": decision.fitted,
-        "abstain": decision.fitted,
-        "ood_score": decision.ood,
-        "set": decision.conformal,
-    }
-    return [name for name, value in there.items() if value is not None]
-
-
-def _read(name: str, row: Row) -> Any:
-    assert row.answer is not None  # unreadable pictures have a separate file
-    if name == "path":
-        return row.path
-    if name == "image_id":
-        return PurePosixPath(row.path).stem
-    if name == "label":
-        return ";".join(row.answer["labels"])
-    if name == "decision" and name not in row.answer:  # with several labels it is all predicted labels
-        return ";".join(row.answer["labels"])
-    if name == "set":
-        return ";".join(row.answer["set"])
-    if name.startswith(_PREFIX):
-        return row.answer["probabilities"][name.removeprefix(_PREFIX)]
-    return row.answer[name]
 
 
 class Writer(Protocol):
@@ -101,7 +71,7 @@ class LineWriter:
         self._begin()
         if self._form == "csv":
             named = zip(self._columns.names, self._columns.values(row), strict=True)
-            self._write(_join([_format(name, value) for name, value in named]))
+            self._write(join_row([format_value(name, value) for name, value in named]))
         elif self._columns.chosen:
             named = zip(self._columns.names, self._columns.values(row), strict=True)
             self._write(json.dumps(dict(named), ensure_ascii=False) + "\n")
@@ -113,7 +83,7 @@ class LineWriter:
 
     def _begin(self) -> None:
         if self._headless:
-            self._write(_join(self._columns.names))
+            self._write(join_row(self._columns.names))
         self._headless = False
 
 
@@ -159,18 +129,4 @@ def write_rows(out: Path, form: Form, columns: Columns, rows: Iterable[Row]) -> 
 def _type(name: str) -> pa.DataType:
     if name == "abstain":
         return pa.bool_()
-    return pa.float64() if name in ("probability", "ood_score") or name.startswith(_PREFIX) else pa.string()
-
-
-def _format(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}" if name == "ood_score" else f"{value:.6f}"
-    return str(value)
-
-
-def _join(values: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    return pa.float64() if name in ("probability", "ood_score") or name.startswith(PREFIX) else pa.string()

@@ -29,7 +29,7 @@ from shards.files.fingerprint import fingerprint_bytes, fingerprint_file
 
 DETECTOR: Final = "ood-"
 """Prefix of detector file names."""
-_SAME_BACK_END, _OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
+SAME_BACK_END, OTHER_BACK_END = 1e-3, 5e-2  # largest difference of a probe's score, relative to the largest
 
 
 OodScore = Literal["residual", "mahalanobis"]
@@ -97,7 +97,7 @@ def check_scores(actual: Tensor, expected: Tensor, same_back_end: bool) -> None:
     Raises:
         ShardError: A score differs by more than 0.001 of the largest, or 0.05 on another back end.
     """
-    tolerance = _SAME_BACK_END if same_back_end else _OTHER_BACK_END
+    tolerance = SAME_BACK_END if same_back_end else OTHER_BACK_END
     worst = float((actual - expected).abs().max()) / max(float(expected.abs().max()), 1e-6)
     if not worst <= tolerance:
         raise ShardError(
