@@ -87,6 +87,7 @@ def make_pages() -> dict[Path, str]:
     """Return the text of each generated page by path."""
     examples = find_examples()
     pages = {DOCS / "options.md": make_options_page(), DOCS / "modules.md": make_modules_page()}
+    pages[DOCS / "metrics.md"] = make_metrics_page()
     pages[DOCS / "commands/README.md"] = make_commands_page()
     pages[DOCS / "first_steps.ipynb"] = make_notebook((DOCS / "python.md").read_text(encoding="utf-8"))
     for command in COMMANDS:
@@ -95,6 +96,27 @@ def make_pages() -> dict[Path, str]:
 
 
 # Options
+
+
+def make_metrics_page() -> str:
+    from cluster.serve.metrics import METRICS
+
+    lines = [
+        "# Metrics of an endpoint",
+        "",
+        GENERATED,
+        "",
+        "The agent of each Ray node serves them as Prometheus text; `python -m cluster.status` prints the addresses. Ray puts",
+        "`ray_` before each name and `_total` behind a counter's, and adds its own labels: each replica is a series of its",
+        "own, so sum over them: `sum by (outcome) (rate(ray_shardline_requests_total[5m]))`.",
+        "",
+        "| Metric | Kind | Tags | What it says |",
+        "|---|---|---|---|",
+    ]
+    for each in METRICS:
+        tags = ", ".join(f"`{tag}`" for tag in each.tags)
+        lines.append(f"| `{each.name}` | {each.kind} | {tags} | {each.meaning} |")
+    return "\n".join([*lines, ""])
 
 
 def make_options_page() -> str:

@@ -245,12 +245,12 @@ def test_stalled_clients_stop_nobody_and_are_ended_at_the_limit(url: str, files:
     with ExitStack() as stack:
         stalled = stall(port, 200, stack)
         began = time.monotonic()
+        answered = 0
         with Client(url, retries=0) as client:
-            for _ in range(20):
+            while not select.select(stalled, [], [], 0)[0]:  # until the least rate of an upload ends the first
                 assert client.predict(data)["label"]
-        # All were answered before the least rate of an upload could have ended any of the others.
-        assert time.monotonic() - began < 5, "the machine is too slow for this test to say anything"
-        assert not select.select(stalled, [], [], 0)[0]
+                answered += 1
+        assert answered > 1
         for connection in stalled:
             assert connection.recv(12) == b"HTTP/1.1 408"
         assert 4.5 < time.monotonic() - began < 30

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,8 +21,8 @@ from playwright.sync_api import Page as Tab
 
 from cluster.serve.answer import Prediction, Wishes
 from cluster.serve.api import build_api
-from cluster.serve.options import Limits, read_options
-from cluster.serve.page import Endpoint
+from cluster.serve.options import Front, Limits, read_options
+from cluster.serve.predictor import Predictor
 from cluster.serve.web.pages import PAGES
 from trainer.contract.preprocess import PreprocessSpec, apply_geometry
 
@@ -589,15 +589,14 @@ def test_script_from_elsewhere_would_be_refused_and_seen(browser: Browser, endpo
     context.close()
 
 
-class Limited:
-    """An endpoint for pages that ask it for nothing but its limits."""
-
-    limits = Limits(max_mib=7)
+def make_predictor() -> Predictor:
+    """Return a replica's predictor without a bundle, for pages that need none."""
+    return Predictor(read_options({"bundle": "/nowhere", "max_mib": 7}))
 
 
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(build_api(cast(Endpoint, Limited())))
+    return TestClient(build_api(make_predictor()))
 
 
 @pytest.mark.parametrize("path", [page.path for page in PAGES])
@@ -617,7 +616,7 @@ def test_pages_are_guarded_by_their_headers(path: str, client: TestClient) -> No
 
 
 def test_pages_for_people_are_left_out_on_request(client: TestClient) -> None:
-    without = TestClient(build_api(cast(Endpoint, Limited()), page=False))
+    without = TestClient(build_api(make_predictor(), Front(page=False)))
     for page in PAGES:
         refused = without.get(page.path)
         assert refused.status_code == 404
