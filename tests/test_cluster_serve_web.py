@@ -306,7 +306,7 @@ def test_person_is_told_when_to_look_and_why(tab: Tab, doubtful: tuple[Path, Pat
         status = f"{file.name}: {answer['label']}, {say(answer['probability'])}."
         assert tab.get_by_role("status").inner_text() == status + (f" {LOOK}." if answer["abstain"] else "")
     tab.locator("#history button").nth(1).click()
-    assert tab.locator("#answer .notice li").count() >= 1
+    expect(tab.locator("#answer .notice li").first).to_be_visible()
 
 
 def test_page_says_what_is_served(tab: Tab, endpoint_url: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from cluster.serve.app import build
+from cluster.serve.__main__ import main
 from cluster.serve.options import read_options
 from shards.cli.ending import run_command
 from shards.cli.table import load_builder
@@ -221,7 +221,7 @@ def test_a_back_end_of_a_file_says_how_to_make_the_file(bundle_path: Path) -> No
     with pytest.raises(UsageError, match=r"exports has none; make one with python -m trainer.export .* --to onnx"):
         load_with_backend(bundle_path, backend="onnx")
     with pytest.raises(UsageError, match=r"exports has none"):
-        build({"bundle": bundle_path, "backend": "onnx"})  # before a replica starts
+        main([str(bundle_path), "--backend", "onnx"])  # before anything is started
 
 
 def test_predict_computes_with_the_back_end_that_is_asked_for(

@@ -27,15 +27,25 @@ def main(argv: list[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     host, port = arguments.pop("host"), arguments.pop("port")
     options = read_options(arguments)
-    check_intact(options.bundle)
-    if path := parse_auth(options.auth):
-        read_tokens(path)
+    _check_before_ray(options)
     proxy = use_haproxy() if read_address() is None else None
     try:
         return _serve(options, host, port)
     finally:
         if proxy is not None:
             shutil.rmtree(proxy, ignore_errors=True)
+
+
+def _check_before_ray(options: ServeOptions) -> None:
+    """Refuse what replicas could not start with, before anything is started."""
+    weights = check_intact(options.bundle)
+    row = BACKENDS.get(options.backend)
+    if row and row.of_a_file:
+        from trainer.contract.compute.exported import require_onnx  # late: it imports torch
+
+        require_onnx(options.bundle, weights, options.backend)
+    if path := parse_auth(options.auth):
+        read_tokens(path)
 
 
 def _serve(options: ServeOptions, host: str, port: int) -> int:

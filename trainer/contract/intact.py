@@ -54,8 +54,10 @@ def check_weights(root: Path, sha256: str) -> None:
         raise ShardError(f"{root / WEIGHTS}: sha256 differs from {PAGE}; restore the bundle from a backup")
 
 
-def check_intact(root: Path) -> None:
-    """Check that a folder is a bundle of this version whose weights are undamaged. Loading it checks the rest.
+def check_intact(root: Path) -> str:
+    """Check that a folder is a bundle of this version whose weights are undamaged, and return their sha256.
+
+    Loading the bundle checks the rest.
 
     Raises:
         UsageError: The folder is not a bundle.
@@ -66,6 +68,7 @@ def check_intact(root: Path) -> None:
         check_weights(root, head.weights_sha256)
     except OSError as err:
         raise ShardError(f"{root} is damaged ({err}); restore it from a backup") from err
+    return head.weights_sha256
 
 
 def read_classes(root: Path) -> list[str]:

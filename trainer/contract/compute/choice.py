@@ -154,14 +154,9 @@ def _attach(bundle: Bundle, folder: Path, name: BackendName) -> None:
     """Attach a back end to a bundle after it has reproduced the logits of the probes."""
     file = None
     if BACKENDS[name].of_a_file:
-        from trainer.contract.compute.exported import find_onnx  # late: eager and compiled models need no file
+        from trainer.contract.compute.exported import require_onnx  # late: eager and compiled models need no file
 
-        file = find_onnx(folder, bundle.page.weights_sha256)
-        if file is None:
-            raise UsageError(
-                f"back end {name} runs an ONNX file, and {folder / EXPORTS} has none; make one with "
-                f"python -m trainer.export {folder} --to onnx"
-            )
+        file = require_onnx(folder, bundle.page.weights_sha256, name)
     backend = make_backend(name, bundle.model, bundle.device, file)
     _, images, logits = read_bundle_probes(folder)
     warm_up(backend, images)

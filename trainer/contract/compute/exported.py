@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.errors import ShardError
+from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_file
 from shards.files.versioned import read_page
 from trainer.contract.compute.parity import Parity
@@ -115,6 +115,22 @@ def describe_stale(bundle: Path, decision: Decision) -> list[str]:
         f"again: python -m trainer.export {shlex.quote(str(bundle))} --to {kind}"
         for kind in find_stale(bundle, decision)
     ]
+
+
+def require_onnx(bundle: Path, weights_sha256: str, backend: str) -> Path:
+    """Return the ONNX file in a bundle's folder, for a back end that computes with it.
+
+    Raises:
+        UsageError: There is none.
+        ShardError: Like `find_onnx`.
+    """
+    file = find_onnx(bundle, weights_sha256)
+    if file is None:
+        raise UsageError(
+            f"back end {backend} runs an ONNX file, and {bundle / EXPORTS} has none; make one with "
+            f"python -m trainer.export {bundle} --to onnx"
+        )
+    return file
 
 
 def find_onnx(bundle: Path, weights_sha256: str) -> Path | None:
