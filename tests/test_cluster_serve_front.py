@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from endpoints import OPTIONS
 
 from cluster.serve import auth
@@ -163,3 +165,14 @@ def test_the_log_has_one_line_per_request_without_its_content(predictor: Predict
 def test_limits_that_contradict_are_refused(options: dict[str, int], said: str, bundle_path: Path) -> None:
     with pytest.raises(UsageError, match=said):
         read_options({"bundle": bundle_path, **options})
+
+
+def test_the_file_for_serve_deploy_is_what_ray_and_the_endpoint_read() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    text = (Path(__file__).parent.parent / "infra/serve.yaml").read_text(encoding="utf-8")
+    [application] = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications
+    module, _, function = str(application.import_path).partition(":")
+    built = getattr(importlib.import_module(module), function)(application.args)
+    rollout = built._bound_deployment._deployment_config.user_config
+    assert rollout["bundle"] == str(Path("runs/demo/bundle").absolute())
