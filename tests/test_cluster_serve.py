@@ -33,7 +33,7 @@ from cluster.serve.__main__ import main
 from cluster.serve.answer import Timings, Wishes, describe_answer
 from cluster.serve.api import PAGES, build_api
 from cluster.serve.app import build
-from cluster.serve.compute import Job, Result, compute_each, compute_jobs
+from cluster.serve.compute import compute_each
 from cluster.serve.options import read_options
 from cluster.serve.page import Page
 from cluster.serve.predictor import Predictor
@@ -159,19 +159,15 @@ def test_a_broken_picture_is_refused_and_the_others_of_its_burst_are_answered_in
 
 
 def test_a_bundle_of_several_labels_answers_with_all_that_are_there(
-    bundle_path: Path, bundle: Bundle, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_path: Path, bundle: Bundle, files: list[Path], tmp_path: Path
 ) -> None:
-    """The replica and its pages as Ray Serve runs them, but for its proxy and its gathering of batches."""
+    """The replica and its pages as Ray Serve runs them, but for its proxy."""
     page = copy_bundle(bundle_path, tmp_path) / "bundle.json"
     text = page.read_text().replace('"argmax"', '"each"').replace('"single-label"', '"multi-label"')
     page.write_text(text)
 
-    async def compute(job: Job) -> Result:
-        return compute_jobs([job])[0]
-
     async def ask() -> list[httpx.Response]:
         predictor = Predictor(read_options({"bundle": page.parent, **OPTIONS}))
-        monkeypatch.setattr(predictor, "_compute", compute)
         await predictor.follow(Rollout(bundle=str(page.parent)))
         transport = httpx.ASGITransport(build_api(predictor))
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
@@ -379,7 +375,7 @@ def test_timings_are_of_this_picture(http: httpx.Client, files: list[Path]) -> N
     assert list(timings) == ["queue_ms", "decode_ms", "model_ms"]
     assert all(value > 0 for value in timings.values())
     assert sum(timings.values()) < whole_ms
-    assert timings["queue_ms"] >= 40  # a lone picture waits for others
+    assert timings["queue_ms"] < 40  # a lone picture waits for no other, though a batch may wait for 50 ms
 
 
 def test_head_and_options_are_answered(http: httpx.Client) -> None:
@@ -548,6 +544,27 @@ def test_the_command_serves_until_ctrl_c_and_leaves_no_process(bundle_path: Path
 
 
 @pytest.mark.slow
+def test_nothing_outlives_a_command_that_was_killed(bundle_path: Path) -> None:
+    port = find_free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cluster.serve", str(bundle_path), "--port", str(port)],
+        env=without_cluster(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("ready")
+        family = find_family(server.pid)
+        assert any(psutil.Process(pid).name() == "haproxy" for pid, _ in family)
+    finally:
+        server.kill()
+        server.wait()
+    wait_until_gone(family, 60)
+
+
+@pytest.mark.slow
 def test_the_endpoint_computes_with_the_back_end_that_is_asked_for(exported_path: Path, files: list[Path]) -> None:
     port = find_free_port()
     server = subprocess.Popen(
@@ -612,8 +629,8 @@ def find_listening(name: str, family: set[tuple[int, int]]) -> set[tuple[str, in
     return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
 
 
-def wait_until_gone(family: set[tuple[int, int]]) -> None:
-    until = time.monotonic() + 15  # Ray's workers end when they see that their raylet has
+def wait_until_gone(family: set[tuple[int, int]], seconds: float = 15) -> None:
+    until = time.monotonic() + seconds  # Ray's workers end when they see that their raylet has
     while left := family & read_processes().keys():
         assert time.monotonic() < until, left
         time.sleep(0.2)

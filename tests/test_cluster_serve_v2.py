@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cluster.serve.api import build_api
-from cluster.serve.compute import Job, Result, compute_jobs
+from cluster.serve.compute import Job, compute_jobs
 from cluster.serve.models import Served
 from cluster.serve.options import read_options
 from cluster.serve.predictor import Predictor
@@ -68,17 +68,12 @@ def http(endpoint_url: str) -> Iterator[httpx.Client]:
         yield client
 
 
-async def compute_alone(job: Job) -> Result:
-    return compute_jobs([job])[0]
-
-
 @contextmanager
 def run_replica(folder: Path, **options: Any) -> Iterator[tuple[Ask, Predictor]]:
-    """Yield a function that asks a replica in this process; there are no batches and no Ray."""
+    """Yield a function that asks a replica in this process; there is no Ray."""
 
     async def start() -> Predictor:
         predictor = Predictor(read_options({"bundle": folder, **OPTIONS, **options}))
-        predictor._compute = compute_alone
         await predictor.follow(Rollout(bundle=str(folder)))
         return predictor
 

@@ -28,7 +28,6 @@ from PIL import Image
 import trainer.decide.__main__ as trainer_decide
 import trainer.export.__main__ as trainer_export
 from cluster.serve.api import build_api
-from cluster.serve.compute import Job, Result, compute_jobs
 from cluster.serve.models import Served
 from cluster.serve.options import read_options
 from cluster.serve.predictor import Predictor
@@ -393,17 +392,13 @@ def answer_alone(scripts: list[Path], pictures: list[Path]) -> tuple[list[list[d
 
 
 def ask_endpoint(bundle: Bundle, pictures: list[Path]) -> list[dict[str, Any]]:
-    """Return what the endpoint's pages answer to each picture, Ray Serve's proxy and gathering of batches left out."""
+    """Return what the endpoint's pages answer to each picture, Ray Serve's proxy left out."""
     fingerprint = bundle.page.fingerprint()
     predictor = Predictor(read_options({"bundle": "/nowhere", "max_waiting": 10_000}))
     predictor._models._loaded = {"here": Served("here", bundle, "computes with eager", fingerprint)}
     predictor._models._rollout = Rollout(bundle="here")
     predictor._has_model.set()
 
-    async def compute(job: Job) -> Result:
-        return compute_jobs([job])[0]
-
-    predictor._compute = compute  # type: ignore[method-assign, assignment]
     client = TestClient(build_api(predictor))
     answers = [client.post("/v1/predict", content=path.read_bytes()).json() for path in pictures]
     return [{name: value for name, value in each.items() if name != "timings"} for each in answers]

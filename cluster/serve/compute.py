@@ -34,30 +34,25 @@ class Result:
     model_s: float
 
 
-class LeftError(Exception):
-    """The client of this picture has left, so it was not computed."""
-
-
 def compute_jobs(jobs: Sequence[Job]) -> list[Result]:
     """Return a result for each job, from one forward pass for each bundle and type of numbers among them."""
-    results = [Result(LeftError(), 0.0)] * len(jobs)
-    waiting = [place for place, job in enumerate(jobs) if not job.has_left]
-    kinds = {place: (jobs[place].served, jobs[place].image.dtype) for place in waiting}
-    for kind in set(kinds.values()):
-        served, places = kind[0], [place for place in waiting if kinds[place] == kind]
+    results: dict[int, Result] = {}
+    kinds = [(job.served, job.image.dtype) for job in jobs]
+    for kind in set(kinds):
+        served, places = kind[0], [place for place in range(len(jobs)) if kinds[place] == kind]
         began = time.perf_counter()
         outputs = compute_each(served.bundle, [jobs[place].image for place in places])
         seconds = time.perf_counter() - began
         for place, output in zip(places, outputs, strict=True):
             results[place] = Result(output, seconds)
-    return results
+    return [results[place] for place in range(len(jobs))]
 
 
 def compute_each(bundle: Bundle, images: Sequence[Tensor]) -> list[Output | Exception]:
     """Return the model's output, or the exception, for each of images uint8 or float32[C, S, S].
 
-    A batch that fails is halved until the failing pictures are alone: Ray Serve would otherwise pass one exception to
-    every request of the batch. Halving also helps if a batch is too large for the memory.
+    A batch that fails is halved until the failing pictures are alone, so that one exception does not reach every
+    request of the batch. Halving also helps if a batch is too large for the memory.
     """
     try:
         return [*bundle.compute(torch.stack(list(images)))]

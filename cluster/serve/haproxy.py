@@ -22,6 +22,7 @@ _HEADER_S: Final = 10
 """Seconds within which the headers of a request must arrive."""
 _METRICS_PORT, _STATS_PORT = 9101, 8404
 _THREADS: Final = 2
+_PARENT, _PREFIX = Path("/tmp"), "shl-"
 
 
 def find_haproxy() -> str | None:
@@ -43,7 +44,9 @@ def use_haproxy() -> Path | None:
     binary = find_haproxy()
     if binary is None:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="shardline-", dir="/tmp"))  # short: paths of sockets have 107 bytes
+    _remove_leftovers()
+    # Short: paths of sockets have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PARENT))
     edits, script = folder / "edits.json", folder / "haproxy"
     edits.write_text(json.dumps(list_edits(folder)))
     script.write_text(_SCRIPT.format(python=sys.executable, edits=str(edits), binary=binary))
@@ -71,6 +74,14 @@ def use_haproxy() -> Path | None:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",
     }
     return folder
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of commands that were killed."""
+    for folder in _PARENT.glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
 
 
 def list_edits(folder: Path) -> list[tuple[str, str]]:
@@ -101,8 +112,9 @@ def _describe_error(status: int) -> str:
 
 
 _SCRIPT: Final = """#!{python} -IS
-import json, os, re, sys
+import ctypes, json, os, re, signal, sys
 
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it ends with the process that started it
 path = sys.argv[sys.argv.index("-f") + 1]
 with open(path) as file:
     config = file.read()

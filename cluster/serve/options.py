@@ -103,8 +103,8 @@ class ServeOptions(Options, Limits, Front):
     """Processes that each hold the model."""
     max_batch_size: int = Field(default=16, ge=1, le=4096)
     """Most pictures in one forward pass."""
-    batch_wait_ms: float = Field(default=5.0, ge=0, le=10_000)
-    """Milliseconds that the first picture of a batch waits for others."""
+    batch_wait_ms: float = Field(default=20.0, ge=0, le=10_000)
+    """Most milliseconds that the first picture of a batch waits for others that are being decoded."""
     cpus_per_replica: int = Field(default=1, ge=1)
     """Threads of the model, and CPUs that Ray reserves for a replica."""
     gpus_per_replica: float = Field(default=0.0, ge=0)

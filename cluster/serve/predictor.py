@@ -16,8 +16,9 @@ from ray import serve
 from torch import Tensor
 
 from cluster.serve.answer import Prediction, Timings, Wishes, describe_answer, draw_explanation
+from cluster.serve.batcher import Batcher
 from cluster.serve.body import Held
-from cluster.serve.compute import Job, Result, compute_jobs
+from cluster.serve.compute import Job, compute_jobs
 from cluster.serve.metrics import Recorder
 from cluster.serve.models import Models, Served
 from cluster.serve.options import Limits, ServeOptions
@@ -62,11 +63,12 @@ class Predictor:
         self._recorder = Recorder()
         self._trials: set[asyncio.Task[None]] = set()
         # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
-        # for the model, since `serve.batch` runs one batch at a time.
+        # for the model, since one batch is computed at a time.
         self._decoders = ThreadPoolExecutor(max(2, options.cpus_per_replica), "decode")
         self._model = ThreadPoolExecutor(1, "model")
-        self._compute.set_max_batch_size(options.max_batch_size)
-        self._compute.set_batch_wait_timeout_s(options.batch_wait_ms / 1000)
+        self._batcher = Batcher(
+            compute_jobs, self._model, options.max_batch_size, options.batch_wait_ms / 1000, self._count_batch
+        )
 
     async def follow(self, rollout: Rollout) -> ReplicaReport:
         """Load the bundles of a rollout, answer by it from then on, and return what came of it.
@@ -117,6 +119,8 @@ class Predictor:
             served = self._models.choose(client)
             try:
                 async with asyncio.timeout(limits.max_wait_s):
+                    if len(pictures) == 1:
+                        return [await self._predict(pictures[0], served, wishes)]
                     return await asyncio.gather(*(self._predict(data, served, wishes) for data in pictures))
             except TimeoutError as err:
                 sentence = f"the answer was not ready within {limits.max_wait_s:g} s; send fewer pictures at once"
@@ -161,8 +165,9 @@ class Predictor:
         if isinstance(data, Tensor):
             image, decode_s = check_prepared(data, spec), 0.0
         else:
-            image, decode_s = await loop.run_in_executor(self._decoders, self._prepare, data, spec)
-        result = await self._compute_one(Job(image, served))
+            with self._batcher.announced():
+                image, decode_s = await loop.run_in_executor(self._decoders, self._prepare, data, spec)
+        result = await self._batcher.submit(Job(image, served))
         waited_s = time.perf_counter() - began - decode_s - result.model_s
         answer = self._judge(served.bundle, result.output, wishes)
         if (shadow := self._models.shadow) and isinstance(data, bytes):
@@ -201,7 +206,7 @@ class Predictor:
         with shadow.used():
             loop = asyncio.get_running_loop()
             image, _ = await loop.run_in_executor(self._decoders, self._prepare, data, shadow.bundle.page.preprocess)
-            result = await self._compute_one(Job(image, shadow))
+            result = await self._batcher.submit(Job(image, shadow))
             other = self._judge(shadow.bundle, result.output, Wishes())
         is_same = other.labels == answer.labels
         self._stats.compared += 1
@@ -216,22 +221,11 @@ class Predictor:
         decode = spec.decode.model_copy(update={"max_pixels": most})
         return prepare(data, spec.model_copy(update={"decode": decode})), time.perf_counter() - began
 
-    async def _compute_one(self, job: Job) -> Result:
-        try:
-            result: Result = await self._compute(job)
-        except asyncio.CancelledError:
-            job.has_left = True
-            raise
-        return result
-
-    @serve.batch
-    async def _compute(self, jobs: list[Job]) -> list[Result]:
-        results = await asyncio.get_running_loop().run_in_executor(self._model, compute_jobs, jobs)
+    def _count_batch(self, size: int) -> None:
         self._stats.batches += 1
-        self._stats.pictures += len(jobs)
-        self._stats.largest_batch = max(self._stats.largest_batch, len(jobs))
-        self._recorder.observe("shardline_batch_size", len(jobs))
-        return results
+        self._stats.pictures += size
+        self._stats.largest_batch = max(self._stats.largest_batch, size)
+        self._recorder.observe("shardline_batch_size", size)
 
     def _judge(self, bundle: Bundle, output: Output | Exception, wishes: Wishes) -> Answer:
         if isinstance(output, Exception):

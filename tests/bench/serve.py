@@ -4,7 +4,7 @@
 
 Closed loop: wrk with 32 connections, 500 x 375 JPEGs. Open loop: requests are sent when they are due, at half of the
 rate that the closed loop reached, and latency counts from then. CPU is that of all processes of the server, not of wrk.
-Servers take turns, each with one thread for its model. `bare` is the same bundle called with full batches in one process.
+Servers take turns, each with one thread for its model. `bare` is the same bundle called with full batches in a process.
 """
 
 from __future__ import annotations
