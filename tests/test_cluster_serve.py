@@ -561,7 +561,7 @@ def test_nothing_outlives_a_command_that_was_killed(bundle_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
-    wait_until_gone(family, 60)
+    wait_until_gone(family, 120)  # Ray's agents look for its control store for a minute
 
 
 @pytest.mark.slow
