@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -20,6 +22,7 @@ from endpoints import OPTIONS
 import cluster.promote.__main__ as promote_command
 import cluster.rollback.__main__ as rollback_command
 import cluster.status.__main__ as status_command
+from cluster.client import Client
 from cluster.serve import endpoint
 from cluster.serve.metrics import METRICS
 from cluster.serve.options import read_options
@@ -27,6 +30,7 @@ from cluster.swap import swap
 from cluster.swap.service import Service
 from shards.cli.ending import run_command
 from shards.errors import ShardError, UsageError
+from shards.workers.ray_private import list_serve_replicas
 from tests.conftest import make_bundle
 from trainer.contract.bundle import Bundle
 from trainer.contract.preprocess import PreprocessSpec
@@ -269,6 +273,47 @@ def test_the_commands_say_what_is_in_force(
     assert json.loads(capsys.readouterr().out)["bundle"] == str(bundle_path)
     assert run_command(promote_command.main, [str(better_path), "--canary", "0.1", "--shadow"]) == 2
     assert "as canary or as shadow, not as both" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_replica_costs_requests_in_flight_alone_and_retries_make_them_good(
+    service: Service, url: str, better_path: Path, bundle_path: Path, pictures: Path
+) -> None:
+    """The replica that takes its place has the bundle that was promoted, not the one of the deployment."""
+    data = next((pictures / "test" / "red").iterdir()).read_bytes()
+    swap.promote(service, swap.PromoteOptions(bundle=better_path))
+    new = Bundle.load(better_path).page.fingerprint()
+    lost: list[Exception] = []
+    bundles: set[str] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Client(url, retries=8) as client:
+            while not stop.is_set():
+                try:
+                    bundles.add(client.predict(data)["bundle"])
+                except Exception as err:  # counted below
+                    lost.append(err)
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    victim = list_serve_replicas(NAME, "Replica")[0]
+    os.kill(int(victim["pid"]), signal.SIGKILL)
+    until = time.monotonic() + 120
+    while victim["id"] in (states := {each.name: each.state for each in service.list_replicas()}) or len(states) < 2:
+        assert time.monotonic() < until, states
+        time.sleep(0.2)
+    while not all(each.state == "RUNNING" and each.report for each in service.list_replicas()):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    time.sleep(2)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert lost == []
+    assert bundles == {new}
+    assert {each.report.bundle for each in service.list_replicas() if each.report} == {new}
 
 
 def test_a_cluster_without_an_endpoint_is_named(endpoint_url: str) -> None:

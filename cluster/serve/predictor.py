@@ -117,14 +117,15 @@ class Predictor:
         limits = self.limits
         with self._admit(len(pictures)):
             served = self._models.choose(client)
-            try:
-                async with asyncio.timeout(limits.max_wait_s):
-                    if len(pictures) == 1:
-                        return [await self._predict(pictures[0], served, wishes)]
-                    return await asyncio.gather(*(self._predict(data, served, wishes) for data in pictures))
-            except TimeoutError as err:
-                sentence = f"the answer was not ready within {limits.max_wait_s:g} s; send fewer pictures at once"
-                raise ProblemError("too-late", sentence, "max_wait_s", limits) from err
+            with served.used():  # at once: a change of bundles waits for it
+                try:
+                    async with asyncio.timeout(limits.max_wait_s):
+                        if len(pictures) == 1:
+                            return [await self._predict(pictures[0], served, wishes)]
+                        return await asyncio.gather(*(self._predict(data, served, wishes) for data in pictures))
+                except TimeoutError as err:
+                    sentence = f"the answer was not ready within {limits.max_wait_s:g} s; send fewer pictures at once"
+                    raise ProblemError("too-late", sentence, "max_wait_s", limits) from err
 
     @contextmanager
     def _admit(self, number: int) -> Iterator[None]:
@@ -150,14 +151,17 @@ class Predictor:
             self._recorder.set("shardline_waiting", self._waiting)
 
     async def _predict(self, data: bytes | Tensor, served: Served, wishes: Wishes) -> Prediction | ProblemError:
-        with served.used():
-            try:
-                return await self._answer(data, served, wishes)
-            except DecodeError as err:
-                self._recorder.count("shardline_refused_pictures", reason=err.kind)
-                return self._refuse(err)
-            except ProblemError as problem:
-                return problem
+        """Return the answer for a picture, or why there is none: no picture of a request spoils the others."""
+        try:
+            return await self._answer(data, served, wishes)
+        except DecodeError as err:
+            self._recorder.count("shardline_refused_pictures", reason=err.kind)
+            return self._refuse(err)
+        except ProblemError as problem:
+            return problem
+        except Exception as err:  # of the model or a library
+            logger.exception("a picture could not be computed")
+            return ProblemError("fault", f"the endpoint failed on this picture ({type(err).__name__}); see its log")
 
     async def _answer(self, data: bytes | Tensor, served: Served, wishes: Wishes) -> Prediction:
         loop, began = asyncio.get_running_loop(), time.perf_counter()
