@@ -232,6 +232,7 @@ def ray_cluster() -> Iterator[str]:
     address = context.address_info["address"]
     os.environ["RAY_ADDRESS"] = address
     yield address
+    _ENDPOINT.close()
     os.environ.pop("RAY_ADDRESS")
     ray.shutdown()
 
@@ -248,16 +249,42 @@ def decided_path(bundle_path: Path, dataset_path: Path, tmp_path_factory: pytest
     return out
 
 
-@pytest.fixture(scope="session")
-def endpoint_url(ray_cluster: str, decided_path: Path) -> Iterator[str]:
+class _Endpoint:
+    """The session's endpoint: it stays up as long as modules that use it follow each other, then its CPU is free."""
+
+    url: str | None = None
+
+    def open(self, bundle: Path) -> str:
+        from cluster.serve import endpoint
+        from cluster.serve.options import read_options
+
+        if self.url is None:
+            port = find_free_port()
+            endpoint.deploy(read_options({"bundle": bundle, **OPTIONS}), "127.0.0.1", port, name="tested")
+            self.url = f"http://127.0.0.1:{port}"
+        return self.url
+
+    def close(self) -> None:
+        if self.url is not None:
+            from ray import serve
+
+            from cluster.serve import endpoint
+
+            endpoint.remove(everything=False, name="tested")
+            serve.shutdown()
+            self.url = None
+
+
+_ENDPOINT = _Endpoint()
+
+
+def pytest_runtest_setup(item: Any) -> None:
+    """Take the endpoint down before a test that uses the cluster without it."""
+    if "ray_cluster" in item.fixturenames and "endpoint_url" not in item.fixturenames:
+        _ENDPOINT.close()
+
+
+@pytest.fixture(scope="module")
+def endpoint_url(ray_cluster: str, decided_path: Path) -> str:
     """The address of an endpoint in the session's cluster, behind Ray Serve's proxy in Python."""
-    from ray import serve
-
-    from cluster.serve import endpoint
-    from cluster.serve.options import read_options
-
-    port = find_free_port()
-    endpoint.deploy(read_options({"bundle": decided_path, **OPTIONS}), "127.0.0.1", port, name="tested")
-    yield f"http://127.0.0.1:{port}"
-    endpoint.remove(everything=False, name="tested")
-    serve.shutdown()
+    return _ENDPOINT.open(decided_path)

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 from endpoints import OPTIONS
+from torch import Tensor
 
 from cluster.serve import auth
 from cluster.serve.__main__ import main
@@ -23,6 +24,7 @@ from cluster.serve.predictor import Predictor
 from cluster.serve.rollout import Rollout
 from shards.cli.ending import run_command
 from shards.errors import UsageError
+from trainer.contract.preprocess import PreprocessSpec
 
 OPEN = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/docs"}
 
@@ -176,3 +178,37 @@ def test_the_file_for_serve_deploy_is_what_ray_and_the_endpoint_read() -> None:
     built = getattr(importlib.import_module(module), function)(application.args)
     rollout = built._bound_deployment._deployment_config.user_config
     assert rollout["bundle"] == str(Path("runs/demo/bundle").absolute())
+
+
+def test_an_answer_that_is_not_ready_in_time_is_given_up(bundle_path: Path, pictures: Path) -> None:
+    late = Predictor(read_options({"bundle": bundle_path, "max_wait_s": 1e-4}))
+    asyncio.run(late.follow(Rollout(bundle=str(bundle_path))))
+    data = next((pictures / "test" / "red").iterdir()).read_bytes()
+    response = ask(late, Front(), "/v1/predict", "POST", content=data)
+    assert response.status_code == 504
+    assert response.json()["limit"] == {"name": "max_wait_s", "value": 1e-4}
+
+
+def test_a_fault_has_an_id_that_the_log_has_and_spoils_no_other_picture(
+    bundle_path: Path, pictures: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Predictor(read_options({"bundle": bundle_path}))
+    asyncio.run(broken.follow(Rollout(bundle=str(bundle_path))))
+    good, bad = (path.read_bytes() for path in sorted((pictures / "test" / "red").iterdir())[:2])
+    prepare = broken._prepare
+
+    def fail_on_bad(data: bytes, spec: PreprocessSpec) -> tuple[Tensor, float]:
+        if data == bad:
+            raise RuntimeError("a secret of the machine")
+        return prepare(data, spec)
+
+    monkeypatch.setattr(broken, "_prepare", fail_on_bad)
+    response = ask(broken, Front(), "/v1/predict", "POST", content=bad)
+    page = response.json()
+    assert (response.status_code, page["type"]) == (500, "urn:shardline:fault")
+    assert page["request_id"] in caplog.text
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+    several = ask(broken, Front(), "/v1/predict", "POST", files=[("file", good), ("file", bad), ("file", good)]).json()
+    assert ["label" in each for each in several] == [True, False, True]
+    assert several[1]["status"] == 500

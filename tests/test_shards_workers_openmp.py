@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 
 
-@pytest.mark.parametrize("module", ["trainer.contract.model.backbone", "cluster.serve.forward"])
+@pytest.mark.parametrize("module", ["trainer.contract.model.backbone", "cluster.serve.predictor"])
 def test_openmp_is_loaded_with_few_spins_whichever_module_comes_first(module: str) -> None:
     """OpenMP itself prints what it has read: a variable that is set too late would not be in it."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from cluster.serve.forward import compute_each
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy.stats import beta
@@ -24,6 +23,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 import trainer.contract.decision.stored_decision
 import trainer.decide.__main__ as trainer_decide
 import trainer.predict.__main__ as trainer_predict
+from cluster.serve.compute import compute_each
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
 from shards.errors import ShardError

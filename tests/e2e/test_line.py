@@ -21,7 +21,7 @@ import torch
 from ray import serve
 
 from cluster.serve import endpoint
-from cluster.serve.app import build
+from cluster.serve.options import read_options
 from shards.cli.ending import run_command
 from trainer.contract.bundle import Bundle
 from trainer.record.ledger import read_ledger
@@ -124,7 +124,7 @@ def serving(bundle: Path) -> Iterator[httpx.Client]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    endpoint.deploy(build({"bundle": bundle}), "127.0.0.1", port, name="line")
+    endpoint.deploy(read_options({"bundle": bundle}), "127.0.0.1", port, name="line")
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
             yield http
