@@ -141,11 +141,19 @@ def read_serve_config(name: str) -> dict[str, Any] | None:
 
 
 def list_serve_replicas(application: str, deployment: str) -> list[dict[str, str]]:
-    """Return id, state, node and pid of each replica of a deployment; none if there is no such application."""
+    """Return id, state, node and pid of each replica of a deployment; none if there is no such application.
+
+    A replica that is starting has no node and no pid yet.
+    """
     found = _open_serve().get_serve_details()["applications"].get(application, {})
     replicas = found.get("deployments", {}).get(deployment, {}).get("replicas", [])
     return [
-        {"id": each["replica_id"], "state": each["state"], "node": each["node_ip"] or "", "pid": str(each["pid"] or "")}
+        {
+            "id": each["replica_id"],
+            "state": each["state"],
+            "node": each.get("node_ip") or "",
+            "pid": str(each.get("pid") or ""),
+        }
         for each in replicas
     ]
 
