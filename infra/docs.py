@@ -73,6 +73,9 @@ GUIDES = {
     "status": ("serving.md#another-bundle-without-downtime", ""),
     "client": ("serving.md#client", ""),
     "verify-endpoint": ("serving.md#verify", ""),
+    "submit": ("cluster.md#jobs", "cluster.jobs.options:SubmitOptions"),
+    "jobs": ("cluster.md#jobs", ""),
+    "stop": ("cluster.md#jobs", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

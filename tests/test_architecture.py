@@ -63,7 +63,11 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "cluster": (("serve", "client"), ("swap", "verify"), ("promote", "rollback", "status")),
+    "cluster": (
+        ("serve", "client", "jobs"),
+        ("swap", "verify"),
+        ("promote", "rollback", "status", "submit", "stop"),
+    ),
 }
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from shards.errors import UsageError, explain_invalid
+from shards.files.job_folder import refuse_job_folder
 
 Location = Annotated[str, BeforeValidator(lambda value: os.fspath(value) if isinstance(value, os.PathLike) else value)]
 """A path or a URI, as text."""
+
+Output = Annotated[Path, AfterValidator(refuse_job_folder)]
+"""A path for results."""
 
 
 class Options(BaseModel):

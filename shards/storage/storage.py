@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_atomically
 from shards.files.disk import MOVE_TEMPORARIES, naming_disk
+from shards.files.job_folder import refuse_job_folder
 from shards.storage.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.storage.readable import Readable as Readable
 
@@ -78,7 +79,7 @@ def open_storage(target: str | Path) -> Storage:
     if not separator:
         if Path(target).is_file():
             raise UsageError(f"{target} is a file; name a folder for the dataset")
-        return FolderStorage(Path(target))
+        return FolderStorage(refuse_job_folder(Path(target)))
     if scheme not in ("s3", "gs", "gcs"):
         raise UsageError(f"{text}: datasets are written to a folder, s3:// or gs://, not {scheme}://")
     return _open_objects(text, _ATTEMPTS)

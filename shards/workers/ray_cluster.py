@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
@@ -25,6 +26,19 @@ for _name, _value in {
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def use_token() -> None:
+    """Let Ray show its token where there is one, unless RAY_AUTH_MODE says otherwise; it must not be imported yet.
+
+    Ray does so by itself only for clusters that it finds, not for those whose address it is given.
+    """
+    has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if has_token or (Path.home() / ".ray/auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+use_token()
 
 
 def read_address() -> str | None:
@@ -52,7 +66,7 @@ def join_or_start(**options: Any) -> bool:
         return True
     options.pop("num_cpus", None)  # a running cluster has a fixed number of CPUs
     try:
-        _require_listener(address)
+        require_listener(address)
         _connect(address=address, **options)
     except (OSError, RuntimeError) as err:
         raise ConnectionError(
@@ -77,7 +91,7 @@ def join_running(address: str | None = None) -> None:
     given = address or read_address()
     try:
         if given:
-            _require_listener(given)
+            require_listener(given)
         _connect(address=given or "auto")
     except (OSError, RuntimeError, ValueError) as err:
         where = f"at {given}" if given else "on this machine"
@@ -103,7 +117,7 @@ def _connect(**options: Any) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def _require_listener(address: str) -> None:
+def require_listener(address: str) -> None:
     """Check that something listens at HOST:PORT; otherwise `ray.init` of 2.60 retries for over ten minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():

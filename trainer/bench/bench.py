@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from shards.errors import UsageError
+from shards.files.job_folder import refuse_job_folder
 from trainer.bench.bench_page import PUBLISHED, BenchPage, Standing, read_load, write_page
 from trainer.bench.contenders import Line, line_up
 from trainer.bench.options import BenchOptions
@@ -44,7 +45,7 @@ def bench(options: BenchOptions) -> Bench:
         raise UsageError("--device cuda: PyTorch finds no GPU here; remove it, or install a CUDA build of PyTorch")
     with _threads(options.threads):
         page = _measure(options)
-    folder = options.out or Path("benches") / page.model.replace("/", "-")
+    folder = options.out or refuse_job_folder(Path("benches")) / page.model.replace("/", "-")
     write_page(folder, page)
     return Bench(page, folder)
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from shards.cli.arguments import check_count
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
 from shards.workers.openmp import count_cpus
 from trainer.contract.model.names import BACKENDS, BackendName
@@ -37,7 +37,7 @@ class BenchOptions(Options):
     """Device of the model."""
     choose: bool = False
     """Record the fastest in the bundle, for this kind of CPU."""
-    out: Path | None = None
+    out: Output | None = None
     """Folder for table.md, bench.json and bench.png; None: benches/MODEL."""
 
     @model_validator(mode="after")

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import model_validator
 
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
+from shards.files.job_folder import refuse_job_folder
 from trainer.recipes.options.preprocess import Interpolation
 
 Task = Literal["single-label", "multi-label"]
@@ -58,7 +59,7 @@ class BundleOptions(Options):
     """Accept a file with tensors that the model lacks, for example those of another network."""
     dataset: Location | None = None
     """The packed dataset that it was trained on, if there is one."""
-    out: Path | None = None
+    out: Output | None = None
     """Output folder; None: bundles/NAME of the file."""
 
     @model_validator(mode="after")
@@ -75,7 +76,7 @@ class BundleOptions(Options):
     def folder(self) -> Path:
         """The output folder."""
         name = re.split(r"[.?]", self.weights.rpartition("/")[2])[0] or "weights"
-        return self.out or Path("bundles") / name
+        return self.out or refuse_job_folder(Path("bundles") / name)
 
 
 def parse_preprocess(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from shards.cli.arguments import check_count, check_share
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
 from trainer.contract.decision.conformal import Kind
 from trainer.contract.decision.operating_point import parse_rule
@@ -63,7 +63,7 @@ class DecideOptions(Options):
     """Class shares at deployment, CLASS=SHARE,...; unnamed classes share the rest."""
     train_prior: str | None = None
     """Class shares in training, CLASS=SHARE,...; None: those of train."""
-    out: Path | None = None
+    out: Output | None = None
     """Folder for a copy of the bundle; None: the bundle itself is changed."""
     workers: int = 2
     """Decoding threads."""

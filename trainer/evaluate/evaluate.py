@@ -11,6 +11,7 @@ from shards.dataset.dataset import open_dataset
 from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
+from shards.files.job_folder import refuse_job_folder
 from shards.sources.list_form import parse_form
 from shards.sources.location import name_split
 from trainer.contract.bundle import read_bundle_page
@@ -86,7 +87,7 @@ def _default_out(part: str, **evaluated: str) -> Path:
         part: The split.
         evaluated: Fingerprint of the bundle, and of the dataset or the name of the source.
     """
-    out = EVALUATIONS / part
+    out = refuse_job_folder(EVALUATIONS / part)
     try:
         before = json.loads((out / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import model_validator
 
 from shards.cli.arguments import check_count
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
 
 
@@ -26,7 +26,7 @@ class EvaluateOptions(Options):
     without a split: test, or the only one."""
     rows: Path | None = None
     """predictions.parquet of an evaluation, instead of `bundle` and `data`."""
-    out: Path | None = None
+    out: Output | None = None
     """Output folder; None: evaluations/SPLIT (one beside it where that holds something else), or one beside `rows`."""
     positive: str | None = None
     """Positive class; None: that of the bundle or dataset, else the second of two."""

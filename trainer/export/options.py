@@ -8,7 +8,7 @@ from typing import Final, Self
 from pydantic import model_validator
 
 from shards.cli.arguments import check_count
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
 from trainer.contract.model.names import ExportKind
 
@@ -33,7 +33,7 @@ class ExportOptions(Options):
     """Maximum number of pictures of `data`, at least 1."""
     tolerance: float = TOLERANCE
     """Largest allowed difference of a probability, in [0, 1]."""
-    out: Path | None = None
+    out: Output | None = None
     """Output file; None: BUNDLE/exports/model.onnx, .pt2 or .pt."""
 
     @model_validator(mode="after")

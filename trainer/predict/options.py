@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import BeforeValidator, PositiveInt, model_validator
 
-from shards.cli.options import Location, Options
+from shards.cli.options import Location, Options, Output
 from shards.errors import UsageError
 from trainer.contract.model.names import AUTO, check_backend
 
@@ -36,7 +36,7 @@ class PredictOptions(Options):
     """Extension appended to paths of a list that lack it: .jpg."""
     names: str | None = None
     """Encoding of names for which an archive declares none: cp850, gbk; None: guess."""
-    out: Path | None = None
+    out: Output | None = None
     """Output file: .csv, .parquet or .jsonl."""
     columns: tuple[str, ...] | None = None
     """Columns in order, such as image_id and label; None: all except image_id."""

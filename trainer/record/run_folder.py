@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_json
+from shards.files.job_folder import refuse_job_folder
 from shards.files.temporary import clear_leftovers
 from trainer.recipes.file import load_recipe, parse_recipe
 from trainer.recipes.longer import is_longer, takes_more_epochs
@@ -172,6 +173,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: Another command is using the folder.
     """
+    refuse_job_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder, f"another command is using {folder}; wait for it, or choose another name="):
         clear_leftovers(folder)

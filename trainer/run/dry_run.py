@@ -12,6 +12,7 @@ from shards.cli.messages import collecting_notes
 from shards.cli.progress import describe_duration
 from shards.dataset.dataset import Dataset
 from shards.dataset.positive import describe_default
+from shards.files.job_folder import refuse_job_folder
 from shards.files.sizes import format_size
 from shards.workers.openmp import count_cpus
 from trainer.contract.task import make_task
@@ -75,6 +76,7 @@ def plan_run(recipe: Recipe) -> Plan:
 def _plan(recipe: ResolvedRecipe) -> Plan:
     recipe, dataset = open_data(recipe)
     folder = RunFolder.of(recipe)
+    refuse_job_folder(folder.path)
     standing = look_up(recipe, folder)
     read_free_disk(folder.path)  # raises before any step if it is not writable
     on_cluster = _check_ranks(recipe)

@@ -1,0 +1,1 @@
+"""The command that stops a job so that it can be resumed."""

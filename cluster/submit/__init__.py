@@ -1,0 +1,1 @@
+"""The command that runs another command as a job of a Ray cluster."""
