@@ -46,6 +46,7 @@ class SeaweedFS:
     s3_port: int
     http_port: int
     process: subprocess.Popen[bytes] | None = None
+    ip: str = "127.0.0.1"
 
     @property
     def s3(self) -> str:
@@ -57,16 +58,16 @@ class SeaweedFS:
 
     def s3_at(self, port: int) -> str:
         """Return the same for a proxy's port."""
-        return f"s3://{BUCKET}/{{path}}?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+        return f"s3://{BUCKET}/{{path}}?endpoint_override={self.ip}:{port}&scheme=http&region=us-east-1"
 
     def http_at(self, port: int) -> str:
-        return f"http://127.0.0.1:{port}/buckets/{BUCKET}/{{path}}"
+        return f"http://{self.ip}:{port}/buckets/{BUCKET}/{{path}}"
 
     def start(self) -> None:
         """Start the store, or start it again on its old files and ports."""
         with open(self.folder / "log.txt", "ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
-        _wait(f"http://127.0.0.1:{self.s3_port}/healthz", self.process)
+        _wait(f"http://{self.ip}:{self.s3_port}/healthz", self.process)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -75,7 +76,7 @@ class SeaweedFS:
 
 
 @contextlib.contextmanager
-def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[SeaweedFS]:
+def run_seaweedfs(folder: Path, key: str, secret: str, ip: str = "127.0.0.1") -> Iterator[SeaweedFS]:
     """Start SeaweedFS in `folder`, and stop it when the block ends; READER's keys may read and list, no more."""
     s3, filer, master, volume = free_ports(4)
     allowed = {(key, secret): ["Admin", "Read", "Write", "List", "Tagging"], READER: ["Read", "List"]}
@@ -87,12 +88,14 @@ def run_seaweedfs(folder: Path, key: str, secret: str) -> Iterator[SeaweedFS]:
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     # Telemetry is on by default, and the addresses are those of the network card.
     options = {
-        "dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.telemetry": "false", "admin.ui": "false",
+        "dir": folder, "ip": ip, "ip.bind": ip, "master.telemetry": "false", "admin.ui": "false",
         "webdav": "false", "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.config": folder / "s3.json", "bucket": BUCKET,
         "s3.port": s3, "filer.port": filer, "master.port": master, "volume.port": volume,
     }  # fmt: skip
     weed = str(Path(sys.executable).with_name("weed"))
-    store = SeaweedFS(folder, [weed, "mini", *(f"-{name}={value}" for name, value in options.items())], s3, filer)
+    store = SeaweedFS(
+        folder, [weed, "mini", *(f"-{name}={value}" for name, value in options.items())], s3, filer, ip=ip
+    )
     try:
         store.start()
         yield store

@@ -228,7 +228,7 @@ def test_other_commands_run_as_jobs(
     (tmp_path / "space.yaml").write_text("factors:\n  rate:\n    plain: {}\n    slow: {optim.peak_lr: 0.001}\n")
     sweep = ["tune.run", "smoke", "space.yaml", f"data={dataset_path}", f"storage.root={tmp_path}", "name=sweep"]
     words, made = {
-        "sweep": ([*sweep, "epochs=1", "track.wandb=disabled", "--screen-only"], "sweep/best/bundle/bundle.json"),
+        "sweep": ([*sweep, "epochs=1", "track.wandb=disabled"], "sweep/best/bundle/bundle.json"),
         "evaluate": (
             ["trainer.evaluate", str(bundle_path), f"{dataset_path}:test", "--out", f"{tmp_path}/evaluated"],
             "evaluated/metrics.json",

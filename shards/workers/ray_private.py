@@ -107,6 +107,33 @@ def build_trainer(is_final: Callable[[Exception], bool], *arguments: Any, **opti
     return Trainer(*arguments, **options)
 
 
+def make_torch_config(timeout_s: int) -> Any:
+    """Return the settings of a process group whose ranks reach each other by the addresses of their nodes.
+
+    timeout_s: After so many seconds, a collective operation fails.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(_use_node_interface)  # before the ranks join
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> type[Backend]:
+            return Backend
+
+    return Config(timeout_s=timeout_s)
+
+
+def _use_node_interface() -> None:
+    from shards.workers.network import use_interface
+
+    use_interface(ray.util.get_node_ip_address())
+
+
 def unwrap_failure(failure: Exception) -> Exception:
     """Return the cause of a worker's failure, unwrapped from Ray Train's errors for exceptions and for lost workers."""
     unwrapped: Exception = getattr(failure, "health_check_failure", getattr(failure, "_base_exc", failure))

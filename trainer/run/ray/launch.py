@@ -37,12 +37,12 @@ from ray.train import (
     ScalingConfig,
     WorkerGroupError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
 
 from shards.cli.messages import handing_on, read_level
 from shards.errors import ShardError, UsageError
 from shards.workers.openmp import count_cpus
-from shards.workers.ray_private import build_trainer, unwrap_failure
+from shards.workers.ray_private import build_trainer, make_torch_config, unwrap_failure
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import enter_group
 from trainer.ranks.watching import watching
@@ -134,7 +134,7 @@ def _build_trainer(recipe: Recipe, folder: RunFolder, gpus: float) -> TorchTrain
         functools.partial(is_final, str(folder)),
         _run_worker,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "level": read_level()},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=make_torch_config(COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=elastic if recipe.is_elastic else recipe.most_ranks,
             use_gpu=gpus > 0,
