@@ -9,7 +9,7 @@ export UV_COMPILE_BYTECODE := 1
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help install demo ablation-demo serve lint fix test test-slow coverage bench docs clean
+.PHONY: help install demo ablation-demo serve lint fix audit test test-slow coverage bench docs clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ test: lint  ## all that CI runs
 
 test-slow: $(STAMP)  ## what is too long for CI
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=thorough
+
+audit: $(STAMP)  ## known vulnerabilities of the pinned packages; asks a service on the network, so CI does not run it
+	.venv/bin/uv tool run pip-audit --disable-pip --no-deps -r constraints.txt
 
 coverage: $(STAMP)  ## lines of the packages that the tests run, with those that they do not
 	rm -f .coverage*

@@ -21,6 +21,7 @@ from trainer.record.ledger import read_ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_fleet]
 WAIT_S = 240.0
+_WIDTH = re.compile(r"M parameters\) on (?:(\d+) ranks, )?CPU")
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +80,14 @@ def read_job_log(fleet: Fleet, name: str) -> str:
 
 def read_widths(fleet: Fleet, name: str) -> list[int]:
     """Return the number of ranks of each start of a run's ranks."""
-    return [int(count) for count in re.findall(r" on (\d+) ranks?, CPU", read_job_log(fleet, name))]
+    return [int(found[1] or 1) for found in _WIDTH.finditer(read_job_log(fleet, name))]
 
 
 def steps_are_taken(fleet: Fleet, name: str, width: int) -> bool:
     """Say whether the newest start has so many ranks and has finished an epoch."""
-    newest = read_job_log(fleet, name).rpartition(" on ")[2]
-    return (
-        newest.startswith((f"{width} rank ", f"{width} ranks,", f"{width} rank,"))
-        and "epoch" in newest.partition("\n")[2]
-    )
+    log = read_job_log(fleet, name)
+    starts = list(_WIDTH.finditer(log))
+    return bool(starts) and int(starts[-1][1] or 1) == width and " epoch " in log[starts[-1].end() :].partition("\n")[2]
 
 
 def every_sample_once(store: SeaweedFS, name: str, data: str, folder: Path) -> bool:

@@ -11,7 +11,7 @@ from cluster.client.talks import check_header
 from shards.errors import UsageError
 from shards.sources.walk import walk_pictures
 
-TOKEN_VARIABLE: Final = "SHARDLINE_TOKEN"
+TOKEN_VARIABLE: Final = "SHARDLINE_TOKEN"  # noqa: S105, its name
 
 
 def find_pictures(named: Sequence[Path]) -> list[Path]:

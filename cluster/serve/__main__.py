@@ -91,7 +91,7 @@ def _spell(value: Any) -> Any:
 
 
 def _announce(host: str, port: int, options: ServeOptions) -> None:
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
     print(
         f"ready: {options.bundle}\n"
         + (f"  page   {url}/\n" if options.page else "")

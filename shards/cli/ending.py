@@ -72,7 +72,7 @@ def _report(message: object, code: int) -> int:
     if code == INTERRUPTED:
         # Under `python -m`, CPython remembers a KeyboardInterrupt that passed through an exec or eval of text (a lazy
         # import of pandas has some) and dies by SIGINT whatever the exit code. Running any text clears that.
-        exec("")
+        exec("")  # noqa: S102
     message = respell(str(message))
     sys.stderr.write(f"\n{message}\n" if code == INTERRUPTED else f"error: {message}\n")
     return code

@@ -24,6 +24,7 @@ from shards.commands.progress import show_progress
 from shards.dataset.manifest import MANIFEST_NAME
 from shards.errors import UsageError
 from shards.packing.claim import MARKER
+from shards.storage.shown import show_location
 from shards.storage.storage import Storage, open_storage
 
 
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in [*listed.notes, *audit.notes]:
         print_note(f"note: {note}")
     print(summary.model_dump_json() if arguments.json else format_summary(summary))
-    print_note(f"see {arguments.out}/audit.html")
+    print_note(f"see {show_location(arguments.out)}/audit.html")
     refuse_unknown_range(examined, options.store.decode)
     refuse_rejects(listed.sources, examined, options.max_reject_rate)
     refuse_findings(audit.findings, allow_leaks=False)

@@ -24,6 +24,7 @@ from shards.dataset.origin import PackCommand
 from shards.packing.claim import QUARANTINE
 from shards.packing.pack import Run, pack
 from shards.sources.model import SourceList
+from shards.storage.shown import show_location
 
 
 def main(argv: list[str]) -> int:
@@ -60,15 +61,16 @@ def build_parser() -> CommandParser:
 def run(arguments: argparse.Namespace) -> int:
     """Pack, then print what the dataset holds."""
     manifest, listed = run_pack(read_request(arguments, PackRequest), arguments.out)
+    shown = show_location(arguments.out)
     if arguments.json:
         print(manifest.model_dump_json())
         return 0
     for ending, count in listed.left_out.items():
         print(f"left out {count:,} files ending in {ending}: not pictures by their ending")
     if manifest.quarantined:
-        print(f"left out {manifest.quarantined:,} unreadable pictures, listed in {arguments.out}/{QUARANTINE}")
+        print(f"left out {manifest.quarantined:,} unreadable pictures, listed in {shown}/{QUARANTINE}")
     if manifest.audited.dropped:
-        print(f"left out {manifest.audited.dropped:,} duplicates, listed in {arguments.out}/{QUARANTINE}")
+        print(f"left out {manifest.audited.dropped:,} duplicates, listed in {shown}/{QUARANTINE}")
     print_dataset(arguments.out, manifest)
     return 0
 
@@ -80,7 +82,7 @@ def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceLis
         UsageError, ShardError, OSError: As `find_sources` and `shards.packing.pack.pack`.
     """
     listed, options = request.settle_splits(request.find_sources(), request.read())
-    command = PackCommand(source=spell_path(request.src), options=request.spell())
+    command = PackCommand(source=spell_path(show_location(request.src)), options=request.spell())
     with request.open_pool() as pool, show_progress() as progress:
         return pack(listed, out, options, Run(pool, progress, _print_note), request.update, command), listed
 

@@ -15,6 +15,7 @@ from shards.commands.arguments import STYLE
 from shards.dataset.dataset import Dataset, open_dataset
 from shards.dataset.manifest import Manifest
 from shards.dataset.positive import describe_default
+from shards.storage.shown import show_location
 
 _LISTED, _NAMED = 50, 3
 """With at most _LISTED classes, each has its count printed; with more, only _NAMED at either end."""
@@ -54,7 +55,7 @@ def print_dataset(location: object, manifest: Manifest) -> None:
     found = "not audited"
     if audited.level == "full":
         found = f"audited: {audited.leaks} leaks, {audited.conflicts} conflicts, {audited.duplicates} duplicates"
-    print(f"{location}  {manifest.fingerprint()[:12]}  {manifest.task}, {found}")
+    print(f"{show_location(location)}  {manifest.fingerprint()[:12]}  {manifest.task}, {found}")
     for name, split in manifest.splits.items():
         classes = _describe_counts(manifest.display_names, split.class_counts)
         size = f"{split.samples:>9,} samples in {split.shards:,} shards, {split.bytes / 2**20:,.1f} MiB"

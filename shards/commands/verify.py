@@ -8,6 +8,7 @@ import json
 from shards.cli.calling import CommandParser
 from shards.cli.messages import add_volume, print_note
 from shards.commands.arguments import STYLE
+from shards.storage.shown import show_location
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"shards": done.shards, "verified": done.pictures, "notes": done.notes}))
     else:
-        print(f"{arguments.dataset}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, all as packed")
+        print(
+            f"{show_location(arguments.dataset)}: {done.shards:,} shards hashed, {done.pictures:,} pictures decoded, "
+            "all as packed"
+        )
     for note in done.notes:
         print_note(f"note: {note}")
     return 0

@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from shards.dataset.index import parse_shards
 from shards.dataset.manifest import Manifest, find_manifest
-from shards.dataset.split import Split, shorten
+from shards.dataset.split import Split
 from shards.errors import ShardError, UsageError
 from shards.files.fingerprint import fingerprint_bytes
 from shards.storage.access import CacheOptions
 from shards.storage.download import fetch
 from shards.storage.readable import Readable
+from shards.storage.shown import show_location
 from shards.storage.storage import FolderStorage, open_readable
 
 
@@ -53,7 +54,7 @@ class Dataset:
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {each.samples:,}" for name, each in self.manifest.splits.items())
-        return f"{shorten(self.location)}: {len(self.classes)} classes, {sizes}"
+        return f"{show_location(self.location)}: {len(self.classes)} classes, {sizes}"
 
     def fingerprint(self) -> str:
         return self.manifest.fingerprint()
@@ -66,8 +67,8 @@ class Dataset:
         """
         if self.manifest.task == "unlabelled":
             raise UsageError(
-                f"{shorten(self.location)} is unlabelled; training and evaluation need labels: pack it with them, "
-                "or use trainer.predict for its pictures"
+                f"{show_location(self.location)} is unlabelled; training and evaluation need labels: pack it with "
+                "them, or use trainer.predict for its pictures"
             )
         return self
 
@@ -79,7 +80,7 @@ class Dataset:
         """
         if name not in self.manifest.splits:
             raise UsageError(
-                f"{shorten(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
+                f"{show_location(self.location)} has no split '{name}'; it has {', '.join(self.manifest.splits)}. "
                 f"{self._spell_remedy(name)}"
             )
         table, packing = self.table.filter(pc.field("split") == name), self.manifest.packing

@@ -16,6 +16,7 @@ from shards.dataset.manifest import Task
 from shards.pictures.decode import DecodeOptions, decode
 from shards.storage.access import CacheOptions
 from shards.storage.cache import Wanted
+from shards.storage.shown import show_location
 
 if TYPE_CHECKING:
     from webdataset import WebDataset
@@ -144,7 +145,7 @@ class Split:
     @property
     def where(self) -> str:
         """The dataset's location as in messages."""
-        return shorten(self.location)
+        return show_location(self.location)
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -195,8 +196,3 @@ class Split:
     @cached_property
     def _digests(self) -> tuple[list[str], list[str]]:
         return self.table["sha256"].to_pylist(), self.table["index_sha256"].to_pylist()
-
-
-def shorten(location: str) -> str:
-    """Return a location for messages: without the query of a URI, which may contain keys."""
-    return location.partition("?")[0].rstrip("/") if "://" in location else location

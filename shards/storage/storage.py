@@ -138,11 +138,21 @@ def _encode(uri: str) -> str:
 
 
 def _s3_options(uri: str) -> dict[str, Any]:
-    """Return the S3 options in the URI's query (endpoint_override, scheme, region); keys come from the environment."""
-    from urllib.parse import parse_qsl, urlsplit
+    """Return a URI's S3 options: endpoint_override, scheme and region of its query, and the keys in it.
 
-    query = dict(parse_qsl(urlsplit(uri).query))
-    return {name: query[name] for name in ("endpoint_override", "scheme", "region") if name in query}
+    Without keys in it, they come from the environment, as the AWS tools take them.
+
+    >>> _s3_options("s3://key:a%2Fb@bucket/cells?region=eu-west-1")
+    {'region': 'eu-west-1', 'access_key': 'key', 'secret_key': 'a/b'}
+    """
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
+    parts = urlsplit(uri)
+    query = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = {name: query[name] for name in ("endpoint_override", "scheme", "region") if name in query}
+    if parts.username and parts.password:
+        options |= {"access_key": unquote(parts.username), "secret_key": unquote(parts.password)}
+    return options
 
 
 @dataclass(frozen=True)

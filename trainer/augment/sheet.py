@@ -12,8 +12,8 @@ from torch import Tensor
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.read import Sample, SampleReader
-from shards.dataset.split import shorten
 from shards.order.plan import Refs
+from shards.storage.shown import show_location
 from trainer.contract.preprocess import PreprocessSpec, prepare
 from trainer.evaluate.figures.figures import new_figure, save_figure
 from trainer.evaluate.figures.fonts import apply_fonts, letter_texts
@@ -62,7 +62,7 @@ def write_contact_sheet(recipe: ResolvedRecipe, dataset: Dataset, path: Path, sa
         UsageError: The options cannot be applied to these pictures.
         ShardError: A sample cannot be read or decoded.
     """
-    title = f"{recipe.name}: augmentation of {shorten(recipe.data)}"
+    title = f"{recipe.name}: augmentation of {show_location(recipe.data)}"
     caption = describe_augment(recipe.augment, build_preprocess(recipe, dataset))
     _write_sheet(path, title, caption, collect_pictures(recipe, dataset, samples))
 

@@ -19,8 +19,8 @@ from shards.cli.ending import DONE, run_command
 from shards.cli.messages import add_volume
 from shards.commands.arguments import add_layout_argument, add_list_arguments, add_names_argument
 from shards.sources.kinds import PACKED_KINDS, describe
+from shards.storage.shown import show_location
 from trainer.evaluate.options import EvaluateOptions
-from trainer.recipes.place import show_location
 
 
 def main(argv: list[str]) -> int:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from shards.dataset.dataset import open_dataset
-from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.files.fingerprint import fingerprint_json
 from shards.files.job_folder import refuse_job_folder
 from shards.sources.list_form import parse_form
 from shards.sources.location import name_split
+from shards.storage.shown import show_location
 from trainer.contract.bundle import read_bundle_page
 from trainer.contract.task import make_task
 from trainer.evaluate.bundle import evaluate_on_rank
@@ -69,7 +69,7 @@ def _evaluate_bundle(bundle: Path, data: str, options: EvaluateOptions, judging:
     dataset = open_dataset(location).require_labels()
     if option := reading.name_given():
         raise UsageError(f"{option} is only for unpacked pictures, but {location} is a packed dataset; remove it")
-    part = choose_split(shorten(location), list(dataset.manifest.splits), named)
+    part = choose_split(show_location(location), list(dataset.manifest.splits), named)
     match, split = match_dataset(page, dataset, part), dataset.split(part)
     judging = judging.with_stored(take_first(bundle=page.positive, dataset=match.find(dataset.manifest.positive)))
     judging.check(make_task(page.task), page.classes)

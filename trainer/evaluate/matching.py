@@ -9,8 +9,8 @@ import numpy as np
 
 from shards.cli.sentences import join_some
 from shards.dataset.dataset import Dataset
-from shards.dataset.split import shorten
 from shards.errors import UsageError
+from shards.storage.shown import show_location
 from trainer.contract.bundle import BundlePage
 from trainer.evaluate.rows import Rows
 
@@ -48,7 +48,7 @@ def match_dataset(page: BundlePage, dataset: Dataset, part: str) -> Match:
         UsageError: The bundle does not have a class of the dataset, one has several labels per sample and the other
             one, or the split does not exist.
     """
-    where = shorten(dataset.location)
+    where = show_location(dataset.location)
     if page.task != dataset.manifest.task:
         raise UsageError(
             f"the bundle is {page.task}, but the dataset is {dataset.manifest.task}; labels cannot be compared, so "

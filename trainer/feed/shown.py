@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.dataset.read import SampleReader
-from shards.dataset.split import Split, shorten
+from shards.dataset.split import Split
 from shards.errors import UsageError
 from shards.order.draws import DrawOptions, Labels, count_classes
 from shards.order.mixing import measure_sorting
 from shards.order.purposes import BEFORE_VERSIONS, VERSION
+from shards.storage.shown import show_location
 from trainer.contract.task import make_task
 from trainer.recipes.recipe import Recipe
 
@@ -50,7 +51,7 @@ def find_sorted_lanes(split: Split, recipe: Recipe, version: int = VERSION) -> i
     option = "mixup" if recipe.augment.mixup else "cutmix"
     raise UsageError(
         f"augment.{option} pairs pictures of different lanes if shards are sorted by class, like those of "
-        f"{shorten(split.location)}, but stream.lanes=1 has only one; set stream.lanes=8, set "
+        f"{show_location(split.location)}, but stream.lanes=1 has only one; set stream.lanes=8, set "
         f"stream.window_bytes={size}, which shuffles everything, or pack the pictures again, which mixes the shards"
     )
 

@@ -55,7 +55,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
         except ProcessRaisedException:
             if not (folder / _REFUSAL).is_file():
                 raise
-            refusal: Exception = pickle.loads((folder / _REFUSAL).read_bytes())
+            refusal: Exception = pickle.loads((folder / _REFUSAL).read_bytes())  # noqa: S301, by our own rank
             raise refusal from None
         except ProcessExitedException as err:
             raise UsageError(
@@ -63,7 +63,7 @@ def run_processes(function: Callable[..., Result], arguments: tuple[Any, ...], n
                 "most likely because memory ran out; set fewer num_ranks or a smaller batch, and run the command "
                 "again: it resumes from its last snapshot"
             ) from err
-        result: Result = pickle.loads((folder / _RESULT).read_bytes())
+        result: Result = pickle.loads((folder / _RESULT).read_bytes())  # noqa: S301, by our own rank
         return result
 
 

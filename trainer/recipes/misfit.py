@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from shards.dataset.dataset import Dataset
 from shards.dataset.positive import describe_default, find_misfit
-from shards.dataset.split import shorten
 from shards.errors import UsageError
+from shards.storage.shown import show_location
 from trainer.contract.metrics import Metric, describe_lack, list_metrics
 from trainer.recipes.options.loss import LOSSES
 from trainer.recipes.recipe import Recipe
@@ -30,7 +30,7 @@ def refuse_misfit(recipe: Recipe, dataset: Dataset) -> None:
         UsageError: The recipe does not fit, or the dataset has no labels.
     """
     dataset.require_labels()
-    where = shorten(dataset.location)
+    where = show_location(dataset.location)
     if dataset.manifest.task == "multi-label":
         _refuse_single_label_ways(recipe, where)
     _refuse_positive(recipe, dataset, where)

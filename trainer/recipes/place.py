@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from shards.storage.shown import show_location
 
 WORK_VARIABLE = "SHARDLINE_WORK"
 
@@ -30,26 +32,17 @@ def join_root(root: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}{question_mark}{query}"
 
 
-def show_location(location: str) -> str:
-    """Return a location for display: without keys and without the query of a URI.
-
-    >>> show_location("s3://key:secret@bucket/runs/ants?region=eu-west-1")
-    's3://bucket/runs/ants'
-    """
-    return re.sub(r"//[^/@]*@", "//", location.partition("?")[0]) if is_remote(location) else location
-
-
-def show_locations(value: Any) -> Any:
-    """Return a JSON value for display, with `show_location` applied to every location.
+def show_locations(value: Any, show: Callable[[str], str] = show_location) -> Any:
+    """Return a JSON value for display, with `show` applied to every location.
 
     >>> show_locations({"data": "https://host/cells?signature=x", "epochs": 3})
     {'data': 'https://host/cells', 'epochs': 3}
     """
     if isinstance(value, dict):
-        return {name: show_locations(each) for name, each in value.items()}
+        return {name: show_locations(each, show) for name, each in value.items()}
     if isinstance(value, list):
-        return [show_locations(each) for each in value]
-    return show_location(value) if isinstance(value, str) else value
+        return [show_locations(each, show) for each in value]
+    return show(value) if isinstance(value, str) else value
 
 
 def find_run_dir(root: str, work: str | None, name: str) -> Path:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from shards.files.atomic import write_text
 from shards.files.fingerprint import fingerprint_json
 from shards.storage.access import CacheOptions, default_cache
+from shards.storage.shown import hide_keys
 from trainer.contract.model.names import resolve_alias
 from trainer.recipes.options.augment import AugmentOptions
 from trainer.recipes.options.loss import LossOptions
@@ -213,7 +214,9 @@ class Recipe(Section):
         write_text(path, self.to_yaml())
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return the recipe as it is stored: URIs without keys and signatures, which a command gives again."""
+        stored = show_locations(self.model_dump(mode="json"), hide_keys)
+        return yaml.safe_dump(stored, sort_keys=False, allow_unicode=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe for display: URIs without keys and queries, which may be signatures."""

@@ -16,9 +16,10 @@ from shards.errors import UsageError
 from shards.files.atomic import lock_folder, write_json
 from shards.files.job_folder import refuse_job_folder
 from shards.files.temporary import clear_leftovers
+from shards.storage.shown import show_location
 from trainer.recipes.file import load_recipe, parse_recipe
 from trainer.recipes.longer import is_longer, takes_more_epochs
-from trainer.recipes.place import find_run_dir, is_remote, join_root, show_location
+from trainer.recipes.place import find_run_dir, is_remote, join_root
 from trainer.recipes.recipe import PLACEMENT, Recipe
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from shards.dataset.dataset import open_dataset
 from shards.dataset.positive import find_misfit
-from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.files.disk import naming_disk
+from shards.storage.shown import show_location
 from trainer.contract.bundle import Bundle
 from trainer.contract.decision.stored_decision import store_positive
 from trainer.evaluate.files import Judging, write_evaluation
@@ -62,8 +62,8 @@ def _open_run(options: ReportOptions) -> Finished:
     bundle = Bundle.load(folder / "bundle")
     if bundle.page.dataset != dataset.fingerprint():
         raise UsageError(
-            f"{shorten(dataset.location)} is not the dataset that {folder} was trained on (its fingerprint differs), "
-            "so its pictures were not the ones evaluated; name the right one with --data"
+            f"{show_location(dataset.location)} is not the dataset that {folder} was trained on (its fingerprint "
+            "differs), so its pictures were not the ones evaluated; name the right one with --data"
         )
     notes = json.loads((folder / RESULT).read_text(encoding="utf-8"))["notes"]
     parts: list[str] = [*(options.part or SPLITS)]

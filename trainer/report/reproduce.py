@@ -8,9 +8,9 @@ from pathlib import Path
 
 from shards.dataset.manifest import INDEXED, Packing
 from shards.dataset.origin import PackCommand, read_origin
-from shards.dataset.split import shorten
 from shards.pictures.decode import DecodeOptions
 from shards.splits.splits import SplitOptions
+from shards.storage.shown import show_location
 from shards.storage.storage import open_readable
 from trainer.report.sources import Finished
 
@@ -25,7 +25,7 @@ def list_commands(run: Finished) -> list[str]:
 
 def list_packing(run: Finished) -> list[str]:
     """Return the commands that make the dataset: as recorded with it, else as far as its manifest shows."""
-    data, manifest = shorten(run.dataset.location), run.dataset.manifest
+    data, manifest = show_location(run.dataset.location), run.dataset.manifest
     if manifest.packing.plan.startswith(INDEXED):
         return _spell([["shards", "index", data, *_tell_positive(manifest.positive, [])]])
     lines: list[Words] = []
@@ -63,7 +63,7 @@ def _read_packing(run: Finished) -> list[PackCommand | None]:
 
 def list_training(run: Finished) -> list[str]:
     """Return the commands that make the run from the dataset, and those that use it."""
-    folder, data = run.folder, shorten(run.dataset.location)
+    folder, data = run.folder, show_location(run.dataset.location)
     evaluations: list[Words] = [["trainer.evaluate", folder / "bundle", f"{data}:{e.part}"] for e in run.evaluations]
     lines: list[Words] = [
         ["trainer.run", folder / "recipe.yaml", "name=again"],

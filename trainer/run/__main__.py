@@ -16,9 +16,10 @@ from shards.cli.ending import DONE, MISTAKE, run_command
 from shards.cli.messages import add_volume
 from shards.dataset.manifest import find_manifest
 from shards.errors import ShardError, UsageError
+from shards.storage.shown import show_location
 from shards.storage.storage import open_readable
 from trainer.recipes.file import RECIPES, load_recipe, read_header
-from trainer.recipes.place import is_remote, show_location
+from trainer.recipes.place import is_remote
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RESULT, RunFolder
 

@@ -14,6 +14,7 @@ from shards.dataset.dataset import Dataset
 from shards.dataset.positive import describe_default
 from shards.files.job_folder import refuse_job_folder
 from shards.files.sizes import format_size
+from shards.storage.shown import show_location
 from shards.workers.openmp import count_cpus
 from trainer.contract.task import make_task
 from trainer.evaluate.positive import find_positive
@@ -135,7 +136,7 @@ def _make_plan(
         run=str(folder),
         state="finished" if standing.is_finished else "goes on" if done else "new",
         data={
-            "location": recipe.data,
+            "location": show_location(recipe.data),
             "fingerprint": dataset.fingerprint(),
             "classes": dataset.classes,
             "task": dataset.manifest.task,

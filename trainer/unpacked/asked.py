@@ -12,7 +12,6 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from shards.dataset.dataset import Dataset, open_dataset
-from shards.dataset.split import shorten
 from shards.errors import UsageError
 from shards.sources.endings import ENDINGS
 from shards.sources.find import find_sources
@@ -21,6 +20,7 @@ from shards.sources.list_form import ListForm
 from shards.sources.location import is_uri, split_location
 from shards.sources.model import MANIFEST_NAME
 from shards.sources.table import read_text
+from shards.storage.shown import show_location
 from shards.storage.storage import open_readable
 from trainer.unpacked.parts import Files, Folder, Objects, Packed, Part, Picture, Stored
 
@@ -93,7 +93,7 @@ def find_asked(
         ]
     )
     if next(Asked(parts).list(), None) is None:
-        asked = ", ".join([*map(shorten, paths), *map(str, lists)])
+        asked = ", ".join([*map(show_location, paths), *map(str, lists)])
         raise UsageError(f"no pictures in {asked} (looked for {', '.join(sorted(ENDINGS))})")
     return Asked(parts)
 
@@ -137,12 +137,16 @@ def _open_packed(dataset: Dataset, split: str | None) -> Packed:
     return Packed(dataset, splits)
 
 
+def _cut_query(uri: str) -> str:
+    return uri.partition("?")[0].rstrip("/")
+
+
 def _find_objects(path: str, _: How) -> Iterable[Part]:
     uri, split = split_location(path)
-    kind = name_kind(shorten(uri)) if split is None else None
+    kind = name_kind(_cut_query(uri)) if split is None else None
     if kind is not None and kind.load is None:
-        folder, _slash, name = shorten(uri).rpartition("/")
-        folder += uri[len(shorten(uri)) :]
+        folder, _slash, name = _cut_query(uri).rpartition("/")
+        folder += uri[len(_cut_query(uri)) :]
         open_readable(folder)  # raises if it cannot be read
         return [Objects(folder, [unquote(name)])]  # names in URLs are percent-encoded, object names are not
     storage = open_readable(uri)

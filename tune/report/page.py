@@ -8,8 +8,8 @@ from pathlib import Path
 
 from shards.cli.sentences import count_things
 from shards.files.atomic import write_text
+from shards.storage.shown import show_location
 from trainer.evaluate.extras import try_extra
-from trainer.recipes.place import show_location
 from trainer.report.markup import escape, show_code, show_facts, show_figures, show_note, show_table, write_page
 from tune.report.figures import (
     CURVES,

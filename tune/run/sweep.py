@@ -11,6 +11,7 @@ from typing import Any
 from shards.dataset.dataset import open_dataset
 from shards.errors import Interrupted, ShardError
 from shards.files.atomic import replace_folder, write_json
+from shards.storage.shown import show_location
 from trainer.recipes.misfit import settle_metric
 from trainer.recipes.recipe import Recipe
 from trainer.record.run_folder import RECIPE, RESULT, STOP_FILE, RunFolder, hold_folder
@@ -58,7 +59,7 @@ def run_sweep(recipe: Recipe, space: Space, options: SweepOptions | None = None)
     dataset = open_dataset(recipe.data, recipe.cache_options()).require_labels()
     dataset.split("val")
     if space.confirm is not None:
-        refuse_without_test(dataset.splits, recipe.data)
+        refuse_without_test(dataset.splits, show_location(recipe.data))
     recipe = settle_metric(recipe, dataset)
     trials = make_screen_trials(make_variants(recipe, space, read_suggested(sweep_dir)), space, sweep_dir)
     refuse_useless([*trials, *make_probes(recipe, space, sweep_dir)], space)
