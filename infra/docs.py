@@ -73,6 +73,7 @@ GUIDES = {
     "status": ("serving.md#another-bundle-without-downtime", ""),
     "client": ("serving.md#client", ""),
     "verify-endpoint": ("serving.md#verify", ""),
+    "doctor": ("doctor.md", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

@@ -63,7 +63,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("run",),
         ("api",),
     ),
-    "cluster": (("serve", "client"), ("swap", "verify"), ("promote", "rollback", "status")),
+    "cluster": (("serve", "client", "doctor"), ("swap", "verify"), ("promote", "rollback", "status")),
 }
 
 # For each guarded library the files that may import it, as patterns whose * crosses folders.
@@ -87,6 +87,7 @@ TABLES = {
     "trainer/recipes/options/*.py": ("trainer",),
     "trainer/contract/model/names.py": ("trainer.contract",),
     "trainer/contract/metrics.py": ("trainer.evaluate",),
+    "cluster/doctor/checks.py": ("cluster.doctor",),
     "shards/cli/commands.py": PACKAGES,  # the commands of all packages, which import nothing of each other by that
 }
 ROWS = ("Table", "Metric")

@@ -62,5 +62,6 @@ COMMANDS = Table(
     Command("status", "show an endpoint's bundles and replicas", "cluster.status.__main__:main"),
     Command("client", "send pictures to an endpoint", "cluster.client.__main__:main"),
     Command("verify-endpoint", "compare an endpoint with a bundle in process", "cluster.verify.__main__:main"),
+    Command("doctor", "look at every node of a cluster before a run needs it", "cluster.doctor.__main__:main"),
     Command("completion", "print the completion script for bash, zsh or fish", "shards.cli.completion:main"),
 )

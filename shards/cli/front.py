@@ -18,7 +18,7 @@ TITLES = {
     "shards": "datasets",
     "trainer": "training and bundles",
     "tune": "sweeps",
-    "cluster": "endpoints",
+    "cluster": "endpoints and clusters",
     "": "shell",
 }
 """Package -> what its commands are for, in the order in which they are used."""
