@@ -39,7 +39,8 @@ class Nodes:
 
         how: what it has for itself. variables: environment variables. open_files: its soft limit. host: its host name.
         disks: folder -> size of an empty disk that it alone sees there. files: path -> file or folder that it alone
-        sees there. groups: folders of control groups that it belongs to. options: of `ray start`.
+        sees there. groups: folders of control groups that it belongs to. network: its network namespace. options: of
+        `ray start`.
         """
         return self._count(f"start {cpus} {json.dumps(how)}")
 
@@ -169,7 +170,8 @@ def _make_private(how: dict[str, Any]) -> list[str]:
     lines += [f"mount -t tmpfs -o size={size} tmpfs {folder}" for folder, size in how.get("disks", {}).items()]
     lines += [f"mount --bind {file} {path}" for path, file in how.get("files", {}).items()]
     lines += [f"hostname {how['host']}"] if "host" in how else []
-    return ["unshare", "--mount", "--uts", "bash", "-ec", "; ".join([*lines, 'exec "$@"']), "bash"]
+    network = ["ip", "netns", "exec", how["network"]] if "network" in how else []
+    return [*network, "unshare", "--mount", "--uts", "bash", "-ec", "; ".join([*lines, 'exec "$@"']), "bash"]
 
 
 def _await_nodes(cluster: Any, count: int) -> None:

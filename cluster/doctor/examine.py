@@ -106,7 +106,7 @@ def examine_nodes(nodes: Nodes, options: DoctorOptions) -> Examined:
         name: View(everyone, found, options, nodes.cluster, dict(nodes.silent), nodes.left)
         for name, found in facts.items()
     }
-    verdicts = {name: judge(name, view) for name, view in views.items()}
+    verdicts = {name: make_verdict(name, view) for name, view in views.items()}
     return Examined(nodes.cluster, everyone, dict(nodes.silent), verdicts, facts)
 
 
@@ -125,7 +125,7 @@ def gather(nodes: Nodes, options: DoctorOptions) -> dict[str, dict[str, Facts]]:
     return facts
 
 
-def judge(name: str, view: View) -> Verdict:
+def make_verdict(name: str, view: View) -> Verdict:
     """Return the verdict of a check; facts that could not be read are red."""
     check = CHECKS[name]
     if check.slow and view.options.quick:
