@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from doctors import ROOT, Looked, doctor
 from ray_nodes import run_nodes
-
-ROOT = Path(__file__).parents[1]
-
-
-def doctor(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m cluster.doctor` as users do."""
-    command = [sys.executable, "-m", "cluster.doctor", *map(str, words)]
-    # `shardline` sets it: workers then do not search the folder of the command for modules before PYTHONPATH.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT), **variables}
-    environment.pop("RAY_ADDRESS", None)
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
-
-
-@dataclass
-class Looked:
-    """What `--json` printed."""
-
-    page: dict[str, Any]
-    code: int
-    said: str
-
-    @classmethod
-    def at(cls, *words: str | Path, **variables: str) -> Looked:
-        done = doctor(*words, "--json", **variables)
-        assert done.returncode in (0, 3), done.stderr
-        return cls(json.loads(done.stdout), done.returncode, done.stderr)
-
-    def red(self, check: str) -> list[tuple[str, list[str]]]:
-        """Return the red facts of a check with their nodes."""
-        found = self.page["checks"][check]["findings"]
-        return [(each["fact"], each["nodes"]) for each in found if each["level"] == "red"]
-
-    def remedy(self, check: str) -> str:
-        (found,) = (each for each in self.page["checks"][check]["findings"] if each["level"] == "red")
-        remedy: str = found["remedy"]
-        return remedy
-
-    def all_red(self) -> list[str]:
-        return [name for name in self.page["checks"] if self.red(name)]
-
+from small_disk import mount_small
 
 # this machine
 
@@ -77,20 +37,20 @@ def test_token_file_that_others_can_read_is_red_until_the_remedy_is_run(tmp_path
     file.write_text("a-word-that-nobody-may-see")
     file.chmod(0o644)
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
-    looked = Looked.at("--address", "local", **variables)
+    looked = Looked.here(**variables)
     assert looked.code == 3
     assert looked.all_red() == ["token"]
     assert looked.said == "error: 1 line is red: token; see the remedies\n"
     assert "a-word-that" not in json.dumps(looked.page)
     subprocess.run(looked.remedy("token").split("`")[1], shell=True, check=True)
-    assert Looked.at("--address", "local", **variables).code == 0
+    assert Looked.here(**variables).code == 0
 
 
 def test_storage_is_written_read_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mine").write_text("")
     for folder in ("runs", "new/deep"):
-        looked = Looked.at("--address", "local", "--storage", tmp_path / folder)
+        looked = Looked.here("--storage", tmp_path / folder)
         assert looked.all_red() == []
         (facts,) = looked.page["checks"]["storage"]["facts"].values()
         assert facts["write_mb_s"] > 0
@@ -100,17 +60,31 @@ def test_storage_is_written_read_and_left_as_it_was(tmp_path: Path) -> None:
 
 def test_storage_that_cannot_be_written_is_red(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    looked = Looked.at("--address", "local", "--quick", "--storage", tmp_path / "file/runs")
+    looked = Looked.here("--quick", "--storage", tmp_path / "file/runs")
     ((fact, _),) = looked.red("storage")
     assert fact.startswith(f"{tmp_path}/file/runs cannot be ")
     assert "Not a directory" in fact
 
 
+def test_storage_on_a_disk_that_is_read_only_is_red_until_it_is_mounted_as_the_remedy_says(tmp_path: Path) -> None:
+    with mount_small(tmp_path / "disk", "size=2g") as disk:
+        disk.remount("ro")
+        looked = Looked.here("--quick", "--storage", disk.folder / "runs")
+        assert looked.all_red() == ["storage"]
+        assert "cannot be written to: Read-only file system" in looked.red("storage")[0][0]
+        assert looked.remedy("storage").startswith("mount it so that it can be written")
+        disk.remount("rw")
+        assert Looked.here("--quick", "--storage", disk.folder / "runs").all_red() == []
+        disk.fill(left=100 << 20)
+        looked = Looked.here("--quick", "--storage", disk.folder / "runs")
+        assert looked.red("storage")[0][0] == f"the disk of {disk.folder}/runs has 100.0 MiB free: snapshots need more"
+
+
 def test_wandb_server_that_does_not_answer_is_red_only_if_asked_for() -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
-    assert Looked.at("--address", "local", **nowhere).all_red() == []
+    assert Looked.here(**nowhere).all_red() == []
     for words, variables in ((["--wandb"], {}), ([], {"WANDB_MODE": "online"}), ([], {"WANDB_API_KEY": "k" * 40})):
-        looked = Looked.at("--address", "local", *words, **nowhere, **variables)
+        looked = Looked.here(*words, **nowhere, **variables)
         assert looked.all_red() == ["wandb"]
 
 
@@ -128,7 +102,7 @@ class Faulty:
 
 @pytest.fixture(scope="module")
 def faulty(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    """A cluster without a single CPU for tasks, so that nothing in it is ever free."""
+    """A head without CPUs, and gpu-2."""
     root = tmp_path_factory.mktemp("faulty")
     shared = root / "shared"
     shutil.copytree(dataset_path, shared / "data")
@@ -139,7 +113,7 @@ def faulty(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         file.write("\n# a line more\n")
     with run_nodes() as nodes:
         nodes.start(
-            0,
+            1,
             host="gpu-2",
             open_files=1024,
             disks={str(shared): "200m", "/dev/shm": "64m"},
@@ -152,9 +126,9 @@ def faulty(dataset_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield Faulty(nodes.address, head, looked)
 
 
-def test_every_node_answers_although_the_cluster_has_no_cpus(faulty: Faulty) -> None:
+def test_head_without_cpus_answers_as_well(faulty: Faulty) -> None:
     page = faulty.looked.page
-    assert [each["resources"].get("CPU", 0) for each in page["nodes"]] == [0, 0]
+    assert [each["resources"].get("CPU", 0) for each in page["nodes"]] == [0, 1]
     assert page["checks"]["answers"]["values"] == {faulty.head: "yes", "gpu-2": "yes"}
 
 

@@ -23,6 +23,9 @@ GIB = 1 << 30
 ROOT = Path(__file__).parents[1]
 
 
+CPUS = {"CPU": 4.0}
+
+
 def look(
     check: str,
     facts: Mapping[str, Facts],
@@ -280,12 +283,17 @@ def name(*addresses: str, by_name: str = "", by_ray: str = "", interface: str = 
     ],
 )
 def test_host_name_must_lead_where_others_reach_the_node(facts: Facts, words: str | None) -> None:
-    verdict = look("names", {"a": facts, "z": name("10.0.0.2")})
+    verdict = look("names", {"a": facts, "z": name("10.0.0.2")}, CPUS)
     assert [words in fact for fact in red(verdict)] == ([True] if words else [])
 
 
+def test_name_of_a_head_without_cpus_is_a_note() -> None:
+    verdict = look("names", {"a": name(), "z": name("10.0.0.2")}, {})
+    assert [(each.level, each.nodes) for each in verdict.findings] == [("note", ("a",))]
+
+
 def test_one_node_needs_no_name() -> None:
-    assert not look("names", {"a": name()}).findings
+    assert not look("names", {"a": name()}, CPUS).findings
 
 
 def stored(seen: str, **other: Any) -> Facts:
@@ -337,22 +345,42 @@ def rate(mb_s: float, **pairs: float) -> Facts:
 
 
 def test_all_reduce_that_fails_or_crawls_is_red() -> None:
-    assert not look("network", {"a": rate(100), "b": rate(99)}).findings
-    assert "has 3.0 MB/s" in only(look("network", {"a": rate(3), "b": rate(4)})).fact
+    assert not look("network", {"a": rate(100), "b": rate(99)}, CPUS).findings
+    assert "has 3.0 MB/s" in only(look("network", {"a": rate(3), "b": rate(4)}, CPUS)).fact
     failed = {"error": "connect timeout", "backend": "gloo", "pairs": {}}
-    found = only(look("network", {"a": rate(100), "b": failed}))
+    found = only(look("network", {"a": rate(100), "b": failed}, CPUS))
     assert (found.nodes, found.fact) == (("b",), "an all-reduce of all nodes by gloo fails: connect timeout")
     assert "GLOO_SOCKET_IFNAME" in found.remedy
 
 
 def test_slowest_pair_is_named() -> None:
     facts = {"a": rate(20, b=1000, c=1100), "b": rate(20, a=990, c=100), "c": rate(20, a=1100, b=120)}
-    verdict = look("network", facts)
+    verdict = look("network", facts, CPUS)
     assert [(each.nodes, each.fact) for each in verdict.find("note")] == [
         (("b", "c"), "these two have 100 MB/s, and the median pair 990")
     ]
     nodes = tuple(map(Node, facts))
     assert list_pairs(View(nodes, facts))[("a", "b")]["mb_s"] == 990
+
+
+def test_node_that_all_broken_pairs_have_in_common_is_named() -> None:
+    broken = {"error": "another node did not come in time", "backend": "gloo"}
+    good = {"mb_s": 100.0, "backend": "gloo"}
+    facts = {
+        "a": {**broken, "pairs": {"b": good, "c": broken}},
+        "b": {**broken, "pairs": {"a": good, "c": broken}},
+        "c": {**broken, "pairs": {"a": broken, "b": broken}},
+    }
+    assert red(look("network", facts, CPUS)) == {
+        "an all-reduce of all nodes by gloo fails: another node did not come in time": ("a", "b", "c"),
+        "an all-reduce of two fails between a and c, b and c": ("c",),
+    }
+    one = {name: {**broken, "pairs": dict.fromkeys(set("abc") - {name}, broken)} for name in "abc"}
+    assert len(red(look("network", one, CPUS))) == 1
+
+
+def test_nodes_without_cpus_take_no_part() -> None:
+    assert look("network", {"a": {}, "b": {}}, {}).skipped == "no two nodes with CPUs or GPUs"
 
 
 def test_node_that_does_not_answer_is_one_red_line_and_no_other_check_speaks_of_it() -> None:
@@ -373,8 +401,9 @@ def test_node_that_does_not_answer_is_one_red_line_and_no_other_check_speaks_of_
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check != "answers"])
 def test_facts_that_could_not_be_read_are_red_in_every_check(check: str) -> None:
+    failed = {FAILED: "no answer within 5 s"}
     options = {"storage": "/runs", "data": "/data", "wandb": "http://w"}
-    verdict = look(check, {"a": {FAILED: "no answer within 5 s"}, "b": {FAILED: "no answer within 5 s"}}, **options)
+    verdict = look(check, {"a": failed, "b": failed}, CPUS, **options)
     assert red(verdict) == {"it could not be examined: no answer within 5 s": ("a", "b")}
     assert verdict.cells == {"a": "?", "b": "?"}
 

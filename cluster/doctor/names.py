@@ -30,7 +30,7 @@ def listen() -> Facts:
     It listens until this process ends, at most some minutes.
     """
     name, word = socket.gethostname(), secrets.token_bytes(_WORD_BYTES)
-    server = socket.create_server(("", 0), family=socket.AF_INET, backlog=128)
+    server = _open_port()
     threading.Thread(target=_serve, args=(server, word), daemon=True).start()
     interface = os.environ.get("GLOO_SOCKET_IFNAME", "")
     facts = {"host": name, "port": server.getsockname()[1], "word": word.hex(), "interface": interface}
@@ -39,6 +39,14 @@ def listen() -> Facts:
     except OSError as err:
         return {**facts, "addresses": [], "error": explain(err)}
     return {**facts, "addresses": list(dict.fromkeys(row[4][0] for row in found))}
+
+
+def _open_port() -> socket.socket:
+    """Return a socket that listens at all addresses of this node, those of IPv6 included if it has it."""
+    try:
+        return socket.create_server(("", 0), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True)
+    except (OSError, ValueError):
+        return socket.create_server(("", 0), backlog=128)
 
 
 def _serve(server: socket.socket, word: bytes) -> None:
@@ -123,13 +131,15 @@ def _judge_name(node: Node, facts: Facts, verdict: Verdict) -> None:
         f"put the line `{node.address} {facts['host']}` into /etc/hosts there, above those of 127.0.0.1 and 127.0.1.1, "
         "or set GLOO_SOCKET_IFNAME to the interface of that address before `ray start`"
     )
+    computes = node.resources.get("CPU") or node.resources.get("GPU")
+    add = verdict.red if computes else verdict.note  # no rank runs on the others
     if not facts["addresses"]:
-        verdict.red(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)
+        add(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)
     elif cut:
         first = facts["addresses"][0]
         loopback = ipaddress.ip_address(first.partition("%")[0]).is_loopback
         why = "which is loopback" if loopback else f"where {', '.join(cut)} cannot reach it"
-        verdict.red(
+        add(
             node.name,
             f"its host name {facts['host']} resolves to {first}, {why}: gloo's ranks on other nodes do not find it",
             remedy,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+import textwrap
 import time
 from itertools import combinations
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 from cluster.doctor.gpus import show_all
 from cluster.doctor.nodes import Nodes
 from cluster.doctor.options import DoctorOptions
-from cluster.doctor.patience import explain
 from cluster.doctor.verdict import FAILED, Facts, Node, Verdict, View
+from shards.cli.sentences import join_some
 
 _FIRST, _MOST = 1 << 20, 256 << 20
 """Bytes of the first tensor and of the largest."""
@@ -19,7 +21,8 @@ _ROUND_S = 0.25
 """A larger tensor is taken until a round takes as long."""
 _FEW = 4
 """Nodes up to which pairs are measured unasked."""
-_FEW_AFTER_FAILURE = 8
+_FEW_AFTER_FAILURE, _AFTER_FAILURE_S = 6, 10.0
+"""Then pairs are measured, each within so many seconds."""
 _LEAST_MB_S = 10.0
 """Below the rate of a 100 Mbit/s card: gradients of ResNet-50 (100 MB) then take 10 s each step."""
 _UNEVEN = 4.0
@@ -64,8 +67,24 @@ def all_reduce(backend: str, address: str, port: int, key: str, rank: int, num_r
         store.set(f"ended {rank}", "")  # no rank closes its sockets while another still sends
         store.wait([f"ended {other}" for other in range(num_ranks)], timeout)
     except Exception as err:  # torch raises RuntimeErrors of its own
-        return {"error": explain(err)}
+        return {"error": shorten(str(err))}
     return {"mb_s": 2 * (num_ranks - 1) / num_ranks * size / seconds / 1e6, "bytes": size}
+
+
+def shorten(error: str) -> str:
+    """Return what an operator needs of torch's error.
+
+    >>> shorten("Gloo connectFullMesh failed with [/w/pair.cc:152] timed out connecting: remote=[127.0.1.1]:7090$1")
+    'another node does not answer at 127.0.1.1 port 7090'
+    >>> shorten("wait timeout after 3500ms, keys: /4a9d2e/0/1")
+    'another node did not come in time'
+    """
+    remote = re.search(r"remote=\[([^\]]+)\]:(\d+)", error)
+    if remote:
+        return f"another node does not answer at {remote[1]} port {remote[2]}"
+    if "wait timeout" in error:
+        return "another node did not come in time"
+    return textwrap.shorten(error.partition("\n")[0], 160, placeholder=" ...")
 
 
 def _measure(group: Any, device: Any) -> tuple[int, float]:
@@ -97,24 +116,32 @@ def choose_backend(nodes: tuple[Node, ...]) -> str:
     return "nccl" if all(node.resources.get("GPU", 0) >= 1 for node in nodes) else "gloo"
 
 
+def list_computing(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes that ranks can run on: Ray has CPUs or GPUs there."""
+    return tuple(node for node in nodes if node.resources.get("CPU") or node.resources.get("GPU"))
+
+
 def survey(nodes: Nodes, options: DoctorOptions) -> dict[str, Facts]:
     """Return by node its rate among all, and `pairs`: other node -> its facts with that one alone, if measured."""
-    if len(nodes.nodes) < 2:
+    ranks = list_computing(nodes.nodes)
+    if len(ranks) < 2:
         return {}
-    first = nodes.nodes[0]
+    first = ranks[0]
     ports = nodes.ask("cluster.doctor.network:open_store", {first.name: (first.address,)}, options.timeout_s)
     port = ports.get(first.name)
     if not isinstance(port, int):
         why = port[FAILED] if port else "the first node does not answer"
-        return {node.name: {FAILED: why} for node in nodes.nodes}
+        return {node.name: {FAILED: why} for node in ranks}
     meeting = (first.address, port)
-    found = _ask(nodes, nodes.nodes, meeting, options.timeout_s)
+    found = _ask(nodes, ranks, meeting, options.timeout_s)
     failed = any("mb_s" not in facts for facts in found.values())
     most = _FEW_AFTER_FAILURE if failed else _FEW
     facts: dict[str, Any] = {name: {**each, "pairs": {}} for name, each in found.items()}
-    if options.pairs or 2 < len(nodes.nodes) <= most:
-        for one, other in combinations(nodes.nodes, 2):
-            both = _ask(nodes, (one, other), meeting, options.timeout_s / 3 if failed else options.timeout_s)
+    if options.pairs or 2 < len(ranks) <= most:
+        for one, other in combinations(ranks, 2):
+            both = _ask(
+                nodes, (one, other), meeting, min(options.timeout_s, _AFTER_FAILURE_S) if failed else options.timeout_s
+            )
             for here, there in ((one.name, other.name), (other.name, one.name)):
                 if here in both and here in facts:
                     facts[here]["pairs"][there] = both[here]
@@ -123,7 +150,7 @@ def survey(nodes: Nodes, options: DoctorOptions) -> dict[str, Facts]:
 
 def _ask(nodes: Nodes, ranks: tuple[Node, ...], meeting: tuple[str, int], limit_s: float) -> dict[str, Any]:
     backend, key = choose_backend(ranks), " ".join(node.node_id for node in ranks)
-    given = {node.name: (backend, *meeting, key, rank, len(ranks), 0.7 * limit_s) for rank, node in enumerate(ranks)}
+    given = {node.name: (backend, *meeting, key, rank, len(ranks), limit_s / 3) for rank, node in enumerate(ranks)}
     found = nodes.ask("cluster.doctor.network:all_reduce", given, limit_s)
     return {name: {**facts, "backend": backend} for name, facts in found.items()}
 
@@ -131,8 +158,8 @@ def _ask(nodes: Nodes, ranks: tuple[Node, ...], meeting: tuple[str, int], limit_
 def judge(view: View) -> Verdict:
     """Find an all-reduce that fails or crawls, and pairs that do."""
     verdict = Verdict()
-    if len(view.nodes) < 2:
-        verdict.skipped = "one node"
+    if len(list_computing(view.nodes)) < 2:
+        verdict.skipped = "no two nodes with CPUs or GPUs"
         return verdict
     for node, facts in view.each():
         verdict.cells[node.name] = f"{facts['backend']} {facts['mb_s']:.0f} MB/s" if "mb_s" in facts else "no"
@@ -162,13 +189,24 @@ def _judge_pairs(view: View, verdict: Verdict) -> None:
     pairs = list_pairs(view)
     rates = [facts["mb_s"] for facts in pairs.values() if "mb_s" in facts]
     usual = statistics.median(rates) if rates else 0.0
+    broken = [pair for pair, facts in pairs.items() if "mb_s" not in facts]
+    if broken and len(broken) < len(pairs):  # if all are, it is said already
+        fact = f"an all-reduce of two fails between {join_some([' and '.join(pair) for pair in broken], 4)}"
+        verdict.red(find_culprits(broken), fact, _spell_remedy(str(pairs[broken[0]]["backend"])))
     for pair, facts in pairs.items():
-        if "error" in facts:
-            fact = f"an all-reduce of these two fails: {facts['error']}"
-            verdict.red(pair, fact, _spell_remedy(str(facts["backend"])))
-        elif facts["mb_s"] < usual / _UNEVEN:
+        if facts.get("mb_s", usual) < usual / _UNEVEN:
             fact = f"these two have {facts['mb_s']:.0f} MB/s, and the median pair {usual:.0f}"
             verdict.note(pair, fact, "look at their cards and cables: `ethtool` shows the speed of a card")
+
+
+def find_culprits(broken: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the nodes that all broken pairs have in common, or else all of them.
+
+    >>> find_culprits([("a", "c"), ("b", "c")]), find_culprits([("a", "b"), ("c", "d")])
+    (('c',), ('a', 'b', 'c', 'd'))
+    """
+    names = sorted({name for pair in broken for name in pair})
+    return tuple(name for name in names if all(name in pair for pair in broken)) or tuple(names)
 
 
 def list_pairs(view: View) -> dict[tuple[str, str], Facts]:

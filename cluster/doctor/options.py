@@ -26,5 +26,5 @@ class DoctorOptions(Options):
     """Measure the network between each pair of nodes, also if there are many."""
     wandb: str | None = None
     """Address of the W&B server that runs report to; None: it is not asked."""
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
     """Seconds within which a node must answer each question."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+from shards.files.disk import DiskError
 
 R = TypeVar("R")
 
@@ -38,8 +41,6 @@ def run_all(calls: Mapping[str, Callable[[], R]], limit_s: float) -> dict[str, R
 
 
 def _await_all(done: threading.Semaphore, count: int, limit_s: float) -> None:
-    import time
-
     until = time.monotonic() + limit_s
     for _ in range(count):
         if not done.acquire(timeout=max(0.0, until - time.monotonic())):
@@ -52,7 +53,7 @@ def explain(err: BaseException) -> str:
     >>> explain(PermissionError(13, "Permission denied", "/mnt/runs"))
     'Permission denied: /mnt/runs'
     """
-    if type(err) in (OSError, PermissionError, FileNotFoundError, NotADirectoryError) and err.strerror:  # type: ignore[attr-defined]
-        return f"{err.strerror}: {err.filename}" if err.filename else str(err.strerror)  # type: ignore[attr-defined]
+    if isinstance(err, OSError) and err.strerror and not isinstance(err, DiskError):
+        return f"{err.strerror}: {err.filename}" if err.filename else str(err.strerror)
     lines = [line for line in str(err).splitlines() if line.strip()]
     return (lines[0].strip() if lines else "") or type(err).__name__

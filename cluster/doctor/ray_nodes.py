@@ -19,10 +19,16 @@ from cluster.doctor.patience import explain
 from cluster.doctor.verdict import FAILED, Node
 
 _HEAD = "node:__internal_head__"
+_THREADS = 8
+"""Calls that a node answers at a time: those that hang are left behind."""
+_PING_S = 3.0
+
+
+_LATE = object()
 
 
 class Probe:
-    """Answers on its node; the second thread answers while the first one measures."""
+    """Answers on its node."""
 
     def call(self, function: str, arguments: tuple[Any, ...]) -> Any:
         return call(function, arguments)
@@ -47,15 +53,26 @@ class RayNodes:
             if name not in self.silent
         }
         until = time.monotonic() + limit_s
-        results = {name: self._answer(name, reference, until, limit_s) for name, reference in asked.items()}
+        results = {name: self._answer(name, reference, until) for name, reference in asked.items()}
+        self._explain_late([name for name, result in results.items() if result is _LATE], results, limit_s)
         self.nodes = tuple(node for node in self.nodes if node.name not in self.silent)
         return {name: result for name, result in results.items() if name not in self.silent}
 
-    def _answer(self, name: str, reference: Any, until: float, limit_s: float) -> Any:
+    def _explain_late(self, late: list[str], results: dict[str, Any], limit_s: float) -> None:
+        """Tell a call that hangs, which has failed, from a node that answers nothing any more, which is silent."""
+        until = time.monotonic() + _PING_S
+        pings = {name: self._probes[name].call.remote("cluster.doctor.clock:now", ()) for name in late}
+        for name, ping in pings.items():
+            if isinstance(self._answer(name, ping, until), float):
+                results[name] = {FAILED: f"no answer within {limit_s:g} s"}
+            else:
+                self.silent.setdefault(name, f"does not answer within {limit_s:g} s")
+
+    def _answer(self, name: str, reference: Any, until: float) -> Any:
         try:
             return ray.get(reference, timeout=max(0.0, until - time.monotonic()))
         except GetTimeoutError:
-            self.silent[name] = f"does not answer within {limit_s:g} s"
+            return _LATE
         except RayActorError as err:
             self.silent[name] = f"runs no process of ours: {_last_line(err)}"
         except RayTaskError as err:
@@ -126,7 +143,7 @@ def _describe_lost(row: Mapping[str, Any]) -> str:
 
 def _start(node: Node) -> Any:
     pinned = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-    return ray.remote(num_cpus=0, max_restarts=0, max_concurrency=2, scheduling_strategy=pinned)(Probe).remote()
+    return ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_THREADS, scheduling_strategy=pinned)(Probe).remote()
 
 
 def _last_line(err: Exception) -> str:
