@@ -45,6 +45,7 @@ def build_network(name: str, count: int, number: int) -> Iterator[Network]:
         yield Network(name, addresses)
     finally:
         for namespace in addresses:
+            subprocess.run(["ip", "link", "del", namespace], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True)
         run(f"ip link del {name}")
 

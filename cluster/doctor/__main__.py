@@ -7,6 +7,7 @@ that is red comes with its remedy. Ends with 3 if a line is red. The checks need
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -26,7 +27,8 @@ def main(argv: list[str]) -> int:
     from cluster.doctor.draw import draw
     from cluster.doctor.examine import examine
 
-    examined = examine(options)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it notices of a cluster
+        examined = examine(options)
     print(json.dumps(examined.describe(), ensure_ascii=False, indent=2) if said.json else draw(examined))
     red = examined.find("red")
     if not red:
