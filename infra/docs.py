@@ -76,6 +76,7 @@ GUIDES = {
     "submit": ("cluster.md#jobs", "cluster.jobs.options:SubmitOptions"),
     "jobs": ("cluster.md#jobs", ""),
     "stop": ("cluster.md#jobs", ""),
+    "doctor": ("doctor.md", ""),
 }
 """Command -> page in docs/ with more about it, and package.module:Class whose fields have the defaults.
 

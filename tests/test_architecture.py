@@ -64,7 +64,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("api",),
     ),
     "cluster": (
-        ("serve", "client", "jobs"),
+        ("serve", "client", "jobs", "doctor"),
         ("swap", "verify"),
         ("promote", "rollback", "status", "submit", "stop"),
     ),
@@ -91,6 +91,7 @@ TABLES = {
     "trainer/recipes/options/*.py": ("trainer",),
     "trainer/contract/model/names.py": ("trainer.contract",),
     "trainer/contract/metrics.py": ("trainer.evaluate",),
+    "cluster/doctor/checks.py": ("cluster.doctor",),
     "shards/cli/commands.py": PACKAGES,  # the commands of all packages, which import nothing of each other by that
 }
 ROWS = ("Table", "Metric")

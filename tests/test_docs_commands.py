@@ -67,6 +67,7 @@ NOT_RUN = {
     "python -m cluster.promote": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.rollback": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.status": "a running endpoint; tests/test_cluster_swap.py has one",
+    "python -m cluster.doctor --address HEAD": "a cluster; tests/test_cluster_doctor.py has one",
     "python -m tune.compare": "runs of two variants with several seeds each; tests/test_tune_compare.py makes them",
     "python -m tune.dashboard": "the tracked runs of a sweep; tests/test_tune_dashboard.py makes them",
     "python -m shards pack scans.csv s3://": "a store and a cluster; tests/test_shards_packing_remote.py has both",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cluster.doctor.checks import CHECKS
 from shards.cli.table import Row, Table, load_builder
 from trainer.contract.model.names import BACKENDS
 from trainer.recipes.options.augment import POLICIES
@@ -61,6 +62,9 @@ KINDS = {
     "back end": Kind(
         BACKENDS, "trainer/contract/compute", "Compute", ("model", "device", "_device", "file"),
         plain=frozenset({"missing"}),
+    ),
+    "check": Kind(
+        CHECKS, "cluster/doctor", "Verdict", ("view", "nodes", "options", "_"), frozenset({"make_verdict"}),
     ),
 }  # fmt: skip
 

@@ -68,5 +68,6 @@ COMMANDS = Table(
     Command("submit", "run a command as a job of a Ray cluster", "cluster.submit.__main__:main"),
     Command("jobs", "list the jobs of a Ray cluster, or show one", "cluster.jobs.__main__:main"),
     Command("stop", "stop a job so that it can be resumed", "cluster.stop.__main__:main"),
+    Command("doctor", "look at every node of a cluster before a run needs it", "cluster.doctor.__main__:main"),
     Command("completion", "print the completion script for bash, zsh or fish", "shards.cli.completion:main"),
 )

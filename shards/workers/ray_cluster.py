@@ -75,11 +75,12 @@ def join_or_start(**options: Any) -> bool:
     return False
 
 
-def join_running(address: str | None = None) -> None:
+def join_running(address: str | None = None, **options: Any) -> None:
     """Connect this process to a Ray cluster that runs.
 
     Args:
         address: Its HOST:PORT; None: that of RAY_ADDRESS, or else the one on this machine.
+        options: For `ray.init`.
 
     Raises:
         ConnectionError: No cluster answers.
@@ -92,7 +93,7 @@ def join_running(address: str | None = None) -> None:
     try:
         if given:
             require_listener(given)
-        _connect(address=given or "auto")
+        _connect(address=given or "auto", **options)
     except (OSError, RuntimeError, ValueError) as err:
         where = f"at {given}" if given else "on this machine"
         raise ConnectionError(

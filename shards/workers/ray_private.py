@@ -13,6 +13,8 @@ import shards.workers.ray_cluster  # noqa: F401  # isort: skip, it quiets Ray
 import ray
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 
+from shards.errors import UsageError
+
 _NAMESPACE = "shardline"
 _REQUEST_TIMEOUT_S = 5.0
 
@@ -210,3 +212,33 @@ def read_serve_port() -> int | None:
 
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else int(client.http_config.port)
+
+
+def find_running() -> str | None:
+    """Return HOST:PORT of the Ray cluster that runs on this machine, None if there is none.
+
+    Raises:
+        UsageError: There are several, and none of them was the last to be started by `ray start`.
+    """
+    from ray._private import services
+
+    running = sorted(services.find_gcs_addresses())
+    last: str | None = services.find_bootstrap_address(None)
+    if last in running or len(running) < 2:
+        return last if last in running else next(iter(running), None)
+    raise UsageError(f"several Ray clusters run on this machine: {', '.join(running)}; give the --address of one")
+
+
+def read_node_timers() -> dict[str, int]:
+    """Return Ray's settings for lost nodes as this process's environment has them; the head's node has those in force.
+
+    period_ms and timeout_ms: of a health check; failure_threshold: checks that must fail one after another.
+    """
+    from ray import _raylet
+
+    config: Any = _raylet.Config  # type: ignore[attr-defined]
+    return {
+        "period_ms": config.health_check_period_ms(),
+        "timeout_ms": config.health_check_timeout_ms(),
+        "failure_threshold": config.health_check_failure_threshold(),
+    }
