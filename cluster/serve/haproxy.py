@@ -22,7 +22,7 @@ _HEADER_S: Final = 10
 """Seconds within which the headers of a request must arrive."""
 _METRICS_PORT, _STATS_PORT = 9101, 8404
 _THREADS: Final = 2
-_PARENT, _PREFIX = Path("/tmp"), "shl-"  # noqa: S108, made by mkdtemp, for its owner alone
+_PARENT, _PREFIX = Path("/tmp"), "shl-"
 
 
 def find_haproxy() -> str | None:
