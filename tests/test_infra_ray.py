@@ -134,7 +134,7 @@ def lint(text: str, folder: Path) -> tuple[int, str]:
 def test_slurm_script_is_one_for_bash_and_has_no_finding_of_shellcheck(tmp_path: Path) -> None:
     assert lint(TEXT, tmp_path) == (0, "")
     assert lint(TEXT.replace("\n    done\n", "\n", 1), tmp_path)[0] != 0
-    assert "SC2086" in lint(TEXT.replace('mkdir -p "$3"', "mkdir -p $3"), tmp_path)[1]
+    assert "SC2086" in lint(TEXT.replace('prepare "$SLURM_JOB_ID"', "prepare $SLURM_JOB_ID"), tmp_path)[1]
 
 
 def test_slurm_is_asked_to_requeue_and_to_give_notice_before_the_end() -> None:
@@ -143,6 +143,19 @@ def test_slurm_is_asked_to_requeue_and_to_give_notice_before_the_end() -> None:
     (notice,) = [option for option in options if option.startswith("--signal")]
     assert re.fullmatch(r"--signal=B:USR1@\d+", notice)
     assert "' USR1" in TEXT
+
+
+def test_each_start_of_the_slurm_script_has_a_token_of_its_own() -> None:
+    script = (
+        'source "$1"; for job in 7 7; do prepare $job 10.0.0.1; echo $RAY_AUTH_MODE $RAY_AUTH_TOKEN $RAY_ADDRESS; done'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", SCRIPT], capture_output=True, text=True, check=True, timeout=60
+    )
+    (mode, first, address), (_, second, _) = (line.split() for line in done.stdout.splitlines())
+    assert (mode, address) == ("token", "10.0.0.1:20014")
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    assert first != second
 
 
 def test_command_in_the_script_is_one_of_this_project() -> None:
@@ -158,7 +171,7 @@ def test_command_in_the_script_is_one_of_this_project() -> None:
 ON_TWO_NODES = """
 set -euo pipefail
 source "$1"
-prepare "$2" 127.0.0.1 "$3"
+prepare "$2" 127.0.0.1
 trap clean_up EXIT
 bash -c ray_head > head.log 2>&1 & steps+=($!)
 wait_for_nodes 1
@@ -166,10 +179,10 @@ bash -c ray_worker > worker.log 2>&1 & steps+=($!)
 wait_for_nodes 2
 echo ready
 code=0
-run_until_notice "${@:4}" || code=$?
+run_until_notice "${@:3}" || code=$?
 echo "ended $code ${noticed:-unnoticed}"
 noticed= code=0
-run_until_notice "${@:4}" || code=$?
+run_until_notice "${@:3}" || code=$?
 echo "ended $code ${noticed:-unnoticed}"
 """
 """What `main` of the script does, with two nodes on this machine in place of srun's, and a second start as after a
@@ -180,7 +193,7 @@ requeue."""
 def job(dataset_path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     run = ["smoke", f"data={dataset_path}", f"storage.root={tmp_path}/runs", "name=job", "launch=ray", "num_ranks=2"]
     run += ["epochs=30", "track.wandb=disabled", "ledger=true"]
-    words = ["bash", "-c", ON_TWO_NODES, "bash", SCRIPT, str(os.getpid()), tmp_path / "shared", "trainer.run", *run]
+    words = ["bash", "-c", ON_TWO_NODES, "bash", SCRIPT, str(os.getpid()), "trainer.run", *run]
     paths = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(words, env={**os.environ, **paths}, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     yield process
@@ -199,7 +212,6 @@ def test_cluster_of_the_slurm_script_trains_saves_on_notice_and_goes_on(
     job: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     assert read_until(job, "ready") == "ready"
-    assert (tmp_path / "shared/token").stat().st_mode & 0o777 == 0o600
     metrics, until = tmp_path / "runs/job/metrics.jsonl", time.monotonic() + 300
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
         assert time.monotonic() < until
@@ -215,4 +227,3 @@ def test_cluster_of_the_slurm_script_trains_saves_on_notice_and_goes_on(
     assert epochs == sorted(set(epochs)), "no epoch was trained twice"
     assert len(epochs) == 30
     assert job.wait(timeout=120) == 0
-    assert not (tmp_path / "shared").exists(), "the token is removed"
