@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,7 @@ def job(dataset_path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     process.terminate()
     process.communicate(timeout=120)
+    shutil.rmtree(f"/tmp/ray-{os.getpid()}", ignore_errors=True)
 
 
 def read_until(process: subprocess.Popen[str], start: str) -> str:
