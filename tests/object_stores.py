@@ -31,8 +31,8 @@ def free_ports(count: int) -> list[int]:
         if len(ports) == count:
             break
         with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 10000))
+            first.bind(("", port))  # of every address: another store may have one of another network
+            second.bind(("", port + 10000))
             ports.append(port)
     return ports
 
