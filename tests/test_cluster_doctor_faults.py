@@ -168,20 +168,20 @@ def start_behind(nodes: Nodes, addresses: dict[str, str], folder: Path, **variab
     return started
 
 
-def test_host_name_that_is_loopback_breaks_gloo_until_the_line_of_the_remedy_is_written(
+def test_host_name_that_is_loopback_is_noted_until_the_line_of_the_remedy_is_written_and_breaks_no_rank(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     with build_network("sldoc", 2, 61) as network:
         start_behind(nodes, network.addresses, tmp_path)
         words = ["--address", nodes.address, "--timeout-s", "15"]
         looked = Looked.at(*words)
-        assert looked.all_red() == ["names", "network"]
-        assert [where for _, where in looked.red("names")] == [["gpu-1"], ["gpu-2"]]
-        for found in looked.page["checks"]["names"]["findings"]:
-            if found["level"] == "red":
-                line = read_commands(found["remedy"])[0].removesuffix("`")
-                hosts = tmp_path / f"hosts-{line[-1]}"
-                hosts.write_text(f"{line}\n{hosts.read_text()}")
+        assert looked.all_red() == []
+        notes = [each for each in looked.page["checks"]["names"]["findings"] if "gpu-" in each["nodes"][0]]
+        assert sorted(each["nodes"][0] for each in notes) == ["gpu-1", "gpu-2"]
+        for found in notes:
+            line = read_commands(found["remedy"])[0].removesuffix("`")
+            hosts = tmp_path / f"hosts-{line[-1]}"
+            hosts.write_text(f"{line}\n{hosts.read_text()}")
         looked = Looked.at(*words)
         assert looked.all_red() == []
         assert looked.page["checks"]["names"]["values"]["gpu-2"] == network.addresses["sldoc1"]

@@ -140,8 +140,8 @@ CHECKS = Table(
         "the address that each node's own host name has, and whether the others reach it",
         "cluster.doctor.names:judge",
         survey="cluster.doctor.names:survey",
-        red="none, loopback (gloo then waits for ranks that never come), or one that others cannot reach",
-        remedy="a line in /etc/hosts, or GLOO_SOCKET_IFNAME for gloo and NCCL_SOCKET_IFNAME for NCCL; open the ports",
+        red="the others cannot reach a port at the node's address; a host name that leads elsewhere is a note",
+        remedy="open all TCP ports between the nodes; a line in /etc/hosts, for other programs",
     ),
     Check(
         "storage",

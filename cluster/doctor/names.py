@@ -1,6 +1,7 @@
 """Names: to which address each node resolves its own host name, and whether the other nodes reach it there.
 
-gloo listens at that address and gives it to the other ranks: where it is loopback, they wait for it in vain.
+gloo by itself listens at that address and gives it to the other ranks: where it is loopback, they wait for it in vain.
+Shardline's ranks listen at the node's own address, so a wrong host name is a note; an address out of reach is red.
 """
 
 from __future__ import annotations
@@ -128,19 +129,13 @@ def judge(view: View) -> Verdict:
 def _judge_name(node: Node, facts: Facts, verdict: Verdict) -> None:
     cut = {other: said for other, said in facts.get("by_name", {}).items() if said}
     remedy = (
-        f"put the line `{node.address} {facts['host']}` into /etc/hosts there, above those of 127.0.0.1 and 127.0.1.1, "
-        "or set GLOO_SOCKET_IFNAME to the interface of that address before `ray start`"
+        "nothing, for Shardline, whose ranks use the node's own address; for other programs, put the line "
+        f"`{node.address} {facts['host']}` into /etc/hosts there, above those of 127.0.0.1 and 127.0.1.1"
     )
-    computes = node.resources.get("CPU") or node.resources.get("GPU")
-    add = verdict.red if computes else verdict.note  # no rank runs on the others
     if not facts["addresses"]:
-        add(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)
+        verdict.note(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)
     elif cut:
         first = facts["addresses"][0]
         loopback = ipaddress.ip_address(first.partition("%")[0]).is_loopback
         why = "which is loopback" if loopback else f"where {', '.join(cut)} cannot reach it"
-        add(
-            node.name,
-            f"its host name {facts['host']} resolves to {first}, {why}: gloo's ranks on other nodes do not find it",
-            remedy,
-        )
+        verdict.note(node.name, f"its host name {facts['host']} resolves to {first}, {why}", remedy)

@@ -14,6 +14,7 @@ from cluster.doctor.nodes import Nodes
 from cluster.doctor.options import DoctorOptions
 from cluster.doctor.verdict import FAILED, Facts, Node, Verdict, View
 from shards.cli.sentences import join_some
+from shards.workers.network import use_interface
 
 _FIRST, _MOST = 1 << 20, 256 << 20
 """Bytes of the first tensor and of the largest."""
@@ -53,7 +54,10 @@ def all_reduce(backend: str, address: str, port: int, key: str, rank: int, num_r
     import datetime
 
     show_all()
+    import ray
     import torch
+
+    use_interface(ray.util.get_node_ip_address())  # as the ranks of a run do
 
     dist = _load_distributed()
     timeout = datetime.timedelta(seconds=limit_s)
