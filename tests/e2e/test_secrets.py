@@ -41,7 +41,7 @@ def keyed(seaweedfs: SeaweedFS) -> str:
     return seaweedfs.s3.replace("s3://", f"s3://{key}:{SECRET}@")
 
 
-@pytest.mark.parametrize("kept", ["here", "in a store"])
+@pytest.mark.parametrize("kept", ["here", pytest.param("in a store", marks=pytest.mark.slow)])
 def test_keys_stand_in_nothing_that_pack_run_and_evaluate_write_or_print(
     keyed: str, pictures: Path, tmp_path: Path, kept: str
 ) -> None:
