@@ -25,6 +25,7 @@ from trainer.loop.steps import Coming, save, settle, take_step
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.logbook import Numbers
+from trainer.record.meters import RunMeters
 from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RunFolder
@@ -45,6 +46,7 @@ def train(
     report: ReportEpoch,
     tracker: Tracker | None = None,
     progress: RunProgress | None = None,
+    meters: RunMeters | None = None,
 ) -> Outcome:
     """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
@@ -55,7 +57,7 @@ def train(
         UsageError: The recipe does not fit the data, the snapshot is of another run, or a disk is full.
         ShardError: A sample cannot be read, or outputs are no longer finite.
     """
-    run = open_run(recipe, folder, ranks, tracker, progress)
+    run = open_run(recipe, folder, ranks, tracker, progress, meters)
     with explaining_stop(folder, lambda: run.state.samples_seen), _closing(run):
         while not is_trained(recipe, run.state):
             numbers = _train_epoch(run)
@@ -81,6 +83,7 @@ def _closing(run: Run) -> Iterator[None]:
 def _judge_epoch(run: Run) -> Numbers:
     """Return the metrics of the weights on the validation split."""
     started = time.monotonic()
+    run.meters.enter("validating")
     with run.engine.judged_weights(), run.progress.validating() as advance:
         # Snapshots have rank 0's buffers; BatchNorm statistics differ by rank, in the model and in the average.
         run.ranks.copy_from_first(run.engine.model.buffers())
@@ -118,6 +121,7 @@ def _train_epoch(run: Run) -> Numbers | None:
     """Train the rest of the current epoch; return its numbers, or None if asked to stop."""
     recipe, epoch = run.recipe, run.state.epochs_done
     run.progress.begin_epoch(epoch)
+    run.meters.begin_epoch(epoch)
     run.engine.begin_epoch(epoch)
     plan = run.stream.plan(epoch)
     done = run.state.samples_seen - epoch * plan.num_samples
@@ -186,6 +190,7 @@ def _show(run: Run, wait_frac: float) -> None:
     shown = run.logbook.show(run.state.samples_seen, run.total_samples, number) if run.logbook else None
     if shown:
         run.progress.show_loss(shown["loss"])
+        run.meters.show_loss(shown["loss"])
 
 
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
@@ -209,6 +214,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     if run.tracker:
         run.tracker.log_epoch(numbers, run.positive)
     run.progress.end_epoch(numbers, waited)
+    run.meters.end_epoch(numbers)
     rate, lr = numbers["feed/img_s"], numbers["train/lr"]
     detail_logger.debug("%.4g pictures a second, learning rate %.3g; %s", rate, lr, run.verdict)
     report(numbers)
