@@ -16,6 +16,7 @@ import numpy as np
 
 from shards.errors import ShardError, UsageError
 from shards.order.plan import EpochPlan
+from trainer.contract.bundle import MOST_SHARES
 from trainer.evaluate.metrics.metrics import compute_scalars
 from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.rows import Rows, evaluate_split
@@ -24,7 +25,7 @@ from trainer.loop.session import Run, is_trained, open_run
 from trainer.loop.steps import Coming, save, settle, take_step
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
-from trainer.record.logbook import Numbers
+from trainer.record.logbook import PREDICTED, Numbers
 from trainer.record.meters import RunMeters
 from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop
@@ -93,6 +94,7 @@ def _judge_epoch(run: Run) -> Numbers:
         else:
             rows = evaluate_split(model, run.preprocess, run.val_split, ranks, run.stream.workers, advance)
     _refuse_divergence(rows, run)
+    run.predicted = count_predicted(rows)
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
@@ -106,6 +108,14 @@ def _judge_epoch(run: Run) -> Numbers:
 def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
     """Return the metrics that are single numbers; positive: the positive class, None if there is none."""
     return compute_scalars(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
+
+
+def count_predicted(rows: Rows) -> str:
+    """Return how many samples each class is predicted for, in the order of the classes; "" with too many classes."""
+    num_classes = rows.logits.shape[1]
+    if num_classes > MOST_SHARES:
+        return ""
+    return " ".join(map(str, rows.task.flag(rows.predicted, num_classes).sum(axis=0).tolist()))
 
 
 def _refuse_divergence(rows: Rows, run: Run) -> None:
@@ -208,6 +218,7 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
         words = {"feed/verdict": run.verdict} | ({"val/positive": run.positive} if run.positive else {})
+        words |= {PREDICTED: run.predicted} if run.predicted else {}
         run.logbook.write(numbers, words)  # before the snapshot, so that every finished epoch has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or is_trained(run.recipe, run.state):
         save(run)

@@ -78,6 +78,8 @@ class Run:
     """Features of the validation split, if the head is trained on features."""
     verdict: str = ""
     """Verdict on the feed in the last epoch."""
+    predicted: str = ""
+    """How many validation samples each class was predicted for in the last epoch."""
     saved_at: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
@@ -169,6 +171,7 @@ def open_run(
     )
     _begin_progress(run)
     run.meters.open(
+        metric=recipe.stop.metric,
         batch_size=recipe.batch_size_global,
         position=state.samples_seen,
         total=run.total_samples,

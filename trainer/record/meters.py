@@ -76,7 +76,6 @@ class RunMeters:
     Args:
         meters: Where they are recorded; it knows the tags `run` and `rank`.
         is_first: Whether this is rank 0.
-        metric: The stop metric.
         clock: Returns Unix time.
     """
 
@@ -84,15 +83,15 @@ class RunMeters:
         self,
         meters: Meters = SILENT,
         is_first: bool = True,
-        metric: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._meters, self._metric, self._clock = meters, metric, clock
+        self._meters, self._clock = meters, clock
         self._whole = meters if is_first else SILENT
         """Records what is the same for all ranks."""
         self._read: Callable[[], Readings] | None = None
         self._before = Readings()
         self._phase: Phase | None = None
+        self._metric = ""
         self._skipped = 0
         meters.before_each(self._look)
 
@@ -108,11 +107,20 @@ class RunMeters:
         self.enter("preparing")
 
     def open(
-        self, *, batch_size: int, position: int, total: int, skipped: int, every_s: float, read: Callable[[], Readings]
+        self,
+        *,
+        metric: str,
+        batch_size: int,
+        position: int,
+        total: int,
+        skipped: int,
+        every_s: float,
+        read: Callable[[], Readings],
     ) -> None:
         """Record where training starts or resumes.
 
         Args:
+            metric: The stop metric.
             batch_size: Pictures of a global step.
             position: Pictures seen so far.
             total: Pictures of all epochs.
@@ -120,7 +128,7 @@ class RunMeters:
             every_s: Seconds between snapshots.
             read: Returns the readings of this rank's feed.
         """
-        whole, self._skipped, self._read = self._whole, skipped, read
+        whole, self._metric, self._skipped, self._read = self._whole, metric, skipped, read
         whole.set("shardline_train_batch_size", batch_size)
         whole.set("shardline_train_position", position)
         whole.set("shardline_train_total_pictures", total)

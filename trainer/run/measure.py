@@ -39,7 +39,7 @@ def measured(recipe: Recipe, folder: RunFolder, ranks: Ranks, launched: OpenMete
             place = recipe.track.metrics_dir if ranks.is_first else None
             meters = stack.enter_context(open_textfile(place, "train", recipe.name, TRAINING, **tags))
         counts = ranks.is_first and meters is not SILENT
-        run = RunMeters(meters, ranks.is_first, recipe.stop.metric)
+        run = RunMeters(meters, ranks.is_first)
         run.begin(begin_start(folder) if counts else 0, ranks.num_ranks)
         try:
             yield run
