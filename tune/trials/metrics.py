@@ -57,6 +57,10 @@ class SweepMeters:
             meters.count("shardline_sweep_trials", 0, state=state)
         meters.before_each(lambda: meters.set("shardline_sweep_alive_timestamp_seconds", clock()))
 
+    def __reduce__(self) -> tuple[type[SweepMeters], tuple[()]]:
+        """Tune writes its callbacks to a file that nothing reads; threads and files are none of it."""
+        return SweepMeters, ()
+
     def begin(self, phase: Phase, trials: int, epochs: int, epochs_done: int) -> None:
         """Record that a phase of so many trials and epochs begins, of which an earlier start has done some."""
         self.enter(phase)
