@@ -31,6 +31,9 @@ class TextMeters(Meters):
         """By histogram and labels: the values up to each bound, then all of them, then their sum."""
         for metric in list_plain(table, common):
             self.count(metric.name, 0.0)
+        for metric in table:
+            if metric.kind == "histogram" and set(metric.tags) <= common.keys():
+                self._spread[metric.name][self._label(metric.name, {})] = [0.0] * (len(metric.bounds) + 2)
 
     def count(self, name: str, number: float = 1.0, **tags: str) -> None:
         with self._lock:
