@@ -111,8 +111,8 @@ def make_metrics_page() -> str:
         "",
         "For Prometheus; [monitoring.md](monitoring.md) says how it gets them, and what alerts make of them. Counters",
         "have `_total` behind their names there. Ray's agents put `ray_` before each, which",
-        "`infra/monitoring/prometheus.yml` takes off, and add labels of their own: each process is a series, so sum over",
-        "them, as in `sum by (endpoint, outcome) (rate(shardline_requests_total[5m]))`.",
+        "`infra/monitoring/prometheus.yml` takes off, and add labels of their own: each process is a series, so sum",
+        "over them, as in `sum by (endpoint, outcome) (rate(shardline_requests_total[5m]))`.",
     ]
     for title, table in (
         ("Training", TRAINING),
