@@ -104,22 +104,30 @@ def make_pages() -> dict[Path, str]:
 
 def make_metrics_page() -> str:
     from cluster.serve.metrics import METRICS
+    from shards.packing.metrics import PACKING
+    from trainer.record.meters import TRAINING
+    from tune.trials.metrics import SWEEP
 
     lines = [
-        "# Metrics of an endpoint",
+        "# Metrics",
         "",
         GENERATED,
         "",
-        "The agent of each Ray node serves them as Prometheus text; `python -m cluster.status` prints the addresses.",
-        "Ray puts `ray_` before each name and `_total` behind a counter's, and adds its own labels. Each replica is a",
-        "series of its own, so sum over them: `sum by (outcome) (rate(ray_shardline_requests_total[5m]))`.",
-        "",
-        "| Metric | Kind | Tags | What it says |",
-        "|---|---|---|---|",
+        "For Prometheus; [monitoring.md](monitoring.md) says how it gets them, and what alerts make of them. Counters",
+        "have `_total` behind their names there. Ray's agents put `ray_` before each, which",
+        "`infra/monitoring/prometheus.yml` takes off, and add labels of their own: each process is a series, so sum",
+        "over them, as in `sum by (endpoint, outcome) (rate(shardline_requests_total[5m]))`.",
     ]
-    for each in METRICS:
-        tags = ", ".join(f"`{tag}`" for tag in each.tags)
-        lines.append(f"| `{each.name}` | {each.kind} | {tags} | {each.meaning} |")
+    for title, table in (
+        ("Training", TRAINING),
+        ("Packing", PACKING),
+        ("Sweeps", SWEEP),
+        ("An endpoint", METRICS),
+    ):
+        lines += ["", f"## {title}", "", "| Metric | Kind | Tags | What it says |", "|---|---|---|---|"]
+        for each in table:
+            tags = ", ".join(f"`{tag}`" for tag in each.tags)
+            lines.append(draw_row(f"`{each.name}`", each.kind, tags, each.meaning))
     return "\n".join([*lines, ""])
 
 

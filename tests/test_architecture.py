@@ -33,6 +33,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "shards": (
         ("errors",),
         ("files",),
+        ("meters",),
         ("cli", "workers", "pictures", "splits"),
         ("storage", "sources", "order"),
         ("dataset",),

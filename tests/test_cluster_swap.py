@@ -37,7 +37,7 @@ from trainer.contract.preprocess import PreprocessSpec
 from trainer.contract.probes import TENSORS
 
 NAME = "swapped"
-TAGS = {tag for metric in METRICS for tag in metric.tags}
+TAGS = {tag for metric in METRICS for tag in metric.tags} - {"endpoint"}
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,7 @@ def test_metrics_of_all_replicas_are_served_by_rays_agent(service: Service, url:
     assert now["shardline_requests_total outcome=ok page=/v1/predict"] == len(files)
     assert now["shardline_requests_total outcome=picture-refused page=/v1/predict"] == 1
     assert now["shardline_batch_size_sum"] == len(files)
+    assert now["shardline_request_ms_count page=/v1/predict"] == len(files) + 1
 
 
 def read_metrics(service: Service) -> Counter[str]:
@@ -206,7 +207,7 @@ def read_metrics(service: Service) -> Counter[str]:
         for line in httpx.get(address).text.splitlines():
             if match := re.fullmatch(r"ray_(shardline_\w+){(.*)} ([\d.e+]+)", line):
                 tags = [(key, value) for key, value in re.findall(r'(\w+)="([^"]*)"', match[2]) if key in TAGS]
-                if f'application="{NAME}"' in match[2] or "application" not in match[2]:
+                if f'endpoint="{NAME}"' in match[2]:
                     found[match[1]] += float(match[3])
                     found[" ".join([match[1], *(f"{key}={value}" for key, value in sorted(tags))])] += float(match[3])
     return found

@@ -68,6 +68,7 @@ USES: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     "read_serve_config": [("ray.serve._private.controller:ServeController.get_app_configs", ("self",))],
     "list_serve_replicas": [("ray.serve._private.client:ServeControllerClient.get_serve_details", ("self",))],
     "read_serve_routes": [("ray.serve._private.client:ServeControllerClient.get_serve_details", ("self",))],
+    "start_counter": [("ray.util.metrics:Metric._record", ("self", "value", "tags"))],
     "find_running": [
         ("ray._private.services:find_gcs_addresses", ()),
         ("ray._private.services:find_bootstrap_address", ("temp_dir",)),

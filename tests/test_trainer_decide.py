@@ -26,8 +26,10 @@ import trainer.predict.__main__ as trainer_predict
 from cluster.serve.compute import compute_each
 from shards.cli.ending import run_command
 from shards.dataset.dataset import open_dataset
+from shards.dataset.read import SampleReader
 from shards.errors import ShardError
 from shards.files.fingerprint import fingerprint_file, fingerprint_json
+from shards.order.plan import sequential_refs
 from shards.packing.options import PackOptions
 from shards.packing.pack import pack
 from shards.sources.find import find_sources
@@ -354,9 +356,24 @@ def test_pictures_that_belong_together_are_counted_by_groups(bundle: Path, gray_
     assert checked["right"]["low"] != by_picture.low
 
 
+def test_decision_says_how_often_it_gives_each_label(decided: Path, data: Path) -> None:
+    """By the program that answers: an operating point gives its class more often than the most probable one does."""
+    page = read_bundle_page(decided)
+    split = open_dataset(data).split("val")
+    bundle = Bundle.load(decided)
+    with SampleReader(split) as reader:
+        places = sequential_refs(split.counts, 0, split.num_samples)
+        pictures = [
+            reader.read_one(*place).data for place in zip(places.shards.tolist(), places.rows.tolist(), strict=True)
+        ]
+    labels = [answer.label for answer in bundle.predict(pictures)]
+    assert page.expected_shares == {name: labels.count(name) / len(labels) for name in page.classes}
+    assert page.expected_shares != page.label_shares
+
+
 def test_decision_without_groups_is_written_as_before_there_were_any(decided: Path) -> None:
     page = json.loads((decided / "bundle.json").read_text())
-    assert page["decision"]["fitted"].keys() == {"dataset", "part", "samples", "notes"}
+    assert page["decision"]["fitted"].keys() == {"dataset", "part", "samples", "notes", "label_shares"}
 
 
 def predict(folder: Path, pictures: Path) -> list[dict[str, Any]]:

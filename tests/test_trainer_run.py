@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -160,8 +161,18 @@ def test_bundle_is_that_of_the_best_epoch(finished: tuple[list[str], Done, Path]
     assert Bundle.load(folder / "bundle").page.metrics == {
         name.removeprefix("val/"): value
         for name, value in best.items()
-        if name.startswith("val/") and name != "val/time_s"
+        if name.startswith("val/") and name not in ("val/time_s", "val/predicted")
     }
+
+
+def test_bundle_has_the_share_of_validation_pictures_that_get_each_label(
+    finished: tuple[list[str], Done, Path],
+) -> None:
+    bundle = Bundle.load(finished[2] / "bundle")
+    table = pq.read_table(finished[2] / "evaluation/val/predictions.parquet")
+    predicted = table["prediction"].to_pylist()
+    assert bundle.page.label_shares == {name: predicted.count(name) / len(predicted) for name in bundle.page.classes}
+    assert bundle.page.expected_shares == bundle.page.label_shares
 
 
 def test_evaluation_of_the_bundle_on_val_is_what_training_said(finished: tuple[list[str], Done, Path]) -> None:

@@ -57,6 +57,7 @@ class Gate:
 
     def bind(self, page: Page) -> Callable[[Request], Awaitable[Any]]:
         """Return the function that answers a page's requests."""
+        self._endpoint.start_requests(page.path, [_OK, *page.problems])
 
         async def answer(request: Request) -> Any:
             began, outcome = time.perf_counter(), "fault"
@@ -73,8 +74,9 @@ class Gate:
                 outcome = "left"
                 raise
             finally:
-                self._endpoint.count_request(page.path, outcome)
+                seconds = time.perf_counter() - began
+                self._endpoint.count_request(page.path, outcome, seconds * 1e3)
                 if self._log:
-                    self._log.write(request, page, outcome, time.perf_counter() - began)
+                    self._log.write(request, page, outcome, seconds)
 
         return answer

@@ -60,7 +60,7 @@ class Predictor:
         self._has_model = asyncio.Event()
         self._waiting = 0
         self._stats = Stats()
-        self._recorder = Recorder()
+        self._recorder = Recorder(options.max_waiting)
         self._trials: set[asyncio.Task[None]] = set()
         # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
         # for the model, since one batch is computed at a time.
@@ -88,6 +88,7 @@ class Predictor:
             logger.warning("%s stays: %s", self._models.active.folder, failed)
         self._has_model.set()
         active, beside = self._models.active, self._models.beside
+        self._recorder.follow(active.bundle.page, active.fingerprint)
         return ReplicaReport(
             asked=rollout,
             failed=failed,
@@ -194,9 +195,14 @@ class Predictor:
         for name, value in timings:
             recorder.observe("shardline_stage_ms", value, stage=name.removesuffix("_ms"))
 
-    def count_request(self, page: str, outcome: str) -> None:
+    def start_requests(self, page: str, outcomes: list[str]) -> None:
+        """Let the counts of a page's requests begin at 0."""
+        self._recorder.start_requests(page, outcomes)
+
+    def count_request(self, page: str, outcome: str, ms: float) -> None:
         """Count a request of a page by its outcome: `ok`, or the kind of its problem."""
         self._recorder.count("shardline_requests", page=page, outcome=outcome)
+        self._recorder.observe("shardline_request_ms", ms, page=page)
 
     def _compare(self, data: bytes, shadow: Served, answer: Answer) -> None:
         """Compute a picture by the bundle on trial as well; skipped while the replica is half full."""

@@ -105,6 +105,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-reject-rate", type=float, help="share of unreadable pictures that is accepted")
     group.add_argument("--workers", type=int, help="processes, or Ray tasks at a time (default: one for each CPU)")
     group.add_argument("--on", choices=["local", "ray"], help="ray: on the cluster of RAY_ADDRESS")
+    group.add_argument(
+        "--metrics-dir",
+        type=Path,
+        metavar="DIR",
+        help="write a file for Prometheus to this folder, that of the node exporter's textfile collector",
+    )
     group.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

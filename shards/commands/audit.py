@@ -49,7 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     listed, options = request.settle_splits(request.find_sources(), request.read())
     storage = open_storage(arguments.out)
     _refuse_dataset(storage)
-    with request.open_pool() as pool, show_progress() as progress, storage.locked():
+    with (
+        request.open_pool() as pool,
+        show_progress() as shown,
+        storage.locked(),
+        request.measured(arguments.out) as meters,
+    ):
+        progress = meters.follow(shown)
         examined = examine_sources(listed, options.store.decode, pool, storage, progress)
         edited = None
         if request.edited_copies:

@@ -16,13 +16,16 @@ from shards.cli.arguments import check_count
 from shards.cli.options import Options
 from shards.errors import UsageError, explain_invalid
 from shards.files.sizes import parse_size
+from shards.meters.textfile import open_textfile
 from shards.packing.encode import StoreOptions
+from shards.packing.metrics import PACKING, PackMeters
 from shards.packing.options import PackOptions
 from shards.pictures.decode import DecodeOptions
 from shards.sources.find import find_sources
 from shards.sources.list_form import ListForm, parse_form
 from shards.sources.model import SourceList
 from shards.splits.splits import ONLY_TEST, SplitOptions, parse_merge, parse_shares
+from shards.storage.shown import show_location
 from shards.workers.openmp import count_cpus
 from shards.workers.pools import Pool, open_pool
 
@@ -111,6 +114,9 @@ class SourceOptions(Options):
     """Processes, or Ray tasks at a time; None: one for each CPU."""
     on: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: the cluster of RAY_ADDRESS."""
+    metrics_dir: Path | None = None
+    """Folder of files for Prometheus: that of the node exporter's textfile collector; None: no file, and with on="ray"
+    Ray's agents have the metrics."""
 
     def find_sources(self) -> SourceList:
         """Return the pictures; raises like `shards.sources.find.find_sources`."""
@@ -190,6 +196,25 @@ class SourceOptions(Options):
         with open_pool(self.workers or count_cpus()) as pool:
             yield pool
 
+    @contextlib.contextmanager
+    def measured(self, out: str | Path) -> Iterator[PackMeters]:
+        """Yield what records the command's metrics while the block runs; to be entered inside of `open_pool`.
+
+        out: The dataset to make, or the folder of an audit.
+        """
+        name = show_location(out).rstrip("/").rpartition("/")[2]
+        with contextlib.ExitStack() as stack:
+            if self.metrics_dir is None and self.on == "ray":
+                from shards.workers.ray_meters import open_ray_meters
+
+                meters = open_ray_meters(PACKING, dataset=name)
+                stack.callback(meters.close)
+            else:
+                meters = stack.enter_context(open_textfile(self.metrics_dir, "pack", name, PACKING, dataset=name))
+            measured = PackMeters(meters)
+            with measured.running():
+                yield measured
+
     def _read_form(self) -> ListForm:
         return parse_form(**{name: getattr(self, name) for name in _LIST_OPTIONS})
 
@@ -211,7 +236,7 @@ class SourceOptions(Options):
 class PackRequest(SourceOptions):
     """Options of `pack`, without the target."""
 
-    UNRECORDED: ClassVar = ("src", "update", "workers", "on")
+    UNRECORDED: ClassVar = ("src", "update", "workers", "on", "metrics_dir")
     """Locations, and options that do not change a dataset's bytes."""
 
     shard_bytes: Words = "64MiB"

@@ -83,8 +83,11 @@ def run_pack(request: PackRequest, out: str | Path) -> tuple[Manifest, SourceLis
     """
     listed, options = request.settle_splits(request.find_sources(), request.read())
     command = PackCommand(source=spell_path(show_location(request.src)), options=request.spell())
-    with request.open_pool() as pool, show_progress() as progress:
-        return pack(listed, out, options, Run(pool, progress, _print_note), request.update, command), listed
+    with request.open_pool() as pool, show_progress() as progress, request.measured(out) as meters:
+        run = Run(pool, meters.follow(progress), _print_note)
+        manifest = pack(listed, out, options, run, request.update, command)
+        meters.finish(manifest)
+    return manifest, listed
 
 
 def _print_note(sentence: str) -> None:

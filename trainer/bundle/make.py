@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from shards.dataset.affected import find_decoding
 from shards.dataset.dataset import Dataset, open_dataset
@@ -17,7 +18,7 @@ from trainer.contract.probes import NUM_PROBES, synthesise_pictures
 from trainer.evaluate.positive import find_positive
 from trainer.loop.build import build_model_spec, build_preprocess
 from trainer.recipes.recipe import ResolvedRecipe
-from trainer.record.logbook import read_metrics
+from trainer.record.logbook import PREDICTED, read_metrics
 from trainer.record.run_folder import RunFolder
 from trainer.record.snapshot import RunState, SnapshotStore
 
@@ -36,6 +37,8 @@ def make_bundle(recipe: ResolvedRecipe, folder: RunFolder) -> Path:
     model = Classifier(build_model_spec(recipe, len(dataset.classes)))
     model.load_state_dict(store.read_model(state.best.snapshot))
     positive = find_positive(recipe, dataset)
+    row = _read_best(folder.path, state)
+    shares = _find_shares(row, dataset)
     save_bundle(
         folder.bundle,
         model,
@@ -49,8 +52,9 @@ def make_bundle(recipe: ResolvedRecipe, folder: RunFolder) -> Path:
         probes=recipe.probes,
         dataset=dataset.fingerprint(),
         recipe=recipe.fingerprint(),
-        metrics=_best_metrics(folder.path, state, len(dataset.classes)),
+        metrics=_pick_metrics(row, len(dataset.classes)),
         decoding=find_decoding(dataset, state.decoding),
+        **({} if shares is None else {"label_shares": shares}),
     )
     return folder.bundle
 
@@ -63,11 +67,23 @@ def read_real_probes(dataset: Dataset) -> list[bytes]:
         return [reader.read_one(*place).data for place in zip(refs.shards.tolist(), refs.rows.tolist(), strict=True)]
 
 
-def _best_metrics(run_dir: Path, state: RunState, num_classes: int) -> dict[str, float]:
-    """Return the validation metrics of the best weights, without metrics that depend on the positive class."""
+def _read_best(run_dir: Path, state: RunState) -> dict[str, Any]:
+    """Return the row of metrics.jsonl of the best epoch."""
     assert state.best is not None
-    row = next(row for row in read_metrics(run_dir) if row["epoch"] == state.best.epoch)
+    return next(row for row in read_metrics(run_dir) if row["epoch"] == state.best.epoch)
+
+
+def _find_shares(row: dict[str, Any], dataset: Dataset) -> dict[str, float] | None:
+    """Return, by class, the share of validation pictures for which it is predicted; None if the row has no counts."""
+    if PREDICTED not in row:
+        return None
+    counts, total = map(int, row[PREDICTED].split()), dataset.split("val").num_samples
+    return {name: count / total for name, count in zip(dataset.classes, counts, strict=True)}
+
+
+def _pick_metrics(row: dict[str, Any], num_classes: int) -> dict[str, float]:
+    """Return the validation metrics of a row, without metrics that depend on the positive class."""
     named = {name.removeprefix("val/"): value for name, value in row.items() if name.startswith("val/")}
     # AUROC is the same for either class.
-    kept = {"auroc", *(name for name in named if not is_of_positive(name, num_classes))} - {"time_s", "positive"}
-    return {name: value for name, value in named.items() if name in kept}
+    kept = {"auroc", *(name for name in named if not is_of_positive(name, num_classes))} - {"time_s"}
+    return {name: value for name, value in named.items() if name in kept and not isinstance(value, str)}

@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 _AT_ONCE: Final = 32
 """Number of pictures in one forward pass."""
 _PROBES = "probes"
+MOST_SHARES: Final = 200
+"""Bundles with more classes have no `label_shares`: each would be a time series of monitoring."""
 
 
 class BundlePage(BaseModel):
@@ -74,6 +76,9 @@ class BundlePage(BaseModel):
     """Versions of the libraries that made it."""
     decoding: int = 1
     """Version of the decoding rules used in training, see `shards.pictures.decoding`."""
+    label_shares: dict[str, float] | None = None
+    """By class, the share of validation pictures for which it is predicted without a fitted decision; None: unknown, or
+    more than `MOST_SHARES` classes. The fingerprint leaves it out."""
     weights_sha256: str
 
     @model_validator(mode="after")
@@ -109,6 +114,12 @@ class BundlePage(BaseModel):
                 raise ValueError(f"the decision is about {point.positive}, which is not one of the classes")
         return self
 
+    @property
+    def expected_shares(self) -> dict[str, float]:
+        """By class, the share of answers that have the label if pictures are like those of validation; {}: unknown."""
+        fitted = self.decision.fitted
+        return (self.label_shares if fitted is None else fitted.label_shares) or {}
+
     def name_metrics(self) -> dict[str, float] | None:
         """Return the metrics by their display names; a metric of one class includes the class name."""
         if self.metrics is None:
@@ -122,7 +133,7 @@ class BundlePage(BaseModel):
     def fingerprint(self) -> str:
         """Return the identity of the bundle."""
         # From the fields that are set: a field added by a later version must not change the fingerprint of old bundles.
-        return fingerprint_json(self.model_dump(mode="json", exclude_unset=True, exclude={"positive"}))
+        return fingerprint_json(self.model_dump(mode="json", exclude_unset=True, exclude={"positive", "label_shares"}))
 
 
 class Output(NamedTuple):
@@ -330,7 +341,8 @@ def save_bundle(folder: Path, model: Classifier, pictures: list[bytes], **facts:
                 "diverged, use an earlier checkpoint"
             )
         write_probes(temporary / _PROBES, pictures, images, logits)
-        unsaid = {"positive"} if page.positive is None else set()  # earlier versions reject unknown fields
+        # Earlier versions reject unknown fields.
+        unsaid = {name for name in ("positive", "label_shares") if getattr(page, name) is None}
         write_text(temporary / PAGE, page.model_dump_json(indent=2, exclude=unsaid) + "\n")
     return read_bundle_page(folder)
 

@@ -21,6 +21,7 @@ from trainer.decide.each import fit_points
 from trainer.decide.gaussians import fit_gaussians, fit_residual
 from trainer.decide.point import fit_point
 from trainer.decide.seen import Seen
+from trainer.decide.shares import measure_shares
 from trainer.decide.temperature import TemperatureFit, fit_temperature, fit_temperature_each
 from trainer.decide.wish import Wish
 from trainer.evaluate.metrics.resampling import describe_few
@@ -87,7 +88,13 @@ def fit_decision(wish: Wish, classes: list[str], seen: Seen, reference: Seen | N
         ),
         **chosen,
     )
-    return Decided(decision, detector, found)
+    return Decided(_with_shares(decision, classes, seen), detector, found)
+
+
+def _with_shares(decision: Decision, classes: list[str], seen: Seen) -> Decision:
+    assert decision.fitted is not None
+    fitted = decision.fitted.model_copy(update={"label_shares": measure_shares(decision, classes, seen)})
+    return decision.model_copy(update={"fitted": fitted})
 
 
 def _choose_label(

@@ -16,6 +16,7 @@ import numpy as np
 
 from shards.errors import ShardError, UsageError
 from shards.order.plan import EpochPlan
+from trainer.contract.bundle import MOST_SHARES
 from trainer.evaluate.metrics.metrics import compute_scalars
 from trainer.evaluate.metrics.rule import find_rule
 from trainer.evaluate.rows import Rows, evaluate_split
@@ -24,7 +25,8 @@ from trainer.loop.session import Run, is_trained, open_run
 from trainer.loop.steps import Coming, save, settle, take_step
 from trainer.ranks.ranks import Ranks
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
-from trainer.record.logbook import Numbers
+from trainer.record.logbook import PREDICTED, Numbers
+from trainer.record.meters import RunMeters
 from trainer.record.progress import RunProgress
 from trainer.record.room import explaining_stop
 from trainer.record.run_folder import RunFolder
@@ -45,6 +47,7 @@ def train(
     report: ReportEpoch,
     tracker: Tracker | None = None,
     progress: RunProgress | None = None,
+    meters: RunMeters | None = None,
 ) -> Outcome:
     """Train until the last epoch, an early stop, or a request to stop; every rank calls it, rank 0 with a tracker.
 
@@ -55,7 +58,7 @@ def train(
         UsageError: The recipe does not fit the data, the snapshot is of another run, or a disk is full.
         ShardError: A sample cannot be read, or outputs are no longer finite.
     """
-    run = open_run(recipe, folder, ranks, tracker, progress)
+    run = open_run(recipe, folder, ranks, tracker, progress, meters)
     with explaining_stop(folder, lambda: run.state.samples_seen), _closing(run):
         while not is_trained(recipe, run.state):
             numbers = _train_epoch(run)
@@ -81,6 +84,7 @@ def _closing(run: Run) -> Iterator[None]:
 def _judge_epoch(run: Run) -> Numbers:
     """Return the metrics of the weights on the validation split."""
     started = time.monotonic()
+    run.meters.enter("validating")
     with run.engine.judged_weights(), run.progress.validating() as advance:
         # Snapshots have rank 0's buffers; BatchNorm statistics differ by rank, in the model and in the average.
         run.ranks.copy_from_first(run.engine.model.buffers())
@@ -90,6 +94,7 @@ def _judge_epoch(run: Run) -> Numbers:
         else:
             rows = evaluate_split(model, run.preprocess, run.val_split, ranks, run.stream.workers, advance)
     _refuse_divergence(rows, run)
+    run.predicted = count_predicted(rows)
     metrics = judge_rows(rows, run.dataset.classes, run.positive)
     if run.recipe.stop.metric not in metrics:
         raise UsageError(
@@ -105,6 +110,14 @@ def judge_rows(rows: Rows, classes: list[str], positive: str | None) -> Numbers:
     return compute_scalars(rows.labels, rows.logits, classes, find_rule(rows.task, classes, positive))
 
 
+def count_predicted(rows: Rows) -> str:
+    """Return how many samples each class is predicted for, in the order of the classes; "" with too many classes."""
+    num_classes = rows.logits.shape[1]
+    if num_classes > MOST_SHARES:
+        return ""
+    return " ".join(map(str, rows.task.flag(rows.predicted, num_classes).sum(axis=0).tolist()))
+
+
 def _refuse_divergence(rows: Rows, run: Run) -> None:
     if not np.isfinite(rows.logits).all():
         raise ShardError(
@@ -118,6 +131,7 @@ def _train_epoch(run: Run) -> Numbers | None:
     """Train the rest of the current epoch; return its numbers, or None if asked to stop."""
     recipe, epoch = run.recipe, run.state.epochs_done
     run.progress.begin_epoch(epoch)
+    run.meters.begin_epoch(epoch)
     run.engine.begin_epoch(epoch)
     plan = run.stream.plan(epoch)
     done = run.state.samples_seen - epoch * plan.num_samples
@@ -186,6 +200,7 @@ def _show(run: Run, wait_frac: float) -> None:
     shown = run.logbook.show(run.state.samples_seen, run.total_samples, number) if run.logbook else None
     if shown:
         run.progress.show_loss(shown["loss"])
+        run.meters.show_loss(shown["loss"])
 
 
 def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch) -> None:
@@ -203,12 +218,14 @@ def _end_epoch(run: Run, trained: Numbers, judged: Numbers, report: ReportEpoch)
     numbers |= {"val/best": best.value, "val/best_epoch": best.epoch}
     if run.logbook:
         words = {"feed/verdict": run.verdict} | ({"val/positive": run.positive} if run.positive else {})
+        words |= {PREDICTED: run.predicted} if run.predicted else {}
         run.logbook.write(numbers, words)  # before the snapshot, so that every finished epoch has its row
     if better or epoch % run.recipe.snapshot.every_epochs == 0 or is_trained(run.recipe, run.state):
         save(run)
     if run.tracker:
         run.tracker.log_epoch(numbers, run.positive)
     run.progress.end_epoch(numbers, waited)
+    run.meters.end_epoch(numbers)
     rate, lr = numbers["feed/img_s"], numbers["train/lr"]
     detail_logger.debug("%.4g pictures a second, learning rate %.3g; %s", rate, lr, run.verdict)
     report(numbers)

@@ -31,6 +31,7 @@ from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
 from trainer.record.ledger import LEDGER, Ledger, drop_after, read_position
 from trainer.record.logbook import Logbook, read_metrics
+from trainer.record.meters import RunMeters
 from trainer.record.progress import RunProgress, Size
 from trainer.record.room import require_room
 from trainer.record.run_folder import RunFolder
@@ -69,6 +70,7 @@ class Run:
     step_log: StepLog | None
     tracker: Tracker | None
     progress: RunProgress
+    meters: RunMeters
     guard: Guard
     loss_here: Tensor
     """float64[], weighted loss of this rank's samples that is not yet in the state."""
@@ -76,6 +78,8 @@ class Run:
     """Features of the validation split, if the head is trained on features."""
     verdict: str = ""
     """Verdict on the feed in the last epoch."""
+    predicted: str = ""
+    """How many validation samples each class was predicted for in the last epoch."""
     saved_at: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
@@ -112,6 +116,7 @@ def open_run(
     ranks: Ranks,
     tracker: Tracker | None = None,
     progress: RunProgress | None = None,
+    meters: RunMeters | None = None,
 ) -> Run:
     """Open a run at its last snapshot; every rank calls it, rank 0 with a tracker. Raises like `train`."""
     dataset = open_dataset(recipe.data, recipe.cache_options(ranks.on_node))
@@ -159,11 +164,21 @@ def open_run(
         step_log=StepLog(folder.path, every, state.samples_seen) if ranks.is_first and every else None,
         tracker=tracker,
         progress=progress or RunProgress(recipe, speaks=False),
+        meters=meters or RunMeters(),
         guard=Guard(folder.path / NONFINITE, ranks.rank),
         loss_here=torch.zeros((), dtype=torch.float64, device=ranks.device),
         cached_val=cached_val,
     )
     _begin_progress(run)
+    run.meters.open(
+        metric=recipe.stop.metric,
+        batch_size=recipe.batch_size_global,
+        position=state.samples_seen,
+        total=run.total_samples,
+        skipped=state.skipped_steps,
+        every_s=recipe.snapshot.every_s,
+        read=stream.read_meter,
+    )
     return run
 
 

@@ -47,6 +47,7 @@ def take_step(run: Run, batch: Batch, coming: Coming) -> bool:
         run.ledger.add(batch, run.state.epochs_done, coming.number, run.state.samples_seen)
     _count(run, done, total_weight, coming.size)
     _log_step(run, coming, done, total_weight)  # before the snapshot, so that every counted step has its row
+    _measure_step(run, coming)
     if stop or due:
         settle(run)
         save(run)
@@ -79,6 +80,17 @@ def _log_step(run: Run, coming: Coming, done: Step, total_weight: float) -> None
     )
     if row and run.tracker:
         run.tracker.log_step(row)
+
+
+def _measure_step(run: Run, coming: Coming) -> None:
+    run.meters.end_step(
+        coming.size,
+        run.state.samples_seen,
+        run.state.skipped_steps,
+        run.recipe.optim.peak_lr * coming.lr_scale,
+        time.monotonic() - coming.asked_at,
+        coming.wait_s,
+    )
 
 
 def _count(run: Run, step: Step, total_weight: float, length: int) -> None:
@@ -127,3 +139,4 @@ def save(run: Run) -> None:
         run.folder.save_file.unlink(missing_ok=True)
         run.store.save(run.state, run.engine)
     run.saved_at = time.monotonic()
+    run.meters.save()

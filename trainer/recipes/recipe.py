@@ -230,6 +230,9 @@ class Recipe(Section):
         named["features"] = self.storage.features
         storage = self.storage.model_copy(update={name: _absolute(path) for name, path in named.items() if path})
         update: dict[str, object] = {"data": _absolute(self.data), "weights": weights, "storage": storage}
+        if self.track.metrics_dir:
+            metrics_dir = _absolute(self.track.metrics_dir)
+            update["track"] = self.track.model_copy(update={"metrics_dir": metrics_dir})
         if self.loss.teacher:
             update["loss"] = self.loss.model_copy(update={"teacher": _absolute(self.loss.teacher)})
         return self.model_copy(update=update)

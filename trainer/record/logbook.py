@@ -11,6 +11,8 @@ from typing import Any
 from shards.files.atomic import append_text, write_text
 
 METRICS, PROGRESS = "metrics.jsonl", "progress.json"
+PREDICTED = "val/predicted"
+"""Text of a row: how many validation samples each class is predicted for, in the order of the classes."""
 _PROGRESS_EVERY_S = 0.5
 
 Numbers = dict[str, float]

@@ -17,13 +17,18 @@ from trainer.record.run_folder import RESULT, RunFolder
 from trainer.record.store.mirror import mirrored
 from trainer.record.track.track import Tracker
 from trainer.run.finish import finish_run
+from trainer.run.measure import OpenMeters, end_measured, measure_nothing, measured
 from trainer.step.memory import RankMemoryError
 
 FAULT = 1
 
 
-def run_rank(recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch) -> Outcome:
+def run_rank(
+    recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch, launched: OpenMeters = measure_nothing
+) -> Outcome:
     """Train, and after the last epoch write bundle, evaluations and report; return the outcome.
+
+    launched: Returns what records metrics where this rank was launched; a recipe's track.metrics_dir takes precedence.
 
     Raises:
         RankMemoryError: Memory ran out on one of several ranks; the run resumes when all are restarted.
@@ -39,14 +44,17 @@ def run_rank(recipe: ResolvedRecipe, ranks: Ranks, report: ReportEpoch) -> Outco
             if ranks.is_first:
                 beside.enter_context(watching(progress.tick, "progress", TICK_S))
             beside.enter_context(mirrored(folder, ranks))
+            meters = beside.enter_context(measured(recipe, folder, ranks, launched))
             if ranks.is_first:
                 beside.enter_context(keep_notes(folder.path))
-            outcome = train(recipe, folder, ranks, report, tracker, progress)
+            outcome = train(recipe, folder, ranks, report, tracker, progress, meters)
             if outcome == "finished":
+                meters.enter("finishing")
                 notes = finish_run(recipe, folder, ranks, tracker, progress)
                 if ranks.is_first:
                     result = {"outcome": outcome, "num_ranks": ranks.num_ranks, "notes": notes}
                     write_json(folder.path / RESULT, result)
+            end_measured(meters, folder, outcome, ranks)
         exit_code = DONE if outcome == "finished" else INTERRUPTED
     except RankMemoryError as err:
         folder.write_parts(err.parts)

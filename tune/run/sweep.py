@@ -36,6 +36,7 @@ from tune.space.variants import (
     make_variants,
 )
 from tune.trials.limits import Limits
+from tune.trials.metrics import SweepMeters, measured_sweep
 from tune.trials.searcher import RecipeSearcher
 from tune.trials.table import Table, read_table, write_table
 from tune.trials.tuning import run_trials
@@ -93,22 +94,27 @@ class _Run:
             return False
         (self.sweep_dir / STOP_FILE).unlink(missing_ok=True)
         each = self.space.cpus_per_trial, self.space.gpus_per_trial
-        with stop_on_signal(self.sweep_dir), connect_ray(*each, self.space.ranks_per_trial):
-            table = self._screen()
+        with (
+            stop_on_signal(self.sweep_dir),
+            connect_ray(*each, self.space.ranks_per_trial),
+            measured_sweep(self.recipe) as meters,
+        ):
+            table = self._screen(meters)
             if self.space.confirm is None:
                 assert table.best is not None  # checked by _screen
                 self._keep(table.best.trial, self.trials)
             elif not self.options.screen_only:
-                self._confirm(table)
+                self._confirm(table, meters)
         return True
 
     @property
     def _seeds(self) -> int:
         return self.options.seeds or (self.space.confirm.seeds if self.space.confirm else 0)
 
-    def _screen(self) -> Table:
+    def _screen(self, meters: SweepMeters) -> Table:
         if not self.options.confirm_only:
-            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir, self.limits, self._make_searcher())
+            searcher = self._make_searcher()
+            run_trials(self.trials, self.space, self.space.screen, self.sweep_dir, self.limits, searcher, meters)
         self._refuse_stopped()
         table = read_table(self.trials)
         write_table(self.sweep_dir, table)
@@ -134,12 +140,12 @@ class _Run:
         assert self.space.trials is not None  # checked by Space
         return RecipeSearcher(self.space.search, self.space.trials, self.sweep_dir, make, self.recipe.seed)
 
-    def _confirm(self, table: Table) -> None:
+    def _confirm(self, table: Table, meters: SweepMeters) -> None:
         variants = make_variants(self.recipe, self.space, read_suggested(self.sweep_dir))
         plan = plan_confirm(self.sweep_dir, table, variants, self.space, self._seeds, self.dataset)
         trials = list_confirmed(variants, plan, self.sweep_dir, self.space)
         forget_changed(trials)
-        run_trials(trials, self.space, None, self.sweep_dir, self.limits)
+        run_trials(trials, self.space, None, self.sweep_dir, self.limits, meters=meters)
         self._refuse_stopped()
         confirmed = read_table(trials)
         finished = {row.trial for row in confirmed.finished}

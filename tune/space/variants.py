@@ -160,7 +160,7 @@ def make_trial(variant: Variant, seed: int, epochs: int, root: Path, kind: str, 
     values["storage"] = {**storage, **values.get("storage", {}), "root": str(root)}
     tags = [*variant.recipe.track.tags, *(f"{factor}={level}" for factor, level in variant.levels.items() if level)]
     config = {**variant.recipe.track.config, **_make_config(variant, kind)}
-    track = {"group": root.parent.name, "job_type": kind, "tags": tags, "config": config}
+    track = {"group": root.parent.name, "job_type": kind, "tags": tags, "config": config, "metrics_dir": None}
     values["track"] = {**values.get("track", {}), **track}
     return Trial(variant, build_recipe(values))
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ray import tune
 
@@ -16,6 +16,7 @@ from trainer.record.logbook import METRICS, read_metrics
 from trainer.record.progress import TICK_S
 from trainer.record.run_folder import STOP_FILE
 from tune.space.variants import Trial
+from tune.trials.metrics import SweepMeters
 from tune.trials.table import FINISHED, Row, read_table
 from tune.trials.trial import FAILURE_FILE, STOPPED_FILE
 
@@ -31,16 +32,19 @@ class SweepProgress(tune.Callback):
         phase: Its name.
         every_s: Longest time without a line.
         clock: Returns seconds.
+        meters: Record the same for Prometheus.
     """
 
     def __init__(
         self,
         trials: Sequence[Trial],
         count: int,
-        phase: str = "screen",
+        phase: Literal["screen", "confirm"] = "screen",
         every_s: float = LINE_EVERY_S,
         clock: Clock = time.monotonic,
+        meters: SweepMeters | None = None,
     ) -> None:
+        self._meters = meters or SweepMeters()
         self._trials, self._count, self._phase = trials, count, phase
         self._every_s, self._clock = every_s, clock
         self._began = self._logged_at = clock()
@@ -57,6 +61,7 @@ class SweepProgress(tune.Callback):
 
     def begin(self) -> None:
         """Log the size of the phase."""
+        self._meters.begin(self._phase, self._count, self.total, self.count_epochs())
         self._log(f"{self._phase}: {self._count:,} trials on Ray, at most {self.total:,} epochs")
 
     def count_epochs(self) -> int:
@@ -85,8 +90,14 @@ class SweepProgress(tune.Callback):
         del iteration, trials, info
         self._end(str(trial.config["recipe"]["name"]), "crashed")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that lost its process and is started again; called by Tune."""
+        del iteration, trials, trial, info
+        self._meters.retry()
+
     def tick(self) -> None:
         """Log the sweep's progress, if the next tick would come too late for a line."""
+        self._meters.advance(self.count_epochs())
         if self._clock() - self._logged_at + TICK_S > self._every_s:
             self._log(
                 f"{len(self._ended):,} of {self._count:,} trials ended, {self.count_epochs():,} of "
@@ -114,15 +125,19 @@ class SweepProgress(tune.Callback):
         table = read_table([trial])
         failure = table.failures.get(name, failure)
         if failure or not table.rows:
+            self._meters.end_trial("failed")
             return f"failed: {failure or 'it has no epoch'}"
         row = table.rows[0]
         self._finished += table.finished
+        self._meters.end_trial("finished" if table.finished else "stopped")
         ran = f"{row.status} after {row.epochs:,} of {trial.recipe.epochs:,} epochs"
         words = f"val {table.metric.replace('_', ' ')} {row.value:.4f}, {ran}"
         if not self._finished:
             return words
         choose = min if trial.recipe.stop.lower_is_better else max
-        return f"{words} ({_compare(row, choose(self._finished, key=lambda each: each.value))})"
+        best = choose(self._finished, key=lambda each: each.value)
+        self._meters.show_best(table.metric, best.value)
+        return f"{words} ({_compare(row, best)})"
 
     def _log(self, line: str) -> None:
         self._logged_at = now = self._clock()

@@ -15,6 +15,7 @@ from ray import tune
 from shards.cli.messages import handing_on
 from shards.errors import ShardError, UsageError
 from shards.files.atomic import write_text
+from shards.workers.ray_meters import open_ray_meters
 from trainer.ranks.ranks import single_rank
 from trainer.recipes.file import build_recipe
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
@@ -70,7 +71,7 @@ def run_trial(config: dict[str, Any]) -> None:
             # The sweep logs the trial's result; its notes are in its folder.
             with handing_on(lambda _line: None, logging.INFO):
                 if resolved.most_ranks == 1:
-                    run_rank(resolved, single_rank(), report)
+                    run_rank(resolved, single_rank(), report, open_ray_meters)
                 else:
                     run_ranks(resolved, folder, tell)
     except (UsageError, ShardError) as err:  # if raised, Tune would retry what cannot succeed

@@ -23,6 +23,7 @@ from trainer.record.run_folder import STOP_FILE
 from tune.space.options import Screen, Space
 from tune.space.variants import Trial
 from tune.trials.limits import Limits
+from tune.trials.metrics import SweepMeters
 from tune.trials.progress import SweepProgress
 from tune.trials.rooms import Rooms
 from tune.trials.searcher import RecipeSearcher, configure
@@ -38,6 +39,7 @@ def run_trials(
     sweep_dir: Path,
     limits: Limits,
     searcher: RecipeSearcher | None = None,
+    meters: SweepMeters | None = None,
 ) -> None:
     """Run what is missing of some trials; those that cannot train have the reason in their folders.
 
@@ -48,10 +50,11 @@ def run_trials(
         sweep_dir: Folder of the sweep; a stop file in it makes the trials save their states and end.
         limits: When they are stopped in that way.
         searcher: Suggests all trials, also those that are known; None: the trials are as they are.
+        meters: Record the progress for Prometheus.
     """
     shutil.rmtree(sweep_dir / "ray", ignore_errors=True)  # Tune's own state; ours is in the trials' folders
     count = searcher.count if searcher else len(trials)
-    progress = SweepProgress(trials, count, "screen" if screen else "confirm")
+    progress = SweepProgress(trials, count, "screen" if screen else "confirm", meters=meters)
     fixed = {"sweep_dir": str(sweep_dir), "cpus": space.cpus_per_trial}
     every = {} if searcher else {"recipe": tune.grid_search([configure(trial)["recipe"] for trial in trials])}
     tuner = tune.Tuner(

@@ -52,6 +52,8 @@ class Fitted(BaseModel):
     """Name of the groups (patients, modules) that the intervals count; None: they count pictures."""
     notes: list[str]
     """Caveats for the user."""
+    label_shares: dict[str, float] | None = None
+    """By class, the share of these pictures to which the decision gives it; None: not measured."""
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

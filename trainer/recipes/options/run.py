@@ -85,6 +85,9 @@ class TrackOptions(Section):
     """Also send pictures to W&B: augmented ones and the worst errors. They may show patients."""
     tensorboard: bool = False
     """Write event files for TensorBoard to the run's folder."""
+    metrics_dir: str | None = None
+    """Folder of files for Prometheus, written by rank 0: that of the node exporter's textfile collector. null: no file;
+    a run on Ray hands its metrics to Ray's agents."""
     every_steps: int = Field(default=0, ge=0)
     """Global steps between rows of steps.jsonl; 0 writes none."""
 

@@ -42,6 +42,7 @@ from ray.train.torch import TorchTrainer, get_device
 from shards.cli.messages import handing_on, read_level
 from shards.errors import ShardError, UsageError
 from shards.workers.openmp import count_cpus
+from shards.workers.ray_meters import open_ray_meters
 from shards.workers.ray_private import build_trainer, make_torch_config, unwrap_failure
 from trainer.loop.loop import Outcome
 from trainer.ranks.ranks import enter_group
@@ -177,7 +178,7 @@ def _run_worker(config: dict[str, Any]) -> str:
             _handing_on(board, level if ranks.is_first else max(level, logging.WARNING)),
             _listening(folder, board) if ranks.is_first else contextlib.nullcontext(),
         ):
-            return run_rank(recipe, ranks, report_to_ray)
+            return run_rank(recipe, ranks, report_to_ray, open_ray_meters)
     except RankMemoryError:
         raise  # not final: a restart may fix it, and counts as a failure
     except (UsageError, ShardError, OSError) as err:
