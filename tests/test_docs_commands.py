@@ -61,6 +61,8 @@ NOT_RUN = {
     "chmod": "it changes the home folder; tests/e2e/test_job_submit.py has a token of its own",
     "ray": "it changes this machine's Ray; tests/e2e/test_job_submit.py starts a head with a token and submits a job",
     "serve": "Ray's command takes port 8000; tests/test_cluster_serve.py builds the same application",
+    "prometheus-node-exporter": "it stays up; tests/test_infra_monitoring.py runs it",
+    "prometheus": "it stays up; tests/test_infra_monitoring.py runs it with this configuration",
     "python -m cluster.promote": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.rollback": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.status": "a running endpoint; tests/test_cluster_swap.py has one",
