@@ -68,6 +68,8 @@ NOT_RUN = {
     "python -m cluster.jobs": "a head that takes jobs; tests/test_cluster_jobs.py has one",
     "python -m cluster.stop": "a head that takes jobs; tests/test_cluster_jobs.py has one",
     "serve": "Ray's command takes port 8000; tests/test_cluster_serve.py builds the same application",
+    "prometheus-node-exporter": "it stays up; tests/test_infra_monitoring.py runs it",
+    "prometheus": "it stays up; tests/test_infra_monitoring.py runs it with this configuration",
     "python -m cluster.promote": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.rollback": "a running endpoint; tests/test_cluster_swap.py has one",
     "python -m cluster.status": "a running endpoint; tests/test_cluster_swap.py has one",

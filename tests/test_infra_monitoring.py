@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import yaml
 from in_process import command
@@ -201,6 +202,7 @@ def test_packing_that_is_refused_fires_its_alert(prometheus: Prometheus, tmp_pat
     prometheus.wait_for_alert("ShardlinePackFailed", dataset="refused")
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_feed_that_is_too_slow_fires_its_alert(prometheus: Prometheus, tmp_path: Path) -> None:
     """Pictures of 2 megapixels for a model of 40 pixels: nearly all of a step is waiting for them."""
@@ -299,6 +301,7 @@ def test_an_endpoint_that_gets_foreign_pictures_fires_its_alert(
     prometheus.wait_for_alert("ShardlineEndpointForeign", endpoint="tested")
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_an_endpoint_whose_answers_are_always_the_same_label_drifts(
     prometheus: Prometheus, asked: Asked, pictures: Path
@@ -306,3 +309,67 @@ def test_an_endpoint_whose_answers_are_always_the_same_label_drifts(
     data = next((pictures / "test/red").iterdir()).read_bytes()
     asked.send(data, times=200)
     prometheus.wait_for_alert("ShardlineEndpointDrift", endpoint="tested")
+
+
+def list_agents() -> list[str]:
+    import ray
+
+    return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]]
+
+
+@pytest.mark.slow
+@needs_prometheus
+def test_rank_on_ray_that_is_killed_counts_a_restart_and_every_panel_has_data_of_rays_agent(
+    prometheus: Prometheus, ray_cluster: str, dataset_path: Path, tmp_path: Path
+) -> None:
+    prometheus.follow(list_agents())
+    words = [f"data={dataset_path}", f"storage.root={tmp_path}", "track.wandb=disabled", "launch=ray", "name=on-ray"]
+    words += ["epochs=400", "evaluate_on=[]", "num_ranks=2", "cpus_per_rank=1", "snapshot.every_s=1"]
+    run = [sys.executable, "-m", "trainer.run", "smoke", *words]
+    process = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"RAY_ADDRESS": ray_cluster})
+    try:
+        prometheus.wait_for('shardline_train_snapshots_total{run="on-ray"} > 0', timeout_s=150)
+        ranks = prometheus.wait_for('shardline_train_wait_seconds_total{run="on-ray"}')
+        assert {each["labels"]["rank"] for each in ranks} == {"0", "1"}
+        victim = next(each for each in psutil.process_iter(["cmdline"]) if is_worker(each, ray_cluster))
+        victim.kill()
+        prometheus.wait_for('shardline_train_restarts_total{run="on-ray"} == 1', timeout_s=150)
+        prometheus.wait_for_alert("ShardlineRunRestarted", run="on-ray")
+        prometheus.wait_for('shardline_train_score{run="on-ray"}', timeout_s=60)
+        check_panels(prometheus, TRAINING_PANELS)
+        check_alerts(prometheus, TRAINING_PANELS)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=150)
+    assert json.loads((tmp_path / "on-ray/starts.json").read_text()) == {"restarts": 1, "open": 0}
+
+
+def is_worker(process: psutil.Process, address: str) -> bool:
+    """Say whether a process is a rank on the cluster at an address."""
+    try:
+        is_rank = any("RayTrainWorker" in word for word in process.cmdline())
+        return is_rank and f"--gcs-address={address}" in process.parent().cmdline()
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.slow
+@needs_prometheus
+def test_every_panel_and_alert_of_sweeps_has_data_of_a_real_sweep(
+    prometheus: Prometheus, ray_cluster: str, dataset_path: Path, tmp_path: Path
+) -> None:
+    prometheus.follow(list_agents())
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        yaml.safe_dump({"factors": {"rate": {"a": {"optim.peak_lr": 0.003}, "b": {"optim.peak_lr": 0.001}}}})
+    )
+    words = [f"data={dataset_path}", f"storage.root={tmp_path}", "name=lr", "track.wandb=disabled", "epochs=2"]
+    run = [sys.executable, "-m", "tune.run", "smoke", str(space), *words, f"track.metrics_dir={prometheus.textfiles}"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": ray_cluster})
+    assert done.returncode == 0, done.stderr[-2000:]
+    prometheus.wait_for('shardline_sweep_phase{sweep="lr", phase="finished"} == 1')
+    check_panels(prometheus, SWEEPS)
+    check_alerts(prometheus, SWEEPS)
+    assert prometheus.ask('shardline_sweep_trials_total{sweep="lr", state="finished"}')[0]["value"] == 2
+    trials = prometheus.wait_for('count by (run) (shardline_train_steps_total{run=~"rate=.*"})')
+    assert {each["labels"]["run"] for each in trials} == {"rate=a-s0", "rate=b-s0"}
