@@ -61,7 +61,7 @@ NOT_RUN = {
     "chmod": "it changes the home folder; tests/test_cluster_jobs.py has a token of its own",
     "mkdir": "part of a backup; tests/test_operating.py runs the block",
     "until": "it copies a run that writes; tests/test_operating.py runs it",
-    "cp": "part of a backup; tests/test_operating.py runs the block",
+    "tar": "part of a backup; tests/test_operating.py runs the block",
     "docker": "a daemon; tests/test_infra_docker.py lints the files and installs the serving image's packages",
     "kubectl": "a cluster; tests/test_infra_k8s.py renders every overlay with `kubectl kustomize`",
     "sbatch": "Slurm; tests/test_infra_ray.py runs the script's functions",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -24,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from pack import describe_run
+from PIL import Image
 from plan import format_table
 
 from shards.dataset.dataset import open_dataset  # isort: skip, before torch
 
 import torch
+
 from shards.dataset.index import INDEX_SCHEMA, SHARD_SCHEMA, encode_table, index_name, read_table
 from shards.dataset.manifest import MANIFEST_NAME, Audited, Manifest, Packing, SplitSummary
 from shards.order.mixing import bound_clustering
@@ -132,7 +134,7 @@ def _order(lanes: int, batch: int = 32 * RANKS, redeal: bool = False) -> OrderOp
 
 def measure_tables() -> list[list[str]]:
     rows = []
-    for shards, classes, lanes in ((100_000, 10, RANKS), (1_000_000, 10, RANKS), (100_000, 1_000, RANKS)):  # fmt: skip  # noqa: E501
+    for shards, classes, lanes in ((100_000, 10, RANKS), (1_000_000, 10, RANKS), (100_000, 1_000, RANKS)):  # fmt: skip
         with tempfile.TemporaryDirectory() as name:
             size = write_dataset(Path(name), shards, classes)
             words = [sys.executable, __file__, "--start", name, "--lanes", str(lanes)]
@@ -187,7 +189,7 @@ def count_node(shards: int, lanes: int, batch: int, redeal: bool) -> list[str]:
     most = max(len(epochs[0]) for epochs in seen)
     again = min(len(np.intersect1d(*epochs)) / len(epochs[1]) for epochs in seen)
     tar = PICTURE_BYTES * SAMPLES // shards
-    index = 70 * SAMPLES // shards
+    index = 41 * SAMPLES // shards
     requests = most * (3 + -(-tar // _CHUNK_BYTES) + -(-index // _CHUNK_BYTES))
     return [
         f"{shards:,}", f"{lanes:,}", f"{batch:,}", str(redeal).lower(), f"{most:,}", f"{most * NODES / shards:.2f}",
@@ -240,11 +242,13 @@ def measure_sources(number: int) -> float:
 
 def measure_ray() -> list[list[str]]:
     """Rows (what, a second, CPU ms of the caller): the board's calls, and a controller's polls of its workers."""
+    from shards.workers.ray_cluster import join_or_start  # isort: skip, it quiets Ray
+
     import ray
 
     from shards.workers import ray_private
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    join_or_start(num_cpus=2, log_to_driver=False)
 
     @ray.remote(num_cpus=0)
     class Worker:
@@ -309,7 +313,7 @@ def main() -> None:
     began = time.perf_counter()
     facts = describe_run()
     text = ""
-    for part in ["# At scale", "\n".join(facts), *describe()]:
+    for part in itertools.chain(["# At scale", "\n".join(facts)], describe()):
         print(part, end="\n\n", flush=True)
         text += f"{part}\n\n"
     wall, cpu = time.perf_counter() - began, measure_cpu()
@@ -326,20 +330,18 @@ def measure_cpu() -> float:
 def describe() -> Iterator[str]:
     """Yield the parts of the result as they are measured."""
     yield "## A packer, and a ledger"
+    measure_ledger(32, 1)  # what is imported late would count as rows
     row, held = measure_ledger(32, 400)
     source = measure_sources(200_000)
     yield (
         f"- a listed picture: {source:.0f} bytes of the packer's memory; x 1e9 = {source:.0f} GB\n"
-        f"- ledger: {row:.1f} bytes a row in its file, {held:.0f} in the memory of a rank until the next snapshot (steps of "
-        f"32); x 1e9 = {row:.0f} GB an epoch"
+        f"- ledger: {row:.1f} bytes a row in its file, {held:.0f} in a rank's memory until the next snapshot (steps "
+        f"of 32); x 1e9 = {row:.0f} GB an epoch"
     )
     yield "## The index of a shard"
     yield "Audited JPEGs with names of 33 characters; the last column is the second times 1e9."
     header = ["samples a shard", "bytes a sample", "in memory", "open ms", "GB of 1e9"]
     yield format_table(header, [measure_index(number) for number in (1_000, 10_000)])
-    yield "## Ray"
-    yield f"One caller, {ACTORS} actors on the same 2 CPUs, a head without a dashboard."
-    yield format_table(["calls", "a second", "CPU ms of the caller"], measure_ray())
     yield "## 10,000 requests/s of one picture"
     yield "Cores: 10,000 x CPU ms a picture; at 60 % load divided by 0.6; replicas of 2 cores."
     header = ["model", "pictures/s of 2 cores", "CPU ms", "cores busy", "cores at 60 %", "replicas", "from"]
@@ -353,14 +355,17 @@ def describe() -> Iterator[str]:
     yield format_table([*header, "MiB held", "MiB at most"], measure_tables())
     yield "## What a node reads in an epoch"
     yield (
-        f"{NODES} nodes of {RANKS // NODES} ranks, two of them counted through two epochs; shards stand for 1e9 pictures "
-        f"of {PICTURE_BYTES / 1e3:g} KB. Requests: for each shard a GET a {_CHUNK_BYTES >> 20} MiB of tar and index, and "
-        "3 HEADs. Copies: all nodes together, 1 if no shard is read twice. Again: the least share of the second epoch's "
-        "shards that the node has from the first."
+        f"{NODES} nodes of {RANKS // NODES} ranks, two of them counted through two epochs; shards stand for 1e9 "
+        f"pictures of {PICTURE_BYTES / 1e3:g} KB. Requests: for each shard a GET a {_CHUNK_BYTES >> 20} MiB of tar and "
+        "index, and 3 HEADs. Copies: all nodes together, 1 if no shard is read twice. Again: the least share of the "
+        "second epoch's shards that the node has from the first."
     )
     header = ["shards", "lanes", "batch", "redeal", "shards of a node", "copies", "TB", "requests", "again"]
     plans = [(RANKS, 4 * RANKS, False), (RANKS, 4 * RANKS, True), (8, 4 * RANKS, False), (RANKS, 4_000, False)]
     yield format_table(header, [count_node(100_000, *each) for each in plans])
+    yield "## Ray"
+    yield f"One caller, {ACTORS} actors on the same 2 CPUs."
+    yield format_table(["calls", "a second", "CPU ms of the caller"], measure_ray())
 
 
 if __name__ == "__main__":
