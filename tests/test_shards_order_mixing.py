@@ -57,3 +57,30 @@ def test_more_lanes_and_wider_windows_mix_better() -> None:
 
 def test_one_window_over_all_is_a_full_shuffle() -> None:
     assert bound_clustering(make_plan(0, 1, 40, 64)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("shards", "lanes"), [(40, 1), (40, 7), (3, 16), (1, 8)])
+def test_bound_counts_every_pair_of_pieces_of_a_shard(shards: int, lanes: int) -> None:
+    sizes = ShardSizes(np.full(shards, 30), np.full(shards, 30))
+    plan = EpochPlan(sizes, OrderOptions(0, 32, lanes, 90), 0)
+    assert bound_clustering(plan) == pytest.approx(bound_pair_by_pair(plan), rel=1e-12)
+
+
+def bound_pair_by_pair(plan: EpochPlan) -> float:
+    """The bound as its docstring has it, one pair of pieces after the other."""
+    takes = -(-plan.batch_size_global // plan.num_lanes)
+    pieces = [
+        (number, shard, stop - start, int((window[:, 2] - window[:, 1]).sum()))
+        for number, window in enumerate(plan.windows())
+        for shard, start, stop in window.tolist()
+    ]
+    pairs, full = 0.0, 0
+    for place, (window, shard, length, size) in enumerate(pieces):
+        pairs += length * (length - 1) / 2 * min(1.0, (takes - 1) / max(1, size - 1))
+        for other_window, other_shard, other_length, other_size in pieces[:place]:
+            if other_shard == shard and other_window != window:
+                pairs += length * other_length * min(1.0, takes / max(size, other_size))
+    for shard in {piece[1] for piece in pieces}:
+        whole = sum(piece[2] for piece in pieces if piece[1] == shard)
+        full += whole * (whole - 1) // 2
+    return pairs * max(1, plan.num_samples - 1) / (full * (plan.batch_size_global - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,6 +49,8 @@ SHARD_SCHEMA = pa.schema(
 """name: path of the tar in the dataset, `train/000000.tar`; first_id: sample id of its first row; class_counts: a
 sample with several labels counts once for each."""
 
+_PLAIN = re.compile(r"(?:[\w-][\w.-]*/)*[\w-]+")  # nothing in it that a path object would change
+
 INDEX_COLUMN = "index"
 """An additional column, if an update gave shards other index files than `index_name` returns."""
 
@@ -58,6 +61,9 @@ def index_name(shard: str) -> str:
     >>> index_name("train/000000.tar")
     'train/000000.index.parquet'
     """
+    stem = shard.removesuffix(".tar")
+    if stem != shard and _PLAIN.fullmatch(stem):  # a path object a shard takes 10 s for 1e6 shards
+        return f"{stem}.index.parquet"
     return PurePosixPath(shard).with_suffix(".index.parquet").as_posix()
 
 

@@ -161,7 +161,7 @@ class SampleReader(AbstractContextManager["SampleReader"]):
 class _OpenShard:
     def __init__(self, split: Split, shard: int, reader: SampleReader) -> None:
         wanted = split.wanted_index(shard)
-        self._name = f"{split.where}/{split.shard_names[shard]}"
+        self._name = f"{split.where}/{split.name_shard(shard)}"
         with reader._access.lease(wanted) as lease:
             index: pa.Table = read_table(lease.path, INDEX_SCHEMA)
         if len(index) != split.counts[shard]:

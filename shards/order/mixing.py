@@ -58,19 +58,33 @@ def bound_clustering(plan: EpochPlan) -> float:
     """
     takes = -(-plan.batch_size_global // plan.num_lanes)
     pairs, total = 0.0, plan.num_samples
-    parts: dict[int, list[tuple[int, int]]] = {}
-    sizes: dict[int, int] = {}
+    pieces, sizes = [], []
     for window in plan.windows():
         lengths = window[:, 2] - window[:, 1]
         size = int(lengths.sum())
         pairs += _count_pairs(lengths) * min(1.0, (takes - 1) / max(1, size - 1))
-        for shard, length in zip(window[:, 0].tolist(), lengths.tolist(), strict=True):
-            for other_length, other_size in parts.get(shard, []):
-                pairs += length * other_length * min(1.0, takes / max(size, other_size))
-            parts.setdefault(shard, []).append((length, size))
-            sizes[shard] = sizes.get(shard, 0) + length
-    full = _count_pairs(np.array(list(sizes.values()), dtype=np.int64)) * (plan.batch_size_global - 1)
+        pieces.append(np.stack([window[:, 0], lengths], axis=1))
+        sizes.append(np.full(len(window), size))
+    if not pieces:
+        return 1.0
+    shards, lengths = np.concatenate(pieces).T
+    pairs += _bound_cut(shards, lengths, np.concatenate(sizes), takes)
+    whole = np.bincount(shards, weights=lengths).astype(np.int64)
+    full = _count_pairs(whole) * (plan.batch_size_global - 1)
     return pairs * max(1, total - 1) / full if full else 1.0
+
+
+def _bound_cut(shards: Ints, lengths: Ints, sizes: Ints, takes: int) -> float:
+    """Return the bound of the pairs whose samples are in different pieces of a shard; few shards have several."""
+    pairs, cut = 0.0, np.bincount(shards)[shards] > 1
+    shards, lengths, sizes = shards[cut], lengths[cut], sizes[cut]
+    for shard in np.unique(shards).tolist():
+        own = np.flatnonzero(shards == shard)
+        for number, here in enumerate(own.tolist()):
+            others = own[:number]
+            shares = np.minimum(1.0, takes / np.maximum(sizes[here], sizes[others]))
+            pairs += float((lengths[here] * lengths[others] * shares).sum())
+    return pairs
 
 
 def _count_pairs(counts: Ints) -> int:
