@@ -196,4 +196,5 @@ class Split:
 
     def _look_up(self, column: str, shard: int) -> str:
         # One at a time: as lists of Python these columns take 400 MB in each process for 1e6 shards.
-        return str(self.table[column][shard].as_py())
+        value: str = self.table[column][shard].as_py()
+        return value
