@@ -28,6 +28,7 @@ from prometheus import MONITORING, ROOT, Prometheus, needs_prometheus, run_prome
 from cluster.serve.metrics import METRICS
 from cluster.swap.service import Service
 from infra.monitoring.jobs import PACKING as PACKING_PANELS
+from infra.monitoring.jobs import SWEEPS
 from infra.monitoring.make_dashboards import DASHBOARDS, make_page, make_pages
 from infra.monitoring.panel import Dashboard
 from infra.monitoring.serving import SERVING
@@ -328,19 +329,19 @@ def test_rank_on_ray_that_is_killed_counts_a_restart_and_every_panel_has_data_of
     run = [sys.executable, "-m", "trainer.run", "smoke", *words]
     process = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"RAY_ADDRESS": ray_cluster})
     try:
-        prometheus.wait_for('shardline_train_snapshots_total{run="on-ray"} > 0', timeout_s=150)
+        prometheus.wait_for('shardline_train_snapshots_total{run="on-ray"} > 0', timeout_s=250)
         ranks = prometheus.wait_for('shardline_train_wait_seconds_total{run="on-ray"}')
         assert {each["labels"]["rank"] for each in ranks} == {"0", "1"}
         victim = next(each for each in psutil.process_iter(["cmdline"]) if is_worker(each, ray_cluster))
         victim.kill()
-        prometheus.wait_for('shardline_train_restarts_total{run="on-ray"} == 1', timeout_s=150)
+        prometheus.wait_for('shardline_train_restarts_total{run="on-ray"} == 1', timeout_s=250)
         prometheus.wait_for_alert("ShardlineRunRestarted", run="on-ray")
         prometheus.wait_for('shardline_train_score{run="on-ray"}', timeout_s=60)
         check_panels(prometheus, TRAINING_PANELS)
         check_alerts(prometheus, TRAINING_PANELS)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=150)
+        process.communicate(timeout=250)
     assert json.loads((tmp_path / "on-ray/starts.json").read_text()) == {"restarts": 1, "open": 0}
 
 
