@@ -38,9 +38,10 @@ class RunningHead:
 def run_head(cpus: int = 4) -> Iterator[RunningHead]:
     """Run a head during the block."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets have their names in it
-    port, jobs_port = free_ports(2)
+    port, jobs_port, agent_port = free_ports(3)
     head = RunningHead(f"http://127.0.0.1:{jobs_port}", f"127.0.0.1:{port}", secrets.token_hex(32))
     options = [f"--port={port}", f"--dashboard-port={jobs_port}", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
+    options += [f"--dashboard-agent-listen-port={agent_port}"]  # another cluster here may have the default one
     command = [RAY, "start", "--head", "--block", "--disable-usage-stats", "--object-store-memory=200000000", *options]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | head.environment
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
