@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from endpoints import find_free_port
+from object_stores import free_ports
 
 ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "infra/monitoring"
@@ -84,7 +84,7 @@ def run_prometheus(folder: Path) -> Iterator[Prometheus]:
     textfiles, agents = folder / "textfiles", folder / "agents.json"
     textfiles.mkdir()
     agents.write_text("[]")
-    ports = [find_free_port() for _ in range(2)]
+    ports = free_ports(2)  # below those that the kernel gives to others meanwhile
     _write_configuration(folder, agents, ports[1])
     exporter = ["--collector.disable-defaults", "--collector.textfile"]
     with contextlib.ExitStack() as stack:
