@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from heads import RAY, RunningHead, run_head
 
-from cluster.jobs.code import PACKAGES, staged
+from cluster.jobs.code import staged
 from cluster.jobs.command import CARRIED_BYTES, read_command
 from cluster.jobs.options import SubmitOptions
 from shards.cli.commands import COMMANDS
+from shards.cli.messages import PACKAGES
 from shards.cli.table import load_builder
 from shards.errors import UsageError
 from shards.files.job_folder import refuse_job_folder

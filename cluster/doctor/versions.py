@@ -12,11 +12,11 @@ from pathlib import Path
 from cluster.doctor.nodes import Nodes
 from cluster.doctor.options import DoctorOptions
 from cluster.doctor.verdict import FAILED, Facts, Verdict, View
+from shards.cli.messages import PACKAGES
 
 _MUST = ("python", "ray", "torch", "shardline", "code")
 _SHOULD = ("torchvision", "timm", "numpy", "pillow", "simplejpeg", "pyarrow", "albumentations")
 """Libraries whose versions change pixels, order or speed."""
-_PACKAGES = ("shards", "trainer", "tune", "cluster")
 _ABSENT = "not installed"
 
 
@@ -46,7 +46,7 @@ def read_version(name: str) -> str:
 def hash_code() -> str:
     """Return a digest of 8 digits of the Python files of Shardline's packages, as they are imported here."""
     digest = hashlib.sha256()
-    for package in _PACKAGES:
+    for package in PACKAGES:
         spec = find_spec(package)
         root = Path(next(iter(spec.submodule_search_locations or [""]))) if spec else Path()
         for path in sorted(root.rglob("*.py")) if spec else []:

@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from shards.cli.messages import PACKAGES
 from shards.errors import UsageError
 
-PACKAGES = ("shards", "trainer", "tune", "cluster")
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from shards.cli.commands import COMMANDS, Command
 from shards.cli.sentences import suggest
 from shards.errors import UsageError
+from shards.storage.shown import mask_keys
 
 CARRIED_BYTES = 1 << 20
 """The largest file of an argument that goes along; recipes and spaces have a thousandth of it."""
 _NAMED = ("run", "sweep")
 """Commands whose first words may be names of built-in recipes and spaces, whatever folder has the same name here."""
-_KEYS = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,10 @@ def read_command(words: Sequence[str]) -> JobCommand:
             that means something else on the cluster.
     """
     row, arguments = _find_row(words)
-    secret = next((word for word in arguments if _KEYS.search(word)), None)
-    if secret is not None:
-        shown = _KEYS.sub("://KEYS@", secret)
+    masked = next((mask_keys(word) for word in arguments if mask_keys(word) != word), None)
+    if masked is not None:
         raise UsageError(
-            f"{shown} has keys in it, which all who may list the cluster's jobs would see; leave them out, and set "
+            f"{masked} has keys in it, which all who may list the cluster's jobs would see; leave them out, and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on the cluster's nodes"
         )
     named = [path for word in arguments for path in _find_here(row, word)]

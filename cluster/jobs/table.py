@@ -15,23 +15,21 @@ if TYPE_CHECKING:
 _WORDS = {"PENDING": "waits", "RUNNING": "runs", "SUCCEEDED": "done", "STOPPED": "stopped"}
 
 
-def describe_job(job: Job, now_s: float) -> str:
-    """Return a line: state, seconds that it took so far, and its command."""
-    took = describe_duration((job.ended_s or now_s) - job.started_s) if job.started_s else "-"
-    state = _WORDS.get(job.status, f"failed ({read_exit_code(job)})")
-    return f"{job.name}  {state}  {took}  {job.command}"
-
-
 def describe_jobs(jobs: Sequence[Job], now_s: float) -> str:
-    """Return a line for each job, its columns aligned.
+    """Return a line for each job, its columns aligned: name, state, the time that it took so far, command.
 
     now_s: Seconds since 1970, for jobs that run.
     """
-    lines = [describe_job(job, now_s).split("  ", 3) for job in jobs]
-    widths = [max((len(line[column]) for line in lines), default=0) for column in range(3)]
+    rows = [_describe(job, now_s) for job in jobs]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3]]) for line in lines
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
     )
+
+
+def _describe(job: Job, now_s: float) -> tuple[str, str, str, str]:
+    took = describe_duration((job.ended_s or now_s) - job.started_s) if job.started_s else "-"
+    return job.name, _WORDS.get(job.status, f"failed ({read_exit_code(job)})"), took, job.command
 
 
 def to_json(job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def refuse_job_folder(path: Path) -> Path:
     >>> str(refuse_job_folder(Path("/data/runs")))
     '/data/runs'
     """
-    if path.absolute().parts and set(path.absolute().parts) >= _PARTS:
+    if set(path.absolute().parts) >= _PARTS:
         raise UsageError(
             f"{path} is in the folder of a Ray job, which Ray deletes with all that is written there; give a path from "
             "the root that every node sees, or s3://BUCKET/... (for a run or a sweep: storage.root=PATH)"

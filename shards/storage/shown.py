@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_KEYS = re.compile(r"//[^/@:]*:[^/@]*@")
+_KEYS = re.compile(r"://[^/@:]*:[^/@]*@")
 
 
 def show_location(location: object) -> str:
@@ -16,7 +16,7 @@ def show_location(location: object) -> str:
     ('runs/a@b?', 'gs://anonymous@bucket/a')
     """
     text = str(location)
-    return re.sub(_KEYS, "//", text.partition("?")[0]).rstrip("/") if "://" in text else text
+    return _KEYS.sub("://", text.partition("?")[0]).rstrip("/") if "://" in text else text
 
 
 def hide_keys(location: str) -> str:
@@ -28,4 +28,13 @@ def hide_keys(location: str) -> str:
     scheme = location.partition("://")[0]
     if scheme == location:
         return location
-    return re.sub(_KEYS, "//", location.partition("?")[0] if scheme in ("http", "https") else location)
+    return _KEYS.sub("://", location.partition("?")[0] if scheme in ("http", "https") else location)
+
+
+def mask_keys(text: str) -> str:
+    """Return a text with the word KEYS in place of a URI's keys; without any, the text itself.
+
+    >>> mask_keys("data=s3://key:secret@bucket/cells"), mask_keys("data=cells")
+    ('data=s3://KEYS@bucket/cells', 'data=cells')
+    """
+    return _KEYS.sub("://KEYS@", text)

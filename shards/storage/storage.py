@@ -24,6 +24,7 @@ from shards.files.disk import MOVE_TEMPORARIES, naming_disk
 from shards.files.job_folder import refuse_job_folder
 from shards.storage.readable import ArrowFile, ArrowStream, RangeFile, naming
 from shards.storage.readable import Readable as Readable
+from shards.storage.shown import show_location
 
 _COPY_BYTES = 8 << 20
 _ELSEWHERE = f"{MOVE_TEMPORARIES}, where uploads to a store are written first"
@@ -120,8 +121,7 @@ def _open_objects(uri: str, attempts: int) -> ObjectStorage:
     if isinstance(found, pafs.S3FileSystem):
         retry = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
         found = pafs.S3FileSystem(**_s3_options(encoded), retry_strategy=retry)
-    shown = re.sub(r"//[^/@]*:[^/@]*@", "//", uri.partition("?")[0])  # without a key and its secret
-    return ObjectStorage(found, root.rstrip("/"), shown.rstrip("/"))
+    return ObjectStorage(found, root.rstrip("/"), show_location(uri))
 
 
 def _encode(uri: str) -> str:
