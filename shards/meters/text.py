@@ -91,8 +91,10 @@ class TextMeters(Meters):
 def _spell(labels: Labels) -> str:
     r"""Return labels in braces.
 
-    >>> print(_spell((("run", 'a "b" \\ c'), ("phase", "x\ny"))), _spell(()))
+    >>> print(_spell((("run", 'a "b" \\ c'), ("phase", "x\ny"))))
     {run="a \"b\" \\ c",phase="x\ny"}
+    >>> _spell(())
+    ''
     """
     if not labels:
         return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from shards.files.atomic import write_text
 from shards.files.temporary import remove_leftovers
 from shards.meters.metric import SILENT, Meters, Metric
 from shards.meters.text import TextMeters
+from shards.meters.ticking import Ticker
 
 EVERY_S = 5.0
 """Seconds between two writes."""
@@ -32,35 +32,20 @@ class TextFile(TextMeters):
     def __init__(self, path: Path, table: Sequence[Metric], **common: str) -> None:
         super().__init__(table, **common)
         self._path = path
-        self._looks: list[Callable[[], None]] = []
         self._has_failed = False
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meters", daemon=True)
-        self._thread.start()
+        self._ticker = Ticker(lambda: write_text(path, self.to_text()), self._tell, EVERY_S)
 
     def before_each(self, look: Callable[[], None]) -> None:
-        self._looks.append(look)
+        self._ticker.before_each(look)
 
     def close(self) -> None:
         """Write the numbers for the last time and end the thread."""
-        self._done.set()
-        self._thread.join()
-        self._write()
+        self._ticker.close()
 
-    def _run(self) -> None:
-        self._write()
-        while not self._done.wait(EVERY_S):
-            self._write()
-
-    def _write(self) -> None:
-        try:
-            for look in self._looks:
-                look()
-            write_text(self._path, self.to_text())
-        except Exception as err:  # monitoring must not end what it watches
-            if not self._has_failed:
-                logger.warning("metrics are not written to %s: %s", self._path, err)
-            self._has_failed = True
+    def _tell(self, err: Exception) -> None:
+        if not self._has_failed:
+            logger.warning("metrics are not written to %s: %s", self._path, err)
+        self._has_failed = True
 
 
 @contextlib.contextmanager

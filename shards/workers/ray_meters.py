@@ -12,6 +12,7 @@ import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from shards.meters.metric import SILENT, Meters, Metric, list_plain
+from shards.meters.ticking import Ticker
 from shards.workers.ray_private import start_counter
 
 REFRESH_S: Final = 1.0
@@ -34,10 +35,8 @@ class RayMeters(Meters):
         self._lock = threading.Lock()
         self._gauges: dict[Key, float] = {}
         self._started: set[Key] = set()
-        self._looks: list[Callable[[], None]] = []
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meters", daemon=True)
-        self._thread.start()
+        # Errors are those of a cluster that is gone, or of what is looked at while it ends.
+        self._ticker = Ticker(self._refresh, lambda _: None, REFRESH_S)
         for metric in list_plain(table, common):
             self.count(metric.name, 0.0)
 
@@ -63,28 +62,17 @@ class RayMeters(Meters):
             self._gauges.pop((name, tuple({**self._tags[name], **tags}.items())), None)
 
     def before_each(self, look: Callable[[], None]) -> None:
-        self._looks.append(look)
+        self._ticker.before_each(look)
 
     def close(self) -> None:
         """Record the numbers for the last time; Ray forgets the gauges within two of its reports."""
-        self._done.set()
-        self._thread.join()
-        self._refresh()
-
-    def _run(self) -> None:
-        while not self._done.wait(REFRESH_S):
-            self._refresh()
+        self._ticker.close()
 
     def _refresh(self) -> None:
-        try:
-            for look in self._looks:
-                look()
-            with self._lock:
-                gauges = list(self._gauges.items())
-            for (name, tags), value in gauges:
-                self._open[name].set(value, tags=dict(tags))
-        except Exception:  # of a cluster that is gone, or of what is looked at while it ends
-            return
+        with self._lock:
+            gauges = list(self._gauges.items())
+        for (name, tags), value in gauges:
+            self._open[name].set(value, tags=dict(tags))
 
 
 def _open(metric: Metric) -> Any:
