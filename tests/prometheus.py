@@ -136,7 +136,8 @@ def _wait_until_ready(prometheus: Prometheus, folder: Path) -> None:
     until = time.monotonic() + 30
     while True:
         with contextlib.suppress(httpx.HTTPError):
-            if prometheus.ask('up{job="shardline-textfile"} == 1'):
+            is_up = httpx.get(f"{prometheus.url}/-/ready").is_success  # before, it answers questions with plain text
+            if is_up and prometheus.ask('up{job="shardline-textfile"} == 1'):
                 return
         assert time.monotonic() < until, (folder / "prometheus.log").read_text()[-2000:]
         time.sleep(0.2)

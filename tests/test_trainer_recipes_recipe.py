@@ -267,6 +267,7 @@ OTHER = {
     "ray.max_preemptions": "9", "ray.max_start_failures": "9", "ray.max_controller_failures": "9",
     "ray.preemption_grace_s": "9", "ray.resize_s": "9", "report.images": "false",
     "cache_features": "true", "storage.features": "/f", "positive": "sick", "track.config": "{a: b}",
+    "track.metrics_dir": "/m",
 }  # fmt: skip
 
 
