@@ -119,7 +119,7 @@ class Models:
         Returns when no answer of what was in force before is outstanding.
 
         Raises:
-            UsageError, ShardError, OSError: Like `bring_bundle` and `load_served`, or too little memory; nothing changes.
+            UsageError, ShardError, OSError: Like `bring_bundle` and `load_served`, or too little memory; it stays.
         """
         before = dict(self._loaded)
         wanted = [folder for folder in (rollout.bundle, rollout.beside) if folder]

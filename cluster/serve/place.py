@@ -79,10 +79,11 @@ def _list_files(store: Readable, above: str, page: bytes) -> dict[str, int | Non
     if isinstance(store, ObjectStorage):
         sizes = store.sizes().items()
         return {name.removeprefix(above): size for name, size in sizes if name.startswith(above)}
-    from trainer.contract.probes import TENSORS
+    from trainer.contract.probes import NUM_PROBES, TENSORS
 
     named = re.findall(r'"([\w.-]+\.safetensors)"', page.decode(errors="replace"))
-    return dict.fromkeys(sorted({PAGE, WEIGHTS, TENSORS, *named}))
+    probes = [f"probes/{name}" for name in (TENSORS, *(f"{number:03d}.bin" for number in range(NUM_PROBES)))]
+    return dict.fromkeys(sorted({PAGE, WEIGHTS, *probes, *named}))
 
 
 def _fetch_once(store: Readable, above: str, files: Mapping[str, int | None], page: bytes) -> Path:
