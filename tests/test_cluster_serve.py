@@ -437,7 +437,7 @@ def test_an_unknown_option_is_refused_with_a_suggestion(bundle_path: Path) -> No
 @pytest.mark.parametrize("place", ["", "bundle", "best/bundle"])
 def test_folder_of_a_run_or_a_sweep_stands_for_its_bundle(place: str, bundle_path: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle_path, tmp_path / "x" / place, dirs_exist_ok=True)
-    assert read_options({"bundle": str(tmp_path / "x")}).bundle == tmp_path / "x" / place
+    assert read_options({"bundle": str(tmp_path / "x")}).bundle == str(tmp_path / "x" / place)
 
 
 def test_the_command_refuses_a_folder_that_is_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from fleet import Fleet, Machine, needs_fleet, run_fleet
 from object_stores import SeaweedFS, run_seaweedfs
 
 from shards.dataset.dataset import open_dataset
+from shards.storage.storage import open_storage
 from trainer.record.ledger import read_ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_fleet]
@@ -51,8 +54,6 @@ def data(fleet: Fleet, store: SeaweedFS, pictures: Path) -> str:
 
 
 def submit(fleet: Fleet, name: str, *words: str, code: int = 0) -> str:
-    import sys
-
     done = fleet.call("cluster.submit", "--python", sys.executable, "--name", name, *words)
     assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -92,8 +93,6 @@ def steps_are_taken(fleet: Fleet, name: str, width: int) -> bool:
 
 def every_sample_once(store: SeaweedFS, name: str, data: str, folder: Path) -> bool:
     """Say whether the ledger in the store has every sample once in each epoch that was finished."""
-    from shards.storage.storage import open_storage
-
     there = open_storage(store.s3.format(path=f"runs/{name}"))
     for each in there.sizes():
         if each.startswith("ledger/"):
@@ -117,8 +116,6 @@ def test_machines_without_a_shared_disk_pack_and_train(
     said = submit(fleet, "plain", "--follow", "--", *run)
     assert "on 2 ranks, CPU" in said
     assert every_sample_once(store, "plain", data, tmp_path)
-    from shards.storage.storage import open_storage
-
     assert "bundle/bundle.json" in open_storage(store.s3.format(path="runs/plain")).sizes()
 
 
@@ -199,11 +196,16 @@ class Load:
 
 
 @pytest.fixture
-def endpoint(fleet: Fleet, bundle_path: Path, tmp_path: Path) -> Iterator[list[str]]:
-    """The addresses of an endpoint with a replica and a proxy on each machine, as `serve deploy` makes it."""
-    import subprocess
-    import sys
+def endpoint(fleet: Fleet, store: SeaweedFS, bundle_path: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """The addresses of an endpoint with a replica and a proxy on each machine, as `serve deploy` makes it.
 
+    Its bundle is in the store, and each machine has its own copy.
+    """
+    location = store.s3.format(path="served/bundle")
+    bundle = open_storage(location)
+    for path in bundle_path.rglob("*"):
+        if path.is_file():
+            bundle.write(path.relative_to(bundle_path).as_posix(), path.read_bytes())
     serve = str(Path(sys.executable).with_name("serve"))
     config = tmp_path / "serve.yaml"
     config.write_text(
@@ -213,7 +215,7 @@ def endpoint(fleet: Fleet, bundle_path: Path, tmp_path: Path) -> Iterator[list[s
         "- name: shardline\n"
         "  route_prefix: /\n"
         "  import_path: cluster.serve.app:build\n"
-        f"  args: {{bundle: {bundle_path}, replicas: 2}}\n"
+        f"  args: {{bundle: '{location}', replicas: 2}}\n"
     )
     variables = {**os.environ, **fleet.environment}
     variables.pop("RAY_ADDRESS", None)

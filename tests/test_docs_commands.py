@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import re
 import runpy
 import shlex
@@ -251,7 +252,9 @@ def test_commands_of_an_endpoint_are_answered_and_ctrl_c_ends_it(world: World) -
         port = str(listener.getsockname()[1])
     assert ON_ENDPOINT[0].startswith("python -m cluster.serve")
     serve = [sys.executable, "-m", "cluster.serve", "runs/demo/bundle", "--port", port]
-    process = subprocess.Popen(serve, cwd=world.folder, stdout=subprocess.PIPE, text=True)
+    # Earlier tests of this process may have left the address of their own Ray cluster.
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(serve, cwd=world.folder, env=alone, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert any(line.startswith("ready:") for line in process.stdout)

@@ -45,7 +45,6 @@ TRAINING = re.findall(
 
 TAKEN_IF_THERE = {
     "pandas": "ray.serve, to encode data frames",
-    "pyarrow": "pandas",
     "cloudpickle": "pyarrow",
     "python-dateutil": "pandas",
     "pygments": "httpx, for its own command",
@@ -124,7 +123,7 @@ def test_serving_image_has_no_library_of_training() -> None:
     owners = importlib.metadata.packages_distributions()
     training = {canonical(owner) for name in TRAINING for owner in owners.get(name, []) if name != "tune"}
     assert {"albumentations", "matplotlib", "optuna", "scikit-learn", "webdataset"} <= training
-    assert list_installed(SERVING) & (training | {"wandb", "pandas", "pyarrow"}) == set()
+    assert list_installed(SERVING) & (training | {"wandb", "pandas"}) == set()
 
 
 def lint(path: Path) -> subprocess.CompletedProcess[str]:

@@ -273,8 +273,7 @@ def test_images_have_tags_and_shardlines_are_of_this_version(overlay: str) -> No
         assert tag, name
         if image.startswith("shardline/"):
             assert tag.split("-")[0] == version("shardline"), name
-            serves = name.startswith("RayService") and container["name"] != "fetch-bundle"
-            assert image == f"shardline/{'serve' if serves else 'train'}", name
+            assert image == f"shardline/{'serve' if name.startswith('RayService') else 'train'}", name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -452,10 +451,6 @@ def list_fetches() -> Iterator[tuple[str, str]]:
         for words in split_entrypoint(job["entrypoint"]):
             if words[1] == "-c":
                 yield words[2], re.findall(r'"(/\S+)"\)', words[2])[0]
-    for _, _, container in list_containers("s3"):
-        if container["name"] == "fetch-bundle":
-            (text,) = container["args"]
-            yield text, re.findall(r'"(/\S+)"\)', text)[0]
 
 
 def test_bundle_is_fetched_from_a_store(bundle_path: Path, s3: str, tmp_path: Path) -> None:
@@ -463,9 +458,19 @@ def test_bundle_is_fetched_from_a_store(bundle_path: Path, s3: str, tmp_path: Pa
     store, folder = FileSystem.from_uri(f"{stored}&allow_bucket_creation=true")  # weed makes it a moment later
     copy_files(str(bundle_path), folder, LocalFileSystem(), store)
     fetches = [*list_fetches()]
-    assert len(fetches) == 2
+    assert len(fetches) == 1
     for number, (text, out) in enumerate(fetches):
         there = tmp_path / f"{number}/deep/bundle"
         mended = text.replace("s3://shardline/runs/train/bundle", stored).replace(out, str(there))
         subprocess.run([sys.executable, "-c", mended], check=True, timeout=120)
         assert sorted(path.name for path in there.rglob("*")) == sorted(path.name for path in bundle_path.rglob("*"))
+
+
+def test_endpoint_of_the_store_has_its_bundle_and_keys_from_there() -> None:
+    (service,) = pick("s3", "RayService")
+    assert read_serve_config(service["spec"]["serveConfigV2"])[1].bundle == "s3://shardline/runs/train/bundle"
+    containers = [container for name, _, container in list_containers("s3") if name.startswith("RayService")]
+    assert len(containers) == 2
+    for container in containers:
+        assert container["envFrom"] == [{"secretRef": {"name": "shardline-s3"}}]
+        assert container.get("volumeMounts", []) == []

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     from cluster.swap.service import Service  # late: it imports ray
 
     after = promote(Service.join(address), options)
-    print(json.dumps(after.model_dump()) if as_json else after.describe())
+    print(json.dumps(after.show()) if as_json else after.describe())
     return DONE
 
 
@@ -35,7 +35,10 @@ def build_parser() -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("bundle", help="folder of a bundle, a run or a sweep; every node must see it")
+    parser.add_argument(
+        "bundle",
+        help="folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://...",
+    )
     parser.add_argument("--canary", type=float, metavar="SHARE", help="let it answer this share of the requests")
     parser.add_argument("--shadow", action="store_true", help="let it compute all pictures without answering")
     parser.add_argument("--force", action="store_true", help="promote it although its classes differ")

@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     from cluster.swap.swap import roll_back
 
     after = roll_back(Service.join(arguments.address), arguments.timeout_s)
-    print(json.dumps(after.model_dump()) if arguments.json else after.describe())
+    print(json.dumps(after.show()) if arguments.json else after.describe())
     return DONE
 
 

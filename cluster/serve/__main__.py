@@ -14,12 +14,15 @@ from typing import Any
 from cluster.serve.auth import parse_auth, read_tokens
 from cluster.serve.haproxy import use_haproxy
 from cluster.serve.options import ServeOptions, read_options
+from cluster.serve.place import bring_bundle
 from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, run_command
+from shards.storage.shown import show_location
 from shards.workers.ray_cluster import join_or_start, read_address
 from trainer.contract.intact import check_intact
 from trainer.contract.model.names import AUTO, BACKENDS
 
+PLACE = "folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://..."
 METAVARS: dict[Any, str] = {bool: "on|off", str: "NAME"}
 
 
@@ -38,12 +41,13 @@ def main(argv: list[str]) -> int:
 
 def _check_before_ray(options: ServeOptions) -> None:
     """Refuse what replicas could not start with, before anything is started."""
-    weights = check_intact(options.bundle)
+    bundle = bring_bundle(options.bundle)
+    weights = check_intact(bundle)
     row = BACKENDS.get(options.backend)
     if row and row.of_a_file:
         from trainer.contract.compute.exported import require_onnx  # late: it imports torch
 
-        require_onnx(options.bundle, weights, options.backend)
+        require_onnx(bundle, weights, options.backend)
     if path := parse_auth(options.auth):
         read_tokens(path)
 
@@ -53,7 +57,7 @@ def _serve(options: ServeOptions, host: str, port: int) -> int:
 
     if read_address() is None:
         endpoint.check_port(host, port)
-    print(f"starting {options.replicas} x {options.bundle} ...", file=sys.stderr, flush=True)
+    print(f"starting {options.replicas} x {show_location(options.bundle)} ...", file=sys.stderr, flush=True)
     started = join_or_start()
     endpoint.check_resources(options) if started else endpoint.check_place(host, port)
     try:
@@ -73,7 +77,7 @@ def build_parser() -> CommandParser:
         description="Serve a bundle over HTTP, in the cluster named by RAY_ADDRESS or in one started here.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("bundle", help="folder of a bundle, a run or a sweep; every node must see it")
+    parser.add_argument("bundle", help=PLACE)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
     for name, field in ServeOptions.model_fields.items():
@@ -93,7 +97,7 @@ def _spell(value: Any) -> Any:
 def _announce(host: str, port: int, options: ServeOptions) -> None:
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
     print(
-        f"ready: {options.bundle}\n"
+        f"ready: {show_location(options.bundle)}\n"
         + (f"  page   {url}/\n" if options.page else "")
         + f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
         f"         {respell('python -m cluster.client')} {url} picture.jpg\n"

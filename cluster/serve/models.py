@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 
 from cluster.serve.options import ServeOptions
+from cluster.serve.place import bring_bundle
 from cluster.serve.rollout import Rollout
 from shards.errors import UsageError
 from shards.files.sizes import format_size
+from shards.storage.shown import show_location
 from shards.workers.memory import read_free_memory
 from trainer.contract.bundle import Bundle
 from trainer.contract.compute.choice import load_with_backend
@@ -59,16 +61,16 @@ class Served:
             await self._idle.wait()
 
 
-def load_served(folder: str, options: ServeOptions) -> Served:
-    """Return a bundle that has reproduced its probes on this machine.
+def load_served(folder: str, here: Path, options: ServeOptions) -> Served:
+    """Return a bundle that has reproduced its probes on this machine; `here` is its folder on it.
 
     Raises:
         UsageError: It is no bundle, or the back end is not available here.
         ShardError: It is damaged, or gives other results here.
     """
     device = "cuda" if options.gpus_per_replica and torch.cuda.is_available() else "cpu"
-    bundle, why = load_with_backend(Path(folder), device, options.backend)
-    logger.info("%s: the replica %s", folder, why)
+    bundle, why = load_with_backend(here, device, options.backend)
+    logger.info("%s: the replica %s", show_location(folder), why)
     return Served(folder, bundle, why, bundle.page.fingerprint())
 
 
@@ -117,17 +119,18 @@ class Models:
         Returns when no answer of what was in force before is outstanding.
 
         Raises:
-            UsageError, ShardError: Like `load_served`, or too little memory; all stays as it was.
+            UsageError, ShardError, OSError: Like `bring_bundle` and `load_served`, or too little memory; it stays.
         """
         before = dict(self._loaded)
-        _check_memory([Path(folder) for folder in (rollout.bundle, rollout.beside) if folder and folder not in before])
         wanted = [folder for folder in (rollout.bundle, rollout.beside) if folder]
+        here = {each: await asyncio.to_thread(bring_bundle, each) for each in wanted if each not in before}
+        _check_memory(list(here.values()))
         loaded: dict[str, Served] = {}
         for folder in wanted:
             if folder in before:
                 loaded[folder] = before[folder]
             else:
-                loaded[folder] = await asyncio.to_thread(load_served, folder, self._options)
+                loaded[folder] = await asyncio.to_thread(load_served, folder, here[folder], self._options)
         self._loaded, self._rollout = loaded, rollout
         for folder, served in before.items():
             if folder != rollout.bundle:

@@ -8,13 +8,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from cluster.serve.place import spell_bundle
 from shards.cli.options import Options
 from shards.errors import UsageError
 from trainer.contract.model.names import AUTO, check_backend
 
 _MIB = 2**20
-_PAGES = ("bundle.json", "bundle/bundle.json", "best/bundle/bundle.json")
-"""Where a bundle, a run and a sweep have the file that makes a folder a bundle."""
 
 
 class Limits(BaseModel):
@@ -95,8 +94,8 @@ class ServeOptions(Options, Limits, Front):
     model_config = ConfigDict(use_attribute_docstrings=True)
     there_are: ClassVar[str] = "the endpoint has"
 
-    bundle: Path
-    """Folder of a bundle, or of the run or sweep that has it; every node that runs a replica must see it."""
+    bundle: str
+    """Folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://... ."""
     model_name: str = Field(default="shardline", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Name of the model in the addresses of the Open Inference Protocol, /v2/models/NAME."""
     replicas: int = Field(default=1, ge=1)
@@ -112,16 +111,10 @@ class ServeOptions(Options, Limits, Front):
     backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """Back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, or eager."""
 
-    @field_validator("bundle")
+    @field_validator("bundle", mode="before")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return find_bundle(value)
-
-
-def find_bundle(folder: Path) -> Path:
-    """Return the bundle that a folder is, or that the folder of a run or a sweep has; absolute, for other processes."""
-    there = folder.expanduser().absolute()
-    return next(((there / page).parent for page in _PAGES if (there / page).is_file()), there)
+    def _absolute(cls, value: Any) -> Any:
+        return spell_bundle(value) if isinstance(value, str | Path) else value
 
 
 def read_options(arguments: Mapping[str, Any]) -> ServeOptions:

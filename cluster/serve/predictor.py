@@ -26,6 +26,7 @@ from cluster.serve.problem import RETRY, ProblemError
 from cluster.serve.report import ReplicaReport
 from cluster.serve.rollout import Rollout
 from shards.errors import DecodeError, ShardError, UsageError
+from shards.storage.shown import show_location
 from trainer.contract.bundle import Bundle, Output, read_versions
 from trainer.contract.decision.decision import Answer
 from trainer.contract.preprocess import PreprocessSpec, prepare
@@ -84,8 +85,8 @@ class Predictor:
         except Exception as err:  # whatever is wrong with a new bundle, the old one still answers
             if self._models.rollout is None:
                 raise
-            failed = f"{err}" if isinstance(err, ShardError) else f"{type(err).__name__}: {err}"
-            logger.warning("%s stays: %s", self._models.active.folder, failed)
+            failed = f"{err}" if isinstance(err, ShardError | UsageError) else f"{type(err).__name__}: {err}"
+            logger.warning("%s stays: %s", show_location(self._models.active.folder), failed)
         self._has_model.set()
         active, beside = self._models.active, self._models.beside
         self._recorder.follow(active.bundle.page, active.fingerprint)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from cluster.serve.endpoint import APPLICATION, DEPLOYMENT
+from cluster.serve.place import spell_bundle
 from cluster.serve.report import ReplicaReport, read_report
 from cluster.serve.rollout import Rollout
 from shards.errors import ShardError, UsageError
@@ -117,7 +117,6 @@ def _read_config(name: str) -> dict[str, Any]:
             "give the --address of its cluster. One of `serve run` is restarted with another bundle instead"
         )
     if not any(each["name"] == DEPLOYMENT and each.get("user_config") for each in config.get("deployments", [])):
-        folder = Path(config.get("args", {}).get("bundle", ""))
-        rollout = Rollout(bundle=str(folder.expanduser().absolute())).model_dump()
+        rollout = Rollout(bundle=spell_bundle(config.get("args", {}).get("bundle", ""))).model_dump()
         config = {**config, "deployments": [{"name": DEPLOYMENT, "user_config": rollout}]}
     return config

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cluster.serve.options import find_bundle
+from cluster.serve.place import bring_bundle, spell_bundle
 from cluster.serve.rollout import Rollout
 from shards.cli.options import Options
 from shards.errors import UsageError
+from shards.storage.shown import show_location
 from trainer.contract.intact import check_intact, read_classes
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class PromoteOptions(Options):
 
     there_are: ClassVar[str] = "promote has"
 
-    bundle: Path
-    """Folder of a bundle, a run or a sweep; every node that runs a replica must see it."""
+    bundle: str
+    """Folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://... ."""
     canary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the requests that it answers, beside the bundle in use; None: it answers all."""
     shadow: bool = False
@@ -32,6 +33,11 @@ class PromoteOptions(Options):
     """Also if its classes are not those of the bundle in use."""
     timeout_s: float = Field(default=300.0, gt=0)
     """Seconds within which all replicas must have loaded it."""
+
+    @field_validator("bundle", mode="before")
+    @classmethod
+    def _spelt(cls, value: Any) -> Any:
+        return spell_bundle(value) if isinstance(value, str | Path) else value
 
     def model_post_init(self, _: Any) -> None:
         if self.canary is not None and self.shadow:
@@ -47,18 +53,18 @@ def promote(service: Service, options: PromoteOptions) -> Rollout:
         UsageError: It is no bundle, has other classes, or is in use.
         ShardError: It is damaged, or a replica cannot load it; nothing has changed.
     """
-    new, before = find_bundle(options.bundle), service.rollout
-    check_intact(new)
-    if str(new) == before.bundle:
-        raise UsageError(f"{new} is the bundle in use; `python -m cluster.status` shows what is loaded")
+    new, before = options.bundle, service.rollout
+    if new == before.bundle:
+        raise UsageError(f"{show_location(new)} is the bundle in use; `python -m cluster.status` shows what is loaded")
+    check_intact(bring_bundle(new))
     if not options.force:
-        _compare_classes(new, Path(before.bundle))
-    if str(new) != before.beside:
-        service.follow(Rollout(bundle=before.bundle, beside=str(new)), options.timeout_s)
+        _compare_classes(new, before.bundle)
+    if new != before.beside:
+        service.follow(Rollout(bundle=before.bundle, beside=new), options.timeout_s)
     after = (
-        Rollout(bundle=before.bundle, beside=str(new), share=options.canary or 0.0, shadow=options.shadow)
+        Rollout(bundle=before.bundle, beside=new, share=options.canary or 0.0, shadow=options.shadow)
         if options.canary or options.shadow
-        else Rollout(bundle=str(new), beside=before.bundle)
+        else Rollout(bundle=new, beside=before.bundle)
     )
     service.follow(after, options.timeout_s)
     return after
@@ -77,7 +83,9 @@ def roll_back(service: Service, timeout_s: float = 300.0) -> Rollout:
     elif before.beside:
         after = Rollout(bundle=before.beside, beside=before.bundle)
     else:
-        raise UsageError(f"there is no bundle to go back to: {before.bundle} is the only one that was served")
+        raise UsageError(
+            f"there is no bundle to go back to: {show_location(before.bundle)} is the only one that was served"
+        )
     service.follow(after, timeout_s)
     return after
 
@@ -95,13 +103,13 @@ def describe_service(service: Service) -> dict[str, Any]:
         }
         for each in service.list_replicas()
     ]
-    return {**service.rollout.model_dump(), "replicas": replicas, "metrics": service.list_metrics()}
+    return {**service.rollout.show(), "replicas": replicas, "metrics": service.list_metrics()}
 
 
-def _compare_classes(new: Path, old: Path) -> None:
-    theirs, ours = read_classes(new), read_classes(old)
+def _compare_classes(new: str, old: str) -> None:
+    theirs, ours = read_classes(bring_bundle(new)), read_classes(bring_bundle(old))
     if theirs != ours:
         raise UsageError(
-            f"{new} has the classes {', '.join(theirs)}, the bundle in use has {', '.join(ours)}: programs that read "
-            "answers would misread them; promote it with --force, or serve it under another address"
+            f"{show_location(new)} has the classes {', '.join(theirs)}, the bundle in use has {', '.join(ours)}: "
+            "programs that read answers would misread them; promote it with --force, or serve it under another address"
         )
