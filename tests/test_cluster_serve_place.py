@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -133,8 +135,10 @@ def test_damaged_weights_in_a_store_are_refused_and_not_kept(s3: str, bundle_pat
 def test_an_endpoint_serves_and_exchanges_bundles_of_a_store(
     stored: None, s3: str, endpoint_url: str, bundle_path: Path, exported_path: Path, pictures: Path
 ) -> None:
-    """The replicas fetch by themselves; promote takes a location as it takes a folder."""
-    options = read_options({"bundle": s3.format(path="served/run"), "replicas": 2, **OPTIONS})
+    """The replicas fetch by themselves; promote takes a location as it takes a folder. Keys in it are never shown."""
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    keyed = s3.replace("s3://", f"s3://{os.environ['AWS_ACCESS_KEY_ID']}:{secret}@")
+    options = read_options({"bundle": keyed.format(path="served/run"), "replicas": 2, **OPTIONS})
     port = int(endpoint_url.rpartition(":")[2])
     picture = next((pictures / "test" / "red").iterdir()).read_bytes()
 
@@ -145,8 +149,12 @@ def test_an_endpoint_serves_and_exchanges_bundles_of_a_store(
     try:
         endpoint.deploy(options, "127.0.0.1", port, name=NAME, route="/fetched")
         assert ask() == Bundle.load(bundle_path).page.fingerprint()
+        page = httpx.get(f"{endpoint_url}/fetched/v1/model", timeout=60)
+        assert page.json()["options"]["bundle"] == "s3://shards/served/run"
         service = Service(NAME)
-        swap.promote(service, swap.PromoteOptions(bundle=s3.format(path="served/exported")))
+        after = swap.promote(service, swap.PromoteOptions(bundle=s3.format(path="served/exported")))
+        for said in (page.text, json.dumps(after.show()), after.describe(), json.dumps(swap.describe_service(service))):
+            assert secret not in said
         assert ask() == Bundle.load(exported_path).page.fingerprint()
         said = swap.describe_service(service)
         assert (said["bundle"], said["beside"]) == ("s3://shards/served/exported", "s3://shards/served/run")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from cluster.serve.place import spell_bundle
 from shards.cli.options import Options
 from shards.errors import UsageError
+from shards.storage.shown import show_location
 from trainer.contract.model.names import AUTO, check_backend
 
 _MIB = 2**20
@@ -110,6 +111,10 @@ class ServeOptions(Options, Limits, Front):
     """GPUs that Ray reserves for a replica; 0 computes on the CPU, 0.5 lets two replicas share a GPU."""
     backend: Annotated[str, BeforeValidator(check_backend)] = AUTO
     """Back end that computes; auto: the one that `trainer.bench --choose` recorded for the replica's CPU, or eager."""
+
+    def show(self) -> dict[str, Any]:
+        """Return the options as JSON, with a bundle's location that is free of keys."""
+        return self.model_dump(mode="json") | {"bundle": show_location(self.bundle)}
 
     @field_validator("bundle", mode="before")
     @classmethod

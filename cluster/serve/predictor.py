@@ -267,7 +267,7 @@ class Predictor:
             "device": str(served.bundle.device),
             "backend": served.why,
             "limits": self.limits.describe(),
-            "options": self._options.model_dump(mode="json"),
+            "options": self._options.show(),
             # The rule in use; the bundle also keeps argmax beside an operating point.
             "decision": bundle.decision.state_rule().model_dump(mode="json"),
         }
