@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,9 +97,11 @@ def test_node_whose_raylet_is_frozen_is_red_and_the_others_are_examined(nodes: N
 def test_node_that_ray_has_lost_is_a_note(nodes: Nodes) -> None:
     number = nodes.add(1)
     nodes.kill(number)
-    page = Looked.at("--address", nodes.address, *QUICK).page
-    assert page["red"] == 0
-    assert any(each["fact"].startswith("Ray has lost ") for each in page["checks"]["answers"]["findings"])
+    looked = Looked.at("--address", nodes.address, *QUICK)
+    while looked.page["red"]:  # Ray does not know it yet
+        assert looked.all_red() == ["answers"]
+        looked = Looked.at("--address", nodes.address, *QUICK)
+    assert any(each["fact"].startswith("Ray has lost ") for each in looked.page["checks"]["answers"]["findings"])
 
 
 def test_node_without_shardline_is_red_with_its_remedy(nodes: Nodes) -> None:
@@ -155,13 +158,20 @@ def test_store_is_seen_by_all_nodes_and_a_node_with_keys_that_may_not_write_is_r
 # a network
 
 
-def start_behind(nodes: Nodes, addresses: dict[str, str], folder: Path, **variables: str) -> list[int]:
-    """Start a node on each machine of a network, whose host name resolves to loopback, as Debian writes it."""
+def start_behind(
+    nodes: Nodes, addresses: dict[str, str], folder: Path, resolver: str = "", **variables: str
+) -> list[int]:
+    """Start a node on each machine of a network, whose host name resolves to loopback, as Debian writes it.
+
+    resolver: content of /etc/resolv.conf; by default every look-up fails at once.
+    """
     started = []
+    (folder / "resolv.conf").write_text(resolver)
     for place, (namespace, address) in enumerate(addresses.items(), 1):
         hosts = folder / f"hosts-{place}"
         hosts.write_text(f"127.0.0.1 localhost\n127.0.1.1 gpu-{place}\n")
-        options, files = ["--node-ip-address", address], {"/etc/hosts": str(hosts)}
+        options = ["--node-ip-address", address]
+        files = {"/etc/hosts": str(hosts), "/etc/resolv.conf": str(folder / "resolv.conf")}
         started.append(
             nodes.start(1, network=namespace, host=f"gpu-{place}", files=files, options=options, variables=variables)
         )
@@ -186,6 +196,30 @@ def test_host_name_that_is_loopback_is_noted_until_the_line_of_the_remedy_is_wri
         assert looked.all_red() == []
         assert looked.page["checks"]["names"]["values"]["gpu-2"] == network.addresses["sldoc1"]
         assert all("gloo" in looked.page["checks"]["network"]["values"][name] for name in ("gpu-1", "gpu-2"))
+
+
+def test_name_server_that_is_silent_is_noted_until_all_addresses_stand_in_hosts(nodes: Nodes, tmp_path: Path) -> None:
+    with build_network("sldoe", 2, 63) as network, socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("10.77.63.1", 53))
+        resolver = "nameserver 10.77.63.1\noptions timeout:1 attempts:3\n"
+        start_behind(nodes, network.addresses, tmp_path, resolver)
+
+        def find_notes(look: Looked) -> dict[str, str]:
+            found = [
+                each for each in look.page["checks"]["names"]["findings"] if "is looked up for 3 s" in each["fact"]
+            ]
+            return {name: each["remedy"] for each in found for name in each["nodes"]}
+
+        looked = Looked.at("--address", nodes.address, *QUICK)
+        notes = find_notes(looked)
+        assert (set(notes), looked.all_red()) == ({"gpu-1", "gpu-2"}, [])
+        assert all(
+            remedy.startswith("put all nodes' addresses and names into /etc/hosts there") for remedy in notes.values()
+        )
+        lines = "".join(f"{node['address']} {node['name']}\n" for node in looked.page["nodes"])
+        for hosts in tmp_path.glob("hosts-*"):
+            hosts.write_text(lines + hosts.read_text())
+        assert find_notes(Looked.at("--address", nodes.address, *QUICK)) == {}
 
 
 def test_interface_for_gloo_mends_it_too_and_a_slow_cable_and_a_pulled_one_are_red(

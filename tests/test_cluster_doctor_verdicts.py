@@ -263,10 +263,10 @@ def test_clock_is_compared_with_the_heads_and_not_with_ours() -> None:
     assert verdict.cells == {"a": "reference", "b": "+75.0 ms ±125.0 ms"}
 
 
-def name(*addresses: str, by_name: str = "", by_ray: str = "", interface: str = "") -> Facts:
+def name(*addresses: str, by_name: str = "", by_ray: str = "", interface: str = "", lookup_s: float = 0.0) -> Facts:
     return {
         "host": "gpu-1", "addresses": list(addresses), "interface": interface, "error": "Name or service not known",
-        "by_name": {"z": by_name}, "by_ray": {"z": by_ray},
+        "by_name": {"z": by_name}, "by_ray": {"z": by_ray}, "lookup_s": lookup_s,
     }  # fmt: skip
 
 
@@ -279,6 +279,8 @@ def name(*addresses: str, by_name: str = "", by_ray: str = "", interface: str = 
         (name("10.9.9.9", by_name="timed out"), "resolves to 10.9.9.9, where z cannot reach it"),
         (name(), "its host name gpu-1 has no address (Name or service not known)"),
         (name("127.0.1.1", by_name="Connection refused", interface="eth0"), None),
+        (name("10.0.0.1", lookup_s=1.9), None),
+        (name("10.0.0.1", lookup_s=10.01), "another node's address is looked up for 10 s"),
         (name("10.0.0.1", by_ray="timed out"), "a port at its address 10.0.0.1 cannot be reached from z (timed out)"),
     ],
 )

@@ -2,15 +2,18 @@
 
 gloo by itself listens at that address and gives it to the other ranks: where it is loopback, they wait for it in vain.
 Shardline's ranks listen at the node's own address, so a wrong host name is a note; an address out of reach is red.
+torch also asks for the name of each address that it connects to, and waits for a name server that does not answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import secrets
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +26,8 @@ _MOST_OTHERS = 32
 """Nodes that each node connects to: those that follow it in the list."""
 _CONNECT_S = 4.0
 _WORD_BYTES = 8
+_SLOW_S = 2.0
+"""Seconds of a look-up from which on it is worth a note; resolvers give up after 5 for each server and attempt."""
 
 
 def listen() -> Facts:
@@ -57,10 +62,22 @@ def _serve(server: socket.socket, word: bytes) -> None:
             connection.sendall(word)
 
 
-def connect(targets: dict[str, tuple[str, int, str]]) -> dict[str, str]:
-    """Return for each target (address, port, word) "" if its word is heard there, or what happens instead."""
+def connect(targets: dict[str, tuple[str, int, str]]) -> Facts:
+    """Return for each target (address, port, word) "" if its word is heard there, or what happens instead.
+
+    `lookup_s` beside them is how long it takes to ask for the name of the first target's address.
+    """
     with ThreadPoolExecutor(16) as pool:
-        return dict(zip(targets, pool.map(_hear, targets.values()), strict=True))
+        waiting = pool.submit(_time_lookup, next(iter(targets.values()))[0]) if targets else None
+        heard = dict(zip(targets, pool.map(_hear, targets.values()), strict=True))
+        return {**heard, "lookup_s": waiting.result() if waiting else 0.0}
+
+
+def _time_lookup(address: str) -> float:
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        socket.getnameinfo((address, 0), 0)
+    return time.monotonic() - began
 
 
 def _hear(target: tuple[str, int, str]) -> str:
@@ -77,6 +94,7 @@ def survey(nodes: Nodes, options: DoctorOptions) -> dict[str, Facts]:
     """Return by node what `listen` does, and what other nodes hear from it: node -> what `connect` says.
 
     It is split into `by_name`, the first address that the host name has, and `by_ray`, the address in Ray's list.
+    `lookup_s` is how long this node looks for the name of another's address.
     """
     found = nodes.ask("cluster.doctor.names:listen", {node.name: () for node in nodes.nodes}, options.timeout_s)
     heard = {name: facts for name, facts in found.items() if FAILED not in facts}
@@ -90,6 +108,7 @@ def survey(nodes: Nodes, options: DoctorOptions) -> dict[str, Facts]:
                 other: answers[f"name {name}"] for other, answers in others.items() if f"name {name}" in answers
             },
             "by_ray": {other: answers[f"ray {name}"] for other, answers in others.items() if f"ray {name}" in answers},
+            "lookup_s": others.get(name, {}).get("lookup_s", 0.0),
         }
     return found
 
@@ -123,6 +142,13 @@ def judge(view: View) -> Verdict:
             )
         elif several and not facts["interface"]:
             _judge_name(node, facts, verdict)
+        if (lookup_s := facts.get("lookup_s", 0.0)) > _SLOW_S:
+            verdict.note(
+                node.name,
+                f"the name of another node's address is looked up for {lookup_s:.0f} s, so that ranks find each other "
+                "that much later: no name server answers",
+                "put all nodes' addresses and names into /etc/hosts there, or servers that answer into /etc/resolv.conf",
+            )
     return verdict
 
 

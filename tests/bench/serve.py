@@ -5,7 +5,8 @@
 Closed loop: wrk with 32 connections, 500 x 375 JPEGs. Open loop: requests are sent when they are due, at half of the
 rate that the closed loop reached, and latency counts from then. CPU is that of all processes of the server, not of wrk.
 Servers take turns, each with one thread for its model. `bare` is the same bundle called with full batches in a process.
-`overload` is what 160 connections get answered, as a share of what 32 do; a replica turns away more than 64 pictures.
+Overload is an open loop at three times the closed loop's rate: the answers per second, as a share of the closed loop's,
+and their 99th percentile; a replica turns away what is more than 64 pictures.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+from open_loop import load
 from PIL import Image
 
-CONNECTIONS, OVERLOAD, BATCH = 32, 160, 16
+CONNECTIONS, OVERLOAD, BATCH = 32, 3, 16
 SERVERS = ("ours", "batch 1", "plain")
 PLAIN = Path(__file__).with_name("serve_plain.py")
 WRK = """
@@ -67,6 +69,8 @@ class Result:
     ready_s: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
     overload: list[float] = field(default_factory=list)
+    overload_p99: list[float] = field(default_factory=list)
+    refused_p99: list[float] = field(default_factory=list)
     half_p50: list[float] = field(default_factory=list)
     half_p99: list[float] = field(default_factory=list)
 
@@ -174,37 +178,13 @@ def read_family(pid: int) -> tuple[float, float]:
     return cpu, memory
 
 
-def load_closed(
-    url: str, script: Path, seconds: float, connections: int = CONNECTIONS
-) -> tuple[int, int, float, float, float]:
+def load_closed(url: str, script: Path, seconds: float) -> tuple[int, int, float, float, float]:
     """Return requests, errors, seconds, and the 50th and 99th percentile of latency in ms, with wrk."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) ([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     return int(found[1]), int(found[2]), float(found[3]), float(found[4]), float(found[5])
-
-
-async def load_open(url: str, files: list[bytes], rate: float, seconds: float) -> tuple[float, float, int]:
-    """Return the 50th and 99th percentile of latency in ms from the due time of each request, and the errors."""
-    latencies: list[float] = []
-    errors = 0
-
-    async def ask(client: httpx.AsyncClient, due: float, body: bytes) -> None:
-        nonlocal errors
-        response = await client.post("/v1/predict", content=body)
-        latencies.append(1e3 * (time.monotonic() - due))
-        errors += response.status_code != 200
-
-    rng, due = np.random.default_rng(0), time.monotonic()
-    end, tasks = due + seconds, []
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=None)) as client:
-        while due < end:
-            due += rng.exponential(1 / rate)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            tasks.append(asyncio.create_task(ask(client, due, files[len(tasks) % len(files)])))
-        await asyncio.gather(*tasks)
-    return float(np.percentile(latencies, 50)), float(np.percentile(latencies, 99)), errors
 
 
 def run_round(name: str, bundle: Path, script: Path, files: list[bytes], seconds: float, result: Result) -> None:
@@ -219,13 +199,14 @@ def run_round(name: str, bundle: Path, script: Path, files: list[bytes], seconds
         result.p50.append(p50)
         result.p99.append(p99)
         result.memory_mb.append(memory)
-        half50, half99, more = asyncio.run(load_open(url, files, result.rate[-1] / 2, seconds))
-        result.half_p50.append(half50)
-        result.half_p99.append(half99)
-        result.errors += errors + more
-        # More pictures than may wait: those that are turned away are sent again at once.
-        requests, errors, took, *_ = load_closed(url, script, seconds / 2, OVERLOAD)
-        result.overload.append((requests - errors) / took / result.rate[-1])
+        half = asyncio.run(load(url, files, result.rate[-1] / 2, seconds))
+        result.half_p50.append(half.percentile(0.5))
+        result.half_p99.append(half.percentile(0.99))
+        result.errors += errors + half.statuses.total() - half.statuses[200]
+        over = asyncio.run(load(url, files, OVERLOAD * result.rate[-1], seconds))
+        result.overload.append(over.statuses[200] / seconds / result.rate[-1])
+        result.overload_p99.append(over.percentile(0.99))
+        result.refused_p99.append(over.percentile(0.99, 503))
 
 
 def draw(model: str, bare: list[float], results: dict[str, Result]) -> str:
@@ -240,9 +221,11 @@ def draw(model: str, bare: list[float], results: dict[str, Result]) -> str:
         "half load p50",
         "p99",
         "overload",
+        "p99",
+        "refusals' p99",
     )
     head = f"| {' | '.join((*names, 'errors', 'MB', 'ready s'))} |"
-    lines = [f"### {model}, bare {median(bare):.1f} CPU ms a picture", "", head, "|---" * 12 + "|"]
+    lines = [f"### {model}, bare {median(bare):.1f} CPU ms a picture", "", head, "|---" * 14 + "|"]
     for name, each in results.items():
         cells = [
             name,
@@ -254,6 +237,8 @@ def draw(model: str, bare: list[float], results: dict[str, Result]) -> str:
             f"{median(each.half_p50):.0f}",
             f"{median(each.half_p99):.0f}",
             f"{median(each.overload):.2f}",
+            f"{median(each.overload_p99):.0f}",
+            f"{median(each.refused_p99):.0f}",
             str(each.errors),
             f"{median(each.memory_mb):.0f}",
             f"{median(each.ready_s):.1f}",
