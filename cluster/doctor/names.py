@@ -147,7 +147,7 @@ def judge(view: View) -> Verdict:
                 node.name,
                 f"the name of another node's address is looked up for {lookup_s:.0f} s, so that ranks find each other "
                 "that much later: no name server answers",
-                "put all nodes' addresses and names into /etc/hosts there, or servers that answer into /etc/resolv.conf",
+                "put all nodes' addresses and names into /etc/hosts there, or one that answers into /etc/resolv.conf",
             )
     return verdict
 
