@@ -191,7 +191,8 @@ def test_host_name_that_is_loopback_is_noted_until_the_line_of_the_remedy_is_wri
         for found in notes:
             line = read_commands(found["remedy"])[0].removesuffix("`")
             hosts = tmp_path / f"hosts-{line[-1]}"
-            hosts.write_text(f"{line}\n{hosts.read_text()}")
+            assert "remove it from those of 127.0.0.1 and 127.0.1.1" in found["remedy"]
+            hosts.write_text(f"127.0.0.1 localhost\n{line}\n")
         looked = Looked.at(*words)
         assert looked.all_red() == []
         assert looked.page["checks"]["names"]["values"]["gpu-2"] == network.addresses["sldoc1"]

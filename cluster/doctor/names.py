@@ -156,7 +156,7 @@ def _judge_name(node: Node, facts: Facts, verdict: Verdict) -> None:
     cut = {other: said for other, said in facts.get("by_name", {}).items() if said}
     remedy = (
         "nothing, for Shardline, whose ranks use the node's own address; for other programs, put the line "
-        f"`{node.address} {facts['host']}` into /etc/hosts there, above those of 127.0.0.1 and 127.0.1.1"
+        f"`{node.address} {facts['host']}` into /etc/hosts there, and remove it from those of 127.0.0.1 and 127.0.1.1"
     )
     if not facts["addresses"]:
         verdict.note(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)

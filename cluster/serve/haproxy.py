@@ -16,12 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from cluster.serve.problem import MEDIA_TYPE, TITLES
+from cluster.serve.problem import MEDIA_TYPE, RETRY_AFTER_S, TITLES
 
 _HEADER_S: Final = 10
 """Seconds within which the headers of a request must arrive."""
 _METRICS_PORT, _STATS_PORT = 9101, 8404
 _THREADS: Final = 2
+_CLOSED_MS: Final = 20
+"""After a replica was too busy for a request, further ones are turned away here for so many milliseconds."""
 _PARENT, _PREFIX = Path("/tmp"), "shl-"
 
 
@@ -47,10 +49,7 @@ def use_haproxy() -> Path | None:
     _remove_leftovers()
     # Short: paths of sockets have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_PARENT))
-    edits, script = folder / "edits.json", folder / "haproxy"
-    edits.write_text(json.dumps(list_edits(folder)))
-    script.write_text(_SCRIPT.format(python=sys.executable, edits=str(edits), binary=binary))
-    script.chmod(0o700)
+    script = write_script(folder, binary)
     os.environ |= {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # What RAY_SERVE_THROUGHPUT_OPTIMIZED sets, without its announcement on the terminal.
@@ -76,6 +75,20 @@ def use_haproxy() -> Path | None:
     return folder
 
 
+def write_script(folder: Path, binary: str) -> Path:
+    """Write the script that Ray runs in place of HAProxy, and return its path.
+
+    Args:
+        folder: The private folder of HAProxy's files.
+        binary: HAProxy itself.
+    """
+    edits, script = folder / "edits.json", folder / "haproxy"
+    edits.write_text(json.dumps(list_edits(folder)))
+    script.write_text(_SCRIPT.format(python=sys.executable, edits=str(edits), binary=binary))
+    script.chmod(0o700)
+    return script
+
+
 def _remove_leftovers() -> None:
     """Remove the folders of commands that were killed."""
     for folder in _PARENT.glob(f"{_PREFIX}*"):
@@ -96,19 +109,38 @@ def list_edits(folder: Path) -> list[tuple[str, str]]:
         (r"\bmode 666 level admin\b", "mode 600 level admin"),
         (r"^ *timeout http-request .*$", ""),
         (r"^( *option log-health-checks)$", rf"\1\n    timeout http-request {_HEADER_S}s"),
-        *((rf"^ *errorfile {status} .*$", f"    {_describe_error(status)}") for status in (502, 503, 504)),
+        (r"^( *)http-reuse always$", "\n".join([r"\g<0>", *(rf"\g<1>{line}" for line in _list_refusals())])),
+        *(
+            (rf"^ *errorfile {status} .*$", f"    http-error status {status} {_describe_busy('no replica answers')}")
+            for status in (502, 503, 504)
+        ),
     ]
 
 
-def _describe_error(status: int) -> str:
-    """Return HAProxy's line for its own error: no replica answered."""
+def _list_refusals() -> list[str]:
+    """Return HAProxy's lines that turn requests away for a moment after a replica has done so.
+
+    To refuse a request costs a replica its reading: under three times the load of which a small model is capable, a
+    third of its answers. The moment is short beside the pictures that wait then, so that the model is never idle.
+    """
+    refuse = f"http-request return status 503 {_describe_busy('the replicas are full')}"
+    return [
+        "http-request set-var(txn.now) date(0,ms)",
+        f"{refuse} if METH_POST {{ var(proc.closed_until),sub(txn.now) gt 0 }}",
+        f"http-response set-var(proc.closed_until) date({_CLOSED_MS},ms) "
+        "if { status 503 } { res.hdr(retry-after) -m found }",
+    ]
+
+
+def _describe_busy(why: str) -> str:
+    """Return HAProxy's words for a 503 of its own."""
     page = {
         "type": "urn:shardline:busy",
         "title": TITLES["busy"][1],
         "status": 503,
-        "detail": "no replica answers at present; send this request again",
+        "detail": f"{why} at present; send this request again",
     }
-    return f"http-error status {status} content-type {MEDIA_TYPE} string '{json.dumps(page)}' hdr retry-after 1"
+    return f"content-type {MEDIA_TYPE} string '{json.dumps(page)}' hdr retry-after {RETRY_AFTER_S}"
 
 
 _SCRIPT: Final = """#!{python} -IS
