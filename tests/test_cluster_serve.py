@@ -529,7 +529,7 @@ def test_the_command_serves_until_ctrl_c_and_leaves_no_process(bundle_path: Path
         assert len(family) > 5  # the command, Ray's own processes, Serve's and the replica
         listening = find_listening("haproxy", family)
         assert listening == {("127.0.0.1", port)}  # Ray's template opens two more on every interface
-        (config,) = Path("/tmp").glob(f"shl-{server.pid}-*/haproxy.cfg")
+        (config,) = Path("/tmp").glob(f"shl-{server.pid}-*/*/haproxy.cfg")
         assert config.read_text().count("set-var(proc.closed_until)") == 1  # the template still has our line's place
         with ExitStack() as stack:
             stall(port, 200, stack)
