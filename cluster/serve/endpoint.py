@@ -7,7 +7,9 @@ import logging
 import re
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -90,14 +92,30 @@ def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION,
         UsageError: Another application uses its pages, which begin with `route`.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options={"host": host, "port": port}, logging_config=LOGGING)
-    _refuse_taken_pages(name, route)
-    apply_serve_config([describe_application(options, name, route)])
+    with _starting_serve(host, port):
+        _refuse_taken_pages(name, route)
+        apply_serve_config([describe_application(options, name, route)])
     while (application := serve.status().applications.get(name)) is None or application.status in _PASSING:
         time.sleep(_POLL_S)
     if application.status != "RUNNING":
         messages = [application.message, *(state.message for state in application.deployments.values())]
         raise ShardError(f"no replica could start: {_last_line(chr(10).join(messages))}")
+
+
+@contextmanager
+def _starting_serve(host: str, port: int) -> Iterator[None]:
+    """Run the block as soon as Ray Serve's controller takes applications; at the end its proxies are ready, too.
+
+    A proxy takes some seconds to start, in which replicas can start as well.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(serve.start, http_options={"host": host, "port": port}, logging_config=LOGGING)
+        while not starting.done() and read_serve_port() is None:
+            time.sleep(_POLL_S)
+        if starting.done():
+            starting.result()  # raises what went wrong
+        yield
+        starting.result()
 
 
 def describe_application(options: ServeOptions, name: str, route: str) -> dict[str, Any]:
