@@ -228,10 +228,10 @@ def test_run_that_is_killed_and_started_again_counts_a_restart_and_fires_its_ale
     prometheus: Prometheus, dataset_path: Path, tmp_path: Path
 ) -> None:
     words = [f"data={dataset_path}", f"storage.root={tmp_path}", "track.wandb=disabled", "launch=local", "name=killed"]
-    words += [f"track.metrics_dir={prometheus.textfiles}", "epochs=3", "evaluate_on=[]"]
+    words += [f"track.metrics_dir={prometheus.textfiles}", "epochs=200", "stop.patience=1000", "evaluate_on=[]"]
     run = [sys.executable, "-m", "trainer.run", "smoke", *words]
     process = subprocess.Popen(run, cwd=ROOT, stderr=subprocess.PIPE, env=os.environ | {"RAY_ADDRESS": ""})
-    prometheus.wait_for('shardline_train_alive_timestamp_seconds{run="killed"}', timeout_s=60)
+    wait_for_a_first_count(prometheus, "killed")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert prometheus.ask('shardline_train_restarts_total{run="killed"}')[0]["value"] == 0
@@ -239,6 +239,12 @@ def test_run_that_is_killed_and_started_again_counts_a_restart_and_fires_its_ale
     train_smoke(dataset_path, tmp_path, *words[2:])
     prometheus.wait_for('shardline_train_restarts_total{run="killed"} == 1')
     prometheus.wait_for_alert("ShardlineRunRestarted", run="killed")
+
+
+def wait_for_a_first_count(prometheus: Prometheus, run: str) -> None:
+    """Return when the alert of restarts, which looks every 15 s, has seen that a run has none yet."""
+    seen = f'count_over_time(max by (run) (shardline_train_restarts_total{{run="{run}"}})[15m:15s]) > 0'
+    prometheus.wait_for(seen, timeout_s=90)
 
 
 @dataclass(frozen=True)
@@ -334,6 +340,7 @@ def test_rank_on_ray_that_is_killed_counts_a_restart_and_every_panel_has_data_of
         prometheus.wait_for('shardline_train_snapshots_total{run="on-ray"} > 0', timeout_s=250)
         ranks = prometheus.wait_for('shardline_train_wait_seconds_total{run="on-ray"}')
         assert {each["labels"]["rank"] for each in ranks} == {"0", "1"}
+        wait_for_a_first_count(prometheus, "on-ray")
         victim = next(each for each in psutil.process_iter(["cmdline"]) if is_worker(each, ray_cluster))
         victim.kill()
         prometheus.wait_for('shardline_train_restarts_total{run="on-ray"} == 1', timeout_s=250)
