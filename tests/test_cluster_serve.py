@@ -430,6 +430,8 @@ def test_an_unknown_option_is_refused_with_a_suggestion(bundle_path: Path) -> No
         build({"bundle": bundle_path, "bundel": bundle_path})
     with pytest.raises(UsageError, match=r"option 'replicas': .* greater than or equal to 1, got '0'"):
         build({"bundle": bundle_path, "replicas": "0"})
+    with pytest.raises(UsageError, match=r"min_replicas=2 is not below replicas=2, .* or leave min_replicas out"):
+        build({"bundle": bundle_path, "replicas": 2, "min_replicas": 2})
     with pytest.raises(UsageError, match=r"option 'bundle' is missing"):
         build({"replicas": 2})
 

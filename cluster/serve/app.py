@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _QUEUED = 256
 """Requests that a proxy keeps while it looks for a replica with room; a burst needs some."""
+_GROW_S = 5.0
+"""Seconds of more load after which another replica starts; Ray's default is 30."""
 
 
 class Replica:
@@ -37,6 +39,9 @@ class Replica:
         from cluster.serve.api import build_api
 
         return build_api(self._predictor, self._options)
+
+    async def wake(self) -> None:
+        """Do nothing: a call lets Ray Serve start a replica where there is none."""
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Follow a rollout; Ray Serve calls this at the start, and when the service's user_config has changed.
@@ -61,7 +66,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         name=DEPLOYMENT,
         logging_config=LOGGING,
         max_constructor_retry_count=2,
-        num_replicas=options.replicas,
+        **_count_replicas(options),
         max_ongoing_requests=options.max_connections,
         max_queued_requests=_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
@@ -69,3 +74,19 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         user_config=Rollout(bundle=str(options.bundle)).model_dump(),
     )
     return deployment(serve.ingress()(Replica)).bind(options)
+
+
+def _count_replicas(options: ServeOptions) -> dict[str, Any]:
+    """Return the options of Ray Serve that say how many replicas there are."""
+    if options.min_replicas is None:
+        return {"num_replicas": options.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": options.min_replicas,
+            "max_replicas": options.replicas,
+            "initial_replicas": max(1, options.min_replicas),  # so that the bundle is checked before it is ready
+            "target_ongoing_requests": options.max_batch_size,  # as many wait while as many are computed
+            "upscale_delay_s": _GROW_S,
+            "downscale_delay_s": options.idle_s,
+        }
+    }

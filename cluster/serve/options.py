@@ -101,6 +101,10 @@ class ServeOptions(Options, Limits, Front):
     """Name of the model in the addresses of the Open Inference Protocol, /v2/models/NAME."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
+    min_replicas: int | None = Field(default=None, ge=0)
+    """Fewest replicas; given, there are between these and `replicas`, by the load. 0: none while nothing is asked."""
+    idle_s: float = Field(default=300.0, ge=0)
+    """Seconds of less load after which a replica that is not needed ends; only with `min_replicas`."""
     max_batch_size: int = Field(default=16, ge=1, le=4096)
     """Most pictures in one forward pass."""
     batch_wait_ms: float = Field(default=20.0, ge=0, le=10_000)
@@ -142,6 +146,12 @@ def read_options(arguments: Mapping[str, Any]) -> ServeOptions:
 
 
 def _refuse_contradictions(options: ServeOptions) -> None:
+    least, most = options.min_replicas, options.replicas
+    if least is not None and least >= most:
+        raise UsageError(
+            f"min_replicas={least} is not below replicas={most}, so that nothing can follow the load; raise replicas, "
+            "or leave min_replicas out for a fixed number"
+        )
     for low, high in (
         ("max_mib", "max_request_mib"),
         ("max_pictures", "max_waiting"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray import serve
 
 from cluster.serve.endpoint import APPLICATION, DEPLOYMENT
 from cluster.serve.place import spell_bundle
@@ -92,9 +93,11 @@ class Service:
         apply_serve_config([self._config])
 
     def _wait(self, rollout: Rollout, timeout_s: float) -> None:
-        until = time.monotonic() + timeout_s
+        until, waking = time.monotonic() + timeout_s, None
         while True:
             replicas = self.list_replicas()
+            if not replicas and waking is None:  # all have ended for want of requests, and one must check the bundle
+                waking = serve.get_app_handle(self._name).wake.remote()
             asked = [each.report for each in replicas if each.report and each.report.asked == rollout]
             failed = next((report.failed for report in asked if report.failed), None)
             if failed:
