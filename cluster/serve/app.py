@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _QUEUED = 256
 """Requests that a proxy keeps while it looks for a replica with room; a burst needs some."""
+_WAITING = 16
+"""Requests that a replica has on the way before another starts; a full batch, if its size is given."""
 _GROW_S = 5.0
 """Seconds of more load after which another replica starts; Ray's default is 30."""
 
@@ -85,7 +87,7 @@ def _count_replicas(options: ServeOptions) -> dict[str, Any]:
             "min_replicas": options.min_replicas,
             "max_replicas": options.replicas,
             "initial_replicas": max(1, options.min_replicas),  # so that the bundle is checked before it is ready
-            "target_ongoing_requests": options.max_batch_size,  # as many wait while as many are computed
+            "target_ongoing_requests": options.max_batch_size or _WAITING,  # as many wait while as many are computed
             "upscale_delay_s": _GROW_S,
             "downscale_delay_s": options.idle_s,
         }

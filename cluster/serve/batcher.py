@@ -50,6 +50,10 @@ class Batcher:
         self._changed = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
+    def limit(self, max_size: int, wait_s: float) -> None:
+        """Set the size of the batches and their wait from now on."""
+        self._max_size, self._wait_s = max_size, wait_s
+
     @contextmanager
     def announced(self) -> Iterator[None]:
         """Count a picture as one that may join a batch soon, while the block runs."""

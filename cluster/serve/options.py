@@ -105,10 +105,10 @@ class ServeOptions(Options, Limits, Front):
     """Fewest replicas; given, there are between these and `replicas`, by the load. 0: none while nothing is asked."""
     idle_s: float = Field(default=300.0, ge=0)
     """Seconds of less load after which a replica that is not needed ends; only with `min_replicas`."""
-    max_batch_size: int = Field(default=16, ge=1, le=4096)
-    """Most pictures in one forward pass."""
-    batch_wait_ms: float = Field(default=20.0, ge=0, le=10_000)
-    """Most milliseconds that the first picture of a batch waits for others that are being decoded."""
+    max_batch_size: int | None = Field(default=None, ge=1, le=4096)
+    """Most pictures in one forward pass; by default what --tune-batch found for this CPU, or 16."""
+    batch_wait_ms: float | None = Field(default=None, ge=0, le=10_000)
+    """Most milliseconds that the first picture of a batch waits for others; by default as found, or 20."""
     cpus_per_replica: int = Field(default=1, ge=1)
     """Threads of the model, and CPUs that Ray reserves for a replica."""
     gpus_per_replica: float = Field(default=0.0, ge=0)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cluster.serve.answer import Prediction, Timings, Wishes, describe_answer, draw_explanation
 from cluster.serve.batcher import Batcher
+from cluster.serve.batching import Batching, find_batching
 from cluster.serve.body import Held
 from cluster.serve.compute import Job, compute_jobs
 from cluster.serve.metrics import Recorder
@@ -60,16 +61,15 @@ class Predictor:
         self._models = Models(options)
         self._has_model = asyncio.Event()
         self._waiting = 0
-        self._stats = Stats()
+        self.stats = Stats()
         self._recorder = Recorder(options.max_waiting)
         self._trials: set[asyncio.Task[None]] = set()
         # Both keep the event loop free. Two decoders, so that one huge picture does not delay all others; one thread
         # for the model, since one batch is computed at a time.
         self._decoders = ThreadPoolExecutor(max(2, options.cpus_per_replica), "decode")
         self._model = ThreadPoolExecutor(1, "model")
-        self._batcher = Batcher(
-            compute_jobs, self._model, options.max_batch_size, options.batch_wait_ms / 1000, self._count_batch
-        )
+        self._batcher = Batcher(compute_jobs, self._model, 1, 0.0, self._count_batch)  # until a bundle is loaded
+        self._batching: Batching | None = None
 
     async def follow(self, rollout: Rollout) -> ReplicaReport:
         """Load the bundles of a rollout, answer by it from then on, and return what came of it.
@@ -87,6 +87,7 @@ class Predictor:
                 raise
             failed = f"{err}" if isinstance(err, ShardError | UsageError) else f"{type(err).__name__}: {err}"
             logger.warning("%s stays: %s", show_location(self._models.active.folder), failed)
+        self._follow_batching(self._models.active)
         self._has_model.set()
         active, beside = self._models.active, self._models.beside
         self._recorder.follow(active.bundle.page, active.fingerprint)
@@ -96,6 +97,16 @@ class Predictor:
             bundle=active.fingerprint,
             beside=beside.fingerprint if beside else None,
         )
+
+    def _follow_batching(self, served: Served) -> None:
+        root = served.bundle.folder
+        assert root is not None
+        self._batching = find_batching(self._options, root, served.bundle.page.weights_sha256)
+        self.limit_batches(self._batching.max_batch_size, self._batching.batch_wait_ms)
+
+    def limit_batches(self, max_size: int, wait_ms: float) -> None:
+        """Set the size of batches, and how long the first picture of one waits for others, until the next rollout."""
+        self._batcher.limit(max_size, wait_ms / 1000)
 
     @property
     def is_ready(self) -> bool:
@@ -220,8 +231,8 @@ class Predictor:
             result = await self._batcher.submit(Job(image, shadow))
             other = self._judge(shadow.bundle, result.output, Wishes())
         is_same = other.labels == answer.labels
-        self._stats.compared += 1
-        self._stats.agreed += is_same
+        self.stats.compared += 1
+        self.stats.agreed += is_same
         self._recorder.count("shardline_compared")
         self._recorder.count("shardline_agreed", is_same)
 
@@ -233,9 +244,9 @@ class Predictor:
         return prepare(data, spec.model_copy(update={"decode": decode})), time.perf_counter() - began
 
     def _count_batch(self, size: int) -> None:
-        self._stats.batches += 1
-        self._stats.pictures += size
-        self._stats.largest_batch = max(self._stats.largest_batch, size)
+        self.stats.batches += 1
+        self.stats.pictures += size
+        self.stats.largest_batch = max(self.stats.largest_batch, size)
         self._recorder.observe("shardline_batch_size", size)
 
     def _judge(self, bundle: Bundle, output: Output | Exception, wishes: Wishes) -> Answer:
@@ -266,6 +277,7 @@ class Predictor:
             "versions": {"bundle": page["versions"], "endpoint": read_versions()},
             "device": str(served.bundle.device),
             "backend": served.why,
+            "batching": self._batching.model_dump() if self._batching else None,
             "limits": self.limits.describe(),
             "options": self._options.show(),
             # The rule in use; the bundle also keeps argmax beside an operating point.
@@ -274,7 +286,7 @@ class Predictor:
 
     def describe_stats(self) -> dict[str, Any]:
         """Return the counts of this replica, as JSON."""
-        return {"replica": serve.get_replica_context().replica_tag, **asdict(self._stats)}
+        return {"replica": serve.get_replica_context().replica_tag, **asdict(self.stats)}
 
 
 def check_prepared(image: Tensor, spec: PreprocessSpec) -> Tensor:

@@ -1,0 +1,111 @@
+"""How large batches are and how long they wait: as the options say, as measured on this CPU, or by default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cluster.serve.options import ServeOptions
+from shards.errors import ShardError
+from shards.files.atomic import write_text
+from shards.files.versioned import read_page
+from trainer.contract.compute.choice import read_cpu
+from trainer.contract.model.names import EXPORTS
+
+_FILE: Final = "batches.json"
+_SIZE, _WAIT_MS = 16, 20.0
+
+
+class Load(BaseModel):
+    """What a batch size and a wait gave under load."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_size: int
+    batch_wait_ms: float
+    at_once: int
+    """Pictures that were on the way at any time."""
+    pictures_per_s: float
+    p50_ms: float
+    p99_ms: float
+    """Percentiles of the time from the bytes of a picture to its answer, without HTTP."""
+
+
+class Tuned(BaseModel):
+    """The best batches for one kind of CPU and number of threads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    threads: int
+    backend: str
+    """What computed, and why."""
+    date: str
+    target_ms: float
+    """The most milliseconds for 99 % of the pictures."""
+    best: Load
+    measured: list[Load]
+
+
+class TunedPage(BaseModel):
+    """The content of `exports/batches.json` in a bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["shardline-batches"] = "shardline-batches"
+    version: Literal[1] = 1
+    weights_sha256: str
+    tuned: list[Tuned]
+    """One entry for each kind of CPU and number of threads."""
+
+
+class Batching(BaseModel):
+    """What a replica does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_batch_size: int
+    batch_wait_ms: float
+    why: str
+    """Where both come from, in words."""
+
+
+def record_tuned(folder: Path, weights_sha256: str, tuned: Tuned) -> Path:
+    """Store a measurement in the bundle, in place of an earlier one of the same CPU and threads; return the file."""
+    path = folder / EXPORTS / _FILE
+    path.parent.mkdir(exist_ok=True)
+    others = [each for each in _read(folder, weights_sha256) if (each.cpu, each.threads) != (tuned.cpu, tuned.threads)]
+    page = TunedPage(weights_sha256=weights_sha256, tuned=[*others, tuned])
+    write_text(path, page.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def _read(folder: Path, weights_sha256: str) -> list[Tuned]:
+    path = folder / EXPORTS / _FILE
+    if not path.is_file():
+        return []
+    page = read_page(path, TunedPage, f"measure again: python -m cluster.serve {folder} --tune-batch 200")
+    return page.tuned if page.weights_sha256 == weights_sha256 else []
+
+
+def find_batching(options: ServeOptions, folder: Path, weights_sha256: str) -> Batching:
+    """Return what a replica with these options does with the bundle in `folder`.
+
+    An option that is given counts; the others are those of the record for this CPU, if there is one.
+    """
+    size, wait = options.max_batch_size, options.batch_wait_ms
+    if size is not None and wait is not None:
+        return Batching(max_batch_size=size, batch_wait_ms=wait, why="as the options say")
+    best, why = None, "by default; --tune-batch measures"
+    try:
+        for each in _read(folder, weights_sha256):
+            if (each.cpu, each.threads) == (read_cpu(), options.cpus_per_replica):
+                best, why = each.best, f"as measured on {each.date} for {each.target_ms:g} ms"
+    except ShardError as err:  # serving does without a record
+        why = f"by default: {err}"
+    found = (best.max_batch_size, best.batch_wait_ms) if best else (_SIZE, _WAIT_MS)
+    return Batching(
+        max_batch_size=found[0] if size is None else size, batch_wait_ms=found[1] if wait is None else wait, why=why
+    )
