@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import Any
+
+import pytest
+
+TRITON = "tritonclient[http,grpc]==2.73.0"
 
 MAX_MIB = 0.5
 OPTIONS: dict[str, Any] = {
@@ -39,3 +46,14 @@ def stall(port: int, number: int, stack: ExitStack) -> list[socket.socket]:
         connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\nabc")
         connections.append(connection)
     return connections
+
+
+@functools.cache
+def find_triton() -> tuple[str, ...]:
+    """Return the command that runs a script with NVIDIA's clients, in an environment of its own; skip without one."""
+    command = (sys.executable, "-m", "uv", "run", "--no-project", "--with", TRITON, "python")
+    imports = ["-c", "import tritonclient.http, tritonclient.grpc"]
+    done = subprocess.run([*command, *imports], capture_output=True, text=True, timeout=500)
+    if done.returncode:
+        pytest.skip(f"{TRITON} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    return command

@@ -10,7 +10,6 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from endpoints import OPTIONS, fill_path
+from endpoints import OPTIONS, fill_path, find_triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -41,7 +40,6 @@ HEADER = "inference-header-content-length"
 INFER = "/v2/models/shardline/infer"
 SIZES = [3, 64, 64]
 PIXELS = math.prod(SIZES)
-TRITON = "tritonclient[http]==2.73.0"
 SERVING = (Path(__file__).parents[1] / "docs/serving.md").read_text(encoding="utf-8")
 TYPES = {"FP32": "<f4", "BOOL": "?"}
 
@@ -242,23 +240,13 @@ def test_outputs_are_selected_in_the_form_that_is_asked_for(http: httpx.Client, 
     assert "id" not in json.loads(every.content[: int(every.headers[HEADER])])
 
 
-@pytest.fixture(scope="module")
-def triton_command() -> list[str]:
-    """The command that runs a script with NVIDIA's client, in an environment of its own."""
-    command = [sys.executable, "-m", "uv", "run", "--no-project", "--with", TRITON, "python"]
-    done = subprocess.run([*command, "-c", "import tritonclient.http"], capture_output=True, text=True, timeout=500)
-    if done.returncode:
-        pytest.skip(f"{TRITON} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-    return command
-
-
 def test_nvidias_client_gets_the_answers_of_v1(
-    triton_command: list[str], endpoint_url: str, http: httpx.Client, files: list[Path], prepared: Any, tmp_path: Path
+    endpoint_url: str, http: httpx.Client, files: list[Path], prepared: Any, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "prepared.npy", prepared)
     script = str(Path(__file__).parent / "ask_triton.py")
     address = endpoint_url.removeprefix("http://")
-    command = [*triton_command, script, address, str(tmp_path / "prepared.npy"), *map(str, files)]
+    command = [*find_triton(), script, address, str(tmp_path / "prepared.npy"), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said, expected = json.loads(done.stdout), ask_v1(http, files)
@@ -281,13 +269,11 @@ def test_nvidias_client_gets_the_answers_of_v1(
     assert said["error"]["message"].startswith("picture[0]: ")
 
 
-def test_the_example_of_the_docs_runs(
-    triton_command: list[str], endpoint_url: str, http: httpx.Client, files: list[Path], tmp_path: Path
-) -> None:
+def test_the_example_of_the_docs_runs(endpoint_url: str, http: httpx.Client, files: list[Path], tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
     (tmp_path / "example.py").write_text(code.replace("127.0.0.1:8000", endpoint_url.removeprefix("http://")))
     shutil.copy(files[0], tmp_path / "cell.png")
-    command = [*triton_command, "example.py"]
+    command = [*find_triton(), "example.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"[b'{ask_v1(http, files[:1])['label'][0]}'] [[")

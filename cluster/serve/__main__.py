@@ -29,14 +29,14 @@ METAVARS: dict[Any, str] = {bool: "on|off", str: "NAME"}
 
 def main(argv: list[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
-    host, port, target_ms = (arguments.pop(name) for name in ("host", "port", "tune_batch"))
+    host, port, grpc_port, target_ms = (arguments.pop(name) for name in ("host", "port", "grpc_port", "tune_batch"))
     options = read_options(arguments)
     _check_before_ray(options)
     if target_ms is not None:
         return _tune(options, target_ms)
     proxy = use_haproxy() if read_address() is None else None
     try:
-        return _serve(options, host, port)
+        return _serve(options, host, port, grpc_port)
     finally:
         if proxy is not None:
             shutil.rmtree(proxy, ignore_errors=True)
@@ -68,23 +68,37 @@ def _check_before_ray(options: ServeOptions) -> None:
         read_tokens(path)
 
 
-def _serve(options: ServeOptions, host: str, port: int) -> int:
+def _serve(options: ServeOptions, host: str, port: int, grpc_port: int | None) -> int:
     from cluster.serve import endpoint  # late import: it imports ray
 
     if read_address() is None:
         endpoint.check_port(host, port)
+    if grpc_port is not None:
+        endpoint.check_port(host, grpc_port, "--grpc-port")
     print(f"starting {options.replicas} x {show_location(options.bundle)} ...", file=sys.stderr, flush=True)
     started = join_or_start()
     endpoint.check_resources(options) if started else endpoint.check_place(host, port)
     try:
         endpoint.deploy(options, host, port)
-        _announce(host, port, options)
-        _wait_for_stop()
+        with _answer_grpc(options, host, port, grpc_port):
+            _announce(host, port, grpc_port, options)
+            _wait_for_stop()
     finally:
         with _undisturbed():
             endpoint.remove(everything=started)
     print("stopped", flush=True)
     return DONE
+
+
+@contextmanager
+def _answer_grpc(options: ServeOptions, host: str, port: int, grpc_port: int | None) -> Iterator[None]:
+    if grpc_port is None:
+        yield
+        return
+    from cluster.serve.gateway.server import run_gateway  # late: nothing else needs gRPC
+
+    with run_gateway(_find_url(host, port), host, grpc_port, options):
+        yield
 
 
 def build_parser() -> CommandParser:
@@ -96,6 +110,13 @@ def build_parser() -> CommandParser:
     parser.add_argument("bundle", help=PLACE)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     parser.add_argument("--port", type=int, default=8000, choices=range(1, 65536), metavar="PORT", help="TCP port")
+    parser.add_argument(
+        "--grpc-port",
+        type=int,
+        choices=range(1, 65536),
+        metavar="PORT",
+        help="TCP port for gRPC of the Open Inference Protocol; without it there is no gRPC",
+    )
     parser.add_argument(
         "--tune-batch",
         type=float,
@@ -117,17 +138,22 @@ def _spell(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-def _announce(host: str, port: int, options: ServeOptions) -> None:
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
-    print(
-        f"ready: {show_location(options.bundle)}\n"
-        + (f"  page   {url}/\n" if options.page else "")
-        + f"  ask    curl -F file=@picture.jpg {url}/v1/predict\n"
-        f"         {respell('python -m cluster.client')} {url} picture.jpg\n"
-        f"  model  {url}/v1/model\n"
-        f"  stop   Ctrl-C",
-        flush=True,
-    )
+def _find_url(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
+
+
+def _announce(host: str, port: int, grpc_port: int | None, options: ServeOptions) -> None:
+    url = _find_url(host, port)
+    lines = [
+        f"ready: {show_location(options.bundle)}",
+        *([f"  page   {url}/"] if options.page else []),
+        f"  ask    curl -F file=@picture.jpg {url}/v1/predict",
+        f"         {respell('python -m cluster.client')} {url} picture.jpg",
+        f"  model  {url}/v1/model",
+        *([f"  gRPC   {_find_url(host, grpc_port).removeprefix('http://')}"] if grpc_port else []),
+        "  stop   Ctrl-C",
+    ]
+    print("\n".join(lines), flush=True)
 
 
 def _wait_for_stop() -> None:

@@ -29,8 +29,8 @@ _POLL_S = 0.05
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
-def check_port(host: str, port: int) -> None:
-    """Check that `host`:`port` can be listened on.
+def check_port(host: str, port: int, option: str = "--port") -> None:
+    """Check that `host`:`port`, the value of an option, can be listened on.
 
     Raises:
         UsageError: It is in use, forbidden, or not an address of this machine.
@@ -41,14 +41,14 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released is free
             probe.bind(address)
     except OSError as err:
-        raise UsageError(_explain(err, host, port)) from err
+        raise UsageError(_explain(err, host, port, option)) from err
 
 
-def _explain(err: OSError, host: str, port: int) -> str:
+def _explain(err: OSError, host: str, port: int, option: str) -> str:
     if err.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use by another program; stop that, or choose another with --port"
+        return f"port {port} of {host} is in use by another program; stop that, or choose another with {option}"
     if err.errno == errno.EACCES:
-        return f"port {port} needs root; choose one above 1023 with --port"
+        return f"port {port} needs root; choose one above 1023 with {option}"
     return f"{host} is not an address of this machine ({err.strerror}); use --host 127.0.0.1, or 0.0.0.0 for all"
 
 

@@ -1,0 +1,201 @@
+"""The gRPC server: every call is asked under /v2, and what comes back is its answer or its status."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+import grpc
+import httpx
+
+from cluster.serve.gateway.convert import RequestError, read_metadata, read_response, write_request
+from cluster.serve.gateway.messages import REQUESTS, RESPONSES, SERVICE
+from cluster.serve.options import ServeOptions
+from cluster.serve.v2.errors import ROOT
+from shards.errors import UsageError
+
+_STATUSES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""HTTP's statuses as gRPC's; others are faults."""
+_HANDED_ON: Final = ("authorization", "x-api-key", "x-client-key", "x-request-id")
+"""Metadata of a call that are headers of its request."""
+_AROUND: Final = 1 << 20
+"""Bytes of a message around the pictures of a request."""
+_MORE_S: Final = 10.0
+"""Seconds that an answer may take beside its limits: HTTP itself says what is too late."""
+_GRACE_S: Final = 5.0
+
+
+class Gateway:
+    """The calls of the protocol.
+
+    Args:
+        url: Where the endpoint's HTTP answers.
+        options: The endpoint's limits.
+    """
+
+    def __init__(self, url: str, options: ServeOptions) -> None:
+        timeout_s = options.max_upload_s + options.max_wait_s + _MORE_S
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=options.max_waiting)
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, trust_env=False)
+        self._calls: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {
+            "ServerLive": self._answer_live,
+            "ServerReady": self._answer_ready,
+            "ModelReady": self._answer_model_ready,
+            "ServerMetadata": self._describe_server,
+            "ModelMetadata": self._describe_model,
+            "ModelInfer": self._infer,
+        }
+
+    def list_handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Return what gRPC calls, by the names of the protocol's calls."""
+        return {
+            name: grpc.unary_unary_rpc_method_handler(
+                call,
+                request_deserializer=REQUESTS[name].FromString,
+                response_serializer=RESPONSES[name].SerializeToString,
+            )
+            for name, call in self._calls.items()
+        }
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _answer_live(self, _message: Any, context: Any) -> Any:
+        return RESPONSES["ServerLive"](live=await self._is_good("/health/live", context))
+
+    async def _answer_ready(self, _message: Any, context: Any) -> Any:
+        return RESPONSES["ServerReady"](ready=await self._is_good("/health/ready", context))
+
+    async def _answer_model_ready(self, message: Any, context: Any) -> Any:
+        return RESPONSES["ModelReady"](
+            ready=await self._is_good(f"{_find(message.name, message.version)}/ready", context)
+        )
+
+    async def _describe_server(self, _message: Any, context: Any) -> Any:
+        page = (await self._get("", context)).json()
+        return RESPONSES["ServerMetadata"](name=page["name"], version=page["version"], extensions=page["extensions"])
+
+    async def _describe_model(self, message: Any, context: Any) -> Any:
+        return read_metadata((await self._get(_find(message.name, message.version), context)).json())
+
+    async def _infer(self, message: Any, context: Any) -> Any:
+        try:
+            headers, body = write_request(message)
+        except RequestError as err:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(err))
+        path = f"{_find(message.model_name, message.model_version)}/infer"
+        answer = await self._ask("POST", path, context, headers=headers, content=body)
+        await _refuse_unless_good(answer, context)
+        return read_response(answer.headers, answer.content)
+
+    async def _is_good(self, path: str, context: Any) -> bool:
+        """Say whether a page answers; a token that is missing or wrong is an error."""
+        answer = await self._ask("GET", path, context)
+        if answer.status_code == 401:
+            await _refuse_unless_good(answer, context)
+        return answer.status_code == 200
+
+    async def _get(self, path: str, context: Any) -> httpx.Response:
+        answer = await self._ask("GET", path, context)
+        await _refuse_unless_good(answer, context)
+        return answer
+
+    async def _ask(self, method: str, path: str, context: Any, **more: Any) -> httpx.Response:
+        """Send a request with the metadata of a call; where nothing answers, the call is to be sent again."""
+        handed_on = {name: value for name, value in context.invocation_metadata() or () if name in _HANDED_ON}
+        headers = {**handed_on, **more.pop("headers", {})}
+        try:
+            return await self._http.request(method, f"{ROOT}{path}", headers=headers, **more)
+        except httpx.TransportError as err:
+            sentence = f"the endpoint does not answer ({type(err).__name__}); send this request again"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, sentence)
+            raise AssertionError from err  # abort has raised
+
+
+def _find(model: str, version: str) -> str:
+    """Return the path of a model under /v2.
+
+    >>> _find("shardline", ""), _find("a/b", "1")
+    ('/models/shardline', '/models/a%2Fb/versions/1')
+    """
+    path = f"/models/{quote(model, safe='') or '-'}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+async def _refuse_unless_good(answer: httpx.Response, context: Any) -> None:
+    """End the call with the status and the sentence of an error."""
+    if answer.status_code != 200:
+        code = _STATUSES.get(answer.status_code, grpc.StatusCode.INTERNAL)
+        await context.abort(code, _read_sentence(answer))
+
+
+def _read_sentence(answer: httpx.Response) -> str:
+    """Return what an error says: under /v2 as `error`, and in front of it, in HAProxy or Ray, as a problem or text."""
+    try:
+        page = answer.json()
+        return str(page.get("error") or page.get("detail") or page)
+    except (ValueError, AttributeError):
+        return answer.text[:500] or f"HTTP status {answer.status_code}"
+
+
+@contextmanager
+def run_gateway(url: str, host: str, port: int, options: ServeOptions) -> Iterator[None]:
+    """Answer gRPC at `host`:`port` while the block runs, from a thread.
+
+    Raises:
+        UsageError: The port cannot be listened on.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="grpc", daemon=True)
+    thread.start()
+
+    def run(task: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(task, loop).result()
+
+    try:
+        gateway, server = run(_start(url, host, port, options))
+        try:
+            yield
+        finally:
+            run(server.stop(_GRACE_S))
+            run(gateway.close())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _start(url: str, host: str, port: int, options: ServeOptions) -> tuple[Gateway, grpc.aio.Server]:
+    gateway = Gateway(url, options)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.max_request_bytes + _AROUND),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # another program's port is an error
+        ],
+        # gRPC reads a message whole before anything can look at it.
+        maximum_concurrent_rpcs=max(1, options.max_held_bytes // options.max_request_bytes, options.max_waiting),
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, gateway.list_handlers()),))
+    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        server.add_insecure_port(at)
+    except RuntimeError as err:
+        await gateway.close()
+        raise UsageError(f"gRPC cannot listen on {at}; choose another port with --grpc-port") from err
+    await server.start()
+    return gateway, server
