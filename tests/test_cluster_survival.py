@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,18 +92,20 @@ def steps_are_taken(fleet: Fleet, name: str, width: int) -> bool:
     return bool(starts) and int(starts[-1][1] or 1) == width and " epoch " in log[starts[-1].end() :].partition("\n")[2]
 
 
-def every_sample_once(store: SeaweedFS, name: str, data: str, folder: Path) -> bool:
-    """Say whether the ledger in the store has every sample once in each epoch that was finished."""
+def check_ledger(store: SeaweedFS, name: str, data: str, folder: Path) -> None:
+    """Check that the ledger in the store has every sample once in each epoch that was finished."""
     there = open_storage(store.s3.format(path=f"runs/{name}"))
     for each in there.sizes():
         if each.startswith("ledger/"):
             (folder / each).parent.mkdir(parents=True, exist_ok=True)
             (folder / each).write_bytes(there.read(each))
     table = read_ledger(folder / "ledger")
-    seen = list(zip(table["epoch"].to_pylist(), table["sample_id"].to_pylist(), strict=True))
+    seen = Counter(zip(table["epoch"].to_pylist(), table["sample_id"].to_pylist(), strict=True))
+    assert [each for each, times in seen.items() if times > 1] == [], sorted(there.sizes())
     whole = len(seen) // (count := open_dataset(data).split("train").num_samples)
-    expected = {(epoch, number) for epoch in range(whole) for number in range(count)}
-    return whole > 0 and len(set(seen)) == len(seen) and expected <= set(seen)
+    assert whole > 0
+    missing = {(epoch, number) for epoch in range(whole) for number in range(count)} - set(seen)
+    assert missing == set(), sorted(there.sizes())
 
 
 def report(what: str, seconds: float) -> None:
@@ -115,7 +118,7 @@ def test_machines_without_a_shared_disk_pack_and_train(
     run = describe_run(data, store, "plain", "num_ranks=2", "epochs=2", "evaluate_on=[val]")
     said = submit(fleet, "plain", "--follow", "--", *run)
     assert "on 2 ranks, CPU" in said
-    assert every_sample_once(store, "plain", data, tmp_path)
+    check_ledger(store, "plain", data, tmp_path)
     assert "bundle/bundle.json" in open_storage(store.s3.format(path="runs/plain")).sizes()
 
 
@@ -137,7 +140,7 @@ def test_ranks_leave_a_machine_whose_cable_was_pulled_and_come_back_to_it(
     assert read_widths(fleet, "cut")[0] == 2
     assert read_widths(fleet, "cut")[-1] == 2
     assert 1 in read_widths(fleet, "cut")
-    assert every_sample_once(store, "cut", data, tmp_path)
+    check_ledger(store, "cut", data, tmp_path)
 
 
 def test_run_whose_head_had_a_power_cut_is_resumed_by_the_same_command(
@@ -152,7 +155,7 @@ def test_run_whose_head_had_a_power_cut_is_resumed_by_the_same_command(
     said = submit(fleet, "light", "--follow", "--", *run)
     assert "(goes on)" in said
     report("the rest of the run", time.monotonic() - begun)
-    assert every_sample_once(store, "dark", data, tmp_path)
+    check_ledger(store, "dark", data, tmp_path)
 
 
 def power_cut(machine: Machine, seconds: float = 5.0) -> None:

@@ -29,7 +29,7 @@ from trainer.ranks.ranks import Ranks
 from trainer.recipes.longer import find_begun_epochs, takes_more_epochs
 from trainer.recipes.misfit import refuse_misfit
 from trainer.recipes.recipe import Recipe, ResolvedRecipe
-from trainer.record.ledger import LEDGER, Ledger, drop_after, read_position
+from trainer.record.ledger import LEDGER, Ledger, drop_after, number_start, read_position
 from trainer.record.logbook import Logbook, read_metrics
 from trainer.record.meters import RunMeters
 from trainer.record.progress import RunProgress, Size
@@ -330,5 +330,5 @@ def _open_ledger(folder: RunFolder, ranks: Ranks, state: RunState) -> Ledger:
     ranks.barrier()  # all ranks read the position before rank 0 changes it
     if ranks.is_first:
         drop_after(path, state.samples_seen)
-    ranks.barrier()
-    return Ledger(path, ranks.rank, state.samples_seen, done_before, folder.store)
+    start = max(ranks.gather(number_start(path)))
+    return Ledger(path, ranks.rank, state.samples_seen, done_before, start, folder.store)

@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.files.atomic import replace_folder
 from shards.files.temporary import clear_leftovers, is_leftover
 from trainer.ranks.ranks import Ranks
-from trainer.record.ledger import LEDGER, POSITION, drop_after
+from trainer.record.ledger import LEDGER, POSITION, drop_after, list_after
 from trainer.record.logbook import METRICS, PROGRESS
 from trainer.record.notes import NOTES
 from trainer.record.run_folder import (
@@ -76,8 +76,7 @@ def _publish(run_dir: Path, store: RunStore) -> None:
 
 def _drop_ledger(store: RunStore, position: int) -> None:
     """Remove the ledger of steps after `position` from the store: these steps are repeated."""
-    names = [name for name in store.sizes() if name.startswith(f"{LEDGER}/rank-")]
-    store.delete([name for name in names if int(Path(name).stem.rsplit("-", 1)[1]) > position])
+    store.delete(list_after([name for name in store.sizes() if name.startswith(f"{LEDGER}/")], position))
 
 
 def _fetch_state(run_dir: Path, store: RunStore, is_behind: bool, with_best: bool) -> None:
