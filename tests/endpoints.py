@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+
+from cluster.serve.api import build_api
+from cluster.serve.options import read_options
+from cluster.serve.predictor import Predictor
+from cluster.serve.rollout import Rollout
 
 TRITON = "tritonclient[http,grpc]==2.73.0"
 
@@ -57,3 +68,27 @@ def find_triton() -> tuple[str, ...]:
     if done.returncode:
         pytest.skip(f"{TRITON} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     return command
+
+
+@contextmanager
+def run_http(folder: Path, **options: Any) -> Iterator[str]:
+    """Serve a bundle over HTTP in this process, without Ray; yield the address."""
+    port, read = find_free_port(), read_options({"bundle": folder, **OPTIONS, **options})
+    servers: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        predictor = Predictor(read)
+        await predictor.follow(Rollout(bundle=str(folder)))
+        servers.append(uvicorn.Server(uvicorn.Config(build_api(predictor, read), port=port, log_level="error")))
+        await servers[0].serve()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    while not (servers and servers[0].started):
+        assert thread.is_alive()
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        servers[0].should_exit = True
+        thread.join()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,17 +17,13 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
-from endpoints import OPTIONS, find_free_port, find_triton
+from endpoints import OPTIONS, find_free_port, find_triton, run_http
 from test_cluster_serve_v2 import ask_v1, assert_same, pack_files
 
-from cluster.serve.api import build_api
 from cluster.serve.endpoint import check_port
 from cluster.serve.gateway.messages import PROTO, REQUESTS, RESPONSES, SERVICE, describe_file
 from cluster.serve.gateway.server import run_gateway
 from cluster.serve.options import read_options
-from cluster.serve.predictor import Predictor
-from cluster.serve.rollout import Rollout
 from shards.errors import UsageError
 from trainer.contract.bundle import Bundle
 
@@ -55,30 +49,6 @@ def calling(url: str, folder: Path, **options: Any) -> Iterator[Call]:
             return method(REQUESTS[name](**fields), metadata=metadata, timeout=60)
 
         yield call
-
-
-@contextmanager
-def run_http(folder: Path, **options: Any) -> Iterator[str]:
-    """Serve a bundle over HTTP in this process, without Ray; yield the address."""
-    port, read = find_free_port(), read_options({"bundle": folder, **OPTIONS, **options})
-    servers: list[uvicorn.Server] = []
-
-    async def serve() -> None:
-        predictor = Predictor(read)
-        await predictor.follow(Rollout(bundle=str(folder)))
-        servers.append(uvicorn.Server(uvicorn.Config(build_api(predictor, read), port=port, log_level="error")))
-        await servers[0].serve()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    while not (servers and servers[0].started):
-        assert thread.is_alive()
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        servers[0].should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
