@@ -46,6 +46,8 @@ def served(decided_path: Path, pictures: Path, tmp_path_factory: pytest.TempPath
 def guarded(served: Guarded, monkeypatch: pytest.MonkeyPatch) -> Guarded:
     monkeypatch.delenv("SHARDLINE_TOKEN", raising=False)
     served.tokens.write_text(f"{RIGHT}\n")
+    with Client(served.url, RIGHT) as client:
+        wait_until(client, served, is_taken=True)
     return served
 
 
