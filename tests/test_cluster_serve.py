@@ -8,6 +8,7 @@ import io
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -566,6 +568,83 @@ def test_nothing_outlives_a_command_that_was_killed(bundle_path: Path) -> None:
         server.kill()
         server.wait()
     wait_until_gone(family, 120)  # Ray's agents look for its control store for a minute
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_bundle_that_is_removed_under_a_running_endpoint_is_named_once_it_is_needed_and_both_remedies_help(
+    bundle_path: Path, exported_path: Path, files: list[Path], tmp_path: Path
+) -> None:
+    bundle, port = Path(shutil.copytree(bundle_path, tmp_path / "bundle")), find_free_port()
+    url, said = f"http://127.0.0.1:{port}", tmp_path / "said"
+    with open(said, "w") as err:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "cluster.serve", str(bundle), "--port", str(port)],
+            env=without_cluster(), stdout=subprocess.PIPE, stderr=err, text=True,
+        )  # fmt: skip
+
+    def lose_replica() -> None:
+        (replica,) = [each for each in psutil.Process(server.pid).children(recursive=True) if "Replica" in each.name()]
+        replica.kill()
+
+    def wait_for(text: str, times: int) -> None:
+        until = time.monotonic() + 90
+        while said.read_text().count(text) < times:
+            assert time.monotonic() < until, said.read_text()
+            time.sleep(0.2)
+
+    def ask() -> str:
+        with Client(url, retries=6) as client:
+            return str(client.predict(files[0])["bundle"])
+
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("ready")
+        raylet = next(each for each in psutil.Process(server.pid).children(recursive=True) if each.name() == "raylet")
+        address = next(word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address="))
+        bundle.rename(tmp_path / "away")
+        assert ask() == Bundle.load(bundle_path).page.fingerprint()  # from memory
+        trouble = f"error: a replica has ended, and none can start: {bundle} does not exist"
+        lose_replica()
+        wait_for(trouble, 1)
+        (tmp_path / "away").rename(bundle)
+        wait_for("replicas start again", 1)
+        assert ask() == Bundle.load(bundle_path).page.fingerprint()
+        bundle.rename(tmp_path / "away")
+        lose_replica()
+        wait_for(trouble, 2)
+        promote = [sys.executable, "-m", "cluster.promote", str(exported_path), "--address", address]
+        call = partial(subprocess.run, env=without_cluster(), capture_output=True, text=True, timeout=120)
+        done = call(promote)
+        assert (done.returncode, "promote it with --force" in done.stderr) == (2, True), done.stderr
+        done = call([*promote, "--force"])
+        assert done.returncode == 0, done.stderr
+        wait_for("replicas start again", 2)
+        assert ask() == Bundle.load(exported_path).page.fingerprint()
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a file system of its own")
+def test_a_full_shared_memory_stops_no_endpoint(bundle_path: Path, files: list[Path]) -> None:
+    """Ray then keeps its object store on disk; `cluster.doctor` says so."""
+    port = find_free_port()
+    fill = "mount -t tmpfs -o size=2m tmpfs /dev/shm && head -c 2000000 /dev/zero > /dev/shm/full && exec "
+    words = [sys.executable, "-m", "cluster.serve", str(bundle_path), "--port", str(port)]
+    server = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", fill + shlex.join(words)],
+        env=without_cluster(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("ready")
+        with Client(f"http://127.0.0.1:{port}") as client:
+            assert client.predict(files[0])["label"]
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
 
 
 @pytest.mark.slow

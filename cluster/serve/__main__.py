@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,10 @@ from trainer.contract.intact import check_intact
 from trainer.contract.model.names import AUTO, BACKENDS
 
 PLACE = "folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://..."
+_MORE_S = 30
+"""Seconds that a request may take beside its limits, for a replica to start in."""
+_LOOK_S = 5.0
+"""Seconds between two looks at the state of the replicas."""
 METAVARS: dict[Any, str] = {bool: "on|off", str: "NAME"}
 
 
@@ -34,7 +38,8 @@ def main(argv: list[str]) -> int:
     _check_before_ray(options)
     if target_ms is not None:
         return _tune(options, target_ms)
-    proxy = use_haproxy() if read_address() is None else None
+    silence_s = round(options.max_upload_s + options.max_wait_s + _MORE_S)
+    proxy = use_haproxy(silence_s) if read_address() is None else None
     try:
         return _serve(options, host, port, grpc_port)
     finally:
@@ -82,7 +87,7 @@ def _serve(options: ServeOptions, host: str, port: int, grpc_port: int | None) -
         endpoint.deploy(options, host, port)
         with _answer_grpc(options, host, port, grpc_port):
             _announce(host, port, grpc_port, options)
-            _wait_for_stop()
+            _wait_for_stop(endpoint.find_trouble)
     finally:
         with _undisturbed():
             endpoint.remove(everything=started)
@@ -156,10 +161,21 @@ def _announce(host: str, port: int, grpc_port: int | None, options: ServeOptions
     print("\n".join(lines), flush=True)
 
 
-def _wait_for_stop() -> None:
+def _wait_for_stop(find_trouble: Callable[[], str | None]) -> None:
+    """Return after Ctrl-C; say meanwhile when replicas that ended cannot start again, and when they can."""
+    said: str | None = None
+    seen: str | None = None
     try:
         while True:
-            time.sleep(3600)
+            time.sleep(_LOOK_S)
+            before, seen = seen, find_trouble()
+            if seen and seen == before and seen != said:  # Ray's first reason is that a replica does not answer
+                remedy = f"restore what it needs, or let another bundle answer: {respell('python -m cluster.promote')}"
+                print(f"error: a replica has ended, and none can start: {seen}; {remedy}", file=sys.stderr, flush=True)
+                said = seen
+            elif said and not seen:
+                print("replicas start again", file=sys.stderr, flush=True)
+                said = None
     except KeyboardInterrupt:
         print("\nstopping ...", file=sys.stderr, flush=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from cluster.serve.options import ServeOptions
@@ -25,6 +26,7 @@ from shards.workers.ray_private import apply_serve_config, read_serve_port, read
 APPLICATION = "shardline"
 DEPLOYMENT = "Replica"
 _PASSING = ("NOT_STARTED", "DEPLOYING")
+_BROKEN = ("UNHEALTHY", "DEPLOY_FAILED")
 _POLL_S = 0.05
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -98,8 +100,21 @@ def deploy(options: ServeOptions, host: str, port: int, name: str = APPLICATION,
     while (application := serve.status().applications.get(name)) is None or application.status in _PASSING:
         time.sleep(_POLL_S)
     if application.status != "RUNNING":
-        messages = [application.message, *(state.message for state in application.deployments.values())]
-        raise ShardError(f"no replica could start: {_last_line(chr(10).join(messages))}")
+        raise ShardError(f"no replica could start: {_find_reason(application)}")
+
+
+def find_trouble(name: str = APPLICATION) -> str | None:
+    """Return why replicas of a running endpoint cannot start anew, None if they can or if it cannot be known now."""
+    with suppress(RayServeException, RayError, TimeoutError):
+        application = serve.status().applications.get(name)
+        if application is not None and application.status in _BROKEN:
+            return _find_reason(application)
+    return None
+
+
+def _find_reason(application: Any) -> str:
+    messages = [application.message, *(state.message for state in application.deployments.values())]
+    return _last_line(chr(10).join(messages))
 
 
 @contextmanager

@@ -37,8 +37,11 @@ def find_haproxy() -> str | None:
         return shutil.which("haproxy")
 
 
-def use_haproxy() -> Path | None:
+def use_haproxy(silence_s: int = 120) -> Path | None:
     """Make Ray Serve use HAProxy, in this process and in the cluster that it starts; call before ray is imported.
+
+    Args:
+        silence_s: Seconds without a byte after which a request ends; an answer may take as long.
 
     Returns:
         The private folder of HAProxy's files, to be removed at the end; None if there is no HAProxy.
@@ -70,7 +73,8 @@ def use_haproxy() -> Path | None:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_STATS_PORT),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(_THREADS, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(silence_s),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(silence_s),
     }
     return folder
 

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from cluster.serve.endpoint import APPLICATION, DEPLOYMENT
+from cluster.serve.endpoint import APPLICATION, DEPLOYMENT, find_trouble
 from cluster.serve.place import spell_bundle
 from cluster.serve.report import ReplicaReport, read_report
 from cluster.serve.rollout import Rollout
@@ -68,6 +68,11 @@ class Service:
         return [
             ReplicaState(each["id"], each["state"], each["node"], read_report(self._name, each["id"])) for each in found
         ]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether replicas have ended that cannot start again."""
+        return find_trouble(self._name) is not None
 
     def list_metrics(self) -> list[str]:
         """Return the addresses at which Ray's agents serve the metrics of the replicas on their nodes."""

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from cluster.serve.place import bring_bundle, spell_bundle
 from cluster.serve.rollout import Rollout
 from shards.cli.options import Options
-from shards.errors import UsageError
+from shards.errors import ShardError, UsageError
 from shards.storage.shown import show_location
 from trainer.contract.intact import check_intact, read_classes
 
@@ -59,6 +59,10 @@ def promote(service: Service, options: PromoteOptions) -> Rollout:
     check_intact(bring_bundle(new))
     if not options.force:
         _compare_classes(new, before.bundle)
+    if service.is_broken:  # perhaps for want of the old bundle, beside which nothing could be loaded then
+        after = Rollout(bundle=new)
+        service.follow(after, options.timeout_s)
+        return after
     if new != before.beside:
         service.follow(Rollout(bundle=before.bundle, beside=new), options.timeout_s)
     after = (
@@ -107,7 +111,14 @@ def describe_service(service: Service) -> dict[str, Any]:
 
 
 def _compare_classes(new: str, old: str) -> None:
-    theirs, ours = read_classes(bring_bundle(new)), read_classes(bring_bundle(old))
+    theirs = read_classes(bring_bundle(new))
+    try:
+        ours = read_classes(bring_bundle(old))
+    except (UsageError, ShardError, OSError) as err:
+        raise UsageError(
+            f"the classes of the bundle in use cannot be compared ({err}); if programs that read answers expect those of "
+            f"{show_location(new)}, promote it with --force"
+        ) from err
     if theirs != ours:
         raise UsageError(
             f"{show_location(new)} has the classes {', '.join(theirs)}, the bundle in use has {', '.join(ours)}: "
