@@ -116,8 +116,8 @@ def _compare_classes(new: str, old: str) -> None:
         ours = read_classes(bring_bundle(old))
     except (UsageError, ShardError, OSError) as err:
         raise UsageError(
-            f"the classes of the bundle in use cannot be compared ({err}); if programs that read answers expect those of "
-            f"{show_location(new)}, promote it with --force"
+            f"the classes of the bundle in use cannot be compared ({err}); if programs that read answers expect those "
+            f"of {show_location(new)}, promote it with --force"
         ) from err
     if theirs != ours:
         raise UsageError(
