@@ -71,11 +71,16 @@ class Connections:
         return int(head.split(None, 2)[1])
 
 
-async def load(url: str, bodies: list[bytes], rate: float, seconds: float, seed: int = 0) -> Measured:
-    """Send `rate` requests per second for so many seconds, and return what came of them."""
+async def load(
+    url: str, bodies: list[bytes], rate: float, seconds: float, kind: str = "image/jpeg", seed: int = 0
+) -> Measured:
+    """Send `rate` requests per second for so many seconds, and return what came of them.
+
+    kind: content type of the bodies.
+    """
     at = urlsplit(url)
     connections = Connections(str(at.hostname), at.port or 80)
-    head = f"POST /v1/predict HTTP/1.1\r\nhost: {at.netloc}\r\ncontent-type: image/jpeg\r\ncontent-length: "
+    head = f"POST /v1/predict HTTP/1.1\r\nhost: {at.netloc}\r\ncontent-type: {kind}\r\ncontent-length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
     measured, rng = Measured(), random.Random(seed)
     due = time.monotonic()

@@ -1,6 +1,7 @@
 """Pictures per second, CPU and latency of the endpoint, against the bare model and a plain FastAPI application.
 
   python tests/bench/serve.py [--seconds 15] [--rounds 2] [--model mobilenet_v3_small] [--out FILE.md]
+      [--peers-python /tmp/peers-serve/bin/python]    # with litserve, see README.md; without it, LitServe is left out
 
 Closed loop: wrk with 32 connections, 500 x 375 JPEGs. Open loop: requests are sent when they are due, at half of the
 rate that the closed loop reached, and latency counts from then. CPU is that of all processes of the server, not of wrk.
@@ -37,17 +38,18 @@ from open_loop import load
 from PIL import Image
 
 CONNECTIONS, OVERLOAD, BATCH = 32, 3, 16
-SERVERS = ("ours", "batch 1", "plain")
-PLAIN = Path(__file__).with_name("serve_plain.py")
+SERVERS = ("ours", "batch 1", "plain", "litserve")
+PLAIN, LITSERVE = (Path(__file__).with_name(name) for name in ("serve_plain.py", "serve_litserve.py"))
+JPEG, FORM = "image/jpeg", "multipart/form-data; boundary=picture"
 WRK = """
 local bodies = {}
 for i = 0, 31 do
-  local file = io.open("%s/" .. i .. ".jpg", "rb"); bodies[i] = file:read("*all"); file:close()
+  local file = io.open("%s/" .. i .. ".%s", "rb"); bodies[i] = file:read("*all"); file:close()
 end
 local n = 0
 request = function()
   n = (n + 1) %% 32
-  return wrk.format("POST", "/v1/predict", {["content-type"] = "image/jpeg"}, bodies[n])
+  return wrk.format("POST", "/v1/predict", {["content-type"] = "%s"}, bodies[n])
 end
 done = function(summary, latency, requests)
   local bad = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout
@@ -88,6 +90,20 @@ def write_pictures(folder: Path) -> list[bytes]:
         (folder / f"{number}.jpg").write_bytes(file.getvalue())
         files.append(file.getvalue())
     return files
+
+
+def write_scripts(folder: Path, files: list[bytes]) -> dict[str, Path]:
+    """Write the scripts of wrk that send the pictures, and return them by the content type that they send.
+
+    LitServe takes no raw bytes: a form with one field.
+    """
+    head = b'--picture\r\ncontent-disposition: form-data; name="request"; filename="picture.jpg"\r\n\r\n'
+    for number, data in enumerate(files):
+        (folder / f"{number}.form").write_bytes(head + data + b"\r\n--picture--\r\n")
+    scripts = {kind: folder / f"{ending}.lua" for kind, ending in ((JPEG, "jpg"), (FORM, "form"))}
+    for kind, script in scripts.items():
+        script.write_text(WRK % (folder, script.stem, kind))
+    return scripts
 
 
 def write_bundle(folder: Path, model: str) -> None:
@@ -137,8 +153,8 @@ def measure_bare(bundle: Path, files: list[bytes], seconds: float) -> float:
 
 
 @contextmanager
-def serving(name: str, bundle: Path, result: Result) -> Iterator[tuple[str, int]]:
-    """Run a server; yield its address and the id of its process."""
+def serving(name: str, bundle: Path, result: Result, peers: str | None) -> Iterator[tuple[str, int]]:
+    """Run a server; yield its address and the id of its process. LitServe runs by the interpreter `peers`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -146,10 +162,13 @@ def serving(name: str, bundle: Path, result: Result) -> Iterator[tuple[str, int]
         "ours": ["-m", "cluster.serve", str(bundle), "--port", str(port)],
         "batch 1": ["-m", "cluster.serve", str(bundle), "--port", str(port), "--max-batch-size", "1"],
         "plain": [str(PLAIN), str(bundle), str(port)],
+        "litserve": [str(LITSERVE), str(bundle), str(port)],
     }
     env = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE")}
+    env |= {"GOMP_SPINCOUNT": "10000", "PYTHONPATH": str(Path(__file__).parents[2])}  # as our packages set it for torch
     began = time.monotonic()
-    server = subprocess.Popen([sys.executable, *commands[name]], env=env, stdout=subprocess.DEVNULL)
+    python = str(peers) if name == "litserve" else sys.executable
+    server = subprocess.Popen([python, *commands[name]], env=env, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         while True:
@@ -187,9 +206,14 @@ def load_closed(url: str, script: Path, seconds: float) -> tuple[int, int, float
     return int(found[1]), int(found[2]), float(found[3]), float(found[4]), float(found[5])
 
 
-def run_round(name: str, bundle: Path, script: Path, files: list[bytes], seconds: float, result: Result) -> None:
+def run_round(
+    name: str, bundle: Path, scripts: dict[str, Path], seconds: float, result: Result, peers: str | None
+) -> None:
     """Start a server, load it, and add what was measured."""
-    with serving(name, bundle, result) as (url, pid):
+    kind = FORM if name == "litserve" else JPEG
+    script = scripts[kind]
+    files = [path.read_bytes() for path in sorted(script.parent.glob(f"*.{script.stem}"))]
+    with serving(name, bundle, result, peers) as (url, pid):
         load_closed(url, script, 3)
         before, _ = read_family(pid)
         requests, errors, took, p50, p99 = load_closed(url, script, seconds)
@@ -199,14 +223,28 @@ def run_round(name: str, bundle: Path, script: Path, files: list[bytes], seconds
         result.p50.append(p50)
         result.p99.append(p99)
         result.memory_mb.append(memory)
-        half = asyncio.run(load(url, files, result.rate[-1] / 2, seconds))
+        half = asyncio.run(load(url, files, result.rate[-1] / 2, seconds, kind))
         result.half_p50.append(half.percentile(0.5))
         result.half_p99.append(half.percentile(0.99))
         result.errors += errors + half.statuses.total() - half.statuses[200]
-        over = asyncio.run(load(url, files, OVERLOAD * result.rate[-1], seconds))
+        over = asyncio.run(load(url, files, OVERLOAD * result.rate[-1], seconds, kind))
         result.overload.append(over.statuses[200] / seconds / result.rate[-1])
         result.overload_p99.append(over.percentile(0.99))
         result.refused_p99.append(over.percentile(0.99, 503))
+
+
+def half_load_floor(service_ms: float, number: int = 100_000) -> float:
+    """Return p99 / p50 of the latency at half load where each answer takes `service_ms` of one thread, in order.
+
+    Requests come as a Poisson process does. Batches that save no time are only worse.
+    """
+    rng = np.random.default_rng(0)
+    arrivals = np.cumsum(rng.exponential(2 * service_ms, number))
+    free, latencies = 0.0, np.empty(number)
+    for place, arrival in enumerate(arrivals):
+        free = max(free, arrival) + service_ms
+        latencies[place] = free - arrival
+    return float(np.percentile(latencies, 99) / np.percentile(latencies, 50))
 
 
 def draw(model: str, bare: list[float], results: dict[str, Result]) -> str:
@@ -253,6 +291,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", action="append", help="as in a recipe; default: mobilenet_v3_small and resnet50")
     parser.add_argument("--server", action="append", choices=SERVERS)
+    parser.add_argument("--peers-python", metavar="PATH", help="an interpreter that has litserve")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     tables = []
@@ -261,16 +300,17 @@ def main() -> None:
             folder = Path(name)
             files = write_pictures(folder)
             write_bundle(folder / "bundle", model)
-            script = folder / "load.lua"
-            script.write_text(WRK % folder)
-            results: dict[str, Any] = {server: Result() for server in arguments.server or SERVERS}
+            scripts = write_scripts(folder, files)
+            servers = [each for each in arguments.server or SERVERS if each != "litserve" or arguments.peers_python]
+            results: dict[str, Any] = {server: Result() for server in servers}
             bare = []
             for _ in range(arguments.rounds):
                 bare.append(measure_bare(folder / "bundle", files, arguments.seconds / 2))
                 for server, result in results.items():
-                    run_round(server, folder / "bundle", script, files, arguments.seconds, result)
+                    run_round(server, folder / "bundle", scripts, arguments.seconds, result, arguments.peers_python)
                     print(model, server, json.dumps(vars(result)), flush=True)
-            tables.append(draw(model, bare, results))
+            floor = f"One by one, in order, p99 at half load is {half_load_floor(median(bare)):.1f} x p50 at best.\n"
+            tables.append(draw(model, bare, results) + floor)
             print(tables[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(tables), encoding="utf-8")
