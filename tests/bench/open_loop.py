@@ -27,6 +27,8 @@ class Measured:
 
     statuses: Counter[int] = field(default_factory=Counter)
     ms: dict[int, list[float]] = field(default_factory=dict)
+    in_time: int = 0
+    """Answers with status 200 that came before the last request was due; others drain what had queued."""
     late_ms: float = 0.0
     """The longest time by which a request was sent after it was due; a generator that lags measures itself."""
 
@@ -44,7 +46,12 @@ class Measured:
         latency = {
             str(status): [round(self.percentile(share, status), 1) for share in (0.5, 0.95, 0.99)] for status in self.ms
         }
-        return {"statuses": dict(self.statuses), "p50_p95_p99_ms": latency, "sent_late_ms": round(self.late_ms, 1)}
+        return {
+            "statuses": dict(self.statuses),
+            "in_time": self.in_time,
+            "p50_p95_p99_ms": latency,
+            "sent_late_ms": round(self.late_ms, 1),
+        }
 
 
 class Connections:
@@ -90,6 +97,7 @@ async def load(
         measured.late_ms = max(measured.late_ms, 1e3 * (time.monotonic() - due))
         status = await connections.ask(request)
         measured.add(status, 1e3 * (time.monotonic() - due))
+        measured.in_time += status == 200 and time.monotonic() < end
 
     number = 0
     while (due := due + rng.expovariate(rate)) < end:
