@@ -200,7 +200,8 @@ def test_a_bundle_of_several_labels_answers(several_run: Path, multi_path: Path,
 def test_tokens_are_those_of_http(decided_path: Path, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("first\n")
     inputs = [describe("picture", "BYTES", [1], contents={"bytes_contents": [files[0].read_bytes()]})]
-    with run_http(decided_path, auth=f"token:{tmp_path / 'tokens'}") as url, calling(url, decided_path) as call:
+    auth = f"token:{tmp_path / 'tokens'}"
+    with run_http(decided_path, auth=auth) as url, calling(url, decided_path, auth=auth) as call:
         assert call("ServerReady").ready  # open, as over HTTP
         for metadata in ((), (("authorization", "Bearer second"),)):
             code, _ = refused(call, model_name="shardline", inputs=inputs, metadata=metadata)
@@ -236,6 +237,47 @@ def test_a_busy_endpoint_says_so(decided_path: Path, files: list[Path]) -> None:
                 thread.start()
                 stack.callback(thread.join)
     assert statuses == {"answered", grpc.StatusCode.UNAVAILABLE}
+
+
+def test_calls_that_stall_stop_nobody_and_are_ended_at_the_limit(decided_path: Path, files: list[Path]) -> None:
+    """They send their headers, and no message."""
+    inputs = [describe("picture", "BYTES", [1], contents={"bytes_contents": [files[0].read_bytes()]})]
+    is_over = threading.Event()
+
+    def say_nothing() -> Iterator[bytes]:
+        is_over.wait(60)
+        yield from ()
+
+    port = find_free_port()
+    options = read_options({"bundle": decided_path, **OPTIONS, "max_upload_s": 2})
+    with (
+        run_http(decided_path) as url,
+        run_gateway(url, "127.0.0.1", port, options),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stalled = [channel.stream_unary(f"/{SERVICE}/ModelInfer").future(say_nothing()) for _ in range(100)]
+        method = channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            request_serializer=REQUESTS["ModelInfer"].SerializeToString,
+            response_deserializer=RESPONSES["ModelInfer"].FromString,
+        )
+        for _ in range(5):
+            assert method(REQUESTS["ModelInfer"](model_name="shardline", inputs=inputs), timeout=30).outputs
+        assert {each.code() for each in stalled} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        assert stalled[0].details() == "the request did not arrive within 2 s; send it again"
+        is_over.set()
+
+
+def test_bytes_that_are_no_message_are_refused(url: str, decided_path: Path) -> None:
+    port = find_free_port()
+    with (
+        run_gateway(url, "127.0.0.1", port, read_options({"bundle": decided_path, **OPTIONS})),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.unary_unary(f"/{SERVICE}/ModelInfer")(b"\xff\xff", timeout=30)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details().startswith("the message is not a ModelInferRequest (")
 
 
 def test_a_port_in_use_is_refused(url: str, decided_path: Path) -> None:

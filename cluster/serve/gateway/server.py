@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 import grpc
 import httpx
+from google.protobuf.message import DecodeError
 
+from cluster.serve.auth import Tokens, parse_auth
+from cluster.serve.body import Held
 from cluster.serve.gateway.convert import RequestError, read_metadata, read_response, write_request
 from cluster.serve.gateway.messages import REQUESTS, RESPONSES, SERVICE
 from cluster.serve.options import ServeOptions
-from cluster.serve.v2.errors import ROOT
+from cluster.serve.problem import ProblemError
+from cluster.serve.v2.errors import ROOT, find_status, make_refusal
 from shards.errors import UsageError
 
 _STATUSES: Final = {
@@ -51,6 +56,8 @@ class Gateway:
         timeout_s = options.max_upload_s + options.max_wait_s + _MORE_S
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=options.max_waiting)
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, trust_env=False)
+        path = parse_auth(options.auth)
+        self._options, self._held, self._tokens = options, Held(options), Tokens(path) if path else None
         self._calls: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {
             "ServerLive": self._answer_live,
             "ServerReady": self._answer_ready,
@@ -63,16 +70,41 @@ class Gateway:
     def list_handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Return what gRPC calls, by the names of the protocol's calls."""
         return {
-            name: grpc.unary_unary_rpc_method_handler(
-                call,
-                request_deserializer=REQUESTS[name].FromString,
-                response_serializer=RESPONSES[name].SerializeToString,
-            )
-            for name, call in self._calls.items()
+            # One of streams takes its message itself, and so knows when it does not come; on the wire both are alike.
+            name: grpc.stream_unary_rpc_method_handler(partial(self._answer, name))
+            for name in self._calls
         }
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def _answer(self, name: str, messages: AsyncIterator[bytes], context: Any) -> bytes:
+        """Return the bytes of the answer to a call, or end it by an error; pictures are only taken with a token."""
+        try:
+            if self._tokens and name == "ModelInfer":
+                self._tokens.check(_read_headers(context))
+            with self._held.count() as add:
+                data = await self._receive(messages)
+                add(len(data))
+                response = await self._calls[name](REQUESTS[name].FromString(data), context)
+                return bytes(response.SerializeToString())
+        except ProblemError as problem:
+            code, sentence = _STATUSES[find_status(problem.kind)], problem.detail
+        except DecodeError as err:
+            code, sentence = grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a {name}Request ({err})"
+        await context.abort(code, sentence)
+        raise AssertionError  # abort has raised
+
+    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
+        limits = self._options
+        try:
+            async with asyncio.timeout(limits.max_upload_s):
+                return await anext(messages)
+        except TimeoutError as err:
+            sentence = f"the request did not arrive within {limits.max_upload_s:g} s; send it again"
+            raise ProblemError("upload-too-slow", sentence, "max_upload_s", limits) from err
+        except StopAsyncIteration as err:
+            raise make_refusal("the call ended without a message; send one") from err
 
     async def _answer_live(self, _message: Any, context: Any) -> Any:
         return RESPONSES["ServerLive"](live=await self._is_good("/health/live", context))
@@ -116,14 +148,18 @@ class Gateway:
 
     async def _ask(self, method: str, path: str, context: Any, **more: Any) -> httpx.Response:
         """Send a request with the metadata of a call; where nothing answers, the call is to be sent again."""
-        handed_on = {name: value for name, value in context.invocation_metadata() or () if name in _HANDED_ON}
-        headers = {**handed_on, **more.pop("headers", {})}
+        headers = {**_read_headers(context), **more.pop("headers", {})}
         try:
             return await self._http.request(method, f"{ROOT}{path}", headers=headers, **more)
         except httpx.TransportError as err:
             sentence = f"the endpoint does not answer ({type(err).__name__}); send this request again"
             await context.abort(grpc.StatusCode.UNAVAILABLE, sentence)
             raise AssertionError from err  # abort has raised
+
+
+def _read_headers(context: Any) -> dict[str, str]:
+    """Return the metadata of a call that its request has as headers."""
+    return {name: value for name, value in context.invocation_metadata() or () if name in _HANDED_ON}
 
 
 def _find(model: str, version: str) -> str:
@@ -187,8 +223,7 @@ async def _start(url: str, host: str, port: int, options: ServeOptions) -> tuple
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # another program's port is an error
         ],
-        # gRPC reads a message whole before anything can look at it.
-        maximum_concurrent_rpcs=max(1, options.max_held_bytes // options.max_request_bytes, options.max_waiting),
+        maximum_concurrent_rpcs=options.max_connections,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, gateway.list_handlers()),))
     at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
