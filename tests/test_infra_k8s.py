@@ -23,6 +23,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from entrypoints import Read, read_entrypoint, split_entrypoint
+from fleet import TIMERS
 from pyarrow.fs import FileSystem, LocalFileSystem, copy_files
 from pydantic import BaseModel
 from ray.scripts.scripts import cli
@@ -182,6 +183,27 @@ def test_pod_monitor_has_fields_that_the_operator_knows_and_ports_that_pods_have
     for level, parts in {**levels, "spec.podMetricsEndpoints": spec["podMetricsEndpoints"]}.items():
         assert [set(part) - POD_MONITOR[level] for part in parts] == [set()] * len(parts)
     assert {each["port"] for each in spec["podMetricsEndpoints"]} <= list_ports("gpu")
+
+
+def test_pod_monitor_names_metrics_as_prometheus_own_configuration_does() -> None:
+    """Otherwise no alert and no dashboard would find one."""
+    (monitor,) = pick("gpu", "PodMonitor")
+    config = yaml.safe_load((ROOT / "infra/monitoring/prometheus.yml").read_text(encoding="utf-8"))
+    (ours,) = {
+        json.dumps(job["metric_relabel_configs"]) for job in config["scrape_configs"] if "metric_relabel_configs" in job
+    }
+    spelt = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    for each in monitor["spec"]["podMetricsEndpoints"]:
+        rules = [{spelt.get(key, key): value for key, value in rule.items()} for rule in each["metricRelabelings"]]
+        assert rules == json.loads(ours)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_heads_know_soon_that_a_pod_is_gone(overlay: str) -> None:
+    for name, cluster in list_clusters(overlay):
+        (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        found = {each["name"]: each["value"] for each in head["env"] if each["name"].startswith("RAY_health_check")}
+        assert found == TIMERS, name
 
 
 def list_ports(overlay: str) -> set[str]:
