@@ -170,6 +170,7 @@ CODE = grpc.StatusCode
          CODE.INVALID_ARGUMENT, "input has values that are not of its datatype UINT8"),
         ({"inputs": [describe("input", "INT64", [1], contents={"int64_contents": [1]})]},
          CODE.INVALID_ARGUMENT, "input has datatype 'INT64', but must have UINT8 or FP32"),
+        ({"inputs": [BAD], "raw_input_contents": [b""]}, CODE.INVALID_ARGUMENT, "inputs[0] has contents and the"),
         ({"inputs": [BAD], "outputs": [{"name": "x"}]}, CODE.INVALID_ARGUMENT, "the output 'x' is not there"),
         ({"inputs": [BAD], "model_name": "other"}, CODE.NOT_FOUND, "there is no model 'other'"),
         ({"inputs": [BAD], "model_name": ""}, CODE.NOT_FOUND, "there is no model '-'"),
@@ -187,6 +188,15 @@ def test_errors_have_the_protocols_status_and_the_sentence_of_http(
     assert (found, said in sentence) == (code, True), sentence
 
 
+@pytest.mark.parametrize("name", [".", "..", "../health", "a/b", "?x", "#", "x" * 70_000, "a\r\nb: c"])
+def test_odd_names_are_not_there(call: Call, name: str) -> None:
+    for fields in ({"name": name}, {"name": "shardline", "version": name}):
+        assert refused(call, "ModelMetadata", **fields)[0] == CODE.NOT_FOUND
+        assert not call("ModelReady", **fields).ready
+    for fields in ({"model_name": name}, {"model_name": "shardline", "model_version": name}):
+        assert refused(call, inputs=[BAD], **fields)[0] == CODE.NOT_FOUND
+
+
 def test_a_bundle_of_several_labels_answers(several_run: Path, multi_path: Path, pictures: Path) -> None:
     data = next((pictures / "test").glob("*/*")).read_bytes()
     inputs = [describe("picture", "BYTES", [1], contents={"bytes_contents": [data]})]
@@ -200,8 +210,8 @@ def test_a_bundle_of_several_labels_answers(several_run: Path, multi_path: Path,
 def test_tokens_are_those_of_http(decided_path: Path, files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("first\n")
     inputs = [describe("picture", "BYTES", [1], contents={"bytes_contents": [files[0].read_bytes()]})]
-    auth = f"token:{tmp_path / 'tokens'}"
-    with run_http(decided_path, auth=auth) as url, calling(url, decided_path, auth=auth) as call:
+    auth, log = f"token:{tmp_path / 'tokens'}", tmp_path / "log"
+    with run_http(decided_path, auth=auth, access_log=str(log)) as url, calling(url, decided_path, auth=auth) as call:
         assert call("ServerReady").ready  # open, as over HTTP
         for metadata in ((), (("authorization", "Bearer second"),)):
             code, _ = refused(call, model_name="shardline", inputs=inputs, metadata=metadata)
@@ -209,6 +219,9 @@ def test_tokens_are_those_of_http(decided_path: Path, files: list[Path], tmp_pat
             assert refused(call, "ModelReady", name="shardline", metadata=metadata)[0] == code
         for metadata in ((("authorization", "Bearer first"),), (("x-api-key", "first"),)):
             assert len(call("ModelInfer", model_name="shardline", inputs=inputs, metadata=metadata).outputs) > 1
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    outcomes = [each["outcome"] for each in lines if each["page"].endswith("/infer")]
+    assert outcomes == ["unauthorized", "unauthorized", "ok", "ok"]  # refused calls are logged and counted, too
 
 
 def test_without_an_endpoint_calls_are_to_be_sent_again(decided_path: Path) -> None:
@@ -222,7 +235,7 @@ def test_a_busy_endpoint_says_so(decided_path: Path, files: list[Path]) -> None:
     data = [path.read_bytes() for path in files[:2]]
     inputs = [describe("picture", "BYTES", [2], contents={"bytes_contents": data})]
     with run_http(decided_path, max_waiting=2, max_pictures=2, batch_wait_ms=1000, max_batch_size=64) as url:
-        statuses = set()
+        statuses, waits = set(), []
         with calling(url, decided_path) as call, ExitStack() as stack:
 
             def ask() -> None:
@@ -231,12 +244,14 @@ def test_a_busy_endpoint_says_so(decided_path: Path, files: list[Path]) -> None:
                     statuses.add("answered")
                 except grpc.RpcError as err:
                     statuses.add(err.code())
+                    waits.append(dict(err.trailing_metadata()))
 
             for _ in range(12):
                 thread = threading.Thread(target=ask)
                 thread.start()
                 stack.callback(thread.join)
     assert statuses == {"answered", grpc.StatusCode.UNAVAILABLE}
+    assert {"retry-after": "1"} in waits
 
 
 def test_calls_that_stall_stop_nobody_and_are_ended_at_the_limit(decided_path: Path, files: list[Path]) -> None:

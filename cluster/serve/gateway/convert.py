@@ -29,6 +29,9 @@ def write_request(message: Any) -> tuple[dict[str, str], bytes]:
         raise RequestError(
             f"the request has {len(message.inputs)} inputs and {len(raw)} raw_input_contents; send one for each input"
         )
+    twice = next((place for place, tensor in enumerate(message.inputs) if raw and tensor.HasField("contents")), None)
+    if twice is not None:
+        raise RequestError(f"inputs[{twice}] has contents and the request has raw_input_contents; send one of them")
     packed = [raw[place] if raw else _pack(tensor) for place, tensor in enumerate(message.inputs)]
     page: dict[str, Any] = {
         "inputs": [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -22,6 +23,8 @@ from cluster.serve.options import ServeOptions
 from cluster.serve.problem import ProblemError
 from cluster.serve.v2.errors import ROOT, find_status, make_refusal
 from shards.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 _STATUSES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,6 +45,8 @@ _AROUND: Final = 1 << 20
 _MORE_S: Final = 10.0
 """Seconds that an answer may take beside its limits: HTTP itself says what is too late."""
 _GRACE_S: Final = 5.0
+_MOST_NAME: Final = 101
+"""Characters of a name that are asked for: one more than a model's may have, so that a longer one is not there."""
 
 
 class Gateway:
@@ -80,20 +85,40 @@ class Gateway:
 
     async def _answer(self, name: str, messages: AsyncIterator[bytes], context: Any) -> bytes:
         """Return the bytes of the answer to a call, or end it by an error; pictures are only taken with a token."""
+        metadata: tuple[tuple[str, str], ...] = ()
         try:
             if self._tokens and name == "ModelInfer":
-                self._tokens.check(_read_headers(context))
+                await self._check_token(self._tokens, context)
             with self._held.count() as add:
                 data = await self._receive(messages)
                 add(len(data))
                 response = await self._calls[name](REQUESTS[name].FromString(data), context)
                 return bytes(response.SerializeToString())
         except ProblemError as problem:
-            code, sentence = _STATUSES[find_status(problem.kind)], problem.detail
+            code = _STATUSES.get(find_status(problem.kind), grpc.StatusCode.INTERNAL)
+            sentence = problem.detail
+            metadata = _find_wait(problem.headers)
         except DecodeError as err:
             code, sentence = grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a {name}Request ({err})"
-        await context.abort(code, sentence)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as err:
+            logger.exception("a call of %s failed", name)
+            code, sentence = grpc.StatusCode.INTERNAL, f"gRPC failed on this call ({type(err).__name__}); see its log"
+        await context.abort(code, sentence, metadata)
         raise AssertionError  # abort has raised
+
+    async def _check_token(self, tokens: Tokens, context: Any) -> None:
+        """Refuse a call without a token; HTTP is asked in its place, without a picture, so that it counts and logs it.
+
+        Raises:
+            ProblemError: There is none, or a wrong one.
+        """
+        try:
+            tokens.check(_read_headers(context))
+        except ProblemError:
+            await self._ask("POST", f"{_find('', '')}/infer", context)
+            raise
 
     async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
         limits = self._options
@@ -167,16 +192,28 @@ def _find(model: str, version: str) -> str:
 
     >>> _find("shardline", ""), _find("a/b", "1")
     ('/models/shardline', '/models/a%2Fb/versions/1')
+    >>> _find("..", "1.0")
+    '/models/%2E%2E/versions/1%2E0'
     """
-    path = f"/models/{quote(model, safe='') or '-'}"
-    return f"{path}/versions/{quote(version, safe='')}" if version else path
+    path = f"/models/{_spell(model) or '-'}"
+    return f"{path}/versions/{_spell(version)}" if version else path
+
+
+def _spell(name: str) -> str:
+    """Return a name as one part of a path; dots alone would be a step upwards."""
+    return quote(name[:_MOST_NAME], safe="").replace(".", "%2E")
+
+
+def _find_wait(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that say when to ask again, if headers do."""
+    return (("retry-after", headers["retry-after"]),) if "retry-after" in headers else ()
 
 
 async def _refuse_unless_good(answer: httpx.Response, context: Any) -> None:
     """End the call with the status and the sentence of an error."""
     if answer.status_code != 200:
         code = _STATUSES.get(answer.status_code, grpc.StatusCode.INTERNAL)
-        await context.abort(code, _read_sentence(answer))
+        await context.abort(code, _read_sentence(answer), _find_wait(answer.headers))
 
 
 def _read_sentence(answer: httpx.Response) -> str:
