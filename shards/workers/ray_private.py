@@ -199,7 +199,11 @@ def read_serve_routes() -> dict[str, str | None]:
 
 
 def _read_configs(client: Any) -> dict[str, Any]:
-    return dict(ray.get(client._controller.get_app_configs.remote()))
+    """Return the configuration of each application that is there: Ray keeps those of removed ones, too."""
+    there = client.get_serve_details()["applications"]
+    alive = {name for name, each in there.items() if each["status"] != "DELETING"}
+    found = ray.get(client._controller.get_app_configs.remote())
+    return {name: config for name, config in found.items() if name in alive}
 
 
 def _open_serve() -> Any:
