@@ -191,7 +191,7 @@ def test_host_name_that_is_loopback_is_noted_until_the_line_of_the_remedy_is_wri
         for found in notes:
             line = read_commands(found["remedy"])[0].removesuffix("`")
             hosts = tmp_path / f"hosts-{line[-1]}"
-            assert "remove it from those of 127.0.0.1 and 127.0.1.1" in found["remedy"]
+            assert "take the name out of those of 127.0.0.1 and 127.0.1.1" in found["remedy"]
             hosts.write_text(f"127.0.0.1 localhost\n{line}\n")
         looked = Looked.at(*words)
         assert looked.all_red() == []

@@ -147,7 +147,8 @@ def judge(view: View) -> Verdict:
                 node.name,
                 f"the name of another node's address is looked up for {lookup_s:.0f} s, so that ranks find each other "
                 "that much later: no name server answers",
-                "put all nodes' addresses and names into /etc/hosts there, or one that answers into /etc/resolv.conf",
+                "put all nodes' addresses and names into /etc/hosts there, or a name server that answers into "
+                "/etc/resolv.conf",
             )
     return verdict
 
@@ -156,7 +157,8 @@ def _judge_name(node: Node, facts: Facts, verdict: Verdict) -> None:
     cut = {other: said for other, said in facts.get("by_name", {}).items() if said}
     remedy = (
         "nothing, for Shardline, whose ranks use the node's own address; for other programs, put the line "
-        f"`{node.address} {facts['host']}` into /etc/hosts there, and remove it from those of 127.0.0.1 and 127.0.1.1"
+        f"`{node.address} {facts['host']}` into /etc/hosts there, and take the name out of those of 127.0.0.1 and "
+        "127.0.1.1"
     )
     if not facts["addresses"]:
         verdict.note(node.name, f"its host name {facts['host']} has no address ({facts.get('error', '')})", remedy)

@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 
+from cluster.serve.place import PLACE
 from cluster.swap.swap import PromoteOptions, promote
 from shards.cli.calling import CommandParser
 from shards.cli.ending import DONE, run_command
@@ -35,10 +36,7 @@ def build_parser() -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument(
-        "bundle",
-        help="folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://...",
-    )
+    parser.add_argument("bundle", help=PLACE)
     parser.add_argument("--canary", type=float, metavar="SHARE", help="let it answer this share of the requests")
     parser.add_argument("--shadow", action="store_true", help="let it compute all pictures without answering")
     parser.add_argument("--force", action="store_true", help="promote it although its classes differ")

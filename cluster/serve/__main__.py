@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from cluster.serve.auth import parse_auth, read_tokens
 from cluster.serve.haproxy import use_haproxy
 from cluster.serve.options import ServeOptions, read_options
-from cluster.serve.place import bring_bundle
+from cluster.serve.place import PLACE, bring_bundle
 from shards.cli.calling import CommandParser, respell
 from shards.cli.ending import DONE, run_command
 from shards.errors import UsageError
@@ -23,7 +24,6 @@ from shards.workers.ray_cluster import join_or_start, read_address
 from trainer.contract.intact import check_intact
 from trainer.contract.model.names import AUTO, BACKENDS
 
-PLACE = "folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://..."
 _MORE_S = 30
 """Seconds that a request may take beside its limits, for a replica to start in."""
 _LOOK_S = 5.0
@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     arguments = vars(build_parser().parse_args(argv))
     host, port, grpc_port, target_ms = (arguments.pop(name) for name in ("host", "port", "grpc_port", "tune_batch"))
     options = read_options(arguments)
-    _check_before_ray(options)
+    folder, weights = _check_before_ray(options)
     if target_ms is not None:
-        return _tune(options, target_ms)
+        return _tune(options, folder, weights, target_ms)
     silence_s = round(options.max_upload_s + options.max_wait_s + _MORE_S)
     proxy = use_haproxy(silence_s) if read_address() is None else None
     try:
@@ -47,21 +47,24 @@ def main(argv: list[str]) -> int:
             shutil.rmtree(proxy, ignore_errors=True)
 
 
-def _tune(options: ServeOptions, target_ms: float) -> int:
+def _tune(options: ServeOptions, folder: Path, weights: str, target_ms: float) -> int:
     from cluster.serve.tune_batch import describe_tuned, tune_batch  # late: it imports torch
 
-    folder = bring_bundle(options.bundle)
     if str(folder) != options.bundle:
         raise UsageError(
             f"{show_location(options.bundle)} is in a store, where nothing is recorded; tune a folder of this machine, "
             "and upload it to a new location"
         )
-    print(describe_tuned(*tune_batch(options, folder, check_intact(folder), target_ms)))
+    print(describe_tuned(*tune_batch(options, folder, weights, target_ms)))
     return DONE
 
 
-def _check_before_ray(options: ServeOptions) -> None:
-    """Refuse what replicas could not start with, before anything is started."""
+def _check_before_ray(options: ServeOptions) -> tuple[Path, str]:
+    """Refuse what replicas could not start with, before anything is started.
+
+    Returns:
+        The folder of the bundle on this machine, and the sha256 of its weights.
+    """
     bundle = bring_bundle(options.bundle)
     weights = check_intact(bundle)
     row = BACKENDS.get(options.backend)
@@ -71,6 +74,7 @@ def _check_before_ray(options: ServeOptions) -> None:
         require_onnx(bundle, weights, options.backend)
     if path := parse_auth(options.auth):
         read_tokens(path)
+    return bundle, weights
 
 
 def _serve(options: ServeOptions, host: str, port: int, grpc_port: int | None) -> int:
@@ -102,7 +106,7 @@ def _answer_grpc(options: ServeOptions, host: str, port: int, grpc_port: int | N
         return
     from cluster.serve.gateway.server import run_gateway  # late: nothing else needs gRPC
 
-    with run_gateway(_find_url(host, port), host, grpc_port, options):
+    with run_gateway(f"http://{_find_address(host, port)}", host, grpc_port, options):
         yield
 
 
@@ -143,19 +147,20 @@ def _spell(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-def _find_url(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
+def _find_address(host: str, port: int) -> str:
+    """Return HOST:PORT at which this machine reaches what listens there."""
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104, compared
 
 
 def _announce(host: str, port: int, grpc_port: int | None, options: ServeOptions) -> None:
-    url = _find_url(host, port)
+    url = f"http://{_find_address(host, port)}"
     lines = [
         f"ready: {show_location(options.bundle)}",
         *([f"  page   {url}/"] if options.page else []),
         f"  ask    curl -F file=@picture.jpg {url}/v1/predict",
         f"         {respell('python -m cluster.client')} {url} picture.jpg",
         f"  model  {url}/v1/model",
-        *([f"  gRPC   {_find_url(host, grpc_port).removeprefix('http://')}"] if grpc_port else []),
+        *([f"  gRPC   {_find_address(host, grpc_port)}"] if grpc_port else []),
         "  stop   Ctrl-C",
     ]
     print("\n".join(lines), flush=True)

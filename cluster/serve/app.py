@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 
 from cluster.serve.endpoint import DEPLOYMENT, LOGGING
-from cluster.serve.options import ServeOptions, read_options
+from cluster.serve.options import BATCH_SIZE, ServeOptions, read_options
 from cluster.serve.problem import RETRY_AFTER_S
 from cluster.serve.rollout import Rollout
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _QUEUED = 256
 """Requests that a proxy keeps while it looks for a replica with room; a burst needs some."""
-_WAITING = 16
-"""Requests that a replica has on the way before another starts; a full batch, if its size is given."""
 _GROW_S = 5.0
 """Seconds of more load after which another replica starts; Ray's default is 30."""
 
@@ -73,7 +71,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         max_queued_requests=_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
         ray_actor_options={"num_cpus": options.cpus_per_replica, "num_gpus": options.gpus_per_replica},
-        user_config=Rollout(bundle=str(options.bundle)).model_dump(),
+        user_config=Rollout(bundle=options.bundle).model_dump(),
     )
     return deployment(serve.ingress()(Replica)).bind(options)
 
@@ -87,7 +85,7 @@ def _count_replicas(options: ServeOptions) -> dict[str, Any]:
             "min_replicas": options.min_replicas,
             "max_replicas": options.replicas,
             "initial_replicas": max(1, options.min_replicas),  # so that the bundle is checked before it is ready
-            "target_ongoing_requests": options.max_batch_size or _WAITING,  # as many wait while as many are computed
+            "target_ongoing_requests": options.max_batch_size or BATCH_SIZE,  # as many wait while as many are computed
             "upscale_delay_s": _GROW_S,
             "downscale_delay_s": options.idle_s,
         }

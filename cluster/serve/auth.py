@@ -16,7 +16,8 @@ from shards.errors import UsageError
 logger = logging.getLogger(__name__)
 
 SCHEME: Final = "token:"
-_KEY_HEADER: Final = "x-api-key"
+KEY_HEADER: Final = "x-api-key"
+"""Header of a token, in place of `Authorization`."""
 _LOOK_S: Final = 1.0
 """Seconds after which the file is looked at again."""
 
@@ -43,7 +44,7 @@ class Tokens:
         """
         self._look()
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get(_KEY_HEADER, "")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "")
         # All are compared, each in constant time: how long this takes tells nothing about them.
         found = sum([hmac.compare_digest(given.encode(), token) for token in self._tokens])
         if not found:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster.serve.options import ServeOptions
+from cluster.serve.options import BATCH_SIZE, BATCH_WAIT_MS, ServeOptions
 from shards.errors import ShardError
 from shards.files.atomic import write_text
 from shards.files.versioned import read_page
@@ -15,7 +15,6 @@ from trainer.contract.compute.choice import read_cpu
 from trainer.contract.model.names import EXPORTS
 
 _FILE: Final = "batches.json"
-_SIZE, _WAIT_MS = 16, 20.0
 
 
 class Load(BaseModel):
@@ -95,17 +94,15 @@ def find_batching(options: ServeOptions, folder: Path, weights_sha256: str) -> B
 
     An option that is given counts; the others are those of the record for this CPU, if there is one.
     """
-    size, wait = options.max_batch_size, options.batch_wait_ms
-    if size is not None and wait is not None:
-        return Batching(max_batch_size=size, batch_wait_ms=wait, why="as the options say")
-    best, why = None, "by default; --tune-batch measures"
+    names = ("max_batch_size", "batch_wait_ms")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    found, why = {"max_batch_size": BATCH_SIZE, "batch_wait_ms": BATCH_WAIT_MS}, "by default; --tune-batch measures"
     try:
+        here = (read_cpu(), options.cpus_per_replica)
         for each in _read(folder, weights_sha256):
-            if (each.cpu, each.threads) == (read_cpu(), options.cpus_per_replica):
-                best, why = each.best, f"as measured on {each.date} for {each.target_ms:g} ms"
+            if (each.cpu, each.threads) == here:
+                found = each.best.model_dump(include=set(names))
+                why = f"as measured on {each.date} for {each.target_ms:g} ms"
     except ShardError as err:  # serving does without a record
         why = f"by default: {err}"
-    found = (best.max_batch_size, best.batch_wait_ms) if best else (_SIZE, _WAIT_MS)
-    return Batching(
-        max_batch_size=found[0] if size is None else size, batch_wait_ms=found[1] if wait is None else wait, why=why
-    )
+    return Batching(**{**found, **given}, why="as the options say" if len(given) == len(names) else why)

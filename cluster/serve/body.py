@@ -73,6 +73,12 @@ class Held:
             self._bytes -= mine
 
 
+def describe_late_upload(limits: Limits) -> ProblemError:
+    """Return the error of a request that has not arrived in time."""
+    sentence = f"the request did not arrive within {limits.max_upload_s:g} s; send it again"
+    return ProblemError("upload-too-slow", sentence, "max_upload_s", limits)
+
+
 async def read_pictures(request: Request, limits: Limits, held: Held) -> Sent:
     """Return the pictures in `request`.
 
@@ -191,8 +197,7 @@ class _Pace:
         """Return the error of an upload that is too slow."""
         seconds = time.monotonic() - self._began
         if seconds >= self._limits.max_upload_s:
-            sentence = f"the request did not arrive within {self._limits.max_upload_s:g} s; send it again"
-            return ProblemError("upload-too-slow", sentence, "max_upload_s", self._limits)
+            return describe_late_upload(self._limits)
         return ProblemError(
             "upload-too-slow",
             f"the request arrived at less than {self._limits.min_kib_per_s:g} KiB/s; send it again over a faster line",

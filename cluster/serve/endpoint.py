@@ -135,7 +135,7 @@ def _starting_serve(host: str, port: int) -> Iterator[None]:
 
 def describe_application(options: ServeOptions, name: str, route: str) -> dict[str, Any]:
     """Return the application as in a file of `serve deploy`."""
-    rollout = Rollout(bundle=str(options.bundle)).model_dump()
+    rollout = Rollout(bundle=options.bundle).model_dump()
     return {
         "name": name,
         "route_prefix": route,

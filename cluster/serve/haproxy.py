@@ -113,7 +113,7 @@ def list_edits(folder: Path) -> list[tuple[str, str]]:
         (r"\bmode 666 level admin\b", "mode 600 level admin"),
         (r"^ *timeout http-request .*$", ""),
         (r"^( *option log-health-checks)$", rf"\1\n    timeout http-request {_HEADER_S}s"),
-        (r"^( *)http-reuse always$", "\n".join([r"\g<0>", *(rf"\g<1>{line}" for line in _list_refusals())])),
+        (r"^( *)http-reuse always$", "\n".join(rf"\1{line}" for line in ("http-reuse always", *_list_refusals()))),
         *(
             (rf"^ *errorfile {status} .*$", f"    http-error status {status} {_describe_busy('no replica answers')}")
             for status in (502, 503, 504)

@@ -15,6 +15,8 @@ from shards.storage.shown import show_location
 from trainer.contract.model.names import AUTO, check_backend
 
 _MIB = 2**20
+BATCH_SIZE, BATCH_WAIT_MS = 16, 20.0
+"""Without an option and without a record."""
 
 
 class Limits(BaseModel):

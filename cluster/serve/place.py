@@ -14,6 +14,8 @@ from trainer.contract.intact import PAGE, WEIGHTS, check_intact, is_bundle
 if TYPE_CHECKING:
     from shards.storage.readable import Readable
 
+PLACE: Final = "folder of a bundle, a run or a sweep, which every node must see, or its location in a store, s3://..."
+"""Help of the commands that take one."""
 _ABOVE: Final = ("", "bundle/", "best/bundle/")
 """Where a bundle, a run and a sweep have their bundle."""
 _PAGE_S: Final = 20.0

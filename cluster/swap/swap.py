@@ -56,9 +56,10 @@ def promote(service: Service, options: PromoteOptions) -> Rollout:
     new, before = options.bundle, service.rollout
     if new == before.bundle:
         raise UsageError(f"{show_location(new)} is the bundle in use; `python -m cluster.status` shows what is loaded")
-    check_intact(bring_bundle(new))
+    here = bring_bundle(new)
+    check_intact(here)
     if not options.force:
-        _compare_classes(new, before.bundle)
+        _compare_classes(new, here, before.bundle)
     if service.is_broken:  # perhaps for want of the old bundle, beside which nothing could be loaded then
         after = Rollout(bundle=new)
         service.follow(after, options.timeout_s)
@@ -110,8 +111,9 @@ def describe_service(service: Service) -> dict[str, Any]:
     return {**service.rollout.show(), "replicas": replicas, "metrics": service.list_metrics()}
 
 
-def _compare_classes(new: str, old: str) -> None:
-    theirs = read_classes(bring_bundle(new))
+def _compare_classes(new: str, here: Path, old: str) -> None:
+    """Check that a bundle, whose folder is `here`, has the classes of the old one."""
+    theirs = read_classes(here)
     try:
         ours = read_classes(bring_bundle(old))
     except (UsageError, ShardError, OSError) as err:

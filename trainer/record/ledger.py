@@ -158,7 +158,7 @@ def read_position(folder: Path) -> int:
 
 def drop_after(folder: Path, position: int) -> None:
     """Remove the files of steps after `position`, which a restart repeats."""
-    for name in list_after([path.name for path in folder.iterdir()] if folder.is_dir() else [], position):
+    for name in list_after((path.name for path in folder.glob("rank-*.parquet")), position):
         (folder / name).unlink()
 
 

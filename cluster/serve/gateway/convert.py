@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cluster.serve.gateway.messages import RESPONSES
+from cluster.serve.v2.elements import pack_elements
 from cluster.serve.v2.request import HEADER
 
 _PACKED: Final = {"UINT8": ("uint_contents", "B"), "FP32": ("fp32_contents", "f")}
@@ -63,7 +64,7 @@ def _read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _pack(tensor: Any) -> bytes:
     """Return the values of a tensor that has them as `contents`, in the form that raw ones have."""
     if tensor.datatype == "BYTES":
-        return b"".join(len(each).to_bytes(4, "little") + each for each in tensor.contents.bytes_contents)
+        return pack_elements(tensor.contents.bytes_contents)
     field, form = _PACKED.get(tensor.datatype, ("uint_contents", "B"))  # others are refused under /v2
     values = getattr(tensor.contents, field)
     try:

@@ -15,12 +15,13 @@ import grpc
 import httpx
 from google.protobuf.message import DecodeError
 
-from cluster.serve.auth import Tokens, parse_auth
-from cluster.serve.body import Held
+from cluster.serve.auth import KEY_HEADER, Tokens, parse_auth
+from cluster.serve.body import Held, describe_late_upload
 from cluster.serve.gateway.convert import RequestError, read_metadata, read_response, write_request
 from cluster.serve.gateway.messages import REQUESTS, RESPONSES, SERVICE
 from cluster.serve.options import ServeOptions
 from cluster.serve.problem import ProblemError
+from cluster.serve.v1 import CLIENT_HEADER
 from cluster.serve.v2.errors import ROOT, find_status, make_refusal
 from shards.errors import UsageError
 
@@ -38,7 +39,7 @@ _STATUSES: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """HTTP's statuses as gRPC's; others are faults."""
-_HANDED_ON: Final = ("authorization", "x-api-key", "x-client-key", "x-request-id")
+_HANDED_ON: Final = ("authorization", KEY_HEADER, CLIENT_HEADER, "x-request-id")
 """Metadata of a call that are headers of its request."""
 _AROUND: Final = 1 << 20
 """Bytes of a message around the pictures of a request."""
@@ -121,13 +122,11 @@ class Gateway:
             raise
 
     async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
-        limits = self._options
         try:
-            async with asyncio.timeout(limits.max_upload_s):
+            async with asyncio.timeout(self._options.max_upload_s):
                 return await anext(messages)
         except TimeoutError as err:
-            sentence = f"the request did not arrive within {limits.max_upload_s:g} s; send it again"
-            raise ProblemError("upload-too-slow", sentence, "max_upload_s", limits) from err
+            raise describe_late_upload(self._options) from err
         except StopAsyncIteration as err:
             raise make_refusal("the call ended without a message; send one") from err
 

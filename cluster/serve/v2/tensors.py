@@ -16,11 +16,10 @@ from torch import Tensor
 from cluster.serve.answer import Prediction
 from cluster.serve.body import check_number, check_pictures, decode_base64
 from cluster.serve.options import Limits
+from cluster.serve.v2.elements import pack_elements, split_elements
 from cluster.serve.v2.errors import make_refusal
 from cluster.serve.v2.request import PICTURE, PREPARED, Received
 
-_LENGTH_BYTES: Final = 4
-"""Bytes of the length before each element of a binary BYTES tensor, little-endian."""
 SEPARATOR: Final = ";"
 """Between the labels of one picture in the output `label`."""
 _TYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "BOOL": np.dtype("?")}
@@ -69,35 +68,6 @@ def _check_shape(tensor: Received, wanted: tuple[str, ...], limits: Limits) -> N
     if len(shape) != len(wanted):
         raise make_refusal(f"{tensor.name} has shape {str(shape)[:100]}, but must have [{', '.join(wanted)}]")
     check_number(shape[0], limits)
-
-
-def split_elements(data: memoryview, number: int) -> list[bytes]:
-    """Return the elements of a binary BYTES tensor [number], each after its length.
-
-    Raises:
-        ProblemError: A length is beyond the end, or bytes are left over.
-
-    >>> split_elements(memoryview(bytes([2, 0, 0, 0, 104, 105, 0, 0, 0, 0])), 2)
-    [b'hi', b'']
-    """
-    elements: list[bytes] = []
-    at = 0
-    for place in range(number):
-        start = at + _LENGTH_BYTES
-        if start > len(data):
-            raise make_refusal(
-                f"{PICTURE} has shape [{number}], but its data ends before the length of {PICTURE}[{place}]"
-            )
-        at = start + int.from_bytes(data[at:start], "little")
-        if at > len(data):
-            raise make_refusal(
-                f"{PICTURE}[{place}] is said to have {at - start:,} bytes, but {len(data) - start:,} follow; before "
-                "each element stands its length in 4 bytes, little-endian"
-            )
-        elements.append(bytes(data[start:at]))
-    if at < len(data):
-        raise make_refusal(f"{PICTURE} has shape [{number}], but {len(data) - at:,} bytes follow its last element")
-    return elements
 
 
 def flatten(data: list[Any], shape: Sequence[int]) -> list[Any]:
@@ -171,8 +141,7 @@ class Produced:
         """Return the binary form."""
         if not isinstance(self.values, list):
             return self.values.tobytes()
-        texts = [text.encode() for text in self.values]
-        return b"".join(len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in texts)
+        return pack_elements(text.encode() for text in self.values)
 
 
 def make_outputs(answers: Sequence[Prediction]) -> dict[str, Produced]:
