@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.storage.storage import open_storage
+
 BUCKET = "shards"
 READER = ("reader", "readersecret")
 """Key and secret that may not write."""
@@ -139,3 +141,11 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
         assert server.poll() is None, "the object store has ended"
         time.sleep(0.1)
     raise TimeoutError(url)
+
+
+def upload(bundle: Path, location: str) -> None:
+    """Write the files of a bundle to a location in a store."""
+    store = open_storage(location)
+    for path in bundle.rglob("*"):
+        if path.is_file():
+            store.write(path.relative_to(bundle).as_posix(), path.read_bytes())

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,17 @@ def calling(url: str, folder: Path, **options: Any) -> Iterator[Call]:
         run_gateway(url, "127.0.0.1", port, read_options({"bundle": folder, **OPTIONS, **options})),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
+        yield partial(ask, channel)
 
-        def call(name: str, /, metadata: tuple[tuple[str, str], ...] = (), **fields: Any) -> Any:
-            method = channel.unary_unary(
-                f"/{SERVICE}/{name}",
-                request_serializer=REQUESTS[name].SerializeToString,
-                response_deserializer=RESPONSES[name].FromString,
-            )
-            return method(REQUESTS[name](**fields), metadata=metadata, timeout=60)
 
-        yield call
+def ask(channel: grpc.Channel, name: str, /, metadata: tuple[tuple[str, str], ...] = (), **fields: Any) -> Any:
+    """Return the answer to a call by its name."""
+    method = channel.unary_unary(
+        f"/{SERVICE}/{name}",
+        request_serializer=REQUESTS[name].SerializeToString,
+        response_deserializer=RESPONSES[name].FromString,
+    )
+    return method(REQUESTS[name](**fields), metadata=metadata, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +240,7 @@ def test_a_busy_endpoint_says_so(decided_path: Path, files: list[Path]) -> None:
         statuses, waits = set(), []
         with calling(url, decided_path) as call, ExitStack() as stack:
 
-            def ask() -> None:
+            def try_once() -> None:
                 try:
                     call("ModelInfer", model_name="shardline", inputs=inputs)
                     statuses.add("answered")
@@ -247,7 +249,7 @@ def test_a_busy_endpoint_says_so(decided_path: Path, files: list[Path]) -> None:
                     waits.append(dict(err.trailing_metadata()))
 
             for _ in range(12):
-                thread = threading.Thread(target=ask)
+                thread = threading.Thread(target=try_once)
                 thread.start()
                 stack.callback(thread.join)
     assert statuses == {"answered", grpc.StatusCode.UNAVAILABLE}
@@ -271,13 +273,8 @@ def test_calls_that_stall_stop_nobody_and_are_ended_at_the_limit(decided_path: P
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         stalled = [channel.stream_unary(f"/{SERVICE}/ModelInfer").future(say_nothing()) for _ in range(100)]
-        method = channel.unary_unary(
-            f"/{SERVICE}/ModelInfer",
-            request_serializer=REQUESTS["ModelInfer"].SerializeToString,
-            response_deserializer=RESPONSES["ModelInfer"].FromString,
-        )
         for _ in range(5):
-            assert method(REQUESTS["ModelInfer"](model_name="shardline", inputs=inputs), timeout=30).outputs
+            assert ask(channel, "ModelInfer", model_name="shardline", inputs=inputs).outputs
         assert {each.code() for each in stalled} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert stalled[0].details() == "the request did not arrive within 2 s; send it again"
         is_over.set()
@@ -312,10 +309,10 @@ def test_nvidias_client_gets_the_answers_of_v1(
     url: str, http: httpx.Client, decided_path: Path, files: list[Path], prepared: np.ndarray, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "prepared.npy", prepared)
-    script, port = str(Path(__file__).parent / "ask_triton_grpc.py"), find_free_port()
+    script, port = str(Path(__file__).parent / "ask_triton.py"), find_free_port()
     with run_gateway(url, "127.0.0.1", port, read_options({"bundle": decided_path, **OPTIONS})):
-        command = [*find_triton(), script, f"127.0.0.1:{port}", str(tmp_path / "prepared.npy"), *map(str, files)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        asked = ["grpc", f"127.0.0.1:{port}", str(tmp_path / "prepared.npy"), *map(str, files)]
+        done = subprocess.run([*find_triton(), script, *asked], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said, expected = json.loads(done.stdout), ask_v1(http, files)
     ready = [said[name] for name in ("live", "ready", "model_ready", "version_ready", "other_ready")]
@@ -382,13 +379,8 @@ def test_the_command_answers_grpc_beside_http(decided_path: Path, files: list[Pa
         lines = [server.stdout.readline() for _ in range(7)]
         assert f"  gRPC   127.0.0.1:{grpc_port}\n" in lines
         with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-            method = channel.unary_unary(
-                f"/{SERVICE}/ModelInfer",
-                request_serializer=REQUESTS["ModelInfer"].SerializeToString,
-                response_deserializer=RESPONSES["ModelInfer"].FromString,
-            )
             inputs = [describe("picture", "BYTES", [1], contents={"bytes_contents": [files[0].read_bytes()]})]
-            response = method(REQUESTS["ModelInfer"](model_name="shardline", inputs=inputs), timeout=60)
+            response = ask(channel, "ModelInfer", model_name="shardline", inputs=inputs)
             assert read_outputs(response)["label"]
     finally:
         server.terminate()

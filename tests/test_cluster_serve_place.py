@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from endpoints import OPTIONS
-from object_stores import READER, SeaweedFS
+from object_stores import READER, SeaweedFS, upload
 
 from cluster.serve import endpoint, place
 from cluster.serve.__main__ import main
@@ -33,13 +33,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own; this process alone uses it."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache" / "bundles"
-
-
-def upload(bundle: Path, location: str) -> None:
-    store = open_storage(location)
-    for path in bundle.rglob("*"):
-        if path.is_file():
-            store.write(path.relative_to(bundle).as_posix(), path.read_bytes())
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from object_stores import upload
 
 from cluster.serve import tune_batch
 from cluster.serve.__main__ import main
@@ -114,8 +115,6 @@ def test_a_time_that_no_size_keeps_is_refused_and_nothing_is_recorded(
 def test_a_bundle_in_a_store_is_not_tuned(
     s3: str, bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.test_cluster_serve_place import upload
-
     monkeypatch.setenv("SHARDLINE_CACHE", str(tmp_path / "cache"))
     location = s3.format(path="served/tuned")
     upload(bundle, location)

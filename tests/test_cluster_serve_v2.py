@@ -246,7 +246,7 @@ def test_nvidias_client_gets_the_answers_of_v1(
     np.save(tmp_path / "prepared.npy", prepared)
     script = str(Path(__file__).parent / "ask_triton.py")
     address = endpoint_url.removeprefix("http://")
-    command = [*find_triton(), script, address, str(tmp_path / "prepared.npy"), *map(str, files)]
+    command = [*find_triton(), script, "http", address, str(tmp_path / "prepared.npy"), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said, expected = json.loads(done.stdout), ask_v1(http, files)

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fleet import Fleet, Machine, needs_fleet, run_fleet
-from object_stores import SeaweedFS, run_seaweedfs
+from object_stores import SeaweedFS, run_seaweedfs, upload
 
 from shards.dataset.dataset import open_dataset
 from shards.storage.storage import open_storage
@@ -205,10 +205,7 @@ def endpoint(fleet: Fleet, store: SeaweedFS, bundle_path: Path, tmp_path: Path) 
     Its bundle is in the store, and each machine has its own copy.
     """
     location = store.s3.format(path="served/bundle")
-    bundle = open_storage(location)
-    for path in bundle_path.rglob("*"):
-        if path.is_file():
-            bundle.write(path.relative_to(bundle_path).as_posix(), path.read_bytes())
+    upload(bundle_path, location)
     serve = str(Path(sys.executable).with_name("serve"))
     config = tmp_path / "serve.yaml"
     config.write_text(

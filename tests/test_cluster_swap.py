@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from endpoints import OPTIONS
+from ray import serve
 
 import cluster.promote.__main__ as promote_command
 import cluster.rollback.__main__ as rollback_command
@@ -315,6 +316,18 @@ def test_a_killed_replica_costs_requests_in_flight_alone_and_retries_make_them_g
     assert lost == []
     assert bundles == {new}
     assert {each.report.bundle for each in service.list_replicas() if each.report} == {new}
+
+
+def test_an_application_that_was_removed_stays_so_when_another_one_changes(
+    service: Service, endpoint_url: str, bundle_path: Path
+) -> None:
+    options, port = read_options({"bundle": bundle_path, **OPTIONS}), int(endpoint_url.rpartition(":")[2])
+    endpoint.deploy(options, "127.0.0.1", port, name="removed", route="/removed")
+    assert "removed" in serve.status().applications
+    endpoint.remove(everything=False, name="removed")
+    service.follow(service.rollout, 60)
+    assert set(serve.status().applications) >= {NAME}
+    assert "removed" not in serve.status().applications
 
 
 def test_a_cluster_without_an_endpoint_is_named(endpoint_url: str) -> None:

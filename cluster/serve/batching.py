@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cluster.serve.options import BATCH_SIZE, BATCH_WAIT_MS, ServeOptions
 from shards.errors import ShardError
-from shards.files.atomic import write_text
-from shards.files.versioned import read_page
 from trainer.contract.compute.choice import read_cpu
-from trainer.contract.model.names import EXPORTS
+from trainer.contract.compute.records import Record, read_record, write_record
 
 _FILE: Final = "batches.json"
 
@@ -48,14 +46,11 @@ class Tuned(BaseModel):
     measured: list[Load]
 
 
-class TunedPage(BaseModel):
+class TunedPage(Record):
     """The content of `exports/batches.json` in a bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["shardline-batches"] = "shardline-batches"
     version: Literal[1] = 1
-    weights_sha256: str
     tuned: list[Tuned]
     """One entry for each kind of CPU and number of threads."""
 
@@ -73,20 +68,14 @@ class Batching(BaseModel):
 
 def record_tuned(folder: Path, weights_sha256: str, tuned: Tuned) -> Path:
     """Store a measurement in the bundle, in place of an earlier one of the same CPU and threads; return the file."""
-    path = folder / EXPORTS / _FILE
-    path.parent.mkdir(exist_ok=True)
     others = [each for each in _read(folder, weights_sha256) if (each.cpu, each.threads) != (tuned.cpu, tuned.threads)]
-    page = TunedPage(weights_sha256=weights_sha256, tuned=[*others, tuned])
-    write_text(path, page.model_dump_json(indent=2) + "\n")
-    return path
+    return write_record(folder, _FILE, TunedPage(weights_sha256=weights_sha256, tuned=[*others, tuned]))
 
 
 def _read(folder: Path, weights_sha256: str) -> list[Tuned]:
-    path = folder / EXPORTS / _FILE
-    if not path.is_file():
-        return []
-    page = read_page(path, TunedPage, f"measure again: python -m cluster.serve {folder} --tune-batch 200")
-    return page.tuned if page.weights_sha256 == weights_sha256 else []
+    remedy = f"measure again: python -m cluster.serve {folder} --tune-batch 200"
+    page = read_record(folder, _FILE, TunedPage, weights_sha256, remedy)
+    return page.tuned if page else []
 
 
 def find_batching(options: ServeOptions, folder: Path, weights_sha256: str) -> Batching:

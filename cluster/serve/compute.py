@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from cluster.serve.models import Served
+from cluster.serve.problem import ProblemError
 from trainer.contract.bundle import Bundle, Output
+from trainer.contract.preprocess import PreprocessSpec
 
 logger = logging.getLogger(__name__)
 
@@ -62,3 +64,15 @@ def compute_each(bundle: Bundle, images: Sequence[Tensor]) -> list[Output | Exce
         logger.warning("a batch of %d failed and is halved: %s", len(images), err)
     half = len(images) // 2
     return compute_each(bundle, images[:half]) + compute_each(bundle, images[half:])
+
+
+def check_prepared(image: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Return a picture in the model's input layout as it is.
+
+    Raises:
+        ProblemError: It has another shape.
+    """
+    if image.shape == spec.shape:
+        return image
+    got, wanted = list(image.shape), list(spec.shape)
+    raise ProblemError("invalid-request", f"the picture has shape {got}, but the model takes {wanted} (C, S, S)")

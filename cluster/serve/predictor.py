@@ -19,7 +19,7 @@ from cluster.serve.answer import Prediction, Timings, Wishes, describe_answer, d
 from cluster.serve.batcher import Batcher
 from cluster.serve.batching import Batching, find_batching
 from cluster.serve.body import Held
-from cluster.serve.compute import Job, compute_jobs
+from cluster.serve.compute import Job, check_prepared, compute_jobs
 from cluster.serve.metrics import Recorder
 from cluster.serve.models import Models, Served
 from cluster.serve.options import Limits, ServeOptions
@@ -287,15 +287,3 @@ class Predictor:
     def describe_stats(self) -> dict[str, Any]:
         """Return the counts of this replica, as JSON."""
         return {"replica": serve.get_replica_context().replica_tag, **asdict(self.stats)}
-
-
-def check_prepared(image: Tensor, spec: PreprocessSpec) -> Tensor:
-    """Return a picture in the model's input layout as it is.
-
-    Raises:
-        ProblemError: It has another shape.
-    """
-    if image.shape == spec.shape:
-        return image
-    got, wanted = list(image.shape), list(spec.shape)
-    raise ProblemError("invalid-request", f"the picture has shape {got}, but the model takes {wanted} (C, S, S)")

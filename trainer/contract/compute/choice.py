@@ -12,13 +12,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from shards.errors import UsageError
-from shards.files.atomic import write_text
-from shards.files.versioned import read_page
 from trainer.contract.bundle import Bundle, BundlePage, read_bundle_probes
 from trainer.contract.compute.backends import make_backend, warm_up
 from trainer.contract.compute.parity import Parity, require_parity
+from trainer.contract.compute.records import Record, read_record, write_record
 from trainer.contract.decision.ood import check_scores
-from trainer.contract.model.names import AUTO, BACKENDS, EXPORTS, BackendName, check_backend
+from trainer.contract.model.names import AUTO, BACKENDS, BackendName, check_backend
 from trainer.contract.probes import OTHER_BACK_END
 
 logger = logging.getLogger(__name__)
@@ -60,14 +59,11 @@ class Choice(BaseModel):
     measured: list[Measured]
 
 
-class ChoicePage(BaseModel):
+class ChoicePage(Record):
     """The content of `exports/backends.json` in a bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["shardline-backends"] = "shardline-backends"
     version: Literal[1] = 1
-    weights_sha256: str
     choices: list[Choice]
     """One entry for each kind of CPU."""
 
@@ -90,20 +86,15 @@ def read_cpu() -> str:
 
 def record_choice(folder: Path, page: BundlePage, choice: Choice) -> Path:
     """Store a choice in the bundle, replacing an earlier one for the same kind of CPU; return the file."""
-    path = folder / EXPORTS / _FILE
-    path.parent.mkdir(exist_ok=True)
     others = [other for other in _read_choices(folder, page) if other.cpu != choice.cpu]
     record = ChoicePage(weights_sha256=page.weights_sha256, choices=[*others, choice])
-    write_text(path, record.model_dump_json(indent=2) + "\n")
-    return path
+    return write_record(folder, _FILE, record)
 
 
 def _read_choices(folder: Path, page: BundlePage) -> list[Choice]:
-    path = folder / EXPORTS / _FILE
-    if not path.is_file():
-        return []
-    record = read_page(path, ChoicePage, f"measure again: python -m trainer.bench {folder} --choose")
-    return record.choices if record.weights_sha256 == page.weights_sha256 else []
+    remedy = f"measure again: python -m trainer.bench {folder} --choose"
+    record = read_record(folder, _FILE, ChoicePage, page.weights_sha256, remedy)
+    return record.choices if record else []
 
 
 def load_with_backend(folder: str | Path, device: str = "cpu", backend: str = AUTO) -> tuple[Bundle, str]:
